@@ -1,0 +1,33 @@
+# Everything that comes from outside: the torch wheel and the distribution's libraries.
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(PNG REQUIRED)
+find_package(JPEG REQUIRED)
+find_package(CURL REQUIRED)
+pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp)
+pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc icu-i18n)
+pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
+pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET libcrypto)
+
+if(NOT EXISTS "${ATELIER_TORCH}/lib/libtorch_cpu.so")
+  message(FATAL_ERROR "no torch at ${ATELIER_TORCH}: run ./atelier, which installs it, or pass -DATELIER_TORCH=<site-packages>/torch")
+endif()
+add_library(torch_cpu INTERFACE)
+target_include_directories(torch_cpu SYSTEM INTERFACE
+  "${ATELIER_TORCH}/include" "${ATELIER_TORCH}/include/torch/csrc/api/include")
+target_link_directories(torch_cpu INTERFACE "${ATELIER_TORCH}/lib")
+target_link_libraries(torch_cpu INTERFACE torch_cpu c10)
+# libtorch_cpu names libcudart and libcupti, which the program finds at run time beside the wheel.
+target_link_options(torch_cpu INTERFACE -Wl,--allow-shlib-undefined)
+
+if(ATELIER_CUDA)
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  add_library(torch_cuda INTERFACE)
+  target_link_libraries(torch_cuda INTERFACE torch_cpu -Wl,--no-as-needed torch_cuda c10_cuda -Wl,--as-needed CUDA::cudart)
+endif()

@@ -1,0 +1,17 @@
+// Reading and writing whole files. Writes are atomic: a temporary file beside the target, fsync, rename.
+#pragma once
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace atelier {
+
+// Throws Error(kUsage) naming the file.
+std::string read_file(const std::filesystem::path& file);
+// Creates missing folders. Throws Error(kCapacity) when the disk is full, Error(kUsage) when not writable; leaves no
+// temporary file behind.
+void write_file_atomically(const std::filesystem::path& file, std::string_view bytes);
+
+}  // namespace atelier
