@@ -1,0 +1,111 @@
+// Groups of ranks and what they can say to each other. The only room that sees c10d and NCCL.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace atelier::comm {
+
+// A communication that may still be running. wait() returns (CPU) or makes the current stream wait (CUDA); it holds
+// the tensors until then. Dropping a Work waits too, so that no buffer is freed under a running transfer.
+class Work {
+ public:
+  struct Impl {
+    virtual ~Impl() = default;
+    virtual void wait() = 0;  // throws Error(kPeer) when a peer is gone or silent
+  };
+  Work() = default;
+  explicit Work(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+  Work(Work&&) = default;
+  Work& operator=(Work&&) = default;
+  ~Work();
+  void wait();
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// What one verb sent, for traces and for tests that hold totals against arithmetic.
+struct Event {
+  std::string_view verb, group;
+  int64_t bytes_sent = 0;  // to other ranks only
+  int peers = 0;           // ranks of the group without this one
+};
+using Observer = std::function<void(const Event&)>;
+
+// Memory that every peer may store into.
+class Window {
+ public:
+  virtual ~Window() = default;
+  virtual std::span<void* const> peers() const = 0;  // peers()[r]: rank r's copy, addressable from this device
+  virtual void barrier(int channel) = 0;             // device-side, on the current stream
+};
+
+// One group of ranks. Buffers are contiguous; splits count elements of the flattened tensors, and may be uneven or
+// zero. All ranks of the group call the same verbs in the same order. Every verb throws Error(kPeer) when a peer is
+// gone, silent for longer than the transport's time-out, or after abort().
+class Comm {
+ public:
+  virtual ~Comm() = default;
+  virtual int rank() const = 0;  // within the group
+  virtual int size() const = 0;
+  virtual std::string_view name() const = 0;
+
+  // Sums over the ranks, in place; every rank gets bit-identical results.
+  [[nodiscard]] virtual Work all_reduce(at::Tensor& sum) = 0;
+  // out: the ranks' parts one after another, split[r] elements of rank r; mine has split[rank()] elements.
+  [[nodiscard]] virtual Work all_gather(at::Tensor& out, const at::Tensor& mine, std::span<const int64_t> split) = 0;
+  // in: in_split[r] elements for rank r; out: out_split[r] elements from rank r.
+  [[nodiscard]] virtual Work all_to_all(at::Tensor& out, const at::Tensor& in, std::span<const int64_t> out_split,
+                                        std::span<const int64_t> in_split) = 0;
+  // Sends `out` to rank `to` while receiving `in` from rank `from`, without deadlock in any ring; -1: none.
+  [[nodiscard]] virtual Work send_recv(const at::Tensor& out, int to, at::Tensor& in, int from) = 0;
+  // One-sided halves for hops between stages; messages of one pair arrive in order.
+  [[nodiscard]] virtual Work send(const at::Tensor& out, int to) = 0;
+  [[nodiscard]] virtual Work recv(at::Tensor& in, int from) = 0;
+  virtual void broadcast(at::Tensor& value, int root) = 0;
+  virtual void barrier() = 0;
+
+  virtual Window* window(int64_t bytes) = 0;  // null where there is none
+  virtual bool capturable() const = 0;        // may these verbs be recorded into a CUDA graph?
+  virtual void abort() noexcept = 0;          // from any thread: unblocks this rank and its peers, poisons the group
+};
+
+// How the ranks of one run reach each other. One per rank.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  // A group of these global ranks, in this order; every member calls open with the same ranks and name.
+  virtual std::unique_ptr<Comm> open(std::span<const int> ranks, std::string_view name) = 0;
+  virtual void observe(Observer observer) = 0;  // called on the calling thread of each verb
+  virtual void abort() noexcept = 0;            // all groups of this rank
+};
+
+// Where the ranks of several processes meet.
+struct Meeting {
+  std::filesystem::path file;  // a file on a file system that all ranks share (one host) ...
+  std::string host;            // ... or the address of rank 0, which serves the store
+  int port = 0;
+  int rank = 0, size = 1;
+  std::string interface_host;  // the address on which this rank's sockets listen; empty: loopback for a file meeting
+  std::chrono::milliseconds timeout{120000};
+};
+
+// Threads of one process as ranks: one transport per rank, for tests and for verify --strategy on the CPU.
+std::vector<std::unique_ptr<Transport>> connect_local(int size);
+// Processes, CPU tensors.
+std::unique_ptr<Transport> connect_gloo(const Meeting& meeting);
+// Processes, CUDA tensors on the current device. Built only with ATELIER_CUDA.
+std::unique_ptr<Transport> connect_nccl(const Meeting& meeting);
+
+}  // namespace atelier::comm
