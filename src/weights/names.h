@@ -1,0 +1,46 @@
+// Rules that turn a checkpoint's tensor names into canonical ones, as data. Torch-free.
+#pragma once
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/partition.h"
+
+namespace atelier::weights {
+
+// One tensor of the checkpoint, or a range of its rows.
+struct Part {
+  std::string name;  // "{}" stands for one index (digits)
+  Range rows = {};   // size 0: all rows
+};
+
+// canonical <- parts, stacked along `axis` (0 rows, 1 columns): "double.{}.image.qkv" <- to_q, to_k, to_v.
+// A name matches a tensor's whole name or everything below it: "text_model.encoder" covers
+// "text_model.encoder.layers.0.mlp.fc1.weight", so that one rule renames a prefix, and a layer's name without
+// ".weight"/".bias" covers both. The k-th "{}" of every part equals the k-th "{}" of the canonical name.
+struct Name {
+  std::string canonical;
+  std::vector<Part> parts;
+  int axis = 0;
+};
+
+// What a pattern left open.
+struct Match {
+  std::vector<std::string> indices;  // in the order of "{}"
+  std::string suffix;                // empty, or begins with '.'
+};
+
+std::optional<Match> match(std::string_view pattern, std::string_view name);
+// The pattern with its indices filled in and the suffix appended.
+std::string fill(std::string_view pattern, const Match& match);
+
+// '*' stands for any run of characters, '?' for one.
+bool glob_matches(std::string_view pattern, std::string_view text);
+bool any_glob_matches(std::span<const std::string_view> patterns, std::string_view text);
+
+// The candidates closest to `name` by edit distance, closest first; none that differ in more than half.
+std::vector<std::string> nearest(std::string_view name, std::span<const std::string> candidates, int count);
+
+}  // namespace atelier::weights
