@@ -21,8 +21,10 @@ target_include_directories(torch_cpu SYSTEM INTERFACE
   "${ATELIER_TORCH}/include" "${ATELIER_TORCH}/include/torch/csrc/api/include")
 target_link_directories(torch_cpu INTERFACE "${ATELIER_TORCH}/lib")
 target_link_libraries(torch_cpu INTERFACE torch_cpu c10)
-# libtorch_cpu names libcudart and libcupti, which the program finds at run time beside the wheel.
-target_link_options(torch_cpu INTERFACE -Wl,--allow-shlib-undefined)
+# libtorch_cpu names libcudart and libcupti, which the program finds at run time in ATELIER_LIBRARY_FOLDERS. Those are libraries
+# of a library: only the old kind of run path (DT_RPATH) of a program is searched for them.
+target_link_options(torch_cpu INTERFACE -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags)
+set(CMAKE_BUILD_RPATH "${ATELIER_TORCH}/lib" ${ATELIER_LIBRARY_FOLDERS})
 
 if(ATELIER_CUDA)
   set(CMAKE_CUDA_ARCHITECTURES OFF)
