@@ -1,0 +1,48 @@
+// The metadata of a generated picture, from the settings that made it.
+#include <nlohmann/json.hpp>
+
+#include "media/picture.h"
+
+namespace atelier::media {
+namespace {
+
+std::string text_of(const Json& value) {
+  return value.is_string() ? value.get<std::string>()
+                           : value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+Metadata describe(const Json& settings) {
+  Metadata out;
+  const auto get = [&](const char* key) {
+    const auto found = settings.find(key);
+    return found == settings.end() || found->is_null() ? std::string() : text_of(*found);
+  };
+  out.parameters = get("prompt");
+  if (const std::string negative = get("negative_prompt"); !negative.empty()) {
+    out.parameters += "\nNegative prompt: " + negative;
+  }
+  std::string line;
+  const auto add = [&](std::string_view label, const std::string& value) {
+    if (value.empty()) return;
+    line += (line.empty() ? "" : ", ");
+    line.append(label).append(": ").append(value);
+  };
+  add("Steps", get("num_inference_steps"));
+  add("Sampler", get("scheduler"));
+  add("CFG scale", get("guidance_scale"));
+  add("Seed", get("seed"));
+  if (const std::string width = get("width"), height = get("height"); !width.empty() && !height.empty()) {
+    add("Size", width + "x" + height);
+  }
+  add("Model", get("model"));
+  add("Version", "Atelier");
+  out.parameters += "\n" + line;
+  for (const auto& [key, value] : settings.items()) {
+    if (!value.is_null()) out.values.emplace_back(key, text_of(value));
+  }
+  return out;
+}
+
+}  // namespace atelier::media

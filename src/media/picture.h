@@ -1,0 +1,56 @@
+// Pictures in and out: 8-bit RGB to and from PNG, JPEG and WebP, with the generation parameters inside the
+// file.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+
+namespace atelier::media {
+
+struct Picture {
+  int width = 0, height = 0;
+  std::vector<uint8_t> rgb;  // [height, width, 3], row-major
+};
+
+struct Metadata {
+  std::string parameters;                                   // for people: the text other tools show and paste
+  std::vector<std::pair<std::string, std::string>> values;  // for programs, in this order; keys are distinct
+};
+
+enum class Format { kPng, kJpeg, kWebp };
+
+inline constexpr int kDefaultQuality = -1;        // JPEG and WebP: 95
+inline constexpr int64_t kMaxPixels = 1LL << 27;  // decode refuses more before it allocates
+inline constexpr int kJpegTextBytes = 30000;      // longer texts are cut in a JPEG, whose EXIF holds 64 KiB
+
+// The format that a file name asks for: .png, .jpg, .jpeg, .webp in any case; none for anything else.
+std::optional<Format> format_of(std::string_view name);
+// ".png", ".jpg", ".webp".
+std::string_view suffix(Format format);
+
+// The bytes of a file. quality 1..100; PNG ignores it, WebP is lossless at 100. Throws Error(kUsage) for a
+// size that the format cannot hold, Error(kItem) when the encoder fails.
+std::string encode(const Picture& picture, Format format, int quality = kDefaultQuality,
+                   const Metadata& metadata = {});
+// Reads PNG, JPEG and WebP by their first bytes. Grey, palette, 16-bit and CMYK become 8-bit RGB; alpha is
+// dropped. Throws Error(kUsage) for anything unknown, truncated, damaged or larger than kMaxPixels.
+Picture decode(std::string_view bytes);
+// What encode() stored, or another tool in the same places; none if there is nothing or the file is damaged.
+std::optional<Metadata> read_metadata(std::string_view bytes);
+// Whether the file is a whole picture: its structure to the last byte, for PNG every checksum too. Never
+// throws.
+bool is_complete(const std::filesystem::path& file);
+bool is_whole(std::string_view bytes);
+
+// Metadata of a generated picture from the settings that made it: an A1111-like text of prompt,
+// negative_prompt, num_inference_steps, scheduler, guidance_scale, seed, width, height and model, and every
+// key as a value.
+Metadata describe(const Json& settings);
+
+}  // namespace atelier::media
