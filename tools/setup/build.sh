@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Configures by CMake and builds by Ninja with a short progress line; sourced by setup.sh.
 
 configure() {
@@ -26,16 +27,16 @@ configure() {
 
 # Reads Ninja's lines "[done/total seconds] what" and turns them into progress.
 follow_ninja() {
-  local line done total seconds left
+  local line steps total seconds left
   while IFS= read -r line; do
     printf '%s\n' "$line" >>"$log"
     [[ $line =~ ^\[([0-9]+)/([0-9]+)\ +([0-9]+) ]] || continue
-    done=${BASH_REMATCH[1]} total=${BASH_REMATCH[2]} seconds=${BASH_REMATCH[3]}
+    steps=${BASH_REMATCH[1]} total=${BASH_REMATCH[2]} seconds=${BASH_REMATCH[3]}
     # A step or two is over before a line about it is read.
     ((total < 4)) && continue
     left=""
-    if ((seconds > 5 && done < total)); then left=", about $(((seconds * (total - done) / done + 59) / 60)) min left"; fi
-    progress $((done * 100 / total)) "building $done of $total$left"
+    if ((seconds > 5 && steps < total)); then left=", about $(((seconds * (total - steps) / steps + 59) / 60)) min left"; fi
+    progress $((steps * 100 / total)) "building $steps of $total$left"
   done
   clear_progress
 }

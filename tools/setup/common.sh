@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Messages, progress and the log of the set-up; sourced by setup.sh.
 
 say() { printf 'atelier set-up: %s\n' "$*"; }

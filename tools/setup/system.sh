@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2154,SC2086,SC2046
 # Compilers, tools and libraries of the distribution; sourced by setup.sh.
 
 # package: what proves that it is there (a program, or a header that the compiler finds)

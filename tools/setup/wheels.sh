@@ -1,4 +1,6 @@
-# What comes from PyPI: torch, CUDA's libraries and compiler, CMake and Ninja where the distribution has none. Sourced by setup.sh.
+# shellcheck shell=bash disable=SC2154
+# What comes from PyPI: torch, CUDA's libraries and compiler, CMake and Ninja where the distribution's cannot be installed. Sourced by
+# setup.sh.
 
 torch_version=2.11.0
 cuda_version=13.0
@@ -171,7 +173,9 @@ watch_pip() { # process temporary-folder
   before=$(megabytes_in "$venv")
   while kill -0 "$1" 2>/dev/null; do
     fetched=$(megabytes_in "$2")
-    progress $((fetched * 100 / (wheels_megabytes + 1))) \
+    # pip keeps a second copy for a while
+    ((fetched > wheels_megabytes)) && fetched=$wheels_megabytes
+    progress $((fetched * 100 / wheels_megabytes)) \
       "fetching from PyPI: $fetched of about $wheels_megabytes MB, unpacked $(($(megabytes_in "$venv") - before)) MB"
     sleep 1
   done
@@ -224,7 +228,7 @@ settle_cuda() {
   # The driver's own library is there only on machines with a GPU.
   left=$(grep -v '^libcuda\.so' <<<"$left" || true)
   if [[ -n $left ]]; then
-    stop "torch at $torch needs libraries that are not here:" $left "remove .venv and run again, or install CUDA $cuda_version"
+    stop "torch at $torch needs libraries that are not here: ${left//$'\n'/ }" "remove .venv and run again, or install CUDA $cuda_version"
   fi
   if [[ $variant == cuda && -z $cuda_home ]]; then
     cuda_home=$(dirname "$(our_cuda_libraries | grep '/cu13/lib$')")
