@@ -20,7 +20,7 @@ add_library(torch_cpu INTERFACE)
 target_include_directories(torch_cpu SYSTEM INTERFACE
   "${ATELIER_TORCH}/include" "${ATELIER_TORCH}/include/torch/csrc/api/include")
 target_link_directories(torch_cpu INTERFACE "${ATELIER_TORCH}/lib")
-target_link_libraries(torch_cpu INTERFACE torch_cpu c10)
+target_link_libraries(torch_cpu INTERFACE "${ATELIER_TORCH}/lib/libtorch_cpu.so" "${ATELIER_TORCH}/lib/libc10.so")
 # libtorch_cpu names libcudart and libcupti, which the program finds at run time in ATELIER_LIBRARY_FOLDERS. Those are libraries
 # of a library: only the old kind of run path (DT_RPATH) of a program is searched for them.
 target_link_options(torch_cpu INTERFACE -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags)
@@ -31,5 +31,8 @@ if(ATELIER_CUDA)
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
   add_library(torch_cuda INTERFACE)
-  target_link_libraries(torch_cuda INTERFACE torch_cpu -Wl,--no-as-needed torch_cuda c10_cuda -Wl,--as-needed CUDA::cudart)
+  # Nothing names a symbol of libtorch_cuda: it registers itself when it is loaded, so it must not be dropped.
+  set(torch_cuda_libraries "${ATELIER_TORCH}/lib/libtorch_cuda.so,${ATELIER_TORCH}/lib/libc10_cuda.so")
+  target_link_libraries(torch_cuda INTERFACE
+    torch_cpu "-Wl,--push-state,--no-as-needed,${torch_cuda_libraries},--pop-state" CUDA::cudart)
 endif()
