@@ -54,7 +54,7 @@ build_targets() {
   if ! cmake --build "$build" --parallel "$jobs" --target "$@" 2>&1 9>&- | follow_ninja; then
     stop_with_log "the build failed" "after a fix, run the same command again: it goes on where it stopped"
   fi
-  if [[ " $* " == *" atelier "* ]]; then
+  if [[ -x $build/src/atelier ]]; then
     if [[ -f $build/built ]]; then :; else say "built in $((SECONDS - started)) s"; fi
     mv "$newest" "$build/built"
   else
