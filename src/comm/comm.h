@@ -14,8 +14,9 @@
 
 namespace atelier::comm {
 
-// A communication that may still be running. wait() returns (CPU) or makes the current stream wait (CUDA); it holds
-// the tensors until then. Dropping a Work waits too, so that no buffer is freed under a running transfer.
+// A communication that may still be running. wait() returns (CPU) or makes the current stream wait (CUDA); it
+// holds the tensors until then. Dropping a Work waits too, so that no buffer is freed under a running
+// transfer.
 class Work {
  public:
   struct Impl {
@@ -25,7 +26,7 @@ class Work {
   Work() = default;
   explicit Work(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
   Work(Work&&) = default;
-  Work& operator=(Work&&) = default;
+  Work& operator=(Work&& other) noexcept;  // waits for the work it replaces
   ~Work();
   void wait();
 
@@ -45,13 +46,14 @@ using Observer = std::function<void(const Event&)>;
 class Window {
  public:
   virtual ~Window() = default;
-  virtual std::span<void* const> peers() const = 0;  // peers()[r]: rank r's copy, addressable from this device
-  virtual void barrier(int channel) = 0;             // device-side, on the current stream
+  virtual std::span<void* const> peers()
+      const = 0;                          // peers()[r]: rank r's copy, addressable from this device
+  virtual void barrier(int channel) = 0;  // device-side, on the current stream
 };
 
-// One group of ranks. Buffers are contiguous; splits count elements of the flattened tensors, and may be uneven or
-// zero. All ranks of the group call the same verbs in the same order. Every verb throws Error(kPeer) when a peer is
-// gone, silent for longer than the transport's time-out, or after abort().
+// One group of ranks. Buffers are contiguous; splits count elements of the flattened tensors, and may be
+// uneven or zero. All ranks of the group call the same verbs in the same order. Every verb throws
+// Error(kPeer) when a peer is gone, silent for longer than the transport's time-out, or after abort().
 class Comm {
  public:
   virtual ~Comm() = default;
@@ -62,9 +64,11 @@ class Comm {
   // Sums over the ranks, in place; every rank gets bit-identical results.
   [[nodiscard]] virtual Work all_reduce(at::Tensor& sum) = 0;
   // out: the ranks' parts one after another, split[r] elements of rank r; mine has split[rank()] elements.
-  [[nodiscard]] virtual Work all_gather(at::Tensor& out, const at::Tensor& mine, std::span<const int64_t> split) = 0;
+  [[nodiscard]] virtual Work all_gather(at::Tensor& out, const at::Tensor& mine,
+                                        std::span<const int64_t> split) = 0;
   // in: in_split[r] elements for rank r; out: out_split[r] elements from rank r.
-  [[nodiscard]] virtual Work all_to_all(at::Tensor& out, const at::Tensor& in, std::span<const int64_t> out_split,
+  [[nodiscard]] virtual Work all_to_all(at::Tensor& out, const at::Tensor& in,
+                                        std::span<const int64_t> out_split,
                                         std::span<const int64_t> in_split) = 0;
   // Sends `out` to rank `to` while receiving `in` from rank `from`, without deadlock in any ring; -1: none.
   [[nodiscard]] virtual Work send_recv(const at::Tensor& out, int to, at::Tensor& in, int from) = 0;
@@ -76,7 +80,7 @@ class Comm {
 
   virtual Window* window(int64_t bytes) = 0;  // null where there is none
   virtual bool capturable() const = 0;        // may these verbs be recorded into a CUDA graph?
-  virtual void abort() noexcept = 0;          // from any thread: unblocks this rank and its peers, poisons the group
+  virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
 };
 
 // How the ranks of one run reach each other. One per rank.
@@ -97,12 +101,21 @@ struct Meeting {
   std::string host;            // ... or the address of rank 0, which serves the store
   int port = 0;
   int rank = 0, size = 1;
-  std::string interface_host;  // the address on which this rank's sockets listen; empty: loopback for a file meeting
+  std::string
+      interface_host;  // the address on which this rank's sockets listen; empty: loopback for a file meeting
   std::chrono::milliseconds timeout{120000};
 };
 
+struct LocalOptions {
+  // A send's wait() returns only when its receiver has asked for it, as with NCCL and Gloo; otherwise send()
+  // copies.
+  bool rendezvous_sends = false;
+  std::chrono::milliseconds timeout{120000};
+};
 // Threads of one process as ranks: one transport per rank, for tests and for verify --strategy on the CPU.
-std::vector<std::unique_ptr<Transport>> connect_local(int size);
+// Tensors of any dtype in CPU memory. Ranks that disagree about a verb, a dtype or a size poison the group:
+// Error(kPeer).
+std::vector<std::unique_ptr<Transport>> connect_local(int size, const LocalOptions& options = {});
 // Processes, CPU tensors.
 std::unique_ptr<Transport> connect_gloo(const Meeting& meeting);
 // Processes, CUDA tensors on the current device. Built only with ATELIER_CUDA.

@@ -1,0 +1,201 @@
+// Threads of one process as ranks: tests of everything above comm/ run on these groups, with no socket and no
+// GPU.
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "comm/checked.h"
+#include "comm/comm.h"
+#include "comm/local_group.h"
+
+namespace atelier::comm {
+namespace {
+
+class LocalWork : public Work::Impl {
+ public:
+  LocalWork(std::shared_ptr<LocalGroup> group, std::vector<std::shared_ptr<LocalGroup::Pending>> parts)
+      : group_(std::move(group)), parts_(std::move(parts)) {}
+  void wait() override {
+    for (const auto& part : parts_) group_->wait(part);
+  }
+
+ private:
+  std::shared_ptr<LocalGroup> group_;
+  std::vector<std::shared_ptr<LocalGroup::Pending>> parts_;
+};
+
+class LocalWindow : public Window {
+ public:
+  using Barrier = std::function<void(int channel)>;
+  LocalWindow(std::vector<void*> peers, std::shared_ptr<void> memory, Barrier barrier)
+      : peers_(std::move(peers)), memory_(std::move(memory)), barrier_(std::move(barrier)) {}
+  std::span<void* const> peers() const override { return peers_; }
+  void barrier(int channel) override { barrier_(channel); }
+
+ private:
+  std::vector<void*> peers_;
+  std::shared_ptr<void> memory_;  // what the peers' pointers point into
+  Barrier barrier_;
+};
+
+constexpr int kChannels = 1024;  // of one window's barrier
+
+class LocalComm : public CheckedComm {
+ public:
+  LocalComm(int rank, int size, std::string name, ObserverSlot observer, std::shared_ptr<LocalGroup> group,
+            LocalGroup::Keep keep)
+      : CheckedComm(rank, size, std::move(name), std::move(observer)),
+        group_(std::move(group)),
+        keep_(keep) {}
+  ~LocalComm() override { group_->leave(rank()); }
+
+  Window* window(int64_t bytes) override;
+  bool capturable() const override { return false; }
+  void abort() noexcept override { group_->poison(str("rank ", rank(), " aborted")); }
+
+ protected:
+  Work start_all_reduce(at::Tensor sum) override {
+    return collect({.verb = "all_reduce", .out = std::move(sum)});
+  }
+  Work start_all_gather(at::Tensor out, at::Tensor mine, Split split) override {
+    return collect(
+        {.verb = "all_gather", .out = std::move(out), .in = std::move(mine), .out_split = std::move(split)});
+  }
+  Work start_all_to_all(at::Tensor out, at::Tensor in, Split out_split, Split in_split) override {
+    return collect({.verb = "all_to_all",
+                    .out = std::move(out),
+                    .in = std::move(in),
+                    .out_split = std::move(out_split),
+                    .in_split = std::move(in_split)});
+  }
+  Work start_send_recv(at::Tensor out, int to, at::Tensor in, int from) override {
+    std::vector<std::shared_ptr<LocalGroup::Pending>> parts;
+    if (to >= 0) parts.push_back(group_->send(rank(), to, out, LocalGroup::Keep::kReference));
+    if (from >= 0) parts.push_back(group_->recv(rank(), from, in));
+    return work(std::move(parts));
+  }
+  Work start_send(at::Tensor out, int to) override { return work({group_->send(rank(), to, out, keep_)}); }
+  Work start_recv(at::Tensor in, int from) override { return work({group_->recv(rank(), from, in)}); }
+  Work start_broadcast(at::Tensor value, int root) override {
+    return collect({.verb = "broadcast", .out = std::move(value), .number = root});
+  }
+  void meet() override { collect({.verb = "barrier"}).wait(); }
+  void check_alive() override { group_->check_alive(); }
+  bool accepts(const at::Tensor& tensor) const override { return tensor.is_cpu(); }
+
+ private:
+  Work work(std::vector<std::shared_ptr<LocalGroup::Pending>> parts) const {
+    return Work(std::make_unique<LocalWork>(group_, std::move(parts)));
+  }
+  Work collect(LocalCall call) { return work({group_->collect(rank(), {0, sequence_++}, std::move(call))}); }
+
+  std::shared_ptr<LocalGroup> group_;
+  LocalGroup::Keep keep_;
+  int64_t sequence_ = 0;                 // of collectives
+  std::map<int64_t, int64_t> barriers_;  // of windows, by lane
+  std::vector<std::unique_ptr<Window>> windows_;
+};
+
+Window* LocalComm::window(int64_t bytes) {
+  ENSURE(bytes >= 0);
+  constexpr size_t kAlignment = 256;
+  const size_t whole = (static_cast<size_t>(bytes) / kAlignment + 1) * kAlignment;
+  // The collective's record, which the window keeps, keeps every rank's copy: peers may store after a rank
+  // has left.
+  const std::shared_ptr<void> mine(std::aligned_alloc(kAlignment, whole), std::free);
+  if (!mine) throw Error(Kind::kCapacity, str("no memory for a window of ", bytes, " bytes"));
+  const auto all =
+      group_->collect(rank(), {0, sequence_++}, {.verb = "window", .number = bytes, .memory = mine});
+  group_->wait(all);
+  std::vector<void*> peers;
+  for (const auto& call : all->calls) peers.push_back(call.memory.get());
+  const int64_t first_lane = 1 + std::ssize(windows_) * kChannels;
+  auto barrier = [this, first_lane](int channel) {
+    ENSURE(channel >= 0 && channel < kChannels);
+    const int64_t lane = first_lane + channel;
+    group_->wait(group_->collect(rank(), {lane, barriers_[lane]++}, {.verb = "window barrier"}));
+  };
+  windows_.push_back(std::make_unique<LocalWindow>(std::move(peers), all, std::move(barrier)));
+  return windows_.back().get();
+}
+
+// What the transports of one connect_local share: groups that some members have opened and others not yet.
+class Hub {
+ public:
+  explicit Hub(LocalOptions options) : options_(options) {}
+  const LocalOptions& options() const { return options_; }
+
+  std::shared_ptr<LocalGroup> join(std::span<const int> ranks, std::string_view name) {
+    const std::lock_guard lock(mutex_);
+    auto& [group, members] = waiting_[{{ranks.begin(), ranks.end()}, std::string(name)}];
+    if (!group)
+      group = std::make_shared<LocalGroup>(std::string(name), static_cast<int>(ranks.size()), options_);
+    auto joined = group;
+    if (++members == std::ssize(ranks)) waiting_.erase({{ranks.begin(), ranks.end()}, std::string(name)});
+    return joined;
+  }
+
+ private:
+  struct Waiting {
+    std::shared_ptr<LocalGroup> group;
+    int64_t members = 0;
+  };
+  LocalOptions options_;
+  std::mutex mutex_;
+  std::map<std::pair<std::vector<int>, std::string>, Waiting> waiting_;
+};
+
+class LocalTransport : public Transport {
+ public:
+  LocalTransport(int rank, int size, std::shared_ptr<Hub> hub)
+      : rank_(rank), size_(size), hub_(std::move(hub)) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  std::unique_ptr<Comm> open(std::span<const int> ranks, std::string_view name) override {
+    const int mine = rank_within(ranks, rank_, size_);
+    const std::lock_guard lock(mutex_);
+    if (is_aborted_) throw Error(Kind::kPeer, str("rank ", rank_, " aborted: no group can be opened"));
+    auto group = hub_->join(ranks, name);
+    std::erase_if(groups_, [](const auto& known) { return known.expired(); });
+    groups_.push_back(group);
+    const auto keep =
+        hub_->options().rendezvous_sends ? LocalGroup::Keep::kReference : LocalGroup::Keep::kCopy;
+    return std::make_unique<LocalComm>(mine, static_cast<int>(ranks.size()), std::string(name), observer_,
+                                       std::move(group), keep);
+  }
+
+  void observe(Observer observer) override { *observer_ = std::move(observer); }
+
+  void abort() noexcept override {
+    const std::lock_guard lock(mutex_);
+    is_aborted_ = true;
+    for (const auto& known : groups_) {
+      if (const auto group = known.lock()) group->poison(str("rank ", rank_, " of the run aborted"));
+    }
+  }
+
+ private:
+  int rank_, size_;
+  std::shared_ptr<Hub> hub_;
+  ObserverSlot observer_ = std::make_shared<Observer>();
+  std::mutex mutex_;
+  bool is_aborted_ = false;
+  std::vector<std::weak_ptr<LocalGroup>> groups_;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<Transport>> connect_local(int size, const LocalOptions& options) {
+  ENSURE(size > 0);
+  const auto hub = std::make_shared<Hub>(options);
+  std::vector<std::unique_ptr<Transport>> transports;
+  for (int r = 0; r < size; ++r) transports.push_back(std::make_unique<LocalTransport>(r, size, hub));
+  return transports;
+}
+
+}  // namespace atelier::comm
