@@ -1,0 +1,69 @@
+// The ledger beside the pictures: one JSON line per finished or failed picture, kept through crashes.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/json.h"
+#include "jobs/item.h"
+
+namespace atelier::jobs {
+
+inline constexpr const char* kLedgerName = "ledger.jsonl";
+
+struct Record {
+  std::string name;
+  int64_t index = 0;
+  int sub = 0;
+  bool is_done = true;  // otherwise it failed
+  uint64_t seed = 0;
+  std::string settings_hash;
+  Json settings;       // as used, seed included
+  std::string sha256;  // of the file
+  uint64_t bytes = 0;  // of the file
+  double seconds = 0;
+  std::string error;  // of a failed one
+  std::string time;   // UTC; set by append when empty
+};
+
+// A record of a picture that has been written: hashes, size and seed are filled in from the arguments.
+Record done_record(const Item& item, const Json& settings, std::string_view file_bytes, double seconds);
+Record failed_record(const Item& item, const Json& settings, const std::string& error);
+
+// Any thread may use it, and several processes may append to one file.
+class Ledger {
+ public:
+  // Creates the file if there is none, cuts off a last line that a crash left half written, reads the rest.
+  // Lines that are no records are left alone and counted. Throws Error(kUsage) if the file cannot be opened.
+  explicit Ledger(const std::filesystem::path& file);
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  // The latest record of this name; none if there is none.
+  std::optional<Record> find(const std::string& name) const;
+  // Pictures whose latest record is a failure, by name.
+  std::vector<Record> failed() const;
+  // On disk when it returns. Throws Error(kCapacity) when the disk is full; the file is then as before.
+  void append(Record record);
+
+  int garbage_lines() const { return garbage_; }
+  bool had_torn_tail() const { return had_torn_tail_; }
+
+ private:
+  void load();
+
+  std::filesystem::path path_;
+  int fd_ = -1;
+  int garbage_ = 0;
+  bool had_torn_tail_ = false;
+  mutable std::mutex mutex_;
+  std::unordered_map<std::string, Record> latest_;
+};
+
+}  // namespace atelier::jobs

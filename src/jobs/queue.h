@@ -1,0 +1,77 @@
+// Hands batches to the data-parallel groups, each when it is free, and counts retries. Thread-safe.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "jobs/item.h"
+
+namespace atelier::jobs {
+
+struct Batch {
+  int64_t id = 0;  // of this hand-out; a retry has another
+  int attempt = 1;
+  std::vector<Item> items;
+};
+
+struct Failure {
+  Item item;
+  std::string reason;
+  int attempts = 0;
+};
+
+class Queue {
+ public:
+  // An item is tried at most 1 + max_retries times.
+  Queue(std::vector<std::vector<Item>> batches, int max_retries);
+
+  // The next batch for this group; none if none waits just now. A group may hold several.
+  std::optional<Batch> take(int group);
+  // Waits until there is one; none once everything is finished or close() was called.
+  std::optional<Batch> wait_take(int group);
+
+  // One picture of a batch is written: it will not be drawn again if the rest of its batch fails.
+  void item_done(int64_t batch, const std::string& name);
+  // The whole batch is written.
+  void done(int64_t batch);
+  // What is left of the batch goes back to the front, each item alone, so that one bad item cannot take its
+  // neighbours with it; items out of tries become failures. Ids that are not handed out (any more) are
+  // ignored.
+  void failed(int64_t batch, const std::string& reason);
+  // The group has died: failed() for all that it holds.
+  void lost(int group, const std::string& reason);
+  // An item that no retry would help.
+  void give_up(int64_t batch, const std::string& name, const std::string& reason);
+  // Nothing more is handed out.
+  void close();
+
+  bool is_finished() const;  // nothing waits and nothing is handed out
+  int64_t pending() const;   // items that wait or are handed out
+  int64_t finished() const;  // items written
+  int64_t retries() const;   // items handed out again so far
+  std::vector<Failure> failures() const;
+
+ private:
+  struct Lent {
+    int group = 0;
+    Batch batch;
+  };
+  std::optional<Batch> next(int group);
+  void settle(std::map<int64_t, Lent>::iterator lent, const std::string& reason);
+
+  const int max_retries_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Batch> waiting_;
+  std::map<int64_t, Lent> lent_;
+  std::vector<Failure> failures_;
+  int64_t next_id_ = 1, finished_ = 0, retries_ = 0;
+  bool is_closed_ = false;
+};
+
+}  // namespace atelier::jobs
