@@ -1,0 +1,282 @@
+#include "weights/checkpoint_store.h"
+
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "weights/convert.h"
+#include "weights/quote.h"
+#include "weights/tensors.h"
+
+namespace atelier::weights {
+namespace {
+
+constexpr size_t kMostLines = 20;        // of one report
+constexpr int64_t kTaskBytes = 1 << 20;  // what one thread reads at a time
+
+std::string asked_text(at::IntArrayRef full) {
+  return shape_text({full.data(), full.size()});
+}
+
+}  // namespace
+
+CheckpointStore::CheckpointStore(Shards shards) : shards_(std::move(shards)), crew_(default_workers()) {
+  for (const auto& file : shards_.files) {
+    for (const auto& [name, entry] : file->entries()) {
+      const bool fresh = raw_.emplace(name, Canonical{{{name, file.get(), &entry, {}}}, 0}).second;
+      if (!fresh) {
+        throw Error(Kind::kCheckpoint, str(file->path().string(), ": tensor ", in_quotes(name),
+                                           " stands in another file of the folder too; keep one of them"));
+      }
+    }
+  }
+}
+
+void CheckpointStore::adopt(std::span<const Name> rules) {
+  for (const auto& rule : rules) {
+    CHECK(!rule.parts.empty() && (rule.axis == 0 || rule.axis == 1));
+    adopt(rule);
+    rules_.push_back(rule);
+  }
+}
+
+void CheckpointStore::adopt(const Name& rule) {
+  for (const auto& part : rule.parts) {
+    for (const auto& [name, _] : raw_) {
+      const auto found = match(part.name, name);
+      if (!found) continue;
+      Canonical made{{}, rule.axis};
+      for (const auto& p : rule.parts) {
+        Piece piece{fill(p.name, *found), nullptr, nullptr, p.rows};
+        if (const auto at = raw_.find(piece.name); at != raw_.end()) {
+          piece.file = at->second.pieces[0].file;
+          piece.entry = at->second.pieces[0].entry;
+        }
+        made.pieces.push_back(std::move(piece));
+      }
+      const auto [at, fresh] = canonical_.try_emplace(fill(rule.canonical, *found), made);
+      if (!fresh && !at->second.is_complete() && made.is_complete()) at->second = std::move(made);
+    }
+  }
+}
+
+const Canonical* CheckpointStore::find(std::string_view name) const {
+  if (const auto at = canonical_.find(name); at != canonical_.end()) return &at->second;
+  if (const auto at = raw_.find(name); at != raw_.end()) return &at->second;
+  return nullptr;
+}
+
+bool CheckpointStore::has(std::string_view name) const {
+  return find(name) != nullptr;
+}
+
+std::vector<int64_t> CheckpointStore::shape(std::string_view name) const {
+  const Canonical* tensor = find(name);
+  return tensor == nullptr ? std::vector<int64_t>() : tensor->fit().shape;
+}
+
+at::ScalarType CheckpointStore::dtype(std::string_view name) const {
+  const Canonical* tensor = find(name);
+  const auto* entry = tensor == nullptr ? nullptr : tensor->pieces[0].entry;
+  return entry == nullptr ? at::kFloat : to_torch(entry->dtype);
+}
+
+void CheckpointStore::note(Problem problem) const {
+  const std::lock_guard lock(mutex_);
+  const bool known =
+      std::any_of(problems_.begin(), problems_.end(), [&](auto& p) { return p.name == problem.name; });
+  if (!known) problems_.push_back(std::move(problem));
+}
+
+void CheckpointStore::note_read(std::string_view name, at::IntArrayRef full, const Canonical& tensor) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& piece : tensor.pieces) read_.insert(piece.name);
+  if (asked_names_.emplace(name).second) asked_.push_back({std::string(name), full.vec()});
+}
+
+void CheckpointStore::read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full,
+                                std::span<const Range> rows, std::span<const Range> cols) const {
+  const c10::InferenceMode no_grad;
+  const std::span<const int64_t> shape(full.data(), full.size());
+  const Slice slice{rows, cols};
+  CHECK(out.is_contiguous() && out.numel() == count_elements(shape, slice));
+  const Canonical* tensor = find(name);
+  std::string found;
+  if (tensor != nullptr) {
+    note_read(name, full, *tensor);
+    const auto fit = tensor->fit();
+    found = fit.why_not;
+    if (found.empty() && !std::equal(fit.shape.begin(), fit.shape.end(), shape.begin(), shape.end())) {
+      found = shape_text(fit.shape);
+    }
+  }
+  if (tensor == nullptr || !found.empty()) {
+    note({std::string(name), asked_text(full), found});
+    if (!out.is_meta()) out.zero_();
+    return;
+  }
+  if (out.is_meta() || out.numel() == 0) return;
+  const auto bands = plan(*tensor, shape, slice);
+  if (out.is_cpu()) {
+    read_on_cpu(bands, out, name);
+  } else {
+    read_on_cuda(bands, out, name);
+  }
+  int64_t bytes = 0;
+  for (const auto& band : bands) bytes += band.elements * size_of(band.dtype);
+  const std::lock_guard lock(mutex_);
+  bytes_read_ += bytes;
+}
+
+void CheckpointStore::read_on_cpu(std::span<const Band> bands, at::Tensor& out, std::string_view name) const {
+  const Elements to{out.data_ptr(), out.scalar_type()};
+  std::atomic<bool> is_unsound = false;
+  for (const auto& band : bands) {
+    const int64_t step = kTaskBytes / size_of(band.dtype);
+    const auto stored = to_torch(band.dtype);
+    crew_.run((band.elements + step - 1) / step, [&](int64_t task) {
+      const Range part{task * step, std::min(step, band.elements - task * step)};
+      const Elements here{to.at(band.first + part.begin), to.dtype};
+      if (stored == to.dtype) {
+        copy_out(band, part, static_cast<std::byte*>(here.data));
+      } else {
+        const auto staged = std::make_unique_for_overwrite<std::byte[]>(part.size * size_of(band.dtype));
+        copy_out(band, part, staged.get());
+        convert(here, {staged.get(), stored}, part.size);
+      }
+      if (has_non_finite(here, part.size)) is_unsound = true;
+    });
+  }
+  if (!is_unsound) return;
+  const std::lock_guard lock(mutex_);
+  unsound_.emplace(name);
+}
+
+void CheckpointStore::read_on_cuda(std::span<const Band> bands, at::Tensor& out,
+                                   std::string_view name) const {
+  const std::lock_guard one_at_a_time(upload_mutex_);
+  auto& uploader = uploaders_[out.device().index()];
+  if (!uploader) uploader = make_uploader(out.device());
+  uploader->upload(bands, out, crew_);
+  if (!out.is_floating_point()) return;
+  const auto flat = out.view({-1});
+  const bool is_byte = out.element_size() == 1;  // no comparison of 8-bit floats exists
+  const auto [low, high] = at::aminmax(is_byte ? flat.to(at::kHalf) : flat);
+  const std::lock_guard lock(mutex_);
+  extremes_.push_back({std::string(name), low, high});
+}
+
+// Waits for the device. Called with mutex_ held.
+void CheckpointStore::collect_extremes() const {
+  if (extremes_.empty()) return;
+  const c10::InferenceMode no_grad;
+  std::map<int, std::pair<std::vector<at::Tensor>, std::vector<const std::string*>>> devices;
+  for (const auto& e : extremes_) {
+    auto& [values, names] = devices[e.low.device().index()];
+    values.push_back(at::stack({e.low.to(at::kDouble), e.high.to(at::kDouble)}));
+    names.push_back(&e.name);
+  }
+  for (auto& [device, found] : devices) {
+    at::detail::getCUDAHooks().deviceSynchronize(static_cast<c10::DeviceIndex>(device));
+    const at::Tensor all = at::stack(found.first).cpu();  // [tensors, 2]
+    const double* value = all.const_data_ptr<double>();
+    for (size_t i = 0; i < found.second.size(); ++i) {
+      if (!std::isfinite(value[2 * i]) || !std::isfinite(value[2 * i + 1])) unsound_.insert(*found.second[i]);
+    }
+  }
+  extremes_.clear();
+}
+
+std::vector<std::string> CheckpointStore::names() const {
+  std::vector<std::string> out;
+  for (const auto& [name, _] : raw_) out.push_back(name);
+  return out;
+}
+
+std::vector<std::string> CheckpointStore::unread() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> out;
+  for (const auto& [name, _] : raw_) {
+    if (!read_.contains(name)) out.push_back(name);
+  }
+  return out;
+}
+
+int64_t CheckpointStore::bytes_read() const {
+  const std::lock_guard lock(mutex_);
+  return bytes_read_;
+}
+
+std::vector<Asked> CheckpointStore::asked() const {
+  const std::lock_guard lock(mutex_);
+  return asked_;
+}
+
+// The checkpoint's own name for a canonical one, if a rule knows it.
+std::string CheckpointStore::spelling(std::string_view canonical) const {
+  for (const auto& rule : rules_) {
+    if (const auto found = match(rule.canonical, canonical)) return fill(rule.parts[0].name, *found);
+  }
+  return std::string(canonical);
+}
+
+std::string CheckpointStore::describe(const Problem& problem) const {
+  if (!problem.found.empty()) {
+    return str("  ", in_quotes(problem.name), " needs ", problem.asked, ", found ", problem.found);
+  }
+  const std::string own = spelling(problem.name);
+  std::string line = str("  ", in_quotes(own), " is missing, needs ", problem.asked);
+  if (own != problem.name) line += str(" (or its part, for ", in_quotes(problem.name), ")");
+  const auto near = nearest(own, names(), 2);
+  return near.empty() ? line : line + "; nearest: " + list_text(near, 2);
+}
+
+void CheckpointStore::check() const {
+  throw_problems({});
+}
+
+void CheckpointStore::check(std::span<const std::string_view> ignorable) const {
+  auto extra = unread();
+  std::erase_if(extra, [&](auto& name) { return any_glob_matches(ignorable, name); });
+  throw_problems(extra);
+}
+
+void CheckpointStore::throw_problems(const std::vector<std::string>& extra) const {
+  const std::lock_guard lock(mutex_);
+  collect_extremes();
+  if (problems_.empty() && unsound_.empty() && extra.empty()) return;
+  std::vector<std::string> lines;
+  const auto missing =
+      std::count_if(problems_.begin(), problems_.end(), [](auto& p) { return p.found.empty(); });
+  for (const auto& p : problems_) {
+    if (lines.size() < kMostLines) lines.push_back(describe(p));
+  }
+  for (const auto& name : unsound_) {
+    lines.push_back(str("  ", in_quotes(name), " holds NaN or infinity (in the type it is loaded as)"));
+  }
+  for (const auto& name : extra) lines.push_back(str("  ", in_quotes(name), " is not part of this model"));
+  std::string counts;
+  const auto count = [&](size_t n, std::string_view what) {
+    if (n > 0) counts += str(counts.empty() ? "" : ", ", n, " ", what);
+  };
+  count(static_cast<size_t>(missing), "missing");
+  count(problems_.size() - static_cast<size_t>(missing), "of another shape");
+  count(unsound_.size(), "with NaN or infinity");
+  count(extra.size(), "unknown");
+  const size_t all = problems_.size() + unsound_.size() + extra.size();
+  std::string text = str(shards_.place.string(), ": the weights do not fit the model (tensors: ", counts,
+                         "); wrong model family, wrong config, or a damaged file");
+  lines.resize(std::min(lines.size(), kMostLines));
+  for (const auto& line : lines) text += "\n" + line;
+  if (all > lines.size()) text += str("\n  and ", all - lines.size(), " more");
+  throw Error(Kind::kCheckpoint, text);
+}
+
+}  // namespace atelier::weights

@@ -1,0 +1,146 @@
+// Which files of a folder hold the weights.
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "weights/checkpoint_store.h"
+#include "weights/quote.h"
+
+namespace atelier::weights {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::array<std::string_view, 2> kStems{"diffusion_pytorch_model", "model"};
+constexpr std::array<std::string_view, 5> kPickles{".bin", ".pt", ".pth", ".ckpt", ".pkl"};
+
+[[noreturn]] void fail(const fs::path& path, const std::string& what) {
+  throw Error(Kind::kCheckpoint, str(path.string(), ": ", what));
+}
+
+bool is_pickle(const fs::path& path) {
+  return std::find(kPickles.begin(), kPickles.end(), path.extension().string()) != kPickles.end();
+}
+
+[[noreturn]] void fail_pickle(const fs::path& path) {
+  fail(path,
+       "it is a pickle, which could run code and is never read; get or convert the weights as safetensors");
+}
+
+std::unique_ptr<SafetensorsFile> open_file(const fs::path& path) {
+  return std::make_unique<SafetensorsFile>(SafetensorsFile::open(path));
+}
+
+// weight_map of an index: tensor -> file name.
+std::map<std::string, std::string> read_index(const fs::path& index) {
+  const Json json = read_json(index);
+  const auto map = json.is_object() ? json.find("weight_map") : json.end();
+  if (!json.is_object() || map == json.end() || !map->is_object()) fail(index, "has no weight_map");
+  std::map<std::string, std::string> out;
+  for (const auto& [name, file] : map->items()) {
+    if (!file.is_string()) fail(index, str("weight_map gives no file name for ", in_quotes(name)));
+    const auto shard = file.get<std::string>();
+    const fs::path plain(shard);
+    if (shard.empty() || shard == ".." || plain.filename() != plain ||
+        shard.find('\0') != std::string::npos) {
+      fail(index, str("the shard name ", in_quotes(shard), " leaves the folder"));
+    }
+    if (is_pickle(plain)) fail_pickle(index.parent_path() / plain);
+    out.emplace(name, shard);
+  }
+  if (out.empty()) fail(index, "weight_map is empty");
+  return out;
+}
+
+Shards open_index(const fs::path& index) {
+  const auto map = read_index(index);
+  std::set<std::string> shard_names;
+  for (const auto& [_, shard] : map) shard_names.insert(shard);
+  std::vector<std::string> absent;
+  for (const auto& shard : shard_names) {
+    if (!fs::exists(index.parent_path() / shard)) absent.push_back(shard);
+  }
+  if (!absent.empty()) {
+    fail(index, str(absent.size(), " of ", shard_names.size(), " shards are missing: ", list_text(absent, 5),
+                    "; download them again"));
+  }
+  Shards out{index.parent_path(), {}};
+  std::map<std::string, const SafetensorsFile*> by_name;
+  for (const auto& shard : shard_names) {
+    by_name[shard] = out.files.emplace_back(open_file(index.parent_path() / shard)).get();
+  }
+  std::vector<std::string> lies;
+  for (const auto& [name, shard] : map) {
+    if (!by_name[shard]->entries().contains(name)) lies.push_back(in_quotes(name) + " in " + shard);
+  }
+  if (!lies.empty()) {
+    fail(index, str("names ", lies.size(), " tensors that its shards do not hold: ", list_text(lies, 5),
+                    "; index and shards are of different versions, download them again"));
+  }
+  return out;
+}
+
+bool is_index(const fs::path& path) {
+  const auto name = path.filename().string();
+  return name.ends_with(".json") && name.find(".safetensors.index.") != std::string::npos;
+}
+
+// The preferred stem's file first, then plain names, then variants such as .fp16.
+fs::path preferred(const std::vector<fs::path>& files, std::string_view ending) {
+  for (const auto stem : kStems) {
+    for (const auto& f : files) {
+      if (f.filename() == str(stem, ending)) return f;
+    }
+  }
+  return {};
+}
+
+Shards open_folder(const fs::path& folder) {
+  std::vector<fs::path> indices, files, pickles;
+  for (const auto& item : fs::directory_iterator(folder)) {
+    const auto& path = item.path();
+    if (is_index(path)) indices.push_back(path);
+    if (path.extension() == ".safetensors") files.push_back(path);
+    if (is_pickle(path)) pickles.push_back(path);
+  }
+  std::sort(indices.begin(), indices.end());
+  std::sort(files.begin(), files.end());
+  if (const auto index = preferred(indices, ".safetensors.index.json"); !index.empty())
+    return open_index(index);
+  if (const auto file = preferred(files, ".safetensors"); !file.empty()) {
+    Shards out{folder, {}};
+    out.files.push_back(open_file(file));
+    return out;
+  }
+  if (indices.size() == 1) return open_index(indices[0]);
+  if (files.empty() && !pickles.empty()) fail_pickle(pickles[0]);
+  if (files.empty())
+    fail(folder, "holds no *.safetensors; is it the folder of one component, fully downloaded?");
+  Shards out{folder, {}};
+  for (const auto& file : files) out.files.push_back(open_file(file));
+  return out;
+}
+
+}  // namespace
+
+Shards open_shards(const fs::path& path) {
+  try {
+    if (fs::is_directory(path)) return open_folder(path);
+    if (!fs::exists(path)) fail(path, "there is no such file or folder");
+    if (is_pickle(path)) fail_pickle(path);
+    if (path.extension() == ".json") return open_index(path);
+    Shards out{path, {}};
+    out.files.push_back(open_file(path));
+    return out;
+  } catch (const fs::filesystem_error& e) {
+    fail(path, e.code().message());
+  }
+}
+
+std::unique_ptr<WeightStore> WeightStore::open(const fs::path& path) {
+  return std::make_unique<CheckpointStore>(open_shards(path));
+}
+
+}  // namespace atelier::weights

@@ -1,0 +1,68 @@
+// Where the elements of a slice of a canonical tensor lie in checkpoint files: pure arithmetic, and the copy
+// out of the files. Torch-free; inside of the room.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/partition.h"
+#include "weights/safetensors.h"
+
+namespace atelier::weights {
+
+// One part of a canonical tensor, found in a file.
+struct Piece {
+  std::string name;                       // in the checkpoint
+  const SafetensorsFile* file = nullptr;  // null: the checkpoint lacks it
+  const Entry* entry = nullptr;
+  Range rows;  // size 0: all
+};
+
+// The shape of a whole canonical tensor, or why its pieces do not make one.
+struct Fit {
+  std::vector<int64_t> shape;
+  std::string why_not;  // empty if they do
+};
+
+struct Canonical {
+  std::vector<Piece> pieces;
+  int axis = 0;
+  bool is_complete() const;
+  Fit fit() const;
+};
+
+// Some columns of consecutive rows, as they lie in one file.
+struct Strip {
+  const SafetensorsFile* file = nullptr;
+  int64_t offset = 0;    // byte of the first row's first element
+  int64_t stride = 0;    // bytes from row to row
+  int64_t column = 0;    // where they go in a row of the slice
+  int64_t elements = 0;  // per row
+};
+
+// Consecutive rows of the slice that come from the same tensors.
+struct Band {
+  DType dtype = DType::kF32;
+  int64_t first = 0;     // element of the slice
+  int64_t elements = 0;  // rows * width
+  int64_t width = 0;     // elements of a row of the slice
+  std::vector<Strip> strips;
+  // One run of bytes in the file.
+  bool is_plain() const;
+};
+
+// What of a canonical tensor is wanted: ranges of dim 0 and dim 1; empty: all.
+struct Slice {
+  std::span<const Range> rows, cols;
+};
+
+// Elements of the slice of a tensor with this shape. CHECKs that the ranges lie inside.
+int64_t count_elements(std::span<const int64_t> shape, const Slice& slice);
+// Bands in the order of the slice, without empty ones.
+std::vector<Band> plan(const Canonical& tensor, std::span<const int64_t> shape, const Slice& slice);
+// Copies elements [begin, end) of the band (counted from its first) to `out`.
+void copy_out(const Band& band, Range elements, std::byte* out);
+
+}  // namespace atelier::weights

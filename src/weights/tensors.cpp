@@ -1,0 +1,57 @@
+#include "weights/tensors.h"
+
+#include <ATen/ops/empty.h>
+
+#include <array>
+
+#include "base/error.h"
+#include "weights/quote.h"
+#include "weights/safetensors_writer.h"
+
+namespace atelier::weights {
+namespace {
+
+// In the order of DType.
+constexpr std::array<at::ScalarType, 11> kTorchTypes{
+    at::kDouble, at::kFloat, at::kHalf, at::kBFloat16,      at::kLong,       at::kInt,
+    at::kByte,   at::kChar,  at::kBool, at::kFloat8_e4m3fn, at::kFloat8_e5m2};
+
+}  // namespace
+
+at::ScalarType to_torch(DType dtype) {
+  return kTorchTypes[static_cast<size_t>(dtype)];
+}
+
+DType from_torch(at::ScalarType dtype) {
+  for (size_t i = 0; i < kTorchTypes.size(); ++i) {
+    if (kTorchTypes[i] == dtype) return static_cast<DType>(i);
+  }
+  throw Error(Kind::kUsage,
+              str("tensors of type ", at::toString(dtype), " cannot be written to safetensors"));
+}
+
+at::Tensor read_tensor(const SafetensorsFile& file, const Entry& entry) {
+  at::Tensor out = at::empty(entry.shape, at::TensorOptions(to_torch(entry.dtype)));
+  file.read(entry.offset, {static_cast<std::byte*>(out.data_ptr()), static_cast<size_t>(entry.bytes)});
+  return out;
+}
+
+Tensors read_tensors(const std::filesystem::path& path) {
+  const auto file = SafetensorsFile::open(path);
+  Tensors out;
+  for (const auto& [name, entry] : file.entries()) out.emplace(name, read_tensor(file, entry));
+  return out;
+}
+
+void write_tensors(const std::filesystem::path& file, const Tensors& tensors, const Metadata& metadata) {
+  std::vector<at::Tensor> on_host;
+  std::vector<Whole> wholes;
+  for (const auto& [name, tensor] : tensors) {
+    const auto& t = on_host.emplace_back(tensor.to(at::kCPU).contiguous());
+    wholes.push_back({{name, from_torch(t.scalar_type()), t.sizes().vec()},
+                      {static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()}});
+  }
+  write_safetensors(file, wholes, metadata);
+}
+
+}  // namespace atelier::weights
