@@ -13,6 +13,7 @@
 #include <stdexcept>
 
 #include "base/check.h"
+#include "text/unicode_recent.h"
 
 namespace atelier::text {
 
@@ -85,7 +86,8 @@ std::string lower_cased(std::string_view text) {
     if (c == U'\u0130') {  // the only character whose lower case, out of context, is two: i and a dot above
       out += "i\u0307";
     } else {
-      append_char(out, static_cast<char32_t>(u_tolower(static_cast<UChar32>(c))));
+      const char32_t recent = recent_lower_case(c);
+      append_char(out, recent != 0 ? recent : static_cast<char32_t>(u_tolower(static_cast<UChar32>(c))));
     }
   }
   return out;
@@ -98,10 +100,10 @@ bool is_python_space(char32_t c) {
   return is_space(c) || (c >= 0x1c && c <= 0x1f);
 }
 bool is_letter(char32_t c) {
-  return (U_GET_GC_MASK(static_cast<UChar32>(c)) & U_GC_L_MASK) != 0;
+  return (U_GET_GC_MASK(static_cast<UChar32>(c)) & U_GC_L_MASK) != 0 || is_recent_letter(c);
 }
 bool is_number(char32_t c) {
-  return (U_GET_GC_MASK(static_cast<UChar32>(c)) & U_GC_N_MASK) != 0;
+  return (U_GET_GC_MASK(static_cast<UChar32>(c)) & U_GC_N_MASK) != 0 || is_recent_number(c);
 }
 
 bool is_word(char32_t c) {
