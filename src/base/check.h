@@ -1,4 +1,4 @@
-// CHECK is for bugs only: no request and no file may reach it.
+// ENSURE is for bugs only: no request and no file may reach it.
 #pragma once
 #include <string_view>
 
@@ -6,5 +6,5 @@ namespace atelier {
 [[noreturn]] void check_failed(std::string_view condition, std::string_view file, int line);
 }  // namespace atelier
 
-#define CHECK(condition) \
+#define ENSURE(condition) \
   ((condition) ? static_cast<void>(0) : ::atelier::check_failed(#condition, __FILE__, __LINE__))

@@ -1,0 +1,29 @@
+// Typed reads from a component's config.json; a wrong type or value is an error that names file and key.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+
+namespace atelier::models {
+
+class ConfigReader {
+ public:
+  ConfigReader(const Json& json, std::string_view file) : json_(&json), file_(file) {}
+  // Absent or null: the default. Throws Error(kCheckpoint).
+  int64_t positive(const char* key, int64_t otherwise) const;
+  double number(const char* key, double otherwise) const;
+  bool boolean(const char* key, bool otherwise) const;
+  std::string text(const char* key, const std::string& otherwise) const;
+  std::vector<int64_t> integers(const char* key, const std::vector<int64_t>& otherwise) const;
+
+ private:
+  template <class T>
+  T get(const char* key, const T& otherwise, const char* expected) const;
+  const Json* json_;
+  std::string file_;
+};
+
+}  // namespace atelier::models

@@ -1,0 +1,20 @@
+// The table of models.
+#include "models/family.h"
+
+namespace atelier::models {
+
+extern const Family kFlux;
+
+std::span<const Family* const> families() {
+  static const Family* const all[] = {&kFlux};
+  return all;
+}
+
+const Family* find_family(std::string_view class_name) {
+  for (const Family* f : families()) {
+    if (f->pipeline == class_name || f->denoiser == class_name) return f;
+  }
+  return nullptr;
+}
+
+}  // namespace atelier::models

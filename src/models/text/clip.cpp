@@ -1,0 +1,146 @@
+// CLIP's text tower. Radford et al. (arXiv 2103.00020); upstream: transformers modeling_clip.py.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/where.h>
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "models/config.h"
+#include "models/text_encoder.h"
+#include "nn/sdpa.h"
+
+namespace atelier::models {
+namespace {
+
+using namespace nn;
+
+struct ClipConfig {
+  int64_t width, inner, layers, heads, vocabulary, positions, projection, eos;
+  std::string activation;
+  double eps;
+  bool projects;
+
+  explicit ClipConfig(const Json& j) {
+    const ConfigReader read(j, "text_encoder/config.json");
+    width = read.positive("hidden_size", 512);
+    inner = read.positive("intermediate_size", 2048);
+    layers = read.positive("num_hidden_layers", 12);
+    heads = read.positive("num_attention_heads", 8);
+    vocabulary = read.positive("vocab_size", 49408);
+    positions = read.positive("max_position_embeddings", 77);
+    projection = read.positive("projection_dim", 512);
+    eos = read.positive("eos_token_id", 49407);
+    activation = read.text("hidden_act", "quick_gelu");
+    eps = read.number("layer_norm_eps", 1e-5);
+    projects = j.at("architectures").dump().find("WithProjection") != std::string::npos;
+    if (width % heads != 0) throw Error(Kind::kCheckpoint, str("text encoder: ", width, " channels over ", heads, " heads"));
+    if (activation != "quick_gelu" && activation != "gelu") {
+      throw Error(Kind::kCheckpoint, str("text encoder: hidden_act must be quick_gelu or gelu, found ", activation));
+    }
+  }
+};
+
+struct ClipLayer {
+  LayerNorm norm1, norm2;
+  Linear q, k, v, out, up, down;
+  ClipLayer(const ClipConfig& c, const Builder& b)
+      : norm1(b.layer_norm("layer_norm1", c.width, c.eps)), norm2(b.layer_norm("layer_norm2", c.width, c.eps)) {
+    const auto a = b / "self_attn", m = b / "mlp";
+    q = a.linear("q_proj", c.width, c.width), k = a.linear("k_proj", c.width, c.width);
+    v = a.linear("v_proj", c.width, c.width), out = a.linear("out_proj", c.width, c.width);
+    up = m.linear("fc1", c.width, c.inner), down = m.linear("fc2", c.inner, c.width);
+  }
+};
+
+class Clip : public TextEncoder {
+ public:
+  Clip(const ClipConfig& c, const Builder& b)
+      : c_(c),
+        tokens_(b.buffer("embeddings.token_embedding.weight", {c.vocabulary, c.width})),
+        positions_(b.buffer("embeddings.position_embedding.weight", {c.positions, c.width})),
+        final_(b.layer_norm("final_layer_norm", c.width, c.eps)) {
+    for (int64_t i = 0; i < c.layers; ++i) layers_.emplace_back(c, b / "encoder" / "layers" / i);
+    if (c.projects) projection_ = b.linear("text_projection", c.width, c.projection, Bias::kNo);
+  }
+
+  Encoded encode(const at::Tensor& ids, const at::Tensor& mask) const override {
+    const int64_t n = ids.size(1);
+    if (n > c_.positions) {
+      throw Error(Kind::kUsage, str("a text of ", n, " tokens for an encoder with ", c_.positions, " positions"));
+    }
+    auto x = at::embedding(tokens_, ids) + positions_.narrow(0, 0, n);
+    const auto bias = hidden_keys(n, mask, x);
+    Encoded e{.hidden = {x}};
+    for (const auto& layer : layers_) {
+      x = x + attention(layer, layer.norm1(x), bias);
+      x = x + layer.down(activate(layer.up(layer.norm2(x))));
+      e.hidden.push_back(x);
+    }
+    e.states = final_(x);
+    const auto at = end_positions(ids).view({-1, 1, 1}).expand({-1, 1, c_.width});
+    e.pooled = e.states.gather(1, at).squeeze(1);
+    if (projection_) e.projected = projection_(e.pooled);
+    return e;
+  }
+
+  at::Tensor final_norm(const at::Tensor& states) const override { return final_(states); }
+
+ private:
+  // -inf where a key lies ahead of the query or is padding.
+  static at::Tensor hidden_keys(int64_t n, const at::Tensor& mask, const at::Tensor& like) {
+    const auto minus = at::full({1}, -std::numeric_limits<double>::infinity(), like.options());
+    const auto zero = at::full({1}, 0.0, like.options());
+    const auto i = at::arange(n, like.options().dtype(at::kLong));
+    auto hidden = (i.unsqueeze(0) > i.unsqueeze(1)).view({1, 1, n, n});
+    if (mask.defined()) hidden = hidden.logical_or((mask == 0).view({-1, 1, 1, n}));
+    return at::where(hidden, minus, zero);
+  }
+
+  at::Tensor attention(const ClipLayer& l, const at::Tensor& x, const at::Tensor& bias) const {
+    const int64_t d = c_.width / c_.heads;
+    const auto split = [&](const at::Tensor& t) { return t.unflatten(-1, {c_.heads, d}).transpose(1, 2); };
+    const auto o = attend(split(l.q(x)), split(l.k(x)), split(l.v(x)), bias, 1.0 / std::sqrt(static_cast<double>(d)));
+    return l.out(o.transpose(1, 2).flatten(2));
+  }
+
+  at::Tensor activate(const at::Tensor& x) const {
+    return c_.activation == "gelu" ? at::gelu(x) : x * at::sigmoid(1.702 * x);
+  }
+
+  // Old published configs say eos 2, which no vocabulary has: there the largest id marks the end.
+  at::Tensor end_positions(const at::Tensor& ids) const {
+    return c_.eos == 2 ? ids.argmax(-1) : (ids == c_.eos).to(at::kInt).argmax(-1);
+  }
+
+  ClipConfig c_;
+  at::Tensor tokens_, positions_;
+  LayerNorm final_;
+  std::vector<ClipLayer> layers_;
+  Linear projection_;
+};
+
+std::vector<weights::Name> names() {  // folders have the prefix or, if saved by transformers 5, not
+  return {{"embeddings", {{"text_model.embeddings"}}},
+          {"encoder", {{"text_model.encoder"}}},
+          {"final_layer_norm", {{"text_model.final_layer_norm"}}}};
+}
+
+std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
+  return std::make_unique<Clip>(ClipConfig(config), b);
+}
+
+}  // namespace
+
+extern const EncoderFamily kClip{.classes = {"CLIPTextModel", "CLIPTextModelWithProjection"},
+                                 .names = names,
+                                 .ignorable = {"*position_ids", "text_projection.weight"},
+                                 .build = build};
+
+}  // namespace atelier::models

@@ -1,0 +1,145 @@
+// T5's encoder (v1.1 and umT5, mT5). Raffel et al. (arXiv 1910.10683); upstream: transformers modeling_t5.py.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/log.h>
+#include <ATen/ops/minimum.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/where.h>
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "models/config.h"
+#include "models/text_encoder.h"
+#include "nn/sdpa.h"
+
+namespace atelier::models {
+namespace {
+
+using namespace nn;
+
+struct T5Config {
+  int64_t width, key, inner, layers, heads, vocabulary, buckets, distance;
+  double eps;
+  bool gated, bias_in_each;
+
+  explicit T5Config(const Json& j) {
+    const ConfigReader read(j, "text_encoder config.json");
+    width = read.positive("d_model", 512);
+    key = read.positive("d_kv", 64);
+    inner = read.positive("d_ff", 2048);
+    layers = read.positive("num_layers", 6);
+    heads = read.positive("num_heads", 8);
+    vocabulary = read.positive("vocab_size", 32128);
+    buckets = read.positive("relative_attention_num_buckets", 32);
+    distance = read.positive("relative_attention_max_distance", 128);
+    eps = read.number("layer_norm_epsilon", 1e-6);
+    const std::string activation = read.text("feed_forward_proj", "relu");
+    gated = activation == "gated-gelu";
+    if (!gated && activation != "relu") {
+      throw Error(Kind::kCheckpoint, str("T5: feed_forward_proj must be gated-gelu or relu, found ", activation));
+    }
+    bias_in_each = j.at("architectures").dump().find("UMT5") != std::string::npos;
+  }
+};
+
+struct T5Layer {
+  RmsNorm norm1, norm2;
+  Linear q, k, v, out, gate, up, down;
+  at::Tensor relative;  // [buckets, heads]; undefined: the first layer's serves
+  T5Layer(const T5Config& c, const Builder& b, bool own_bias) {
+    const auto a = b / "layer" / 0, f = b / "layer" / 1;
+    const auto s = a / "SelfAttention", d = f / "DenseReluDense";
+    norm1 = a.rms_norm("layer_norm", c.width, c.eps), norm2 = f.rms_norm("layer_norm", c.width, c.eps);
+    const int64_t inside = c.heads * c.key;
+    q = s.linear("q", c.width, inside, Bias::kNo), k = s.linear("k", c.width, inside, Bias::kNo);
+    v = s.linear("v", c.width, inside, Bias::kNo), out = s.linear("o", inside, c.width, Bias::kNo);
+    if (own_bias) relative = s.buffer("relative_attention_bias.weight", {c.buckets, c.heads});
+    if (c.gated) gate = d.linear("wi_0", c.width, c.inner, Bias::kNo);
+    up = d.linear(c.gated ? "wi_1" : "wi", c.width, c.inner, Bias::kNo);
+    down = d.linear("wo", c.inner, c.width, Bias::kNo);
+  }
+  at::Tensor feed_forward(const at::Tensor& x) const {
+    return gate ? down(at::gelu(gate(x), "tanh") * up(x)) : down(at::relu(up(x)));
+  }
+};
+
+class T5 : public TextEncoder {
+ public:
+  T5(const T5Config& c, const Builder& b)
+      : c_(c), tokens_(b.buffer("embed.weight", {c.vocabulary, c.width})), final_((b / "encoder").rms_norm("final_layer_norm", c.width, c.eps)) {
+    for (int64_t i = 0; i < c.layers; ++i) layers_.emplace_back(c, b / "encoder" / "block" / i, i == 0 || c.bias_in_each);
+  }
+
+  Encoded encode(const at::Tensor& ids, const at::Tensor& mask) const override {
+    auto x = at::embedding(tokens_, ids);
+    const auto bucket = buckets(ids.size(1), ids.options());
+    Encoded e{.hidden = {x}};
+    at::Tensor bias;
+    for (const auto& layer : layers_) {
+      if (layer.relative.defined()) bias = scores_bias(layer.relative, bucket, mask);
+      x = x + attention(layer, layer.norm1(x), bias);
+      x = x + layer.feed_forward(layer.norm2(x));
+      e.hidden.push_back(x);
+    }
+    e.states = final_(x);
+    e.hidden.back() = e.states;
+    return e;
+  }
+
+  at::Tensor final_norm(const at::Tensor& states) const override { return final_(states); }
+
+ private:
+  // Half the buckets for each direction; of these half are exact, the others grow logarithmically to `distance`.
+  at::Tensor buckets(int64_t n, const at::TensorOptions& options) const {
+    const auto i = at::arange(n, options);
+    const auto relative = i.unsqueeze(0) - i.unsqueeze(1);  // key - query
+    const int64_t half = c_.buckets / 2, exact = half / 2;
+    const auto far = relative.abs();
+    const auto scale = static_cast<double>(half - exact) / std::log(static_cast<double>(c_.distance) / static_cast<double>(exact));
+    const auto grown = exact + (at::log(far.to(at::kFloat) / static_cast<double>(exact)) * scale).to(at::kLong);
+    const auto large = at::minimum(grown, at::full_like(far, half - 1));
+    return at::where(relative > 0, half, 0) + at::where(far < exact, far, large);
+  }
+
+  at::Tensor scores_bias(const at::Tensor& table, const at::Tensor& bucket, const at::Tensor& mask) const {
+    auto bias = at::embedding(table, bucket).permute({2, 0, 1}).unsqueeze(0);  // [1, heads, n, n]
+    if (!mask.defined()) return bias;
+    const auto minus = at::full_like(bias.select(0, 0).select(0, 0), std::numeric_limits<float>::lowest());
+    const auto hide = at::where((mask == 0).view({-1, 1, 1, mask.size(1)}), minus, at::full_like(minus, 0.0));
+    return bias + hide;
+  }
+
+  at::Tensor attention(const T5Layer& l, const at::Tensor& x, const at::Tensor& bias) const {
+    const auto split = [&](const at::Tensor& t) { return t.unflatten(-1, {c_.heads, c_.key}).transpose(1, 2); };
+    const auto o = attend(split(l.q(x)), split(l.k(x)), split(l.v(x)), bias.to(x.scalar_type()), 1.0);
+    return l.out(o.transpose(1, 2).flatten(2));
+  }
+
+  T5Config c_;
+  at::Tensor tokens_;
+  RmsNorm final_;
+  std::vector<T5Layer> layers_;
+};
+
+std::vector<weights::Name> names() {  // one tensor, stored under either name or under both
+  return {{"embed.weight", {{"shared.weight"}}}, {"embed.weight", {{"encoder.embed_tokens.weight"}}}};
+}
+
+std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
+  return std::make_unique<T5>(T5Config(config), b);
+}
+
+}  // namespace
+
+extern const EncoderFamily kT5{.classes = {"T5EncoderModel", "UMT5EncoderModel", "MT5EncoderModel"},
+                               .names = names,
+                               .ignorable = {"encoder.embed_tokens.weight", "shared.weight"},
+                               .build = build};
+
+}  // namespace atelier::models

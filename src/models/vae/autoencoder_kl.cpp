@@ -1,0 +1,244 @@
+// The KL autoencoder of latent diffusion. Rombach et al. (arXiv 2112.10752); upstream: diffusers autoencoder_kl.py.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/silu.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/error.h"
+#include "models/config.h"
+#include "models/vae.h"
+
+namespace atelier::models {
+namespace {
+
+using namespace nn;
+
+struct KlConfig {
+  std::vector<int64_t> channels;
+  int64_t layers, groups, latent, pixels;
+  bool quant, post_quant, attention;
+  VaeFacts facts;
+
+  explicit KlConfig(const Json& j) {
+    const ConfigReader read(j, "vae/config.json");
+    channels = read.integers("block_out_channels", {64});
+    layers = read.positive("layers_per_block", 1);
+    groups = read.positive("norm_num_groups", 32);
+    latent = read.positive("latent_channels", 4);
+    pixels = read.positive("out_channels", 3);
+    quant = read.boolean("use_quant_conv", true);
+    post_quant = read.boolean("use_post_quant_conv", true);
+    attention = read.boolean("mid_block_add_attention", true);
+    if (read.text("act_fn", "silu") != "silu" || read.positive("in_channels", 3) != pixels || channels.empty()) {
+      throw Error(Kind::kCheckpoint, "vae/config.json: expected act_fn silu, in_channels equal to out_channels and block_out_channels");
+    }
+    for (const int64_t c : channels) {
+      if (c < 1 || c % groups != 0) {
+        throw Error(Kind::kCheckpoint, str("vae/config.json: ", c, " channels do not divide into ", groups, " groups"));
+      }
+    }
+    facts = {latent, int64_t{1} << (channels.size() - 1), read.number("scaling_factor", 0.18215),
+             read.number("shift_factor", 0.0), read.positive("sample_size", 512)};
+  }
+};
+
+constexpr double kEps = 1e-6;
+constexpr ConvShape kSame{};                                                             // 3x3, same size
+constexpr ConvShape kPoint{.kernel = 1, .above = 0, .below = 0, .left = 0, .right = 0};  // 1x1
+// The encoder pads right and below only.
+constexpr ConvShape kHalve{.kernel = 3, .stride = 2, .above = 0, .below = 1, .left = 0, .right = 1};
+
+struct Resnet {
+  GroupNorm norm1, norm2;
+  Conv2d conv1, conv2;
+  std::optional<Conv2d> shortcut;
+  Resnet(const KlConfig& c, const Builder& b, int64_t in, int64_t out)
+      : norm1(b.group_norm("norm1", c.groups, in, kEps)),
+        norm2(b.group_norm("norm2", c.groups, out, kEps)),
+        conv1(b.conv2d("conv1", in, out, kSame)),
+        conv2(b.conv2d("conv2", out, out, kSame)) {
+    if (in != out) shortcut = b.conv2d("conv_shortcut", in, out, kPoint);
+  }
+  at::Tensor operator()(const at::Tensor& x) const {
+    const auto y = conv2(at::silu(norm2(conv1(at::silu(norm1(x))))));
+    return (shortcut ? (*shortcut)(x) : x) + y;
+  }
+};
+
+// One head over all positions.
+struct MidAttention {
+  GroupNorm norm;
+  Linear qkv, out;
+  Attention attend;
+  MidAttention(const KlConfig& c, const Builder& b, int64_t channels)
+      : norm(b.group_norm("group_norm", c.groups, channels, kEps)),
+        qkv(b.linear("qkv", channels, 3 * channels)),
+        out(b.linear("to_out.0", channels, channels)),
+        attend(b.attention("attn", {0}, Dim{1, channels})) {}
+  at::Tensor operator()(const Frame& f, const at::Tensor& x) const {
+    const auto tokens = norm(x).flatten(2).permute({2, 0, 1});  // [positions, B, C]
+    const auto t = qkv(tokens).unflatten(-1, {3, 1, -1});
+    const auto o = out(attend(f, {Projected{t.select(2, 0), t.select(2, 1), t.select(2, 2)}}));
+    return x + o.permute({1, 2, 0}).reshape(x.sizes());
+  }
+};
+
+struct Mid {
+  Resnet first, second;
+  std::optional<MidAttention> attention;
+  Mid(const KlConfig& c, const Builder& b, int64_t channels)
+      : first(c, b / "resnets" / 0, channels, channels), second(c, b / "resnets" / 1, channels, channels) {
+    if (c.attention) attention.emplace(c, b / "attentions" / 0, channels);
+  }
+  at::Tensor operator()(const Frame& f, const std::string& name, const at::Tensor& in) const {
+    auto x = first(in);
+    tap(f, name + ".resnets.0", x, Recorder::kWhole);
+    if (attention) {
+      x = (*attention)(f, x);
+      tap(f, name + ".attentions.0", x, Recorder::kWhole);
+    }
+    x = second(x);
+    tap(f, name + ".resnets.1", x, Recorder::kWhole);
+    tap(f, name, x, Recorder::kWhole);
+    return x;
+  }
+};
+
+// One resolution: resnets, then a convolution that halves (encoder) or doubles (decoder) it.
+struct Level {
+  std::vector<Resnet> resnets;
+  std::optional<Conv2d> resample;
+};
+
+class AutoencoderKl : public Vae {
+ public:
+  AutoencoderKl(const KlConfig& c, const Builder& b) : c_(c), encoder_(c, b / "encoder"), decoder_(c, b / "decoder") {
+    if (c.quant) quant_ = b.conv2d("quant_conv", 2 * c.latent, 2 * c.latent, kPoint);
+    if (c.post_quant) post_quant_ = b.conv2d("post_quant_conv", c.latent, c.latent, kPoint);
+  }
+  const VaeFacts& facts() const override { return c_.facts; }
+
+  at::Tensor decode(const Frame& f, const at::Tensor& z) const override {
+    auto x = z;
+    if (post_quant_) {
+      x = (*post_quant_)(x);
+      tap(f, "post_quant_conv", x, Recorder::kWhole);
+    }
+    return decoder_(f, x);
+  }
+
+  at::Tensor encode(const Frame& f, const at::Tensor& x) const override {
+    auto y = encoder_(f, x);
+    if (quant_) {
+      y = (*quant_)(y);
+      tap(f, "quant_conv", y, Recorder::kWhole);
+    }
+    return y;
+  }
+
+ private:
+  struct Encoder {
+    Conv2d in, out;
+    std::vector<Level> levels;
+    Mid mid;
+    GroupNorm norm;
+    Encoder(const KlConfig& c, const Builder& b)
+        : in(b.conv2d("conv_in", c.pixels, c.channels.front(), kSame)),
+          out(b.conv2d("conv_out", c.channels.back(), 2 * c.latent, kSame)),
+          mid(c, b / "mid_block", c.channels.back()),
+          norm(b.group_norm("conv_norm_out", c.groups, c.channels.back(), kEps)) {
+      int64_t channels = c.channels.front();
+      for (size_t i = 0; i < c.channels.size(); ++i) {
+        const auto at = b / "down_blocks" / static_cast<int64_t>(i);
+        auto& level = levels.emplace_back();
+        for (int64_t k = 0; k < c.layers; ++k) {
+          level.resnets.emplace_back(c, at / "resnets" / k, channels, c.channels[i]);
+          channels = c.channels[i];
+        }
+        if (i + 1 < c.channels.size()) level.resample = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalve);
+      }
+    }
+    at::Tensor operator()(const Frame& f, const at::Tensor& pixels) const {
+      auto x = in(pixels);
+      tap(f, "encoder.conv_in", x, Recorder::kWhole);
+      for (size_t i = 0; i < levels.size(); ++i) {
+        for (const auto& r : levels[i].resnets) x = r(x);
+        if (levels[i].resample) x = (*levels[i].resample)(x);
+        tap(f, str("encoder.down_blocks.", i), x, Recorder::kWhole);
+      }
+      x = norm(mid(f, "encoder.mid_block", x));
+      tap(f, "encoder.conv_norm_out", x, Recorder::kWhole);
+      x = out(at::silu(x));
+      tap(f, "encoder.conv_out", x, Recorder::kWhole);
+      return x;
+    }
+  };
+
+  struct Decoder {
+    Conv2d in, out;
+    Mid mid;
+    std::vector<Level> levels;
+    GroupNorm norm;
+    Decoder(const KlConfig& c, const Builder& b)
+        : in(b.conv2d("conv_in", c.latent, c.channels.back(), kSame)),
+          out(b.conv2d("conv_out", c.channels.front(), c.pixels, kSame)),
+          mid(c, b / "mid_block", c.channels.back()),
+          norm(b.group_norm("conv_norm_out", c.groups, c.channels.front(), kEps)) {
+      int64_t channels = c.channels.back();
+      for (size_t i = 0; i < c.channels.size(); ++i) {
+        const auto at = b / "up_blocks" / static_cast<int64_t>(i);
+        const int64_t wanted = c.channels[c.channels.size() - 1 - i];
+        auto& level = levels.emplace_back();
+        for (int64_t k = 0; k < c.layers + 1; ++k) {
+          level.resnets.emplace_back(c, at / "resnets" / k, channels, wanted);
+          channels = wanted;
+        }
+        if (i + 1 < c.channels.size()) level.resample = (at / "upsamplers" / 0).conv2d("conv", channels, channels, kSame);
+      }
+    }
+    at::Tensor operator()(const Frame& f, const at::Tensor& z) const {
+      auto x = in(z);
+      tap(f, "decoder.conv_in", x, Recorder::kWhole);
+      x = mid(f, "decoder.mid_block", x);
+      for (size_t i = 0; i < levels.size(); ++i) {
+        for (const auto& r : levels[i].resnets) x = r(x);
+        if (levels[i].resample) x = (*levels[i].resample)(upsample2(x));
+        tap(f, str("decoder.up_blocks.", i), x, Recorder::kWhole);
+      }
+      x = out(at::silu(norm(x)));
+      tap(f, "decoder.conv_out", x, Recorder::kWhole);
+      return x;
+    }
+  };
+
+  KlConfig c_;
+  Encoder encoder_;
+  Decoder decoder_;
+  std::optional<Conv2d> quant_, post_quant_;
+};
+
+std::vector<weights::Name> names() {
+  std::vector<weights::Name> all;
+  for (const std::string side : {"encoder", "decoder"}) {
+    const std::string at = side + ".mid_block.attentions.0.";
+    all.push_back({at + "qkv", {{at + "to_q"}, {at + "to_k"}, {at + "to_v"}}});
+    // before diffusers 0.18
+    all.push_back({at + "qkv", {{at + "query"}, {at + "key"}, {at + "value"}}});
+    all.push_back({at + "to_out.0", {{at + "proj_attn"}}});
+  }
+  return all;
+}
+
+VaeFacts facts(const Json& config) { return KlConfig(config).facts; }
+
+std::unique_ptr<Vae> build(const Json& config, const Builder& b) {
+  return std::make_unique<AutoencoderKl>(KlConfig(config), b);
+}
+
+}  // namespace
+
+extern const VaeFamily kAutoencoderKl{
+    .classes = {"AutoencoderKL"}, .names = names, .ignorable = {}, .facts = facts, .build = build};
+
+}  // namespace atelier::models

@@ -1,0 +1,28 @@
+// The table of autoencoders.
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "models/vae.h"
+
+namespace atelier::models {
+
+extern const VaeFamily kAutoencoderKl;
+
+const VaeFamily& find_vae(const Json& config) {
+  const std::string name = config.value("_class_name", "nothing");
+  for (const VaeFamily* f : {&kAutoencoderKl}) {
+    for (const auto c : f->classes) {
+      if (c == name) return *f;
+    }
+  }
+  throw Error(Kind::kCheckpoint, str("vae/config.json: _class_name is ", name, "; known is AutoencoderKL"));
+}
+
+nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int rank) {
+  nn::Frame f;
+  f.streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}};
+  f.seq_rank = rank;
+  return f;
+}
+
+}  // namespace atelier::models

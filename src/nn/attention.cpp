@@ -1,0 +1,138 @@
+#include "nn/attention.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include "base/check.h"
+#include "kernels/kernels.h"
+#include "nn/where.h"
+
+namespace atelier::nn {
+namespace {
+
+kernels::Source source_of(const at::Tensor& t) {
+  if (!t.defined()) return {};
+  ENSURE(t.stride(3) == 1 || t.size(3) <= 1);
+  return {t.const_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
+}
+
+kernels::Norm kind_of(const HeadNorm* n) {
+  if (!n) return kernels::Norm::kNone;
+  return n->kind == HeadNorm::Kind::kRms ? kernels::Norm::kRms : kernels::Norm::kLayer;
+}
+
+const void* data_of(const at::Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
+
+const char* advance(const void* base, int64_t elements, int64_t bytes) {
+  return base ? static_cast<const char*>(base) + elements * bytes : nullptr;
+}
+
+// The same placement for tokens [begin, end) only.
+kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Target>& targets, int64_t begin,
+                         int64_t end, int64_t bytes, int64_t rope_bytes) {
+  kernels::Placement part = all;
+  part.n = end - begin;
+  for (auto* s : {&part.q, &part.k, &part.v}) s->data = advance(s->data, begin * s->token_stride, bytes);
+  const int64_t half = all.head_dim / 2;
+  part.cos = reinterpret_cast<const float*>(advance(all.cos, begin * half, rope_bytes));
+  part.sin = reinterpret_cast<const float*>(advance(all.sin, begin * half, rope_bytes));
+  for (auto& t : targets) {
+    const int64_t row = all.batch * t.heads * all.head_dim * bytes;
+    if (t.q) t.q = static_cast<char*>(t.q) + begin * row;
+    if (t.kv) t.kv = static_cast<char*>(t.kv) + 2 * begin * row;
+  }
+  part.targets = targets;
+  return part;
+}
+
+void place(const Projected& p, std::span<const Slot> slots, std::span<const Range> heads) {
+  if (p.k.size(0) == 0) return;
+  std::vector<kernels::Target> targets;
+  for (size_t r = 0; r < slots.size(); ++r) {
+    targets.push_back({slots[r].q.defined() ? slots[r].q.data_ptr() : nullptr, slots[r].kv.data_ptr(), heads[r].begin,
+                       heads[r].size});
+  }
+  kernels::Placement all{.q = source_of(p.q), .k = source_of(p.k), .v = source_of(p.v)};
+  all.norm_q = kind_of(p.norm_q);
+  all.norm_k = kind_of(p.norm_k);
+  if (p.norm_q) all.weight_q = data_of(p.norm_q->weight), all.bias_q = data_of(p.norm_q->bias), all.eps_q = p.norm_q->eps;
+  if (p.norm_k) all.weight_k = data_of(p.norm_k->weight), all.bias_k = data_of(p.norm_k->bias), all.eps_k = p.norm_k->eps;
+  if (p.rope) {
+    ENSURE(p.rope->cos.size(0) == p.k.size(0));
+    all.cos = static_cast<const float*>(data_of(p.rope->cos));
+    all.sin = static_cast<const float*>(data_of(p.rope->sin));
+  }
+  all.n = p.k.size(0), all.batch = p.k.size(1), all.heads = p.k.size(2), all.head_dim = p.k.size(3);
+  all.targets = targets;
+  const auto where = where_of(p.k);
+  const auto type = dtype_of(p.k);
+  if (where.cuda) return kernels::place(where, type, all);
+  const int64_t bytes = p.k.element_size(), rope_bytes = p.k.scalar_type() == at::kDouble ? 8 : 4;
+  at::parallel_for(0, all.n, grain(all.batch * all.heads * all.head_dim), [&](int64_t begin, int64_t end) {
+    auto mine = targets;
+    kernels::place(where, type, slice(all, mine, begin, end, bytes, rope_bytes));
+  });
+}
+
+struct AloneFlight : Inbox::Flight {
+  Slot buffer;
+};
+
+}  // namespace
+
+Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k, const Rope& rope) {
+  const auto t = fused.unflatten(-1, {3, -1, head_dim});
+  return {t.select(2, 0), t.select(2, 1), t.select(2, 2), &q, &k, &rope};
+}
+
+std::vector<std::vector<Slot>> lay_out(std::span<const Projected> streams, std::span<const Slot> per_peer) {
+  std::vector<std::vector<Slot>> slots;
+  int64_t q0 = 0, k0 = 0;
+  for (const Projected& p : streams) {
+    const int64_t n = p.k.size(0);
+    auto& row = slots.emplace_back();
+    for (const Slot& peer : per_peer) {
+      row.push_back({p.q.defined() ? peer.q.narrow(0, q0, n) : at::Tensor(), peer.kv.narrow(0, k0, n)});
+    }
+    k0 += n;
+    if (p.q.defined()) q0 += n;
+  }
+  return slots;
+}
+
+Attention::Pending Attention::start(const Frame& f, std::span<const Projected> streams) const {
+  ENSURE(exchange_ && op_);
+  Inbox in = exchange_->inbox(f, site_, streams);
+  for (size_t i = 0; i < streams.size(); ++i) place(streams[i], in.slots[i], in.heads);
+  exchange_->depart(f, site_, in);
+  return {f, std::move(in)};
+}
+
+at::Tensor Attention::finish(Pending p) const {
+  const Frame& f = *p.frame_;
+  const Qkv a = exchange_->arrive(f, site_, p.inbox_);
+  const Attended o = op_->run(f, site_, a.held, a.q, a.kv, Lse::kNone);
+  return exchange_->back(f, site_, p.inbox_, o.out).flatten(2);
+}
+
+Inbox Alone::inbox(const Frame& f, const Site& site, std::span<const Projected> streams) {
+  const auto& k = streams[0].k;
+  int64_t n = 0, asking = 0;
+  for (const auto& p : streams) n += p.k.size(0), asking += p.q.defined() ? p.q.size(0) : 0;
+  ENSURE(n == f.tokens(site.streams, seq_rank_, f.patch));
+  auto flight = std::make_unique<AloneFlight>();
+  flight->buffer = {at::empty({asking, k.size(1), k.size(2), k.size(3)}, k.options()),
+                    at::empty({n, k.size(1), 2, k.size(2), k.size(3)}, k.options())};
+  Inbox in;
+  in.heads = {{0, k.size(2)}};
+  in.slots = lay_out(streams, std::span(&flight->buffer, 1));
+  in.flight = std::move(flight);
+  return in;
+}
+
+Qkv Alone::arrive(const Frame& f, const Site&, Inbox& in) {
+  const auto& buffer = static_cast<AloneFlight&>(*in.flight).buffer;
+  return {buffer.q, buffer.kv, {seq_rank_, 1, f.patch}};
+}
+
+}  // namespace atelier::nn

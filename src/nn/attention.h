@@ -1,0 +1,148 @@
+// Seam 1: attention. It sits at the raw projections, so that one kernel does q/k norm, rope and placement straight
+// into whatever buffer the strategy hands out, and has two halves, so that independent work hides an exchange.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/partition.h"
+#include "nn/frame.h"
+#include "nn/rope.h"
+#include "nn/seams.h"
+
+namespace atelier::nn {
+
+// One attention of the model.
+struct Site {
+  int id = 0;
+  std::string name;
+  std::vector<int> streams;  // whose keys and values
+  std::vector<int> queries;  // streams that ask
+  Dim heads;                 // held here, after the tensor cut
+};
+
+// Normalisation of q or k over the width of a head.
+struct HeadNorm {
+  enum class Kind { kRms, kLayer };
+  Kind kind = Kind::kRms;
+  at::Tensor weight, bias;  // [d]; bias undefined for kRms
+  double eps = 1e-6;
+};
+
+// One stream's tokens as they leave the projection: [n, B, heads held, d] views with a contiguous last dimension.
+struct Projected {
+  at::Tensor q, k, v;  // q undefined: this stream does not ask
+  const HeadNorm* norm_q = nullptr;
+  const HeadNorm* norm_k = nullptr;
+  const Rope* rope = nullptr;
+};
+
+// Splits a fused projection [n, B, 3 * heads * d] into q, k and v.
+Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k, const Rope& rope);
+
+// Where one stream's q, k and v go for one peer: q [n, B, h, d], kv [n, B, 2, h, d], both contiguous.
+struct Slot {
+  at::Tensor q, kv;
+};
+
+// A started exchange. Several may be in flight: everything an exchange needs to finish is in here.
+struct Inbox {
+  std::vector<std::vector<Slot>> slots;  // [stream of the site][peer]
+  std::vector<Range> heads;              // per peer, of the heads held here
+  struct Flight {
+    virtual ~Flight() = default;
+  };
+  std::unique_ptr<Flight> flight;  // the exchange's own
+};
+
+// Whose keys are present, and of which patch. `first`, `count`: sequence ranks.
+struct Held {
+  int first = 0, count = 1;
+  std::optional<int> patch;
+};
+
+struct Qkv {
+  at::Tensor q;   // [tokens that ask, B, h, d]
+  at::Tensor kv;  // [tokens, B, 2, h, d]
+  Held held;
+};
+
+// Tokens <-> heads.
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+  virtual Inbox inbox(const Frame&, const Site&, std::span<const Projected>) = 0;
+  virtual void depart(const Frame&, const Site&, Inbox&) = 0;  // everything is written: let it fly
+  virtual Qkv arrive(const Frame&, const Site&, Inbox&) = 0;   // waits
+  // [tokens that ask, B, h here, d] -> [tokens that ask here, B, all heads, d]
+  virtual at::Tensor back(const Frame&, const Site&, Inbox&, at::Tensor out) = 0;
+};
+
+// Softmax attention of one rank's queries. lse: log-sum-exp of the scaled scores, [B, h, queries], float (double for
+// double inputs); defined when need_lse().
+struct Attended {
+  at::Tensor out;  // [queries, B, h, d], contiguous
+  at::Tensor lse;
+};
+enum class Lse { kNone, kNeeded };
+class AttentionOp {
+ public:
+  virtual ~AttentionOp() = default;
+  virtual Attended run(const Frame&, const Site&, Held, const at::Tensor& q, const at::Tensor& kv, Lse) = 0;
+};
+
+// What a model holds.
+class Attention {
+ public:
+  class Pending {
+   public:
+    Pending(const Frame& frame, Inbox inbox) : frame_(&frame), inbox_(std::move(inbox)) {}
+
+   private:
+    friend class Attention;
+    const Frame* frame_;
+    Inbox inbox_;
+  };
+
+  Attention() = default;
+  Attention(Site site, const Seams& seams) : site_(std::move(site)), exchange_(seams.exchange), op_(seams.attention) {}
+
+  // Begins the exchange, returns at once. One Projected per stream of the site, in order.
+  Pending start(const Frame&, std::span<const Projected>) const;
+  // [tokens that ask here, B, heads held * d]
+  at::Tensor finish(Pending) const;
+  at::Tensor operator()(const Frame& f, std::span<const Projected> p) const { return finish(start(f, p)); }
+  at::Tensor operator()(const Frame& f, std::initializer_list<Projected> p) const {
+    return finish(start(f, std::span(p.begin(), p.size())));
+  }
+  Pending start(const Frame& f, std::initializer_list<Projected> p) const {
+    return start(f, std::span(p.begin(), p.size()));
+  }
+
+ private:
+  Site site_;
+  Exchange* exchange_ = nullptr;
+  AttentionOp* op_ = nullptr;
+};
+
+// One rank: the exchange that moves nothing.
+class Alone : public Exchange {
+ public:
+  explicit Alone(int seq_rank = 0) : seq_rank_(seq_rank) {}
+  Inbox inbox(const Frame&, const Site&, std::span<const Projected>) override;
+  void depart(const Frame&, const Site&, Inbox&) override {}
+  Qkv arrive(const Frame&, const Site&, Inbox&) override;
+  at::Tensor back(const Frame&, const Site&, Inbox&, at::Tensor out) override { return out; }
+
+ private:
+  int seq_rank_;
+};
+
+// Per stream and peer, views of flat per-peer buffers; shared by all exchanges. tokens already laid: q0, k0.
+std::vector<std::vector<Slot>> lay_out(std::span<const Projected>, std::span<const Slot> per_peer);
+
+}  // namespace atelier::nn

@@ -1,0 +1,123 @@
+#include "nn/builder.h"
+
+#include <ATen/ops/empty.h>
+
+#include "weights/store.h"
+
+namespace atelier::nn {
+namespace {
+
+int64_t total(std::initializer_list<Dim> segments) {
+  int64_t n = 0;
+  for (const Dim& d : segments) n += d.size();
+  return n;
+}
+
+int64_t total(const std::vector<Range>& ranges, int64_t whole) {
+  if (ranges.empty()) return whole;
+  int64_t n = 0;
+  for (const Range& r : ranges) n += r.size;
+  return n;
+}
+
+}  // namespace
+
+Builder::Builder(const weights::WeightStore& store, const Seams& seams, Memory& memory, at::TensorOptions options)
+    : store_(&store), seams_(seams), memory_(&memory), options_(options), shared_(std::make_shared<Shared>()) {
+  shared_->tables = std::make_shared<Tables>(store, seams.spread, options);
+}
+
+Builder Builder::operator/(std::string_view child) const {
+  Builder b = *this;
+  b.prefix_ += std::string(child) + ".";
+  return b;
+}
+
+Builder Builder::block(int i) const {
+  Builder b = *this;
+  b.block_ = i;
+  return b;
+}
+
+std::vector<Range> Builder::cut(std::initializer_list<Dim> segments) const {
+  if (seams_.tensor_size == 1) return {};
+  std::vector<Range> ranges;
+  int64_t base = 0;
+  for (const Dim& d : segments) {
+    const Range r = Partition{d.count, seams_.tensor_size}[seams_.tensor_rank];
+    ranges.push_back({base + r.begin * d.unit, r.size * d.unit});
+    base += d.size();
+  }
+  return ranges;
+}
+
+at::Tensor Builder::read(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
+                         const std::vector<Range>& cols) const {
+  auto sizes = full.vec();
+  sizes[0] = total(rows, sizes[0]);
+  if (sizes.size() > 1) sizes[1] = total(cols, sizes[1]);
+  auto out = memory_->take(block_, sizes, options_);
+  store_->read_into(out, name, full, rows, cols);
+  return out;
+}
+
+Linear Builder::linear(std::string_view name, int64_t in, int64_t out, Bias bias) const {
+  const auto p = path(name);
+  return {read(p + ".weight", {out, in}, {}, {}), bias == Bias::kYes ? read(p + ".bias", {out}, {}, {}) : at::Tensor(),
+          nullptr};
+}
+
+Linear Builder::expand(std::string_view name, int64_t in, std::initializer_list<Dim> out, Bias bias) const {
+  const auto p = path(name);
+  const auto rows = cut(out);
+  return {read(p + ".weight", {total(out), in}, rows, {}),
+          bias == Bias::kYes ? read(p + ".bias", {total(out)}, rows, {}) : at::Tensor(), nullptr};
+}
+
+Linear Builder::contract(std::string_view name, std::initializer_list<Dim> in, int64_t out, Bias bias) const {
+  const auto p = path(name);
+  return {read(p + ".weight", {out, total(in)}, {}, cut(in)),
+          bias == Bias::kYes ? read(p + ".bias", {out}, {}, {}) : at::Tensor(), seams_.features};
+}
+
+Table Builder::table(std::string_view name, int64_t in, int64_t out) const {
+  return shared_->tables->add(path(name), in, out);
+}
+
+HeadNorm Builder::head_norm(std::string_view name, Dim heads, HeadNorm::Kind kind, double eps) const {
+  const auto p = path(name);
+  return {kind, read(p + ".weight", {heads.unit}, {}, {}),
+          kind == HeadNorm::Kind::kLayer ? read(p + ".bias", {heads.unit}, {}, {}) : at::Tensor(), eps};
+}
+
+RmsNorm Builder::rms_norm(std::string_view name, int64_t channels, double eps) const {
+  return {read(path(name) + ".weight", {channels}, {}, {}), eps};
+}
+
+LayerNorm Builder::layer_norm(std::string_view name, int64_t channels, double eps) const {
+  const auto p = path(name);
+  return {read(p + ".weight", {channels}, {}, {}), read(p + ".bias", {channels}, {}, {}), eps};
+}
+
+at::Tensor Builder::buffer(std::string_view name, at::IntArrayRef sizes) const { return read(path(name), sizes, {}, {}); }
+
+Attention Builder::attention(std::string_view name, std::vector<int> streams, Dim heads, std::vector<int> queries) const {
+  const Dim here{Partition{heads.count, seams_.tensor_size}[seams_.tensor_rank].size, heads.unit};
+  if (queries.empty()) queries = streams;
+  return {Site{shared_->sites++, path(name), std::move(streams), std::move(queries), here}, seams_};
+}
+
+Conv2d Builder::conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const {
+  const auto p = path(name);
+  return {read(p + ".weight", {out, in, shape.kernel, shape.kernel}, {}, {}), read(p + ".bias", {out}, {}, {}), shape,
+          seams_.rows};
+}
+
+GroupNorm Builder::group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const {
+  const auto p = path(name);
+  return {read(p + ".weight", {channels}, {}, {}), read(p + ".bias", {channels}, {}, {}), groups, eps, seams_.positions};
+}
+
+bool Builder::has(std::string_view name) const { return store_->has(path(name)); }
+
+}  // namespace atelier::nn

@@ -1,0 +1,81 @@
+// Seams 2 and 3: constructing a layer loads this rank's slice of it. A model says how a layer may be cut by the word
+// it builds it with: linear (whole), expand (opens a feature region), contract (closes it), conv2d (mixes positions).
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/partition.h"
+#include "nn/attention.h"
+#include "nn/conv.h"
+#include "nn/linear.h"
+#include "nn/memory.h"
+#include "nn/norm.h"
+#include "nn/seams.h"
+#include "nn/table.h"
+
+namespace atelier::weights {
+class WeightStore;
+}
+
+namespace atelier::nn {
+
+enum class Bias { kYes, kNo };
+
+// Problems with the checkpoint are collected in the store, which reports them all at once after the build.
+class Builder {
+ public:
+  // options: element type and device of the weights; device meta: only shapes are checked, nothing is read.
+  Builder(const weights::WeightStore& store, const Seams& seams, Memory& memory, at::TensorOptions options);
+
+  Builder operator/(std::string_view child) const;
+  Builder operator/(int64_t child) const { return *this / std::to_string(child); }
+  // What is built with the result belongs to block i of the block loop.
+  Builder block(int i) const;
+  void finish_block(int i) const { memory_->finish(i); }
+
+  Linear linear(std::string_view name, int64_t in, int64_t out, Bias bias = Bias::kYes) const;
+  // Output segments, each cut on its own (q, k, v).
+  Linear expand(std::string_view name, int64_t in, std::initializer_list<Dim> out, Bias bias = Bias::kYes) const;
+  // Input segments, each cut on its own; the result is summed over ranks.
+  Linear contract(std::string_view name, std::initializer_list<Dim> in, int64_t out, Bias bias = Bias::kYes) const;
+  // Depends on timestep and prompt only.
+  Table table(std::string_view name, int64_t in, int64_t out) const;
+  HeadNorm head_norm(std::string_view name, Dim heads, HeadNorm::Kind kind = HeadNorm::Kind::kRms,
+                     double eps = 1e-6) const;
+  RmsNorm rms_norm(std::string_view name, int64_t channels, double eps) const;
+  LayerNorm layer_norm(std::string_view name, int64_t channels, double eps) const;
+  // A whole tensor of this exact name.
+  at::Tensor buffer(std::string_view name, at::IntArrayRef sizes) const;
+  Attention attention(std::string_view name, std::vector<int> streams, Dim heads, std::vector<int> queries = {}) const;
+  Conv2d conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const;
+  GroupNorm group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const;
+
+  bool has(std::string_view name) const;  // a parameter of this exact name
+  std::shared_ptr<Tables> tables() const { return shared_->tables; }
+  at::TensorOptions options() const { return options_; }
+
+ private:
+  struct Shared {
+    std::shared_ptr<Tables> tables;
+    int sites = 0;
+  };
+  std::vector<Range> cut(std::initializer_list<Dim> segments) const;
+  at::Tensor read(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
+                  const std::vector<Range>& cols) const;
+  std::string path(std::string_view name) const { return prefix_ + std::string(name); }
+
+  const weights::WeightStore* store_;
+  Seams seams_;
+  Memory* memory_;
+  at::TensorOptions options_;
+  std::string prefix_;
+  int block_ = Memory::kResident;
+  std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace atelier::nn

@@ -1,0 +1,22 @@
+#include "nn/embedding.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/silu.h>
+
+#include <cmath>
+
+namespace atelier::nn {
+
+at::Tensor sinusoid(const at::Tensor& values, int64_t width) {
+  const int64_t half = width / 2;
+  const auto exponent = at::arange(half, values.options().dtype(at::kFloat)) * static_cast<float>(-std::log(10000.0));
+  const auto frequency = (exponent / static_cast<float>(half)).exp();
+  const auto angles = values.to(at::kFloat).unsqueeze(-1) * frequency;
+  return at::cat({angles.cos(), angles.sin()}, -1);
+}
+
+at::Tensor SiluMlp::operator()(const at::Tensor& x) const { return second(at::silu(first(x))); }
+
+}  // namespace atelier::nn

@@ -1,0 +1,25 @@
+#include "nn/patchify.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
+
+namespace atelier::nn {
+
+at::Tensor pack_2x2(const at::Tensor& picture) {
+  const int64_t b = picture.size(0), c = picture.size(1), r = picture.size(2) / 2, w = picture.size(3) / 2;
+  return picture.reshape({b, c, r, 2, w, 2}).permute({2, 4, 0, 1, 3, 5}).reshape({r * w, b, 4 * c});
+}
+
+at::Tensor unpack_2x2(const at::Tensor& tokens, int64_t rows, int64_t cols) {
+  const int64_t b = tokens.size(1), c = tokens.size(2) / 4;
+  return tokens.reshape({rows, cols, b, c, 2, 2}).permute({2, 3, 0, 4, 1, 5}).reshape({b, c, 2 * rows, 2 * cols});
+}
+
+at::Tensor grid_coordinates(int64_t rows, int64_t cols) {
+  const auto row = at::arange(rows).unsqueeze(1).expand({rows, cols}).reshape(-1);
+  const auto col = at::arange(cols).unsqueeze(0).expand({rows, cols}).reshape(-1);
+  return at::stack({at::zeros_like(row), row, col}, 1);
+}
+
+}  // namespace atelier::nn

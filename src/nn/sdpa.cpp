@@ -1,0 +1,108 @@
+#include "nn/sdpa.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
+#include <ATen/ops/_scaled_dot_product_efficient_attention.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+
+namespace atelier::nn {
+namespace {
+
+bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16; }
+
+SdpaBackend choose(SdpaBackend asked, const at::Tensor& q) {
+  if (!q.is_cuda()) return asked == SdpaBackend::kMath ? asked : SdpaBackend::kFlash;
+  const int64_t d = q.size(-1);
+  const bool cudnn = is_half(q) && d % 8 == 0 && d <= 128;
+  const bool flash = is_half(q) && d % 8 == 0 && d <= 256;
+  const bool efficient = q.scalar_type() != at::kDouble && d % (is_half(q) ? 8 : 4) == 0;
+  if (asked == SdpaBackend::kAuto || asked == SdpaBackend::kCudnn) {
+    if (cudnn) return SdpaBackend::kCudnn;
+  }
+  if ((asked == SdpaBackend::kAuto || asked == SdpaBackend::kFlash) && flash) return SdpaBackend::kFlash;
+  if (asked != SdpaBackend::kMath && efficient) return SdpaBackend::kEfficient;
+  return SdpaBackend::kMath;
+}
+
+Attended math(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto scores = at::matmul(q.to(wide), k.to(wide).transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(-1)));
+  return {at::matmul(at::softmax(scores, -1), v.to(wide)).to(q.scalar_type()), at::logsumexp(scores, {-1})};
+}
+
+Attended run_kernel(SdpaBackend backend, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, Lse lse) {
+  const bool need = lse == Lse::kNeeded;
+  switch (backend) {
+    case SdpaBackend::kCudnn: {
+      auto r = at::_scaled_dot_product_cudnn_attention(q, k, v, {}, need, 0.0, false, false);
+      // cuDNN gives [B, h, n, 1] in some versions.
+      auto stats = std::get<1>(r);
+      if (need && stats.dim() == 4) stats = stats.squeeze(-1);
+      return {std::get<0>(r), stats};
+    }
+    case SdpaBackend::kFlash: {
+      if (!q.is_cuda()) {
+        auto r = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v);
+        // [B, n, h] in memory, [B, h, n] by strides
+        return {std::get<0>(r), std::get<1>(r)};
+      }
+      auto r = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, false, false);
+      return {std::get<0>(r), std::get<1>(r)};
+    }
+    case SdpaBackend::kEfficient: {
+      auto r = at::_scaled_dot_product_efficient_attention(q, k, v, {}, need, 0.0, false);
+      auto stats = std::get<1>(r);
+      if (need) stats = stats.narrow(2, 0, q.size(2));  // rounded up to 32 by the kernel
+      return {std::get<0>(r), stats};
+    }
+    default:
+      return math(q, k, v);
+  }
+}
+
+const char* name_of(SdpaBackend backend, bool cuda) {
+  switch (backend) {
+    case SdpaBackend::kCudnn: return "attention: cuDNN";
+    case SdpaBackend::kFlash: return cuda ? "attention: FlashAttention-2" : "attention: CPU flash";
+    case SdpaBackend::kEfficient: return "attention: memory-efficient";
+    default: return "attention: math";
+  }
+}
+
+}  // namespace
+
+Attended Sdpa::run(const Frame&, const Site&, Held, const at::Tensor& q, const at::Tensor& kv, Lse lse) {
+  const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const int64_t batch = q.size(1), heads = q.size(2);
+  if (q.numel() == 0 || kv.numel() == 0) {
+    return {at::zeros(q.sizes(), q.options()),
+            at::full({batch, heads, q.size(0)}, -std::numeric_limits<double>::infinity(), q.options().dtype(wide))};
+  }
+  const auto k = kv.select(2, 0).permute({1, 2, 0, 3}), v = kv.select(2, 1).permute({1, 2, 0, 3});
+  const auto backend = choose(backend_, q);
+  used_.insert(name_of(backend, q.is_cuda()));
+  Attended a = run_kernel(backend, q.permute({1, 2, 0, 3}), k, v, lse);
+  a.out = a.out.permute({2, 0, 1, 3}).contiguous();
+  return a;
+}
+
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias, double scale) {
+  std::optional<at::Tensor> mask;
+  if (bias.defined()) mask = bias;
+  return at::scaled_dot_product_attention(q, k, v, mask, 0.0, false, scale);
+}
+
+}  // namespace atelier::nn

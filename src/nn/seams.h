@@ -1,0 +1,44 @@
+// Everything parallel that a built model can reach, as interfaces that parallel/ implements. One GPU runs without it.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "base/partition.h"
+
+namespace atelier::nn {
+
+class Exchange;
+class AttentionOp;
+
+// Sums a tensor over ranks, in place.
+class Reducer {
+ public:
+  virtual ~Reducer() = default;
+  virtual void sum(at::Tensor& value) = 0;
+};
+
+// Rows of a picture, [B, C, rows, W]: adds `above` and `below` rows of the neighbours, zeros at the picture's edges.
+class RowHalo {
+ public:
+  virtual ~RowHalo() = default;
+  virtual at::Tensor pad(const at::Tensor& x, int64_t above, int64_t below) = 0;
+};
+
+// Work that would be equal on all ranks of a stage: each does its share of dimension 0, one gather makes it whole.
+class Spread {
+ public:
+  virtual ~Spread() = default;
+  virtual Range mine(int64_t total) const = 0;
+  virtual at::Tensor gather(const at::Tensor& part, int64_t total) = 0;
+};
+
+struct Seams {
+  Exchange* exchange = nullptr;      // tokens <-> heads; never null once assembled
+  AttentionOp* attention = nullptr;  // never null once assembled
+  int tensor_rank = 0, tensor_size = 1;
+  Reducer* features = nullptr;   // closes a feature region; null: one rank holds all features
+  Reducer* positions = nullptr;  // group norm over rows held by several ranks
+  RowHalo* rows = nullptr;       // convolutions
+  Spread* spread = nullptr;      // tables
+};
+
+}  // namespace atelier::nn

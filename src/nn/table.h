@@ -1,0 +1,62 @@
+// Linears whose input is known before the first step (timestep, pooled text, guidance): evaluated once for all steps.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nn/seams.h"
+
+namespace atelier::weights {
+class WeightStore;
+}
+
+namespace atelier::nn {
+
+struct State;
+
+// One such linear: a range of the channels of all tables side by side.
+struct Table {
+  int64_t begin = -1, size = 0;
+};
+
+// All tables of the blocks that this rank built. Each rank of the stage keeps its share of the rows; no step reads them.
+class Tables {
+ public:
+  Tables(const weights::WeightStore& store, Spread* spread, at::TensorOptions options)
+      : store_(&store), spread_(spread), options_(options) {}
+  Table add(const std::string& name, int64_t in, int64_t out);
+  // Reads this rank's rows, once, after the last add().
+  void load();
+  // condition [rows, B, in] -> [rows, B, all tables]; one gather.
+  at::Tensor evaluate(const at::Tensor& condition) const;
+  int64_t total() const { return total_; }
+
+ private:
+  struct One {
+    std::string name;
+    int64_t in, out;
+  };
+  const weights::WeightStore* store_;
+  Spread* spread_;
+  at::TensorOptions options_;
+  std::vector<One> all_;
+  int64_t total_ = 0;
+  at::Tensor weight_, bias_;  // [rows held, in], [rows held]
+};
+
+// Shift, scale and gate of one half of a block, views [B, C] of the current step's row.
+struct Modulation {
+  at::Tensor shift, scale, gate;
+};
+struct Modulations {
+  Modulation attention, mlp;
+};
+
+// `parts` equal pieces of the table's current row, each [B, C].
+std::vector<at::Tensor> chunks(const Table&, const State&, int parts);
+// Order of AdaLayerNormZero: shift, scale, gate, then the same for the MLP where the table has six parts.
+Modulations modulations(const Table&, const State&, int64_t width);
+
+}  // namespace atelier::nn

@@ -1,0 +1,16 @@
+// From tensors to what kernels/ takes: element type, device and stream.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "kernels/kernels.h"
+
+namespace atelier::nn {
+
+// Throws std::logic_error for a type no kernel has.
+kernels::DType dtype_of(const at::Tensor& t);
+// The current stream of the tensor's device.
+kernels::Where where_of(const at::Tensor& t);
+// Rows of this many elements each that make one CPU task worth starting.
+int64_t grain(int64_t elements_per_row);
+
+}  // namespace atelier::nn
