@@ -16,7 +16,7 @@ stop() {
 stop_with_log() {
   clear_progress
   printf '  | %s\n' "the last lines of $log:"
-  tail -n 30 "$log" | cut -c1-300 | sed 's/^/  | /'
+  grep -vE '^\[[0-9]+/[0-9]+ ' "$log" | tail -n 30 | cut -c1-300 | sed 's/^/  | /'
   stop "$1" "$2"
 }
 

@@ -169,12 +169,12 @@ pip_install() {
 
 # Shows megabytes while pip runs: downloads go through TMPDIR, which lies in build/ because /tmp may be small.
 watch_pip() { # process temporary-folder
-  local before fetched
+  local before now fetched=0
   before=$(megabytes_in "$venv")
   while kill -0 "$1" 2>/dev/null; do
-    fetched=$(megabytes_in "$2")
-    # pip keeps a second copy for a while
-    ((fetched > wheels_megabytes)) && fetched=$wheels_megabytes
+    # pip keeps a second copy for a while, and removes both in the end
+    now=$(megabytes_in "$2")
+    ((now > fetched)) && fetched=$((now < wheels_megabytes ? now : wheels_megabytes))
     progress $((fetched * 100 / wheels_megabytes)) \
       "fetching from PyPI: $fetched of about $wheels_megabytes MB, unpacked $(($(megabytes_in "$venv") - before)) MB"
     sleep 1
