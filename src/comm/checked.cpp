@@ -24,6 +24,12 @@ void check_split(std::span<const int64_t> split, int size, const at::Tensor& who
 
 }  // namespace
 
+GroupKey GroupNames::next(std::span<const int> ranks, std::string_view name) {
+  GroupKey key{{ranks.begin(), ranks.end()}, std::string(name)};
+  key.occurrence = seen_[key]++;
+  return key;
+}
+
 int rank_within(std::span<const int> ranks, int rank, int size) {
   const std::set<int> distinct(ranks.begin(), ranks.end());
   ENSURE(!ranks.empty() && std::ssize(distinct) == std::ssize(ranks));

@@ -1,8 +1,11 @@
 // What every transport's group has in common: arguments are checked, events reported, groups of one rank
 // answered and messages to oneself copied, before a transport sees the call.
 #pragma once
+#include <compare>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/comm.h"
@@ -54,6 +57,22 @@ class CheckedComm : public Comm {
   int rank_, size_;
   std::string name_;
   ObserverSlot observer_;
+};
+
+// Two groups may have the same ranks and name: each rank counts them, in the order in which all ranks open
+// them.
+struct GroupKey {
+  std::vector<int> ranks;
+  std::string name;
+  int occurrence = 0;
+  auto operator<=>(const GroupKey&) const = default;
+};
+class GroupNames {
+ public:
+  GroupKey next(std::span<const int> ranks, std::string_view name);
+
+ private:
+  std::map<GroupKey, int> seen_;
 };
 
 // Where `rank` stands in a group of `ranks`. Throws std::logic_error unless they are distinct global ranks

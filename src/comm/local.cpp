@@ -129,24 +129,24 @@ class Hub {
   explicit Hub(LocalOptions options) : options_(options) {}
   const LocalOptions& options() const { return options_; }
 
-  std::shared_ptr<LocalGroup> join(std::span<const int> ranks, std::string_view name) {
+  std::shared_ptr<LocalGroup> join(const GroupKey& key) {
     const std::lock_guard lock(mutex_);
-    auto& [group, members] = waiting_[{{ranks.begin(), ranks.end()}, std::string(name)}];
-    if (!group)
-      group = std::make_shared<LocalGroup>(std::string(name), static_cast<int>(ranks.size()), options_);
+    auto& [group, members] = waiting_[key];
+    const auto size = static_cast<int>(key.ranks.size());
+    if (!group) group = std::make_shared<LocalGroup>(key.name, size, options_);
     auto joined = group;
-    if (++members == std::ssize(ranks)) waiting_.erase({{ranks.begin(), ranks.end()}, std::string(name)});
+    if (++members == size) waiting_.erase(key);
     return joined;
   }
 
  private:
   struct Waiting {
     std::shared_ptr<LocalGroup> group;
-    int64_t members = 0;
+    int members = 0;
   };
   LocalOptions options_;
   std::mutex mutex_;
-  std::map<std::pair<std::vector<int>, std::string>, Waiting> waiting_;
+  std::map<GroupKey, Waiting> waiting_;
 };
 
 class LocalTransport : public Transport {
@@ -160,7 +160,7 @@ class LocalTransport : public Transport {
     const int mine = rank_within(ranks, rank_, size_);
     const std::lock_guard lock(mutex_);
     if (is_aborted_) throw Error(Kind::kPeer, str("rank ", rank_, " aborted: no group can be opened"));
-    auto group = hub_->join(ranks, name);
+    auto group = hub_->join(names_.next(ranks, name));
     std::erase_if(groups_, [](const auto& known) { return known.expired(); });
     groups_.push_back(group);
     const auto keep =
@@ -185,6 +185,7 @@ class LocalTransport : public Transport {
   ObserverSlot observer_ = std::make_shared<Observer>();
   std::mutex mutex_;
   bool is_aborted_ = false;
+  GroupNames names_;
   std::vector<std::weak_ptr<LocalGroup>> groups_;
 };
 
