@@ -1,0 +1,168 @@
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/files.h"
+#include "weights/flux_names.h"
+#include "weights/save.h"
+#include "weights/store.h"
+#include "weights/tensors.h"
+#include "weights/testing.h"
+
+namespace atelier::weights {
+namespace {
+
+using ::testing::HasSubstr;
+
+at::Tensor read(const WeightStore& store, std::string_view name, std::vector<int64_t> full,
+                std::vector<Range> rows = {}, std::vector<Range> cols = {}) {
+  auto shape = full;
+  if (!rows.empty()) shape[0] = rows[0].size;
+  if (!cols.empty()) shape[1] = cols[0].size;
+  at::Tensor out = at::empty(shape, at::TensorOptions(at::kFloat));
+  store.read_into(out, name, full, rows, cols);
+  return out;
+}
+
+TEST(Dummy, SlicesAgreeWithTheWhole) {
+  const auto a = WeightStore::dummy(5), b = WeightStore::dummy(5);
+  const std::vector<int64_t> full{3000, 3000};  // several blocks
+  const auto whole = read(*a, "x.weight", full);
+  EXPECT_TRUE(at::equal(read(*b, "x.weight", full, {{1390, 100}}, {{7, 2000}}),
+                        whole.narrow(0, 1390, 100).narrow(1, 7, 2000)));
+  EXPECT_FALSE(at::equal(read(*WeightStore::dummy(6), "x.weight", full), whole));
+  EXPECT_FALSE(at::equal(read(*a, "y.weight", full), whole));
+  EXPECT_FALSE(at::equal(whole.narrow(0, 0, 1398), whole.narrow(0, 1398, 1398)));  // blocks differ
+  EXPECT_NEAR(whole.std().item<double>() * std::sqrt(3000.0), 1, 0.01);
+  EXPECT_NEAR(whole.mean().item<double>(), 0, 1e-4);
+}
+
+TEST(Dummy, NormsAreOnesAndBiasesSmall) {
+  const auto store = WeightStore::dummy(1);
+  EXPECT_TRUE(read(*store, "norm.weight", {64}).eq(1).all().item<bool>());
+  const auto bias = read(*store, "norm.bias", {64});
+  EXPECT_LT(bias.abs().max().item<double>(), 0.2);
+  EXPECT_GT(bias.abs().max().item<double>(), 0);
+  EXPECT_NEAR(read(*store, "conv.weight", {64, 16, 3, 3}).std().item<double>(), 1.0 / 12, 0.01);
+}
+
+TEST(Dummy, HasEverythingButWhatIsAbsent) {
+  const auto store = WeightStore::dummy(1, {"*.bias"});
+  EXPECT_TRUE(store->has("a.weight"));
+  EXPECT_FALSE(store->has("a.bias"));
+}
+
+// Reads what a two-block FLUX of width 8 reads.
+void read_flux(const WeightStore& store) {
+  constexpr int64_t w = 8;
+  const auto linear = [&](const std::string& name, int64_t in, int64_t out) {
+    read(store, name + ".weight", {out, in});
+    read(store, name + ".bias", {out});
+  };
+  linear("x_embedder", 4, w);
+  linear("context_embedder", 6, w);
+  for (const char* part : {"timestep_embedder", "text_embedder", "guidance_embedder"}) {
+    linear(str("time_text_embed.", part, ".linear_1"), 5, w);
+    linear(str("time_text_embed.", part, ".linear_2"), w, w);
+  }
+  for (const std::string side : {"double.0.image.", "double.0.text."}) {
+    linear(side + "mod", w, 6 * w);
+    linear(side + "qkv", w, 3 * w);
+    linear(side + "out", w, w);
+    linear(side + "up", w, 4 * w);
+    linear(side + "down", 4 * w, w);
+    read(store, side + "norm_q.weight", {4});
+    read(store, side + "norm_k.weight", {4});
+  }
+  linear("single.0.mod", w, 3 * w);
+  linear("single.0.qkv", w, 3 * w);
+  linear("single.0.up", w, 4 * w);
+  linear("single.0.out", 5 * w, w);
+  read(store, "single.0.norm_q.weight", {4});
+  read(store, "single.0.norm_k.weight", {4});
+  linear("norm_out.linear", w, 2 * w);
+  linear("proj_out", w, 4);
+}
+
+void expect_same(const WeightStore& a, const WeightStore& b) {
+  ASSERT_FALSE(a.asked().empty());
+  for (const auto& [name, shape] : a.asked()) {
+    EXPECT_TRUE(at::equal(read(a, name, shape), read(b, name, shape))) << name;
+  }
+  b.check();
+}
+
+SaveOptions options_for(const TemporaryFolder& folder) {
+  SaveOptions options{folder.path()};
+  options.dtype = at::kFloat;
+  options.max_shard_bytes = 6000;
+  return options;
+}
+
+TEST(Save, WritesDiffusersShardsThatLoadAgain) {
+  const TemporaryFolder folder;
+  const auto store = WeightStore::dummy(9);
+  read_flux(*store);
+  const auto names = names_flux_diffusers();
+  const int64_t bytes = save_checkpoint(*store, names, options_for(folder));
+  EXPECT_TRUE(std::filesystem::exists(folder / "diffusion_pytorch_model.safetensors.index.json"));
+  const auto again = WeightStore::open(folder.path());
+  EXPECT_TRUE(again->has("transformer_blocks.0.attn.add_k_proj.bias"));
+  EXPECT_EQ(again->shape("transformer_blocks.0.attn.add_k_proj.weight"), (std::vector<int64_t>{8, 8}));
+  again->adopt(names);
+  expect_same(*store, *again);
+  EXPECT_TRUE(again->unread().empty());
+  EXPECT_GT(bytes, 10000);
+}
+
+// The original naming has fused tensors, another norm suffix and the last modulation's halves in the other
+// order.
+TEST(Save, OriginalFluxNamingGoesThereAndBack) {
+  for (const std::string prefix : {"", "model.diffusion_model."}) {
+    const TemporaryFolder folder;
+    const auto store = WeightStore::dummy(9);
+    read_flux(*store);
+    auto options = options_for(folder);
+    options.max_shard_bytes = 1 << 30;
+    options.stem = "flux";
+    save_checkpoint(*store, names_flux_original(8, prefix), options);
+    const auto file = WeightStore::open(folder / "flux.safetensors");
+    EXPECT_EQ(file->shape(prefix + "single_blocks.0.linear1.weight"), (std::vector<int64_t>{56, 8}));
+    EXPECT_TRUE(file->has(prefix + "double_blocks.0.txt_attn.norm.key_norm.scale"));
+    const auto sizes = find_flux_original(*file);
+    ASSERT_TRUE(sizes);
+    EXPECT_EQ(sizes->prefix, prefix);
+    EXPECT_EQ(sizes->width, 8);
+    EXPECT_EQ(sizes->head_dim, 4);
+    EXPECT_EQ(sizes->text_width, 6);
+    EXPECT_EQ(sizes->in_channels, 4);
+    EXPECT_EQ(std::pair(sizes->doubles, sizes->singles), std::pair(1, 1));
+    EXPECT_TRUE(sizes->guidance);
+    file->adopt(names_flux_original(sizes->width, sizes->prefix));
+    expect_same(*store, *file);
+    EXPECT_TRUE(file->unread().empty());
+    const auto raw = read(*file, prefix + "final_layer.adaLN_modulation.1.weight", {16, 8});
+    const auto ours = read(*file, "norm_out.linear.weight", {16, 8});
+    EXPECT_TRUE(at::equal(raw.narrow(0, 0, 8), ours.narrow(0, 8, 8)));
+  }
+}
+
+TEST(Save, DiffusersFoldersAreNotTakenForTheOriginalNaming) {
+  EXPECT_FALSE(find_flux_original(*WeightStore::dummy(1, {"*double_blocks*"})));
+}
+
+TEST(Save, RefusesRulesThatLeaveHoles) {
+  const TemporaryFolder folder;
+  const auto store = WeightStore::dummy(1);
+  read(*store, "a.weight", {4, 4});
+  const Name rules[] = {{"a", {{"fused", {8, 4}}}}};
+  EXPECT_THAT(message_of(Kind::kUsage, [&] { save_checkpoint(*store, rules, options_for(folder)); }),
+              HasSubstr("undefined"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+}  // namespace
+}  // namespace atelier::weights
