@@ -142,15 +142,18 @@ Config read_json_config(const std::string& text, const fs::path& file) {
 
 }  // namespace
 
+Config parse_config(const std::string& text, const fs::path& file) {
+  if (text.size() > kMaxBytes) throw Error(Kind::kUsage, file.string() + " is larger than 16 MiB");
+  if (!is_utf8(text)) throw Error(Kind::kUsage, file.string() + " is not UTF-8");
+  return lower(file.extension().string()) == ".json" ? read_json_config(text, file) : read_yaml(text, file);
+}
+
 Config read_config(const fs::path& file) {
   const std::string end = lower(file.extension().string());
   if (end != ".yaml" && end != ".yml" && end != ".json") {
     throw Error(Kind::kUsage, str(file.string(), " is not a configuration file: .yaml, .yml and .json are"));
   }
-  const std::string text = read_file(file);
-  if (text.size() > kMaxBytes) throw Error(Kind::kUsage, file.string() + " is larger than 16 MiB");
-  if (!is_utf8(text)) throw Error(Kind::kUsage, file.string() + " is not UTF-8");
-  return end == ".json" ? read_json_config(text, file) : read_yaml(text, file);
+  return parse_config(read_file(file), file);
 }
 
 Json load_config(const fs::path& file) {

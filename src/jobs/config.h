@@ -18,6 +18,9 @@ struct Config {
 // quoted ones stay text. Throws Error(kUsage) naming file and line: no such file, another suffix, broken
 // syntax, a key twice, no mapping at the top, nested deeper than 64 levels, more than 100,000 values.
 Config read_config(const std::filesystem::path& file);
+// The same for text that stands for a file of this name.
+Config parse_config(const std::string& text, const std::filesystem::path& file);
+// Only the values of read_config.
 Json load_config(const std::filesystem::path& file);
 
 }  // namespace atelier::jobs

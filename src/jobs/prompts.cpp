@@ -311,15 +311,20 @@ std::string_view without_mark(std::string_view text, const fs::path& file) {
   return text;
 }
 
-}  // namespace
-
-Prompts read_prompts(const fs::path& file, const std::string& output_name_column) {
+// One of the four suffixes, in lower case.
+std::string suffix_of(const fs::path& file) {
   std::string end = file.extension().string();
   std::transform(end.begin(), end.end(), end.begin(), [](unsigned char c) { return std::tolower(c); });
   if (end != ".jsonl" && end != ".json" && end != ".txt" && end != ".csv") {
     throw Error(Kind::kUsage, str(file.string(), " is not a prompt file: .jsonl, .json, .txt and .csv are"));
   }
-  const std::string bytes = read_file(file);
+  return end;
+}
+
+}  // namespace
+
+Prompts parse_prompts(std::string_view bytes, const fs::path& file, const std::string& output_name_column) {
+  const std::string end = suffix_of(file);
   const std::string_view text = without_mark(bytes, file);
   Collector out(file, output_name_column);
   if (end == ".jsonl") read_jsonl(text, out);
@@ -327,6 +332,11 @@ Prompts read_prompts(const fs::path& file, const std::string& output_name_column
   if (end == ".json") read_json_array(text, file, out);
   if (end == ".csv") read_csv_rows(text, file, out);
   return out.finish();
+}
+
+Prompts read_prompts(const fs::path& file, const std::string& output_name_column) {
+  suffix_of(file);  // before a file of another kind, perhaps a huge one, is read
+  return parse_prompts(read_file(file), file, output_name_column);
 }
 
 Prompts one_prompt(const std::string& prompt) {

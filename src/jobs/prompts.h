@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "jobs/item.h"
 
@@ -13,6 +14,10 @@ namespace atelier::jobs {
 // the data row, from 0. output_name_column: the field to name files by instead of output_path; empty for
 // none. Throws Error(kUsage) if the file cannot be read, is of another kind, or has no valid row at all.
 Prompts read_prompts(const std::filesystem::path& file, const std::string& output_name_column = {});
+
+// The same for bytes that stand for a file of this name.
+Prompts parse_prompts(std::string_view bytes, const std::filesystem::path& file,
+                      const std::string& output_name_column = {});
 
 // The prompt of the command line: one row with index 0.
 Prompts one_prompt(const std::string& prompt);

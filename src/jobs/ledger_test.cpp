@@ -1,0 +1,282 @@
+// The ledger under torn tails, garbage and full disks; settings; the resume scan.
+#include "jobs/ledger.h"
+
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <random>
+#include <thread>
+
+#include "base/files.h"
+#include "jobs/resume.h"
+#include "jobs/scratch.h"
+#include "jobs/settings.h"
+#include "jobs/sha256.h"
+
+namespace atelier::jobs {
+namespace {
+namespace fs = std::filesystem;
+
+Item item(int64_t index, const std::string& prompt = "a cat") {
+  Item i;
+  i.index = index;
+  i.prompt = prompt;
+  i.name = str(index, ".png");
+  return i;
+}
+
+const Json kRun = {{"model", "mini"}, {"num_inference_steps", 4}, {"guidance_scale", 3.5}, {"seed", 9}};
+
+TEST(Sha256, MatchesTheStandardsExamples) {
+  EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(sha256(std::string(1000000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Settings, HashIsStableOverOrderNumbersAndNulls) {
+  const Json a = Json::parse(R"({"b": 7, "a": {"y": 1, "x": 2.5}, "n": null})");
+  const Json b = Json::parse(R"({"a": {"x": 2.5, "y": 1.0}, "b": 7.0})");
+  EXPECT_EQ(settings_hash(a), settings_hash(b));
+  EXPECT_EQ(settings_hash(a).size(), 16U);
+  EXPECT_NE(settings_hash(a), settings_hash(Json{{"b", 8}}));
+  EXPECT_NE(settings_hash(Json{{"b", "7"}}), settings_hash(Json{{"b", 7}}));
+}
+
+TEST(Settings, DifferencesAreNamed) {
+  using Keys = std::vector<std::string>;
+  EXPECT_EQ(differing_keys({{"a", 1}, {"b", 2}}, {{"a", 1.0}, {"b", 3}, {"c", 4}}), (Keys{"b", "c"}));
+  EXPECT_EQ(differing_keys({{"a", nullptr}}, Json::object()), Keys{});
+  EXPECT_EQ(differing_keys({{"seed", nullptr}}, {{"seed", 5}}), Keys{});
+  EXPECT_EQ(differing_keys({{"seed", 4}}, {{"seed", 5}}), Keys{"seed"});
+  EXPECT_EQ(differing_keys({{"negative_prompt", nullptr}}, {{"negative_prompt", "x"}}),
+            Keys{"negative_prompt"});
+}
+
+TEST(Settings, AnItemsOwnValuesWin) {
+  Item i = item(1);
+  i.steps = 8;
+  i.seed = 18446744073709551615ULL;
+  const Json s = item_settings(i, kRun);
+  EXPECT_EQ(s["num_inference_steps"], 8);
+  EXPECT_EQ(s["guidance_scale"], 3.5);
+  EXPECT_EQ(s["seed"], 18446744073709551615ULL);
+  EXPECT_TRUE(s["height"].is_null());
+  EXPECT_TRUE(s["negative_prompt"].is_null());
+}
+
+TEST(Ledger, RecordsComeBack) {
+  const Scratch dir;
+  {
+    Ledger ledger(dir / kLedgerName);
+    ledger.append(done_record(item(0, "line\nend \xFF"), item_settings(item(0), kRun), "bytes", 1.5));
+    ledger.append(failed_record(item(1), kRun, "NaN"));
+    ledger.append(failed_record(item(2), kRun, "NaN"));
+    ledger.append(done_record(item(2), kRun, "x", 1));
+  }
+  const Ledger ledger(dir / kLedgerName);
+  EXPECT_EQ(ledger.garbage_lines(), 0);
+  const auto r = ledger.find("0.png");
+  ASSERT_TRUE(r);
+  EXPECT_TRUE(r->is_done);
+  EXPECT_EQ(r->seed, 9U);
+  EXPECT_EQ(r->sha256, sha256("bytes"));
+  EXPECT_EQ(r->bytes, 5U);
+  EXPECT_EQ(r->seconds, 1.5);
+  EXPECT_EQ(r->settings_hash, settings_hash(r->settings));
+  EXPECT_EQ(r->time.size(), 20U);
+  ASSERT_EQ(ledger.failed().size(), 1U);
+  EXPECT_EQ(ledger.failed()[0].name, "1.png");
+  EXPECT_EQ(ledger.failed()[0].error, "NaN");
+  EXPECT_FALSE(ledger.find("7.png"));
+}
+
+TEST(Ledger, CutAtAnyByteItStillLoadsAndGrows) {
+  const Scratch dir;
+  const fs::path file = dir / kLedgerName;
+  {
+    Ledger ledger(file);
+    for (int i = 0; i < 3; ++i) ledger.append(done_record(item(i), kRun, "b", 1));
+  }
+  const std::string whole = read_file(file);
+  for (size_t n = 0; n <= whole.size(); n += n < whole.size() - 8 ? 7 : 1) {
+    dir.write(kLedgerName, whole.substr(0, n));
+    {
+      Ledger ledger(file);
+      EXPECT_EQ(ledger.garbage_lines(), 0) << n;
+      ledger.append(done_record(item(9), kRun, "b", 1));
+    }
+    const Ledger again(file);
+    EXPECT_EQ(again.garbage_lines(), 0) << n;
+    EXPECT_FALSE(again.had_torn_tail()) << n;
+    EXPECT_TRUE(again.find("9.png")) << n;
+    // a record whose line end alone is missing is whole
+    const size_t first = whole.find('\n');
+    EXPECT_EQ(again.find("0.png").has_value(), n >= first) << n;
+  }
+}
+
+TEST(Ledger, GarbageIsCountedAndLeftAlone) {
+  const Scratch dir;
+  const std::string garbage = "not json\n\n[1]\n{\"name\":5}\n{\"name\":\"x\",\"status\":\"odd\"}\n" +
+                              std::string(100000, '[') +
+                              "\n{\"name\":\"a.png\",\"status\":\"done\"}\n\xFF\xFE\n";
+  const fs::path file = dir.write(kLedgerName, garbage);
+  const Ledger ledger(file);
+  EXPECT_EQ(ledger.garbage_lines(), 6);
+  EXPECT_TRUE(ledger.find("a.png"));
+  EXPECT_EQ(read_file(file), garbage);
+}
+
+TEST(Ledger, RandomBytesNeverCrash) {
+  const Scratch dir;
+  std::mt19937 random(3);
+  {
+    Ledger ledger(dir / "good");
+    for (int i = 0; i < 3; ++i) ledger.append(done_record(item(i), kRun, "b", 1));
+  }
+  const std::string good = read_file(dir / "good");
+  for (int round = 0; round < 100; ++round) {
+    std::string bytes = good;
+    for (size_t k = random() % 20; k > 0; --k) bytes[random() % bytes.size()] = static_cast<char>(random());
+    Ledger ledger(dir.write("bad", bytes));
+    ledger.append(failed_record(item(8), kRun, "e"));
+    EXPECT_TRUE(Ledger(dir / "bad").find("8.png"));
+  }
+}
+
+TEST(Ledger, ThreadsAndProcessesDoNotMixLines) {
+  const Scratch dir;
+  const fs::path file = dir / kLedgerName;
+  const pid_t child = ::fork();
+  {
+    Ledger ledger(file);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 20; ++i)
+          ledger.append(done_record(item((child == 0 ? 1000 : 0) + 100 * t + i), kRun, "b", 1));
+      });
+    }
+    for (auto& thread : threads) thread.join();
+  }
+  if (child == 0) ::_exit(0);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  const Ledger ledger(file);
+  EXPECT_EQ(ledger.garbage_lines(), 0);
+  for (const int base : {0, 1000}) {
+    for (int t = 0; t < 3; ++t) {
+      for (int i = 0; i < 20; ++i) EXPECT_TRUE(ledger.find(str(base + 100 * t + i, ".png")));
+    }
+  }
+}
+
+TEST(Ledger, AFullDiskLeavesNoHalfLine) {
+  const Scratch dir;
+  if (::mount("tmpfs", dir.path().c_str(), "tmpfs", 0, "size=16k") != 0)
+    GTEST_SKIP() << "cannot mount a small disk";
+  {
+    Ledger ledger(dir / kLedgerName);
+    ledger.append(done_record(item(0), kRun, "b", 1));
+    const std::string before = read_file(dir / kLedgerName);
+    message_of(Kind::kCapacity, [&] {
+      ledger.append(done_record(item(1, std::string(40000, 'x')),
+                                item_settings(item(1, std::string(40000, 'x')), kRun), "b", 1));
+    });
+    EXPECT_EQ(read_file(dir / kLedgerName), before);
+    EXPECT_FALSE(ledger.find("1.png"));
+    ledger.append(done_record(item(2), kRun, "b", 1));
+    EXPECT_EQ(Ledger(dir / kLedgerName).garbage_lines(), 0);
+  }
+  ::umount(dir.path().c_str());
+}
+
+TEST(Ledger, UnusableFilesAreNamed) {
+  const Scratch dir;
+  EXPECT_NE(message_of(Kind::kUsage, [&] { Ledger ledger(dir.path()); }).find(dir.path().string()),
+            std::string::npos);
+  message_of(Kind::kUsage, [&] { Ledger ledger(dir / "absent/ledger.jsonl"); });
+  message_of(Kind::kUsage, [&] { Ledger ledger("/dev/full"); });
+}
+
+ScanRules rules(Resume resume, const Json& run = kRun) {
+  return {resume, [run](const Item& i) { return item_settings(i, run); },
+          [](const fs::path& file) { return fs::file_size(file) > 1; }};
+}
+
+void finish(const Scratch& dir, Ledger& ledger, const Item& i, const Json& run = kRun) {
+  dir.write(i.name, "whole");
+  ledger.append(done_record(i, item_settings(i, run), "whole", 1));
+}
+
+TEST(Resume, FinishedPicturesAreLeftOut) {
+  const Scratch dir;
+  Ledger ledger(dir / kLedgerName);
+  const std::vector<Item> items = {item(0), item(1), item(2), item(3), item(4)};
+  EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kRedoChanged)).todo.size(), 5U);
+  EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kRedoChanged)).summary, "");
+  finish(dir, ledger, items[0]);
+  dir.write("1.png", "x");      // one byte: not whole
+  dir.write("2.png", "whole");  // no record
+  ledger.append(failed_record(items[3], kRun, "e"));
+  const Scan s = scan(items, dir.path(), ledger, rules(Resume::kRedoChanged));
+  ASSERT_EQ(s.todo.size(), 3U);
+  EXPECT_EQ(s.todo[0].name, "1.png");
+  EXPECT_EQ(s.todo[1].name, "3.png");
+  EXPECT_EQ(s.skipped, 2);
+  EXPECT_EQ(s.failed_before, 1);
+  EXPECT_EQ(s.count.at(Found::kUnrecorded), 1);
+  EXPECT_EQ(s.summary,
+            "resume: 2 of 5 pictures are there, 3 to draw; 1 file is damaged and drawn again; 1 failed the "
+            "last time");
+  EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kOff)).todo.size(), 5U);
+}
+
+TEST(Resume, EverySubIndexIsChecked) {
+  const Scratch dir;
+  Ledger ledger(dir / kLedgerName);
+  std::vector<Item> items = {item(0), item(0), item(0)};
+  for (int s = 0; s < 3; ++s) {
+    items[static_cast<size_t>(s)].sub = s;
+    items[static_cast<size_t>(s)].name = str("0_0", s, ".png");
+  }
+  finish(dir, ledger, items[0]);
+  finish(dir, ledger, items[2]);
+  const Scan result = scan(items, dir.path(), ledger, rules(Resume::kRedoChanged));
+  ASSERT_EQ(result.todo.size(), 1U);
+  EXPECT_EQ(result.todo[0].sub, 1);
+}
+
+TEST(Resume, OtherSettingsAreReportedAndRedoneOrKept) {
+  const Scratch dir;
+  Ledger ledger(dir / kLedgerName);
+  const std::vector<Item> items = {item(0), item(1)};
+  for (const Item& i : items) finish(dir, ledger, i);
+  Json other = kRun;
+  other["num_inference_steps"] = 8;
+  const Scan redo = scan(items, dir.path(), ledger, rules(Resume::kRedoChanged, other));
+  EXPECT_EQ(redo.todo.size(), 2U);
+  EXPECT_EQ(redo.changes.at("num_inference_steps").pictures, 2);
+  EXPECT_EQ(redo.summary,
+            "resume: 0 of 2 pictures are there, 2 to draw; 2 were made with other settings "
+            "(num_inference_steps: 2, 4 -> 8) and drawn again");
+  const Scan keep = scan(items, dir.path(), ledger, rules(Resume::kKeepChanged, other));
+  EXPECT_TRUE(keep.todo.empty());
+  EXPECT_NE(keep.summary.find("kept"), std::string::npos);
+}
+
+TEST(Resume, ARandomSeedOfTheLastRunDoesNotCount) {
+  const Scratch dir;
+  Ledger ledger(dir / kLedgerName);
+  finish(dir, ledger, item(0));
+  Json unset = kRun;
+  unset["seed"] = nullptr;
+  EXPECT_TRUE(scan({item(0)}, dir.path(), ledger, rules(Resume::kRedoChanged, unset)).todo.empty());
+}
+
+}  // namespace
+}  // namespace atelier::jobs

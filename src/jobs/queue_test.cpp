@@ -1,0 +1,157 @@
+// The queue: hand-out, retries, lost groups, several threads.
+#include "jobs/queue.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+
+namespace atelier::jobs {
+namespace {
+
+std::vector<std::vector<Item>> some(int count, int size) {
+  std::vector<std::vector<Item>> out;
+  for (int i = 0; i < count; ++i) {
+    if (i % size == 0) out.emplace_back();
+    out.back().emplace_back().index = i;
+    out.back().back().name = std::to_string(i);
+  }
+  return out;
+}
+
+TEST(Queue, HandsOutInOrderUntilDone) {
+  Queue q(some(5, 2), 3);
+  EXPECT_EQ(q.pending(), 5);
+  const auto a = q.take(0), b = q.take(1), c = q.take(0);
+  EXPECT_EQ(a->items[0].index, 0);
+  EXPECT_EQ(b->items[0].index, 2);
+  EXPECT_EQ(c->items.size(), 1U);
+  EXPECT_FALSE(q.take(1));
+  q.done(a->id);
+  q.done(b->id);
+  EXPECT_FALSE(q.is_finished());
+  q.done(c->id);
+  q.done(c->id);
+  EXPECT_TRUE(q.is_finished());
+  EXPECT_EQ(q.finished(), 5);
+}
+
+TEST(Queue, RetriesEachItemAloneUpToTheLimit) {
+  Queue q(some(2, 2), 2);
+  q.failed(q.take(0)->id, "e1");
+  auto a = q.take(0);
+  EXPECT_EQ(a->items.size(), 1U);
+  EXPECT_EQ(a->items[0].index, 0);
+  EXPECT_EQ(a->attempt, 2);
+  q.failed(a->id, "e2");
+  a = q.take(0);
+  EXPECT_EQ(a->items[0].index, 0);
+  EXPECT_EQ(a->attempt, 3);
+  q.failed(a->id, "e3");
+  ASSERT_EQ(q.failures().size(), 1U);
+  EXPECT_EQ(q.failures()[0].reason, "e3");
+  EXPECT_EQ(q.failures()[0].attempts, 3);
+  q.done(q.take(0)->id);
+  EXPECT_TRUE(q.is_finished());
+  EXPECT_EQ(q.finished(), 1);
+  EXPECT_EQ(q.retries(), 3);
+}
+
+TEST(Queue, WrittenItemsAreNotDrawnAgain) {
+  Queue q(some(3, 3), 1);
+  const auto a = q.take(0);
+  q.item_done(a->id, "1");
+  q.item_done(a->id, "1");
+  q.failed(a->id, "e");
+  EXPECT_EQ(q.take(0)->items[0].name, "0");
+  EXPECT_EQ(q.take(0)->items[0].name, "2");
+  EXPECT_FALSE(q.take(0));
+  EXPECT_EQ(q.finished(), 1);
+}
+
+TEST(Queue, ALostGroupGivesBackAllThatItHolds) {
+  Queue q(some(4, 1), 1);
+  const auto a = q.take(0), b = q.take(1), c = q.take(0);
+  q.lost(0, "killed");
+  EXPECT_EQ(q.pending(), 4);
+  q.done(a->id);  // too late: it is queued again
+  EXPECT_EQ(q.finished(), 0);
+  q.done(b->id);
+  std::set<std::string> names;
+  while (const auto next = q.take(1)) {
+    names.insert(next->items[0].name);
+    q.done(next->id);
+  }
+  EXPECT_EQ(names, (std::set<std::string>{"0", "2", "3"}));
+  EXPECT_TRUE(q.is_finished());
+  EXPECT_TRUE(q.failures().empty());
+}
+
+TEST(Queue, GivingUpSkipsRetries) {
+  Queue q(some(2, 2), 5);
+  const auto a = q.take(0);
+  q.give_up(a->id, "0", "NaN");
+  q.done(a->id);
+  EXPECT_EQ(q.finished(), 1);
+  ASSERT_EQ(q.failures().size(), 1U);
+  EXPECT_EQ(q.failures()[0].item.name, "0");
+}
+
+TEST(Queue, NoRetriesMeansOneTry) {
+  Queue q(some(1, 1), 0);
+  q.failed(q.take(0)->id, "e");
+  EXPECT_TRUE(q.is_finished());
+  EXPECT_EQ(q.failures().size(), 1U);
+}
+
+TEST(Queue, CloseWakesWhoWaits) {
+  Queue q(some(1, 1), 0);
+  const auto held = q.take(0);
+  std::thread waiting([&] { EXPECT_FALSE(q.wait_take(1)); });
+  q.close();
+  waiting.join();
+  q.failed(held->id, "closed");
+  EXPECT_FALSE(q.take(0));
+}
+
+TEST(Queue, ThreadsWithFaultsFinishEveryItemOnce) {
+  Queue q(some(300, 3), 1000);
+  std::mutex mutex;
+  std::map<std::string, int> written;
+  std::vector<std::thread> groups;
+  for (int g = 0; g < 4; ++g) {
+    groups.emplace_back([&, g] {
+      std::mt19937 random(static_cast<unsigned>(g));
+      while (const auto batch = q.wait_take(g)) {
+        bool is_dead = false;
+        for (const Item& item : batch->items) {
+          if (random() % 5 == 0) {
+            is_dead = true;
+            break;
+          }
+          q.item_done(batch->id, item.name);
+          const std::scoped_lock lock(mutex);
+          ++written[item.name];
+        }
+        if (is_dead && random() % 2 == 0) {
+          q.lost(g, "killed");
+        } else if (is_dead) {
+          q.failed(batch->id, "error");
+        } else {
+          q.done(batch->id);
+        }
+      }
+    });
+  }
+  for (auto& group : groups) group.join();
+  EXPECT_TRUE(q.is_finished());
+  EXPECT_EQ(q.finished(), 300);
+  EXPECT_EQ(written.size(), 300U);
+  for (const auto& [name, times] : written) EXPECT_EQ(times, 1) << name;
+}
+
+}  // namespace
+}  // namespace atelier::jobs
