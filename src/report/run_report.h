@@ -1,0 +1,107 @@
+// What a run did and what it took: collected while it runs, written as report.json, summed up in one line.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "report/clock.h"
+
+namespace atelier::report {
+
+inline constexpr const char* kReportName = "report.json";
+
+// Times of one kind: exact count, sum, least, greatest; the median from at most kSamples of them, evenly
+// thinned.
+class Series {
+ public:
+  void add(double value);
+  int64_t count() const { return count_; }
+  double median() const;  // 0 when empty
+  // {"count", "first", "median", "p90", "min", "max", "mean", "kind": "measured"}; null when empty.
+  Json json() const;
+
+  static constexpr size_t kSamples = 4096;
+
+ private:
+  double quantile(double share) const;
+  int64_t count_ = 0, stride_ = 1;
+  double first_ = 0, sum_ = 0, min_ = 0, max_ = 0;
+  std::vector<double> samples_;  // every stride-th value
+};
+
+struct Peak {
+  int64_t host_bytes = 0, device_bytes = 0;
+};
+
+// Most host memory this process has held so far, in bytes; 0 where the system does not tell.
+int64_t peak_host_bytes();
+
+// Any thread may add to it.
+class RunReport {
+ public:
+  // Adds up when a name comes more than once; names stay in the order of their first coming.
+  void add_phase(const std::string& name, double seconds);
+  void add_step(double ms);
+  // Keeps the greatest of what a rank reports.
+  void add_peak(int rank, const Peak& peak);
+  void add_kernel(const std::string& name);
+  // Something was done otherwise than asked, in one sentence.
+  void add_note(const std::string& note);
+  void add_picture(const std::string& name, double seconds);
+  void add_failure(const std::string& name, const std::string& reason);
+  void set_settings(const Json& settings);
+  void set_version(const std::string& what, const std::string& version);
+  // Pictures that were there already.
+  void set_skipped(int64_t pictures);
+
+  // Pictures' names are listed up to kListed; their number is always exact.
+  Json json() const;
+  // "4 pictures in 12.3 s (3.08 s each), 101.2 ms/step, peak 1.2 GiB host, 23.8 GiB device; 1 failed"
+  std::string line() const;
+  // Writes <output_dir>/report.json. Throws what write_json throws.
+  void write(const std::filesystem::path& output_dir) const;
+
+  static constexpr size_t kListed = 10000;
+
+ private:
+  struct Timed {
+    std::string name;
+    double seconds = 0;
+  };
+  Json pictures_json() const;
+
+  mutable std::mutex mutex_;
+  Stopwatch total_;
+  std::string started_ = utc_text(std::chrono::system_clock::now());
+  std::vector<Timed> phases_, pictures_;
+  std::vector<std::pair<std::string, std::string>> failures_;
+  int64_t drawn_ = 0, failed_ = 0, skipped_ = 0;
+  Series steps_, picture_seconds_;
+  std::map<int, Peak> peaks_;
+  std::set<std::string> kernels_;
+  std::vector<std::string> notes_;
+  std::map<std::string, std::string> versions_;
+  Json settings_ = Json::object();
+};
+
+// Adds the time of its scope to a phase.
+class PhaseTimer {
+ public:
+  PhaseTimer(RunReport& report, std::string name);
+  ~PhaseTimer();
+  PhaseTimer(const PhaseTimer&) = delete;
+  PhaseTimer& operator=(const PhaseTimer&) = delete;
+
+ private:
+  RunReport& report_;
+  std::string name_;
+  Stopwatch watch_;
+};
+
+}  // namespace atelier::report
