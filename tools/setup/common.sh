@@ -12,11 +12,15 @@ stop() {
   exit 2
 }
 
-# stop_with_log WHAT ADVICE: the end of the log, what failed, what to do.
+# stop_with_log WHAT ADVICE: the first failed step of a build, or else the end of the log; then what failed and what to do.
 stop_with_log() {
   clear_progress
-  printf '  | %s\n' "the last lines of $log:"
-  grep -vE '^\[[0-9]+/[0-9]+ ' "$log" | tail -n 30 | cut -c1-300 | sed 's/^/  | /'
+  printf '  | %s\n' "from $log:"
+  if grep -q '^FAILED' "$log"; then
+    sed -n '/^FAILED/,$p' "$log" | grep -vE '^\[[0-9]+/[0-9]+ ' | head -n 30
+  else
+    tail -n 30 "$log"
+  fi | cut -c1-300 | sed 's/^/  | /'
   stop "$1" "$2"
 }
 

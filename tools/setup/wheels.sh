@@ -21,9 +21,10 @@ want() {
 
 works() { "$1" --version >/dev/null 2>&1; }
 
-# Folders that may hold Python packages: our own, then those of the active and the system's Python. Nothing is imported.
-venv_packages() { compgen -G "$venv/lib/python3*/site-packages" | head -n 1 || true; }
-packages_of_python() {
+# Where torch lies in our own venv, and where a Python would find one (nothing is imported: that takes seconds).
+# shellcheck disable=SC2012
+torch_of_venv() { ls -td "$venv"/lib/python3*/site-packages/torch 2>/dev/null | head -n 1 || true; }
+torch_of_python() {
   "$1" -c 'import importlib.util as u
 s = u.find_spec("torch")
 if s and s.submodule_search_locations: print(list(s.submodule_search_locations)[0])' 2>/dev/null || true
@@ -38,7 +39,7 @@ torch_serves() {
 
 find_torch() {
   local candidate python
-  candidate=$(venv_packages)/torch
+  candidate=$(torch_of_venv)
   # The mark is written after pip is done: a download that broke off is done again.
   if [[ -e $venv/torch-$torch_version.complete ]] && torch_serves "$candidate"; then
     torch=$candidate
@@ -46,7 +47,7 @@ find_torch() {
   fi
   for python in python3 /usr/bin/python3; do
     command -v "$python" >/dev/null || continue
-    candidate=$(packages_of_python "$python")
+    candidate=$(torch_of_python "$python")
     if torch_serves "$candidate"; then
       torch=$candidate
       say "using the torch that is already here: $torch"
@@ -143,29 +144,20 @@ announce() {
   fi
 }
 
-# A venv; or, on a Python without its venv module (and no root to install it), a plain folder of the same layout.
+# Creates .venv, or mends one whose Python has been replaced; packages that are there stay.
 make_venv() {
-  if [[ -x $venv/bin/python ]] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    return
+  if "$venv/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
+  if logged python3 -m venv "$venv"; then return; fi
+  # Debian keeps the pip that a venv starts with in python3-venv; without root, the system's own pip can stand in.
+  local packages
+  if logged python3 -m venv --without-pip "$venv"; then
+    packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    if logged python3 -m pip install --target "$packages" pip; then return; fi
   fi
-  rm -rf "$venv"
-  if ! logged python3 -m venv "$venv"; then
-    rm -rf "$venv"
-    mkdir -p "$venv/bin"
-  fi
+  stop_with_log "python3 can make no virtual environment" "ask for: sudo $(apt_command python3-venv)"
 }
 
-pip_install() {
-  if [[ -x $venv/bin/python ]]; then
-    logged "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@"
-  else
-    local folder
-    folder=$venv/lib/python$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages
-    logged python3 -m pip install --disable-pip-version-check --progress-bar off --upgrade --target "$folder" "$@" || return
-    # cmake and ninja land beside the packages there
-    if [[ -d $folder/bin ]]; then ln -sfn "$folder"/bin/* "$venv/bin/"; fi
-  fi
-}
+pip_install() { logged "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@"; }
 
 # Shows megabytes while pip runs: downloads go through TMPDIR, which lies in build/ because /tmp may be small.
 watch_pip() { # process temporary-folder
@@ -184,8 +176,6 @@ watch_pip() { # process temporary-folder
 
 install_wheels() {
   if ((${#wheels[@]})); then
-    python3 -m pip --version >/dev/null 2>&1 || python3 -c 'import ensurepip' 2>/dev/null ||
-      stop "python3 has neither pip nor venv, so nothing can be fetched from PyPI" "ask for: sudo $(apt_command python3-venv)"
     make_venv
     local temporary=$root/build/pip.tmp
     mkdir -p "$temporary"
@@ -206,7 +196,7 @@ install_wheels() {
     fi
     rm -rf "$temporary"
     if [[ " ${wheels[*]} " == *" torch=="* ]]; then
-      torch=$(venv_packages)/torch
+      torch=$(torch_of_venv)
       touch "$venv/torch-$torch_version.complete"
     fi
     say "PyPI packages are in .venv"
