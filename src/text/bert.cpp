@@ -158,11 +158,17 @@ class BertTokenizer final : public Tokenizer {
     return found == vocabulary_.end() ? -1 : found->second;
   }
 
-  // Added tokens keep their case, and are searched again in the result.
+  // Added tokens keep their case, and are searched again in the result. A capital that this Unicode version
+  // does not know stays, to be dropped as unassigned.
   std::string lower_between_added(std::string_view text) const {
     std::string out;
     for (const Span& span : added_.split(text, is_python_space)) {
-      out += span.id >= 0 ? std::string(span.text) : lower_cased(span.text);
+      for (size_t at = 0; at < span.text.size();) {
+        const size_t start = at;
+        const bool keep = is_dropped(next_char(span.text, at)) || span.id >= 0;
+        const std::string_view one = span.text.substr(start, at - start);
+        out += keep ? std::string(one) : lower_cased(one);
+      }
     }
     return out;
   }
