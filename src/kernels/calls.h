@@ -1,0 +1,48 @@
+// A kernel's arguments in one struct each, as the dispatcher hands them to the CPU and CUDA implementations.
+// C++17. The meaning of every field is in kernels.h; sizes are positive here, empty calls end in the
+// dispatcher.
+#pragma once
+#include "kernels/types.h"
+
+namespace atelier::kernels {
+
+struct NormModulateCall {
+  DType dtype;
+  void* out;
+  const void *x, *shift, *scale;
+  int64_t n, batch, channels, mod_stride;
+  double eps;
+};
+
+struct GatedAddCall {
+  DType dtype;
+  void* x;
+  const void *y, *bias, *gate;
+  int64_t n, batch, channels, gate_stride;
+};
+
+struct GeluCall {
+  DType dtype;
+  void* x;
+  const void* bias;
+  int64_t rows, channels, row_stride;
+};
+
+// What happens to the heads of q or k before they are placed.
+struct HeadRule {
+  Norm norm = Norm::kNone;
+  const void *weight = nullptr, *bias = nullptr;  // [d] or null
+  double eps = 0;
+};
+
+struct PlaceCall {
+  DType dtype;
+  Source q, k, v;
+  HeadRule rule_q, rule_k;
+  const void *cos, *sin;  // [n, d/2] float, double for kF64; both null: no rope
+  int64_t n, batch, heads, head_dim;
+  const Target* targets;
+  int64_t target_count;
+};
+
+}  // namespace atelier::kernels

@@ -1,0 +1,13 @@
+// The CUDA implementations: each enqueues on `stream` (cudaStream_t) of the current device and returns.
+// C++17. Throws atelier::Error when the CUDA runtime refuses the launch.
+#pragma once
+#include "kernels/calls.h"
+
+namespace atelier::kernels::cuda {
+
+void norm_modulate(void* stream, const NormModulateCall& call);
+void gated_add(void* stream, const GatedAddCall& call);
+void gelu_tanh(void* stream, const GeluCall& call);
+void place(void* stream, const PlaceCall& call);
+
+}  // namespace atelier::kernels::cuda

@@ -1,0 +1,163 @@
+// What the CUDA kernels share: element types, packs of elements that move in one access, sums over a warp,
+// launches.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+#include "base/error.h"
+
+namespace atelier::kernels::cuda {
+
+template <class T>
+struct ArithOf {
+  using Type = float;
+};
+template <>
+struct ArithOf<double> {
+  using Type = double;
+};
+// The type that a kernel computes in.
+template <class T>
+using Arith = typename ArithOf<T>::Type;
+
+__device__ __forceinline__ float load(float v) {
+  return v;
+}
+__device__ __forceinline__ double load(double v) {
+  return v;
+}
+__device__ __forceinline__ float load(__nv_bfloat16 v) {
+  return __bfloat162float(v);
+}
+__device__ __forceinline__ float load(__half v) {
+  return __half2float(v);
+}
+
+template <class T>
+__device__ __forceinline__ T round_to(Arith<T> v) {
+  return static_cast<T>(v);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 round_to<__nv_bfloat16>(float v) {
+  return __float2bfloat16_rn(v);
+}
+template <>
+__device__ __forceinline__ __half round_to<__half>(float v) {
+  return __float2half_rn(v);
+}
+
+__device__ __forceinline__ float inverse_root(float v) {
+  return rsqrtf(v);
+}
+__device__ __forceinline__ double inverse_root(double v) {
+  return rsqrt(v);
+}
+
+// kWidth elements, moved in accesses of 16 bytes where there are that many.
+template <class T, int kWidth>
+struct alignas(sizeof(T) * kWidth < 16 ? sizeof(T) * kWidth : 16) Pack {
+  static constexpr bool kHalves = sizeof(T) == 2 && kWidth % 2 == 0;  // two elements in one register
+  using Unit = std::conditional_t<kHalves, uint32_t, T>;
+  Unit unit[kHalves ? kWidth / 2 : kWidth];
+};
+
+template <int kWidth, class T>
+__device__ __forceinline__ Pack<T, kWidth> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T, kWidth>*>(from);
+}
+template <class T, int kWidth>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T, kWidth>& pack) {
+  *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+}
+
+// The two elements in a register, low address first, and back.
+template <class T>
+__device__ __forceinline__ float2 split(uint32_t word) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
+  } else {
+    const __half2_raw raw{static_cast<uint16_t>(word), static_cast<uint16_t>(word >> 16)};
+    return __half22float2(__half2(raw));
+  }
+}
+template <class T>
+__device__ __forceinline__ uint32_t join(float low, float high) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    const __nv_bfloat162_raw raw = __floats2bfloat162_rn(low, high);
+    return raw.x | static_cast<uint32_t>(raw.y) << 16;
+  } else {
+    const __half2_raw raw = __floats2half2_rn(low, high);
+    return raw.x | static_cast<uint32_t>(raw.y) << 16;
+  }
+}
+
+template <class T, int kWidth>
+__device__ __forceinline__ void unpack(Arith<T> (&to)[kWidth], const Pack<T, kWidth>& pack) {
+  if constexpr (Pack<T, kWidth>::kHalves) {
+#pragma unroll
+    for (int i = 0; i < kWidth / 2; ++i) {
+      const float2 both = split<T>(pack.unit[i]);
+      to[2 * i] = both.x;
+      to[2 * i + 1] = both.y;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) to[i] = load(pack.unit[i]);
+  }
+}
+
+// Rounds, once.
+template <class T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> pack_of(const Arith<T> (&from)[kWidth]) {
+  Pack<T, kWidth> pack;
+  if constexpr (Pack<T, kWidth>::kHalves) {
+#pragma unroll
+    for (int i = 0; i < kWidth / 2; ++i) pack.unit[i] = join<T>(from[2 * i], from[2 * i + 1]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) pack.unit[i] = round_to<T>(from[i]);
+  }
+  return pack;
+}
+
+// Sum over the aligned group of `lanes` (a power of two) threads that this one belongs to; the whole warp
+// calls it.
+template <class A>
+__device__ __forceinline__ A group_sum(A value, int lanes = 32) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const A other = __shfl_xor_sync(0xffffffffu, value, offset);
+    value += offset < lanes ? other : A(0);  // a selection: cheaper than a branch around each step
+  }
+  return value;
+}
+
+inline bool aligned16(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+template <class Args>
+void launch(void (*kernel)(Args), dim3 grid, int threads, void* stream, const Args& args) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = static_cast<cudaStream_t>(stream);
+  const cudaError_t status = cudaLaunchKernelEx(&config, kernel, args);
+  if (status == cudaSuccess) return;
+  throw Error(Kind::kItem,
+              std::string("a CUDA kernel could not be started: ") + cudaGetErrorString(status) +
+                  "; check that this build names the GPU's architecture and that nothing failed on "
+                  "the device before");
+}
+
+}  // namespace atelier::kernels::cuda

@@ -1,0 +1,34 @@
+// The plain types of the kernels' interface; C++17, because CUDA sources include them too.
+#pragma once
+#include <cstdint>
+
+namespace atelier::kernels {
+
+enum class DType : uint8_t { kF32, kF64, kBF16, kF16 };
+
+// Where a kernel runs: on the calling thread, or enqueued on a stream of the current CUDA device.
+struct Where {
+  bool cuda = false;
+  void* stream = nullptr;  // cudaStream_t
+};
+
+enum class Norm : uint8_t { kNone, kRms, kLayer };
+
+// One of q, k, v as it leaves the projection: [n, B, heads, d], strides in elements, last dimension
+// contiguous.
+struct Source {
+  const void* data = nullptr;
+  int64_t token_stride = 0, batch_stride = 0, head_stride = 0;
+};
+
+// Where one range of heads goes; both buffers point at this stream's first token and are contiguous.
+struct Target {
+  void* q = nullptr;   // [n, B, heads, d]
+  void* kv = nullptr;  // [n, B, 2, heads, d]
+  int64_t first_head = 0, heads = 0;
+};
+
+inline constexpr int64_t kMaxTargets = 64;
+inline constexpr int64_t kMaxHeadDim = 256;
+
+}  // namespace atelier::kernels
