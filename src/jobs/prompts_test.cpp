@@ -35,15 +35,11 @@ TEST(PromptFile, JsonlTakesObjectsAndTextsAndCountsPhysicalLines) {
 
 TEST(PromptFile, EveryFieldOfARowIsRead) {
   const Scratch dir;
-  const auto file =
-      dir.write("p.jsonl",
-                R"({"prompt":"a","negative_prompt":"b","height":512,"width":"768","seed":18446744073709551615,
-)");
-  EXPECT_THROW(read_prompts(file), Error);
   const auto good = dir.write(
       "q.jsonl",
       R"({"prompt":"a","negative_prompt":"b","height":512,"width":"768","seed":18446744073709551615,)"
-      R"("num_inference_steps":4.0,"guidance_scale":"3.5","num_images_per_prompt":2,"index":"7","output_path":"x/y.jpg"})");
+      R"("num_inference_steps":4.0,"guidance_scale":"3.5","num_images_per_prompt":2,"index":"7",)"
+      R"("output_path":"x/y.jpg"})");
   const Row row = read_prompts(good).rows.at(0);
   EXPECT_EQ(row.item.negative_prompt, "b");
   EXPECT_TRUE(row.item.has_negative);

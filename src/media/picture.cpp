@@ -91,9 +91,9 @@ void damaged(std::string_view format, std::string_view why) {
 }
 
 std::string encode(const Picture& picture, Format format, int quality, const Metadata& metadata) {
-  CHECK(picture.width > 0 && picture.height > 0);
-  CHECK(picture.rgb.size() ==
-        size_t{3} * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height));
+  ENSURE(picture.width > 0 && picture.height > 0);
+  ENSURE(picture.rgb.size() ==
+         size_t{3} * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height));
   const int limit = format == Format::kJpeg ? 65500 : format == Format::kWebp ? 16383 : 1000000;
   if (picture.width > limit || picture.height > limit) {
     throw Error(Kind::kUsage,
