@@ -10,13 +10,14 @@ torch=""             # torch's folder, once it is known
 cuda_home=""         # the CUDA toolkit that compiles the kernels
 library_folders=()   # where the program finds shared libraries beside torch's own
 wheels=()            # what pip is to install
-wheels_megabytes=0
+wheels_megabytes=0   # to download
+wheels_unpacked=0
 
-# want MEGABYTES SPEC...
+# want MEGABYTES MEGABYTES-UNPACKED SPEC...: versions are pinned, so their sizes are known.
 want() {
   wheels_megabytes=$((wheels_megabytes + $1))
-  shift
-  wheels+=("$@")
+  wheels_unpacked=$((wheels_unpacked + $2))
+  wheels+=("${@:3}")
 }
 
 works() { "$1" --version >/dev/null 2>&1; }
@@ -79,10 +80,10 @@ plan_libraries() {
     unset 'library_folders[-1]'
   fi
   if [[ $variant == cuda ]]; then
-    want 1500 "cuda-toolkit[cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx]==13.0.2" \
+    want 1980 2720 "cuda-toolkit[cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx]==13.0.2" \
       nvidia-cudnn-cu13==9.19.0.56 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvshmem-cu13==3.4.5
   elif [[ -n $torch ]] || ! system_has_runtime; then
-    want 13 "nvidia-cuda-runtime==$cuda_version.*" "nvidia-cuda-cupti==$cuda_version.*"
+    want 13 40 "nvidia-cuda-runtime==$cuda_version.*" "nvidia-cuda-cupti==$cuda_version.*"
   fi
 }
 
@@ -108,20 +109,20 @@ plan_compiler() {
     cuda_home=$(dirname "$(dirname "$candidate")")
     return
   fi
-  want 110 "nvidia-cuda-nvcc==$cuda_version.*" "nvidia-cuda-crt==$cuda_version.*" "nvidia-nvvm==$cuda_version.*" \
+  want 105 300 "nvidia-cuda-nvcc==$cuda_version.*" "nvidia-cuda-crt==$cuda_version.*" "nvidia-nvvm==$cuda_version.*" \
     "nvidia-cuda-cccl==$cuda_version.*" "nvidia-cuda-runtime==$cuda_version.*"
 }
 
 plan_wheels() {
   PATH=$PATH:$venv/bin
   find_torch
-  [[ -n $torch ]] || want 530 "torch==$torch_version"
+  [[ -n $torch ]] || want 530 1180 "torch==$torch_version"
   plan_libraries
   if [[ $variant == cuda ]]; then plan_compiler; fi
   # Where the packages of the distribution cannot be installed, PyPI has these two.
   if ! can_install_packages; then
-    works cmake || want 28 cmake
-    works ninja || want 1 ninja
+    works cmake || want 30 80 cmake
+    works ninja || want 1 1 ninja
   fi
 }
 
@@ -134,11 +135,11 @@ announce() {
     say "going on without ${missing_helpers[*]} (they only make builds faster)"
   fi
   if ((${#wheels[@]})); then
-    say "to fetch from PyPI into .venv: about $wheels_megabytes MB, $((wheels_megabytes * 24 / 10)) MB unpacked (${wheels[*]%%[=[]*})"
-    local free
+    say "to fetch from PyPI into .venv: about $wheels_megabytes MB, $wheels_unpacked MB unpacked (${wheels[*]%%[=[]*})"
+    local free needed=$((wheels_megabytes * 2 + wheels_unpacked + 500))
     free=$(df -Pm "$root" | awk 'NR == 2 { print $4 }')
-    if ((free < wheels_megabytes * 4 + 500)); then
-      stop "$root has $free MB free; this set-up needs about $((wheels_megabytes * 4 + 500)) MB while it unpacks" \
+    if ((free < needed)); then
+      stop "$root has $free MB free; this set-up needs about $needed MB while it unpacks" \
         "free some space, or clone to a larger disk"
     fi
   fi
@@ -204,12 +205,15 @@ install_wheels() {
   settle_cuda
 }
 
-# Wheels carry libcudart.so.13 without the short name that a linker asks for.
+# Wheels carry libcudart.so.13 without the short name that a linker asks for, and lib where nvcc looks in lib64.
 settle_cuda() {
   local folder half=libtorch_cpu.so
   [[ $variant == cuda ]] && half=libtorch_cuda.so
   for folder in $(our_cuda_libraries); do
-    if [[ -e $folder/libcudart.so.13 && ! -e $folder/libcudart.so ]]; then ln -s libcudart.so.13 "$folder/libcudart.so"; fi
+    if [[ -e $folder/libcudart.so.13 ]]; then
+      ln -sfn libcudart.so.13 "$folder/libcudart.so"
+      ln -sfn lib "${folder%/lib}/lib64"
+    fi
     [[ " ${library_folders[*]} " == *" $folder "* ]] || library_folders+=("$folder")
   done
   if [[ -n $(unresolved "$torch/lib/$half") ]]; then library_folders+=("$(system_cuda)/lib64"); fi
