@@ -8,10 +8,13 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
 
 namespace atelier::text {
 namespace {
@@ -51,7 +54,9 @@ std::string refusal(const fs::path& folder) {
   return "";
 }
 
-#define EXPECT_MENTIONS(text, word) EXPECT_NE((text).find(word), std::string::npos) << (text)
+void expect_mentions(const std::string& text, const std::string& word) {
+  EXPECT_NE(text.find(word), std::string::npos) << "no \"" << word << "\" in: " << text;
+}
 
 TEST(Encode, ShortText_IsPaddedAtTheRight) {
   const auto clip = open_tokenizer(kData / "clip");
@@ -134,21 +139,21 @@ TEST(Ids, LongTexts_TakeLinearTime) {
 }
 
 TEST(Open, MissingFolderOrFiles_NamesThemAndWhatToDo) {
-  EXPECT_MENTIONS(refusal("src/text/testdata/nothing"), "src/text/testdata/nothing");
+  expect_mentions(refusal("src/text/testdata/nothing"), "src/text/testdata/nothing");
   Folder folder(kData / "clip");
   folder.remove("merges.txt");
-  EXPECT_MENTIONS(refusal(folder.path()), "merges.txt");
-  EXPECT_MENTIONS(refusal(folder.path()), "download");
+  expect_mentions(refusal(folder.path()), "merges.txt");
+  expect_mentions(refusal(folder.path()), "download");
   folder.remove("vocab.json");
-  EXPECT_MENTIONS(refusal(folder.path()), "vocab.json");
+  expect_mentions(refusal(folder.path()), "vocab.json");
   folder.remove("tokenizer_config.json");
-  EXPECT_MENTIONS(refusal(folder.path()), "spiece.model");
+  expect_mentions(refusal(folder.path()), "spiece.model");
 }
 
 TEST(Open, UnknownClass_IsNamed) {
   Folder folder(kData / "clip");
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})");
-  EXPECT_MENTIONS(refusal(folder.path()), "GPT2Tokenizer");
+  expect_mentions(refusal(folder.path()), "GPT2Tokenizer");
 }
 
 TEST(Open, NoConfiguration_ClassComesFromTheFiles) {
@@ -158,6 +163,29 @@ TEST(Open, NoConfiguration_ClassComesFromTheFiles) {
     folder.remove("tokenizer_config.json");
     EXPECT_EQ(open_tokenizer(folder.path())->ids("a photo"), expected) << name;
   }
+}
+
+TEST(Open, TokenizerJsonAlone_GivesTheSameIdsAsTheSplitFiles) {
+  const Ids clip_ids = open_tokenizer(kData / "clip")->ids("A photo, don't!");
+  Folder clip(kData / "clip");
+  Json model{{"type", "BPE"}, {"vocab", read_json(clip.path() / "vocab.json")}, {"merges", Json::array()}};
+  std::istringstream merges(read_file(clip.path() / "merges.txt"));
+  std::string line;
+  std::getline(merges, line);
+  while (std::getline(merges, line)) model["merges"].push_back(line);
+  clip.remove("vocab.json");
+  clip.remove("merges.txt");
+  clip.write("tokenizer.json", Json{{"model", model}}.dump());
+  EXPECT_EQ(open_tokenizer(clip.path())->ids("A photo, don't!"), clip_ids);
+
+  const Ids bert_ids = open_tokenizer(kData / "bert")->ids("A photo, don't!");
+  Folder bert(kData / "bert");
+  Json vocabulary = Json::object();
+  std::istringstream words(read_file(bert.path() / "vocab.txt"));
+  for (int64_t id = 0; std::getline(words, line); ++id) vocabulary[line] = id;
+  bert.remove("vocab.txt");
+  bert.write("tokenizer.json", Json{{"model", {{"type", "WordPiece"}, {"vocab", vocabulary}}}}.dump());
+  EXPECT_EQ(open_tokenizer(bert.path())->ids("A photo, don't!"), bert_ids);
 }
 
 // Each: a folder of testdata/, the file replaced, its new contents.
@@ -197,7 +225,7 @@ TEST(Open, MalformedFiles_AreNamed) {
     Folder folder(kData / damage.folder);
     folder.write(damage.file, damage.bytes);
     SCOPED_TRACE(std::string(damage.file) + ": " + damage.bytes.substr(0, 60));
-    EXPECT_MENTIONS(refusal(folder.path()), folder.path().string());
+    expect_mentions(refusal(folder.path()), folder.path().string());
   }
 }
 
@@ -205,7 +233,7 @@ TEST(Open, UnsupportedSteps_AreNamedInsteadOfSkipped) {
   Folder folder;
   folder.write("tokenizer.json", R"({"normalizer": {"type": "Nmt"},
     "model": {"type": "Unigram", "vocab": [["<unk>", 0], ["<pad>", 0]], "unk_id": 0}})");
-  EXPECT_MENTIONS(refusal(folder.path()), "Nmt");
+  expect_mentions(refusal(folder.path()), "Nmt");
 }
 
 TEST(Open, CutOrCorruptedVocabularies_NeverCrash) {

@@ -81,7 +81,7 @@ Unigram::Range Unigram::narrow(Range range, size_t depth, unsigned char byte) co
 double Unigram::score_of(const Piece& piece) const {
   if (dialect_ == Dialect::kTokenizers || piece.type != PieceType::kUserDefined) return piece.score;
   const auto length = static_cast<float>(piece.text.size());
-  return static_cast<double>(length * static_cast<float>(greatest_score_)) - 0.1;  // always preferred
+  return static_cast<double>(length * static_cast<float>(greatest_score_) - 0.1F);  // always preferred
 }
 
 template <class Score>
