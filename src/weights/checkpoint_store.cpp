@@ -41,7 +41,7 @@ CheckpointStore::CheckpointStore(Shards shards) : shards_(std::move(shards)), cr
 
 void CheckpointStore::adopt(std::span<const Name> rules) {
   for (const auto& rule : rules) {
-    CHECK(!rule.parts.empty() && (rule.axis == 0 || rule.axis == 1));
+    ENSURE(!rule.parts.empty() && (rule.axis == 0 || rule.axis == 1));
     adopt(rule);
     rules_.push_back(rule);
   }
@@ -106,7 +106,7 @@ void CheckpointStore::read_into(at::Tensor& out, std::string_view name, at::IntA
   const c10::InferenceMode no_grad;
   const std::span<const int64_t> shape(full.data(), full.size());
   const Slice slice{rows, cols};
-  CHECK(out.is_contiguous() && out.numel() == count_elements(shape, slice));
+  ENSURE(out.is_contiguous() && out.numel() == count_elements(shape, slice));
   const Canonical* tensor = find(name);
   std::string found;
   if (tensor != nullptr) {

@@ -58,7 +58,7 @@ struct Slice {
   std::span<const Range> rows, cols;
 };
 
-// Elements of the slice of a tensor with this shape. CHECKs that the ranges lie inside.
+// Elements of the slice of a tensor with this shape. Ensures that the ranges lie inside.
 int64_t count_elements(std::span<const int64_t> shape, const Slice& slice);
 // Bands in the order of the slice, without empty ones.
 std::vector<Band> plan(const Canonical& tensor, std::span<const int64_t> shape, const Slice& slice);
