@@ -71,9 +71,26 @@ template <int kWidth, class T>
 __device__ __forceinline__ Pack<T, kWidth> load_pack(const T* from) {
   return *reinterpret_cast<const Pack<T, kWidth>*>(from);
 }
+
+// One store of 16 bytes, spelled out: the compiler may split the assignment of a struct into stores of 4, and
+// the store intrinsics order more than is needed.
+__device__ __forceinline__ void store16(void* to, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(v.x),
+               "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
 template <class T, int kWidth>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T, kWidth>& pack) {
-  *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+  constexpr int kWords = sizeof(pack) / sizeof(uint4);
+  if constexpr (kWords > 0) {
+    uint4 words[kWords];
+    memcpy(words, &pack, sizeof(pack));
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) store16(reinterpret_cast<uint4*>(to) + i, words[i]);
+  } else {
+    *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+  }
 }
 
 // The two elements in a register, low address first, and back.
