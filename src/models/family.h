@@ -14,6 +14,10 @@
 #include "nn/model.h"
 #include "weights/names.h"
 
+namespace atelier::weights {
+class WeightStore;
+}
+
 namespace atelier::models {
 
 // A text encoder of the pipeline folder and what the denoiser takes from it.
@@ -57,6 +61,7 @@ struct Family {
   std::string_view denoiser;   // _class_name in its config.json
   std::vector<EncoderSpec> encoders;
   Sigmas sigmas;
+  double pipeline_time_scale = 1;  // what the reference's pipeline multiplies timesteps by before it calls the model
 
   Facts (*facts)(const Json& config);
   Defaults (*defaults)(const Json& config);
@@ -67,6 +72,8 @@ struct Family {
   at::Tensor (*coordinates)(const Grid& grid);                          // [tokens, axes], int64
   at::Tensor (*text_coordinates)(int64_t tokens);                       // [tokens, axes], int64
   std::vector<weights::Name> (*names)(const Json& config);              // checkpoint names -> canonical names
+  // Config of a single-file checkpoint in its original naming, sizes read from the tensors; the rest from `like`.
+  Json (*config_of_file)(const weights::WeightStore& file, const Json& like);
   // Builds the blocks of these ranges, and what belongs to the first and the last block.
   std::unique_ptr<nn::Model> (*build)(const Json& config, const nn::Builder&, std::span<const Range> blocks);
 };

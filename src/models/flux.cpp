@@ -15,6 +15,7 @@
 #include "models/family.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
+#include "weights/flux_names.h"
 
 namespace atelier::models {
 namespace {
@@ -168,7 +169,7 @@ class Flux : public nn::Model {
     }
     condition = condition + pooled_(p.pooled.to(options_)).unsqueeze(0);  // [steps, B, C]
     tap(f, "time_text_embed", condition[0], nn::Recorder::kWhole);
-    nn::Context context{tables_->evaluate(at::silu(condition)), {}};
+    nn::Context context{tables_->evaluate(at::silu(condition)), {}, c_.width};
     if (text_in_) {
       context.text = text_in_(p.text.to(options_));
       tap(f, "context_embedder", context.text, kText);
@@ -180,7 +181,9 @@ class Flux : public nn::Model {
     const auto rope = [&](const at::Tensor& at) { return nn::rope_of(at, c_.axes, kTheta, options_); };
     s.ropes = {rope(s.at[kText]), rope(s.at[kImage]), {}};
     s.ropes[kJoint] = {at::cat({s.ropes[kText].cos, s.ropes[kImage].cos}), at::cat({s.ropes[kText].sin, s.ropes[kImage].sin})};
-    if (f.taps) tap_ropes(f, s);
+    if (!f.taps) return;
+    tap(f, "pos_embed.0", s.ropes[kJoint].cos.repeat_interleave(2, 1), nn::Recorder::kAll);
+    tap(f, "pos_embed.1", s.ropes[kJoint].sin.repeat_interleave(2, 1), nn::Recorder::kAll);
   }
 
   void embed(const Frame& f, State& s, const at::Tensor& latents) override {
@@ -224,14 +227,6 @@ class Flux : public nn::Model {
     b.finish_block(i);
   }
 
-  void tap_ropes(const Frame& f, const State& s) const {
-    const auto table = [](const at::Tensor& t) { return t.repeat_interleave(2, 1); };
-    for (const Stream stream : {kText, kImage}) {
-      tap(f, stream == kText ? "pos_embed.text.0" : "pos_embed.image.0", table(s.ropes[stream].cos), stream);
-      tap(f, stream == kText ? "pos_embed.text.1" : "pos_embed.image.1", table(s.ropes[stream].sin), stream);
-    }
-  }
-
   FluxConfig c_;
   at::TensorOptions options_;
   nn::SiluMlp time_, pooled_, guidance_;
@@ -270,34 +265,29 @@ at::Tensor unpack(const at::Tensor& tokens, const Grid& g) { return nn::unpack_2
 at::Tensor coordinates(const Grid& g) { return nn::grid_coordinates(g.rows, g.cols); }
 at::Tensor text_coordinates(int64_t tokens) { return at::zeros({tokens, 3}, at::TensorOptions(at::kLong)); }
 
-std::vector<weights::Name> names(const Json&) {
-  std::vector<weights::Name> all;
-  const auto rule = [&](std::string canonical, std::vector<std::string> from) {
-    weights::Name n{std::move(canonical), {}, 0};
-    for (auto& f : from) n.parts.push_back({std::move(f)});
-    all.push_back(std::move(n));
-  };
-  const std::string d = "transformer_blocks.{}.", s = "single_transformer_blocks.{}.";
-  const auto half = [&](const std::string& to, const std::string& mod, std::vector<std::string> qkv,
-                        const std::string& out, const std::string& ff, const std::string& added) {
-    rule(to + ".mod", {d + mod});
-    rule(to + ".qkv", {d + "attn." + qkv[0], d + "attn." + qkv[1], d + "attn." + qkv[2]});
-    rule(to + ".out", {d + "attn." + out});
-    rule(to + ".up", {d + ff + ".net.0.proj"});
-    rule(to + ".down", {d + ff + ".net.2"});
-    rule(to + ".norm_q", {d + "attn.norm_" + added + "q"});
-    rule(to + ".norm_k", {d + "attn.norm_" + added + "k"});
-  };
-  half("double.{}.image", "norm1.linear", {"to_q", "to_k", "to_v"}, "to_out.0", "ff", "");
-  half("double.{}.text", "norm1_context.linear", {"add_q_proj", "add_k_proj", "add_v_proj"}, "to_add_out", "ff_context",
-       "added_");
-  rule("single.{}.mod", {s + "norm.linear"});
-  rule("single.{}.qkv", {s + "attn.to_q", s + "attn.to_k", s + "attn.to_v"});
-  rule("single.{}.up", {s + "proj_mlp"});
-  rule("single.{}.out", {s + "proj_out"});
-  rule("single.{}.norm_q", {s + "attn.norm_q"});
-  rule("single.{}.norm_k", {s + "attn.norm_k"});
+// Of diffusers folders and of files in the original naming, whose fused tensors are cut by width.
+std::vector<weights::Name> names(const Json& config) {
+  auto all = weights::names_flux_diffusers();
+  const int64_t width = FluxConfig(config).width;
+  for (const char* prefix : {"", "model.diffusion_model."}) {
+    for (auto& rule : weights::names_flux_original(width, prefix)) all.push_back(std::move(rule));
+  }
   return all;
+}
+
+Json config_of_file(const weights::WeightStore& file, const Json& like) {
+  const auto found = weights::find_flux_original(file);
+  if (!found) throw Error(Kind::kCheckpoint, "the file holds no FLUX transformer in the original naming");
+  Json config = like;
+  config["num_attention_heads"] = found->width / found->head_dim;
+  config["attention_head_dim"] = found->head_dim;
+  config["in_channels"] = found->in_channels;
+  config["num_layers"] = found->doubles;
+  config["num_single_layers"] = found->singles;
+  config["joint_attention_dim"] = found->text_width;
+  config["pooled_projection_dim"] = found->pooled_width;
+  config["guidance_embeds"] = found->guidance;
+  return config;
 }
 
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
@@ -314,6 +304,7 @@ extern const Family kFlux{
     .encoders = {{"text_encoder", "tokenizer", EncoderSpec::Use::kPooled, 77},
                  {"text_encoder_2", "tokenizer_2", EncoderSpec::Use::kStates, 0}},
     .sigmas = Sigmas::kLinearToInverse,
+    .pipeline_time_scale = 1e-3,
     .facts = facts,
     .defaults = defaults,
     .grid = grid,
@@ -322,6 +313,7 @@ extern const Family kFlux{
     .coordinates = coordinates,
     .text_coordinates = text_coordinates,
     .names = names,
+    .config_of_file = config_of_file,
     .build = build,
 };
 

@@ -11,11 +11,11 @@
 
 namespace atelier::nn {
 
-// Receives named intermediate results. Tensors are this rank's tokens of `stream`, [n, B, ...]; kWhole: not cut by
-// tokens, equal on every rank that has it.
+// Receives named intermediate results. Tensors are this rank's tokens of `stream`, [n, ...]; kAll: of all streams one
+// after another; kWhole: not cut by tokens, equal on every rank that has it.
 class Recorder {
  public:
-  static constexpr int kWhole = -1;
+  static constexpr int kWhole = -1, kAll = -2;
   virtual ~Recorder() = default;
   virtual void record(std::string_view name, const at::Tensor& value, int stream) = 0;
 };

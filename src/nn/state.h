@@ -12,6 +12,7 @@ namespace atelier::nn {
 struct Context {
   at::Tensor tables;  // [steps, B, all tables]
   at::Tensor text;    // [text tokens held here, B, C], embedded; undefined on stages that do not begin the sequence
+  int64_t width = 0;  // C: channels of the hidden state
 };
 
 struct State {

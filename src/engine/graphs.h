@@ -1,0 +1,26 @@
+// CUDA graphs over pieces of a step: recorded at the second call of a key, replayed from then on. On the CPU, and
+// where recording is off, the piece simply runs.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace atelier::engine {
+
+enum class GraphMode { kOff, kOn };
+
+class Graphs {
+ public:
+  explicit Graphs(GraphMode mode);
+  ~Graphs();
+  // `body` must do the same work on the same memory at each call of a key, without waiting for the device.
+  void run(const std::string& key, const std::function<void()>& body);
+  void clear();
+  int captured() const;
+
+ private:
+  struct Cache;
+  std::unique_ptr<Cache> cache_;
+};
+
+}  // namespace atelier::engine
