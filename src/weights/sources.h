@@ -40,11 +40,6 @@ Source resolve(std::string_view name, const SourceOptions& options);
 // name is no alias and no id.
 std::string hub_id(std::string_view name);
 
-struct Alias {
-  std::string_view name, id;
-};
-std::vector<Alias> aliases();
-
 // Components that model_index.json of a diffusers folder names (transformer, vae, ...) but whose folder is
 // absent or empty. Throws Error(kCheckpoint) if the file is broken.
 std::vector<std::string> missing_components(const std::filesystem::path& folder);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/files.h"
+#include "weights/hub_names.h"
 #include "weights/testing.h"
 
 namespace atelier::weights {
