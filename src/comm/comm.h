@@ -116,7 +116,9 @@ struct LocalOptions {
 // Tensors of any dtype in CPU memory. Ranks that disagree about a verb, a dtype or a size poison the group:
 // Error(kPeer).
 std::vector<std::unique_ptr<Transport>> connect_local(int size, const LocalOptions& options = {});
-// Processes, CPU tensors.
+// Processes, CPU tensors. A send completes when its receiver has asked for it. A dead process is noticed at
+// once by all others, in whichever group they wait. The meeting's file must be new: what an earlier run left
+// in it misleads this one. Ignores SIGPIPE for the whole process, unless a handler is set.
 std::unique_ptr<Transport> connect_gloo(const Meeting& meeting);
 // Processes, CUDA tensors on the current device. Built only with ATELIER_CUDA.
 std::unique_ptr<Transport> connect_nccl(const Meeting& meeting);

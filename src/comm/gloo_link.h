@@ -1,0 +1,98 @@
+// One Gloo process group, reduced to what is used of it: ordered messages between its ranks.
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "comm/checked.h"
+
+namespace c10d {
+class Store;
+class Work;
+class ProcessGroupGloo;
+}  // namespace c10d
+namespace gloo::transport {
+class Device;
+}
+
+namespace atelier::comm {
+
+// Its sockets, full mesh. The verbs are built on messages alone, not on Gloo's collectives, because (a) its
+// uneven all-gather and list all-to-all throw, (b) a collective runs on a thread that nothing can wake, while
+// a message's wait can be aborted, (c) sums then round in one order for every transport, and (d) less of
+// Gloo's ABI is relied upon.
+class GlooLink : public std::enable_shared_from_this<GlooLink> {
+ public:
+  // Called once, with the global rank at fault, when this rank finds the group broken.
+  using Alarm = std::function<void(int culprit)>;
+  struct Place {
+    GroupKey key;
+    int rank = 0;  // within the group
+  };
+  // A message under way. wait() throws Error(kPeer); afterwards, or once destroyed, it is forgotten.
+  class Ticket {
+   public:
+    Ticket(std::shared_ptr<GlooLink> link, c10::intrusive_ptr<c10d::Work> work, int peer);
+    Ticket(Ticket&&) noexcept;
+    Ticket& operator=(Ticket&&) noexcept;
+    ~Ticket();
+    // At most this long; none: the link's time-out.
+    void wait(std::chrono::milliseconds at_most = std::chrono::milliseconds(0));
+
+   private:
+    std::shared_ptr<GlooLink> link_;
+    c10::intrusive_ptr<c10d::Work> work_;
+    int peer_ = -1;  // within the group
+  };
+  // The tag under which two ranks agree to exchange one message.
+  using Number = int64_t;
+  static constexpr Number kUnderWay = 4096;
+
+  // Blocks until all ranks of the group are connected. Throws Error(kPeer).
+  GlooLink(const c10::intrusive_ptr<c10d::Store>& store, Place place,
+           std::shared_ptr<gloo::transport::Device> device, std::chrono::milliseconds timeout);
+  ~GlooLink();
+  void on_alarm(Alarm alarm) { alarm_ = std::move(alarm); }  // before the first message
+
+  // Messages of one pair are numbered by call, on both sides; at most kUnderWay of a pair may be under way. A
+  // message is received whole or, where the sizes differ, never: Gloo itself would end the process or leave
+  // the rest of the buffer as it was.
+  Number next_send(int to) { return sent_[to]++; }
+  Number next_recv(int from) { return received_[from]++; }
+  Ticket send(const at::Tensor& message, int to, Number number);  // flat, not empty
+  Ticket recv(const at::Tensor& message, int from, Number number);
+
+  void check_alive();
+  // Wakes everybody who waits on this rank, with this reason. The first reason is kept.
+  void poison(const std::string& reason) noexcept;
+  const Place& place() const { return place_; }
+
+ private:
+  Ticket post(int peer, const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
+  void forget(c10d::Work* work) noexcept;
+  [[noreturn]] void fail(int peer, const std::string& what);
+  [[noreturn]] void throw_poison() const;  // with mutex_ held
+
+  Place place_;
+  Alarm alarm_;
+  std::mutex mutex_;  // ProcessGroupGloo::send counts without a lock of its own
+  std::condition_variable poisoned_;
+  std::string poison_;
+  std::set<c10d::Work*> waited_;         // to be woken by poison()
+  std::vector<Number> sent_, received_;  // [size]; only the rank's own calls count
+  c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
+};
+
+// Sockets that listen on this address, for any number of links. Throws Error(kUsage) where it is not this
+// host's.
+std::shared_ptr<gloo::transport::Device> gloo_device(const std::string& host);
+
+}  // namespace atelier::comm

@@ -1,0 +1,94 @@
+// Meetings over a file or over rank 0's TCP port.
+#include "comm/store.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <memory>
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "base/error.h"
+
+namespace atelier::comm {
+namespace {
+
+void check(const Meeting& meeting) {
+  const bool is_file = !meeting.file.empty(), is_address = !meeting.host.empty();
+  if (is_file == is_address) {
+    throw Error(Kind::kUsage, "a meeting needs either a file or the host and port of rank 0");
+  }
+  if (is_address && (meeting.port <= 0 || meeting.port > 65535)) {
+    throw Error(Kind::kUsage, str("the port of rank 0 must be in 1..65535, found ", meeting.port));
+  }
+  if (meeting.size < 1 || meeting.rank < 0 || meeting.rank >= meeting.size) {
+    throw Error(Kind::kUsage, str("rank ", meeting.rank, " of ", meeting.size, " ranks does not exist"));
+  }
+}
+
+// The local address from which packets to host:port leave; empty if there is no route. Sends nothing.
+std::string address_towards(const std::string& host, int port) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_DGRAM;
+  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return "";
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
+  const int socket = ::socket(found->ai_family, SOCK_DGRAM, 0);
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  auto* const mine = reinterpret_cast<sockaddr*>(&address);
+  char text[NI_MAXHOST] = "";
+  const bool is_known = socket >= 0 && connect(socket, found->ai_addr, found->ai_addrlen) == 0 &&
+                        getsockname(socket, mine, &length) == 0 &&
+                        getnameinfo(mine, length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0;
+  if (socket >= 0) close(socket);
+  return is_known ? text : "";
+}
+
+}  // namespace
+
+c10::intrusive_ptr<c10d::Store> meet(const Meeting& meeting) {
+  check(meeting);
+  try {
+    c10::intrusive_ptr<c10d::Store> store;
+    if (!meeting.file.empty()) {
+      store = c10::make_intrusive<c10d::FileStore>(meeting.file.string(), meeting.size);
+    } else {
+      c10d::TCPStoreOptions options;
+      options.port = static_cast<uint16_t>(meeting.port);
+      options.isServer = meeting.rank == 0;
+      options.numWorkers = static_cast<size_t>(meeting.size);
+      options.timeout = meeting.timeout;
+      store = c10::make_intrusive<c10d::TCPStore>(meeting.host, options);
+    }
+    store->setTimeout(meeting.timeout);
+    return store;
+  } catch (const std::exception& error) {
+    const auto where = meeting.file.empty() ? str(meeting.host, ":", meeting.port) : meeting.file.string();
+    throw Error(Kind::kPeer,
+                str("rank ", meeting.rank, " could not meet the others at ", where, ": ", error.what()));
+  }
+}
+
+c10::intrusive_ptr<c10d::Store> store_of(const c10::intrusive_ptr<c10d::Store>& store, const GroupKey& key) {
+  std::string prefix = str(key.name, "/", key.occurrence);
+  for (const int rank : key.ranks) prefix += str("/", rank);
+  return c10::make_intrusive<c10d::PrefixStore>(prefix, store);
+}
+
+std::string listening_host(const Meeting& meeting) {
+  constexpr const char* kLoopback = "127.0.0.1";
+  if (!meeting.interface_host.empty()) return meeting.interface_host;
+  if (!meeting.file.empty()) return kLoopback;
+  const auto address = address_towards(meeting.host, meeting.port);
+  if (address.empty()) {
+    throw Error(Kind::kUsage, str("no route to rank 0 at ", meeting.host,
+                                  ": check the address, or name this host's own "
+                                  "address as interface_host"));
+  }
+  return address;
+}
+
+}  // namespace atelier::comm
