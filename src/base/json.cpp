@@ -1,16 +1,41 @@
 #include "base/json.h"
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/files.h"
 
 namespace atelier {
+namespace {
+
+// Python writes NaN and infinities as bare words, which JSON lacks: they become null.
+std::string without_infinities(const std::string& text) {
+  std::string out;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted && c == '\\' && i + 1 < text.size()) {
+      out += text.substr(i++, 2);
+      continue;
+    }
+    if (c == '"') quoted = !quoted;
+    size_t length = 0;
+    for (const std::string_view word : {"-Infinity", "Infinity", "NaN"}) {
+      if (!quoted && length == 0 && text.compare(i, word.size(), word) == 0) length = word.size();
+    }
+    out += length ? "null" : std::string(1, c);
+    if (length) i += length - 1;
+  }
+  return out;
+}
+
+}  // namespace
 
 Json read_json(const std::filesystem::path& file) {
   const std::string text = read_file(file);
   try {
-    return Json::parse(text);
+    return Json::parse(without_infinities(text));
   } catch (const Json::parse_error& e) {
     throw Error(Kind::kCheckpoint, str(file.string(), " is not valid JSON: ", e.what()));
   }

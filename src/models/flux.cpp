@@ -22,7 +22,7 @@ namespace {
 
 using namespace nn;
 
-enum Stream { kText, kImage, kJoint };
+enum Stream { kText, kImage, kJoint };  // kJoint: both, one after the other
 
 struct FluxConfig {
   Dim heads{24, 128};
@@ -112,7 +112,7 @@ struct SingleBlock {
         out(b.contract("out", {c.heads, Dim{4 * c.width}}, c.width)),
         norm_q(b.head_norm("norm_q", c.heads)),
         norm_k(b.head_norm("norm_k", c.heads)),
-        attend(b.attention("attn", {kJoint}, c.heads)),
+        attend(b.attention("attn", {kText, kImage}, c.heads)),
         width(c.width),
         head_dim(c.heads.unit) {}
   void operator()(const Frame& f, State& s) const {
