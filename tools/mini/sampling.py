@@ -65,8 +65,9 @@ class Sampler:
         return np.concatenate(out)
 
     def _draw_batch(self, captions: list[str], setting: Setting, seed: int) -> np.ndarray:
-        noise = [torch.randn(8, 32, 32, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(captions))]
-        x = pack_latents(torch.stack(noise)).to(self._device)
+        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
+        noise = torch.stack([torch.randn(8, 32, 32, generator=g) for g in generators])
+        x = pack_latents(noise).to(self._device)
         levels = sigmas(setting.steps)
         with torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             told = self._text(captions, setting.text_length)

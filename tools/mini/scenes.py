@@ -251,8 +251,7 @@ _DICE = {
 def _dice_points(rng: random.Random, count: int, radius: float) -> tuple[list, float]:
     """Points as on dice, and the radius unchanged."""
     reach = min(114 - radius, radius * 1.9 + 12) * 0.92
-    points = [(MIDDLE + u * reach + rng.uniform(-4, 4), MIDDLE + v * reach + rng.uniform(-4, 4)) for u, v in _DICE[count]]
-    return points, radius
+    return [tuple(MIDDLE + d * reach + rng.uniform(-4, 4) for d in uv) for uv in _DICE[count]], radius
 
 
 def _scatter(rng: random.Random, count: int, radius: float) -> tuple[list, float]:
@@ -286,7 +285,9 @@ def _sample_row(rng: random.Random, wish: Wish) -> Scene | None:
     radius = rng.uniform(29, 36)
     step = rng.uniform(2 * radius + 6, (236 - 2 * radius) / 2)
     y = MIDDLE + rng.uniform(-20, 20)
-    things = [Thing(*p, None, None, MIDDLE + (i - 1) * step, y + rng.uniform(-5, 5), radius) for i, p in enumerate(pairs)]
+    things = []
+    for i, pair in enumerate(pairs):
+        things.append(Thing(*pair, None, None, MIDDLE + (i - 1) * step, y + rng.uniform(-5, 5), radius))
     return Scene("row", things)
 
 

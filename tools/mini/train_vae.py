@@ -31,7 +31,7 @@ def _edges(picture: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _loss(vae: nn.Module, picture: Tensor) -> tuple[Tensor, Tensor]:
-    """(loss, mean absolute error): pixels, their edges, their 4x4 means, and a little pull of the latents to N(0, 1)."""
+    """(loss, mean absolute error): pixels, edges, 4x4 means, and a little pull of the latents to N(0, 1)."""
     with torch.autocast(picture.device.type, torch.bfloat16):
         mean, log_variance = vae.encoder(picture).chunk(2, 1)
         mean, log_variance = mean.float(), log_variance.float().clamp(-12, 8)

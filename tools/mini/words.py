@@ -1,4 +1,4 @@
-"""The words of mini's little world: colours, shapes, relations, backgrounds, and which combinations training never sees."""
+"""The words of mini's world: colours, shapes, relations, backgrounds, and combinations training never sees."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def _background_colours() -> dict[str, tuple]:
     white, night = (255, 255, 255), (16, 16, 24)
     table = {n: _mix(c, white, 0.2) for n, c in COLOURS.items() if n not in ("white", "black")}
     table |= {"white": (247, 247, 244), "black": (36, 38, 46), "gray": (166, 170, 176), "beige": (238, 224, 200)}
-    table |= {f"light {n}": _mix(COLOURS[n], white, 0.68) for n in ("blue", "green", "pink", "yellow", "purple", "orange")}
+    for name in ("blue", "green", "pink", "yellow", "purple", "orange"):
+        table[f"light {name}"] = _mix(COLOURS[name], white, 0.68)
     table |= {f"dark {n}": _mix(COLOURS[n], night, 0.58) for n in ("blue", "green", "purple", "red")}
     return table
 
