@@ -259,7 +259,9 @@ void CheckpointStore::throw_problems(const std::vector<std::string>& extra) cons
     if (lines.size() < kMostLines) lines.push_back(describe(p));
   }
   for (const auto& name : unsound_) {
-    lines.push_back(str("  ", in_quotes(name), " holds NaN or infinity (in the type it is loaded as)"));
+    lines.push_back(
+        str("  ", in_quotes(name),
+            " holds NaN or infinity: the file is damaged, or the type it is loaded as is too narrow"));
   }
   for (const auto& name : extra) lines.push_back(str("  ", in_quotes(name), " is not part of this model"));
   std::string counts;
@@ -272,7 +274,7 @@ void CheckpointStore::throw_problems(const std::vector<std::string>& extra) cons
   count(extra.size(), "unknown");
   const size_t all = problems_.size() + unsound_.size() + extra.size();
   std::string text = str(shards_.place.string(), ": the weights do not fit the model (tensors: ", counts,
-                         "); wrong model family, wrong config, or a damaged file");
+                         "); check that it is the right model and config.json, or download it again");
   lines.resize(std::min(lines.size(), kMostLines));
   for (const auto& line : lines) text += "\n" + line;
   if (all > lines.size()) text += str("\n  and ", all - lines.size(), " more");

@@ -2,8 +2,12 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
 
 #include "base/files.h"
 #include "weights/flux_names.h"
@@ -55,17 +59,21 @@ TEST(Dummy, HasEverythingButWhatIsAbsent) {
   EXPECT_FALSE(store->has("a.bias"));
 }
 
-// Reads what a two-block FLUX of width 8 reads.
-void read_flux(const WeightStore& store) {
-  constexpr int64_t w = 8;
+struct FluxWidths {
+  int64_t width = 8, in = 4, text = 6, pooled = 5, sinusoid = 5, head = 4;
+};
+
+// Reads what a FLUX of two blocks reads.
+void read_flux(const WeightStore& store, const FluxWidths& f = {}) {
+  const int64_t w = f.width;
   const auto linear = [&](const std::string& name, int64_t in, int64_t out) {
     read(store, name + ".weight", {out, in});
     read(store, name + ".bias", {out});
   };
-  linear("x_embedder", 4, w);
-  linear("context_embedder", 6, w);
-  for (const char* part : {"timestep_embedder", "text_embedder", "guidance_embedder"}) {
-    linear(str("time_text_embed.", part, ".linear_1"), 5, w);
+  linear("x_embedder", f.in, w);
+  linear("context_embedder", f.text, w);
+  for (const std::string part : {"timestep_embedder", "text_embedder", "guidance_embedder"}) {
+    linear(str("time_text_embed.", part, ".linear_1"), part == "text_embedder" ? f.pooled : f.sinusoid, w);
     linear(str("time_text_embed.", part, ".linear_2"), w, w);
   }
   for (const std::string side : {"double.0.image.", "double.0.text."}) {
@@ -74,17 +82,38 @@ void read_flux(const WeightStore& store) {
     linear(side + "out", w, w);
     linear(side + "up", w, 4 * w);
     linear(side + "down", 4 * w, w);
-    read(store, side + "norm_q.weight", {4});
-    read(store, side + "norm_k.weight", {4});
+    read(store, side + "norm_q.weight", {f.head});
+    read(store, side + "norm_k.weight", {f.head});
   }
   linear("single.0.mod", w, 3 * w);
   linear("single.0.qkv", w, 3 * w);
   linear("single.0.up", w, 4 * w);
   linear("single.0.out", 5 * w, w);
-  read(store, "single.0.norm_q.weight", {4});
-  read(store, "single.0.norm_k.weight", {4});
+  read(store, "single.0.norm_q.weight", {f.head});
+  read(store, "single.0.norm_k.weight", {f.head});
   linear("norm_out.linear", w, 2 * w);
-  linear("proj_out", w, 4);
+  linear("proj_out", w, f.in);
+}
+
+// The names and shapes of a folder that diffusers 0.39 saved.
+TEST(FluxNames, CoverAFolderThatDiffusersSaved) {
+  const TemporaryFolder folder;
+  Tensors tensors;
+  std::ifstream lines("src/weights/testdata/flux_diffusers.txt");
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string name;
+    words >> name;
+    std::vector<int64_t> shape;
+    for (int64_t n = 0; words >> n;) shape.push_back(n);
+    tensors[name] = at::zeros(shape);
+  }
+  ASSERT_EQ(tensors.size(), 66u);
+  write_tensors(folder / "model.safetensors", tensors);
+  const auto store = WeightStore::open(folder.path());
+  store->adopt(names_flux_diffusers());
+  read_flux(*store, {64, 64, 56, 24, 256, 16});
+  store->check({});
 }
 
 void expect_same(const WeightStore& a, const WeightStore& b) {
@@ -148,6 +177,20 @@ TEST(Save, OriginalFluxNamingGoesThereAndBack) {
     const auto ours = read(*file, "norm_out.linear.weight", {16, 8});
     EXPECT_TRUE(at::equal(raw.narrow(0, 0, 8), ours.narrow(0, 8, 8)));
   }
+}
+
+TEST(Save, TheFirstRuleThatFitsGivesTheNames) {
+  const TemporaryFolder folder;
+  const auto store = WeightStore::dummy(9);
+  read_flux(*store);
+  auto names = names_flux_diffusers();
+  for (const auto& rule : names_flux_original(8)) names.push_back(rule);
+  save_checkpoint(*store, names, options_for(folder));
+  const auto again = WeightStore::open(folder.path());
+  for (const char* name : {"x_embedder.weight", "norm_out.linear.bias", "proj_out.weight"})
+    EXPECT_TRUE(again->has(name));
+  again->adopt(names);
+  expect_same(*store, *again);
 }
 
 TEST(Save, DiffusersFoldersAreNotTakenForTheOriginalNaming) {

@@ -60,7 +60,9 @@ constexpr std::array<Pair, 4> kSingleOriginal{{{"mod", "modulation.lin"},
 
 std::vector<Name> names_flux_diffusers() {
   const std::string from = "transformer_blocks.{}.", single = "single_transformer_blocks.{}.";
-  std::vector<Name> names;
+  std::vector<Name> names{{"norm_out.linear", {{"norm_out.linear"}}}};
+  // Rules that change nothing: where other rules follow, these come first when a checkpoint is written.
+  for (const auto& [canonical, _] : kOuter) names.push_back({canonical, {{canonical}}});
   for (const auto& [canonical, stored] : kDoubleDiffusers) {
     names.push_back({std::string("double.{}.") + canonical, {{from + stored}}});
   }
