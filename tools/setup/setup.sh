@@ -22,6 +22,7 @@ esac
 if [[ $(uname -s) != Linux ]]; then
   stop "Atelier builds on Linux only; this is $(uname -s)"
 fi
+trap 'clear_progress; say "interrupted; the next run goes on from here"; exit 130' INT TERM
 mkdir -p "$build" || stop "cannot write to $root/build: run from a checkout that you own"
 
 # One set-up at a time; a second one waits and then finds the work done.

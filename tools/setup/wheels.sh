@@ -160,42 +160,48 @@ make_venv() {
 
 pip_install() { logged "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@"; }
 
-# Shows megabytes while pip runs: downloads go through TMPDIR, which lies in build/ because /tmp may be small.
-watch_pip() { # process temporary-folder
+# Shows megabytes until it is ended: downloads go through TMPDIR, which lies in build/ because /tmp may be small.
+watch_pip() { # temporary-folder
   local before now fetched=0
   before=$(megabytes_in "$venv")
-  while kill -0 "$1" 2>/dev/null; do
+  while kill -0 $$ 2>/dev/null; do
     # pip keeps a second copy for a while, and removes both in the end
-    now=$(megabytes_in "$2")
+    now=$(megabytes_in "$1")
     ((now > fetched)) && fetched=$((now < wheels_megabytes ? now : wheels_megabytes))
     progress $((fetched * 100 / wheels_megabytes)) \
       "fetching from PyPI: $fetched of about $wheels_megabytes MB, unpacked $(($(megabytes_in "$venv") - before)) MB"
     sleep 1
   done
-  clear_progress
+}
+
+# Pure dependencies of torch's Python half (sympy, triton, ...) are not wanted; CUDA's meta package needs its own.
+fetch_wheels() {
+  pip_install --no-deps "${wheels[@]}" || return
+  local meta
+  meta=$(printf '%s\n' "${wheels[@]}" | grep '^cuda-toolkit' || true)
+  if [[ -n $meta ]]; then pip_install "$meta"; fi
 }
 
 install_wheels() {
   if ((${#wheels[@]})); then
     make_venv
-    local temporary=$root/build/pip.tmp
-    mkdir -p "$temporary"
-    # Pure dependencies of torch's Python half (sympy, triton, ...) are not wanted; CUDA's meta package needs its own.
-    (
-      export TMPDIR=$temporary
-      pip_install --no-deps "${wheels[@]}"
-      local meta
-      meta=$(printf '%s\n' "${wheels[@]}" | grep '^cuda-toolkit' || true)
-      if [[ -n $meta ]]; then pip_install "$meta"; fi
-    ) &
-    local pip=$!
-    watch_pip $pip "$temporary"
-    if ! wait $pip; then
-      rm -rf "$temporary"
+    export TMPDIR=$root/build/pip.tmp
+    rm -rf "$TMPDIR"
+    mkdir -p "$TMPDIR"
+    watch_pip "$TMPDIR" 9>&- &
+    local watcher=$! status=0
+    trap 'kill $watcher 2>/dev/null || true' EXIT
+    fetch_wheels || status=$?
+    kill $watcher 2>/dev/null || true
+    wait $watcher 2>/dev/null || true
+    trap - EXIT
+    clear_progress
+    rm -rf "$TMPDIR"
+    unset TMPDIR
+    if ((status)); then
       stop_with_log "fetching from PyPI failed" \
         "check the network or proxy and run again; without a network, put the wheels in a folder and set PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER"
     fi
-    rm -rf "$temporary"
     if [[ " ${wheels[*]} " == *" torch=="* ]]; then
       torch=$(torch_of_venv)
       touch "$venv/torch-$torch_version.complete"
