@@ -173,7 +173,7 @@ int world_size(const Degrees& degrees) {
 }
 
 int patch_count(const Degrees& degrees) {
-  if (degrees.stages == 1 || degrees.sync) return 1;
+  if ((degrees.stages == 1 && !degrees.simulate) || degrees.sync) return 1;
   return degrees.patches == 0 ? degrees.stages : degrees.patches;
 }
 

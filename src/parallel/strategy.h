@@ -16,6 +16,7 @@ struct Degrees {
   int patches = 0;            // 0: as many as stages; see patch_count
   int warmup = 1;             // whole steps before the patches start to flow
   bool sync = false;          // every step whole: exact
+  bool simulate = false;      // patches flow with one stage too: what several stages draw, for comparison
   bool parallel_vae = false;  // reuses the ranks
   int shard = 1;              // ranks of the sequence group that share each block's weights; reuses the ranks
   bool operator==(const Degrees&) const = default;
@@ -25,7 +26,7 @@ struct Degrees {
 std::array<int, kAxes> mesh_sizes(const Degrees& degrees);
 // The number of ranks: the product of all degrees. VAE and weight shards reuse them.
 int world_size(const Degrees& degrees);
-// Patches that really flow: 1 with one stage or with sync.
+// Patches that really flow: 1 with one stage (unless simulated) or with sync.
 int patch_count(const Degrees& degrees);
 
 // Reads "word=value, word=value"; separators are commas, semicolons and white space, case and -/_ do not

@@ -1,0 +1,106 @@
+#include "engine/matrix.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mean.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "engine/folder.h"
+#include "engine/ranks.h"
+
+namespace atelier::engine {
+namespace {
+
+struct Drawn {
+  at::Tensor latents;
+  std::vector<media::Picture> pictures;
+};
+
+Drawn draw(const ModelFolder& folder, const parallel::Degrees& degrees, const Request& request, at::ScalarType type) {
+  LoadOptions load;
+  load.denoiser = type;
+  Collector collector;
+  Drawn d;
+  d.pictures = draw_on_ranks(folder, degrees, load, request, &collector);
+  d.latents = collector.tensors().at("latents.final").to(at::kDouble);
+  return d;
+}
+
+Request request_of(const ModelFolder& folder, const Json& j) {
+  Request r;
+  const auto& d = folder.defaults();
+  r.prompts = j.at("prompts").get<std::vector<std::string>>();
+  r.negatives = j.value("negatives", std::vector<std::string>{});
+  for (size_t i = 0; i < r.prompts.size(); ++i) r.seeds.push_back(j.value("seed", uint64_t{0}) + i);
+  r.height = j.value("height", d.height), r.width = j.value("width", d.width);
+  r.steps = j.value("steps", d.steps);
+  r.guidance = j.value("guidance", d.guidance);
+  r.true_cfg = j.value("true_cfg", r.negatives.empty() ? 1.0 : 2.0);
+  r.max_sequence_length = j.value("max_sequence_length", d.max_sequence_length);
+  return r;
+}
+
+bool same(const std::vector<media::Picture>& a, const std::vector<media::Picture>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i].rgb != b[i].rgb) return false;
+  }
+  return true;
+}
+
+// Fills in the comparison.
+void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, double tolerance) {
+  const double rms = std::sqrt(reference.latents.square().mean().item<double>());
+  row.max_error = (ours.latents - reference.latents).abs().max().item<double>() / rms;
+  row.same_pixels = same(ours.pictures, reference.pictures);
+  row.passed = row.max_error <= tolerance && (row.same_pixels || !row.must_match_pixels);
+  if (!row.passed) row.problem = row.max_error <= tolerance ? "pixels differ" : "latents differ";
+}
+
+}  // namespace
+
+std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::path& root,
+                                  const std::function<void(const MatrixRow&)>& on_row) {
+  std::vector<MatrixRow> rows;
+  const double tolerance = matrix.at("tolerance").get<double>();
+  for (const auto& c : matrix.at("cases")) {
+    const auto model = c.at("model").get<std::string>();
+    const auto folder = ModelFolder::open(root / model);
+    const Request request = request_of(folder, c.at("request"));
+    const auto type = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
+    const Drawn plain = draw(folder, {}, request, type);
+    const auto compare = [&](const std::string& layout, bool stale) {
+      const auto degrees = parallel::parse_strategy(layout);
+      MatrixRow row{.model = model, .layout = layout, .reference = stale ? "the same stale schedule on one rank" : "one rank"};
+      row.ranks = parallel::world_size(degrees);
+      row.must_match_pixels = c.value("same_pixels", false);
+      try {
+        Drawn reference = plain;
+        if (stale) {
+          parallel::Degrees one{.patches = parallel::patch_count(degrees), .warmup = degrees.warmup, .simulate = true};
+          reference = draw(folder, one, request, type);
+          row.must_match_pixels = false;
+        }
+        judge(row, draw(folder, degrees, request, type), reference, tolerance);
+      } catch (const std::exception& e) {
+        row.problem = e.what();
+      }
+      if (on_row) on_row(row);
+      rows.push_back(row);
+    };
+    for (const auto& layout : c.value("exact", std::vector<std::string>{})) compare(layout, false);
+    for (const auto& layout : c.value("stale", std::vector<std::string>{})) compare(layout, true);
+  }
+  return rows;
+}
+
+std::string line_of(const MatrixRow& r) {
+  char error[32];
+  std::snprintf(error, sizeof error, "%.1e", r.max_error);
+  return str(r.passed ? "ok      " : "FAILED  ", error, r.same_pixels ? "  same pixels   " : "  other pixels  ", r.ranks,
+             " ranks  ", r.layout, "  against ", r.reference, "  (", r.model, ")", r.problem.empty() ? "" : ": ", r.problem);
+}
+
+}  // namespace atelier::engine
