@@ -1,7 +1,9 @@
-// Puts the strategies of a run behind the seams: which objects a rank's model, autoencoder and engine talk to.
+// Puts the strategies of a run behind the seams: which objects a rank's model, autoencoder and engine talk
+// to.
 #pragma once
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,9 +20,10 @@ namespace atelier::parallel {
 // One rank's part of a layout. Lives as long as everything built with its seams.
 class Assembly {
  public:
-  // transport: null for one rank; otherwise its size is the layout's world size. route: stages and their blocks. All
-  // ranks construct theirs at the same time (groups are opened here, in one order).
-  Assembly(const Degrees& degrees, comm::Transport* transport, std::span<const Leg> route, nn::SdpaBackend backend);
+  // transport: null for one rank; otherwise its size is the layout's world size. route: stages and their
+  // blocks. All ranks construct theirs at the same time (groups are opened here, in one order).
+  Assembly(const Degrees& degrees, comm::Transport* transport, std::span<const Leg> route,
+           nn::SdpaBackend backend);
   ~Assembly();
 
   const Mesh& mesh() const;
@@ -29,21 +32,24 @@ class Assembly {
   int seq_rank() const;
 
   const nn::Seams& denoiser() const;  // attention, features, tables
-  // The autoencoder's: rows of the picture over all ranks of one replica when degrees.parallel_vae, otherwise whole.
+  // The autoencoder's: rows of the picture over all ranks of one replica when degrees.parallel_vae, otherwise
+  // whole.
   const nn::Seams& picture() const;
   int picture_parts() const;
   int picture_rank() const;
-  // [B, C, rows held, W] -> the whole picture on every rank that has a part; `latent_rows` were cut, each rank holds
-  // the same multiple of its share.
+  // [B, C, rows held, W] -> the whole picture on every rank that has a part; `latent_rows` were cut, each
+  // rank holds the same multiple of its share.
   at::Tensor gather_rows(const at::Tensor& part, int64_t latent_rows) const;
 
   // Null when the group has one rank.
   comm::Comm* replica() const;   // all ranks that draw one batch together; rank 0 of it writes
   comm::Comm* guidance() const;  // the two branches
   comm::Comm* sequence() const;  // ring x Ulysses
-  comm::Comm* hop(Direction direction) const;  // group rank 0 sends to group rank 1; never null for a direction of the route that this rank is part of
+  comm::Comm* shards() const;    // the ranks that share each block's weights: neighbours in the sequence
+  // Group rank 0 sends to group rank 1. Never null for a direction of the route that this rank is part of.
+  comm::Comm* hop(Direction direction) const;
 
-  // Forgets what one request left behind (stale keys and values).
+  // Forgets what one request left behind: stale keys and values.
   void begin_request();
   // Kernels and strategies that really ran, for reports.
   std::set<std::string> used() const;

@@ -1,0 +1,35 @@
+// PipeFusion's attention: a patch attends to its own fresh keys and values and to the last ones of all other
+// patches. Fang et al. (arXiv 2405.14430).
+#pragma once
+#include <map>
+#include <tuple>
+
+#include "nn/attention.h"
+
+namespace atelier::parallel {
+
+// Stands between Ring and the kernel: what it keeps is keyed (branch, site, whose keys), one buffer each, in
+// the order [patch][rank][stream]. Buffers keep their addresses as long as the shape of requests does not
+// change.
+class StaleKv : public nn::AttentionOp {
+ public:
+  explicit StaleKv(nn::AttentionOp& next) : next_(next) {}
+  // The whole sequence fills all slots; a patch replaces its own and attends to all. A patch before any whole
+  // pass of the request is a bug. One patch: nothing is kept.
+  nn::Attended run(const nn::Frame&, const nn::Site&, nn::Held, const at::Tensor& q, const at::Tensor& kv,
+                   nn::Lse) override;
+  void begin_request();
+  int64_t bytes() const;             // of all buffers
+  bool ran() const { return ran_; }  // a patch attended to stale keys
+
+ private:
+  struct Kept {
+    at::Tensor slots;  // [tokens of all patches, B, 2, h, d]
+    bool is_warm = false;
+  };
+  std::map<std::tuple<int, int, int>, Kept> kept_;
+  nn::AttentionOp& next_;
+  bool ran_ = false;
+};
+
+}  // namespace atelier::parallel

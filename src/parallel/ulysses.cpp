@@ -1,0 +1,120 @@
+// The all-to-alls around one attention.
+#include "parallel/ulysses.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+
+#include <numeric>
+
+#include "base/check.h"
+
+namespace atelier::parallel {
+namespace {
+
+int64_t sum(std::span<const int64_t> values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{0});
+}
+
+struct UlyssesFlight : nn::Inbox::Flight {
+  std::vector<int64_t> asking, tokens;  // per rank of the group
+  int64_t batch = 0, width = 0;         // width: of a head
+  std::vector<int64_t> to, from;        // elements per peer
+  at::Tensor sent, arrived;             // flat; per peer its q, then its k and v
+  comm::Work work;
+};
+
+}  // namespace
+
+std::vector<int64_t> Ulysses::tokens(const nn::Frame& f, std::span<const int> streams) const {
+  std::vector<int64_t> n;
+  for (int u = 0; u < group_.size(); ++u) n.push_back(f.tokens(streams, first_ + u, f.patch));
+  return n;
+}
+
+nn::Inbox Ulysses::inbox(const nn::Frame& f, const nn::Site& site, std::span<const nn::Projected> streams) {
+  const auto& k = streams[0].k;
+  const int me = group_.rank();
+  auto flight = std::make_unique<UlyssesFlight>();
+  flight->asking = tokens(f, site.queries);
+  flight->tokens = tokens(f, site.streams);
+  flight->batch = k.size(1);
+  flight->width = k.size(3);
+  const int64_t asking = flight->asking[me], held = flight->tokens[me];
+  int64_t given = 0, given_asking = 0;
+  for (const auto& p : streams) given += p.k.size(0), given_asking += p.q.defined() ? p.q.size(0) : 0;
+  ENSURE(given == held && given_asking == asking && k.size(2) == site.heads.count);
+
+  nn::Inbox in;
+  for (int p = 0; p < group_.size(); ++p) {
+    in.heads.push_back(Partition{site.heads.count, group_.size()}[p]);
+    flight->to.push_back((asking + 2 * held) * flight->batch * in.heads[p].size * flight->width);
+  }
+  flight->sent = at::empty({sum(flight->to)}, k.options());
+  std::vector<nn::Slot> per_peer;
+  int64_t offset = 0;
+  for (int p = 0; p < group_.size(); ++p) {
+    const int64_t heads = in.heads[p].size, q = asking * flight->batch * heads * flight->width;
+    per_peer.push_back({flight->sent.narrow(0, offset, q).view({asking, flight->batch, heads, flight->width}),
+                        flight->sent.narrow(0, offset + q, flight->to[p] - q)
+                            .view({held, flight->batch, 2, heads, flight->width})});
+    offset += flight->to[p];
+  }
+  in.slots = nn::lay_out(streams, per_peer);
+  in.flight = std::move(flight);
+  return in;
+}
+
+void Ulysses::depart(const nn::Frame&, const nn::Site&, nn::Inbox& in) {
+  auto& flight = static_cast<UlyssesFlight&>(*in.flight);
+  in.slots.clear();
+  const int64_t row = flight.batch * in.heads[group_.rank()].size * flight.width;
+  for (int r = 0; r < group_.size(); ++r)
+    flight.from.push_back((flight.asking[r] + 2 * flight.tokens[r]) * row);
+  flight.arrived = at::empty({sum(flight.from)}, flight.sent.options());
+  flight.work = group_.all_to_all(flight.arrived, flight.sent, flight.from, flight.to);
+  ran_ = true;
+}
+
+nn::Qkv Ulysses::arrive(const nn::Frame& f, const nn::Site&, nn::Inbox& in) {
+  auto& flight = static_cast<UlyssesFlight&>(*in.flight);
+  flight.work.wait();
+  const int64_t heads = in.heads[group_.rank()].size;
+  std::vector<at::Tensor> q, kv;
+  int64_t offset = 0;
+  for (int r = 0; r < group_.size(); ++r) {
+    const int64_t asked = flight.asking[r] * flight.batch * heads * flight.width;
+    q.push_back(
+        flight.arrived.narrow(0, offset, asked).view({flight.asking[r], flight.batch, heads, flight.width}));
+    kv.push_back(flight.arrived.narrow(0, offset + asked, flight.from[r] - asked)
+                     .view({flight.tokens[r], flight.batch, 2, heads, flight.width}));
+    offset += flight.from[r];
+  }
+  nn::Qkv all{at::cat(q), at::cat(kv), {first_, group_.size(), f.patch}};
+  flight.sent.reset();
+  flight.arrived.reset();
+  return all;
+}
+
+at::Tensor Ulysses::back(const nn::Frame&, const nn::Site&, nn::Inbox& in, at::Tensor out) {
+  const auto& flight = static_cast<const UlyssesFlight&>(*in.flight);
+  const int me = group_.rank();
+  const int64_t mine = flight.asking[me];
+  std::vector<int64_t> to, from;
+  for (int p = 0; p < group_.size(); ++p) {
+    to.push_back(flight.asking[p] * flight.batch * in.heads[me].size * flight.width);
+    from.push_back(mine * flight.batch * in.heads[p].size * flight.width);
+  }
+  const auto send = out.contiguous();
+  auto arrived = at::empty({sum(from)}, send.options());
+  group_.all_to_all(arrived, send, from, to).wait();
+  std::vector<at::Tensor> heads;
+  int64_t offset = 0;
+  for (int p = 0; p < group_.size(); ++p) {
+    heads.push_back(
+        arrived.narrow(0, offset, from[p]).view({mine, flight.batch, in.heads[p].size, flight.width}));
+    offset += from[p];
+  }
+  return at::cat(heads, 2);
+}
+
+}  // namespace atelier::parallel
