@@ -252,7 +252,7 @@ def write_sheet(a: argparse.Namespace) -> None:
             sheet.paste(Image.open(_picture_file(a, i)).convert("RGB").resize((side, side)), (x, y))
         if a.marks and not _verdict((_picture_file(a, i), Scene.from_dict(spec["scene"]))):
             pen.rectangle((x, y + side, x + side, y + side + 4), fill=(220, 40, 40))
-        lines = "\n".join(textwrap.wrap(spec["prompt"], 40)[:2])
+        lines = "\n".join(textwrap.wrap(spec["prompt"], 36)[:2])
         pen.multiline_text((x + 2, y + side + 6), lines, fill=(30, 30, 30), font=font, spacing=2)
     sheet.save(a.out, optimize=True)
 
