@@ -120,7 +120,14 @@ std::vector<std::unique_ptr<Transport>> connect_local(int size, const LocalOptio
 // once by all others, in whichever group they wait. The meeting's file must be new: what an earlier run left
 // in it misleads this one. Ignores SIGPIPE for the whole process, unless a handler is set.
 std::unique_ptr<Transport> connect_gloo(const Meeting& meeting);
-// Processes, CUDA tensors on the current device. Built only with ATELIER_CUDA.
-std::unique_ptr<Transport> connect_nccl(const Meeting& meeting);
+struct NcclOptions {
+  // Of the streams on which NCCL runs: at high priority its kernels start before waiting compute kernels.
+  enum class Priority { kNormal, kHigh } priority = Priority::kHigh;
+};
+// Processes, CUDA tensors on the current device. Built only with ATELIER_CUDA. Work::wait() orders streams
+// and does not block the host, so a dead process shows in the next verb, or in the next host
+// synchronisation's end. Windows are in CUDA symmetric memory. Turns NVLink multicast off unless the
+// environment says otherwise.
+std::unique_ptr<Transport> connect_nccl(const Meeting& meeting, const NcclOptions& options = {});
 
 }  // namespace atelier::comm

@@ -2,7 +2,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
-#include <csignal>
 #include <future>
 #include <numeric>
 #include <torch/csrc/distributed/c10d/Store.hpp>
@@ -12,9 +11,9 @@
 #include "base/partition.h"
 #include "comm/checked.h"
 #include "comm/gloo_link.h"
-#include "comm/gloo_watch.h"
 #include "comm/store.h"
 #include "comm/sum.h"
+#include "comm/watch.h"
 
 namespace atelier::comm {
 namespace {
@@ -39,7 +38,7 @@ Work running(std::vector<GlooLink::Ticket> tickets, std::future<void> rest = {})
 
 class GlooComm : public CheckedComm {
  public:
-  GlooComm(std::shared_ptr<GlooLink> link, std::shared_ptr<GlooWatch> watch, ObserverSlot observer)
+  GlooComm(std::shared_ptr<GlooLink> link, std::shared_ptr<Watch> watch, ObserverSlot observer)
       : CheckedComm(link->place().rank, static_cast<int>(link->place().key.ranks.size()),
                     link->place().key.name, std::move(observer)),
         link_(std::move(link)),
@@ -73,7 +72,7 @@ class GlooComm : public CheckedComm {
   }
 
   std::shared_ptr<GlooLink> link_;
-  std::shared_ptr<GlooWatch> watch_;
+  std::shared_ptr<Watch> watch_;
 };
 
 // Each rank owns a share: it receives everybody's numbers for it, adds them, and sends the sum to everybody.
@@ -165,7 +164,7 @@ class GlooTransport : public Transport {
  public:
   explicit GlooTransport(const Meeting& meeting)
       : meeting_(meeting), store_(meet(meeting)), device_(gloo_device(listening_host(meeting))) {
-    watch_ = std::make_shared<GlooWatch>(link("watch", everyone()));
+    watch_ = std::make_shared<Watch>(link("watch", everyone()));
     check_messages();
   }
   ~GlooTransport() override = default;
@@ -197,7 +196,7 @@ class GlooTransport : public Transport {
 
   std::shared_ptr<GlooLink> link(std::string_view name, std::span<const int> ranks) {
     const int mine = rank_within(ranks, meeting_.rank, meeting_.size);
-    return std::make_shared<GlooLink>(store_, GlooLink::Place{names_.next(ranks, name), mine}, device_,
+    return std::make_shared<GlooLink>(store_, GroupPlace{names_.next(ranks, name), mine}, device_,
                                       meeting_.timeout);
   }
 
@@ -221,16 +220,13 @@ class GlooTransport : public Transport {
   std::shared_ptr<gloo::transport::Device> device_;
   GroupNames names_;
   ObserverSlot observer_ = std::make_shared<Observer>();
-  std::shared_ptr<GlooWatch> watch_;
+  std::shared_ptr<Watch> watch_;
 };
 
 }  // namespace
 
 std::unique_ptr<Transport> connect_gloo(const Meeting& meeting) {
-  // A write to a dead peer must be an error here, not the end of the process.
-  struct sigaction current {};
-  if (sigaction(SIGPIPE, nullptr, &current) == 0 && current.sa_handler == SIG_DFL)
-    std::signal(SIGPIPE, SIG_IGN);
+  ignore_broken_pipes();
   return std::make_unique<GlooTransport>(meeting);
 }
 

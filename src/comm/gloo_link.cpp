@@ -5,6 +5,7 @@
 #endif
 #include "comm/gloo_link.h"
 
+#include <csignal>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <utility>
@@ -59,7 +60,7 @@ void GlooLink::Ticket::wait(std::chrono::milliseconds at_most) {
   work_.reset();
 }
 
-GlooLink::GlooLink(const c10::intrusive_ptr<c10d::Store>& store, Place place,
+GlooLink::GlooLink(const c10::intrusive_ptr<c10d::Store>& store, GroupPlace place,
                    std::shared_ptr<gloo::transport::Device> device, std::chrono::milliseconds timeout)
     : place_(std::move(place)), sent_(place_.key.ranks.size()), received_(place_.key.ranks.size()) {
   const auto options = c10d::ProcessGroupGloo::Options::create(timeout);
@@ -122,6 +123,8 @@ void GlooLink::check_alive() {
 
 void GlooLink::fail(int peer, const std::string& what) {
   const int culprit = place_.key.ranks[peer];
+  const auto reason = str("rank ", culprit, " is gone or silent: ", what);
+  if (failure_ == Failure::kBreaksMessage) throw Error(Kind::kPeer, reason);
   bool is_first = false;
   {
     // The peer may have closed its connections because a third rank died: leave others time to say which.
@@ -129,7 +132,7 @@ void GlooLink::fail(int peer, const std::string& what) {
     if (alarm_) poisoned_.wait_for(lock, kHearsay, [&] { return !poison_.empty(); });
     is_first = poison_.empty();
   }
-  poison(str("rank ", culprit, " is gone or silent: ", what));
+  poison(reason);
   if (is_first && alarm_) alarm_(culprit);
   const std::lock_guard lock(mutex_);
   throw_poison();
@@ -141,6 +144,12 @@ std::shared_ptr<gloo::transport::Device> gloo_device(const std::string& host) {
   } catch (const std::exception& error) {
     throw Error(Kind::kUsage, str("cannot listen on ", host, ": ", error.what()));
   }
+}
+
+void ignore_broken_pipes() {
+  struct sigaction current {};
+  if (sigaction(SIGPIPE, nullptr, &current) == 0 && current.sa_handler == SIG_DFL)
+    std::signal(SIGPIPE, SIG_IGN);
 }
 
 void GlooLink::poison(const std::string& reason) noexcept {

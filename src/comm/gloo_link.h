@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/checked.h"
+#include "comm/guarded.h"
 
 namespace c10d {
 class Store;
@@ -29,14 +29,12 @@ namespace atelier::comm {
 // uneven all-gather and list all-to-all throw, (b) a collective runs on a thread that nothing can wake, while
 // a message's wait can be aborted, (c) sums then round in one order for every transport, and (d) less of
 // Gloo's ABI is relied upon.
-class GlooLink : public std::enable_shared_from_this<GlooLink> {
+class GlooLink : public Guarded, public std::enable_shared_from_this<GlooLink> {
  public:
   // Called once, with the global rank at fault, when this rank finds the group broken.
   using Alarm = std::function<void(int culprit)>;
-  struct Place {
-    GroupKey key;
-    int rank = 0;  // within the group
-  };
+  // A message that fails breaks the whole group, since later verbs could not match; or only itself.
+  enum class Failure { kBreaksGroup, kBreaksMessage };
   // A message under way. wait() throws Error(kPeer); afterwards, or once destroyed, it is forgotten.
   class Ticket {
    public:
@@ -57,10 +55,12 @@ class GlooLink : public std::enable_shared_from_this<GlooLink> {
   static constexpr Number kUnderWay = 4096;
 
   // Blocks until all ranks of the group are connected. Throws Error(kPeer).
-  GlooLink(const c10::intrusive_ptr<c10d::Store>& store, Place place,
+  GlooLink(const c10::intrusive_ptr<c10d::Store>& store, GroupPlace place,
            std::shared_ptr<gloo::transport::Device> device, std::chrono::milliseconds timeout);
-  ~GlooLink();
-  void on_alarm(Alarm alarm) { alarm_ = std::move(alarm); }  // before the first message
+  ~GlooLink() override;
+  // Both before the first message.
+  void on_alarm(Alarm alarm) { alarm_ = std::move(alarm); }
+  void on_failure(Failure failure) { failure_ = failure; }
 
   // Messages of one pair are numbered by call, on both sides; at most kUnderWay of a pair may be under way. A
   // message is received whole or, where the sizes differ, never: Gloo itself would end the process or leave
@@ -71,9 +71,8 @@ class GlooLink : public std::enable_shared_from_this<GlooLink> {
   Ticket recv(const at::Tensor& message, int from, Number number);
 
   void check_alive();
-  // Wakes everybody who waits on this rank, with this reason. The first reason is kept.
-  void poison(const std::string& reason) noexcept;
-  const Place& place() const { return place_; }
+  void poison(const std::string& reason) noexcept override;
+  const GroupPlace& place() const override { return place_; }
 
  private:
   Ticket post(int peer, const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
@@ -81,8 +80,9 @@ class GlooLink : public std::enable_shared_from_this<GlooLink> {
   [[noreturn]] void fail(int peer, const std::string& what);
   [[noreturn]] void throw_poison() const;  // with mutex_ held
 
-  Place place_;
+  GroupPlace place_;
   Alarm alarm_;
+  Failure failure_ = Failure::kBreaksGroup;
   std::mutex mutex_;  // ProcessGroupGloo::send counts without a lock of its own
   std::condition_variable poisoned_;
   std::string poison_;
@@ -94,5 +94,8 @@ class GlooLink : public std::enable_shared_from_this<GlooLink> {
 // Sockets that listen on this address, for any number of links. Throws Error(kUsage) where it is not this
 // host's.
 std::shared_ptr<gloo::transport::Device> gloo_device(const std::string& host);
+// A write to a dead peer must be an error, not the end of the process. A handler that the program has set
+// stays.
+void ignore_broken_pipes();
 
 }  // namespace atelier::comm

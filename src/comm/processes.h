@@ -28,7 +28,7 @@ class Ranks {
   ~Ranks();  // kills whoever is left
   void send_signal(int rank, int signal) const;
   std::string line(int rank);  // the next line of this rank's stdout, without its end; waits for it
-  Outcome join(int rank);      // kills it after 20 s
+  Outcome join(int rank, std::chrono::seconds patience = std::chrono::seconds(20));  // then kills it
 
  private:
   struct Process {

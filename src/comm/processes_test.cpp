@@ -102,10 +102,10 @@ std::string Ranks::line(int rank) {
   return text;
 }
 
-Outcome Ranks::join(int rank) {
+Outcome Ranks::join(int rank, std::chrono::seconds patience) {
   auto& process = processes_[rank];
   Outcome outcome;
-  if (!read_to_end(process.errors, steady_clock::now() + std::chrono::seconds(20), outcome.errors)) {
+  if (!read_to_end(process.errors, steady_clock::now() + patience, outcome.errors)) {
     kill(process.id, SIGKILL);
     outcome.errors += "killed by the test: it did not end";
   }

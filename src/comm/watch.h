@@ -19,16 +19,16 @@ enum class Fate : int64_t { kLeft, kAborted, kGone, kSilent };
 
 // Without it a rank would notice a lost peer only when it talks to that peer itself. One thread per peer
 // waits for that peer's word; a connection that breaks before the good-bye means that the peer died.
-class GlooWatch {
+class Watch {
  public:
   // Takes a link of all ranks that nobody else uses.
-  explicit GlooWatch(std::shared_ptr<GlooLink> link);
-  ~GlooWatch();  // says good-bye, unless this rank aborted
+  explicit Watch(std::shared_ptr<GlooLink> link);
+  ~Watch();  // says good-bye
 
-  // The link is poisoned when one of the run's ranks dies or aborts, or when a member aborts this group.
-  void add(const std::shared_ptr<GlooLink>& link);
-  // Poisons the link here and at its other ranks.
-  void abort_group(GlooLink& link, int culprit, Fate fate) noexcept;
+  // The group is poisoned when one of the run's ranks dies or aborts, or when a member aborts it.
+  void add(const std::shared_ptr<Guarded>& group);
+  // Poisons the group here and at its other ranks.
+  void abort_group(Guarded& group, int culprit, Fate fate) noexcept;
   void abort_all() noexcept;
   void check_alive();
 
@@ -43,13 +43,14 @@ class GlooWatch {
   void obey(const Word& word);
   void tell(int peer, const Word& word) noexcept;
   void tell_all(const Word& word) noexcept;
-  bool poison_all(const Word& word) noexcept;  // false if it was done before
+  enum class Spread { kTell, kKeep };
+  void poison_all(const Word& word, Spread spread) noexcept;  // only the first time
 
   std::shared_ptr<GlooLink> link_;
   std::atomic<bool> is_leaving_ = false;
   std::mutex mutex_;
   std::string poison_;                                // of all groups
-  std::map<int64_t, std::weak_ptr<GlooLink>> links_;  // by group_word
+  std::map<int64_t, std::weak_ptr<Guarded>> groups_;  // by group_word
   std::map<int64_t, std::string> aborted_;  // groups whose abort came before this rank had opened them
   std::mutex telling_;
   std::vector<GlooLink::Ticket> told_;

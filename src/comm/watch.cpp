@@ -1,6 +1,6 @@
 // The words that ranks say to each other, and what they do on hearing them. Who notices a death tells the
 // others before it leaves itself: otherwise those would name the wrong rank.
-#include "comm/gloo_watch.h"
+#include "comm/watch.h"
 
 #include <ATen/ops/empty.h>
 
@@ -43,7 +43,8 @@ int64_t group_word(const GroupKey& key) {
 
 }  // namespace
 
-GlooWatch::GlooWatch(std::shared_ptr<GlooLink> link) : link_(std::move(link)) {
+Watch::Watch(std::shared_ptr<GlooLink> link) : link_(std::move(link)) {
+  link_->on_failure(GlooLink::Failure::kBreaksMessage);  // one dead peer leaves others to be told about it
   const auto& place = link_->place();
   for (int peer = 0; peer < std::ssize(place.key.ranks); ++peer) {
     if (peer == place.rank) continue;
@@ -54,11 +55,16 @@ GlooWatch::GlooWatch(std::shared_ptr<GlooLink> link) : link_(std::move(link)) {
   }
 }
 
-GlooWatch::~GlooWatch() {
+Watch::~Watch() {
   is_leaving_ = true;
   tell_all({Fate::kLeft, link_->place().rank});
   const auto deadline = std::chrono::steady_clock::now() + kFarewell;
-  for (auto& ticket : told_) {
+  std::vector<GlooLink::Ticket> told;
+  {
+    const std::lock_guard lock(telling_);
+    told.swap(told_);
+  }
+  for (auto& ticket : told) {
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     try {
@@ -71,7 +77,7 @@ GlooWatch::~GlooWatch() {
   for (auto& listener : listeners_) listener.join();
 }
 
-void GlooWatch::listen(int peer, GlooLink::Ticket ticket, at::Tensor heard) {
+void Watch::listen(int peer, GlooLink::Ticket ticket, at::Tensor heard) {
   try {
     for (;;) {
       ticket.wait(kLongerThanAnyRun);
@@ -82,29 +88,25 @@ void GlooWatch::listen(int peer, GlooLink::Ticket ticket, at::Tensor heard) {
       ticket = link_->recv(heard, peer, link_->next_recv(peer));
     }
   } catch (const Error&) {
-    const Word word{Fate::kGone, peer};
-    if (!is_leaving_ && poison_all(word)) tell_all(word);
+    if (!is_leaving_) poison_all({Fate::kGone, peer}, Spread::kTell);
   }
 }
 
-void GlooWatch::obey(const Word& word) {
-  if (word.group == kAll) {
-    poison_all(word);
-    return;
-  }
-  std::shared_ptr<GlooLink> link;
+void Watch::obey(const Word& word) {
+  if (word.group == kAll) return poison_all(word, Spread::kKeep);
+  std::shared_ptr<Guarded> group;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = links_.find(word.group); found != links_.end()) {
-      link = found->second.lock();
+    if (const auto found = groups_.find(word.group); found != groups_.end()) {
+      group = found->second.lock();
     } else {
       aborted_.emplace(word.group, reason(word.fate, word.culprit));
     }
   }
-  if (link) link->poison(reason(word.fate, word.culprit));
+  if (group) group->poison(reason(word.fate, word.culprit));
 }
 
-void GlooWatch::tell(int peer, const Word& word) noexcept {
+void Watch::tell(int peer, const Word& word) noexcept {
   try {
     const auto message = at::empty({3}, at::kLong);
     auto* const numbers = message.mutable_data_ptr<int64_t>();
@@ -117,54 +119,53 @@ void GlooWatch::tell(int peer, const Word& word) noexcept {
   }
 }
 
-void GlooWatch::tell_all(const Word& word) noexcept {
+void Watch::tell_all(const Word& word) noexcept {
   const auto& place = link_->place();
   for (int peer = 0; peer < std::ssize(place.key.ranks); ++peer) {
     if (peer != place.rank) tell(peer, word);
   }
 }
 
-bool GlooWatch::poison_all(const Word& word) noexcept {
+void Watch::poison_all(const Word& word, Spread spread) noexcept {
   const auto why = reason(word.fate, word.culprit);
-  std::vector<std::shared_ptr<GlooLink>> links;
+  std::vector<std::shared_ptr<Guarded>> groups;
   {
     const std::lock_guard lock(mutex_);
-    if (!poison_.empty()) return false;
+    if (!poison_.empty()) return;
     poison_ = why;
-    for (const auto& [name, known] : links_) links.push_back(known.lock());
+    for (const auto& [name, known] : groups_) groups.push_back(known.lock());
   }
-  for (const auto& link : links) {
-    if (link) link->poison(why);
+  // First: poison lets this rank's own thread go, and with it the connections over which to tell.
+  if (spread == Spread::kTell) tell_all(word);
+  for (const auto& group : groups) {
+    if (group) group->poison(why);
   }
-  return true;
 }
 
-void GlooWatch::add(const std::shared_ptr<GlooLink>& link) {
-  const auto word = group_word(link->place().key);
+void Watch::add(const std::shared_ptr<Guarded>& group) {
+  const auto word = group_word(group->place().key);
   const std::lock_guard lock(mutex_);
-  std::erase_if(links_, [](const auto& known) { return known.second.expired(); });
-  links_[word] = link;
-  if (!poison_.empty()) link->poison(poison_);
-  if (const auto found = aborted_.find(word); found != aborted_.end()) link->poison(found->second);
+  std::erase_if(groups_, [](const auto& known) { return known.second.expired(); });
+  groups_[word] = group;
+  if (!poison_.empty()) group->poison(poison_);
+  if (const auto found = aborted_.find(word); found != aborted_.end()) group->poison(found->second);
 }
 
-void GlooWatch::check_alive() {
+void Watch::check_alive() {
   const std::lock_guard lock(mutex_);
   if (!poison_.empty()) throw Error(Kind::kPeer, poison_);
 }
 
-void GlooWatch::abort_group(GlooLink& link, int culprit, Fate fate) noexcept {
-  link.poison(reason(fate, culprit));
-  const auto& place = link.place();
+void Watch::abort_group(Guarded& group, int culprit, Fate fate) noexcept {
+  group.poison(reason(fate, culprit));
+  const auto& place = group.place();
   for (int member = 0; member < std::ssize(place.key.ranks); ++member) {
     if (member != place.rank) tell(place.key.ranks[member], {fate, culprit, group_word(place.key)});
   }
 }
 
-void GlooWatch::abort_all() noexcept {
-  const Word word{Fate::kAborted, link_->place().rank};
-  poison_all(word);
-  tell_all(word);
+void Watch::abort_all() noexcept {
+  poison_all({Fate::kAborted, link_->place().rank}, Spread::kTell);
 }
 
 }  // namespace atelier::comm
