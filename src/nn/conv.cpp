@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full_like.h>
@@ -22,10 +21,6 @@ at::Tensor Conv2d::operator()(const at::Tensor& x) const {
     return at::conv2d(at::constant_pad_nd(x, {s.left, s.right, s.above, s.below}), weight_, bias_, s.stride);
   }
   auto tall = s.above + s.below > 0 ? rows_->pad(x, s.above, s.below) : x;
-  if (x.size(2) == 0) {  // a rank without rows: the library refuses pictures smaller than the kernel
-    return at::empty({x.size(0), weight_.size(0), 0, (x.size(3) + s.left + s.right - s.kernel) / s.stride + 1},
-                     x.options());
-  }
   if (tall.size(2) < s.kernel) {  // no row of the result is held here, and the library refuses such a picture
     return at::empty(
         {x.size(0), weight_.size(0), 0, (x.size(3) + s.left + s.right - s.kernel) / s.stride + 1},
