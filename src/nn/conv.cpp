@@ -57,7 +57,6 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
 
 at::Tensor upsample2(const at::Tensor& x) {
   if (x.size(2) == 0) return at::empty({x.size(0), x.size(1), 0, 2 * x.size(3)}, x.options());
-  if (x.size(2) == 0) return at::empty({x.size(0), x.size(1), 0, 2 * x.size(3)}, x.options());
   return at::upsample_nearest2d(x, at::IntArrayRef{2 * x.size(2), 2 * x.size(3)});
 }
 
