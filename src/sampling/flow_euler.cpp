@@ -21,7 +21,12 @@ struct Config {
       if (!found->is_number()) throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " must be a number"));
       return found->get<double>();
     };
-    const auto flag = [&](const char* key) { return j.contains(key) && j[key].is_boolean() && j[key].get<bool>(); };
+    const auto flag = [&](const char* key) {
+      const auto found = j.find(key);
+      if (found == j.end() || found->is_null()) return false;
+      if (!found->is_boolean()) throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " must be true or false"));
+      return found->get<bool>();
+    };
     for (const char* key : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling"}) {
       if (flag(key)) throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " is not supported; set it to false"));
     }
@@ -31,7 +36,11 @@ struct Config {
     base_tokens = number("base_image_seq_len", 256), max_tokens = number("max_image_seq_len", 4096);
     terminal = number("shift_terminal", 0);
     dynamic = flag("use_dynamic_shifting");
-    linear_shift = j.value("time_shift_type", "exponential") == "linear";
+    const Json shape = j.value("time_shift_type", Json("exponential"));
+    if (shape != "exponential" && shape != "linear") {
+      throw Error(Kind::kCheckpoint, str("scheduler_config.json: time_shift_type must be exponential or linear, found ", shape));
+    }
+    linear_shift = shape == "linear";
   }
 
   // Linear in the token count through (base_tokens, base_shift) and (max_tokens, max_shift), without a clamp.

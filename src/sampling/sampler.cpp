@@ -12,7 +12,9 @@
 namespace atelier::sampling {
 
 std::unique_ptr<Sampler> make_sampler(const Json& config, const Call& call) {
-  const std::string name = config.value("_class_name", "nothing");
+  if (!config.is_object()) throw Error(Kind::kCheckpoint, "scheduler_config.json must hold a JSON object");
+  const Json given = config.value("_class_name", Json("nothing"));
+  const std::string name = given.is_string() ? given.get<std::string>() : given.dump();
   if (name == "FlowMatchEulerDiscreteScheduler") return std::make_unique<FlowEuler>(config, call);
   throw Error(Kind::kCheckpoint, str("scheduler_config.json: _class_name is ", name,
                                      "; this build has FlowMatchEulerDiscreteScheduler"));
