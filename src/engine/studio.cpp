@@ -63,6 +63,11 @@ c10::Device device_named(const std::string& name, int number) {
   throw Error(Kind::kUsage, str("unknown device ", name, "; known are cpu, cuda and cuda:N"));
 }
 
+std::string reason_of(const std::exception& e) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&e);
+  return torch ? torch->what_without_backtrace() : e.what();
+}
+
 struct Studio::Parts {
   Job job;
   c10::Device device;
@@ -95,7 +100,7 @@ Studio::Studio(const Job& job, c10::Device device, comm::Transport* transport) {
   } catch (const std::exception& e) {
     if (!is_out_of_memory(e)) throw;
     throw Error(Kind::kCapacity,
-                str("the model does not fit in the memory of ", device_name(device), ": ", e.what()));
+                str("the model does not fit in the memory of ", device_name(device), ": ", reason_of(e)));
   }
   const auto* replica = parts_->assembly.replica();
   if (!replica || replica->rank() == 0) parts_->output.emplace(job.output);
@@ -120,7 +125,7 @@ std::vector<media::Picture> Studio::draw(const jobs::Batch& batch, const Watch& 
         throw Error(Kind::kCapacity,
                     str(request.prompts.size(), " of ", request.width, "x", request.height,
                         " at once do not fit in the memory of ", device_name(p.device),
-                        "; make the batch or the pictures smaller, or try --enable_tiling: ", e.what()));
+                        "; make the batch or the pictures smaller, or try --enable_tiling: ", reason_of(e)));
       }
     }
     // here, where the exception and what it kept alive are gone

@@ -2,6 +2,7 @@
 #pragma once
 #include <c10/core/Device.h>
 
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,5 +39,7 @@ class Studio {
 
 // "cpu", "cuda" (the device of this number) or "cuda:N". Throws Error(kUsage) for anything else.
 c10::Device device_named(const std::string& name, int number);
+// What happened, for people: without the call stacks that libtorch adds.
+std::string reason_of(const std::exception& e);
 
 }  // namespace atelier::engine
