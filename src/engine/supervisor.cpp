@@ -16,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr std::chrono::milliseconds kLook{100};     // between two looks at the clocks
 constexpr std::chrono::milliseconds kHearsay{250};  // after one trouble, for others that explain it
+constexpr int kHopeless = 3;                        // pictures in a row that fail with all their tries
 constexpr std::chrono::seconds kAsleep{3};          // a longer pause of this loop: it was us who did not run
 
 double seconds_between(std::chrono::steady_clock::time_point a, std::chrono::steady_clock::time_point b) {
@@ -47,11 +48,16 @@ Outcome Supervisor::run() {
     troubles_.clear();
     team_.emplace(job_, rally_, restarts_);
     ranks_.assign(static_cast<size_t>(team_->size()), Rank{.heard = started_});
-    if (serve()) break;
-    settle();
+    const bool is_done = serve();
+    if (is_done) {
+      farewell();
+    } else {
+      settle();
+    }
+    if (is_settled()) break;
     ++restarts_;
+    if (events_.on_restart) events_.on_restart(cause_);
   }
-  farewell();
   Outcome outcome{.failures = queue_.failures(), .restarts = restarts_};
   for (auto& [rank, stats] : stats_) outcome.ranks.push_back(std::move(stats));
   return outcome;
@@ -93,6 +99,7 @@ void Supervisor::hear(const Team::News& news) {
     news.message.at("step").get_to(rank.step);
   } else if (kind == message::kReady || kind == message::kStats) {
     rank.is_ready = true;
+    rank.phase = "idle";
     stats_[news.rank] = stats_from_json(news.message.at("stats"));
   } else if (kind == message::kStep && leads && events_.on_step) {
     events_.on_step(group, news.message.at("step").get<int>(), news.message.at("steps").get<int>());
@@ -123,6 +130,7 @@ void Supervisor::hear_picture(int group, const Json& message) {
                           message.at("seconds").get<double>()};
   items.erase(item);
   queue_.item_done(loan->batch.id, name);
+  without_picture_ = 0;
   if (events_.on_picture) events_.on_picture(finished);
 }
 
@@ -138,7 +146,6 @@ void Supervisor::hear_failure(int rank, const Json& message) {
   }
   if (message.at("is_over").get<bool>()) {
     auto& r = ranks_[static_cast<size_t>(rank)];
-    r.has_failed = true;
     add({rank, kind == Kind::kPeer ? Weight::kPeer : Weight::kFailed, kind, reason, batch, false,
          !r.is_ready});
     return;
@@ -151,10 +158,14 @@ void Supervisor::hear_failure(int rank, const Json& message) {
 
 void Supervisor::add(Trouble trouble) {
   if (troubles_.empty()) troubled_ = Clock::now();
-  // the end of a worker that has told why, or of which we know already, is no news
-  const bool is_known = std::any_of(troubles_.begin(), troubles_.end(),
-                                    [&](const Trouble& t) { return t.rank == trouble.rank; });
-  if (!is_known) troubles_.push_back(std::move(trouble));
+  const auto known = std::find_if(troubles_.begin(), troubles_.end(),
+                                  [&](const Trouble& t) { return t.rank == trouble.rank; });
+  if (known == troubles_.end()) {
+    troubles_.push_back(std::move(trouble));
+  } else if (known->weight == Weight::kGone) {
+    // the closed connection was heard of first, now how the process ended; of others we know why they end
+    known->reason = trouble.reason;
+  }
 }
 
 void Supervisor::watch_clocks() {
@@ -278,8 +289,7 @@ void Supervisor::settle() {
   const Trouble cause = *worst;
   for (const auto& t : troubles_) {
     if (t.weight == Weight::kPeer && cause.weight != Weight::kPeer) continue;  // it only met the others' end
-    log::error(str(team_->name(t.rank), " ",
-                   t.weight == Weight::kFailed || t.weight == Weight::kPeer ? "failed: " : "", t.reason));
+    log::error(str(team_->name(t.rank), " ", t.reason));
   }
   const std::string who = team_->name(cause.rank);
   team_->end(kGrace);
@@ -303,20 +313,24 @@ void Supervisor::settle() {
     }
     group.loans.clear();
   }
-  if (events_.on_restart) events_.on_restart(str(who, " ", cause.reason));
+  cause_ = str(who, " ", cause.reason);
+  if (++without_picture_ > kHopeless * (job_.max_retries + 1)) {
+    throw Error(Kind::kPeer, str("the workers were started ", without_picture_,
+                                 " times without a picture, last because ", cause_));
+  }
 }
 
 void Supervisor::check_start(const Trouble& cause) {
   const bool is_refusal =
       cause.kind == Kind::kCheckpoint || cause.kind == Kind::kUsage || cause.kind == Kind::kCapacity;
-  if (is_refusal) throw Error(cause.kind, str("rank ", cause.rank, ": ", cause.reason));
+  if (is_refusal) throw Error(cause.kind, str("rank ", cause.rank, " ", cause.reason));
   const int limit = cause.weight == Weight::kGone ? job_.max_retries : 1;
   if (++failed_starts_ <= limit) return;
-  throw Error(Kind::kPeer, str("rank ", cause.rank, " failed while loading, ", failed_starts_,
-                               " times in a row: ", cause.reason,
-                               job_.device == "cpu" ? ""
-                                                    : "; NCCL_DEBUG=INFO shows what its connections do, "
-                                                      "NCCL_IB_DISABLE=1 leaves InfiniBand out"));
+  throw Error(Kind::kPeer,
+              str("rank ", cause.rank, " did not load, ", failed_starts_, " times in a row: ", cause.reason,
+                  job_.device == "cpu" ? ""
+                                       : "; NCCL_DEBUG=INFO shows what its connections do, "
+                                         "NCCL_IB_DISABLE=1 leaves InfiniBand out"));
 }
 
 void Supervisor::charge(const Trouble& cause) {

@@ -40,7 +40,7 @@ class Supervisor {
     std::deque<jobs::Batch> held;  // lent to it when workers died by no fault of theirs: drawn first
   };
   struct Rank {
-    bool has_spoken = false, is_ready = false, has_failed = false;
+    bool has_spoken = false, is_ready = false;
     Clock::time_point heard;
     int64_t batch = 0;
     std::string phase = "start";
@@ -95,7 +95,8 @@ class Supervisor {
   std::vector<Trouble> troubles_;
   Clock::time_point started_, looked_, troubled_;
   bool is_ready_ = false;
-  int failed_starts_ = 0, fruitless_ = 0, restarts_ = 0;
+  std::string cause_;  // of the last trouble
+  int failed_starts_ = 0, fruitless_ = 0, without_picture_ = 0, restarts_ = 0;
 };
 
 }  // namespace atelier::engine

@@ -139,7 +139,7 @@ void Team::add_arrivals(std::vector<News>& news) {
     } else if (arrival.start != number_) {
       continue;  // of an earlier start
     } else if (!arrival.channel) {
-      if (!member.is_gone) news.push_back({arrival.rank, Json(), arrival.what, false});
+      news.push_back({arrival.rank, Json(), arrival.what, false});
       member.is_gone = true;
     } else if (!member.channel) {
       member.channel = std::move(arrival.channel);

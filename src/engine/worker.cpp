@@ -165,7 +165,7 @@ class Worker {
 
  private:
   void load() {
-    whereabouts_.phase = "load";
+    whereabouts_.phase = "connect";
     try {
       if (job_.device == "cpu")
         at::set_num_threads(
@@ -179,6 +179,7 @@ class Worker {
                          " peers=", e.peers));
         });
       }
+      whereabouts_.phase = "load";
       faults_.reach(Fault::Phase::kLoad);
       studio_.emplace(job_, device, transport_.get());
       log::debug(str("loaded on ", device.str()));
