@@ -11,7 +11,8 @@ namespace atelier::models {
 
 class ConfigReader {
  public:
-  ConfigReader(const Json& json, std::string_view file) : json_(&json), file_(file) {}
+  // Throws Error(kCheckpoint) unless it is an object.
+  ConfigReader(const Json& json, std::string_view file);
   // Absent or null: the default. Throws Error(kCheckpoint).
   int64_t positive(const char* key, int64_t otherwise) const;
   double number(const char* key, double otherwise) const;
@@ -20,8 +21,9 @@ class ConfigReader {
   std::vector<int64_t> integers(const char* key, const std::vector<int64_t>& otherwise) const;
 
  private:
+  using Fits = bool (*)(const Json&);
   template <class T>
-  T get(const char* key, const T& otherwise, const char* expected) const;
+  T get(const char* key, const T& otherwise, Fits fits, const char* expected) const;
   const Json* json_;
   std::string file_;
 };

@@ -43,9 +43,10 @@ struct FluxConfig {
     axes = read.integers("axes_dims_rope", {16, 56, 56});
     guidance = read.boolean("guidance_embeds", false);
     int64_t sum = 0;
-    for (const int64_t a : axes) sum += a;
-    if (axes.size() != 3 || sum != heads.unit) {
-      throw Error(Kind::kCheckpoint, str("transformer/config.json: axes_dims_rope must be three numbers whose sum is ",
+    bool pairs = true;
+    for (const int64_t a : axes) sum += a, pairs = pairs && a >= 0 && a % 2 == 0;
+    if (axes.size() != 3 || sum != heads.unit || !pairs) {
+      throw Error(Kind::kCheckpoint, str("transformer/config.json: axes_dims_rope must be three even numbers whose sum is ",
                                          "attention_head_dim (", heads.unit, "), found a sum of ", sum));
     }
     if (in_channels % 4 != 0 || read.positive("patch_size", 1) != 1) {

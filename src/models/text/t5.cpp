@@ -44,6 +44,10 @@ struct T5Config {
     if (!gated && activation != "relu") {
       throw Error(Kind::kCheckpoint, str("T5: feed_forward_proj must be gated-gelu or relu, found ", activation));
     }
+    if (buckets < 4 || distance <= buckets / 4) {
+      throw Error(Kind::kCheckpoint, str("T5: relative_attention_num_buckets must be 4 or more, found ", buckets,
+                                         ", and relative_attention_max_distance more than a quarter of it, found ", distance));
+    }
     bias_in_each = j.at("architectures").dump().find("UMT5") != std::string::npos;
   }
 };

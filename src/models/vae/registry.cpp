@@ -9,7 +9,8 @@ namespace atelier::models {
 extern const VaeFamily kAutoencoderKl;
 
 const VaeFamily& find_vae(const Json& config) {
-  const std::string name = config.value("_class_name", "nothing");
+  const Json given = config.is_object() ? config.value("_class_name", Json("nothing")) : Json("nothing");
+  const std::string name = given.is_string() ? given.get<std::string>() : given.dump();
   for (const VaeFamily* f : {&kAutoencoderKl}) {
     for (const auto c : f->classes) {
       if (c == name) return *f;
