@@ -4,15 +4,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <functional>
 #include <string_view>
 
 #include "app/commands.h"
+#include "app/version.h"
 #include "base/error.h"
-
-#if __has_include("engine/worker.h")
-#include "engine/worker.h"
-#endif
 
 namespace atelier::app {
 namespace {
@@ -23,8 +19,61 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"verify", "repeat the call that a folder of recorded values describes and compare", verify_command},
+    {"t2i", "draw pictures from prompts, flags as Diffgentor has them", t2i_command},
+    {"run", "the same, flags as xDiT has them", run_command},
+    {"verify", "repeat recorded calls of a model and compare, or run the parity matrix", verify_command},
+    {"config", "config show: every setting, its value and who set it", config_command},
+    {"layouts", "every valid layout of a model on a number of ranks", layouts_command},
+    {"doctor", "what this build and this machine have", doctor_command},
+    {"worker", "", worker_command},
 };
+
+// Commands of the whole program that are not in this build.
+constexpr std::string_view kAbsent[] = {"serve",    "edit",    "sdxl",    "plan",       "bench",
+                                        "selftest", "monitor", "convert", "tune_batch", "clean"};
+
+void print_help(std::FILE* out) {
+  std::fputs(
+      "Atelier draws pictures from prompts.\n\nusage: atelier COMMAND [flags]; atelier COMMAND --help lists "
+      "flags\n\n",
+      out);
+  for (const auto& c : kCommands) {
+    if (!c.help.empty())
+      std::fprintf(out, "  %-10s%s\n", std::string(c.name).c_str(), std::string(c.help).c_str());
+  }
+  std::fputs("\n  atelier t2i --model_name mini --prompt \"a red circle above a blue square\"\n", out);
+}
+
+std::string known_commands() {
+  std::string known;
+  for (const auto& c : kCommands) {
+    if (!c.help.empty()) known += (known.empty() ? "" : ", ") + std::string(c.name);
+  }
+  return known;
+}
+
+int dispatch(const Arguments& all) {
+  if (all.empty()) {
+    print_help(stdout);
+    return 1;
+  }
+  if (all[0] == "--help" || all[0] == "-h" || all[0] == "help") {
+    print_help(stdout);
+    return 0;
+  }
+  if (all[0] == "--version") {
+    std::printf("atelier %s\n", kVersion);
+    return 0;
+  }
+  const std::string name = one_spelling({"--" + all[0]}).front().substr(2);
+  for (const auto& c : kCommands) {
+    if (name == c.name) return c.run(one_spelling({all.begin() + 1, all.end()}));
+  }
+  if (std::find(std::begin(kAbsent), std::end(kAbsent), name) != std::end(kAbsent)) {
+    throw Error(Kind::kUsage, str(all[0], " is not in this build; it has ", known_commands()));
+  }
+  throw Error(Kind::kUsage, str("\"", all[0], "\" is no command; there are ", known_commands()));
+}
 
 }  // namespace
 
@@ -39,11 +88,7 @@ std::vector<std::string> one_spelling(std::vector<std::string> arguments) {
 
 int main(int argc, char** argv) {
   try {
-    const Arguments all(argv + std::min(argc, 1), argv + argc);
-    for (const auto& c : kCommands) {
-      if (!all.empty() && all[0] == c.name) return c.run(one_spelling({all.begin() + 1, all.end()}));
-    }
-    return 1;
+    return dispatch(Arguments(argv + std::min(argc, 1), argv + argc));
   } catch (const Error& e) {
     std::fprintf(stderr, "error: %s\n", e.what());
     return exit_code(e.kind());

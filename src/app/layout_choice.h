@@ -1,0 +1,44 @@
+// How many ranks draw, and how they share the work.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "app/device_choice.h"
+#include "app/resolve.h"
+#include "engine/folder.h"
+#include "parallel/layouts.h"
+
+namespace atelier::app {
+
+struct LayoutChoice {
+  parallel::Degrees degrees;
+  int ranks = 1;
+  std::string why;                   // one clause: who decided
+  std::vector<std::string> remarks;  // advice, one sentence each
+};
+
+// Sizes of the pictures to draw, for limits and advice.
+struct Extent {
+  int64_t height = 0, width = 0, text_tokens = 0;
+  int branches = 1;  // 2: every picture has a negative branch
+  int steps = 0, batch = 0;
+};
+
+parallel::ModelShape shape_of(const engine::ModelFolder& folder, const Extent& extent);
+// What the settings say about degrees: fields and --strategy together.
+parallel::Degrees degrees_of(const Resolved& resolved);
+
+// The number that --num_gpus asks for; 0: auto. Throws Error(kUsage) for anything else.
+int asked_ranks(const Resolved& resolved);
+
+struct Machine {
+  DeviceChoice device;
+  int devices = 0;   // GPUs of this machine
+  int launched = 0;  // ranks that an outer launcher has started; 0: none
+};
+// Throws Error(kUsage) with the numbers and the nearest layouts that would work.
+LayoutChoice choose_layout(const Resolved& resolved, const parallel::ModelShape& shape, const Extent& extent,
+                           const Machine& machine);
+
+}  // namespace atelier::app

@@ -1,0 +1,151 @@
+// Settling a run.
+#include "app/plan.h"
+
+#include <nlohmann/json.hpp>
+
+#include "app/dtype.h"
+#include "base/error.h"
+#include "engine/device.h"
+#include "media/picture.h"
+
+namespace atelier::app {
+namespace {
+
+media::Format format_of(const OutputSettings& output) {
+  return *media::format_of("." + output.output_format);
+}
+
+std::string attention_of(const std::string& name) {
+  if (name.empty() || name == "sdpa") return "auto";
+  return name == "xformers" ? "efficient" : name;
+}
+
+engine::Job job_of(const Resolved& resolved, const Plan& plan) {
+  const auto& s = resolved.settings;
+  const bool cuda = plan.device.device.is_cuda();
+  engine::Job job;
+  job.model = plan.model.spec;
+  job.device = cuda ? plan.device.device.str() : "cpu";
+  job.denoiser_dtype = s.device.torch_dtype.empty() ? (cuda ? "bfloat16" : "float32") : s.device.torch_dtype;
+  // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
+  const bool is_half = cuda && job.denoiser_dtype != "float32";
+  job.encoder_dtype = job.vae_dtype = is_half ? "bfloat16" : "float32";
+  job.attention = attention_of(s.engine.attention_backend);
+  job.vae_slicing = s.engine.enable_vae_slicing;
+  job.vae_tiling = s.engine.enable_vae_tiling;
+  job.tf32 = s.device.enable_tf32;
+  job.graphs = s.engine.enable_compile.value_or(true) && cuda;
+  job.debug = s.engine.debug;
+  job.degrees = plan.layout.degrees;
+  job.stage_blocks = s.backend.attn_layer_num_for_pp;
+  job.true_cfg = plan.pictures.true_cfg;
+  job.max_sequence_length = plan.pictures.max_sequence_length;
+  job.output = s.output.output_dir;
+  job.format = format_of(s.output);
+  job.quality = s.output.quality;
+  job.max_retries = s.engine.max_retries;
+  job.item_timeout_s = s.engine.timeout;
+  job.start_timeout_s = s.engine.start_timeout;
+  return job;
+}
+
+void check_stage_blocks(const Resolved& resolved, const Plan& plan) {
+  const auto& blocks = resolved.settings.backend.attn_layer_num_for_pp;
+  if (blocks.empty()) return;
+  const auto facts = plan.model.folder.family().facts(plan.model.folder.denoiser());
+  int sum = 0, least = 1;
+  for (const int b : blocks) sum += b, least = std::min(least, b);
+  if (static_cast<int>(blocks.size()) == plan.layout.degrees.stages && sum == facts.blocks && least > 0)
+    return;
+  throw Error(Kind::kUsage, str(resolved.origin("attn_layer_num_for_pp").text, ": ", blocks.size(),
+                                " numbers with the sum ", sum, " were given; ", plan.layout.degrees.stages,
+                                " stages of at least one block with the sum ", facts.blocks, " are needed"));
+}
+
+std::string size_line(const Plan& plan) {
+  const auto& items = plan.pictures.items;
+  if (items.empty()) return "none";
+  const auto& first = items.front();
+  bool same_size = true, same_steps = true;
+  for (const auto& i : items) {
+    same_size = same_size && i.height == first.height && i.width == first.width;
+    same_steps = same_steps && i.steps == first.steps && i.guidance == first.guidance;
+  }
+  std::string out = str(items.size(), items.size() == 1 ? " picture, " : " pictures, ");
+  out += same_size ? str(*first.width, "x", *first.height) : "several sizes";
+  out += same_steps ? str(", ", *first.steps, " steps, guidance ", *first.guidance)
+                    : ", several step counts or guidances";
+  return out;
+}
+
+std::string branch_line(const Plan& plan) {
+  if (plan.pictures.true_cfg_why.empty()) return "one branch per step";
+  return str("true CFG ", plan.pictures.true_cfg, " (", plan.pictures.true_cfg_why, ")");
+}
+
+std::string device_line(const Plan& plan) {
+  const auto& job = plan.job;
+  std::string out = str(job.device, " (", plan.device.why);
+  if (plan.device.device.is_cuda()) {
+    out += ", " + engine::device_name({c10::kCUDA, plan.device.device.has_index() ? plan.device.device.index()
+                                                                                  : c10::DeviceIndex(0)});
+  }
+  out += str("), denoiser ", job.denoiser_dtype, ", encoders and VAE ", job.encoder_dtype);
+  if (plan.device.device.is_cuda()) out += str(", TF32 ", job.tf32 ? "on" : "off");
+  return out;
+}
+
+std::string graph_line(const Plan& plan, const Resolved& resolved) {
+  const auto& asked = resolved.settings.engine.enable_compile;
+  if (plan.device.device.is_cuda()) {
+    return str("graph mode ", plan.job.graphs ? "on: CUDA graphs over the blocks, fused kernels" : "off",
+               asked ? " (" + resolved.origin("enable_compile").text + ")" : " (default)");
+  }
+  return asked && *asked ? "graph mode: no CUDA graphs on the CPU, fused kernels only" : "";
+}
+
+}  // namespace
+
+Plan make_plan(const Resolved& resolved, FoundModel model, jobs::Prompts prompts, int launched) {
+  const auto& s = resolved.settings;
+  const int devices = engine::cuda_devices();
+  model.folder.check();
+  Plan plan{.model = std::move(model)};
+  plan.device = choose_device(s.device.device, devices);
+  const std::string suffix(media::suffix(format_of(s.output)));
+  plan.pictures = plan_pictures(resolved, plan.model.folder, std::move(prompts), suffix);
+  const auto shape = shape_of(plan.model.folder, plan.pictures.extent);
+  plan.layout = choose_layout(resolved, shape, plan.pictures.extent, {plan.device, devices, launched});
+  if (plan.layout.ranks == 1 && plan.device.device.is_cuda() && !plan.device.device.has_index() &&
+      launched == 0) {
+    plan.device.device = c10::Device(c10::kCUDA, 0);
+  }
+  check_stage_blocks(resolved, plan);
+  plan.job = job_of(resolved, plan);
+  plan.settings = run_settings(resolved, plan.model, plan.job, plan.pictures);
+  return plan;
+}
+
+std::vector<std::string> header(const Plan& plan, const Resolved& resolved) {
+  const auto& s = resolved.settings;
+  const auto& m = plan.model;
+  const std::string revision = m.revision.empty() ? "" : ", revision " + m.revision.substr(0, 12);
+  std::vector<std::string> out;
+  out.push_back(str("model    ", m.name, " (", m.how, revision, "), family ", m.folder.family().name,
+                    ", backend ", s.model.backend, " = the engine of this program"));
+  out.push_back(str("pictures ", size_line(plan), ", ", branch_line(plan), ", batch ", s.input.batch_size));
+  out.push_back(str("layout   ", plan.layout.ranks, plan.layout.ranks == 1 ? " rank" : " ranks", " (",
+                    plan.layout.why, "): ", parallel::product(plan.layout.degrees)));
+  out.push_back("device   " + device_line(plan));
+  if (const auto line = graph_line(plan, resolved); !line.empty()) out.push_back("         " + line);
+  if (s.device.num_nodes > 1) {
+    out.push_back(
+        str("node     ", s.device.node_rank, " of ", s.device.num_nodes, ": draws its share of the prompts"));
+  }
+  for (const auto& remark : plan.layout.remarks) out.push_back("note     " + remark);
+  for (const auto& note : resolved.notes) out.push_back("note     " + note);
+  for (const auto& note : plan.pictures.notes) out.push_back("note     " + note);
+  return out;
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,69 @@
+// atelier t2i and atelier run: one engine behind two sets of flags.
+#include <cstdio>
+#include <iostream>
+
+#include "app/commands.h"
+#include "app/draw.h"
+#include "app/flags.h"
+#include "app/interrupt.h"
+#include "app/plan.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "engine/job.h"
+
+namespace atelier::app {
+namespace {
+
+void set_console(const Settings& s) {
+  log::set_console(s.output.quiet                       ? log::Level::kError
+                   : s.output.verbose || s.engine.debug ? log::Level::kDebug
+                                                        : log::Level::kInfo);
+}
+
+int save_dummy(const Resolved& resolved, const FoundModel& model) {
+  const auto& folder = resolved.settings.model.save_dummy;
+  model.folder.save(folder, at::kBFloat16);
+  if (!resolved.settings.output.quiet)
+    std::cout << "wrote " << model.folder.label() << " to " << folder << "\n";
+  return 0;
+}
+
+int draw_command(const FlagSet& set, const Arguments& arguments) {
+  const Parsed parsed = parse_flags(set, arguments);
+  if (parsed.is_help) return 0;
+  const Environment variables = environment();
+  const Resolved resolved = resolve(set.surface, parsed.flags, variables, parsed.config);
+  set_console(resolved.settings);
+  for (const auto& warning : resolved.warnings) log::warning(warning);
+  const bool is_quiet = resolved.settings.output.quiet;
+  const auto tell = [is_quiet](const std::string& line) {
+    if (!is_quiet) std::cout << line << std::endl;
+  };
+  const Interrupt interrupt;
+  if (!resolved.settings.model.save_dummy.empty()) {
+    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()));
+  }
+  auto prompts = read_prompts(resolved);
+  auto model = find_model(resolved, variables, tell, interrupt.token());
+  auto plan = make_plan(resolved, std::move(model), std::move(prompts), 0);
+  return draw(std::move(plan), resolved, interrupt, engine::run_job);
+}
+
+}  // namespace
+
+int t2i_command(const Arguments& arguments) {
+  return draw_command(
+      {kT2i,
+       "t2i",
+       "Draws pictures from prompts. Flags as Diffgentor has them; --a_b and --a-b are one flag.",
+       {}},
+      arguments);
+}
+
+int run_command(const Arguments& arguments) {
+  return draw_command(
+      {kRun, "run", "Draws pictures from prompts. Flags as xDiT has them; --a_b and --a-b are one flag.", {}},
+      arguments);
+}
+
+}  // namespace atelier::app
