@@ -151,7 +151,7 @@ void Supervisor::hear_failure(int rank, const Json& message) {
     return;
   }
   // this worker goes on
-  log::error(str("rank ", rank, ": ", reason));
+  log::warning(str("rank ", rank, " failed: ", reason));
   if (const Loan* loan = find(group, batch)) judge_.settle(loan->batch, kind, reason);
   drop(group, batch);
 }
@@ -288,7 +288,8 @@ void Supervisor::settle() {
                                       [](const Trouble& a, const Trouble& b) { return a.weight < b.weight; });
   const Trouble cause = *worst;
   for (const auto& t : troubles_) {
-    if (t.weight == Weight::kPeer && cause.weight != Weight::kPeer) continue;  // it only met the others' end
+    // The cause is told to the caller; others may say the same, and peers only met the others' end.
+    if (t.reason == cause.reason || t.weight == Weight::kPeer) continue;
     log::error(str(team_->name(t.rank), " ", t.reason));
   }
   const std::string who = team_->name(cause.rank);
