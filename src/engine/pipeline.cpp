@@ -13,6 +13,7 @@
 #include "engine/device.h"
 #include "nn/builder.h"
 #include "nn/memory.h"
+#include "parallel/shards.h"
 
 namespace atelier::engine {
 
@@ -32,6 +33,16 @@ std::vector<int64_t> hashed_ids(const std::string& text, int64_t length, int64_t
   }
   return ids;
 }
+
+class ShardFetcher : public BlockFetcher {
+ public:
+  explicit ShardFetcher(parallel::ShardedMemory& memory) : memory_(memory) {}
+  void start(std::span<const int> blocks) override { memory_.start(blocks); }
+  void before(int block) override { memory_.before(block); }
+
+ private:
+  parallel::ShardedMemory& memory_;
+};
 
 // Tensors of rank 0 on every rank of the replica; other ranks may pass anything.
 at::Tensor share(comm::Comm* replica, at::Tensor value, const at::TensorOptions& options) {
@@ -59,23 +70,12 @@ Pipeline::Pipeline(const ModelFolder& folder, parallel::Assembly& assembly, std:
                    const LoadOptions& options)
     : folder_(folder), assembly_(assembly), options_(options), lap_(Clock::now()) {
   const c10::InferenceMode guard;
-  const auto& family = folder.family();
   const int64_t before = allocated_bytes(options.device);
-  auto memory = std::make_shared<nn::PlainMemory>();
-  memory_ = memory;
-  std::vector<Range> mine;
-  for (const auto& leg : parallel::legs_of(route, assembly.mesh().index(parallel::Axis::kStage))) {
-    mine.push_back({leg.begin, leg.end - leg.begin});
-  }
-  denoiser_store_ = folder.denoiser_weights();
-  const nn::Builder b(*denoiser_store_, assembly.denoiser(), *memory, on(options, options.denoiser));
-  denoiser_ = family.build(folder.denoiser(), b, mine);
-  denoiser_store_->check();
-  executor_ = std::make_unique<Executor>(family, *denoiser_, assembly, route, on(options, options.denoiser),
-                                         options.graphs, nullptr);
+  load_denoiser(route);
   if (assembly.picture_parts() > 1 || leads()) {
     const auto store = folder.vae_weights();
-    const nn::Builder v(*store, assembly.picture(), *memory, on(options, options.vae));
+    nn::PlainMemory memory;
+    const nn::Builder v(*store, assembly.picture(), memory, on(options, options.vae));
     vae_ = models::find_vae(folder.vae()).build(folder.vae(), v);
     store->check();
   }
@@ -86,6 +86,32 @@ Pipeline::Pipeline(const ModelFolder& folder, parallel::Assembly& assembly, std:
 }
 
 Pipeline::~Pipeline() = default;
+
+void Pipeline::load_denoiser(std::span<const parallel::Leg> route) {
+  const auto& family = folder_.family();
+  std::vector<Range> mine;
+  for (const auto& leg : parallel::legs_of(route, assembly_.mesh().index(parallel::Axis::kStage))) {
+    mine.push_back({leg.begin, leg.end - leg.begin});
+  }
+  const auto options = on(options_, options_.denoiser);
+  denoiser_store_ = folder_.denoiser_weights();
+  const auto build = [&](nn::Memory& memory, const at::TensorOptions& where) {
+    return family.build(folder_.denoiser(), nn::Builder(*denoiser_store_, assembly_.denoiser(), memory, where), mine);
+  };
+  if (auto* group = assembly_.shards()) {
+    parallel::BlockSizes sizes;
+    build(sizes, options.device(at::kMeta));
+    auto memory = std::make_unique<parallel::ShardedMemory>(*group, sizes.bytes(), options_.device);
+    denoiser_ = build(*memory, options);
+    fetcher_ = std::make_unique<ShardFetcher>(*memory);
+    memory_ = std::move(memory);
+  } else {
+    memory_ = std::make_unique<nn::PlainMemory>();
+    denoiser_ = build(*memory_, options);
+  }
+  denoiser_store_->check();
+  executor_ = std::make_unique<Executor>(family, *denoiser_, assembly_, route, options, options_.graphs, fetcher_.get());
+}
 
 bool Pipeline::leads() const { return !assembly_.replica() || assembly_.replica()->rank() == 0; }
 
@@ -199,8 +225,9 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   timing_.step_ms.clear();
   Watch timed = watch;
   auto last = Clock::now();
+  const bool flows = assembly_.degrees().stages > 1;  // waiting at each step would empty the pipe
   timed.on_step = [&](int step) {
-    synchronize(options_.device);
+    if (!flows) synchronize(options_.device);
     const auto now = Clock::now();
     timing_.step_ms.push_back(std::chrono::duration<double, std::milli>(now - last).count());
     last = now;

@@ -23,6 +23,7 @@ struct LoadOptions {
   at::ScalarType denoiser = at::kFloat, encoders = at::kFloat, vae = at::kFloat;
   bool vae_slicing = false, vae_tiling = false;
   GraphMode graphs = GraphMode::kOff;
+  nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
 };
 
 // One batch: pictures of one size with the same settings.
@@ -55,9 +56,10 @@ class Pipeline {
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
   int64_t weight_bytes() const { return weight_bytes_; }
+  c10::Device device() const { return options_.device; }
 
  private:
-  struct Texts;
+  void load_denoiser(std::span<const parallel::Leg> route);
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void load_encoders();
   Denoise::Branch encode(const std::vector<std::string>& prompts, int64_t max_length, const std::string& tap,
@@ -70,7 +72,8 @@ class Pipeline {
   parallel::Assembly& assembly_;
   LoadOptions options_;
   std::unique_ptr<weights::WeightStore> denoiser_store_;
-  std::shared_ptr<void> memory_;
+  std::unique_ptr<nn::Memory> memory_;
+  std::unique_ptr<BlockFetcher> fetcher_;
   std::unique_ptr<nn::Model> denoiser_;
   std::unique_ptr<models::Vae> vae_;
   std::vector<std::unique_ptr<models::TextEncoder>> encoders_;

@@ -1,8 +1,9 @@
 #include "engine/ranks.h"
 
-#include <ATen/Parallel.h>
+#include <stdlib.h>
 
 #include <exception>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
@@ -10,48 +11,111 @@
 #include "comm/comm.h"
 #include "engine/device.h"
 #include "engine/job.h"
-#include "parallel/layouts.h"
 
 namespace atelier::engine {
 
-std::vector<media::Picture> draw_on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees,
-                                          const LoadOptions& load, const Request& request, Collector* taps) {
-  const auto facts = folder.family().facts(folder.denoiser());
+namespace {
+
+// A private folder for the file where processes and threads meet; gone with this object.
+class MeetingFolder {
+ public:
+  MeetingFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "atelier-ranks-XXXXXX").string();
+    if (!::mkdtemp(name.data())) throw Error(Kind::kUsage, str("cannot make a folder like ", name));
+    path_ = name;
+  }
+  ~MeetingFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  MeetingFolder(const MeetingFolder&) = delete;
+  std::filesystem::path file() const { return path_ / "store"; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::unique_ptr<comm::Transport> connect_gpu(const comm::Meeting& meeting) {
+#ifdef ATELIER_CUDA
+  return comm::connect_nccl(meeting);
+#else
+  throw Error(Kind::kUsage, str("rank ", meeting.rank, " was given a GPU, but this build has no CUDA"));
+#endif
+}
+
+// The first exception of several threads.
+class FirstError {
+ public:
+  void keep(std::exception_ptr e) {
+    const std::scoped_lock lock(mutex_);
+    if (!first_) first_ = e;
+  }
+  void rethrow() const {
+    if (first_) std::rethrow_exception(first_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::exception_ptr first_;
+};
+
+}  // namespace
+
+void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const LoadOptions& load,
+              const std::function<void(Pipeline&, int rank)>& work) {
   Job layout;
   layout.degrees = degrees;
-  const auto route = route_of(layout, facts);
+  const auto route = route_of(layout, folder.family().facts(folder.denoiser()));
   const int world = parallel::world_size(degrees);
-  const auto one = [&](comm::Transport* transport) {
-    parallel::Assembly assembly(degrees, transport, route, nn::SdpaBackend::kAuto);
-    Pipeline pipeline(folder, assembly, route, load);
-    return pipeline.draw(request, {.taps = taps});
+  const auto one = [&](comm::Transport* transport, int rank, const LoadOptions& options) {
+    use_device(options.device);
+    parallel::Assembly assembly(degrees, transport, route, options.attention);
+    Pipeline pipeline(folder, assembly, route, options);
+    work(pipeline, rank);
   };
-  use_device(load.device);
-  if (world == 1) return one(nullptr);
-  if (load.device.is_cuda()) throw Error(Kind::kUsage, "ranks as threads need the CPU: add --device cpu");
-
-  auto transports = comm::connect_local(world);
-  std::vector<media::Picture> pictures;
-  std::exception_ptr first;
-  std::mutex mutex;
+  if (world == 1) return one(nullptr, 0, load);
+  const bool cuda = load.device.is_cuda();
+  if (cuda && cuda_devices() < world) {
+    throw Error(Kind::kUsage, str("the layout needs ", world, " GPUs, this machine has ", cuda_devices()));
+  }
+  const MeetingFolder meeting;
+  auto transports = cuda ? std::vector<std::unique_ptr<comm::Transport>>(static_cast<size_t>(world)) : comm::connect_local(world);
+  FirstError first;
   std::vector<std::jthread> threads;
   for (int rank = 0; rank < world; ++rank) {
     threads.emplace_back([&, rank] {
+      auto& transport = transports[static_cast<size_t>(rank)];
+      LoadOptions mine = load;
       try {
-        auto drawn = one(transports[static_cast<size_t>(rank)].get());
-        const std::scoped_lock lock(mutex);
-        if (rank == 0) pictures = std::move(drawn);
-      } catch (...) {
-        {
-          const std::scoped_lock lock(mutex);
-          if (!first) first = std::current_exception();
+        if (cuda) {
+          mine.device = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(rank));
+          use_device(mine.device);
+          transport = connect_gpu({.file = meeting.file(), .rank = rank, .size = world});
         }
-        for (auto& t : transports) t->abort();
+        one(transport.get(), rank, mine);
+      } catch (...) {
+        first.keep(std::current_exception());
+        if (!cuda) {
+          for (auto& t : transports) t->abort();
+        } else if (transport) {
+          transport->abort();
+        }
       }
     });
   }
   threads.clear();
-  if (first) std::rethrow_exception(first);
+  first.rethrow();
+}
+
+std::vector<media::Picture> draw_on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees,
+                                          const LoadOptions& load, const Request& request, Collector* taps) {
+  std::vector<media::Picture> pictures;
+  std::mutex mutex;
+  on_ranks(folder, degrees, load, [&](Pipeline& pipeline, int rank) {
+    auto drawn = pipeline.draw(request, {.taps = taps});
+    const std::scoped_lock lock(mutex);
+    if (rank == 0) pictures = std::move(drawn);
+  });
   return pictures;
 }
 

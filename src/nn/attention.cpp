@@ -45,8 +45,22 @@ kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Tar
   return part;
 }
 
+constexpr int64_t kWidestHead = 256;  // of the placing kernel
+
+// Heads that are only moved.
+void copy(const Projected& p, std::span<const Slot> slots, std::span<const Range> heads) {
+  ENSURE(!p.norm_q && !p.norm_k && !p.rope);
+  for (size_t r = 0; r < slots.size(); ++r) {
+    const auto of_peer = [&](const at::Tensor& t) { return t.narrow(2, heads[r].begin, heads[r].size); };
+    if (p.q.defined()) at::Tensor(slots[r].q).copy_(of_peer(p.q));
+    slots[r].kv.select(2, 0).copy_(of_peer(p.k));
+    slots[r].kv.select(2, 1).copy_(of_peer(p.v));
+  }
+}
+
 void place(const Projected& p, std::span<const Slot> slots, std::span<const Range> heads) {
   if (p.k.size(0) == 0) return;
+  if (p.k.size(3) > kWidestHead) return copy(p, slots, heads);
   std::vector<kernels::Target> targets;
   for (size_t r = 0; r < slots.size(); ++r) {
     targets.push_back({slots[r].q.defined() ? slots[r].q.data_ptr() : nullptr, slots[r].kv.data_ptr(), heads[r].begin,

@@ -52,7 +52,9 @@ at::Tensor Linear::operator()(std::initializer_list<at::Tensor> segments) const 
 
 at::Tensor Linear::gelu(const at::Tensor& x) const {
   ENSURE(!sum_);
-  if (x.is_cuda() && bias_.defined() && x.numel() > 0 && weight_.size(0) > 0) {
+  // The library's epilogue approximates tanh to about 16 bits: enough for half types only.
+  const bool half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
+  if (x.is_cuda() && half && bias_.defined() && x.numel() > 0 && weight_.size(0) > 0) {
     const auto rows = x.reshape({-1, x.size(-1)});
     return at::_addmm_activation(bias_, rows, weight_.t(), 1, 1, true).view(with_last(x.sizes(), weight_.size(0)));
   }
