@@ -1,3 +1,21 @@
+# The rooms on libtorch share one precompiled header, which nn makes. A room that is not named here compiles without it: its
+# flags differ (no OpenMP) or it never sees a tensor.
+option(ATELIER_PRECOMPILE "Precompile libtorch's headers for the rooms that use them" ON)
+function(precompile target room)
+  if(NOT ATELIER_PRECOMPILE)
+    return()
+  endif()
+  if(room MATCHES "^(nn|models|sampling|parallel|engine|app)$")
+    # ccache asks for this beside a precompiled header, and GCC then reads it in the preprocessed text too.
+    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  endif()
+  if(target STREQUAL nn)
+    target_precompile_headers(nn PRIVATE ${CMAKE_SOURCE_DIR}/cmake/precompiled.h)
+  elseif(room MATCHES "^(nn|models|sampling|parallel|engine|app)$")
+    target_precompile_headers(${target} REUSE_FROM nn)
+  endif()
+endfunction()
+
 # One library per folder of src/. A room sees only the rooms it names here: their headers come with the link.
 # Sources are found by glob; foo_test.cpp files make the room's test program.
 #
@@ -18,6 +36,7 @@ function(atelier_room name)
   endif()
   add_library(${name} STATIC ${sources})
   target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  precompile(${name} ${name})
   target_compile_options(${name} PRIVATE -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
   if(ATELIER_SANITIZE)
     target_compile_options(${name} PUBLIC -fsanitize=address,undefined -fno-omit-frame-pointer)
@@ -30,6 +49,7 @@ function(atelier_room name)
   if(ATELIER_TESTS AND tests)
     add_executable(${name}_test ${tests})
     target_compile_options(${name}_test PRIVATE -Wall -Wextra)
+    precompile(${name}_test ${name})
     target_link_libraries(${name}_test PRIVATE ${name} gtest gtest_main Threads::Threads)
     add_test(NAME ${name} COMMAND ${name}_test WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   endif()

@@ -50,7 +50,6 @@ build_targets() {
     say "building build/$variant with $jobs compilers at once; this is done once and takes about $(expected_minutes "$jobs") min (log: build/setup.log)"
   fi
   export NINJA_STATUS='[%f/%t %e] '
-  export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
   if ! cmake --build "$build" --parallel "$jobs" --target "$@" 2>&1 9>&- | follow_ninja; then
     stop_with_log "the build failed" "after a fix, run the same command again: it goes on where it stopped"
   fi

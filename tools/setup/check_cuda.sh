@@ -23,7 +23,6 @@ if [[ ! -e $torch/lib/libtorch_cuda.so ]]; then
   exit 77
 fi
 
-export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
 cmake -S "$root" -B "$build" -G Ninja "-DATELIER_TORCH=$torch" "-DCMAKE_CUDA_COMPILER=$nvcc" \
   -DATELIER_CUDA=ON -DATELIER_CUDA_ARCHITECTURES=90 -DATELIER_TESTS=OFF
 cmake --build "$build"
