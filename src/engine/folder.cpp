@@ -7,6 +7,7 @@
 #include "models/presets.h"
 #include "nn/builder.h"
 #include "nn/sdpa.h"
+#include "sampling/sampler.h"
 #include "weights/save.h"
 
 namespace atelier::engine {
@@ -51,7 +52,8 @@ ModelFolder ModelFolder::open(const fs::path& folder) {
     throw Error(Kind::kUsage, str(folder.string(), " is no diffusers folder: it has no model_index.json"));
   }
   const Json index = read_json(folder / "model_index.json");
-  const std::string pipeline = index.is_object() ? index.value("_class_name", "nothing") : "nothing";
+  const Json named = index.is_object() ? index.value("_class_name", Json("nothing")) : Json("nothing");
+  const std::string pipeline = named.is_string() ? named.get<std::string>() : named.dump();
   m.family_ = models::find_family(pipeline);
   if (!m.family_) {
     throw Error(Kind::kUsage, str(folder.string(), ": model_index.json names ", pipeline, "; this build has ",
@@ -169,6 +171,8 @@ void ModelFolder::check() const {
     collect(family_->encoders[i].folder, *s, family.ignorable);
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
+  // Any call will do: what the configuration asks for must be there.
+  sampling::make_sampler(*scheduler_, {.steps = 1, .linear_sigmas = true, .mu = 1.0});
 }
 
 void ModelFolder::save(const fs::path& folder, at::ScalarType dtype) const {

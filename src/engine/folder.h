@@ -47,7 +47,7 @@ class ModelFolder {
   std::unique_ptr<weights::WeightStore> encoder_weights(size_t i) const;
 
   // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of all
-  // parts in one Error(kCheckpoint). Reads headers only.
+  // parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only.
   void check() const;
 
   // Writes the folder of a dummy model: configs and weights in the published names, without tokenizers.

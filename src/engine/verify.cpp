@@ -120,15 +120,12 @@ int Comparison::count(Verdict v) const {
   return static_cast<int>(std::count_if(rows.begin(), rows.end(), [&](const Row& r) { return r.verdict == v; }));
 }
 
-Comparison verify(const VerifyOptions& o) {
-  if (!std::filesystem::exists(o.folder / "golden.json")) {
-    throw Error(Kind::kUsage, str(o.folder.string(), " has no golden.json: name a folder of goldens"));
-  }
-  const Json golden = read_json(o.folder / "golden.json");
+namespace {
+
+Comparison verify_kind(const VerifyOptions& o, const Json& golden) {
   const std::string family = golden.value("family", "");
   if (family == "tokenizers") return verify_tokenizers(o, golden);
-  const auto file = o.folder / "golden.safetensors";
-  const auto all = weights::read_tensors(file);
+  const auto all = weights::read_tensors(o.folder / "golden.safetensors");
   const std::map<std::string, at::Tensor> recorded(all.begin(), all.end());
   Produced ours;
   if (family == "vae") {
@@ -141,6 +138,20 @@ Comparison verify(const VerifyOptions& o) {
     ours = produce_pipeline(o, golden, recorded);
   }
   return compare_all(o, golden, recorded, ours);
+}
+
+}  // namespace
+
+Comparison verify(const VerifyOptions& o) {
+  const auto file = o.folder / "golden.json";
+  if (!std::filesystem::exists(file)) {
+    throw Error(Kind::kUsage, str(o.folder.string(), " has no golden.json: name a folder of goldens"));
+  }
+  try {
+    return verify_kind(o, read_json(file));
+  } catch (const Json::exception& e) {  // a key that is missing, or a value of another type
+    throw Error(Kind::kUsage, str(file.string(), " is not of the form that verify reads: ", e.what()));
+  }
 }
 
 void print(const Comparison& result, std::ostream& out) {

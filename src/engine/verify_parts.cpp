@@ -45,6 +45,7 @@ Request request_of(const ModelFolder& folder, const Json& call, const Tensors& r
   Request r;
   const auto& d = folder.defaults();
   const int each = call.value("num_images_per_prompt", 1);
+  if (each < 1) throw Error(Kind::kUsage, str("golden.json: num_images_per_prompt is ", each));
   for (const auto& p : texts(call, "prompt")) r.prompts.insert(r.prompts.end(), static_cast<size_t>(each), p);
   r.true_cfg = call.value("true_cfg_scale", 1.0);
   auto negatives = texts(call, "negative_prompt");
@@ -61,7 +62,23 @@ Request request_of(const ModelFolder& folder, const Json& call, const Tensors& r
   const auto noise = recorded.find("noise");
   if (noise == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
   r.noise = noise->second;
+  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
+  const int64_t sizes[] = {static_cast<int64_t>(r.prompts.size()), grid.latent_channels, grid.latent_rows, grid.latent_cols};
+  if (r.noise.sizes() != at::IntArrayRef(sizes)) {
+    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", r.noise.sizes(), ", but the call of golden.json makes ",
+                                  at::IntArrayRef(sizes)));
+  }
   return r;
+}
+
+// What the text encoders take and give: the reference runs them once per prompt, however many pictures it gets.
+bool is_per_prompt(const std::string& name) {
+  const size_t dot = name.find('.');
+  const std::string side = name.substr(0, dot);
+  if (side != "prompt" && side != "negative") return false;
+  const std::string rest = name.substr(dot + 1);
+  return rest != "embeds" && rest != "pooled";
 }
 
 // The folder of a part, and an object that builds it whole on one rank.
@@ -106,12 +123,15 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tens
   Collector collector;
   draw_on_ranks(folder, o.degrees, load, request, &collector);
   const auto batch = static_cast<int64_t>(request.prompts.size());
+  const int64_t each = golden["call"].value("num_images_per_prompt", int64_t{1});
   const auto tensors = collector.tensors();
   Produced out;
   for (const auto& name : collector.names()) {
     const auto found = tensors.find(name);
     if (found == tensors.end()) continue;
-    add(out, name, is_token_major(name) ? found->second.transpose(0, 1).contiguous() : found->second);
+    const auto& value = found->second;
+    if (is_per_prompt(name)) add(out, name, value.slice(0, 0, std::nullopt, each));
+    else add(out, name, is_token_major(name) ? value.transpose(0, 1).contiguous() : value);
   }
   if (const auto t = tensors.find("timesteps"); t != tensors.end()) {
     add(out, "model_timesteps", t->second * folder.family().pipeline_time_scale);
