@@ -1,18 +1,25 @@
-# The rooms on libtorch share one precompiled header, which nn makes. A room that is not named here compiles without it: its
-# flags differ (no OpenMP) or it never sees a tensor.
+# The rooms on libtorch share one precompiled header. GCC takes it only where the flags agree, so all of them compile with
+# OpenMP and position-independent code.
 option(ATELIER_PRECOMPILE "Precompile libtorch's headers for the rooms that use them" ON)
+find_package(OpenMP REQUIRED)
+if(ATELIER_SANITIZE)
+  set(ATELIER_PRECOMPILE OFF)
+endif()
+if(ATELIER_PRECOMPILE)
+  add_library(precompiled OBJECT ${CMAKE_SOURCE_DIR}/cmake/empty.cpp)
+  target_precompile_headers(precompiled PRIVATE ${CMAKE_SOURCE_DIR}/cmake/precompiled.h)
+  target_link_libraries(precompiled PRIVATE torch_cpu nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX)
+  # ccache asks for this beside a precompiled header.
+  target_compile_options(precompiled PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
+endif()
+
 function(precompile target room)
-  if(NOT ATELIER_PRECOMPILE)
-    return()
-  endif()
-  if(room MATCHES "^(nn|models|sampling|parallel|engine|app)$")
-    # ccache asks for this beside a precompiled header, and GCC then reads it in the preprocessed text too.
-    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
-  endif()
-  if(target STREQUAL nn)
-    target_precompile_headers(nn PRIVATE ${CMAKE_SOURCE_DIR}/cmake/precompiled.h)
-  elseif(room MATCHES "^(nn|models|sampling|parallel|engine|app)$")
-    target_precompile_headers(${target} REUSE_FROM nn)
+  if(ATELIER_PRECOMPILE AND room MATCHES "^(weights|comm|nn|sampling|models|parallel|engine|app)$")
+    target_precompile_headers(${target} REUSE_FROM precompiled)
+    target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX)
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fPIC>
+      $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
   endif()
 endfunction()
 
