@@ -6,6 +6,7 @@
 #include "comm/gloo_link.h"
 
 #include <csignal>
+#include <stdexcept>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <utility>
@@ -96,8 +97,9 @@ GlooLink::Ticket GlooLink::post(int peer, const std::function<c10::intrusive_ptr
   try {
     const std::lock_guard lock(mutex_);
     if (!poison_.empty()) throw_poison();
+    if (broken_.contains(peer)) throw std::runtime_error("the connection broke before");
     auto work = start();
-    waited_.insert(work.get());
+    waited_.emplace(work.get(), peer);
     return {shared_from_this(), std::move(work), peer};
   } catch (const Error&) {
     throw;
@@ -121,10 +123,22 @@ void GlooLink::check_alive() {
   if (!poison_.empty()) throw_poison();
 }
 
+// Gloo forgets to tell a message that was being sent when its connection broke.
+void GlooLink::break_pair(int peer) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!broken_.insert(peer).second) return;
+  for (const auto& [work, to] : waited_) {
+    if (to == peer) work->abort();
+  }
+}
+
 void GlooLink::fail(int peer, const std::string& what) {
   const int culprit = place_.key.ranks[peer];
   const auto reason = str("rank ", culprit, " is gone or silent: ", what);
-  if (failure_ == Failure::kBreaksMessage) throw Error(Kind::kPeer, reason);
+  if (failure_ == Failure::kBreaksPair) {
+    break_pair(peer);
+    throw Error(Kind::kPeer, reason);
+  }
   bool is_first = false;
   {
     // The peer may have closed its connections because a third rank died: leave others time to say which.
@@ -157,7 +171,7 @@ void GlooLink::poison(const std::string& reason) noexcept {
   if (!poison_.empty()) return;
   poison_ = reason;
   poisoned_.notify_all();
-  for (auto* const work : waited_) work->abort();
+  for (const auto& [work, peer] : waited_) work->abort();
 }
 
 }  // namespace atelier::comm

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -33,8 +34,9 @@ class GlooLink : public Guarded, public std::enable_shared_from_this<GlooLink> {
  public:
   // Called once, with the global rank at fault, when this rank finds the group broken.
   using Alarm = std::function<void(int culprit)>;
-  // A message that fails breaks the whole group, since later verbs could not match; or only itself.
-  enum class Failure { kBreaksGroup, kBreaksMessage };
+  // A message that fails breaks the whole group, since later verbs could not match; or only what passes
+  // between its two ranks.
+  enum class Failure { kBreaksGroup, kBreaksPair };
   // A message under way. wait() throws Error(kPeer); afterwards, or once destroyed, it is forgotten.
   class Ticket {
    public:
@@ -77,6 +79,7 @@ class GlooLink : public Guarded, public std::enable_shared_from_this<GlooLink> {
  private:
   Ticket post(int peer, const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
   void forget(c10d::Work* work) noexcept;
+  void break_pair(int peer) noexcept;
   [[noreturn]] void fail(int peer, const std::string& what);
   [[noreturn]] void throw_poison() const;  // with mutex_ held
 
@@ -86,7 +89,8 @@ class GlooLink : public Guarded, public std::enable_shared_from_this<GlooLink> {
   std::mutex mutex_;  // ProcessGroupGloo::send counts without a lock of its own
   std::condition_variable poisoned_;
   std::string poison_;
-  std::set<c10d::Work*> waited_;         // to be woken by poison()
+  std::set<int> broken_;                 // peers; kBreaksPair only
+  std::map<c10d::Work*, int> waited_;    // work and peer: to be woken
   std::vector<Number> sent_, received_;  // [size]; only the rank's own calls count
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
 };

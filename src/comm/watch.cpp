@@ -44,7 +44,7 @@ int64_t group_word(const GroupKey& key) {
 }  // namespace
 
 Watch::Watch(std::shared_ptr<GlooLink> link) : link_(std::move(link)) {
-  link_->on_failure(GlooLink::Failure::kBreaksMessage);  // one dead peer leaves others to be told about it
+  link_->on_failure(GlooLink::Failure::kBreaksPair);  // one dead peer leaves others to be told about it
   const auto& place = link_->place();
   for (int peer = 0; peer < std::ssize(place.key.ranks); ++peer) {
     if (peer == place.rank) continue;
@@ -114,6 +114,7 @@ void Watch::tell(int peer, const Word& word) noexcept {
     numbers[1] = word.culprit;
     numbers[2] = word.group;
     const std::lock_guard lock(telling_);
+    if (is_leaving_ && word.fate != Fate::kLeft) return;  // nobody listens after a good-bye
     told_.push_back(link_->send(message, peer, link_->next_send(peer)));
   } catch (const std::exception&) {  // the peer is gone already
   }
