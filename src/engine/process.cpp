@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "base/error.h"
@@ -98,6 +100,13 @@ Child::~Child() {
 
 void Child::signal(int number) const {
   if (id_ > 0 && !status_) ::kill(id_, number);
+}
+
+bool Child::is_stopped() const {
+  std::ifstream file(str("/proc/", id_, "/stat"));
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const size_t name_end = text.rfind(") ");  // the name itself may hold anything
+  return name_end != std::string::npos && text.substr(name_end + 2, 1) == "T";
 }
 
 std::optional<int> Child::status() {

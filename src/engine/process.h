@@ -44,6 +44,7 @@ class Child {
 
   pid_t id() const { return id_; }
   void signal(int number) const;
+  bool is_stopped() const;  // by a signal such as SIGSTOP
   // The status as from waitpid once it has ended.
   std::optional<int> status();
 

@@ -181,7 +181,9 @@ void Supervisor::watch_clocks() {
   looked_ = now;
   for (int rank = 0; rank < team_->size(); ++rank) {
     const auto& r = ranks_[static_cast<size_t>(rank)];
-    if (r.has_spoken && now - r.heard > kSilence) {
+    // linking and loading a large program may take long before its first word
+    const bool must_speak = r.has_spoken || (now - r.heard > kSilence && team_->is_stopped(rank));
+    if (must_speak && now - r.heard > kSilence) {
       add({rank, Weight::kSilent, Kind::kPeer,
            str("gave no sign of life for ", kSilence.count(), " s (in phase ", r.phase, ")"), 0, false,
            !r.is_ready});
@@ -325,7 +327,8 @@ void Supervisor::check_start(const Trouble& cause) {
   const bool is_refusal =
       cause.kind == Kind::kCheckpoint || cause.kind == Kind::kUsage || cause.kind == Kind::kCapacity;
   if (is_refusal) throw Error(cause.kind, str("rank ", cause.rank, " ", cause.reason));
-  const int limit = cause.weight == Weight::kGone ? job_.max_retries : 1;
+  const bool is_accident = cause.weight == Weight::kGone || cause.weight == Weight::kSilent;
+  const int limit = is_accident ? job_.max_retries : 1;
   if (++failed_starts_ <= limit) return;
   throw Error(Kind::kPeer,
               str("rank ", cause.rank, " did not load, ", failed_starts_, " times in a row: ", cause.reason,

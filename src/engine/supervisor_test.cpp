@@ -212,6 +212,14 @@ TEST(SlowSupervisor_AStoppedWorkerIsNoticed, ByItsSilence) {
   EXPECT_NE(run.restarts[0].find("no sign of life"), std::string::npos) << run.restarts[0];
 }
 
+TEST(SlowSupervisor_AWorkerThatIsStoppedBeforeItsFirstWordIsNoticed, Too) {
+  Trial run(2, 1, 2);
+  const Variable mute("ATELIER_TEST_MUTE", "1");
+  run.go();
+  run.expect_all(2);
+  EXPECT_EQ(run.outcome.restarts, 1);
+}
+
 TEST(Supervisor_APictureThatAlwaysBreaksItsWorkerFails, AfterItsTries) {
   Trial run(1, 1, 2);
   run.max_retries = 1;

@@ -89,6 +89,11 @@ void Team::send(int rank, const Json& message) {
   if (auto& channel = members_[static_cast<size_t>(rank)].channel) channel->send(message);
 }
 
+bool Team::is_stopped(int rank) const {
+  const auto& child = members_[static_cast<size_t>(rank)].child;
+  return child && child->is_stopped();
+}
+
 std::vector<Team::News> Team::wait(std::chrono::milliseconds time, int wake) {
   std::vector<pollfd> entries{{wake, POLLIN, 0}};
   if (rally_) entries.push_back({rally_->wake_fd(), POLLIN, 0});

@@ -37,6 +37,7 @@ class Team {
   void send(int rank, const Json& message);
   // Has this worker ever reported?
   bool has_come(int rank) const { return members_[static_cast<size_t>(rank)].channel != nullptr; }
+  bool is_stopped(int rank) const;
   // Ends all at once, at most `grace` after asking.
   void end(std::chrono::milliseconds grace);
   // Process numbers of the workers that ran here.

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The same pictures under torchrun, mpirun, srun's environment, --span_nodes and over network namespaces as when the
+# program starts its own ranks. Launchers that are not installed are left out.
+set -euo pipefail
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+atelier=${ATELIER:-$root/build/cpu/src/atelier}
+torchrun=${TORCHRUN:-$root/.venv/bin/torchrun}
+[[ -e $root/models/mini ]] || { echo "models/mini is not there"; exit 77; }
+
+work=$(mktemp -d)
+spaces=()
+end() {
+  for space in "${spaces[@]}"; do ip netns delete "$space" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap end EXIT
+fail() {
+  echo "FAILED: $1"
+  for log in "$work"/*.log; do echo "== $log"; tail -n 30 "$log"; done
+  exit 1
+}
+printf 'a red circle\na blue square\n' >"$work/prompts.txt"
+command=("$atelier" t2i --model_name "$root/models/mini" --device cpu --prompts_file "$work/prompts.txt" --seed 1
+  --height 128 --width 128 --num_inference_steps 2 --true_cfg_scale 1)
+layout=(--strategy ulysses=2)
+
+same_pictures() { # name
+  for picture in 000000.png 000001.png; do
+    cmp "$work/own/$picture" "$work/$1/$picture" || fail "$1: $picture differs or is missing"
+  done
+  ! pgrep -f "$work/$1" >/dev/null || fail "$1: processes are left"
+  echo "passed: $1"
+}
+
+"${command[@]}" "${layout[@]}" --output_dir "$work/own" >"$work/own.log" 2>&1 || fail "a run of its own"
+
+if "$torchrun" --help >/dev/null 2>&1; then
+  "$torchrun" --no-python --nproc_per_node 2 "${command[@]}" "${layout[@]}" --output_dir "$work/torchrun" \
+    >"$work/torchrun.log" 2>&1 || fail "torchrun"
+  same_pictures torchrun
+  ATELIER_FAULT=1:step:1:kill "$torchrun" --no-python --nproc_per_node 2 "${command[@]}" "${layout[@]}" \
+    --output_dir "$work/torchrun_kill" >"$work/torchrun_kill.log" 2>&1 || fail "torchrun with a killed worker"
+  same_pictures torchrun_kill
+else
+  echo "left out: torchrun does not run here"
+fi
+
+if command -v mpirun >/dev/null; then
+  mpi=(mpirun --oversubscribe)
+  ((EUID)) || mpi+=(--allow-run-as-root)
+  "${mpi[@]}" -n 2 "${command[@]}" "${layout[@]}" --output_dir "$work/mpirun" >"$work/mpirun.log" 2>&1 || fail "mpirun"
+  same_pictures mpirun
+  code=0
+  "${mpi[@]}" -n 3 "${command[@]}" "${layout[@]}" --output_dir "$work/mismatch" >"$work/mismatch.log" 2>&1 || code=$?
+  ((code != 0)) && grep -q "3 are asked for" "$work/mismatch.log" || fail "three processes for two ranks: exit code $code"
+  echo "passed: three processes for two ranks are refused"
+else
+  echo "left out: mpirun is not installed"
+fi
+
+srun_rank() { # rank, then the command
+  env SLURM_PROCID="$1" SLURM_LOCALID="$1" SLURM_NTASKS=2 SLURM_JOB_ID=$$ SLURM_NNODES=1 \
+    SLURM_JOB_NODELIST=localhost "${@:2}"
+}
+srun_rank 1 "${command[@]}" "${layout[@]}" --output_dir "$work/srun" >"$work/srun_1.log" 2>&1 &
+follower=$!
+srun_rank 0 "${command[@]}" "${layout[@]}" --output_dir "$work/srun" >"$work/srun_0.log" 2>&1 || fail "srun, rank 0"
+wait $follower || fail "srun, rank 1"
+[[ ! -s $work/srun_1.log ]] || fail "srun: rank 1 prints"
+same_pictures srun
+
+span() { # name, address, command before the second node, then before the first
+  local name=$1 address=$2 second=$3 first=$4
+  local node=("${command[@]}" --span_nodes --num_nodes 2 --num_gpus 2 "${layout[@]}" --master_addr "$address"
+    --master_port $((20000 + $$ % 10000)) --output_dir "$work/$name")
+  $second "${node[@]}" --node_rank 1 >"$work/${name}_1.log" 2>&1 &
+  local other=$!
+  $first "${node[@]}" --node_rank 0 >"$work/${name}_0.log" 2>&1 || fail "$name, node 0"
+  wait $other || fail "$name, node 1"
+  same_pictures "$name"
+}
+span loopback 127.0.0.1 "" ""
+
+# Two hosts as far as the network is concerned.
+a=atelier-a-$$ b=atelier-b-$$
+if ip netns add "$a" 2>/dev/null; then
+  spaces=("$a" "$b")
+  ip netns add "$b"
+  ip link add "va$$" netns "$a" type veth peer name "vb$$" netns "$b"
+  ip -n "$a" address add 10.77.0.1/24 dev "va$$"
+  ip -n "$b" address add 10.77.0.2/24 dev "vb$$"
+  for space in "$a" "$b"; do ip -n "$space" link set lo up; done
+  ip -n "$a" link set "va$$" up
+  ip -n "$b" link set "vb$$" up
+  span namespaces 10.77.0.1 "ip netns exec $b" "ip netns exec $a"
+else
+  echo "left out: network namespaces need root and ip"
+fi
