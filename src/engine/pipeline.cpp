@@ -241,6 +241,7 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   if (watch.taps) watch.taps->whole("latents.final", latents);
   if (!vae_) return {};
   const auto images = decode(latents / vae_facts.scale + vae_facts.shift, watch);
+  synchronize(options_.device);
   lap("decode");
   return leads() ? to_pictures(images) : std::vector<media::Picture>{};
 }

@@ -161,8 +161,9 @@ class Flux : public nn::Model {
   int blocks() const override { return c_.blocks(); }
 
   nn::Context begin(const Frame& f, const nn::Prompt& p, std::span<const float> timesteps) override {
-    const auto numbers = [&](const at::Tensor& t) { return nn::sinusoid(t, kSinusoid).to(options_.dtype()); };
-    const auto t = at::tensor(at::ArrayRef<float>(timesteps.data(), timesteps.size())).to(options_.device());
+    // Sinusoids of numbers up to 3500 magnify the last bit of a frequency: the CPU's serve every device.
+    const auto numbers = [&](const at::Tensor& t) { return nn::sinusoid(t, kSinusoid).to(options_); };
+    const auto t = at::tensor(at::ArrayRef<float>(timesteps.data(), timesteps.size()));
     auto condition = time_(numbers(t)).unsqueeze(1);  // [steps, 1, C]
     if (c_.guidance) {
       const auto g = at::full({1}, p.guidance * 1000.0, t.options());

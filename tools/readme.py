@@ -1,0 +1,82 @@
+"""Writes the tables of README.md between its markers from the files in results/.
+
+python3 tools/readme.py          rewrites README.md
+python3 tools/readme.py --check  exits 1 if README.md differs from what the files give
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def load(name: str):
+    """A result file, or None where it does not exist."""
+    path = ROOT / "results" / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def mini_scores() -> str:
+    """Share of pictures drawn by the C++ program that show what their caption says."""
+    scores = load("mini.json")
+    if not scores:
+        return "Not measured yet."
+    rows = ["| captions | share right |", "|---|---|"]
+    rows += [f"| {name} | {value:.2f} |" for name, value in scores["categories"].items()]
+    return "\n".join(rows) + f"\n\n{scores['pictures']} pictures, fixed seeds, none discarded."
+
+
+def one_gpu() -> str:
+    """Milliseconds per step on one GPU beside diffusers on the same machine."""
+    ours, peer = load("one_gpu.json"), load("one_gpu_diffusers.json")
+    if not ours or not peer:
+        return "Not measured yet."
+    cell = lambda t: f"{t['median']:.1f} ({t['min']:.1f} to {t['max']:.1f})"
+    rows = ["| engine | ms per step |", "|---|---|"]
+    for name, key in (("diffusers eager", "eager"), ("diffusers, blocks compiled", "compiled_blocks")):
+        t = peer[key]
+        rows.append(f"| {name} {peer['diffusers']} | {cell(dict(median=t['median_ms_per_step'], min=t['min'], max=t['max']))} |")
+    rows += [f"| Atelier{', ' + r['note'] if 'note' in r else ''} | {cell(r['ms_per_step'])} |" for r in ours if "ms_per_step" in r]
+    return "\n".join(rows) + f"\n\n{peer['gpu']}, FLUX.1-schnell geometry, random weights, 1024 px, bfloat16, torch {peer['torch']}."
+
+
+def many_gpus() -> str:
+    """Milliseconds per step of the layouts that were run."""
+    files = [load(name) for name in ("many_gpus.json",)]
+    rows = [r for rows in files if rows for r in rows]
+    if not rows:
+        return "Not measured yet."
+    lines = ["| model, size | GPUs | layout | ms per step | peak GiB per rank |", "|---|---|---|---|---|"]
+    for r in rows:
+        what = f"{r['model'].split(' ')[0]}, {r['width']} px"
+        if "problem" in r:
+            lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {r['problem'][:60]} | |")
+            continue
+        peak = " / ".join(f"{b / 2**30:.1f}" for b in r["peak_bytes"])
+        lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {r['ms_per_step']['median']:.1f} | {peak} |")
+    return "\n".join(lines)
+
+
+def render(text: str) -> str:
+    """README.md with every marked block filled in."""
+    for name, make in (("mini", mini_scores), ("one_gpu", one_gpu), ("many_gpus", many_gpus)):
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda m: m.group(1) + make() + "\n" + m.group(2), text, flags=re.S)
+    return text
+
+
+def main() -> int:
+    """Rewrites or checks."""
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = render(old)
+    if "--check" in sys.argv:
+        return 0 if old == new else 1
+    path.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
