@@ -78,8 +78,10 @@ class Comm {
   virtual void broadcast(at::Tensor& value, int root) = 0;
   virtual void barrier() = 0;
 
-  virtual Window* window(int64_t bytes) = 0;  // null where there is none
-  virtual bool capturable() const = 0;        // may these verbs be recorded into a CUDA graph?
+  // Owned by the group. All ranks ask together, for the same size. Null where there is none: on all ranks
+  // alike.
+  virtual Window* window(int64_t bytes) = 0;
+  virtual bool capturable() const = 0;  // may these verbs be recorded into a CUDA graph?
   virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
 };
 
@@ -101,8 +103,9 @@ struct Meeting {
   std::string host;            // ... or the address of rank 0, which serves the store
   int port = 0;
   int rank = 0, size = 1;
-  std::string
-      interface_host;  // the address on which this rank's sockets listen; empty: loopback for a file meeting
+  // The address on which this rank's sockets listen. Empty: loopback for a file, else the one from which host
+  // is reached.
+  std::string interface_host;
   std::chrono::milliseconds timeout{120000};
 };
 
