@@ -1,9 +1,12 @@
 // The command line: which command, which flags, which exit code.
 #include "app/cli.h"
 
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <string_view>
 
 #include "app/commands.h"
@@ -92,6 +95,15 @@ int main(int argc, char** argv) {
   } catch (const Error& e) {
     std::fprintf(stderr, "error: %s\n", e.what());
     return exit_code(e.kind());
+  } catch (const std::filesystem::filesystem_error& e) {
+    std::fprintf(stderr, "error: %s\n", e.what());
+    return exit_code(e.code() == std::errc::no_space_on_device ? Kind::kCapacity : Kind::kUsage);
+  } catch (const c10::OutOfMemoryError& e) {
+    std::fprintf(stderr, "error: out of memory: %s\n", e.what_without_backtrace());
+    return exit_code(Kind::kCapacity);
+  } catch (const c10::Error& e) {
+    std::fprintf(stderr, "error: %s\n", e.what_without_backtrace());
+    return 1;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "error: %s\n", e.what());
     return 1;

@@ -67,7 +67,7 @@ class Session {
 
   void open_log() {
     const auto& s = resolved_.settings;
-    if (s.output.log_dir.empty() && s.output.output_dir == ".") return;
+    if (s.output.log_dir.empty() && resolved_.surface == kRun) return;
     const auto stamp = report::log_stamp(std::chrono::system_clock::now());
     const auto folder = report::log_folder(s.output.log_dir, s.output.output_dir, stamp);
     log::add_file(folder / report::log_file_name({.node = s.device.node_rank, .nodes = s.device.num_nodes}));
@@ -107,7 +107,6 @@ class Session {
     say(resolved_, is_random ? str("seed     ", random, " (random; --seed ", random, " repeats it)")
                              : str("seed     ",
                                    seed ? str(*seed, " (", resolved_.origin("seed").text, ")") : "per row"));
-    plan_.settings["seed"] = nullptr;  // every picture has its own
   }
 
   std::vector<std::vector<jobs::Item>> batches() const {
@@ -225,8 +224,9 @@ class Session {
     write_report();
     if (resolved_.surface == kRun) write_timings();
     say(resolved_, report_.line());
-    if (drawn_ == 1) say(resolved_, "wrote " + (folder_.path() / times_drawn_.begin()->first).string());
-    if (drawn_ > 1)
+    if (times_drawn_.size() == 1)
+      say(resolved_, "wrote " + (folder_.path() / times_drawn_.begin()->first).string());
+    if (times_drawn_.size() > 1)
       say(resolved_, str("wrote ", times_drawn_.size(), " pictures to ", folder_.path().string()));
     return failed_ > 0 ? 1 : 0;
   }

@@ -53,7 +53,8 @@ class Parser {
   Parsed parse(const Arguments& arguments) {
     Parsed out;
     try {
-      app_.parse(Arguments(arguments.rbegin(), arguments.rend()));
+      const auto apart = values_apart(arguments);
+      app_.parse(Arguments(apart.rbegin(), apart.rend()));
     } catch (const CLI::CallForHelp&) {
       std::cout << app_.help();
       out.is_help = true;
@@ -85,11 +86,28 @@ class Parser {
     auto* option = is_switch(slot) ? app_.add_flag(spellings(field, slot), help)
                                    : app_.add_option(spellings(field, slot), help);
     if (!is_switch(slot)) option->expected(1, is_list(slot) ? CLI::detail::expected_max_vector_size : 1);
+    option->allow_extra_args(is_list(slot));
     option->multi_option_policy(is_list(slot) ? CLI::MultiOptionPolicy::TakeAll
                                               : CLI::MultiOptionPolicy::TakeLast);
     option->group(help.empty() ? "" : kTitles.at(section));
     flags_.push_back({names_of(field), is_list(slot), option});
-    for (const auto& name : flags_.back().names) known_.push_back(dashed(name));
+    for (const auto& name : flags_.back().names) {
+      known_.push_back(dashed(name));
+      if (!is_switch(slot)) takes_value_.insert(dashed(name));
+    }
+  }
+
+  // --a=b as two arguments: CLI11 takes an empty b for none. Switches stay joined, theirs is optional.
+  Arguments values_apart(const Arguments& arguments) const {
+    Arguments out;
+    for (const auto& a : arguments) {
+      const size_t equals = a.find('=');
+      const bool is_ours =
+          a.starts_with("--") && equals != std::string::npos && takes_value_.count(a.substr(0, equals));
+      if (is_ours) out.push_back(a.substr(0, equals));
+      out.push_back(is_ours ? a.substr(equals + 1) : a);
+    }
+    return out;
   }
 
   // A flag that is given twice counts as it was given last, as everywhere.
@@ -122,6 +140,7 @@ class Parser {
   std::map<std::string, CLI::Option*> switches_;
   std::vector<Flag> flags_;
   std::vector<std::string> known_;
+  std::set<std::string> takes_value_;
 };
 
 }  // namespace

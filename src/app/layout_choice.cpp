@@ -70,12 +70,12 @@ void take_axes(const parallel::Degrees& from, parallel::Degrees& to) {
 }
 
 void check_devices(const Resolved& resolved, int ranks, const Machine& machine) {
-  if (ranks <= 1 || machine.launched > 0) return;
+  if (ranks <= 1) return;
   if (machine.device.device.has_index()) {
     throw Error(Kind::kUsage, str(resolved.origin("device").text, " ", resolved.settings.device.device,
                                   " is one device, but ", ranks, " ranks were asked for: use --device cuda"));
   }
-  if (machine.device.device.is_cuda() && ranks > machine.devices) {
+  if (machine.launched == 0 && machine.device.device.is_cuda() && ranks > machine.devices) {
     throw Error(Kind::kUsage, str(ranks, " ranks were asked for, ", machine.devices,
                                   machine.devices == 1 ? " GPU is" : " GPUs are",
                                   " visible: ask for fewer, or use --device cpu, where a rank is a process"));

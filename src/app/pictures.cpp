@@ -139,7 +139,9 @@ Pictures plan_pictures(const Resolved& resolved, const engine::ModelFolder& fold
   const auto& defaults = folder.defaults();
   if (s.input.limit && prompts.rows.size() > static_cast<size_t>(*s.input.limit))
     prompts.rows.resize(*s.input.limit);
-  prompts.rows = jobs::rows_of_node(prompts.rows, s.device.node_rank, s.device.num_nodes);
+  if (!s.device.span_nodes) {
+    prompts.rows = jobs::rows_of_node(prompts.rows, s.device.node_rank, s.device.num_nodes);
+  }
   const Fill fill = fill_of(s.input, defaults);
   const Branches branches = choose_branches(resolved, defaults, fill.guidance);
   SizeCheck sizes(folder, fill.height, fill.width);

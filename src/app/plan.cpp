@@ -133,12 +133,12 @@ std::vector<std::string> header(const Plan& plan, const Resolved& resolved) {
   std::vector<std::string> out;
   out.push_back(str("model    ", m.name, " (", m.how, revision, "), family ", m.folder.family().name,
                     ", backend ", s.model.backend, " = the engine of this program"));
-  out.push_back(str("pictures ", size_line(plan), ", ", branch_line(plan), ", batch ", s.input.batch_size));
+  out.push_back(str("draw     ", size_line(plan), ", ", branch_line(plan), ", batch ", s.input.batch_size));
   out.push_back(str("layout   ", plan.layout.ranks, plan.layout.ranks == 1 ? " rank" : " ranks", " (",
                     plan.layout.why, "): ", parallel::product(plan.layout.degrees)));
   out.push_back("device   " + device_line(plan));
   if (const auto line = graph_line(plan, resolved); !line.empty()) out.push_back("         " + line);
-  if (s.device.num_nodes > 1) {
+  if (s.device.num_nodes > 1 && !s.device.span_nodes) {
     out.push_back(
         str("node     ", s.device.node_rank, " of ", s.device.num_nodes, ": draws its share of the prompts"));
   }

@@ -115,6 +115,7 @@ struct Limit {
 constexpr double kMany = 1e9;
 constexpr Limit kLimits[] = {
     {"num_nodes", 1, 1e4},
+    {"master_port", 1, 65535},
     {"node_rank", 0, 1e4},
     {"data_parallel_degree", 1, 1e4},
     {"ulysses_degree", 1, 1e4},

@@ -43,6 +43,10 @@ void DeviceSettings::fields(const Visit& visit) {
   visit({"num_nodes", "machines that share the prompts, each on its own; every one draws its share"},
         &num_nodes);
   visit({"node_rank", "which of them this is, from 0"}, &node_rank);
+  visit({"span_nodes", "the machines draw together as one group; --num_gpus counts the ranks of all"},
+        &span_nodes);
+  visit({"master_addr", "address of node 0, for --span_nodes"}, &master_addr);
+  visit({"master_port", "port there"}, &master_port);
 }
 
 void BackendSettings::fields(const Visit& visit) {
@@ -168,7 +172,9 @@ Settings defaults_for(Surface surface) {
 Json to_json(Settings settings) {
   Json out = Json::object();
   settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
-    out[section][std::string(field.name)] = to_json(slot);
+    const Json value = to_json(slot);
+    const bool is_asked = section != "later" || (value != Json(false) && !value.empty() && value != Json(""));
+    if (is_asked) out[section][std::string(field.name)] = value;
   });
   return out;
 }

@@ -22,6 +22,9 @@ struct DeviceSettings {
   std::string device = "auto", num_gpus = "auto", torch_dtype;
   bool use_fp16 = false, use_bf16 = false, enable_tf32 = true;
   int num_nodes = 1, node_rank = 0;
+  bool span_nodes = false;
+  std::string master_addr;
+  int master_port = 29500;
   void fields(const Visit& visit);
 };
 
@@ -97,7 +100,7 @@ struct Settings {
 
 // What holds on this surface when nobody says otherwise.
 Settings defaults_for(Surface surface);
-// {section: {key: value}}; unset values are null.
+// {section: {key: value}}; unset values are null, or absent where this build refuses the setting.
 Json to_json(Settings settings);
 bool equal(const Settings& a, const Settings& b);
 

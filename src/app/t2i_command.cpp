@@ -1,15 +1,18 @@
 // atelier t2i and atelier run: one engine behind two sets of flags.
-#include <cstdio>
 #include <iostream>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/draw.h"
 #include "app/flags.h"
 #include "app/interrupt.h"
+#include "app/launch_choice.h"
 #include "app/plan.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "engine/device.h"
 #include "engine/job.h"
+#include "engine/launch.h"
 
 namespace atelier::app {
 namespace {
@@ -28,25 +31,42 @@ int save_dummy(const Resolved& resolved, const FoundModel& model) {
   return 0;
 }
 
+// Draws alone, or leads the processes of a launcher.
+int lead(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt,
+         const std::optional<engine::Outer>& outer) {
+  std::optional<engine::Rally> rally;
+  if (outer) rally.emplace(*outer);
+  const bool is_quiet = resolved.settings.output.quiet;
+  const auto tell = [is_quiet](const std::string& line) {
+    if (!is_quiet) std::cout << line << std::endl;
+  };
+  if (!resolved.settings.model.save_dummy.empty()) {
+    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()));
+  }
+  auto prompts = read_prompts(resolved);
+  auto model = find_model(resolved, variables, tell, interrupt.token());
+  auto plan = make_plan(resolved, std::move(model), std::move(prompts), outer ? outer->size : 0);
+  const Start start = [&](const engine::Job& job, jobs::Queue& queue, const engine::Events& events,
+                          std::stop_token stop) {
+    return rally ? engine::run_job(job, queue, events, std::move(stop), *rally)
+                 : engine::run_job(job, queue, events, std::move(stop));
+  };
+  const int code = draw(std::move(plan), resolved, interrupt, start);
+  if (rally) rally->finish(code);
+  return code;
+}
+
 int draw_command(const FlagSet& set, const Arguments& arguments) {
   const Parsed parsed = parse_flags(set, arguments);
   if (parsed.is_help) return 0;
   const Environment variables = environment();
   const Resolved resolved = resolve(set.surface, parsed.flags, variables, parsed.config);
   set_console(resolved.settings);
+  const auto outer = find_launch(resolved, variables, engine::cuda_devices());
+  if (outer && outer->rank > 0) return engine::follow(*outer);
   for (const auto& warning : resolved.warnings) log::warning(warning);
-  const bool is_quiet = resolved.settings.output.quiet;
-  const auto tell = [is_quiet](const std::string& line) {
-    if (!is_quiet) std::cout << line << std::endl;
-  };
   const Interrupt interrupt;
-  if (!resolved.settings.model.save_dummy.empty()) {
-    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()));
-  }
-  auto prompts = read_prompts(resolved);
-  auto model = find_model(resolved, variables, tell, interrupt.token());
-  auto plan = make_plan(resolved, std::move(model), std::move(prompts), 0);
-  return draw(std::move(plan), resolved, interrupt, engine::run_job);
+  return lead(resolved, variables, interrupt, outer);
 }
 
 }  // namespace

@@ -15,8 +15,9 @@
 
 namespace atelier::engine {
 
-inline const std::filesystem::path kGolden =
-    "tests/goldens/flux_dev";  // tests run in the root of the repository
+// The recorded pipeline that the tests draw with; set in verify_test.cpp. Tests run in the root of the
+// repository.
+extern const std::filesystem::path kGolden;
 
 // A copy that lasts as long as the object.
 class Copy {

@@ -13,6 +13,9 @@
 #include "engine/testing.h"
 
 namespace atelier::engine {
+
+const std::filesystem::path kGolden = "tests/goldens/flux_dev";
+
 namespace {
 
 using nn::error_of;

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Compares the program with recorded values: the cases in tests/goldens and, where that folder is found, further ones of
+# $ATELIER_GOLDENS or ../shared/goldens. A first argument is the device: goldens.sh cuda.
+set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+atelier=${ATELIER:-$here/../build/cpu/src/atelier}
+more=${ATELIER_GOLDENS:-$here/../../shared/goldens}
+device=${1:-cpu}
+failed=0 absent=()
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# Prints the last line of the comparison, or the rows that are wrong.
+check() { # folder options...
+  local folder=$1 status=0
+  shift
+  "$atelier" verify "$folder" --device "$device" "$@" >"$scratch/log" 2>&1 || status=$?
+  if ((status == 0)) && tail -n 1 "$scratch/log" | grep -qE '^[1-9][0-9]* compared, 0 failed, 0 missing$'; then
+    echo "ok      ${folder##*/} $*: $(tail -n 1 "$scratch/log")"
+    return
+  fi
+  failed=1
+  grep -vE ' ok( |$)' "$scratch/log" | tail -n 20 || true
+  echo "FAILED  ${folder##*/} $* (exit $status)"
+}
+
+# The same for a case that may not be there.
+check_more() { # case options...
+  if [[ -f $more/$1/golden.json ]]; then
+    check "$more/$1" "${@:2}"
+  else
+    absent+=("$1")
+  fi
+}
+
+check "$here/goldens/flux_dev"
+check "$here/goldens/flux_dev" --torch_dtype bfloat16
+check "$here/goldens/vae_kl"
+check "$here/goldens/schedulers" --only 'flow_*'
+check_more flux_schnell
+check_more flux_schnell --torch_dtype bfloat16
+check_more text_encoders --only 'clip*' --only 't5*'
+check_more tokenizers
+
+# A comparison that cannot fail says nothing: another guidance must show, and end with 1.
+cp -r "$here/goldens/flux_dev" "$scratch/changed"
+sed -i 's/"guidance_scale": 3.5/"guidance_scale": 3.6/' "$scratch/changed/golden.json"
+status=0
+"$atelier" verify "$scratch/changed" --device "$device" >"$scratch/log" 2>&1 || status=$?
+if ((status != 1)) || ! grep -q 'step0.model_out.* FAILED' "$scratch/log"; then
+  echo "FAILED  a changed case: exit $status instead of 1"
+  failed=1
+fi
+
+if ((${#absent[@]})); then
+  mapfile -t absent < <(printf '%s\n' "${absent[@]}" | sort -u)
+  echo "not there (looked in $more): ${absent[*]}"
+fi
+exit "$failed"
