@@ -1,4 +1,4 @@
-// Text encoders: token ids to states. They run whole on one rank.
+// Text encoders: token ids to states. They run whole, never in parts.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -1,4 +1,4 @@
-// Picture autoencoders: latents to pixels and back. Rows of the picture may be held by several ranks.
+// Picture autoencoders: latents to pixels and back. A frame may hold some of the picture's rows.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -43,8 +43,8 @@ struct VaeFamily {
 // Throws Error(kCheckpoint).
 const VaeFamily& find_vae(const Json& config);
 
-// A frame for a picture whose `rows` latent rows of `cols` are split over `parts` ranks.
-nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int rank);
+// A frame for a picture whose `rows` latent rows of `cols` are split into `parts`, of which this is number `part`.
+nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int part);
 
 // Overlapping tiles, blended linearly over a quarter of a tile (diffusers autoencoder_kl.py tiled_decode,
 // tiled_encode). Pictures that fit one tile are decoded whole. Group norms see one tile: the result differs.

@@ -5,6 +5,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/take_along_dim.h>
 #include <ATen/ops/where.h>
 
 #include <cmath>
@@ -85,7 +86,7 @@ class Clip : public TextEncoder {
     }
     e.states = final_(x);
     const auto at = end_positions(ids).view({-1, 1, 1}).expand({-1, 1, c_.width});
-    e.pooled = e.states.gather(1, at).squeeze(1);
+    e.pooled = at::take_along_dim(e.states, at, 1).squeeze(1);
     if (projection_) e.projected = projection_(e.pooled);
     return e;
   }

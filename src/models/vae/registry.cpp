@@ -19,10 +19,10 @@ const VaeFamily& find_vae(const Json& config) {
   throw Error(Kind::kCheckpoint, str("vae/config.json: _class_name is ", name, "; known is AutoencoderKL"));
 }
 
-nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int rank) {
+nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int part) {
   nn::Frame f;
   f.streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}};
-  f.seq_rank = rank;
+  f.seq_rank = part;
   return f;
 }
 
