@@ -167,7 +167,7 @@ class Worker {
   void load() {
     whereabouts_.phase = "connect";
     try {
-      if (job_.device == "cpu")
+      if (job_.device == "cpu" && !std::getenv("OMP_NUM_THREADS"))
         at::set_num_threads(
             std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / place_.local_size));
       const auto device = device_of(job_, place_);
