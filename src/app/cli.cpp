@@ -26,6 +26,7 @@ constexpr Command kCommands[] = {
     {"run", "the same, flags as xDiT has them", run_command},
     {"verify", "repeat recorded calls of a model and compare, or run the parity matrix", verify_command},
     {"config", "config show: every setting, its value and who set it", config_command},
+    {"bench", "milliseconds per step of layouts, as JSON", bench_command},
     {"layouts", "every valid layout of a model on a number of ranks", layouts_command},
     {"doctor", "what this build and this machine have", doctor_command},
     {"worker", "", worker_command},

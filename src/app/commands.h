@@ -11,6 +11,7 @@ int t2i_command(const Arguments& arguments);  // Diffgentor's flags
 int run_command(const Arguments& arguments);  // xDiT's flags
 int verify_command(const Arguments& arguments);
 int config_command(const Arguments& arguments);
+int bench_command(const Arguments& arguments);
 int layouts_command(const Arguments& arguments);
 int doctor_command(const Arguments& arguments);
 int worker_command(const Arguments& arguments);  // started by the program itself

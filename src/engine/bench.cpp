@@ -1,12 +1,17 @@
 #include "engine/bench.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <mutex>
-#include <utility>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "engine/device.h"
+#include "report/run_report.h"
 
 namespace atelier::engine {
 namespace {
@@ -28,6 +33,23 @@ struct Measured {
     if (all.size() <= run) all.resize(run + 1, 0);
     all[run] = std::max(all[run], value);
   }
+};
+
+// The most anonymous memory of this process while the object lives, looked at every 10 ms.
+class HostPeak {
+ public:
+  HostPeak()
+      : thread_([this](const std::stop_token& stop) {
+          while (!stop.stop_requested()) {
+            peak_ = std::max(peak_.load(), report::anonymous_host_bytes());
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+          }
+        }) {}
+  int64_t bytes() const { return peak_; }
+
+ private:
+  std::atomic<int64_t> peak_ = 0;
+  std::jthread thread_;
 };
 
 void measure(Pipeline& pipeline, int rank, const BenchOptions& o, Measured& m) {
@@ -63,15 +85,27 @@ void measure(Pipeline& pipeline, int rank, const BenchOptions& o, Measured& m) {
 Json bench_layout(const ModelFolder& folder, const std::string& layout, const BenchOptions& o) {
   const auto degrees = parallel::parse_strategy(layout);
   const int ranks = parallel::world_size(degrees);
-  Json row{{"model", folder.label()}, {"layout", layout}, {"ranks", ranks}, {"height", o.request.height},
-           {"width", o.request.width}, {"steps", o.request.steps}, {"batch", o.request.prompts.size()},
-           {"branches", o.request.negatives.empty() ? 1 : 2}, {"text_tokens", o.request.max_sequence_length},
-           {"runs", o.runs}, {"warmups", o.warmups}};
+  Json row{{"model", folder.label()},
+           {"layout", layout},
+           {"ranks", ranks},
+           {"height", o.request.height},
+           {"width", o.request.width},
+           {"steps", o.request.steps},
+           {"batch", o.request.prompts.size()},
+           {"branches", o.request.negatives.empty() ? 1 : 2},
+           {"text_tokens", o.request.max_sequence_length},
+           {"runs", o.runs},
+           {"warmups", o.warmups}};
   Measured m;
   m.weights.resize(static_cast<size_t>(ranks));
   m.peak.resize(static_cast<size_t>(ranks));
+  std::optional<HostPeak> loading(std::in_place);
   try {
-    on_ranks(folder, degrees, o.load, [&](Pipeline& p, int rank) { measure(p, rank, o, m); });
+    std::once_flag loaded;
+    on_ranks(folder, degrees, o.load, [&](Pipeline& p, int rank) {
+      std::call_once(loaded, [&] { row["load_anonymous_host_bytes"] = loading->bytes(), loading.reset(); });
+      measure(p, rank, o, m);
+    });
   } catch (const std::exception& e) {
     row["problem"] = e.what();
     return row;

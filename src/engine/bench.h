@@ -15,9 +15,10 @@ struct BenchOptions {
   int warmups = 2, runs = 5;
 };
 
-// One layout: loads, draws warmups + runs times. Keys: layout, ranks, ms_per_step {median, min, max} of the runs (the
-// slowest rank's denoising time over the steps), picture_s {...}, load_s, encode_s, decode_s, weight_bytes and
-// peak_bytes per rank, used, device, seed, size, steps. A layout that fails has "problem".
+// One layout: loads, draws warmups + runs times. Keys: layout, ranks, ms_per_step {median, min, max} of the
+// runs (the slowest rank's denoising time over the steps), picture_s {...}, load_s, encode_s, decode_s,
+// load_anonymous_host_bytes (the most that loading held in this process), weight_bytes and peak_bytes per
+// rank, used, device, seed, size, steps. A layout that fails has "problem".
 Json bench_layout(const ModelFolder& folder, const std::string& layout, const BenchOptions& options);
 
 }  // namespace atelier::engine

@@ -56,13 +56,21 @@ Json Series::json() const {
           {"kind", "measured"}};
 }
 
-int64_t peak_host_bytes() {
+namespace {
+
+// A line of /proc/self/status in bytes; 0 where the system does not tell.
+int64_t status_bytes(std::string_view key) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return 1024 * std::atoll(line.c_str() + 6);
+    if (line.starts_with(key)) return 1024 * std::atoll(line.c_str() + key.size());
   }
   return 0;
 }
+
+}  // namespace
+
+int64_t peak_host_bytes() { return status_bytes("VmHWM:"); }
+int64_t anonymous_host_bytes() { return status_bytes("RssAnon:"); }
 
 void RunReport::add_phase(const std::string& name, double seconds) {
   const std::scoped_lock lock(mutex_);
