@@ -124,6 +124,8 @@ void Executor::run(const Op& op, const Watch& watch) {
       model_.enter(lane.frame, lane.state);
       run_blocks(lane, b, op.leg, op.patch);
       lane.frame.taps = nullptr;
+    } else if (op.step == 0 && op.patch >= 0) {
+      run_blocks(lane, b, op.leg, op.patch);  // a cold start attends to fewer keys than the steps to come
     } else {
       graphs_.run(str(op.leg, " ", b, " ", op.patch), [&] { run_blocks(lane, b, op.leg, op.patch); });
     }

@@ -117,7 +117,8 @@ struct Assembly::Parts {
 
   void stack_denoiser() {
     nn::AttentionOp* attention = &kernel;
-    if (patch_count(degrees) > 1) attention = &stale.emplace(*attention);
+    if (patch_count(degrees) > 1)
+      attention = &stale.emplace(*attention, degrees.warmup > 0 ? Start::kWarm : Start::kCold);
     if (ring) attention = &rotate.emplace(*ring, *attention);
     denoiser.attention = attention;
     denoiser.exchange = &alone;

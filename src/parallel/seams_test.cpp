@@ -28,6 +28,10 @@ std::string name_of(const Split& s) {
   return str("ring ", s.ring, " ulysses ", s.ulysses, " tensor ", s.tensor);
 }
 
+Start start_of(const Toy& toy) {
+  return toy.warmup > 0 ? Start::kWarm : Start::kCold;
+}
+
 // The strategies of one rank, stacked by hand so that StaleKv can be had without stages.
 struct Stack {
   std::vector<std::unique_ptr<comm::Comm>> groups;
@@ -40,7 +44,7 @@ struct Stack {
   Mesh mesh;
 
   // under: stands directly around the kernel; may return null for none.
-  Stack(const Split& s, comm::Transport& t,
+  Stack(const Toy& toy, const Split& s, comm::Transport& t,
         const std::function<nn::AttentionOp*(nn::AttentionOp&)>& under = {})
       : mesh({1, 1, 1, s.ring, s.ulysses, s.tensor}, t.rank()) {
     const auto open = [&](Axis axis) {
@@ -51,7 +55,7 @@ struct Stack {
     auto* along_ulysses = open(Axis::kUlysses);
     auto* along_tensor = open(Axis::kTensor);
     nn::AttentionOp* inner = under ? under(kernel) : nullptr;
-    stale = std::make_unique<StaleKv>(inner ? *inner : kernel);
+    stale = std::make_unique<StaleKv>(inner ? *inner : kernel, start_of(toy));
     ring = std::make_unique<Ring>(*along_ring, *stale);
     exchange = std::make_unique<Ulysses>(*along_ulysses, mesh.index(Axis::kRing) * s.ulysses);
     features = std::make_unique<CommReducer>(*along_tensor);
@@ -66,7 +70,7 @@ struct Stack {
 at::Tensor alone(const Toy& toy) {
   const c10::InferenceMode guard;
   nn::Sdpa kernel;
-  StaleKv stale(kernel);
+  StaleKv stale(kernel, start_of(toy));
   nn::Alone exchange;
   auto whole = at::zeros_like(toy.input(1));
   run_toy(toy, {.exchange = &exchange, .attention = &stale}, 1, 0, whole);
@@ -83,7 +87,7 @@ double error_of(const Toy& toy, const Split& s, const Change& change = {},
   auto whole = at::full_like(expected, std::nan(""));
   std::mutex mutex;
   const auto failure = failure_of(s.ring * s.ulysses * s.tensor, [&](comm::Transport& t) {
-    Stack stack(s, t, under);
+    Stack stack(toy, s, t, under);
     if (change) change(stack);
     auto mine = at::full_like(whole, std::nan(""));
     run_toy(toy, stack.seams, s.ring * s.ulysses, stack.mesh.sequence_rank(), mine);
@@ -127,6 +131,7 @@ TEST(Strategies, StalePatchesMatchTheSameScheduleOnOneRank) {
   for (const Split s : {Split{1, 2, 1}, {2, 1, 1}, {3, 1, 1}, {2, 2, 1}, {1, 3, 2}}) {
     EXPECT_LT(error_of({.patches = 3, .steps = 4}, s), kExact) << name_of(s);
     EXPECT_LT(error_of({.tokens = {2, 5}, .patches = 4, .steps = 3}, s), kExact) << name_of(s);
+    EXPECT_LT(error_of({.patches = 3, .warmup = 0, .steps = 3}, s), kExact) << name_of(s);
   }
 }
 
@@ -346,6 +351,31 @@ TEST(StaleKv, RefusesAPatchBeforeTheWarmUpOfItsRequest) {
   EXPECT_NO_THROW(patch());
   stale.begin_request();
   EXPECT_THROW(patch(), std::logic_error);
+}
+
+TEST(StaleKv, AColdStartAttendsToThePatchesThatHaveCome) {
+  const c10::InferenceMode guard;
+  Spy spy;
+  StaleKv stale(spy, Start::kCold);
+  const nn::Site site{0, "a", {0}, {0}, {1, 2}};
+  nn::Frame f{.patch = 0, .streams = {{.patches = {6, 3}}}};
+  const auto seen_after = [&](int patch, double value) {
+    f.patch = patch;
+    const auto kv = at::full({2, 1, 2, 1, 2}, value, at::TensorOptions(at::kDouble));
+    stale.run(f, site, {0, 1, patch}, kv.select(2, 0), kv, nn::Lse::kNone);
+    std::vector<double> firsts;
+    for (int64_t i = 0; i < spy.seen.size(0); i += 2)
+      firsts.push_back(spy.seen[i].flatten()[0].item<double>());
+    return firsts;
+  };
+  EXPECT_THROW(seen_after(1, 1), std::logic_error) << "patch 0 comes first";
+  for (const double request : {10.0, 20.0}) {
+    stale.begin_request();
+    EXPECT_EQ(seen_after(0, request), (std::vector{request}));
+    EXPECT_EQ(seen_after(1, request + 1), (std::vector{request, request + 1}));
+    EXPECT_EQ(seen_after(2, request + 2), (std::vector{request, request + 1, request + 2}));
+    EXPECT_EQ(seen_after(0, request + 3), (std::vector{request + 3, request + 1, request + 2}));
+  }
 }
 
 TEST(Ring, MergesBlocksWithoutKeys) {

@@ -39,15 +39,20 @@ void fill(at::Tensor& slots, const nn::Frame& f, const nn::Site& site, nn::Held 
   }
 }
 
-Range slots_of(const nn::Frame& f, const nn::Site& site, nn::Held held) {
-  const auto tokens = [&](int patch) {
-    int64_t n = 0;
-    for (int u = 0; u < held.count; ++u) n += f.tokens(site.streams, held.first + u, patch);
-    return n;
-  };
+// Where the tokens of a patch lie in the slots; that of the patch after the last one is the end of all.
+int64_t begin_of(const nn::Frame& f, const nn::Site& site, nn::Held held, int patch) {
   int64_t begin = 0;
-  for (int p = 0; p < *held.patch; ++p) begin += tokens(p);
-  return {begin, tokens(*held.patch)};
+  for (int p = 0; p < patch; ++p) {
+    for (int u = 0; u < held.count; ++u) begin += f.tokens(site.streams, held.first + u, p);
+  }
+  return begin;
+}
+
+void reserve(at::Tensor& slots, int64_t tokens, const at::Tensor& like) {
+  auto sizes = like.sizes().vec();
+  sizes[0] = tokens;
+  if (slots.defined() && slots.sizes() == at::IntArrayRef(sizes) && slots.dtype() == like.dtype()) return;
+  slots = at::empty(sizes, like.options());
 }
 
 }  // namespace
@@ -57,26 +62,28 @@ nn::Attended StaleKv::run(const nn::Frame& f, const nn::Site& site, nn::Held hel
   if (patches_of(f) == 1) return next_.run(f, site, held, q, kv, lse);
   auto& kept = kept_[{f.branch, site.id, held.first}];
   if (!held.patch) {
-    if (!kept.slots.defined() || kept.slots.sizes() != kv.sizes() || kept.slots.dtype() != kv.dtype()) {
-      kept.slots = at::empty(kv.sizes(), kv.options());
-    }
+    reserve(kept.slots, kv.size(0), kv);
     fill(kept.slots, f, site, held, kv);
-    kept.is_warm = true;
+    kept.filled = kv.size(0);
     return next_.run(f, site, held, q, kv, lse);
   }
-  ENSURE(kept.is_warm);
-  const Range mine = slots_of(f, site, held);
-  ENSURE(mine.size == kv.size(0) && mine.end() <= kept.slots.size(0));
-  kept.slots.narrow(0, mine.begin, mine.size).copy_(kv);
+  const int64_t begin = begin_of(f, site, held, *held.patch), end = begin + kv.size(0);
+  ENSURE(end == begin_of(f, site, held, *held.patch + 1));
+  if (start_ == Start::kCold) reserve(kept.slots, begin_of(f, site, held, patches_of(f)), kv);
+  ENSURE(start_ == Start::kCold ? kept.filled >= begin
+                                : kept.slots.defined() && kept.filled == kept.slots.size(0));
+  kept.slots.narrow(0, begin, kv.size(0)).copy_(kv);
+  kept.filled = std::max(kept.filled, end);
   ran_ = true;
   held.patch.reset();
-  return next_.run(f, site, held, q, kept.slots, lse);
+  return next_.run(f, site, held, q, kept.slots.narrow(0, 0, kept.filled), lse);
 }
 
 void StaleKv::begin_request() {
   for (auto& [key, kept] : kept_) {
-    // A recorded CUDA graph fills the slots without calling run(): there, only the first request is checked.
-    if (!kept.slots.is_cuda()) kept.is_warm = false;
+    // A recorded CUDA graph fills the slots without calling run(): there, a warm start is checked in the
+    // first request only. The first step of a cold start is never recorded.
+    if (start_ == Start::kCold || !kept.slots.is_cuda()) kept.filled = 0;
   }
 }
 
