@@ -2,7 +2,6 @@
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "app/commands.h"
 #include "app/flags.h"
@@ -12,24 +11,12 @@
 #include "base/files.h"
 #include "engine/bench.h"
 #include "engine/device.h"
+#include "parallel/strategy.h"
 
 namespace atelier::app {
 namespace {
 
 constexpr int kRuns = 5, kWarmups = 2;
-
-// "ulysses=2; ring=2" are two layouts; without any: the one that a run would take.
-std::vector<std::string> layouts_of(const std::string& strategies) {
-  std::vector<std::string> out;
-  std::stringstream stream(strategies);
-  for (std::string one; std::getline(stream, one, ';');) {
-    if (one.find_first_not_of(' ') == std::string::npos) continue;
-    parallel::parse_strategy(one);  // a slip in the last one shows before the first one runs
-    out.push_back(one);
-  }
-  if (out.empty()) out.emplace_back();
-  return out;
-}
 
 engine::BenchOptions options_of(const Resolved& resolved, const Plan& plan) {
   auto items = plan.pictures.items;
@@ -46,8 +33,8 @@ engine::BenchOptions options_of(const Resolved& resolved, const Plan& plan) {
   return o;
 }
 
-Json time_layout(Resolved resolved, const std::string& layout, const Environment& variables) {
-  resolved.settings.backend.strategy = layout;
+Json time_layout(Resolved resolved, const parallel::Degrees& layout, const Environment& variables) {
+  resolved.settings.backend.strategy = parallel::spell(layout);
   auto plan = make_plan(resolved, find_model(resolved, variables, [](const std::string&) {}, {}),
                         read_prompts(resolved), 0);
   engine::set_tf32(plan.job.tf32 ? engine::Tf32::kOn : engine::Tf32::kOff);
@@ -77,7 +64,7 @@ int bench_command(const Arguments& arguments) {
   const FlagSet set{
       kBoth,
       "bench",
-      "Times layouts with a loaded model; ranks are threads. --strategy \"data=1; ulysses=2\" names "
+      "Times layouts with a loaded model; ranks are threads. --strategy \"data=1 | ulysses=2\" names "
       "several; --num_iterations runs count (5), --warmup_calls before them do not (2). Writes "
       "bench.json into --output_dir.",
       {}};
@@ -88,7 +75,7 @@ int bench_command(const Arguments& arguments) {
   if (resolved.settings.input.prompt.empty()) resolved.settings.input.prompt = {"a fox in the snow"};
   Json out{{"atelier", kVersion}, {"arguments", arguments}, {"rows", Json::array()}};
   int failed = 0;
-  for (const auto& layout : layouts_of(resolved.settings.backend.strategy)) {
+  for (const auto& layout : parallel::parse_strategies(resolved.settings.backend.strategy)) {
     const Json row = time_layout(resolved, layout, variables);
     print(row);
     failed += row.contains("problem");

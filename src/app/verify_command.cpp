@@ -32,7 +32,8 @@ bool parse(const Arguments& arguments, Asked& a) {
   app.add_option("--only", a.options.only, "compare only names that match this glob; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--strategy", a.strategy,
-                 "layout, such as \"ulysses=2, ring=2\": ranks are threads on the CPU");
+                 "layout, such as \"ulysses=2, ring=2\"; several: \"ulysses=2 | ring=2\". Ranks are threads, "
+                 "on the CPU or with a GPU each");
   app.add_option("--device", a.device, "cpu (default), auto, cuda or cuda:N");
   app.add_option("--torch_dtype", a.dtype, "of the denoiser: float32 (default), bfloat16, float16");
   app.add_flag("--enable_tf32", a.tf32, "let float32 products on the GPU use TF32");
@@ -66,6 +67,19 @@ int verify_matrix(const std::string& given) {
   return failed == 0 && !rows.empty() ? 0 : 1;
 }
 
+// With further layouts behind it, an error is one of this layout alone.
+bool verify_layout(const engine::VerifyOptions& options, bool is_one_of_many) {
+  try {
+    const auto result = engine::verify(options);
+    engine::print(result, std::cout);
+    return result.passed();
+  } catch (const Error& e) {
+    if (!is_one_of_many) throw;
+    std::cout << "error: " << e.what() << std::endl;
+    return false;
+  }
+}
+
 }  // namespace
 
 int verify_command(const Arguments& arguments) {
@@ -83,12 +97,18 @@ int verify_command(const Arguments& arguments) {
   o.device = choose_device(a.device, engine::cuda_devices()).device;
   if (o.device.is_cuda() && !o.device.has_index()) o.device = c10::Device(c10::kCUDA, 0);
   o.denoiser = dtype_of(a.dtype);
-  o.degrees = parallel::parse_strategy(a.strategy);
   engine::set_tf32(a.tf32 ? engine::Tf32::kOn : engine::Tf32::kOff);
   engine::use_device(o.device);
-  const auto result = engine::verify(o);
-  engine::print(result, std::cout);
-  return result.passed() ? 0 : 1;
+  const auto layouts = parallel::parse_strategies(a.strategy);
+  int failed = 0;
+  for (const auto& layout : layouts) {
+    if (layouts.size() > 1)
+      std::cout << "layout " << (layout == parallel::Degrees{} ? "one rank" : parallel::spell(layout))
+                << std::endl;
+    o.degrees = layout;
+    failed += verify_layout(o, layouts.size() > 1) ? 0 : 1;
+  }
+  return failed == 0 ? 0 : 1;
 }
 
 }  // namespace atelier::app

@@ -209,6 +209,16 @@ Degrees parse_strategy(std::string_view text) {
   return degrees;
 }
 
+std::vector<Degrees> parse_strategies(std::string_view text) {
+  std::vector<Degrees> out;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t end = std::min(text.find('|', at), text.size());
+    out.push_back(parse_strategy(text.substr(at, end - at)));
+    at = end + 1;
+  }
+  return out;
+}
+
 std::string spell(const Degrees& degrees) {
   const Degrees plain;
   std::string text;

@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "parallel/mesh.h"
 
@@ -34,6 +35,8 @@ int patch_count(const Degrees& degrees);
 // rank. Throws Error(kUsage) naming a word that is unknown (with the known ones), given twice or whose value
 // is wrong.
 Degrees parse_strategy(std::string_view text);
+// Several, between bars: "ulysses=2 | ring=2". At least one.
+std::vector<Degrees> parse_strategies(std::string_view text);
 
 // The spelling that parse_strategy reads back, without the defaults: "cfg=2, ulysses=4"; "one rank" has none:
 // "data=1".

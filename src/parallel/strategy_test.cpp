@@ -67,6 +67,15 @@ TEST(Strategy, ErrorsNameTheWordAndTheKnownOnes) {
   expect_mentions(error_of("=2"), {"unknown word \"\""});
 }
 
+TEST(Strategy, BarsStandBetweenSeveral) {
+  const auto several = parse_strategies("data=1 | ulysses=2, ring=2|cfg");
+  ASSERT_EQ(several.size(), 3u);
+  EXPECT_EQ(several[0], Degrees{});
+  EXPECT_EQ(world_size(several[1]), 4);
+  EXPECT_EQ(several[2].guidance, 2);
+  EXPECT_EQ(parse_strategies("").size(), 1u);
+}
+
 TEST(Strategy, SpellIsReadBack) {
   for (const Degrees& d :
        {Degrees{}, Degrees{.guidance = 2, .ulysses = 4}, Degrees{.data = 3, .tensor = 2, .warmup = 0},
