@@ -13,9 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def load(name: str):
-    """A result file, or None where it does not exist."""
+    """The rows of a result file, or None where it does not exist."""
     path = ROOT / "results" / name
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    return found["rows"] if isinstance(found, dict) and "rows" in found else found
 
 
 def mini_scores() -> str:
@@ -30,15 +33,16 @@ def mini_scores() -> str:
 
 def one_gpu() -> str:
     """Milliseconds per step on one GPU beside diffusers on the same machine."""
-    ours, peer = load("one_gpu.json"), load("one_gpu_diffusers.json")
-    if not ours or not peer:
+    graphs, eager, peer = load("one_gpu.json"), load("one_gpu_no_graphs.json"), load("one_gpu_diffusers.json")
+    if not graphs or not eager or not peer:
         return "Not measured yet."
     cell = lambda t: f"{t['median']:.1f} ({t['min']:.1f} to {t['max']:.1f})"
     rows = ["| engine | ms per step |", "|---|---|"]
     for name, key in (("diffusers eager", "eager"), ("diffusers, blocks compiled", "compiled_blocks")):
         t = peer[key]
         rows.append(f"| {name} {peer['diffusers']} | {cell(dict(median=t['median_ms_per_step'], min=t['min'], max=t['max']))} |")
-    rows += [f"| Atelier{', ' + r['note'] if 'note' in r else ''} | {cell(r['ms_per_step'])} |" for r in ours if "ms_per_step" in r]
+    for name, r in (("CUDA graphs", graphs[0]), ("no graphs", eager[0])):
+        rows.append(f"| Atelier, {name} | {cell(r['ms_per_step'])} |")
     return "\n".join(rows) + f"\n\n{peer['gpu']}, FLUX.1-schnell geometry, random weights, 1024 px, bfloat16, torch {peer['torch']}."
 
 

@@ -69,6 +69,8 @@ void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const
   const int world = parallel::world_size(degrees);
   const auto one = [&](comm::Transport* transport, int rank, const LoadOptions& options) {
     use_device(options.device);
+    empty_cache(options.device);  // of whoever was here before
+    reset_peak(options.device);
     parallel::Assembly assembly(degrees, transport, route, options.attention);
     Pipeline pipeline(folder, assembly, route, options);
     work(pipeline, rank);
