@@ -207,6 +207,8 @@ void Executor::sample(const Op& op, const Denoise& work, const Watch& watch) {
 }
 
 at::Tensor Executor::gather(const Denoise& work) {
+  const bool all_decode = assembly_.picture_parts() > 1;
+  if (!starts() && !all_decode) return {};
   at::Tensor whole = at::empty(work.latents.sizes(), lanes_.latents.options());
   if (starts()) {
     const auto& image = lanes_.whole.streams[kImageStream];
@@ -227,9 +229,7 @@ at::Tensor Executor::gather(const Denoise& work) {
       }
     }
   }
-  if (route_.back().stage != route_.front().stage || parallel::stages_of(route_) > 1) {
-    if (auto* replica = assembly_.replica()) replica->broadcast(whole, 0);
-  }
+  if (parallel::stages_of(route_) > 1 && all_decode) assembly_.replica()->broadcast(whole, 0);
   return whole;
 }
 

@@ -237,6 +237,7 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   synchronize(options_.device);
   lap("denoise");
 
+  if (!tokens.defined()) return {};
   const auto latents = family.unpack(tokens, work.grid);
   if (watch.taps) watch.taps->whole("latents.final", latents);
   if (!vae_) return {};
