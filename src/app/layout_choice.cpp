@@ -46,6 +46,24 @@ class Merge {
   parallel::Degrees degrees_;
 };
 
+// A strategy speaks for the whole layout: what lower levels say is dropped.
+bool is_dropped(const Resolved& resolved, const char* name) {
+  return resolved.is_set(name) && !resolved.settings.backend.strategy.empty() &&
+         resolved.origin(name).level < resolved.origin("strategy").level;
+}
+
+void remark_on_dropped(const Resolved& resolved, std::vector<std::string>& remarks) {
+  std::string list;
+  for (const char* name : {"data_parallel_degree", "use_cfg_parallel", "pipefusion_degree", "ring_degree",
+                           "ulysses_degree", "tensor_parallel_degree", "num_pipeline_patch", "warmup_steps",
+                           "pipefusion_sync", "use_parallel_vae", "fully_shard_degree"}) {
+    if (is_dropped(resolved, name)) list += (list.empty() ? "" : ", ") + resolved.origin(name).text;
+  }
+  if (list.empty()) return;
+  remarks.push_back(
+      str(resolved.origin("strategy").text, " says the whole layout: without effect are ", list));
+}
+
 // Degrees that are not 1, or 1 by a flag of their own, with who set them; empty: nobody asked for a layout.
 std::string asked_degrees(const Resolved& resolved) {
   const auto& b = resolved.settings.backend;
@@ -58,6 +76,7 @@ std::string asked_degrees(const Resolved& resolved) {
                                                   {"strategy", !b.strategy.empty()}};
   std::string out;
   for (const auto& [name, is_asked] : degrees) {
+    if (is_dropped(resolved, name)) continue;
     if (!is_asked && resolved.origin(name).level != Level::kFlag) continue;
     out += (out.empty() ? "" : ", ") + resolved.origin(name).text;
   }
@@ -167,7 +186,10 @@ LayoutChoice choose_layout(const Resolved& resolved, const parallel::ModelShape&
     take_axes(parallel::automatic(shape, out.ranks), out.degrees);
     parallel::validate(out.degrees, shape, machine.launched);
   }
-  out.remarks = parallel::advice(out.degrees, shape, {.steps = extent.steps, .batch = extent.batch});
+  const parallel::Workload work{.steps = extent.steps, .batch = extent.batch};
+  out.remarks = parallel::advice(out.degrees, shape, work);
+  remark_on_dropped(resolved, out.remarks);
+  out.warnings = parallel::warnings(out.degrees, shape, work);
   return out;
 }
 

@@ -14,8 +14,9 @@ namespace atelier::app {
 struct LayoutChoice {
   parallel::Degrees degrees;
   int ranks = 1;
-  std::string why;                   // one clause: who decided
-  std::vector<std::string> remarks;  // advice, one sentence each
+  std::string why;                    // one clause: who decided
+  std::vector<std::string> remarks;   // advice, one sentence each
+  std::vector<std::string> warnings;  // where the layout costs more than it gives
 };
 
 // Sizes of the pictures to draw, for limits and advice.

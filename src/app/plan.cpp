@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/dtype.h"
+#include "app/idle.h"
 #include "base/error.h"
 #include "engine/device.h"
 #include "media/picture.h"
@@ -121,6 +122,7 @@ Plan make_plan(const Resolved& resolved, FoundModel model, jobs::Prompts prompts
     plan.device.device = c10::Device(c10::kCUDA, 0);
   }
   check_stage_blocks(resolved, plan);
+  for (auto& note : idle_settings(resolved, plan)) plan.pictures.notes.push_back(std::move(note));
   plan.job = job_of(resolved, plan);
   plan.settings = run_settings(resolved, plan.model, plan.job, plan.pictures);
   return plan;
@@ -142,6 +144,7 @@ std::vector<std::string> header(const Plan& plan, const Resolved& resolved) {
     out.push_back(
         str("node     ", s.device.node_rank, " of ", s.device.num_nodes, ": draws its share of the prompts"));
   }
+  for (const auto& warning : plan.layout.warnings) out.push_back("warning  " + warning);
   for (const auto& remark : plan.layout.remarks) out.push_back("note     " + remark);
   for (const auto& note : resolved.notes) out.push_back("note     " + note);
   for (const auto& note : plan.pictures.notes) out.push_back("note     " + note);

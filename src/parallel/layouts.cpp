@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <tuple>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/partition.h"
+#include "parallel/quality.h"
 #include "parallel/route.h"
 #include "parallel/schedule.h"
 #include "parallel/simulate.h"
@@ -59,6 +61,10 @@ double stage_idle(const Degrees& d, const ModelShape& s) {
   return idle(s.blocks, d.stages, *std::max_element(loads.begin(), loads.end()));
 }
 
+std::string ranks_without(int64_t n) {
+  return str(n, n == 1 ? " rank" : " ranks", " would have none");
+}
+
 std::string cut_refusal(const Degrees& d, const ModelShape& s) {
   if (d.stages > 1 && s.has_convolution_mixer) {
     return str("pipefusion=", d.stages, ": ", s.name,
@@ -71,15 +77,15 @@ std::string cut_refusal(const Degrees& d, const ModelShape& s) {
   const int64_t head_ranks = int64_t{s.has_convolution_mixer ? 1 : d.ulysses} * d.tensor;
   if (head_ranks > s.heads) {
     return str("ulysses ", d.ulysses, " x tensor ", d.tensor, " = ", head_ranks,
-               " ranks share the heads, but ", s.name, " has ", s.heads, " heads: ", head_ranks - s.heads,
-               " ranks would have none");
+               " ranks share the heads, but ", s.name, " has ", s.heads,
+               " heads: ", ranks_without(head_ranks - s.heads));
   }
   const int64_t token_ranks = int64_t{d.ring} * d.ulysses;
   if (token_ranks > s.image_tokens) {
     return str("ring ", d.ring, " x ulysses ", d.ulysses, " = ", token_ranks,
                " ranks share the image, but it has ", s.image_tokens,
-               s.has_convolution_mixer ? " rows to share" : " tokens", ": ", token_ranks - s.image_tokens,
-               " ranks would have none");
+               s.has_convolution_mixer ? " rows to share" : " tokens", ": ",
+               ranks_without(token_ranks - s.image_tokens));
   }
   if (patch_count(d) > s.image_tokens) {
     return str("patches=", patch_count(d), ": the image has ", s.image_tokens,
@@ -156,13 +162,29 @@ std::string in_words(const std::vector<Degrees>& found) {
 }
 
 constexpr int kMostRanks = 4096;  // beyond it nobody reads suggestions
+constexpr int kFewRanks = 64;     // up to it, every smaller number of ranks is tried
+
+// The layout nearest to what was asked for on fewer ranks, but on half of them at least.
+Degrees nearest_smaller(const Degrees& asked, const ModelShape& s, int ranks) {
+  if (ranks > kFewRanks) return nearest(asked, s, ranks / 2, 1).front();
+  std::optional<Degrees> best;
+  const auto key = [&](const Degrees& d) {
+    return std::pair(idle_share(d, s) > kTolerableIdle, distance(asked, d));
+  };
+  for (int n = ranks - 1; n >= ranks / 2; --n) {
+    const auto d = nearest(asked, s, n, 1).front();
+    if (!best || key(d) < key(*best)) best = d;
+  }
+  return *best;
+}
 
 std::string suggestions(const Degrees& asked, const ModelShape& s, int ranks) {
   std::string text;
   if (ranks >= 1 && ranks <= kMostRanks)
     text = str("; layouts of ", ranks, " ranks that work: ", in_words(nearest(asked, s, ranks, 3)));
-  if (const int half = ranks / 2; half >= 1 && half <= kMostRanks) {
-    text += str("; of ", half, ": ", in_words(nearest(asked, s, half, 1)));
+  if (ranks >= 2 && ranks <= kMostRanks) {
+    const auto fewer = nearest_smaller(asked, s, ranks);
+    text += str("; of ", world_size(fewer), ": ", spell(fewer));
   }
   return text;
 }
@@ -210,35 +232,34 @@ void advise_on_stages(const Degrees& d, const ModelShape& s, std::vector<std::st
                       "): ", percent(stage_idle(d, s)), " % of the time is idle"));
 }
 
-void advise_on_patches(const Degrees& d, const ModelShape& s, int steps, std::vector<std::string>& lines) {
-  if (d.stages == 1) {
-    if (d.patches > 1) lines.push_back(str("patches=", d.patches, " has no effect with one stage"));
-    if (d.sync) lines.push_back("sync has no effect with one stage");
-    return;
-  }
-  const int patches = patch_count(d);
-  if (patches == 1 || (steps > 0 && steps <= d.warmup)) {
-    lines.push_back(str("pipefusion=", d.stages, ": every step runs whole, one stage after another: ",
-                        d.stages, " stages share the weights' memory, but a picture gets no faster"));
-    return;
-  }
-  if (patches < d.stages) {
-    lines.push_back(str(patches, " patches for ", d.stages, " stages: at least ",
-                        percent(1 - static_cast<double>(patches) / d.stages),
-                        " % of the time is idle; use patches=", d.stages, " or more"));
-  }
-  if (steps == 0) return;
-  const auto route = route_of(d, s);
-  const double used =
-      simulate(route, schedule(route, patches, steps, d.warmup), {}, SendMode::kPosted).utilisation();
-  if (used > 0.8) return;
-  const double gain = std::round(used * d.stages * 100) / 100;
-  lines.push_back(str("pipefusion=", d.stages, " with ", steps, " steps, ", d.warmup,
-                      " of them warm-up: ", percent(static_cast<double>(d.warmup) / steps),
-                      " % of the steps are serial; predicted ", gain, " times the speed of one stage where ",
-                      d.stages, " would be ideal, a loss of ", percent(1 - used),
-                      " % (modelled, transfers not counted)"));
+bool flows(const Degrees& d, int steps) {
+  return patch_count(d) > 1 && (steps == 0 || steps > d.warmup);
 }
+
+void advise_on_patches(const Degrees& d, std::vector<std::string>& lines) {
+  if (d.stages > 1) return;
+  if (d.patches > 1) lines.push_back(str("patches=", d.patches, " has no effect with one stage"));
+  if (d.sync) lines.push_back("sync has no effect with one stage");
+}
+
+// Measured on another model than the one that is to draw, so it says which.
+std::string stale_keys_cost(const Degrees& d, int steps) {
+  const auto& m = nearest_measured(steps, patch_count(d), d.warmup);
+  return str("; stale keys change the picture: on mini with ", m.steps, " steps, ", m.patches,
+             " patches and ", m.warmup, " warm-up, PSNR ", std::round(10 * m.psnr) / 10,
+             " dB against one rank and ", percent(m.right), " % of captions right, one rank ",
+             percent(right_of_one_rank(steps)), " % (measured, docs/pipefusion.md)");
+}
+
+// Share of the stages' time without work, transfers not counted.
+double schedule_idle(const Degrees& d, const ModelShape& s, int steps) {
+  const auto route = route_of(d, s);
+  const auto lists = schedule(route, patch_count(d), steps, d.warmup);
+  return 1 - simulate(route, lists, {}, SendMode::kPosted).utilisation();
+}
+
+constexpr double kIdleThatPays = 0.2;  // of the stages' time idle, at most
+constexpr double kFaithful = 30;       // dB, at least
 
 }  // namespace
 
@@ -310,12 +331,43 @@ std::vector<std::string> advice(const Degrees& degrees, const ModelShape& shape,
                         sequence(degrees), " ranks: ", percent(share), " % of the time is idle"));
   }
   advise_on_stages(degrees, shape, lines);
-  advise_on_patches(degrees, shape, work.steps, lines);
+  advise_on_patches(degrees, lines);
   if (work.batch > 0 && work.batch % degrees.data != 0) {
     lines.push_back(str("batch ", work.batch, " over data ", degrees.data, ": ",
                         (degrees.data - work.batch % degrees.data), " of ", degrees.data,
                         " groups run short or idle in the last round; use a multiple of ", degrees.data));
   }
+  return lines;
+}
+
+std::vector<std::string> warnings(const Degrees& d, const ModelShape& shape, const Workload& work) {
+  std::vector<std::string> lines;
+  if (d.stages == 1) return lines;
+  if (!flows(d, work.steps)) {
+    const std::string why =
+        d.sync || patch_count(d) == 1 ? "" : str(" (", work.steps, " steps, ", d.warmup, " of them warm-up)");
+    lines.push_back(str("pipefusion=", d.stages, " cannot pay here: every step runs whole", why,
+                        ", one stage after another, so at least ", percent(1 - 1.0 / d.stages),
+                        " % of the stages' time is idle; ", d.stages,
+                        " stages share the weights' memory, but a picture gets no faster"));
+    return lines;
+  }
+  const int patches = patch_count(d);
+  if (patches < d.stages) {
+    lines.push_back(str(patches, " patches for ", d.stages, " stages: at least ",
+                        percent(1 - static_cast<double>(patches) / d.stages),
+                        " % of the time is idle; use patches=", d.stages, " or more"));
+  }
+  if (work.steps == 0) return lines;
+  const double lost = schedule_idle(d, shape, work.steps);
+  const bool is_faithful = nearest_measured(work.steps, patches, d.warmup).psnr >= kFaithful;
+  if (lost < kIdleThatPays && is_faithful) return lines;
+  lines.push_back(str("pipefusion=", d.stages, " with ", patches, " patches and ", work.steps, " steps, ",
+                      d.warmup, " of them warm-up: ", percent(static_cast<double>(d.warmup) / work.steps),
+                      " % of the steps are serial; predicted ", std::round((1 - lost) * d.stages * 100) / 100,
+                      " times the speed of one stage where ", d.stages, " would be ideal, ", percent(lost),
+                      " % of the stages' time idle (modelled, transfers not counted)",
+                      stale_keys_cost(d, work.steps)));
   return lines;
 }
 

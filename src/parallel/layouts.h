@@ -45,9 +45,13 @@ Degrees automatic(const ModelShape& shape, int num_gpus);
 // Share of the ranks' time that uneven runs of heads, tokens and blocks leave idle, in [0, 1).
 double idle_share(const Degrees& degrees, const ModelShape& shape);
 
-// Lines for the user about a valid layout: idle shares with an even layout of the same size, what PipeFusion
-// is predicted to gain, settings that have no effect, a batch that the replicas do not divide. Predictions
-// are modelled, and say so.
+// Lines for the user about a valid layout: idle shares with an even layout of the same size, settings that
+// have no effect, a batch that the replicas do not divide.
 std::vector<std::string> advice(const Degrees& degrees, const ModelShape& shape, const Workload& work);
+
+// Where PipeFusion cannot pay: steps that all run whole, fewer patches than stages, or too few steps for its
+// stages, patches and warm-up. With the predicted idle share (modelled, and it says so) and what stale keys
+// were measured to cost.
+std::vector<std::string> warnings(const Degrees& degrees, const ModelShape& shape, const Workload& work);
 
 }  // namespace atelier::parallel

@@ -52,7 +52,10 @@ TEST(Layouts, ProductMismatchListsEveryFactorAndLayoutsThatWork) {
 
 TEST(Layouts, MoreRanksThanHeadsAreRefusedWithAnEvenWayOut) {
   expect_mentions(refused({.ulysses = 16}, kSmall, 16), {"12 heads", "16 ranks", "4 ranks would have none",
-                                                         "ring=4, ulysses=4", "of 8: ring=2, ulysses=4"});
+                                                         "ring=4, ulysses=4", "; of 12: ulysses=12"});
+  expect_mentions(refused({.stages = 9}, kSmall), {"; of 6: pipefusion=6"});
+  expect_mentions(refused({.ulysses = 13}, kSmall, 13),
+                  {": 1 rank would have none", "of 13", "; of 12: ulysses=12"});
   expect_mentions(refused({.ulysses = 4, .tensor = 4}, kSmall), {"ulysses 4 x tensor 4 = 16", "12 heads"});
   validate({.ulysses = 12}, kSmall, 0);
   validate({.ulysses = 5}, kSmall, 5);
@@ -62,7 +65,8 @@ TEST(Layouts, MoreRanksThanHeadsAreRefusedWithAnEvenWayOut) {
 TEST(Layouts, MoreRanksThanTokensOrBlocksAreRefused) {
   ModelShape few = kSmall;
   few.image_tokens = 7;
-  expect_mentions(refused({.ring = 4, .ulysses = 2}, few), {"ring 4 x ulysses 2 = 8", "7 tokens", "1 ranks"});
+  expect_mentions(refused({.ring = 4, .ulysses = 2}, few),
+                  {"ring 4 x ulysses 2 = 8", "7 tokens", ": 1 rank would have none"});
   validate({.ring = 7}, few, 7);
   expect_mentions(refused({.stages = 8}, kSmall), {"8 stages", "6 blocks"});
   validate({.stages = 6}, kSmall, 6);
@@ -177,19 +181,40 @@ TEST(Layouts, UnevenHeadsAreAQuarterIdleAndTheEvenLayoutIsNamed) {
   EXPECT_TRUE(advice({.ring = 2, .ulysses = 4}, kSmall, {.steps = 4}).empty());
 }
 
-TEST(Layouts, PredictedLossOfPipefusionIsNamed) {
-  const auto lines = advice({.stages = 2, .ulysses = 4}, kSkips, {.steps = 4});
+TEST(Layouts, WarnsOfPipefusionThatCannotPayWithThePredictedLoss) {
+  const auto lines = warnings({.stages = 2, .ulysses = 4}, kSkips, {.steps = 4});
   ASSERT_EQ(lines.size(), 1u);
-  expect_mentions(lines[0], {"pipefusion=2", "4 steps, 1 of them warm-up", "25 % of the steps are serial",
-                             "predicted 1.45 times", "27 %", "modelled"});
-  EXPECT_TRUE(advice({.stages = 2, .ulysses = 4}, kSkips, {.steps = 50}).empty());
+  expect_mentions(
+      lines[0], {"pipefusion=2 with 2 patches and 4 steps, 1 of them warm-up", "25 % of the steps are serial",
+                 "predicted 1.45 times", "27 % of the stages' time idle", "modelled",
+                 "on mini with 4 steps, 2 patches and 1 warm-up, PSNR", "dB against one rank",
+                 "% of captions right, one rank 100 %", "measured"});
+  EXPECT_TRUE(warnings({.stages = 2, .ulysses = 4}, kSkips, {.steps = 50}).empty());
+  EXPECT_TRUE(warnings({.ulysses = 8}, kSkips, {.steps = 4}).empty());
+}
+
+TEST(Layouts, WarnsOfStepsThatAllRunWhole) {
+  for (const Degrees& d : {Degrees{.stages = 4, .sync = true}, Degrees{.stages = 4, .patches = 1},
+                           Degrees{.stages = 4, .warmup = 20}}) {
+    const auto lines = warnings(d, kSkips, {.steps = 20});
+    ASSERT_EQ(lines.size(), 1u) << spell(d);
+    expect_mentions(lines[0], {"pipefusion=4 cannot pay here", "every step runs whole", "at least 75 %"});
+  }
+  expect_mentions(warnings({.stages = 4, .warmup = 5}, kSkips, {.steps = 4}).at(0),
+                  {"4 steps, 5 of them warm-up"});
+  expect_mentions(warnings({.stages = 4, .patches = 2}, kSkips, {}).at(0),
+                  {"2 patches for 4 stages", "50 %"});
+}
+
+TEST(Layouts, WarnsOfAStartWithoutWarmUpBecauseOfItsPictures) {
+  const auto lines = warnings({.stages = 2, .warmup = 0}, kSkips, {.steps = 12});
+  ASSERT_EQ(lines.size(), 1u);
+  expect_mentions(lines[0], {"stale keys change the picture"});
 }
 
 TEST(Layouts, SettingsWithoutEffectAreNamed) {
   expect_mentions(advice({.patches = 4}, kLarge, {}).at(0), {"patches=4 has no effect"});
-  expect_mentions(advice({.stages = 4, .sync = true}, kSkips, {.steps = 20}).at(0),
-                  {"every step runs whole"});
-  expect_mentions(advice({.stages = 4, .patches = 2}, kSkips, {}).at(0), {"2 patches for 4 stages", "50 %"});
+  expect_mentions(advice({.sync = true}, kLarge, {}).at(0), {"sync has no effect"});
   expect_mentions(advice({.stages = 4}, kLarge, {}).at(0), {"57 blocks over 4 stages (15/14/14/14)", "5 %"});
   expect_mentions(advice({.data = 4}, kLarge, {.batch = 6}).at(0), {"batch 6 over data 4", "2 of 4"});
 }
