@@ -78,6 +78,7 @@ class Session {
     report_.set_settings(to_json(resolved_.settings));
     report_.set_version("atelier", kVersion);
     for (const auto& note : resolved_.notes) report_.add_note(note);
+    for (const auto& note : plan_.pictures.notes) report_.add_note(note);
     for (const auto& bad : plan_.pictures.bad) {
       log::error(str(bad.where, ": ", bad.reason));
       report_.add_failure(bad.where, bad.reason);
@@ -140,7 +141,7 @@ class Session {
     } catch (...) {
       progress.finish();
       progress_ = nullptr;
-      write_report();
+      try_to_report();
       throw;
     }
     progress.finish();
@@ -212,6 +213,15 @@ class Session {
   }
 
   void write_report() { report_.write(folder_.path()); }
+
+  // After a failure, whose own error is what counts: on a full disk there may be no room for a report.
+  void try_to_report() {
+    try {
+      write_report();
+    } catch (const Error& e) {
+      log::debug(e.what());
+    }
+  }
 
   void write_timings() {
     const size_t warmup =

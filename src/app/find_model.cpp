@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "models/family.h"
 #include "report/clock.h"
 #include "weights/download.h"
 #include "weights/sources.h"
@@ -55,6 +56,12 @@ weights::Source download(const ModelSettings& m, const Environment& environment,
   return weights::download(weights::hub_id(m.model_name), o, stop);
 }
 
+std::string families() {
+  std::string known;
+  for (const auto* f : models::families()) known += (known.empty() ? "" : ", ") + std::string(f->name);
+  return known;
+}
+
 weights::Source source_of(const ModelSettings& m, const Environment& environment,
                           const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
   const auto options = source_options(m, environment);
@@ -62,6 +69,9 @@ weights::Source source_of(const ModelSettings& m, const Environment& environment
     return weights::resolve(m.model_name, options);
   } catch (const Error& e) {
     const bool can_fetch = m.download && e.kind() == Kind::kUsage && !weights::hub_id(m.model_name).empty();
+    const bool is_absent = std::string_view(e.what()).find("hf download") != std::string_view::npos;
+    if (!can_fetch && is_absent)
+      throw Error(e.kind(), str(e.what(), "; families of this build: ", families()));
     if (!can_fetch) throw;
   }
   return download(m, environment, options, tell, stop);

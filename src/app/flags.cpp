@@ -59,6 +59,9 @@ class Parser {
       std::cout << app_.help();
       out.is_help = true;
       return out;
+    } catch (const CLI::ArgumentMismatch& e) {
+      const std::string text = e.what();  // "--prompt: 1 required ..."
+      throw Error(Kind::kUsage, text.substr(0, text.find(':')) + " needs a value");
     } catch (const CLI::ParseError& e) {
       throw Error(Kind::kUsage, e.what());
     }

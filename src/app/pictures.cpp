@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "jobs/text.h"
 #include "jobs/work.h"
 #include "models/vae.h"
 #include "parallel/strategy.h"
@@ -15,7 +16,28 @@ namespace {
 
 constexpr double kUsualTrueCfg = 4.0;  // where neither the user nor the model says
 
-jobs::Prompts prompts_of_flags(const InputSettings& input) {
+void check_text(const Resolved& resolved, const char* name, const std::string& text) {
+  if (!jobs::is_utf8(text)) {
+    throw Error(Kind::kUsage,
+                str(resolved.origin(name).text, " is not UTF-8: set the terminal or file to UTF-8"));
+  }
+}
+
+bool has_prompt(const InputSettings& input) {
+  return std::any_of(input.prompt.begin(), input.prompt.end(),
+                     [](const auto& p) { return !jobs::trim(p).empty(); });
+}
+
+// The least length is one letter, as in the rows of files.
+jobs::Prompts prompts_of_flags(const Resolved& resolved) {
+  const auto& input = resolved.settings.input;
+  for (const auto& text : input.negative_prompt) check_text(resolved, "negative_prompt", text);
+  for (const auto& text : input.prompt) {
+    check_text(resolved, "prompt", text);
+    if (jobs::trim(text).empty()) {
+      throw Error(Kind::kUsage, resolved.origin("prompt").text + " is empty: write what to draw");
+    }
+  }
   jobs::Prompts out;
   for (size_t i = 0; i < input.prompt.size(); ++i) {
     auto one = jobs::one_prompt(input.prompt[i]);
@@ -124,7 +146,10 @@ Extent extent_of(const std::vector<jobs::Item>& items, const Fill& fill, const S
 
 jobs::Prompts read_prompts(const Resolved& resolved) {
   const auto& input = resolved.settings.input;
-  if (!input.prompt.empty()) return prompts_of_flags(input);
+  const bool has_file = !input.prompts_file.empty() || !input.dataset_path.empty();
+  // xDiT's own default is an empty prompt: it does not win over a file
+  if (!input.prompt.empty() && (has_prompt(input) || !has_file)) return prompts_of_flags(resolved);
+  for (const auto& text : input.negative_prompt) check_text(resolved, "negative_prompt", text);
   const std::string& file = input.prompts_file.empty() ? input.dataset_path : input.prompts_file;
   if (file.empty()) {
     throw Error(Kind::kUsage,

@@ -78,6 +78,7 @@ void settle_attention(Resolved& r) {
     r.origins["attention_backend"] = r.origin("enable_xformers");
   }
   const std::string where = r.origin("attention_backend").text;
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
   static const std::vector<std::string> known{"",      "auto",     "sdpa",      "cudnn",
                                               "flash", "xformers", "efficient", "math"};
   if (name.starts_with("sage")) {
@@ -97,7 +98,11 @@ void settle_dtype(Resolved& r) {
     fail(str("use_fp16 (", r.origin("use_fp16").text, ") and use_bf16 (", r.origin("use_bf16").text,
              ") are both true; keep one"));
   }
-  d.torch_dtype = dtype_name(d.torch_dtype);
+  try {
+    d.torch_dtype = dtype_name(d.torch_dtype);
+  } catch (const Error& e) {
+    fail(str(r.origin("torch_dtype").text, ": ", e.what()));
+  }
   if (!d.use_fp16 && !d.use_bf16) return;
   const std::string key = d.use_fp16 ? "use_fp16" : "use_bf16", dtype = d.use_fp16 ? "float16" : "bfloat16";
   if (!d.torch_dtype.empty() && d.torch_dtype != dtype) {

@@ -1,4 +1,5 @@
 // atelier t2i and atelier run: one engine behind two sets of flags.
+#include <filesystem>
 #include <iostream>
 #include <optional>
 
@@ -25,7 +26,21 @@ void set_console(const Settings& s) {
 
 int save_dummy(const Resolved& resolved, const FoundModel& model) {
   const auto& folder = resolved.settings.model.save_dummy;
-  model.folder.save(folder, at::kBFloat16);
+  std::error_code ignored;
+  const bool is_new = !std::filesystem::exists(folder, ignored);
+  const auto undo = [&] {
+    if (is_new) std::filesystem::remove_all(folder, ignored);
+  };
+  try {
+    model.folder.save(folder, at::kBFloat16);
+  } catch (const std::filesystem::filesystem_error& e) {
+    undo();
+    throw Error(Kind::kUsage, str("cannot write to ", folder, ": ", e.code().message(),
+                                  "; choose another folder with --save_dummy"));
+  } catch (...) {
+    undo();
+    throw;
+  }
   if (!resolved.settings.output.quiet)
     std::cout << "wrote " << model.folder.label() << " to " << folder << "\n";
   return 0;

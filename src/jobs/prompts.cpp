@@ -134,8 +134,11 @@ class Collector {
       if (object.is_structured() && object.contains(column_)) has_column_ = true;
       Row row = row_of(object, column_, default_index);
       row.item.where = where;
-      const auto [first, is_new] = seen_.emplace(row.item.index, where);
-      if (!is_new) bad(str("index ", row.item.index, " is already used at ", first->second));
+      // rows with a name of their own are not named by index
+      if (row.custom_name.empty()) {
+        const auto [first, is_new] = seen_.emplace(row.item.index, where);
+        if (!is_new) bad(str("index ", row.item.index, " is already used at ", first->second));
+      }
       prompts_.rows.push_back(std::move(row));
     } catch (const RowError& e) {
       prompts_.bad.push_back({where, e.reason});

@@ -135,7 +135,7 @@ ShardedWriter::ShardedWriter(Options options, std::vector<Promise> promises)
   if (first_.empty()) first_.push_back(0);
   std::error_code ignored;
   fs::create_directories(options_.folder, ignored);
-  check_room(options_.folder / "x", total);
+  check_room(options_.folder / (options_.stem + ".safetensors"), total);
 }
 
 ShardedWriter::~ShardedWriter() = default;

@@ -87,14 +87,17 @@ std::string how_to_get(std::string_view id, const std::string& revision) {
              "HF_TOKEN first), or run the same command with --download");
 }
 
-Source find_cached(const std::string& id, const SourceOptions& options) {
+Source find_cached(std::string_view name, const std::string& id, const SourceOptions& options) {
   const fs::path repository = options.cache / folder_name(id);
   const fs::path snapshot = find_snapshot(repository, options.revision);
   if (snapshot.empty()) {
     const std::string which = options.revision.empty() ? "" : " at revision " + in_quotes(options.revision);
-    throw Error(Kind::kUsage,
-                str("model ", id, which, " is not on this machine (no folder of that name, and not in ",
-                    options.cache.string(), ")", how_to_get(id, options.revision)));
+    std::error_code ignored;
+    const char* local = fs::is_directory(fs::path(name), ignored)
+                            ? "the folder of that name holds no model_index.json"
+                            : "no folder of that name";
+    throw Error(Kind::kUsage, str("model ", id, which, " is not on this machine (", local, ", and not in ",
+                                  options.cache.string(), ")", how_to_get(id, options.revision)));
   }
   if (!is_model_folder(snapshot)) {
     throw Error(Kind::kUsage, str("model ", id, " in ", snapshot.string(),
@@ -119,6 +122,40 @@ Source find_cached(const std::string& id, const SourceOptions& options) {
   throw Error(Kind::kUsage, str("model ", in_quotes(name),
                                 " is unknown: give a folder, a .safetensors file, an id such as ",
                                 "org/name, or mini", near.empty() ? "" : "; nearest: " + list_text(near, 3)));
+}
+
+// Files of weights, also those that are refused later with a word about them.
+bool is_weights(const fs::path& file) {
+  const std::string end = file.extension().string();
+  return end == ".safetensors" || end == ".bin" || end == ".pt" || end == ".pth" || end == ".ckpt";
+}
+
+// Every file that an index of shards names is there.
+bool has_shards(const fs::path& index) {
+  const Json json = read_json(index);
+  const auto map = json.is_object() ? json.find("weight_map") : json.end();
+  if (!json.is_object() || map == json.end() || !map->is_object()) return true;  // refused when it is opened
+  std::error_code ignored;
+  return std::all_of(map->begin(), map->end(), [&](const Json& file) {
+    return !file.is_string() || fs::is_regular_file(index.parent_path() / file.get<std::string>(), ignored);
+  });
+}
+
+// What an interrupted download leaves is not: links to nowhere, a config without weights, some of the shards.
+bool is_complete(const fs::path& component, const std::string& class_name) {
+  bool has_file = false, has_weights = false;
+  std::error_code ignored;
+  for (const auto& item : fs::directory_iterator(component, ignored)) {
+    if (!item.is_regular_file(ignored)) continue;
+    has_file = true;
+    has_weights = has_weights || is_weights(item.path());
+    if (item.path().string().ends_with(".safetensors.index.json") && !has_shards(item.path())) return false;
+  }
+  const bool has_no_weights = class_name.find("Tokenizer") != std::string::npos ||
+                              class_name.find("Scheduler") != std::string::npos ||
+                              class_name.find("Processor") != std::string::npos ||
+                              class_name.find("Extractor") != std::string::npos;
+  return has_file && (has_weights || has_no_weights);
 }
 
 }  // namespace
@@ -152,7 +189,7 @@ Source resolve(std::string_view name, const SourceOptions& options) {
                                   ": the installation is incomplete"));
   }
   if (id.empty()) fail_unknown(name);
-  return find_cached(id, options);
+  return find_cached(name, id, options);
 }
 
 std::vector<std::string> missing_components(const fs::path& folder) {
@@ -165,12 +202,7 @@ std::vector<std::string> missing_components(const fs::path& folder) {
     const bool is_component =
         value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_string();
     if (!is_component || name == "safety_checker") continue;
-    bool has_file = false;
-    std::error_code ignored;
-    for (const auto& item : fs::directory_iterator(folder / name, ignored)) {
-      has_file = has_file || item.is_regular_file(ignored);
-    }
-    if (!has_file) missing.push_back(name);
+    if (!is_complete(folder / name, value[1].get<std::string>())) missing.push_back(name);
   }
   return missing;
 }

@@ -24,6 +24,9 @@ class SourcesTest : public ::testing::Test {
     write_file_atomically(snapshot(commit) / "model_index.json", kIndex);
     write_file_atomically(snapshot(commit) / "transformer" / "config.json", "{}");
     write_file_atomically(snapshot(commit) / "vae" / "config.json", "{}");
+    for (const char* part : {"transformer", "vae"}) {
+      write_file_atomically(snapshot(commit) / part / "diffusion_pytorch_model.safetensors", "");
+    }
   }
   void make_ref(const std::string& name, const std::string& commit) const {
     write_file_atomically(snapshot(commit).parent_path().parent_path() / "refs" / name, commit + "\n");
@@ -72,11 +75,31 @@ TEST_F(SourcesTest, AbsentModelsNameTheCommandThatGetsThem) {
 TEST_F(SourcesTest, IncompleteSnapshotsAreNamed) {
   make_snapshot("aaaa");
   fs::remove_all(snapshot("aaaa") / "vae");
-  fs::remove(snapshot("aaaa") / "transformer" / "config.json");
-  fs::create_symlink("nowhere", snapshot("aaaa") / "transformer" / "config.json");
+  const auto weights = snapshot("aaaa") / "transformer" / "diffusion_pytorch_model.safetensors";
+  fs::remove(weights);
+  fs::create_symlink("nowhere", weights);
   EXPECT_THAT(error("flux-dev"), HasSubstr("incomplete: transformer, vae missing"));
   fs::remove(snapshot("aaaa") / "model_index.json");
   EXPECT_THAT(error("flux-dev"), HasSubstr("no model_index.json"));
+}
+
+TEST_F(SourcesTest, SnapshotsWithSomeOfTheShardsAreIncomplete) {
+  make_snapshot("aaaa");
+  const auto vae = snapshot("aaaa") / "vae";
+  write_file_atomically(
+      vae / "diffusion_pytorch_model.safetensors.index.json",
+      R"({"weight_map":{"a":"diffusion_pytorch_model.safetensors","b":"second.safetensors"}})");
+  EXPECT_THAT(error("flux-dev"), HasSubstr("incomplete: vae missing"));
+  write_file_atomically(vae / "second.safetensors", "");
+  EXPECT_EQ(resolve("flux-dev", options()).folder, snapshot("aaaa"));
+}
+
+TEST_F(SourcesTest, FoldersWithoutAnIndexAreNotCalledAbsent) {
+  const auto before = fs::current_path();
+  fs::create_directories(folder_ / "my" / "model");
+  fs::current_path(folder_.path());
+  EXPECT_THAT(error("my/model"), HasSubstr("holds no model_index.json"));
+  fs::current_path(before);
 }
 
 TEST_F(SourcesTest, LocalFoldersAndFilesWin) {

@@ -1,0 +1,259 @@
+#!/usr/bin/env bash
+# What a user gets for bad input: one clear line, the right exit code, nothing half-written. The program is $ATELIER.
+# Exit 0: all as it should be; 77: there is no program; else what was not.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+atelier=${ATELIER:-$root/build/cpu/src/atelier}
+[[ -x $atelier ]] || { echo "no program at $atelier: build first"; exit 77; }
+export ATELIER_SHARE=${ATELIER_SHARE:-$root} OMP_NUM_THREADS=1
+unset HF_TOKEN HF_ENDPOINT HF_HUB_CACHE HUGGINGFACE_HUB_CACHE
+helper=$root/tests/_bad_input.py
+work=$(mktemp -d)
+export HF_HOME=$work/hf
+children=()
+# shellcheck disable=SC2317
+clean_up() {
+  for child in "${children[@]}"; do kill "$child" 2>/dev/null; done
+  cd / && rm -rf "$work"
+}
+trap clean_up EXIT
+cd "$work" || exit 1
+failed=0
+fast=(--device cpu --height 64 --width 64 --num_inference_steps 1)
+mini=(--model_name mini)
+
+complain() {
+  echo "FAILED: $1"
+  [[ -f log ]] && grep -vE "^(model|draw|layout|device|seed|\[)" log | cut -c1-300 | tail -n 12 | sed "s/^/  | /"
+  failed=1
+}
+draw() { "$atelier" t2i "${mini[@]}" "${fast[@]}" "$@" >log 2>&1; }
+
+# CODE REGEX flags...: that exit code, and exactly one error, which says what the regex says.
+expect() {
+  local code=$1 regex=$2 status=0
+  shift 2
+  rm -rf out
+  draw --output_dir out "$@" || status=$?
+  ((status == code)) || complain "exit $status, not $code: t2i $*"
+  [[ $code == 0 ]] || (($(grep -cE '^error' log) == 1)) || complain "not one error line: t2i $*"
+  grep -qE -- "$regex" log || complain "no \"$regex\": t2i $*"
+  # what is refused leaves no picture behind, and nothing ever leaves temporary files
+  [[ $code == 0 || $code == 1 || -z $(find out -name '*.png' 2>/dev/null) ]] || complain "a picture: t2i $*"
+  [[ -z $(find . -name '*.tmp' -print -quit) ]] || complain "temporary files: t2i $*"
+}
+
+check_models() {
+  python3 "$helper" models "$root/models/mini" models || { complain "the damaged models"; return; }
+  local name words
+  while read -r name words; do
+    expect 2 "error.*$words" --model_name "models/$name" --prompt x
+  done <<'END'
+truncated diffusion_pytorch_model.safetensors.*truncated.*download it again
+empty only 0 bytes.*download it again
+huge_header header claims 4611686018427387904 bytes.*download it again
+no_header header is not that of a safetensors file
+overlap "proj_out.weight".*inside another tensor
+lying_shape "proj_out.weight": shape .* needs .* bytes, data_offsets give
+missing do not fit the model .*1 missing
+extra do not fit the model .*1 unknown
+misshapen do not fit the model .*1 of another shape
+nan do not fit the model .*1 with NaN or infinity
+pickle pickle.*never read.*safetensors
+no_weights transformer: holds no \*.safetensors
+bad_config transformer/config.json is not valid JSON
+family StableDiffusionXLPipeline; this build has FluxPipeline
+no_index no_index.* model_index.json
+no_vae no vae/config.json
+END
+  # which tensor it is, and what was needed
+  expect 2 '"proj_out.bias" is missing, needs' --model_name models/missing --prompt x
+  expect 2 '"proj_out.weight" needs .* found' --model_name models/misshapen --prompt x
+  expect 2 '"proj_out.weight" holds NaN' --model_name models/nan --prompt x
+  expect 2 'no such file or folder' --model_name ./absent --prompt x
+  expect 2 'hf download black-forest-labs/FLUX.1-dev .*--download' --model_name FLUX.1-dev --prompt x
+  expect 2 'hf download org/other.*flux' --model_name org/other --prompt x
+  expect 2 'single file.*--base_model' --model_name "$root/models/mini/vae/diffusion_pytorch_model.safetensors" --prompt x
+}
+
+check_flags() {
+  expect 2 'nothing to draw: give --prompt TEXT or --prompts_file' --seed 1
+  expect 2 'prompt.*is empty' --prompt ''
+  expect 2 'prompt.*is not UTF-8' --prompt $'\xff'
+  expect 2 'prompt needs a value' --prompt
+  expect 2 '64x100.*multiples of 16: try 64x96' --height 100 --prompt x
+  expect 2 'unknown flag --hieght; did you mean --height' --hieght 64 --prompt x
+  expect 2 '--torch_dtype.*"int7" is unknown; choose float32' --torch_dtype int7 --prompt x
+  expect 2 '--device tpu: unknown; choose auto, cpu' --device tpu --prompt x
+  expect 2 '--device cuda:99: ' --device cuda:99 --prompt x
+  expect 2 'unexpected argument "stray"' --prompt x stray2 --seed 1 stray
+  expect 2 'code from model repositories is never run' --trust-remote-code --prompt x
+  expect 2 'cannot read nothere.yaml' --config nothere.yaml --prompt x
+  printf 'height: 64\nulysses_degre: 2\n' >typo.yaml
+  expect 2 'typo.yaml:2: unknown key ulysses_degre; did you mean ulysses_degree' --config typo.yaml --prompt x
+  DG_XDIT_RING_DEGREE=two expect 2 'DG_XDIT_RING_DEGREE in the environment: "two"' --prompt x
+  expect 0 'note .*--quality .*png' --quality 80 --prompt x
+  expect 0 'note .*--revision' --revision main --prompt x
+  expect 0 'note .*--output_name_column' --output_name_column id --prompt x
+  expect 0 'note .*--prompts_file' --prompts_file absent.txt --prompt x
+  expect 0 'note .*--attention_backend' --attention_backend cudnn --prompt x
+  expect 0 'note .*--guidance_scale' --guidance_scale 3.5 --prompt x
+  expect 0 'note .*--use_parallel_vae' --use_parallel_vae --prompt x
+  expect 0 'note .*--enable_tf32' --enable_tf32 --prompt x
+  expect 0 'note .*--keep_changed' --keep_changed --no_resume --prompt x
+  expect 0 'note .*--master_addr' --master_addr 127.0.0.1 --prompt x
+  expect 0 'note .*--warmup_steps' --warmup_steps 3 --prompt x
+}
+
+check_prompt_files() {
+  expect 2 'cannot read absent.jsonl' --prompts_file absent.jsonl
+  expect 2 'x.parquet is not a prompt file: .jsonl, .json, .txt and .csv' --prompts_file x.parquet
+  : >empty.txt
+  expect 2 'holds no prompt' --prompts_file empty.txt
+  printf '{"prompt": "x"}' >object.json
+  expect 2 'must hold an array' --prompts_file object.json
+  printf 'text\nx\n' >none.csv
+  expect 2 'header line with the column "prompt"' --prompts_file none.csv
+  {
+    printf '%s\n' '{"prompt": "good"}' 'no json' '{"prompt": ""}' '{"text": "x"}' '{"prompt": "x", "height": 100}'
+    printf '%s\n' '{"prompt": "x", "seed": -1}' '{"prompt": "x", "output_path": "../x.png"}' '{"prompt": "two", "index": 90}'
+    printf '%s\n' '{"prompt": "x", "index": 90}' '{"prompt": "y", "index": 90, "output_path": "sub/y.png"}'
+    printf '{"prompt": "\xff"}\n'
+  } >rows.jsonl
+  rm -rf out
+  local status=0 line
+  draw --output_dir out --prompts_file rows.jsonl || status=$?
+  ((status == 1)) || complain "bad rows: exit $status, not 1"
+  for line in '2: .*not valid JSON' '3: .*empty' '4: .*no prompt' '5: .*multiples of 16' '6: seed must be' \
+    '7: .*leaves the output folder' '9: index 90 is already used' '11: .*not UTF-8'; do
+    grep -qE "^error rows.jsonl:$line" log || complain "no error for rows.jsonl:$line"
+  done
+  (($(grep -c '^error' log) == 8)) || complain "not eight bad rows"
+  local found
+  found=$(cd out && find . -name '*.png' | sort | tr '\n' ' ')
+  [[ $found == "./000000.png ./000090.png ./sub/y.png " ]] || complain "pictures of the good rows: $found"
+}
+
+check_output() {
+  echo x >plain
+  expect 2 'plain/x.*--output_dir' --output_dir plain/x --prompt x
+  expect 2 '/proc/nothing.*--output_dir' --output_dir /proc/nothing --prompt x
+  expect 2 'log file plain' --log_dir plain --prompt x
+  mkdir -p taken/000000.png
+  expect 1 '000000.png failed.*Is a directory' --output_dir taken --max_retries 0 --prompt x
+  expect 2 'cannot write.*/proc/nothing.*--save_dummy' --model_name '' --dummy FLUX.1-schnell --save_dummy /proc/nothing
+}
+
+# On a file system of 200 KiB: pictures until it is full, then one line; what is there is whole.
+check_full_disk() {
+  local space=(unshare -m)
+  ((EUID == 0)) || space=(unshare -rm)
+  seq 1 100 >many.txt
+  mkdir -p small
+  if ! "${space[@]}" mount -t tmpfs -o size=200k none small 2>/dev/null; then
+    echo "not checked: a full disk, since no small file system can be mounted here"
+    return
+  fi
+  export atelier helper
+  "${space[@]}" bash -c 'mount -t tmpfs -o size=200k none small || exit 9
+    "$atelier" t2i --model_name mini --device cpu --height 64 --width 64 --num_inference_steps 1 --seed 1 \
+      --prompts_file many.txt --output_dir small/out >log 2>&1
+    echo "exit $?" >>log
+    python3 "$helper" whole small/out/*.png || echo "a torn picture" >>log
+    [[ -z $(find small -name "*.tmp") ]] || echo "temporary files" >>log
+    "$atelier" t2i --dummy FLUX.1-schnell --save_dummy small/dummy >save.log 2>&1
+    echo "exit $?" >>save.log
+    [[ ! -e small/dummy ]] || echo "left over: $(find small/dummy | tr "\n" " ")" >>save.log'
+  grep -q '^exit 3' log || complain "a full disk: not exit 3"
+  grep -qE '^error: cannot write .*small/out.*disk is full; free some space' log || complain "a full disk: no clear line"
+  if grep -qE 'torn|temporary' log; then complain "a full disk: something is half-written"; fi
+  cp save.log log
+  grep -q '^exit 3' log || complain "a dummy folder on a small disk: not exit 3"
+  grep -qE '^error: cannot write small/dummy.*(No space left|it needs .* GB).* free' log || complain "a dummy folder on a small disk: no clear line"
+  if grep -q 'left over' log; then complain "a dummy folder on a small disk: half-written"; fi
+}
+
+# Waits until the ledger of the folder has that many lines.
+wait_for_lines() { # folder lines
+  for _ in $(seq 200); do
+    [[ -f $1/ledger.jsonl ]] && (($(wc -l <"$1/ledger.jsonl") >= $2)) && return 0
+    sleep 0.05
+  done
+  return 1
+}
+
+start() { # folder flags...
+  local folder=$1
+  shift
+  set -m
+  "$atelier" t2i "${mini[@]}" "${fast[@]}" --output_dir "$folder" --seed 3 "$@" >log 2>&1 &
+  started=$!
+  children+=("$started")
+  set +m
+}
+
+gone() { # process group
+  for _ in $(seq 100); do
+    pgrep -g "$1" >/dev/null || return 0
+    sleep 0.05
+  done
+  return 1
+}
+
+check_interrupts() {
+  seq 1 24 >some.txt
+  draw --seed 3 --prompts_file some.txt --output_dir whole || complain "the undisturbed run"
+  local signal code status
+  for signal in INT TERM KILL; do
+    code=130
+    [[ $signal == KILL ]] && code=137
+    start broken --prompts_file some.txt
+    wait_for_lines broken 2 || complain "$signal: the run does not begin"
+    kill "-$signal" "$started"
+    status=0
+    wait "$started" 2>/dev/null || status=$?
+    ((status == code)) || complain "$signal: exit $status, not $code"
+    [[ $signal == KILL ]] || (($(grep -c '^error: interrupted' log) == 1)) || complain "$signal: not one line"
+    gone "$started" || complain "$signal: processes are left"
+    python3 "$helper" whole broken/*.png || complain "$signal: a torn picture"
+    (($(find broken -name '*.png' | wc -l) < 24)) || complain "$signal came too late to check anything"
+    [[ $signal == KILL ]] || rm -rf broken
+  done
+  # a torn ledger and a torn picture on top of it
+  printf '{"name": "000023.png", "sta' >>broken/ledger.jsonl
+  truncate -s 100 broken/000000.png
+  draw --seed 3 --prompts_file some.txt --output_dir broken || complain "resuming after kill -9"
+  grep -q 'half written' log || complain "no word about the torn ledger"
+  grep -q '1 file is damaged and drawn again' log || complain "no word about the torn picture"
+  [[ -z $(find broken -name '*.tmp') ]] || complain "temporary files after resuming"
+  local picture
+  for picture in whole/*.png; do
+    python3 "$helper" pixels "$picture" "broken/${picture##*/}" || complain "after resuming: ${picture##*/} differs"
+  done
+  draw --seed 3 --prompts_file some.txt --output_dir broken || complain "nothing left to draw"
+  grep -q '24 of 24 pictures are there, 0 to draw' log || complain "a second resume draws again"
+}
+
+check_download() {
+  python3 "$helper" hub "$root/models/mini" hf_secret requests >port 2>hub.log &
+  children+=($!)
+  for _ in $(seq 100); do [[ -s port ]] && break; sleep 0.05; done
+  local hub=(--model_name org/model --download --prompt x)
+  export HF_ENDPOINT=http://127.0.0.1:$(<port)
+  HF_TOKEN=hf_wrong expect 2 'org/model.*HF_TOKEN' "${hub[@]}"
+  export HF_TOKEN=hf_secret
+  expect 0 'model +org/model .download' "${hub[@]}"
+  grep -qE 'safetensors bytes=[1-9][0-9]*- ' requests || complain "the cut download was not taken up where it broke"
+  # what an interrupted download left is completed
+  rm "$(readlink -f hf/hub/models--org--model/snapshots/*/transformer/diffusion_pytorch_model.safetensors)"
+  expect 0 'model +org/model' "${hub[@]}"
+  if grep -rqs hf_secret log out; then complain "the token is shown"; fi
+  unset HF_TOKEN HF_ENDPOINT
+}
+
+for check in check_models check_flags check_prompt_files check_output check_full_disk check_interrupts check_download; do
+  before=$SECONDS
+  "$check"
+  echo "$check: $((SECONDS - before)) s"
+done
+exit "$failed"
