@@ -11,6 +11,8 @@
 #include "comm/comm.h"
 #include "engine/device.h"
 #include "engine/job.h"
+#include "models/vae.h"
+#include "parallel/layouts.h"
 
 namespace atelier::engine {
 
@@ -109,8 +111,28 @@ void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const
   first.rethrow();
 }
 
+namespace {
+
+// What decides about layouts of this request.
+parallel::ModelShape limits_of(const ModelFolder& folder, const Request& r) {
+  const auto facts = folder.family().facts(folder.denoiser());
+  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
+  return {.name = folder.label(),
+          .heads = static_cast<int>(facts.heads.count),
+          .blocks = facts.blocks,
+          .image_tokens = grid.rows * grid.cols,
+          .text_tokens = r.max_sequence_length,
+          .branches = r.negatives.empty() ? 1 : 2,
+          .has_convolution_mixer = facts.has_convolution_mixer,
+          .has_skips = facts.has_skips};
+}
+
+}  // namespace
+
 std::vector<media::Picture> draw_on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees,
                                           const LoadOptions& load, const Request& request, Collector* taps) {
+  parallel::validate(degrees, limits_of(folder, request), 0);
   std::vector<media::Picture> pictures;
   std::mutex mutex;
   on_ranks(folder, degrees, load, [&](Pipeline& pipeline, int rank) {

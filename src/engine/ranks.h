@@ -14,7 +14,8 @@ namespace atelier::engine {
 void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const LoadOptions& load,
               const std::function<void(Pipeline&, int rank)>& work);
 
-// Draws one request. Pictures of the writing rank of replica 0.
+// Draws one request. Pictures of the writing rank of replica 0. Throws Error(kUsage) for a layout that this request
+// does not allow, before anything loads.
 std::vector<media::Picture> draw_on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees,
                                           const LoadOptions& load, const Request& request, Collector* taps);
 

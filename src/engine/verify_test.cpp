@@ -71,6 +71,22 @@ TEST(Verify, PassesWithADenoiserInBfloat16ByItsOwnTolerances) {
   EXPECT_TRUE(has(row(c, "image").note, "PSNR"));
 }
 
+TEST(Verify, RefusesLayoutsThatTheCallDoesNotAllow) {
+  const auto refused = [](parallel::Degrees d) {
+    return error_of(Kind::kUsage, [&] { verify({.folder = kGolden, .degrees = d}); });
+  };
+  EXPECT_TRUE(has(refused({.guidance = 2}), "one branch per step"));
+  EXPECT_TRUE(has(refused({.ulysses = 5}), "4 heads: 1 rank would have none"));
+  EXPECT_TRUE(has(refused({.stages = 6}), "5 blocks: at most 5 stages"));
+}
+
+TEST(Verify, PassesUnderOddLayouts) {
+  for (const char* layout :
+       {"ulysses=3", "ring=5", "ring=7, parallel_vae", "tensor=3", "pipefusion=3, sync, ring=2"}) {
+    EXPECT_TRUE(verify({.folder = kGolden, .degrees = parallel::parse_strategy(layout)}).passed()) << layout;
+  }
+}
+
 TEST(Verify, FailsOnChangedValuesAndOnNothingElse) {
   const Copy copy(kGolden);
   copy.edit_tensors(kRecorded, [](weights::Tensors& t) {
