@@ -105,6 +105,7 @@ class Session {
     const bool is_random = std::any_of(todo_.begin(), todo_.end(), [](const auto& i) { return !i.seed; });
     const auto& seed = resolved_.settings.input.seed;
     fill_seeds(todo_, random);
+    if (is_random) report_.add_note(str("random seed ", random));
     say(resolved_, is_random ? str("seed     ", random, " (random; --seed ", random, " repeats it)")
                              : str("seed     ",
                                    seed ? str(*seed, " (", resolved_.origin("seed").text, ")") : "per row"));

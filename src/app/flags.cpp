@@ -52,6 +52,7 @@ class Parser {
 
   Parsed parse(const Arguments& arguments) {
     Parsed out;
+    check_values(arguments);
     try {
       const auto apart = values_apart(arguments);
       app_.parse(Arguments(apart.rbegin(), apart.rend()));
@@ -97,6 +98,19 @@ class Parser {
     for (const auto& name : flags_.back().names) {
       known_.push_back(dashed(name));
       if (!is_switch(slot)) takes_value_.insert(dashed(name));
+    }
+  }
+
+  // Otherwise --prompt --seed 1 would draw "--seed" and "1". A value that is spelled like a flag can be
+  // written --prompt=--seed.
+  void check_values(const Arguments& arguments) const {
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      if (!takes_value_.count(arguments[i])) continue;
+      const std::string next = i + 1 < arguments.size() ? arguments[i + 1] : "--help";
+      const std::string key = next.substr(0, next.find('='));
+      const bool is_flag =
+          next.starts_with("--") && std::find(known_.begin(), known_.end(), key) != known_.end();
+      if (is_flag) throw Error(Kind::kUsage, arguments[i] + " needs a value");
     }
   }
 

@@ -6,6 +6,7 @@
 #include "app/cli.h"
 #include "app/flags.h"
 #include "app/later.h"
+#include "app/pictures.h"
 #include "app/resolve.h"
 #include "base/error.h"
 #include "jobs/scratch.h"
@@ -213,6 +214,32 @@ TEST(Flags, UnknownOnesNameTheNearest) {
   expect_mentions(refused({"stray"}), {"\"stray\""});
   refused({"--height"});
   refused({"--prompt"});
+}
+
+TEST(Flags, WithoutTheirValueAreNamed) {
+  expect_mentions(refused({"--seed"}), {"--seed needs a value"});
+  expect_mentions(refused({"--prompt", "--seed", "1"}), {"--prompt needs a value"});
+  expect_mentions(refused({"--output_dir", "--seed=1"}), {"--output_dir needs a value"});
+  EXPECT_EQ(resolved({"--prompt=--seed"}).settings.input.prompt, std::vector<std::string>{"--seed"});
+}
+
+TEST(Flags, AttentionIsKnownInAnyCaseAndDtypesNameTheFlag) {
+  EXPECT_EQ(resolved({"--attention_backend", "FLASH"}).settings.engine.attention_backend, "flash");
+  expect_mentions(refused({"--torch_dtype", "int7"}), {"--torch_dtype", "int7", "float32"});
+}
+
+TEST(Prompts, OfTheCommandLineAreCheckedLikeRows) {
+  const auto reason = [](const Arguments& arguments) {
+    return message_of(Kind::kUsage, [&] { read_prompts(resolved(arguments)); });
+  };
+  expect_mentions(reason({}), {"--prompt", "--prompts_file"});
+  expect_mentions(reason({"--prompt", " "}), {"--prompt is empty"});
+  expect_mentions(reason({"--prompt", "\xff"}), {"--prompt is not UTF-8"});
+  expect_mentions(reason({"--prompt", "x", "--negative_prompt", "\xff"}), {"--negative_prompt is not UTF-8"});
+  const Scratch dir;
+  const std::string file = dir.write("p.txt", "from the file\n").string();
+  EXPECT_EQ(read_prompts(resolved({"--prompt", "", "--prompts_file", file})).rows.front().item.prompt,
+            "from the file");
 }
 
 TEST(Flags, LastOneWinsAndListsKeepAll) {

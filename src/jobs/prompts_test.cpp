@@ -19,6 +19,16 @@ std::vector<int64_t> indices(const Prompts& prompts) {
 
 using Indices = std::vector<int64_t>;
 
+TEST(PromptFile, TheSameIndexTwiceIsBadOnlyWhereItNamesTheFile) {
+  const Prompts p = parse_prompts(
+      "{\"prompt\":\"a\",\"index\":1}\n{\"prompt\":\"b\",\"output_path\":\"b.png\"}\n{\"prompt\":\"c\","
+      "\"index\":1}\n",
+      "p.jsonl");
+  EXPECT_EQ(indices(p), (Indices{1, 1}));
+  ASSERT_EQ(p.bad.size(), 1U);
+  EXPECT_NE(p.bad[0].reason.find("index 1 is already used at p.jsonl:1"), std::string::npos);
+}
+
 TEST(PromptFile, JsonlTakesObjectsAndTextsAndCountsPhysicalLines) {
   const Scratch dir;
   const auto file = dir.write(

@@ -14,7 +14,7 @@
 namespace atelier::report {
 namespace {
 
-constexpr int kBarWidth = 24, kDefaultColumns = 80;
+constexpr int kBarWidth = 24, kLeastBarWidth = 8, kDefaultColumns = 80;
 constexpr std::string_view kErase = "\r\x1b[K";
 
 double monotonic() {
@@ -139,10 +139,7 @@ std::string Progress::bar_text() const {
       pictures_ > 0 ? static_cast<double>(done_ + failed_) / static_cast<double>(pictures_) : 1.0;
   const bool is_one = pictures_ == 1 && steps_ > 0 && done_ + failed_ == 0;
   const double filled = is_one ? static_cast<double>(last_.done) / last_.total : share;
-  const int full = static_cast<int>(std::min(1.0, filled) * kBarWidth);
-  std::string text = "[";
-  for (int i = 0; i < kBarWidth; ++i) text.push_back(i < full ? '#' : '.');
-  text += str("] ", done_ + failed_, "/", pictures_, pictures_ == 1 ? " picture" : " pictures");
+  std::string text = str("] ", done_ + failed_, "/", pictures_, pictures_ == 1 ? " picture" : " pictures");
   if (failed_ > 0) text += str(" (", failed_, " failed)");
   if (!phase_.empty()) {
     text += ", " + phase_;
@@ -152,7 +149,12 @@ std::string Progress::bar_text() const {
   }
   text += ", " + time_text(clock_() - start_);
   if (const double left = seconds_left(); left >= 0) text += ", " + time_text(left) + " left";
-  return text;
+  // the bar gives way to the words, down to a stub
+  const int room = columns_ - 2 - static_cast<int>(text.size());
+  const int width = std::clamp(room, kLeastBarWidth, kBarWidth);
+  const int full = static_cast<int>(std::min(1.0, filled) * width);
+  return str("[", std::string(static_cast<size_t>(full), '#'),
+             std::string(static_cast<size_t>(width - full), '.'), text);
 }
 
 void Progress::draw(bool is_forced) {

@@ -115,6 +115,16 @@ TEST(Progress, BarFitsTheTerminalAndGoesAway) {
   EXPECT_EQ(s.shown(), "");
 }
 
+TEST(Progress, TimeLeftIsReadableInEightyColumns) {
+  Screen s;
+  Progress p = s.make(2, Style::kBar, 80);
+  p.step({.done = 3, .total = 20, .ms = 123.4});
+  s.now += 1.2;
+  p.step({.done = 10, .total = 20, .ms = 123.4});
+  EXPECT_TRUE(s.shown().ends_with(" left")) << s.shown();
+  EXPECT_LE(s.shown().size(), 79U);
+}
+
 TEST(Progress, StyleFollowsTheStream) {
   std::FILE* file = std::tmpfile();
   EXPECT_EQ(style_for(file, Noise::kNormal, "xterm"), Style::kLines);
