@@ -1,7 +1,11 @@
 // atelier t2i and atelier run: one engine behind two sets of flags.
+#include <unistd.h>
+
+#include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <optional>
+#include <stop_token>
 
 #include "app/commands.h"
 #include "app/draw.h"
@@ -24,13 +28,19 @@ void set_console(const Settings& s) {
                                                         : log::Level::kInfo);
 }
 
-int save_dummy(const Resolved& resolved, const FoundModel& model) {
+int save_dummy(const Resolved& resolved, const FoundModel& model, const std::stop_token& stop) {
   const auto& folder = resolved.settings.model.save_dummy;
   std::error_code ignored;
   const bool is_new = !std::filesystem::exists(folder, ignored);
   const auto undo = [&] {
     if (is_new) std::filesystem::remove_all(folder, ignored);
   };
+  // Nothing between two tensors asks whether to stop, and no other work is under way: the process ends here.
+  const std::stop_callback leave(stop, [&] {
+    undo();
+    std::fprintf(stderr, "error: interrupted; %s is not complete\n", folder.c_str());
+    ::_exit(exit_code(Kind::kInterrupted));
+  });
   try {
     model.folder.save(folder, at::kBFloat16);
   } catch (const std::filesystem::filesystem_error& e) {
@@ -56,7 +66,7 @@ int lead(const Resolved& resolved, const Environment& variables, const Interrupt
     if (!is_quiet) std::cout << line << std::endl;
   };
   if (!resolved.settings.model.save_dummy.empty()) {
-    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()));
+    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()), interrupt.token());
   }
   auto prompts = read_prompts(resolved);
   auto model = find_model(resolved, variables, tell, interrupt.token());
