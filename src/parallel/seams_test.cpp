@@ -243,6 +243,39 @@ TEST(Ulysses, GoesThereAndBack) {
   EXPECT_EQ(failure, "");
 }
 
+TEST(Ulysses, KeysArriveInTheOrderOfOneRank) {
+  const auto text = noise({5, 1, 3, 2, 2}, 1), image = noise({7, 1, 3, 2, 2}, 2);
+  const auto failure = failure_of(2, [&](comm::Transport& t) {
+    const int ranks[] = {0, 1};
+    const auto group = t.open(ranks, "ulysses");
+    Ulysses exchange(*group, 0);
+    const nn::Frame f{.patch = std::nullopt,
+                      .streams = {{.patches = {5, 1}, .seq_parts = 2, .rides_first = true},
+                                  {.patches = {7, 1}, .seq_parts = 2}},
+                      .seq_rank = t.rank()};
+    const nn::Site site{0, "a", {0, 1}, {0, 1}, {2, 2}};
+    std::vector<nn::Projected> mine;
+    for (const auto* whole : {&text, &image}) {
+      const auto part = cut(*whole, f.streams[mine.size()].held(t.rank(), std::nullopt));
+      mine.push_back({part.select(2, 0), part.select(2, 1), part.select(2, 2)});
+    }
+    auto in = exchange.inbox(f, site, mine);
+    for (size_t s = 0; s < mine.size(); ++s) {
+      for (size_t peer = 0; peer < 2; ++peer) {
+        const Range h = in.heads[peer];
+        in.slots[s][peer].q.copy_(mine[s].q.narrow(2, h.begin, h.size));
+        in.slots[s][peer].kv.select(2, 0).copy_(mine[s].k.narrow(2, h.begin, h.size));
+        in.slots[s][peer].kv.select(2, 1).copy_(mine[s].v.narrow(2, h.begin, h.size));
+      }
+    }
+    exchange.depart(f, site, in);
+    const auto all = exchange.arrive(f, site, in);
+    const auto expected = at::cat({text, image}).narrow(2, 1, 2).narrow(3, t.rank(), 1);
+    EXPECT_TRUE(all.kv.equal(expected));
+  });
+  EXPECT_EQ(failure, "");
+}
+
 // q, k, v of n tokens; what a decorator passes on is what the spy sees.
 struct Spy : nn::AttentionOp {
   nn::Sdpa kernel;

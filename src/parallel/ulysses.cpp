@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/check.h"
@@ -29,6 +30,24 @@ std::vector<int64_t> Ulysses::tokens(const nn::Frame& f, std::span<const int> st
   std::vector<int64_t> n;
   for (int u = 0; u < group_.size(); ++u) n.push_back(f.tokens(streams, first_ + u, f.patch));
   return n;
+}
+
+std::vector<at::Tensor> Ulysses::in_order(const nn::Frame& f, const nn::Site& site,
+                                          const std::vector<at::Tensor>& per_rank) const {
+  const bool has_patches = std::any_of(f.streams.begin(), f.streams.end(),
+                                       [](const nn::Layout& l) { return l.patches.parts > 1; });
+  if (has_patches) return per_rank;
+  std::vector<at::Tensor> pieces;
+  std::vector<int64_t> taken(per_rank.size(), 0);
+  for (const int stream : site.streams) {
+    for (size_t r = 0; r < per_rank.size(); ++r) {
+      const int64_t n =
+          f.streams[static_cast<size_t>(stream)].count(first_ + static_cast<int>(r), std::nullopt);
+      pieces.push_back(per_rank[r].narrow(0, taken[r], n));
+      taken[r] += n;
+    }
+  }
+  return pieces;
 }
 
 nn::Inbox Ulysses::inbox(const nn::Frame& f, const nn::Site& site, std::span<const nn::Projected> streams) {
@@ -75,11 +94,11 @@ void Ulysses::depart(const nn::Frame&, const nn::Site&, nn::Inbox& in) {
   ran_ = true;
 }
 
-nn::Qkv Ulysses::arrive(const nn::Frame& f, const nn::Site&, nn::Inbox& in) {
+nn::Qkv Ulysses::arrive(const nn::Frame& f, const nn::Site& site, nn::Inbox& in) {
   auto& flight = static_cast<UlyssesFlight&>(*in.flight);
   flight.work.wait();
   const int64_t heads = in.heads[group_.rank()].size;
-  std::vector<at::Tensor> q, kv;
+  std::vector<at::Tensor> q, kv;  // per rank
   int64_t offset = 0;
   for (int r = 0; r < group_.size(); ++r) {
     const int64_t asked = flight.asking[r] * flight.batch * heads * flight.width;
@@ -89,7 +108,7 @@ nn::Qkv Ulysses::arrive(const nn::Frame& f, const nn::Site&, nn::Inbox& in) {
                      .view({flight.tokens[r], flight.batch, 2, heads, flight.width}));
     offset += flight.from[r];
   }
-  nn::Qkv all{at::cat(q), at::cat(kv), {first_, group_.size(), f.patch}};
+  nn::Qkv all{at::cat(q), at::cat(in_order(f, site, kv)), {first_, group_.size(), f.patch}};
   flight.sent.reset();
   flight.arrived.reset();
   return all;

@@ -24,6 +24,11 @@ class Ulysses : public nn::Exchange {
  private:
   // Tokens of these streams that each rank of the group holds in this call.
   std::vector<int64_t> tokens(const nn::Frame&, std::span<const int> streams) const;
+  // Keys and values per rank -> in the order of one rank, stream by stream: attention then adds up in the
+  // same order, and comes out the same to the last bit. Stale keys are kept rank by rank, so patches stay as
+  // they are.
+  std::vector<at::Tensor> in_order(const nn::Frame&, const nn::Site&,
+                                   const std::vector<at::Tensor>& per_rank) const;
 
   comm::Comm& group_;
   int first_;
