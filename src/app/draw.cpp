@@ -112,13 +112,11 @@ class Session {
   }
 
   std::vector<std::vector<jobs::Item>> batches() const {
-    const int data = plan_.job.degrees.data;
-    const int share =
-        static_cast<int>((todo_.size() + static_cast<size_t>(data) - 1) / static_cast<size_t>(data));
-    const int per_group = std::max(1, std::min(resolved_.settings.input.batch_size / data, share));
     std::vector<std::vector<jobs::Item>> out;
     for (int i = 0; i < repeats(); ++i) {
-      for (auto& batch : jobs::batches(todo_, per_group)) out.push_back(std::move(batch));
+      for (auto& batch : share_out(todo_, resolved_.settings.input.batch_size, plan_.job.degrees.data)) {
+        out.push_back(std::move(batch));
+      }
     }
     return out;
   }

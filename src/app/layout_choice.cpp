@@ -1,6 +1,7 @@
 // The layout of a run.
 #include "app/layout_choice.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
@@ -190,6 +191,29 @@ LayoutChoice choose_layout(const Resolved& resolved, const parallel::ModelShape&
   out.remarks = parallel::advice(out.degrees, shape, work);
   remark_on_dropped(resolved, out.remarks);
   out.warnings = parallel::warnings(out.degrees, shape, work);
+  return out;
+}
+
+std::vector<std::vector<jobs::Item>> share_out(std::span<const jobs::Item> items, int batch_size, int data) {
+  const auto groups = static_cast<size_t>(data);
+  const size_t each = static_cast<size_t>(std::max(1, batch_size / data));
+  const size_t full = items.size() / (groups * each) * groups * each, rest = items.size() - full;
+  auto out = jobs::batches({items.begin(), items.begin() + static_cast<std::ptrdiff_t>(full)},
+                           static_cast<int>(each));
+  const int last = static_cast<int>((rest + groups - 1) / groups);
+  if (rest == 0) return out;
+  // rest = data * last - missing: the first groups draw `last`, the others one less
+  const size_t short_groups = groups * static_cast<size_t>(last) - rest;
+  const size_t longer = (groups - short_groups) * static_cast<size_t>(last);
+  const auto add = [&](size_t begin, size_t end, int size) {
+    if (begin == end || size == 0) return;
+    for (auto& b : jobs::batches({items.begin() + static_cast<std::ptrdiff_t>(begin),
+                                  items.begin() + static_cast<std::ptrdiff_t>(end)},
+                                 size))
+      out.push_back(std::move(b));
+  };
+  add(full, full + longer, last);
+  add(full + longer, items.size(), last - 1);
   return out;
 }
 

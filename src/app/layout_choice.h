@@ -1,12 +1,14 @@
 // How many ranks draw, and how they share the work.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "app/device_choice.h"
 #include "app/resolve.h"
 #include "engine/folder.h"
+#include "jobs/work.h"
 #include "parallel/layouts.h"
 
 namespace atelier::app {
@@ -41,5 +43,9 @@ struct Machine {
 // Throws Error(kUsage) with the numbers and the nearest layouts that would work.
 LayoutChoice choose_layout(const Resolved& resolved, const parallel::ModelShape& shape, const Extent& extent,
                            const Machine& machine);
+
+// What the groups draw at a time: batch_size / data pictures each while there are full rounds; the rest in
+// equal parts, so that no group waits for more than one picture of another.
+std::vector<std::vector<jobs::Item>> share_out(std::span<const jobs::Item> items, int batch_size, int data);
 
 }  // namespace atelier::app
