@@ -135,7 +135,7 @@ TEST_F(Files, JsonReadsThePlainWordsThatPythonWrites) {
 }
 
 TEST_F(Files, BrokenJsonIsReportedWithTheFile) {
-  const char* broken[] = {"", "{", "{\"a\": 1,}", "[1 2]", "\"\xff\"", "{\"a\": nope}"};
+  const char* broken[] = {"", "{", "{\"a\": 1,}", "[1 2]", "\"\xff\"", "{\"a\": nope}", "[1e999]"};
   for (const char* text : broken) {
     write_file_atomically(folder_ / "b.json", text);
     const auto message = error_of(Kind::kCheckpoint, [&] { read_json(folder_ / "b.json"); });

@@ -36,7 +36,7 @@ Json read_json(const std::filesystem::path& file) {
   const std::string text = read_file(file);
   try {
     return Json::parse(without_infinities(text));
-  } catch (const Json::parse_error& e) {
+  } catch (const Json::exception& e) {
     throw Error(Kind::kCheckpoint, str(file.string(), " is not valid JSON: ", e.what()));
   }
 }
