@@ -31,10 +31,11 @@ bool is_list_of_whole(const Json& j) {
 
 }  // namespace
 
-int64_t ConfigReader::positive(const char* key, int64_t otherwise) const {
+int64_t ConfigReader::positive(const char* key, int64_t otherwise, int64_t most) const {
   const int64_t value = get<int64_t>(key, otherwise, is_whole, "a whole number");
-  if (value < 1 || value > (int64_t{1} << 31)) {
-    throw Error(Kind::kCheckpoint, str(file_, ": ", key, " must be a positive number, found ", value));
+  if (value < 1 || value > most) {
+    throw Error(Kind::kCheckpoint,
+                str(file_, ": ", key, " must be a positive number up to ", most, ", found ", value));
   }
   return value;
 }

@@ -14,7 +14,9 @@ class ConfigReader {
   // Throws Error(kCheckpoint) unless it is an object.
   ConfigReader(const Json& json, std::string_view file);
   // Absent or null: the default. Throws Error(kCheckpoint).
-  int64_t positive(const char* key, int64_t otherwise) const;
+  int64_t positive(const char* key, int64_t otherwise, int64_t most = int64_t{1} << 31) const;
+  // How often something repeats: at most 1000, so that a slip does not build layers for minutes.
+  int64_t layers(const char* key, int64_t otherwise) const { return positive(key, otherwise, 1000); }
   double number(const char* key, double otherwise) const;
   bool boolean(const char* key, bool otherwise) const;
   std::string text(const char* key, const std::string& otherwise) const;

@@ -38,8 +38,8 @@ struct FluxConfig {
     in_channels = read.positive("in_channels", 64);
     text_width = read.positive("joint_attention_dim", 4096);
     pooled_width = read.positive("pooled_projection_dim", 768);
-    doubles = static_cast<int>(read.positive("num_layers", 19));
-    singles = static_cast<int>(read.positive("num_single_layers", 38));
+    doubles = static_cast<int>(read.layers("num_layers", 19));
+    singles = static_cast<int>(read.layers("num_single_layers", 38));
     axes = read.integers("axes_dims_rope", {16, 56, 56});
     guidance = read.boolean("guidance_embeds", false);
     int64_t sum = 0;

@@ -159,6 +159,7 @@ TEST(Flux, ConfigsThatCannotBeAreNamed) {
   EXPECT_TRUE(has(refused("axes_dims_rope", {-4, 10, 10}), "axes_dims_rope"));
   EXPECT_TRUE(has(refused("axes_dims_rope", "16"), "axes_dims_rope must be a list"));
   EXPECT_TRUE(has(refused("num_layers", 0), "num_layers must be a positive number"));
+  EXPECT_TRUE(has(refused("num_layers", 1000000000), "num_layers must be a positive number up to 1000"));
   EXPECT_TRUE(has(refused("num_layers", 1.5), "num_layers must be a whole number"))
       << refused("num_layers", 1.5);
   EXPECT_TRUE(has(refused("in_channels", 6), "in_channels"));

@@ -32,7 +32,7 @@ struct ClipConfig {
     const ConfigReader read(j, "text_encoder/config.json");
     width = read.positive("hidden_size", 512);
     inner = read.positive("intermediate_size", 2048);
-    layers = read.positive("num_hidden_layers", 12);
+    layers = read.layers("num_hidden_layers", 12);
     heads = read.positive("num_attention_heads", 8);
     vocabulary = read.positive("vocab_size", 49408);
     positions = read.positive("max_position_embeddings", 77);

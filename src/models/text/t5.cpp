@@ -33,7 +33,7 @@ struct T5Config {
     width = read.positive("d_model", 512);
     key = read.positive("d_kv", 64);
     inner = read.positive("d_ff", 2048);
-    layers = read.positive("num_layers", 6);
+    layers = read.layers("num_layers", 6);
     heads = read.positive("num_heads", 8);
     vocabulary = read.positive("vocab_size", 32128);
     buckets = read.positive("relative_attention_num_buckets", 32);

@@ -23,7 +23,7 @@ struct KlConfig {
   explicit KlConfig(const Json& j) {
     const ConfigReader read(j, "vae/config.json");
     channels = read.integers("block_out_channels", {64});
-    layers = read.positive("layers_per_block", 1);
+    layers = read.layers("layers_per_block", 1);
     groups = read.positive("norm_num_groups", 32);
     latent = read.positive("latent_channels", 4);
     pixels = read.positive("out_channels", 3);
