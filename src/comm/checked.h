@@ -46,8 +46,6 @@ class CheckedComm : public Comm {
   virtual Work start_recv(at::Tensor in, int from) = 0;
   virtual Work start_broadcast(at::Tensor value, int root) = 0;
   virtual void meet() = 0;  // barrier
-  // Throws Error(kPeer) after abort(), also for verbs that would send nothing.
-  virtual void check_alive() = 0;
   virtual bool accepts(const at::Tensor& tensor) const = 0;  // is it on this transport's device?
 
  private:

@@ -83,6 +83,9 @@ class Comm {
   virtual Window* window(int64_t bytes) = 0;
   virtual bool capturable() const = 0;  // may these verbs be recorded into a CUDA graph?
   virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
+  // Throws Error(kPeer) once the group is poisoned. Kernels on a device end without a word then: what they left is
+  // a result only if this passes after the device has been waited for.
+  virtual void check_alive() = 0;
 };
 
 // How the ranks of one run reach each other. One per rank.

@@ -224,9 +224,13 @@ TEST(Local, AbortOfOneGroupLeavesTheOthersAlone) {
   expect_fine(2, {}, [](Transport& t) {
     const auto doomed = all(t), other = all(t);
     auto tensor = at::zeros({3});
+    doomed->check_alive();
+    other->barrier();
     if (t.rank() == 0) doomed->abort();
     EXPECT_THROW(doomed->recv(tensor, 1 - t.rank()).wait(), Error);
     EXPECT_THROW(doomed->barrier(), Error);
+    EXPECT_THROW(doomed->check_alive(), Error);
+    other->check_alive();
     other->barrier();
   });
 }

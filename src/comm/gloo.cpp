@@ -50,6 +50,7 @@ class GlooComm : public CheckedComm {
     watch_->abort_group(*link_, link_->place().key.ranks[rank()], Fate::kAborted);
   }
 
+  void check_alive() override { link_->check_alive(); }
  protected:
   using Tickets = std::vector<GlooLink::Ticket>;
   Work start_all_reduce(at::Tensor sum) override;
@@ -60,7 +61,6 @@ class GlooComm : public CheckedComm {
   Work start_recv(at::Tensor in, int from) override { return start_send_recv({}, -1, std::move(in), from); }
   Work start_broadcast(at::Tensor value, int root) override;
   void meet() override;
-  void check_alive() override { link_->check_alive(); }
   bool accepts(const at::Tensor& tensor) const override { return tensor.is_cpu(); }
 
  private:

@@ -57,6 +57,7 @@ class LocalComm : public CheckedComm {
   bool capturable() const override { return false; }
   void abort() noexcept override { group_->poison(str("rank ", rank(), " aborted")); }
 
+  void check_alive() override { group_->check_alive(); }
  protected:
   Work start_all_reduce(at::Tensor sum) override {
     return collect({.verb = "all_reduce", .out = std::move(sum)});
@@ -84,7 +85,6 @@ class LocalComm : public CheckedComm {
     return collect({.verb = "broadcast", .out = std::move(value), .number = root});
   }
   void meet() override { collect({.verb = "barrier"}).wait(); }
-  void check_alive() override { group_->check_alive(); }
   bool accepts(const at::Tensor& tensor) const override { return tensor.is_cpu(); }
 
  private:

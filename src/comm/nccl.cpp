@@ -121,6 +121,7 @@ class NcclComm : public CheckedComm {
     watch_->abort_group(*group_, group_->place().key.ranks[rank()], Fate::kAborted);
   }
 
+  void check_alive() override { group_->check_alive(); }
  protected:
   Work start_all_reduce(at::Tensor sum) override;
   Work start_all_gather(at::Tensor out, at::Tensor mine, Split split) override;
@@ -130,7 +131,6 @@ class NcclComm : public CheckedComm {
   Work start_recv(at::Tensor in, int from) override { return start_send_recv({}, -1, std::move(in), from); }
   Work start_broadcast(at::Tensor value, int root) override;
   void meet() override;
-  void check_alive() override { group_->check_alive(); }
   bool accepts(const at::Tensor& tensor) const override { return tensor.device() == device_; }
 
  private:

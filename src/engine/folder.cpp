@@ -8,6 +8,7 @@
 #include "nn/builder.h"
 #include "nn/sdpa.h"
 #include "sampling/sampler.h"
+#include "text/tokenizer.h"
 #include "weights/save.h"
 
 namespace atelier::engine {
@@ -169,6 +170,7 @@ void ModelFolder::check() const {
     const auto& family = models::find_encoder(*encoders_[i]);
     family.build(*encoders_[i], shapes.builder(*s));
     collect(family_->encoders[i].folder, *s, family.ignorable);
+    if (!is_dummy_ && !has_no_vocabulary_) text::open_tokenizer(root_ / family_->encoders[i].tokenizer);
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
   // Any call will do: what the configuration asks for must be there.

@@ -125,6 +125,13 @@ TEST(Folder, WithoutWeightsOrWithBrokenOnesSaysWhere) {
   EXPECT_TRUE(has(check_error(copy.path()), "transformer")) << check_error(copy.path());
 }
 
+TEST(Folder, ATokenizerThatIsMissingIsNamedBeforeAnythingLoads) {
+  const Copy copy(kGolden / "model");
+  fs::remove_all(copy.path() / "tokenizer_2");
+  const auto missing = check_error(copy.path());
+  EXPECT_TRUE(has(missing, "tokenizer_2")) << missing;
+}
+
 TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
   const auto message = error_of(Kind::kCheckpoint, [] {
     ModelFolder::open_single_file(kGolden / "model/vae/diffusion_pytorch_model.safetensors",

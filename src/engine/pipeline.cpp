@@ -116,9 +116,7 @@ void Pipeline::load_denoiser(std::span<const parallel::Leg> route) {
 bool Pipeline::leads() const { return !assembly_.replica() || assembly_.replica()->rank() == 0; }
 
 void Pipeline::load_encoders() {
-  static nn::Alone exchange;
-  static nn::Sdpa attention;
-  const nn::Seams whole{.exchange = &exchange, .attention = &attention};
+  const nn::Seams whole{.exchange = &alone_, .attention = &sdpa_};
   nn::PlainMemory memory;
   const auto& specs = folder_.family().encoders;
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -235,6 +233,7 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   };
   const auto tokens = executor_->denoise(work, timed);
   synchronize(options_.device);
+  assembly_.check_alive();
   lap("denoise");
 
   if (!tokens.defined()) return {};
@@ -243,6 +242,7 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   if (!vae_) return {};
   const auto images = decode(latents / vae_facts.scale + vae_facts.shift, watch);
   synchronize(options_.device);
+  assembly_.check_alive();
   lap("decode");
   return leads() ? to_pictures(images) : std::vector<media::Picture>{};
 }

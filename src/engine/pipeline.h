@@ -76,6 +76,8 @@ class Pipeline {
   std::unique_ptr<BlockFetcher> fetcher_;
   std::unique_ptr<nn::Model> denoiser_;
   std::unique_ptr<models::Vae> vae_;
+  nn::Alone alone_;  // of the encoders, which run whole
+  nn::Sdpa sdpa_;
   std::vector<std::unique_ptr<models::TextEncoder>> encoders_;
   std::vector<std::unique_ptr<text::Tokenizer>> tokenizers_;
   std::unique_ptr<Executor> executor_;

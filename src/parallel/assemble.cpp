@@ -37,6 +37,9 @@ class Groups {
     opened_.push_back(transport_->open(ranks, name));
     return opened_.back().get();
   }
+  void check_alive() const {
+    for (const auto& group : opened_) group->check_alive();
+  }
 
  private:
   const Mesh& mesh_;
@@ -199,6 +202,10 @@ comm::Comm* Assembly::hop(Direction direction) const {
 
 void Assembly::begin_request() {
   if (parts_->stale) parts_->stale->begin_request();
+}
+
+void Assembly::check_alive() const {
+  parts_->groups.check_alive();
 }
 
 std::set<std::string> Assembly::used() const {

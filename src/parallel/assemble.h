@@ -51,6 +51,8 @@ class Assembly {
 
   // Forgets what one request left behind: stale keys and values.
   void begin_request();
+  // Throws Error(kPeer) once one of this rank's groups is poisoned (comm::Comm::check_alive).
+  void check_alive() const;
   // Kernels and strategies that really ran, for reports.
   std::set<std::string> used() const;
 

@@ -142,6 +142,7 @@ struct Swapping : comm::Comm {
   comm::Window* window(int64_t) override { return nullptr; }
   bool capturable() const override { return false; }
   void abort() noexcept override { inner.abort(); }
+  void check_alive() override { inner.check_alive(); }
 };
 
 TEST(PlantedFault, SwappedWeightShardShows) {
