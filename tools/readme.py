@@ -34,7 +34,7 @@ def mini_scores() -> str:
 def one_gpu() -> str:
     """Milliseconds per step on one GPU beside diffusers on the same machine."""
     graphs, eager, peer = load("one_gpu.json"), load("one_gpu_no_graphs.json"), load("one_gpu_diffusers.json")
-    if not graphs or not eager or not peer:
+    if not graphs or not eager or not peer or not load("one_gpu_load.json"):
         return "Not measured yet."
     cell = lambda t: f"{t['median']:.1f} ({t['min']:.1f} to {t['max']:.1f})"
     rows = ["| engine | ms per step |", "|---|---|"]
@@ -43,6 +43,11 @@ def one_gpu() -> str:
         rows.append(f"| {name} {peer['diffusers']} | {cell(dict(median=t['median_ms_per_step'], min=t['min'], max=t['max']))} |")
     for name, r in (("CUDA graphs", graphs[0]), ("no graphs", eager[0])):
         rows.append(f"| Atelier, {name} | {cell(r['ms_per_step'])} |")
+    loaded = load("one_gpu_load.json")
+    seconds, bytes_, host = (loaded[0][k] for k in ("load_s", "weight_bytes", "load_anonymous_host_bytes"))
+    rows.append(f"\nLoading {bytes_[0] / 2**30:.1f} GiB of weights from the page cache: {seconds:.1f} s "
+                f"({bytes_[0] / seconds / 1e9:.0f} GB/s), {host / 2**20:.0f} MiB of anonymous host memory at most; "
+                f"peak on the GPU {graphs[0]['peak_bytes'][0] / 2**30:.1f} GiB.")
     return "\n".join(rows) + f"\n\n{peer['gpu']}, FLUX.1-schnell geometry, random weights, 1024 px, bfloat16, torch {peer['torch']}."
 
 
@@ -50,16 +55,20 @@ def many_gpus() -> str:
     """Milliseconds per step of the layouts that were run."""
     files = [load(name) for name in ("many_gpus.json",)]
     rows = [r for rows in files if rows for r in rows]
+    rows.sort(key=lambda r: (r["width"], r["model"], r["ranks"]))
     if not rows:
         return "Not measured yet."
-    lines = ["| model, size | GPUs | layout | ms per step | peak GiB per rank |", "|---|---|---|---|---|"]
+    lines = ["| model, size | GPUs | layout | ms per step | decode, ms | peak GiB per rank |", "|---|---|---|---|---|---|"]
     for r in rows:
         what = f"{r['model'].split(' ')[0]}, {r['width']} px"
         if "problem" in r:
-            lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {r['problem'][:60]} | |")
+            lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {r['problem'][:60]} | | |")
             continue
         peak = " / ".join(f"{b / 2**30:.1f}" for b in r["peak_bytes"])
-        lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {r['ms_per_step']['median']:.1f} | {peak} |")
+        ms = r["ms_per_step"]
+        lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
+                     f"| {r['decode_s']['median'] * 1e3:.0f} | {peak} |")
+    lines.append("\nMedian, least and most of the runs. Above 1024 px the slower of two runs also records the CUDA graphs.")
     return "\n".join(lines)
 
 
