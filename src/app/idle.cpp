@@ -55,6 +55,11 @@ void add_layout(Notes& notes, const Resolved& r, const Plan& plan) {
             "has no effect with one rank");
   notes.add(plan.layout.ranks == 1 && r.settings.backend.shard_dit, "shard_dit",
             "has no effect with one rank");
+  const bool is_cut = degrees.parallel_vae && plan.layout.ranks > degrees.data;
+  for (const char* name : {"enable_vae_tiling", "optimize"}) {
+    notes.add(is_cut && r.settings.engine.enable_vae_tiling, name,
+              "decodes no tiles: with parallel VAE every rank decodes its rows");
+  }
   notes.add(degrees.stages == 1, "warmup_steps", "has no effect with one stage");
   notes.add(!device.span_nodes, "master_addr", "has no effect without --span_nodes");
   notes.add(!device.span_nodes, "master_port", "has no effect without --span_nodes");

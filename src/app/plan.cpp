@@ -33,7 +33,8 @@ engine::Job job_of(const Resolved& resolved, const Plan& plan) {
   job.encoder_dtype = job.vae_dtype = is_half ? "bfloat16" : "float32";
   job.attention = attention_of(s.engine.attention_backend);
   job.vae_slicing = s.engine.enable_vae_slicing;
-  job.vae_tiling = s.engine.enable_vae_tiling;
+  const bool is_cut = plan.layout.degrees.parallel_vae && plan.layout.ranks > plan.layout.degrees.data;
+  job.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
   job.tf32 = s.device.enable_tf32;
   job.graphs = s.engine.enable_compile.value_or(true) && cuda;
   job.debug = s.engine.debug;
