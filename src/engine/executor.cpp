@@ -19,12 +19,24 @@ namespace {
 
 // New values into the old memory where the shapes agree: recorded graphs read from there.
 void put(at::Tensor& to, const at::Tensor& from) {
+  if (to.defined() && from.defined() && to.is_alias_of(from) && to.data_ptr() == from.data_ptr()) return;
   if (to.defined() && from.defined() && to.sizes() == from.sizes()) {
     to.copy_(from);
   } else {
     to = from;
   }
 }
+
+// The frame reports to the recorder while this object lives.
+class Listening {
+ public:
+  Listening(nn::Frame& frame, nn::Recorder& recorder) : frame_(frame) { frame_.taps = &recorder; }
+  ~Listening() { frame_.taps = nullptr; }
+  Listening(const Listening&) = delete;
+
+ private:
+  nn::Frame& frame_;
+};
 
 at::Tensor like_hidden(const Lane& lane, const nn::Context& context, at::TensorOptions options) {
   const int64_t n = std::accumulate(lane.state.n.begin(), lane.state.n.end(), int64_t{0});
@@ -69,10 +81,18 @@ void Executor::prepare(const Denoise& work, const Watch& watch) {
   const int patches = parallel::patch_count(d);
   if (lanes_.shape != shape_of(work, patches)) {
     graphs_.clear();
-    lanes_ = make_lanes(family_, work, patches, assembly_, options_);
-    for (auto& row : lanes_.lanes) {
-      for (auto& lane : row) model_.enter(lane.frame, lane.state);
+    lanes_ = {};
+    // Whole before it counts: a request that runs out of memory here may be tried again.
+    auto fresh = make_lanes(family_, work, patches, assembly_, options_);
+    for (auto& row : fresh.lanes) {
+      for (auto& lane : row) {
+        lane.inbox.resize(route_.size());
+        lane.outbox.resize(route_.size());
+        lane.incoming.resize(route_.size() + 1);
+        model_.enter(lane.frame, lane.state);
+      }
     }
+    lanes_ = std::move(fresh);
   }
   assembly_.begin_request();
   for (auto& s : lanes_.samplers) s = work.sampler->clone();
@@ -114,16 +134,15 @@ void Executor::run(const Op& op, const Watch& watch) {
   lanes_.step.fill_(op.step);
   for (size_t b = 0; b < lanes_.branches.size(); ++b) {
     Lane& lane = lanes_.lane(b, op.patch);
-    lane.incoming.wait();
+    lane.incoming[static_cast<size_t>(op.leg)].wait();
     const bool listened = watch.taps && lanes_.branches[b] == 0;
     RankRecorder recorder(watch.taps, lane.frame, "block.");
     RankRecorder inputs(watch.taps, lane.frame, str("step", op.step, "."));
     if (listened && op.leg == 0) inputs.record("model_in", lanes_.latents_of(op.patch), kImageStream);
     if (listened && op.step == 0) {
-      lane.frame.taps = &recorder;
+      const Listening listening(lane.frame, recorder);
       model_.enter(lane.frame, lane.state);
       run_blocks(lane, b, op.leg, op.patch);
-      lane.frame.taps = nullptr;
     } else if (op.step == 0 && op.patch >= 0) {
       run_blocks(lane, b, op.leg, op.patch);  // a cold start attends to fewer keys than the steps to come
     } else {
@@ -139,7 +158,7 @@ void Executor::run_blocks(Lane& lane, size_t branch, int leg, int patch) {
   nn::State& s = lane.state;
   s.row = at::index_select(lanes_.contexts[branch].tables, 0, lanes_.step).squeeze(0);
   if (leg == 0) model_.embed(lane.frame, s, lanes_.latents_of(patch));
-  else if (route_[static_cast<size_t>(leg) - 1].stage != part.stage) s.x = lane.inbox;
+  else if (route_[static_cast<size_t>(leg) - 1].stage != part.stage) s.x = lane.inbox[static_cast<size_t>(leg)];
   std::vector<int> blocks(static_cast<size_t>(part.end - part.begin));
   std::iota(blocks.begin(), blocks.end(), part.begin);
   if (fetcher_) fetcher_->start(blocks);
@@ -147,7 +166,9 @@ void Executor::run_blocks(Lane& lane, size_t branch, int leg, int patch) {
     if (fetcher_) fetcher_->before(i);
     model_.block(i, lane.frame, s);
   }
-  if (leg + 1 == static_cast<int>(route_.size())) lane.prediction = model_.head(lane.frame, s);
+  const bool last = leg + 1 == static_cast<int>(route_.size());
+  if (last) put(lane.prediction, model_.head(lane.frame, s));
+  else if (route_[static_cast<size_t>(leg) + 1].stage != part.stage) put(lane.outbox[static_cast<size_t>(leg)], s.x);
 }
 
 void Executor::send(const Op& op) {
@@ -155,10 +176,10 @@ void Executor::send(const Op& op) {
   auto* hop = assembly_.hop({stage(), op.peer_stage});
   for (size_t b = 0; b < lanes_.branches.size(); ++b) {
     Lane& lane = lanes_.lane(b, op.patch);
-    const auto& message = last ? lane.prediction : lane.state.x;
+    const auto& message = last ? lane.prediction : lane.outbox[static_cast<size_t>(op.leg)];
     sends_.push_back(hop->send(message.contiguous(), 1));
   }
-  // Finished ones go; the schedule promises that few are under way.
+  // Letting go of a send waits for it; the schedule promises that so old ones have been received.
   const size_t most = 4 * lanes_.branches.size() * static_cast<size_t>(lanes_.patches);
   if (sends_.size() > most) sends_.erase(sends_.begin(), sends_.end() - static_cast<std::ptrdiff_t>(most));
 }
@@ -168,17 +189,17 @@ void Executor::receive(const Op& op) {
   auto* hop = assembly_.hop({op.peer_stage, stage()});
   for (size_t b = 0; b < lanes_.branches.size(); ++b) {
     Lane& lane = lanes_.lane(b, op.patch);
-    auto& buffer = last ? lane.prediction : lane.inbox;
+    auto& buffer = last ? lane.prediction : lane.inbox[static_cast<size_t>(op.leg) + 1];
     if (!buffer.defined()) {
       const auto latents = lanes_.latents_of(op.patch);
       buffer = last ? at::empty(latents.sizes(), options_) : like_hidden(lane, lanes_.contexts[b], options_);
     }
-    lane.incoming = hop->recv(buffer, 0);
+    lane.incoming[static_cast<size_t>(op.leg) + 1] = hop->recv(buffer, 0);
   }
 }
 
 at::Tensor Executor::guided(const Op& op, const Denoise& work) {
-  for (size_t b = 0; b < lanes_.branches.size(); ++b) lanes_.lane(b, op.patch).incoming.wait();
+  for (size_t b = 0; b < lanes_.branches.size(); ++b) lanes_.lane(b, op.patch).incoming.back().wait();
   const auto wide = work.latents.scalar_type();
   const auto mine = lanes_.lane(0, op.patch).prediction.to(wide);
   if (work.branches.size() < 2) return mine;

@@ -1,9 +1,11 @@
 #include "engine/graphs.h"
 
 #include <map>
+#include <optional>
 
 #ifdef ATELIER_CUDA
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -14,13 +16,41 @@ namespace atelier::engine {
 
 struct Graphs::Cache {
   struct Entry {
-    int calls = 0;
+    bool is_warm = false, is_broken = false;
     std::unique_ptr<at::cuda::CUDAGraph> graph;
   };
   GraphMode mode = GraphMode::kOff;
   std::map<std::string, Entry> entries;
   at::cuda::MempoolId_t pool{0, 0};
+  // One stream for all recordings: the allocator lends memory again only within a stream.
+  std::optional<c10::cuda::CUDAStream> side;
+
+  std::unique_ptr<at::cuda::CUDAGraph> record(const std::function<void()>& body);
 };
+
+std::unique_ptr<at::cuda::CUDAGraph> Graphs::Cache::record(const std::function<void()>& body) {
+  c10::cuda::getCurrentCUDAStream().synchronize();
+  if (pool == at::cuda::MempoolId_t{0, 0}) {
+    pool = at::cuda::graph_pool_handle();
+    // What the eager call left in the cache cannot be given back while recording.
+    c10::cuda::CUDACachingAllocator::emptyCache();
+  }
+  if (!side) side = c10::cuda::getStreamFromPool();
+  auto graph = std::make_unique<at::cuda::CUDAGraph>();
+  const c10::cuda::CUDAStreamGuard guard(*side);
+  graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
+  try {
+    body();
+  } catch (...) {
+    try {
+      graph->capture_end();  // or this thread would go on recording
+    } catch (const std::exception&) {
+    }
+    throw;
+  }
+  graph->capture_end();
+  return graph;
+}
 
 Graphs::Graphs(GraphMode mode) : cache_(std::make_unique<Cache>()) { cache_->mode = mode; }
 Graphs::~Graphs() = default;
@@ -29,19 +59,14 @@ void Graphs::run(const std::string& key, const std::function<void()>& body) {
   if (cache_->mode == GraphMode::kOff) return body();
   auto& e = cache_->entries[key];
   if (e.graph) return e.graph->replay();
-  if (++e.calls == 1) return body();  // libraries set themselves up
-  if (cache_->pool == at::cuda::MempoolId_t{0, 0}) cache_->pool = at::cuda::graph_pool_handle();
-  auto graph = std::make_unique<at::cuda::CUDAGraph>();
-  const auto outer = c10::cuda::getCurrentCUDAStream();
-  const auto side = c10::cuda::getStreamFromPool();
-  {
-    outer.synchronize();
-    const c10::cuda::CUDAStreamGuard guard(side);
-    graph->capture_begin(cache_->pool, cudaStreamCaptureModeThreadLocal);
-    body();
-    graph->capture_end();
+  if (!e.is_warm || e.is_broken) {
+    body();  // libraries set themselves up
+    e.is_warm = true;
+    return;
   }
-  e.graph = std::move(graph);
+  e.is_broken = true;
+  e.graph = cache_->record(body);
+  e.is_broken = false;
   e.graph->replay();
 }
 

@@ -21,9 +21,11 @@ inline constexpr int kTextStream = 0, kImageStream = 1;
 struct Lane {
   nn::Frame frame;
   nn::State state;
-  at::Tensor inbox;       // hidden state from the stage before; worked on in place
   at::Tensor prediction;  // of the last leg, or received from its stage
-  comm::Work incoming;    // a receive under way into inbox or prediction
+  // By leg, and one more for the prediction: recorded graphs write and read here, so the addresses stay.
+  std::vector<at::Tensor> inbox;   // hidden state from the stage before; worked on in place
+  std::vector<at::Tensor> outbox;  // hidden state for the stage behind
+  std::vector<comm::Work> incoming;  // receives under way
 };
 
 struct Lanes {
