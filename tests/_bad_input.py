@@ -92,19 +92,22 @@ class Models:
             header["proj_out.weight"]["data_offsets"] = [0, size[1] - size[0]]
             return header
 
-        def fill(dtype, data):
-            word = {"BF16": b"\xc0\x7f", "F16": b"\x00\x7e", "F32": b"\x00\x00\xc0\x7f"}[dtype]
-            return word * (len(data) // len(word))
+        def fill(name, words):
+            def change(tensors):
+                dtype, _, data = tensors[name]
+                tensors[name][2] = words[dtype] * (len(data) // len(words[dtype]))
+            return change
 
-        def nan(tensors):
-            tensors["proj_out.weight"][2] = fill(tensors["proj_out.weight"][0], tensors["proj_out.weight"][2])
+        nan = {"BF16": b"\xc0\x7f", "F16": b"\x00\x7e", "F32": b"\x00\x00\xc0\x7f"}
+        most = {"BF16": b"\x7f\x7f", "F16": b"\xff\x7b", "F32": b"\xff\xff\x7f\x7f"}
 
         self.changed("overlap", overlap)
         self.changed("missing", lambda t: t.pop("proj_out.bias") and None)
         self.changed("extra", lambda t: t.update(surplus=["BF16", [2], b"\0" * 4]))
         self.changed("misshapen", lambda t: t["proj_out.weight"][1].reverse())
         self.changed("lying_shape", lambda t: t["proj_out.weight"][1].append(2))
-        self.changed("nan", nan)
+        self.changed("nan", fill("proj_out.weight", nan))
+        self.changed("overflow", fill("proj_out.weight", most))
 
     def damage_folders(self):
         index = self.copy("family") / "model_index.json"

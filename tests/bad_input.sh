@@ -76,6 +76,19 @@ END
   expect 2 'single file.*--base_model' --model_name "$root/models/mini/vae/diffusion_pytorch_model.safetensors" --prompt x
 }
 
+# Pictures that hold NaN are no results, and no reason for the ranks to part.
+check_overflow() {
+  local layout
+  for layout in data=1 ulysses=2; do
+    rm -rf out
+    draw --model_name models/overflow --prompt x --num_images_per_prompt 3 --batch_size 1 --strategy "$layout" --output_dir out
+    (($? == 1)) || complain "$layout: not exit 1 for pictures of NaN"
+    (($(grep -cE '^error .*holds numbers out of range' log) == 3)) || complain "$layout: not three failed pictures"
+    if grep -q restart log; then complain "$layout: the ranks were started again"; fi
+    [[ -z $(find out -name '*.png') ]] || complain "$layout: a picture of NaN"
+  done
+}
+
 check_flags() {
   expect 2 'nothing to draw: give --prompt TEXT or --prompts_file' --seed 1
   expect 2 'prompt.*is empty' --prompt ''
@@ -271,7 +284,7 @@ check_download() {
   unset HF_TOKEN HF_ENDPOINT
 }
 
-for check in check_models check_flags check_prompt_files check_output check_full_disk check_interrupted_save check_interrupts check_download; do
+for check in check_models check_overflow check_flags check_prompt_files check_output check_full_disk check_interrupted_save check_interrupts check_download; do
   before=$SECONDS
   "$check"
   echo "$check: $((SECONDS - before)) s"

@@ -16,10 +16,14 @@ at::Tensor on_cpu(const at::Tensor& t) {
 }  // namespace
 
 void Collector::whole(const std::string& name, const at::Tensor& value) {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (entries_.count(name)) return;
+  }
+  // Without the lock: the copy waits for this rank's device, which may wait for a rank that waits for the lock.
+  const auto here = on_cpu(value);
   const std::scoped_lock lock(mutex_);
-  if (entries_.count(name)) return;
-  entries_[name] = {on_cpu(value), {}};
-  order_.push_back(name);
+  if (entries_.emplace(name, Entry{here, {}}).second) order_.push_back(name);
 }
 
 void Collector::piece(const std::string& name, int64_t total, Range at, const at::Tensor& rows) {

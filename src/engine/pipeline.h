@@ -52,6 +52,7 @@ class Pipeline {
   ~Pipeline();
 
   // All ranks of a replica call it with the same request. Pictures on the replica's rank 0, nothing elsewhere.
+  // Throws Error(kItem) when a picture holds NaN: after all ranks have done their part, so that they may go on.
   std::vector<media::Picture> draw(const Request& request, const Watch& watch);
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran

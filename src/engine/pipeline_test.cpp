@@ -38,7 +38,7 @@ TEST(PipelineDraws, ABatchAsItsPicturesOneByOne) {
   ASSERT_EQ(both.size(0), 3);
   EXPECT_LT(distance(both.narrow(0, 0, 1), model.tapped(request_for({kFox}, {5}), "image")), 1e-5);
   EXPECT_LT(distance(both.narrow(0, 1, 1), model.tapped(request_for({kBoats}, {9}), "image")), 1e-5);
-  EXPECT_TRUE(at::equal(both[0], both[2]));
+  EXPECT_LT(distance(both.narrow(0, 0, 1), both.narrow(0, 2, 1)), 1e-5);  // tiles of a matrix may round apart
 }
 
 TEST(PipelineDraws, EachPictureFromNoiseOfItsOwnSeed) {

@@ -69,9 +69,9 @@ void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const
   layout.degrees = degrees;
   const auto route = route_of(layout, folder.family().facts(folder.denoiser()));
   const int world = parallel::world_size(degrees);
+  empty_cache(load.device);  // of whoever was here before, on all devices
   const auto one = [&](comm::Transport* transport, int rank, const LoadOptions& options) {
     use_device(options.device);
-    empty_cache(options.device);  // of whoever was here before
     reset_peak(options.device);
     parallel::Assembly assembly(degrees, transport, route, options.attention);
     Pipeline pipeline(folder, assembly, route, options);

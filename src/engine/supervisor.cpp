@@ -162,10 +162,11 @@ void Supervisor::add(Trouble trouble) {
                                   [&](const Trouble& t) { return t.rank == trouble.rank; });
   if (known == troubles_.end()) {
     troubles_.push_back(std::move(trouble));
-  } else if (known->weight == Weight::kGone) {
-    // the closed connection was heard of first, now how the process ended; of others we know why they end
-    known->reason = trouble.reason;
+    return;
   }
+  known->is_final |= trouble.is_final;
+  // The closed connection was heard of first, now how the process ended; of others we know why they end.
+  if (known->weight == Weight::kGone) known->reason = trouble.reason;
 }
 
 void Supervisor::watch_clocks() {
@@ -287,7 +288,9 @@ void Supervisor::drop(int group, int64_t batch) {
 
 void Supervisor::settle() {
   const auto worst = std::max_element(troubles_.begin(), troubles_.end(),
-                                      [](const Trouble& a, const Trouble& b) { return a.weight < b.weight; });
+                                      [](const Trouble& a, const Trouble& b) {
+                                        return std::pair(a.is_final, a.weight) < std::pair(b.is_final, b.weight);
+                                      });
   const Trouble cause = *worst;
   for (const auto& t : troubles_) {
     // The cause is told to the caller; others may say the same, and peers only met the others' end.

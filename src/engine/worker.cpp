@@ -199,7 +199,7 @@ class Worker {
       faults_.reach(Fault::Phase::kEncode);
       pictures = studio_->draw(batch, {.on_step = [&](int step) { on_step(batch, step); }});
     } catch (...) {
-      const bool may_go_on = studio_->is_alone() && studio_->is_device_alive();
+      const bool may_go_on = is_in_step(std::current_exception()) && studio_->is_device_alive();
       if (!may_go_on) fail_for_good(batch.id, std::current_exception());
       send_failure(batch.id, std::current_exception(), false, whereabouts_.phase);
       whereabouts_.phase = "idle";
@@ -212,6 +212,18 @@ class Worker {
     drawn["batch"] = batch.id;
     channel_.send(drawn);
     printer.submit(std::move(batch), std::move(pictures), seconds);
+  }
+
+  // Do the peers, if there are any, wait for nothing? Only a picture that is no result leaves them in step.
+  bool is_in_step(const std::exception_ptr& error) const {
+    if (studio_->is_alone()) return true;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      return e.kind() == Kind::kItem;
+    } catch (...) {
+      return false;
+    }
   }
 
   void on_step(const jobs::Batch& batch, int step) {
