@@ -155,11 +155,8 @@ void check_limits(Resolved& r) {
     const Json value = to_json(slot);
     if (value.is_null() || (value.get<double>() >= limit->least && value.get<double>() <= limit->most))
       return;
-    const std::string range = limit->most == kMany
-                                  ? str("at least ", limit->least)
-                                  : str("from ", limit->least, " to ", static_cast<int64_t>(limit->most));
     fail(str(r.origin(std::string(field.name)).text, ": ", value.dump(), " was given; ", field.name,
-             " must be ", range));
+             " must be from ", limit->least, " to ", static_cast<int64_t>(limit->most)));
   });
 }
 

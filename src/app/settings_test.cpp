@@ -265,6 +265,7 @@ TEST(Flags, BadValuesAreNamed) {
   expect_mentions(refused({"--seed", "-1"}), {"--seed", "-1"});
   expect_mentions(refused({"--quality", "101"}), {"--quality", "1 to 100"});
   expect_mentions(refused({"--batch-size", "0"}), {"--batch_size", "batch_size must be from 1"});
+  expect_mentions(refused({"--true_cfg_scale", "1e38"}), {"--true_cfg_scale", "from 1 to 1000000000"});
   expect_mentions(refused({"--output_format", "gif"}), {"gif", "png, jpeg"});
   expect_mentions(refused({"--torch_dtype", "int8"}), {"int8", "bfloat16"});
   expect_mentions(refused({"--resume=perhaps"}), {"resume"});
