@@ -188,13 +188,14 @@ at::Tensor Pipeline::initial_noise(const Request& r, const models::Grid& g) cons
 
 namespace {
 
-void check_finite(const at::Tensor& images) {
+const at::Tensor& finite(const at::Tensor& images) {
   const auto whole = at::isfinite(images).flatten(1).all(1).to(at::kCPU);
   for (int64_t i = 0; i < whole.size(0); ++i) {
     if (whole[i].item<bool>()) continue;
     throw Error(Kind::kItem, str("picture ", i + 1, " of ", whole.size(0),
                                  " holds numbers out of range; try --torch_dtype bfloat16 or float32"));
   }
+  return images;
 }
 
 }  // namespace
@@ -257,9 +258,7 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   synchronize(options_.device);
   assembly_.check_alive();
   lap("decode");
-  if (!leads()) return {};
-  check_finite(images);
-  return to_pictures(images);
+  return leads() ? to_pictures(finite(images)) : std::vector<media::Picture>{};
 }
 
 at::Tensor Pipeline::decode(const at::Tensor& z_wide, const Watch& watch) {
