@@ -27,8 +27,8 @@ def mini_scores() -> str:
     if not scores:
         return "Not measured yet."
     rows = ["| captions | share right |", "|---|---|"]
-    rows += [f"| {name} | {value:.2f} |" for name, value in scores["categories"].items()]
-    return "\n".join(rows) + f"\n\n{scores['pictures']} pictures, fixed seeds, none discarded."
+    rows += [f"| {name} | {value:.2f} |" for name, value in scores["shares"].items()]
+    return "\n".join(rows) + f"\n\n{scores['pictures']} pictures, fixed seeds, none discarded: `tools/mini/score.sh`."
 
 
 def one_gpu() -> str:
