@@ -78,6 +78,9 @@ std::vector<std::string> idle_settings(const Resolved& resolved, const Plan& pla
   const auto& attention = s.engine.attention_backend;
   notes.add(is_cpu && attention != "math" && attention != "sdpa" && attention != "auto" && !attention.empty(),
             "attention_backend", "has no effect on the CPU, which has one attention kernel besides math");
+  notes.add(!is_cpu && plan.job.denoiser_dtype == "float32" && (attention == "cudnn" || attention == "flash"),
+            "attention_backend",
+            "has no effect in float32, which that kernel cannot compute; memory-efficient attention runs");
   notes.add(is_cpu && s.device.enable_tf32, "enable_tf32", "has no effect on the CPU");
   notes.add(!writes_quality(plan, s.output.output_format), "quality", "has no effect on png");
   notes.add(!s.output.resume && s.output.keep_changed, "keep_changed", "has no effect without --resume");

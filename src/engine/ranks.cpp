@@ -74,8 +74,13 @@ void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const
     use_device(options.device);
     reset_peak(options.device);
     parallel::Assembly assembly(degrees, transport, route, options.attention);
-    Pipeline pipeline(folder, assembly, route, options);
-    work(pipeline, rank);
+    try {
+      Pipeline pipeline(folder, assembly, route, options);
+      work(pipeline, rank);
+    } catch (...) {
+      if (transport) transport->abort();  // before the groups go, whose peers may be waiting
+      throw;
+    }
   };
   if (world == 1) return one(nullptr, 0, load);
   const bool cuda = load.device.is_cuda();
@@ -83,31 +88,35 @@ void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const
     throw Error(Kind::kUsage, str("the layout needs ", world, " GPUs, this machine has ", cuda_devices()));
   }
   const MeetingFolder meeting;
-  auto transports = cuda ? std::vector<std::unique_ptr<comm::Transport>>(static_cast<size_t>(world)) : comm::connect_local(world);
+  auto transports = cuda ? std::vector<std::unique_ptr<comm::Transport>>(static_cast<size_t>(world))
+                         : comm::connect_local(world);
   FirstError first;
-  std::vector<std::jthread> threads;
-  for (int rank = 0; rank < world; ++rank) {
-    threads.emplace_back([&, rank] {
-      auto& transport = transports[static_cast<size_t>(rank)];
-      LoadOptions mine = load;
-      try {
-        if (cuda) {
-          mine.device = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(rank));
-          use_device(mine.device);
-          transport = connect_gpu({.file = meeting.file(), .rank = rank, .size = world});
+  const auto on_each = [&](const std::function<void(int, c10::Device)>& body) {
+    std::vector<std::jthread> threads;
+    for (int rank = 0; rank < world; ++rank) {
+      threads.emplace_back([&, rank] {
+        const auto device = cuda ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(rank)) : load.device;
+        try {
+          use_device(device);
+          body(rank, device);
+        } catch (...) {
+          first.keep(std::current_exception());
+          for (auto& t : transports) {
+            if (!cuda) t->abort();
+          }
         }
-        one(transport.get(), rank, mine);
-      } catch (...) {
-        first.keep(std::current_exception());
-        if (!cuda) {
-          for (auto& t : transports) t->abort();
-        } else if (transport) {
-          transport->abort();
-        }
-      }
-    });
-  }
-  threads.clear();
+      });
+    }
+  };
+  on_each([&](int rank, c10::Device device) {
+    auto& transport = transports[static_cast<size_t>(rank)];
+    if (cuda) transport = connect_gpu({.file = meeting.file(), .rank = rank, .size = world});
+    LoadOptions mine = load;
+    mine.device = device;
+    one(transport.get(), rank, mine);
+  });
+  // Each on its own device, when nobody uses any: communicators of GPUs are taken down together.
+  on_each([&](int rank, c10::Device) { transports[static_cast<size_t>(rank)].reset(); });
   first.rethrow();
 }
 

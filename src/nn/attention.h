@@ -83,7 +83,7 @@ class Exchange {
 };
 
 // Softmax attention of one rank's queries. lse: log-sum-exp of the scaled scores, [B, h, queries], float (double for
-// double inputs); defined when need_lse().
+// double inputs); defined for Lse::kNeeded.
 struct Attended {
   at::Tensor out;  // [queries, B, h, d], contiguous
   at::Tensor lse;
