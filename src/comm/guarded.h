@@ -16,7 +16,8 @@ class Guarded {
  public:
   virtual ~Guarded() = default;
   virtual const GroupPlace& place() const = 0;
-  // Wakes everybody who waits on this rank, with this reason. The first reason is kept.
+  // Wakes everybody who waits on this rank, with this reason. The first reason is kept. From any thread, and
+  // may block.
   virtual void poison(const std::string& reason) noexcept = 0;
 };
 

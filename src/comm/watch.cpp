@@ -36,8 +36,7 @@ int64_t group_word(const GroupKey& key) {
   const auto mix = [&](std::string_view bytes) {
     for (const char byte : bytes) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
   };
-  mix(str(key.name, "/", key.occurrence));
-  for (const int rank : key.ranks) mix(str("/", rank));
+  mix(text_of(key));
   return static_cast<int64_t>(hash >> 1) | 1;
 }
 
@@ -145,11 +144,15 @@ void Watch::poison_all(const Word& word, Spread spread) noexcept {
 
 void Watch::add(const std::shared_ptr<Guarded>& group) {
   const auto word = group_word(group->place().key);
-  const std::lock_guard lock(mutex_);
-  std::erase_if(groups_, [](const auto& known) { return known.second.expired(); });
-  groups_[word] = group;
-  if (!poison_.empty()) group->poison(poison_);
-  if (const auto found = aborted_.find(word); found != aborted_.end()) group->poison(found->second);
+  std::string why;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(groups_, [](const auto& known) { return known.second.expired(); });
+    groups_[word] = group;
+    why = poison_;
+    if (const auto found = aborted_.find(word); why.empty() && found != aborted_.end()) why = found->second;
+  }
+  if (!why.empty()) group->poison(why);  // without the lock: it may take as long as a transport's time-out
 }
 
 void Watch::check_alive() {
