@@ -1,4 +1,5 @@
-// The one exception type that crosses rooms. Its kind decides the exit code and the HTTP status, once, in app/.
+// The one exception type that crosses rooms. Its kind decides the exit code and the HTTP status, once, in
+// app/.
 #pragma once
 #include <sstream>
 #include <stdexcept>

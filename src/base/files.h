@@ -10,8 +10,8 @@ namespace atelier {
 
 // Throws Error(kUsage) naming the file.
 std::string read_file(const std::filesystem::path& file);
-// Creates missing folders. Throws Error(kCapacity) when the disk is full, Error(kUsage) when not writable; leaves no
-// temporary file behind.
+// Creates missing folders. Throws Error(kCapacity) when the disk is full, Error(kUsage) when not writable;
+// leaves no temporary file behind.
 void write_file_atomically(const std::filesystem::path& file, std::string_view bytes);
 
 }  // namespace atelier

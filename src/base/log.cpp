@@ -13,7 +13,8 @@ namespace atelier::log {
 namespace {
 
 struct State {
-  std::shared_ptr<spdlog::sinks::stderr_color_sink_mt> console = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  std::shared_ptr<spdlog::sinks::stderr_color_sink_mt> console =
+      std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
   spdlog::logger logger{"atelier", console};
   std::string context;
   Level level = Level::kInfo;
@@ -32,11 +33,16 @@ State& state() {
 
 spdlog::level::level_enum native(Level level) {
   switch (level) {
-    case Level::kDebug: return spdlog::level::debug;
-    case Level::kInfo: return spdlog::level::info;
-    case Level::kWarning: return spdlog::level::warn;
-    case Level::kError: return spdlog::level::err;
-    case Level::kSilent: return spdlog::level::critical;
+    case Level::kDebug:
+      return spdlog::level::debug;
+    case Level::kInfo:
+      return spdlog::level::info;
+    case Level::kWarning:
+      return spdlog::level::warn;
+    case Level::kError:
+      return spdlog::level::err;
+    case Level::kSilent:
+      return spdlog::level::critical;
   }
   return spdlog::level::info;
 }
@@ -69,11 +75,23 @@ void add_file(const std::filesystem::path& path) {
   }
 }
 
-void set_context(std::string_view context) { state().context = context; }
-void debug(std::string_view message) { write(spdlog::level::debug, message); }
-void info(std::string_view message) { write(spdlog::level::info, message); }
-void warning(std::string_view message) { write(spdlog::level::warn, message); }
-void error(std::string_view message) { write(spdlog::level::err, message); }
-bool is_debug() { return state().level == Level::kDebug; }
+void set_context(std::string_view context) {
+  state().context = context;
+}
+void debug(std::string_view message) {
+  write(spdlog::level::debug, message);
+}
+void info(std::string_view message) {
+  write(spdlog::level::info, message);
+}
+void warning(std::string_view message) {
+  write(spdlog::level::warn, message);
+}
+void error(std::string_view message) {
+  write(spdlog::level::err, message);
+}
+bool is_debug() {
+  return state().level == Level::kDebug;
+}
 
 }  // namespace atelier::log

@@ -20,7 +20,8 @@ void Collector::whole(const std::string& name, const at::Tensor& value) {
     const std::scoped_lock lock(mutex_);
     if (entries_.count(name)) return;
   }
-  // Without the lock: the copy waits for this rank's device, which may wait for a rank that waits for the lock.
+  // Without the lock: the copy waits for this rank's device, which may wait for a rank that waits for the
+  // lock.
   const auto here = on_cpu(value);
   const std::scoped_lock lock(mutex_);
   if (entries_.emplace(name, Entry{here, {}}).second) order_.push_back(name);

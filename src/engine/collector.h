@@ -40,7 +40,8 @@ class RankRecorder : public nn::Recorder {
   void record(std::string_view name, const at::Tensor& value, int stream) override;
 
  private:
-  void record_stream(const std::string& name, const at::Tensor& rows, int stream, int64_t before, int64_t total);
+  void record_stream(const std::string& name, const at::Tensor& rows, int stream, int64_t before,
+                     int64_t total);
   Collector* collector_;
   const nn::Frame& frame_;
   std::string prefix_;

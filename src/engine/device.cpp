@@ -31,15 +31,21 @@ int64_t statistic(c10::Device device, bool peak) {
 void synchronize(c10::Device device) {
   if (device.is_cuda()) c10::cuda::getCurrentCUDAStream(device.index()).synchronize();
 }
-int64_t allocated_bytes(c10::Device device) { return statistic(device, false); }
-int64_t peak_bytes(c10::Device device) { return statistic(device, true); }
+int64_t allocated_bytes(c10::Device device) {
+  return statistic(device, false);
+}
+int64_t peak_bytes(c10::Device device) {
+  return statistic(device, true);
+}
 void reset_peak(c10::Device device) {
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
 }
 void empty_cache(c10::Device device) {
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
 }
-int cuda_devices() { return c10::cuda::device_count(); }
+int cuda_devices() {
+  return c10::cuda::device_count();
+}
 std::string device_name(c10::Device device) {
   return device.is_cuda() ? at::cuda::getDeviceProperties(device.index())->name : "CPU";
 }
@@ -52,12 +58,20 @@ void use_device(c10::Device device) {
 #else
 
 void synchronize(c10::Device) {}
-int64_t allocated_bytes(c10::Device) { return 0; }
-int64_t peak_bytes(c10::Device) { return 0; }
+int64_t allocated_bytes(c10::Device) {
+  return 0;
+}
+int64_t peak_bytes(c10::Device) {
+  return 0;
+}
 void reset_peak(c10::Device) {}
 void empty_cache(c10::Device) {}
-int cuda_devices() { return 0; }
-std::string device_name(c10::Device) { return "CPU"; }
+int cuda_devices() {
+  return 0;
+}
+std::string device_name(c10::Device) {
+  return "CPU";
+}
 void use_device(c10::Device) {}
 
 #endif

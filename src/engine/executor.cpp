@@ -56,7 +56,9 @@ Executor::Executor(const models::Family& family, nn::Model& model, parallel::Ass
       fetcher_(fetcher),
       graphs_(graphs) {}
 
-int Executor::stage() const { return assembly_.mesh().index(Axis::kStage); }
+int Executor::stage() const {
+  return assembly_.mesh().index(Axis::kStage);
+}
 
 at::Tensor Executor::denoise(const Denoise& work, const Watch& watch) {
   prepare(work, watch);
@@ -103,8 +105,8 @@ void Executor::prepare(const Denoise& work, const Watch& watch) {
     nn::Frame frame = lanes_.lane(b, -1).frame;
     RankRecorder recorder(watch.taps, frame, "block.");
     if (watch.taps && lanes_.branches[b] == 0) frame.taps = &recorder;
-    const nn::Prompt prompt{take(branch.text, frame.streams[kTextStream].held(rank, std::nullopt)), branch.pooled,
-                            work.guidance};
+    const nn::Prompt prompt{take(branch.text, frame.streams[kTextStream].held(rank, std::nullopt)),
+                            branch.pooled, work.guidance};
     auto fresh = model_.begin(frame, prompt, work.sampler->timesteps());
     auto& context = lanes_.contexts[b];
     put(context.tables, fresh.tables);
@@ -157,8 +159,10 @@ void Executor::run_blocks(Lane& lane, size_t branch, int leg, int patch) {
   const auto& part = route_[static_cast<size_t>(leg)];
   nn::State& s = lane.state;
   s.row = at::index_select(lanes_.contexts[branch].tables, 0, lanes_.step).squeeze(0);
-  if (leg == 0) model_.embed(lane.frame, s, lanes_.latents_of(patch));
-  else if (route_[static_cast<size_t>(leg) - 1].stage != part.stage) s.x = lane.inbox[static_cast<size_t>(leg)];
+  if (leg == 0)
+    model_.embed(lane.frame, s, lanes_.latents_of(patch));
+  else if (route_[static_cast<size_t>(leg) - 1].stage != part.stage)
+    s.x = lane.inbox[static_cast<size_t>(leg)];
   std::vector<int> blocks(static_cast<size_t>(part.end - part.begin));
   std::iota(blocks.begin(), blocks.end(), part.begin);
   if (fetcher_) fetcher_->start(blocks);
@@ -167,8 +171,10 @@ void Executor::run_blocks(Lane& lane, size_t branch, int leg, int patch) {
     model_.block(i, lane.frame, s);
   }
   const bool last = leg + 1 == static_cast<int>(route_.size());
-  if (last) put(lane.prediction, model_.head(lane.frame, s));
-  else if (route_[static_cast<size_t>(leg) + 1].stage != part.stage) put(lane.outbox[static_cast<size_t>(leg)], s.x);
+  if (last)
+    put(lane.prediction, model_.head(lane.frame, s));
+  else if (route_[static_cast<size_t>(leg) + 1].stage != part.stage)
+    put(lane.outbox[static_cast<size_t>(leg)], s.x);
 }
 
 void Executor::send(const Op& op) {
@@ -203,7 +209,8 @@ at::Tensor Executor::guided(const Op& op, const Denoise& work) {
   const auto wide = work.latents.scalar_type();
   const auto mine = lanes_.lane(0, op.patch).prediction.to(wide);
   if (work.branches.size() < 2) return mine;
-  if (lanes_.branches.size() == 2) return sampling::guide(mine, lanes_.lane(1, op.patch).prediction.to(wide), work.cfg);
+  if (lanes_.branches.size() == 2)
+    return sampling::guide(mine, lanes_.lane(1, op.patch).prediction.to(wide), work.cfg);
   auto both = at::empty({2 * mine.numel()}, mine.options());
   const int64_t split[] = {mine.numel(), mine.numel()};
   assembly_.guidance()->all_gather(both, mine.contiguous(), split).wait();
@@ -219,7 +226,8 @@ void Executor::sample(const Op& op, const Denoise& work, const Watch& watch) {
     const Range rows = lanes_.rows[static_cast<size_t>(p)];
     auto x = lanes_.latents_of(p);
     const int64_t offset = op.patch < 0 ? rows.begin : 0;
-    x.copy_(lanes_.samplers[static_cast<size_t>(p)]->step(prediction.narrow(0, offset, rows.size), op.step, x));
+    x.copy_(
+        lanes_.samplers[static_cast<size_t>(p)]->step(prediction.narrow(0, offset, rows.size), op.step, x));
   }
   if (!watch.taps) return;
   RankRecorder recorder(watch.taps, lanes_.lane(0, op.patch).frame, str("step", op.step, "."));

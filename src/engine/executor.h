@@ -27,10 +27,11 @@ class Executor {
  public:
   // The model holds this rank's legs of the route. fetcher: null where all weights are resident.
   Executor(const models::Family& family, nn::Model& model, parallel::Assembly& assembly,
-           std::span<const parallel::Leg> route, at::TensorOptions options, GraphMode graphs, BlockFetcher* fetcher);
+           std::span<const parallel::Leg> route, at::TensorOptions options, GraphMode graphs,
+           BlockFetcher* fetcher);
 
-  // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank of the
-  // replica if all decode; undefined elsewhere.
+  // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank
+  // of the replica if all decode; undefined elsewhere.
   at::Tensor denoise(const Denoise& work, const Watch& watch);
   int graphs() const { return graphs_.captured(); }
 

@@ -15,7 +15,9 @@ namespace atelier::engine {
 namespace fs = std::filesystem;
 namespace {
 
-std::shared_ptr<const Json> share(Json value) { return std::make_shared<const Json>(std::move(value)); }
+std::shared_ptr<const Json> share(Json value) {
+  return std::make_shared<const Json>(std::move(value));
+}
 
 std::string known_families() {
   std::string known;
@@ -48,7 +50,8 @@ struct Shapes {
 ModelFolder ModelFolder::open(const fs::path& folder) {
   ModelFolder m;
   m.root_ = folder;
-  m.label_ = folder.filename().empty() ? folder.parent_path().filename().string() : folder.filename().string();
+  m.label_ =
+      folder.filename().empty() ? folder.parent_path().filename().string() : folder.filename().string();
   if (!fs::exists(folder / "model_index.json")) {
     throw Error(Kind::kUsage, str(folder.string(), " is no diffusers folder: it has no model_index.json"));
   }
@@ -64,7 +67,8 @@ ModelFolder ModelFolder::open(const fs::path& folder) {
   all[std::string(m.family_->component)] = component_config(folder, m.family_->component, "config.json");
   all["scheduler"] = component_config(folder, "scheduler", "scheduler_config.json");
   all["vae"] = component_config(folder, "vae", "config.json");
-  for (const auto& e : m.family_->encoders) all[std::string(e.folder)] = component_config(folder, e.folder, "config.json");
+  for (const auto& e : m.family_->encoders)
+    all[std::string(e.folder)] = component_config(folder, e.folder, "config.json");
   m.read_configs(all);
   m.settle_defaults(index);
   m.has_no_vocabulary_ = index.contains("_atelier_dummy_seed");
@@ -75,7 +79,8 @@ ModelFolder ModelFolder::open_single_file(const fs::path& file, const fs::path& 
   ModelFolder m = open(rest);
   m.single_file_ = file;
   m.label_ = file.filename().string();
-  if (m.family_->config_of_file) m.denoiser_ = share(m.family_->config_of_file(*weights::WeightStore::open(file), *m.denoiser_));
+  if (m.family_->config_of_file)
+    m.denoiser_ = share(m.family_->config_of_file(*weights::WeightStore::open(file), *m.denoiser_));
   m.settle_defaults(Json::object());
   return m;
 }
@@ -92,9 +97,13 @@ ModelFolder ModelFolder::dummy(const std::string& preset, uint64_t seed) {
   return m;
 }
 
-int64_t ModelFolder::encoder_vocabulary(size_t i) const { return encoder(i).value("vocab_size", int64_t{1}); }
+int64_t ModelFolder::encoder_vocabulary(size_t i) const {
+  return encoder(i).value("vocab_size", int64_t{1});
+}
 
-std::vector<std::string> ModelFolder::presets() { return models::preset_names(); }
+std::vector<std::string> ModelFolder::presets() {
+  return models::preset_names();
+}
 
 void ModelFolder::read_configs(const Json& all) {
   denoiser_ = share(all.at(std::string(family_->component)));
@@ -126,7 +135,8 @@ std::unique_ptr<weights::WeightStore> ModelFolder::store(const std::string& comp
 }
 
 std::unique_ptr<weights::WeightStore> ModelFolder::denoiser_weights() const {
-  auto s = single_file_.empty() ? store(std::string(family_->component)) : weights::WeightStore::open(single_file_);
+  auto s = single_file_.empty() ? store(std::string(family_->component))
+                                : weights::WeightStore::open(single_file_);
   s->adopt(family_->names(*denoiser_));
   return s;
 }
@@ -145,7 +155,8 @@ std::unique_ptr<weights::WeightStore> ModelFolder::encoder_weights(size_t i) con
 
 void ModelFolder::check() const {
   std::string problems;
-  const auto collect = [&](std::string_view part, const weights::WeightStore& s, std::span<const std::string_view> ignorable) {
+  const auto collect = [&](std::string_view part, const weights::WeightStore& s,
+                           std::span<const std::string_view> ignorable) {
     try {
       s.check(ignorable);
     } catch (const Error& e) {

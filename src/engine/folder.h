@@ -1,4 +1,5 @@
-// A model on disk, or a built-in configuration with random weights: configs of every component, and their weights.
+// A model on disk, or a built-in configuration with random weights: configs of every component, and their
+// weights.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -22,7 +23,8 @@ class ModelFolder {
  public:
   // A diffusers folder. Throws Error(kUsage) for an unknown family, Error(kCheckpoint) for broken files.
   static ModelFolder open(const std::filesystem::path& folder);
-  // A single-file checkpoint of a denoiser in its original naming; everything else comes from `rest`, a diffusers folder.
+  // A single-file checkpoint of a denoiser in its original naming; everything else comes from `rest`, a
+  // diffusers folder.
   static ModelFolder open_single_file(const std::filesystem::path& file, const std::filesystem::path& rest);
   // Random weights with the configuration of a published model, such as "FLUX.1-schnell".
   static ModelFolder dummy(const std::string& preset, uint64_t seed);
@@ -46,8 +48,8 @@ class ModelFolder {
   std::unique_ptr<weights::WeightStore> vae_weights() const;
   std::unique_ptr<weights::WeightStore> encoder_weights(size_t i) const;
 
-  // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of all
-  // parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only.
+  // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of
+  // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only.
   void check() const;
 
   // Writes the folder of a dummy model: configs and weights in the published names, without tokenizers.

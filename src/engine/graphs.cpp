@@ -52,7 +52,9 @@ std::unique_ptr<at::cuda::CUDAGraph> Graphs::Cache::record(const std::function<v
   return graph;
 }
 
-Graphs::Graphs(GraphMode mode) : cache_(std::make_unique<Cache>()) { cache_->mode = mode; }
+Graphs::Graphs(GraphMode mode) : cache_(std::make_unique<Cache>()) {
+  cache_->mode = mode;
+}
 Graphs::~Graphs() = default;
 
 void Graphs::run(const std::string& key, const std::function<void()>& body) {
@@ -86,9 +88,13 @@ int Graphs::captured() const {
 struct Graphs::Cache {};
 Graphs::Graphs(GraphMode) : cache_(std::make_unique<Cache>()) {}
 Graphs::~Graphs() = default;
-void Graphs::run(const std::string&, const std::function<void()>& body) { body(); }
+void Graphs::run(const std::string&, const std::function<void()>& body) {
+  body();
+}
 void Graphs::clear() {}
-int Graphs::captured() const { return 0; }
+int Graphs::captured() const {
+  return 0;
+}
 
 #endif
 

@@ -1,5 +1,5 @@
-// CUDA graphs over pieces of a step: recorded at the second call of a key, replayed from then on. On the CPU, and
-// where recording is off, the piece simply runs.
+// CUDA graphs over pieces of a step: recorded at the second call of a key, replayed from then on. On the CPU,
+// and where recording is off, the piece simply runs.
 #pragma once
 #include <functional>
 #include <memory>
@@ -13,9 +13,9 @@ class Graphs {
  public:
   explicit Graphs(GraphMode mode);
   ~Graphs();
-  // `body` must do the same work on the same memory at each call of a key, without waiting for the device; what it
-  // leaves for others must lie in memory that it did not allocate, because all keys share theirs. What it throws
-  // while it is recorded comes out, and the key is not recorded again before clear().
+  // `body` must do the same work on the same memory at each call of a key, without waiting for the device;
+  // what it leaves for others must lie in memory that it did not allocate, because all keys share theirs.
+  // What it throws while it is recorded comes out, and the key is not recorded again before clear().
   void run(const std::string& key, const std::function<void()>& body);
   void clear();
   int captured() const;

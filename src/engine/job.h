@@ -81,8 +81,8 @@ Request request_of(const Job& job, const std::vector<jobs::Item>& items);
 LoadOptions load_options(const Job& job, c10::Device device);
 std::vector<parallel::Leg> route_of(const Job& job, const models::Facts& facts);
 
-// Draws everything in the queue and writes the pictures. One rank: in this process. Several: a worker process per
-// rank, watched and restarted. Throws Error(kCheckpoint, kUsage, kCapacity) when loading fails for good,
+// Draws everything in the queue and writes the pictures. One rank: in this process. Several: a worker process
+// per rank, watched and restarted. Throws Error(kCheckpoint, kUsage, kCapacity) when loading fails for good,
 // Error(kInterrupted) after a stop request; items that fail are in the outcome.
 Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop);
 

@@ -25,18 +25,21 @@ at::Tensor Lanes::latents_of(int patch) const {
 
 std::string shape_of(const Denoise& w, int patches) {
   return atelier::str(w.latents.sizes(), " ", w.branches.size(), " ", w.branches[0].text.sizes(), " ",
-             w.sampler->timesteps().size(), " ", w.grid.rows, "x", w.grid.cols, " ", patches);
+                      w.sampler->timesteps().size(), " ", w.grid.rows, "x", w.grid.cols, " ", patches);
 }
 
 namespace {
 
-Lane make_lane(const models::Family& family, const Lanes& lanes, const Denoise& w, std::optional<int> patch, int branch) {
+Lane make_lane(const models::Family& family, const Lanes& lanes, const Denoise& w, std::optional<int> patch,
+               int branch) {
   Lane lane;
   lane.frame = lanes.whole;
   lane.frame.patch = patch;
   lane.frame.branch = branch;
   const int rank = lanes.whole.seq_rank;
-  const auto held = [&](int stream) { return lanes.whole.streams[static_cast<size_t>(stream)].held(rank, patch); };
+  const auto held = [&](int stream) {
+    return lanes.whole.streams[static_cast<size_t>(stream)].held(rank, patch);
+  };
   lane.state.at = {take(family.text_coordinates(w.branches[0].text.size(0)), held(kTextStream)),
                    take(family.coordinates(w.grid), held(kImageStream))};
   for (const auto& at : lane.state.at) lane.state.n.push_back(at.size(0));
@@ -45,15 +48,17 @@ Lane make_lane(const models::Family& family, const Lanes& lanes, const Denoise& 
 
 }  // namespace
 
-Lanes make_lanes(const models::Family& family, const Denoise& w, int patches, const parallel::Assembly& assembly,
-                 at::TensorOptions options) {
+Lanes make_lanes(const models::Family& family, const Denoise& w, int patches,
+                 const parallel::Assembly& assembly, at::TensorOptions options) {
   Lanes lanes;
   lanes.shape = shape_of(w, patches);
   lanes.patches = patches;
   lanes.whole.streams.resize(2);
-  lanes.whole.streams[kTextStream] = {
-      .patches = {w.branches[0].text.size(0), patches}, .seq_parts = assembly.seq_parts(), .rides_first = true};
-  lanes.whole.streams[kImageStream] = {.patches = {w.grid.rows * w.grid.cols, patches}, .seq_parts = assembly.seq_parts()};
+  lanes.whole.streams[kTextStream] = {.patches = {w.branches[0].text.size(0), patches},
+                                      .seq_parts = assembly.seq_parts(),
+                                      .rides_first = true};
+  lanes.whole.streams[kImageStream] = {.patches = {w.grid.rows * w.grid.cols, patches},
+                                       .seq_parts = assembly.seq_parts()};
   lanes.whole.seq_rank = assembly.seq_rank();
 
   const auto& image = lanes.whole.streams[kImageStream];

@@ -20,7 +20,8 @@ struct Drawn {
   std::vector<media::Picture> pictures;
 };
 
-Drawn draw(const ModelFolder& folder, const parallel::Degrees& degrees, const Request& request, at::ScalarType type) {
+Drawn draw(const ModelFolder& folder, const parallel::Degrees& degrees, const Request& request,
+           at::ScalarType type) {
   LoadOptions load;
   load.denoiser = type;
   Collector collector;
@@ -46,7 +47,8 @@ Request request_of(const ModelFolder& folder, const Json& j) {
 
 constexpr double kRoundedOtherwise = 1e-3;
 
-void compare_pixels(MatrixRow& row, const std::vector<media::Picture>& a, const std::vector<media::Picture>& b) {
+void compare_pixels(MatrixRow& row, const std::vector<media::Picture>& a,
+                    const std::vector<media::Picture>& b) {
   int64_t values = 0, other = 0;
   for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
     for (size_t k = 0; k < a[i].rgb.size() && k < b[i].rgb.size(); ++k) {
@@ -83,12 +85,15 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
     const Drawn plain = draw(folder, {}, request, type);
     const auto compare = [&](const std::string& layout, bool stale) {
       const auto degrees = parallel::parse_strategy(layout);
-      MatrixRow row{.model = model, .layout = layout, .reference = stale ? "the same stale schedule on one rank" : "one rank"};
+      MatrixRow row{.model = model,
+                    .layout = layout,
+                    .reference = stale ? "the same stale schedule on one rank" : "one rank"};
       row.ranks = parallel::world_size(degrees);
       try {
         Drawn reference = plain;
         if (stale) {
-          parallel::Degrees one{.patches = parallel::patch_count(degrees), .warmup = degrees.warmup, .simulate = true};
+          parallel::Degrees one{
+              .patches = parallel::patch_count(degrees), .warmup = degrees.warmup, .simulate = true};
           reference = draw(folder, one, request, type);
         }
         judge(row, draw(folder, degrees, request, type), reference, tolerance);
@@ -107,8 +112,10 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
 std::string line_of(const MatrixRow& r) {
   char error[32];
   std::snprintf(error, sizeof error, "%.1e", r.max_error);
-  return str(r.passed ? "ok      " : "FAILED  ", error, r.levels == 0 ? "  same pixels  " : str("  ", r.levels, " level in ", r.differing * 100, " %  "), r.ranks,
-             " ranks  ", r.layout, "  against ", r.reference, "  (", r.model, ")", r.problem.empty() ? "" : ": ", r.problem);
+  return str(r.passed ? "ok      " : "FAILED  ", error,
+             r.levels == 0 ? "  same pixels  " : str("  ", r.levels, " level in ", r.differing * 100, " %  "),
+             r.ranks, " ranks  ", r.layout, "  against ", r.reference, "  (", r.model, ")",
+             r.problem.empty() ? "" : ": ", r.problem);
 }
 
 }  // namespace atelier::engine

@@ -21,7 +21,9 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-at::TensorOptions on(const LoadOptions& o, at::ScalarType type) { return at::TensorOptions(type).device(o.device); }
+at::TensorOptions on(const LoadOptions& o, at::ScalarType type) {
+  return at::TensorOptions(type).device(o.device);
+}
 
 // Ids for models without a vocabulary: equal texts give equal ids.
 std::vector<int64_t> hashed_ids(const std::string& text, int64_t length, int64_t vocabulary) {
@@ -66,8 +68,8 @@ at::Tensor share(comm::Comm* replica, at::Tensor value, const at::TensorOptions&
 
 }  // namespace
 
-Pipeline::Pipeline(const ModelFolder& folder, parallel::Assembly& assembly, std::span<const parallel::Leg> route,
-                   const LoadOptions& options)
+Pipeline::Pipeline(const ModelFolder& folder, parallel::Assembly& assembly,
+                   std::span<const parallel::Leg> route, const LoadOptions& options)
     : folder_(folder), assembly_(assembly), options_(options), lap_(Clock::now()) {
   const c10::InferenceMode guard;
   const int64_t before = allocated_bytes(options.device);
@@ -96,7 +98,8 @@ void Pipeline::load_denoiser(std::span<const parallel::Leg> route) {
   const auto options = on(options_, options_.denoiser);
   denoiser_store_ = folder_.denoiser_weights();
   const auto build = [&](nn::Memory& memory, const at::TensorOptions& where) {
-    return family.build(folder_.denoiser(), nn::Builder(*denoiser_store_, assembly_.denoiser(), memory, where), mine);
+    return family.build(folder_.denoiser(),
+                        nn::Builder(*denoiser_store_, assembly_.denoiser(), memory, where), mine);
   };
   if (auto* group = assembly_.shards()) {
     parallel::BlockSizes sizes;
@@ -110,10 +113,13 @@ void Pipeline::load_denoiser(std::span<const parallel::Leg> route) {
     denoiser_ = build(*memory_, options);
   }
   denoiser_store_->check();
-  executor_ = std::make_unique<Executor>(family, *denoiser_, assembly_, route, options, options_.graphs, fetcher_.get());
+  executor_ = std::make_unique<Executor>(family, *denoiser_, assembly_, route, options, options_.graphs,
+                                         fetcher_.get());
 }
 
-bool Pipeline::leads() const { return !assembly_.replica() || assembly_.replica()->rank() == 0; }
+bool Pipeline::leads() const {
+  return !assembly_.replica() || assembly_.replica()->rank() == 0;
+}
 
 void Pipeline::load_encoders() {
   const nn::Seams whole{.exchange = &alone_, .attention = &sdpa_};
@@ -144,8 +150,8 @@ std::set<std::string> Pipeline::used() const {
   return all;
 }
 
-Denoise::Branch Pipeline::encode(const std::vector<std::string>& prompts, int64_t max_length, const std::string& tap,
-                                 Collector* taps) {
+Denoise::Branch Pipeline::encode(const std::vector<std::string>& prompts, int64_t max_length,
+                                 const std::string& tap, Collector* taps) {
   Denoise::Branch branch;
   const auto options = on(options_, options_.encoders);
   const auto& specs = folder_.family().encoders;
@@ -166,7 +172,8 @@ Denoise::Branch Pipeline::encode(const std::vector<std::string>& prompts, int64_
       if (e.pooled.defined()) taps->whole(tap + "pooler_output." + name, e.pooled);
     }
     if (specs[i].use == models::EncoderSpec::Use::kPooled) branch.pooled = e.pooled;
-    if (specs[i].use == models::EncoderSpec::Use::kStates) branch.text = e.states.transpose(0, 1).contiguous();
+    if (specs[i].use == models::EncoderSpec::Use::kStates)
+      branch.text = e.states.transpose(0, 1).contiguous();
   }
   branch.text = share(assembly_.replica(), branch.text, options);
   branch.pooled = share(assembly_.replica(), branch.pooled, options);
@@ -227,27 +234,16 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
   work.latents = packed.to(type).to(options_.device) * sampler->init_noise_sigma();
   if (watch.taps) {
-    const auto numbers = [](std::span<const float> v) { return at::tensor(at::ArrayRef<float>(v.data(), v.size())); };
+    const auto numbers = [](std::span<const float> v) {
+      return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
+    };
     watch.taps->whole("noise", noise);
     watch.taps->whole("noise.packed", packed.transpose(0, 1));
     watch.taps->whole("timesteps", numbers(sampler->timesteps()));
     watch.taps->whole("sigmas", numbers(sampler->sigmas()));
   }
 
-  timing_.step_ms.clear();
-  Watch timed = watch;
-  auto last = Clock::now();
-  const bool flows = assembly_.degrees().stages > 1;  // waiting at each step would empty the pipe
-  timed.on_step = [&](int step) {
-    if (!flows) synchronize(options_.device);
-    const auto now = Clock::now();
-    timing_.step_ms.push_back(std::chrono::duration<double, std::milli>(now - last).count());
-    last = now;
-    if (watch.on_step) watch.on_step(step);
-  };
-  const auto tokens = executor_->denoise(work, timed);
-  synchronize(options_.device);
-  assembly_.check_alive();
+  const auto tokens = denoise(work, watch);
   lap("denoise");
 
   if (!tokens.defined()) return {};
@@ -259,6 +255,24 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   assembly_.check_alive();
   lap("decode");
   return leads() ? to_pictures(finite(images)) : std::vector<media::Picture>{};
+}
+
+at::Tensor Pipeline::denoise(const Denoise& work, const Watch& watch) {
+  timing_.step_ms.clear();
+  Watch timed = watch;
+  auto last = Clock::now();
+  const bool flows = assembly_.degrees().stages > 1;  // waiting at each step would empty the pipe
+  timed.on_step = [&](int step) {
+    if (!flows) synchronize(options_.device);
+    const auto now = Clock::now();
+    timing_.step_ms.push_back(std::chrono::duration<double, std::milli>(now - last).count());
+    last = now;
+    if (watch.on_step) watch.on_step(step);
+  };
+  auto tokens = executor_->denoise(work, timed);
+  synchronize(options_.device);
+  assembly_.check_alive();
+  return tokens;
 }
 
 at::Tensor Pipeline::decode(const at::Tensor& z_wide, const Watch& watch) {

@@ -32,10 +32,10 @@ struct Request {
   std::vector<std::string> negatives;  // as many as prompts, or none: no second branch
   std::vector<uint64_t> seeds;         // as many as prompts
   int height = 0, width = 0, steps = 0;
-  double guidance = 0;   // embedded, for models distilled with it
-  double true_cfg = 1;   // scale of the second branch
+  double guidance = 0;  // embedded, for models distilled with it
+  double true_cfg = 1;  // scale of the second branch
   int64_t max_sequence_length = 0;
-  at::Tensor noise;      // [B, C, h, w] instead of the seeds'; may be undefined
+  at::Tensor noise;  // [B, C, h, w] instead of the seeds'; may be undefined
 };
 
 // What drawing reports while it runs.
@@ -51,8 +51,9 @@ class Pipeline {
            const LoadOptions& options);
   ~Pipeline();
 
-  // All ranks of a replica call it with the same request. Pictures on the replica's rank 0, nothing elsewhere.
-  // Throws Error(kItem) when a picture holds NaN: after all ranks have done their part, so that they may go on.
+  // All ranks of a replica call it with the same request. Pictures on the replica's rank 0, nothing
+  // elsewhere. Throws Error(kItem) when a picture holds NaN: after all ranks have done their part, so that
+  // they may go on.
   std::vector<media::Picture> draw(const Request& request, const Watch& watch);
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
@@ -65,6 +66,7 @@ class Pipeline {
   void load_encoders();
   Denoise::Branch encode(const std::vector<std::string>& prompts, int64_t max_length, const std::string& tap,
                          Collector* taps);
+  at::Tensor denoise(const Denoise& work, const Watch& watch);  // as Executor::denoise, timed, whole on return
   at::Tensor decode(const at::Tensor& latents, const Watch& watch);
   at::Tensor initial_noise(const Request& request, const models::Grid& grid) const;
   double lap(const char* phase);  // seconds since the last lap, added to the phase

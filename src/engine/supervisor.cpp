@@ -287,10 +287,10 @@ void Supervisor::drop(int group, int64_t batch) {
 }
 
 void Supervisor::settle() {
-  const auto worst = std::max_element(troubles_.begin(), troubles_.end(),
-                                      [](const Trouble& a, const Trouble& b) {
-                                        return std::pair(a.is_final, a.weight) < std::pair(b.is_final, b.weight);
-                                      });
+  const auto worst =
+      std::max_element(troubles_.begin(), troubles_.end(), [](const Trouble& a, const Trouble& b) {
+        return std::pair(a.is_final, a.weight) < std::pair(b.is_final, b.weight);
+      });
   const Trouble cause = *worst;
   for (const auto& t : troubles_) {
     // The cause is told to the caller; others may say the same, and peers only met the others' end.

@@ -43,8 +43,11 @@ Tolerance tolerance_of(const std::string& name, bool half, const Json& golden) {
   const auto ends = [&](std::string_view s) { return name.size() >= s.size() && name.ends_with(s); };
   if (ends("timesteps") || ends("sigmas") || ends("init_noise_sigma")) return {1e-6, 1e-6};
   if (family == "schedulers") return {1e-5, 1e-5};
-  if (family == "vae" || family == "text_encoders" || name.starts_with("prompt.") || name.starts_with("negative.")) return {3e-5, 3e-5};
-  if (name == "image") return half ? Tolerance{38, 1, Tolerance::kPsnr} : Tolerance{2e-4, 2e-4, Tolerance::kAbsolute};
+  if (family == "vae" || family == "text_encoders" || name.starts_with("prompt.") ||
+      name.starts_with("negative."))
+    return {3e-5, 3e-5};
+  if (name == "image")
+    return half ? Tolerance{38, 1, Tolerance::kPsnr} : Tolerance{2e-4, 2e-4, Tolerance::kAbsolute};
   if (half && name == "vae.out") return {38, 2, Tolerance::kPsnr};  // the image before its range is halved
   if (half) return {1e-1, 2e-2};
   const bool first = name.starts_with("block.") || name.starts_with("step0.");
@@ -78,7 +81,8 @@ Row compare(const std::string& name, const at::Tensor& ours_any, const at::Tenso
   row.max = error.max().item<double>() / scale;
   row.mean = error.mean().item<double>() / scale;
   if (t.kind == Tolerance::kPsnr) {
-    const double psnr = -10 * std::log10(std::max(error.square().mean().item<double>() / (t.mean * t.mean), 1e-30));
+    const double psnr =
+        -10 * std::log10(std::max(error.square().mean().item<double>() / (t.mean * t.mean), 1e-30));
     row.note = "PSNR " + std::to_string(psnr).substr(0, 5) + " dB";
     row.verdict = psnr >= t.max ? Verdict::kPass : Verdict::kFail;
     return row;
@@ -96,15 +100,16 @@ bool wanted(const VerifyOptions& o, const std::string& name) {
   return false;
 }
 
-Comparison compare_all(const VerifyOptions& o, const Json& golden, const std::map<std::string, at::Tensor>& recorded,
-                       const Produced& ours) {
+Comparison compare_all(const VerifyOptions& o, const Json& golden,
+                       const std::map<std::string, at::Tensor>& recorded, const Produced& ours) {
   const bool half = o.denoiser == at::kBFloat16 || o.denoiser == at::kHalf;
   const std::string family = golden.value("family", "");
   Comparison result;
   for (const auto& name : ours.order) {
     const auto found = recorded.find(name);
     const auto mine = ours.tensors.find(name);
-    if (found == recorded.end() || mine == ours.tensors.end() || !wanted(o, name) || is_input(name, family)) continue;
+    if (found == recorded.end() || mine == ours.tensors.end() || !wanted(o, name) || is_input(name, family))
+      continue;
     result.rows.push_back(compare(name, mine->second, found->second, tolerance_of(name, half, golden)));
   }
   for (const auto& [name, value] : recorded) {
@@ -117,7 +122,8 @@ Comparison compare_all(const VerifyOptions& o, const Json& golden, const std::ma
 }  // namespace
 
 int Comparison::count(Verdict v) const {
-  return static_cast<int>(std::count_if(rows.begin(), rows.end(), [&](const Row& r) { return r.verdict == v; }));
+  return static_cast<int>(
+      std::count_if(rows.begin(), rows.end(), [&](const Row& r) { return r.verdict == v; }));
 }
 
 namespace {
@@ -162,16 +168,20 @@ void print(const Comparison& result, std::ostream& out) {
     std::snprintf(text, sizeof text, "%.2e", v);
     return std::string(text);
   };
-  out << std::left << std::setw(static_cast<int>(width)) << "tensor" << "  " << std::setw(18) << "shape"
+  out << std::left << std::setw(static_cast<int>(width)) << "tensor"
+      << "  " << std::setw(18) << "shape"
       << "  max/rms   mean/rms  verdict\n";
   for (const auto& r : result.rows) {
-    const char* verdict = r.verdict == Verdict::kPass ? "ok" : r.verdict == Verdict::kFail ? "FAILED" : "missing";
-    out << std::left << std::setw(static_cast<int>(width)) << r.name << "  " << std::setw(18) << r.shape << "  "
-        << std::setw(8) << number(r.max) << "  " << std::setw(8) << number(r.mean) << "  " << verdict
+    const char* verdict = r.verdict == Verdict::kPass   ? "ok"
+                          : r.verdict == Verdict::kFail ? "FAILED"
+                                                        : "missing";
+    out << std::left << std::setw(static_cast<int>(width)) << r.name << "  " << std::setw(18) << r.shape
+        << "  " << std::setw(8) << number(r.max) << "  " << std::setw(8) << number(r.mean) << "  " << verdict
         << (r.note.empty() ? "" : "  " + r.note) << "\n";
   }
   const int missing = result.count(Verdict::kMissing), failed = result.count(Verdict::kFail);
-  out << static_cast<int>(result.rows.size()) - missing << " compared, " << failed << " failed, " << missing << " missing\n";
+  out << static_cast<int>(result.rows.size()) - missing << " compared, " << failed << " failed, " << missing
+      << " missing\n";
 }
 
 }  // namespace atelier::engine

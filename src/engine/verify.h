@@ -14,8 +14,8 @@
 namespace atelier::engine {
 
 struct VerifyOptions {
-  std::filesystem::path folder;     // golden.json, golden.safetensors or *.jsonl, model/
-  std::vector<std::string> only;    // globs of tensor names; none: all
+  std::filesystem::path folder;   // golden.json, golden.safetensors or *.jsonl, model/
+  std::vector<std::string> only;  // globs of tensor names; none: all
   c10::Device device = c10::kCPU;
   at::ScalarType denoiser = at::kFloat;  // the rest computes in float32
   parallel::Degrees degrees;
@@ -44,10 +44,14 @@ Comparison verify(const VerifyOptions& options);
 void print(const Comparison& result, std::ostream& out);
 
 // Kinds of folders (verify_parts.cpp): what the shipped code computes for each.
-Produced produce_pipeline(const VerifyOptions& options, const Json& golden, const std::map<std::string, at::Tensor>& recorded);
-Produced produce_vaes(const VerifyOptions& options, const Json& golden, const std::map<std::string, at::Tensor>& recorded);
-Produced produce_encoders(const VerifyOptions& options, const Json& golden, const std::map<std::string, at::Tensor>& recorded);
-Produced produce_schedules(const VerifyOptions& options, const Json& golden, const std::map<std::string, at::Tensor>& recorded);
+Produced produce_pipeline(const VerifyOptions& options, const Json& golden,
+                          const std::map<std::string, at::Tensor>& recorded);
+Produced produce_vaes(const VerifyOptions& options, const Json& golden,
+                      const std::map<std::string, at::Tensor>& recorded);
+Produced produce_encoders(const VerifyOptions& options, const Json& golden,
+                          const std::map<std::string, at::Tensor>& recorded);
+Produced produce_schedules(const VerifyOptions& options, const Json& golden,
+                           const std::map<std::string, at::Tensor>& recorded);
 Comparison verify_tokenizers(const VerifyOptions& options, const Json& golden);
 
 }  // namespace atelier::engine

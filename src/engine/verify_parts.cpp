@@ -1,4 +1,5 @@
-// Running the parts that golden folders record: pipelines, autoencoders, text encoders, schedules, tokenizers.
+// Running the parts that golden folders record: pipelines, autoencoders, text encoders, schedules,
+// tokenizers.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -31,7 +32,8 @@ void add(Produced& p, const std::string& name, const at::Tensor& value) {
 
 // Golden tensors have the batch first; ours have tokens first.
 bool is_token_major(const std::string& name) {
-  if (name.starts_with("block.")) return name.find("pos_embed") == std::string::npos && name != "block.time_text_embed";
+  if (name.starts_with("block."))
+    return name.find("pos_embed") == std::string::npos && name != "block.time_text_embed";
   return name.starts_with("step");
 }
 
@@ -64,15 +66,17 @@ Request request_of(const ModelFolder& folder, const Json& call, const Tensors& r
   r.noise = noise->second;
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
   const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
-  const int64_t sizes[] = {static_cast<int64_t>(r.prompts.size()), grid.latent_channels, grid.latent_rows, grid.latent_cols};
+  const int64_t sizes[] = {static_cast<int64_t>(r.prompts.size()), grid.latent_channels, grid.latent_rows,
+                           grid.latent_cols};
   if (r.noise.sizes() != at::IntArrayRef(sizes)) {
-    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", r.noise.sizes(), ", but the call of golden.json makes ",
-                                  at::IntArrayRef(sizes)));
+    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", r.noise.sizes(),
+                                           ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
   }
   return r;
 }
 
-// What the text encoders take and give: the reference runs them once per prompt, however many pictures it gets.
+// What the text encoders take and give: the reference runs them once per prompt, however many pictures it
+// gets.
 bool is_per_prompt(const std::string& name) {
   const size_t dot = name.find('.');
   const std::string side = name.substr(0, dot);
@@ -89,7 +93,8 @@ struct Part {
   nn::Seams seams{.exchange = &exchange, .attention = &attention};
   std::unique_ptr<weights::WeightStore> store;
   Json config;
-  Part(const fs::path& folder, std::vector<weights::Name> (*names)(const Json&)) : config(read_json(folder / "config.json")) {
+  Part(const fs::path& folder, std::vector<weights::Name> (*names)(const Json&))
+      : config(read_json(folder / "config.json")) {
     store = weights::WeightStore::open(folder);
     store->adopt(names(config));
   }
@@ -115,7 +120,8 @@ class PartRecorder : public nn::Recorder {
 Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
   const auto folder = ModelFolder::open(o.folder / "model");
   folder.check();
-  if (!golden.contains("call")) throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
+  if (!golden.contains("call"))
+    throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
   const Request request = request_of(folder, golden["call"], recorded);
   LoadOptions load;
   load.device = o.device;
@@ -130,13 +136,16 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tens
     const auto found = tensors.find(name);
     if (found == tensors.end()) continue;
     const auto& value = found->second;
-    if (is_per_prompt(name)) add(out, name, value.slice(0, 0, std::nullopt, each));
-    else add(out, name, is_token_major(name) ? value.transpose(0, 1).contiguous() : value);
+    if (is_per_prompt(name))
+      add(out, name, value.slice(0, 0, std::nullopt, each));
+    else
+      add(out, name, is_token_major(name) ? value.transpose(0, 1).contiguous() : value);
   }
   if (const auto t = tensors.find("timesteps"); t != tensors.end()) {
     add(out, "model_timesteps", t->second * folder.family().pipeline_time_scale);
   }
-  if (const auto c = out.tensors.find("block.time_text_embed"); c != out.tensors.end() && c->second.size(0) != batch) {
+  if (const auto c = out.tensors.find("block.time_text_embed");
+      c != out.tensors.end() && c->second.size(0) != batch) {
     c->second = c->second.expand({batch, -1});
   }
   return out;
@@ -216,11 +225,13 @@ Produced produce_encoders(const VerifyOptions& o, const Json& golden, const Tens
     if (e.pooled.defined()) add(out, dot + "pooler_output", e.pooled);
     if (e.projected.defined()) add(out, dot + "text_embeds", e.projected);
     for (size_t skip = 1; skip + 1 < e.hidden.size() && skip <= 2; ++skip) {
-      add(out, str(dot, "skip", skip, "_final_norm"), encoder->final_norm(e.hidden[e.hidden.size() - 1 - skip]));
+      add(out, str(dot, "skip", skip, "_final_norm"),
+          encoder->final_norm(e.hidden[e.hidden.size() - 1 - skip]));
     }
     if (masked) add(out, dot + "last_hidden_state_no_mask", encoder->encode(our_ids.to(o.device), {}).states);
     if (const auto l = recorded.find(dot + "long_ids"); l != recorded.end()) {
-      add(out, dot + "long_last_hidden_state", encoder->encode(l->second.to(o.device), {}).states.slice(1, 0, std::nullopt, 8));
+      add(out, dot + "long_last_hidden_state",
+          encoder->encode(l->second.to(o.device), {}).states.slice(1, 0, std::nullopt, 8));
     }
   }
   return out;
@@ -241,12 +252,15 @@ Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Ten
         break;  // a scheduler this build lacks: its rows are missing
       }
       const std::string dot = str(name, ".", count, ".");
-      const auto numbers = [](std::span<const float> v) { return at::tensor(at::ArrayRef<float>(v.data(), v.size())); };
+      const auto numbers = [](std::span<const float> v) {
+        return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
+      };
       add(out, dot + "timesteps", numbers(sampler->timesteps()));
       add(out, dot + "sigmas", numbers(sampler->sigmas()));
       add(out, dot + "init_noise_sigma", at::full({1}, sampler->init_noise_sigma()));
       const auto path = recorded.find(dot + "x");
-      const auto start = recorded.find("x0") != recorded.end() ? recorded.find("x0") : recorded.find(dot + "noise");
+      const auto start =
+          recorded.find("x0") != recorded.end() ? recorded.find("x0") : recorded.find(dot + "noise");
       if (path == recorded.end() || start == recorded.end()) continue;
       auto x = start->second * sampler->init_noise_sigma();
       if (x.dim() < path->second.dim() - 1) x = x.reshape(path->second.sizes().slice(1));
@@ -268,7 +282,8 @@ Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
     for (const bool padded : {false, true}) {
       const std::string file = name + (padded ? ".padded.jsonl" : ".jsonl");
       bool skip = !o.only.empty();
-      for (const auto& glob : o.only) skip = skip && !weights::glob_matches(glob, file) && !weights::glob_matches(glob, name);
+      for (const auto& glob : o.only)
+        skip = skip && !weights::glob_matches(glob, file) && !weights::glob_matches(glob, name);
       std::ifstream in(o.folder / file);
       if (skip || !in) continue;
       const auto tokenizer = text::open_tokenizer(o.folder / "model" / name);
@@ -285,7 +300,12 @@ Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
         ++total;
         if (got != want && wrong++ == 0) first = text.substr(0, 30);
       }
-      Row r{file, str("[", total, "]"), wrong ? str(wrong, " texts differ, the first: ", first) : "every text equal", 0, 0, Verdict::kPass};
+      Row r{file,
+            str("[", total, "]"),
+            wrong ? str(wrong, " texts differ, the first: ", first) : "every text equal",
+            0,
+            0,
+            Verdict::kPass};
       if (wrong || total == 0) r.verdict = Verdict::kFail;
       result.rows.push_back(r);
     }

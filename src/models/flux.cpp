@@ -1,5 +1,5 @@
-// FLUX.1 (schnell and dev): Black Forest Labs, 2024. Two streams of tokens meet in joint attention, then run as one.
-// Upstream: diffusers models/transformers/transformer_flux.py, pipelines/flux/pipeline_flux.py.
+// FLUX.1 (schnell and dev): Black Forest Labs, 2024. Two streams of tokens meet in joint attention, then run
+// as one. Upstream: diffusers models/transformers/transformer_flux.py, pipelines/flux/pipeline_flux.py.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -46,11 +46,13 @@ struct FluxConfig {
     bool pairs = true;
     for (const int64_t a : axes) sum += a, pairs = pairs && a >= 0 && a % 2 == 0;
     if (axes.size() != 3 || sum != heads.unit || !pairs) {
-      throw Error(Kind::kCheckpoint, str("transformer/config.json: axes_dims_rope must be three even numbers whose sum is ",
-                                         "attention_head_dim (", heads.unit, "), found a sum of ", sum));
+      throw Error(Kind::kCheckpoint,
+                  str("transformer/config.json: axes_dims_rope must be three even numbers whose sum is ",
+                      "attention_head_dim (", heads.unit, "), found a sum of ", sum));
     }
     if (in_channels % 4 != 0 || read.positive("patch_size", 1) != 1) {
-      throw Error(Kind::kCheckpoint, "transformer/config.json: expected patch_size 1 and in_channels divisible by 4");
+      throw Error(Kind::kCheckpoint,
+                  "transformer/config.json: expected patch_size 1 and in_channels divisible by 4");
     }
   }
   int blocks() const { return doubles + singles; }
@@ -72,7 +74,9 @@ struct Half {
         norm_q(b.head_norm("norm_q", c.heads)),
         norm_k(b.head_norm("norm_k", c.heads)),
         head_dim(c.heads.unit) {}
-  Projected project(const at::Tensor& x, const Rope& r) const { return split_qkv(qkv(x), head_dim, norm_q, norm_k, r); }
+  Projected project(const at::Tensor& x, const Rope& r) const {
+    return split_qkv(qkv(x), head_dim, norm_q, norm_k, r);
+  }
   at::Tensor mlp(const at::Tensor& x) const { return down(gelu_tanh(up, x)); }
 };
 
@@ -82,7 +86,10 @@ struct DoubleBlock {
   int64_t width;
 
   DoubleBlock(const FluxConfig& c, const Builder& b)
-      : text(c, b / "text"), image(c, b / "image"), attend(b.attention("attn", {kText, kImage}, c.heads)), width(c.width) {}
+      : text(c, b / "text"),
+        image(c, b / "image"),
+        attend(b.attention("attn", {kText, kImage}, c.heads)),
+        width(c.width) {}
   void operator()(const Frame& f, State& s) const {
     const auto xt = s.stream(kText), xi = s.stream(kImage);
     const auto mt = modulations(text.mod, s, width), mi = modulations(image.mod, s, width);
@@ -93,7 +100,8 @@ struct DoubleBlock {
   }
 
  private:
-  static void finish(const Half& half, const at::Tensor& x, const at::Tensor& attended, const Modulations& m) {
+  static void finish(const Half& half, const at::Tensor& x, const at::Tensor& attended,
+                     const Modulations& m) {
     gated_(x, m.attention.gate, half.out(attended));
     gated_(x, m.mlp.gate, half.mlp(norm(x, m.mlp)));
   }
@@ -182,7 +190,8 @@ class Flux : public nn::Model {
   void enter(const Frame& f, State& s) override {
     const auto rope = [&](const at::Tensor& at) { return nn::rope_of(at, c_.axes, kTheta, options_); };
     s.ropes = {rope(s.at[kText]), rope(s.at[kImage]), {}};
-    s.ropes[kJoint] = {at::cat({s.ropes[kText].cos, s.ropes[kImage].cos}), at::cat({s.ropes[kText].sin, s.ropes[kImage].sin})};
+    s.ropes[kJoint] = {at::cat({s.ropes[kText].cos, s.ropes[kImage].cos}),
+                       at::cat({s.ropes[kText].sin, s.ropes[kImage].sin})};
     if (!f.taps) return;
     tap(f, "pos_embed.0", s.ropes[kJoint].cos.repeat_interleave(2, 1), nn::Recorder::kAll);
     tap(f, "pos_embed.1", s.ropes[kJoint].sin.repeat_interleave(2, 1), nn::Recorder::kAll);
@@ -202,7 +211,8 @@ class Flux : public nn::Model {
       singles_.at(i)(f, s);
     }
     if (!f.taps) return;
-    const auto name = is_double ? str("transformer_blocks.", i) : str("single_transformer_blocks.", i - c_.doubles);
+    const auto name =
+        is_double ? str("transformer_blocks.", i) : str("single_transformer_blocks.", i - c_.doubles);
     tap(f, name + ".0", s.stream(kText), kText);
     tap(f, name + ".1", s.stream(kImage), kImage);
   }
@@ -255,17 +265,24 @@ Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width) {
   const FluxConfig c(config);
   const int64_t cell = 2 * spatial;  // 2x2 latents make a token
   if (height < cell || width < cell || height % cell != 0 || width % cell != 0) {
-    throw Error(Kind::kUsage, str("a picture of ", width, "x", height, " was asked for; width and height must be ",
-                                  "multiples of ", cell, ": try ", std::max(cell, (width + cell / 2) / cell * cell), "x",
-                                  std::max(cell, (height + cell / 2) / cell * cell)));
+    throw Error(Kind::kUsage,
+                str("a picture of ", width, "x", height, " was asked for; width and height must be ",
+                    "multiples of ", cell, ": try ", std::max(cell, (width + cell / 2) / cell * cell), "x",
+                    std::max(cell, (height + cell / 2) / cell * cell)));
   }
   const int64_t rows = height / cell, cols = width / cell;
   return {rows, cols, c.in_channels, c.in_channels / 4, 2 * rows, 2 * cols};
 }
 
-at::Tensor unpack(const at::Tensor& tokens, const Grid& g) { return nn::unpack_2x2(tokens, g.rows, g.cols); }
-at::Tensor coordinates(const Grid& g) { return nn::grid_coordinates(g.rows, g.cols); }
-at::Tensor text_coordinates(int64_t tokens) { return at::zeros({tokens, 3}, at::TensorOptions(at::kLong)); }
+at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {
+  return nn::unpack_2x2(tokens, g.rows, g.cols);
+}
+at::Tensor coordinates(const Grid& g) {
+  return nn::grid_coordinates(g.rows, g.cols);
+}
+at::Tensor text_coordinates(int64_t tokens) {
+  return at::zeros({tokens, 3}, at::TensorOptions(at::kLong));
+}
 
 // Of diffusers folders and of files in the original naming, whose fused tensors are cut by width.
 std::vector<weights::Name> names(const Json& config) {

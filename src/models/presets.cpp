@@ -35,13 +35,16 @@ Json flux(bool dev) {
 
 }  // namespace
 
-std::vector<std::string> preset_names() { return {"FLUX.1-schnell", "FLUX.1-dev"}; }
+std::vector<std::string> preset_names() {
+  return {"FLUX.1-schnell", "FLUX.1-dev"};
+}
 
 Json preset(const std::string& name) {
   const std::string base = name.substr(name.find('/') == std::string::npos ? 0 : name.find('/') + 1);
   if (base == "FLUX.1-schnell" || base == "flux-schnell") return flux(false);
   if (base == "FLUX.1-dev" || base == "flux-dev") return flux(true);
-  throw Error(Kind::kUsage, str("no built-in configuration for ", name, "; dummy weights exist for FLUX.1-schnell and FLUX.1-dev"));
+  throw Error(Kind::kUsage, str("no built-in configuration for ", name,
+                                "; dummy weights exist for FLUX.1-schnell and FLUX.1-dev"));
 }
 
 }  // namespace atelier::models

@@ -25,8 +25,8 @@ class Vae {
  public:
   virtual ~Vae() = default;
   virtual const VaeFacts& facts() const = 0;
-  // z [B, C, h, w] (rows held here) -> [B, 3, spatial*h, spatial*w], about [-1, 1], not clamped. The frame's one
-  // stream are the latent's positions; Frame::streams[0].unit is a row.
+  // z [B, C, h, w] (rows held here) -> [B, 3, spatial*h, spatial*w], about [-1, 1], not clamped. The frame's
+  // one stream are the latent's positions; Frame::streams[0].unit is a row.
   virtual at::Tensor decode(const nn::Frame&, const at::Tensor& z) const = 0;
   // x [B, 3, H, W] in [-1, 1] -> moments [B, 2C, h, w]: means, then log-variances (not clamped).
   virtual at::Tensor encode(const nn::Frame&, const at::Tensor& x) const = 0;
@@ -43,7 +43,8 @@ struct VaeFamily {
 // Throws Error(kCheckpoint).
 const VaeFamily& find_vae(const Json& config);
 
-// A frame for a picture whose `rows` latent rows of `cols` are split into `parts`, of which this is number `part`.
+// A frame for a picture whose `rows` latent rows of `cols` are split into `parts`, of which this is number
+// `part`.
 nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int part);
 
 // Overlapping tiles, blended linearly over a quarter of a tile (diffusers autoencoder_kl.py tiled_decode,

@@ -21,7 +21,9 @@ kernels::Norm kind_of(const HeadNorm* n) {
   return n->kind == HeadNorm::Kind::kRms ? kernels::Norm::kRms : kernels::Norm::kLayer;
 }
 
-const void* data_of(const at::Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
+const void* data_of(const at::Tensor& t) {
+  return t.defined() ? t.const_data_ptr() : nullptr;
+}
 
 const char* advance(const void* base, int64_t elements, int64_t bytes) {
   return base ? static_cast<const char*>(base) + elements * bytes : nullptr;
@@ -63,14 +65,16 @@ void place(const Projected& p, std::span<const Slot> slots, std::span<const Rang
   if (p.k.size(3) > kWidestHead) return copy(p, slots, heads);
   std::vector<kernels::Target> targets;
   for (size_t r = 0; r < slots.size(); ++r) {
-    targets.push_back({slots[r].q.defined() ? slots[r].q.data_ptr() : nullptr, slots[r].kv.data_ptr(), heads[r].begin,
-                       heads[r].size});
+    targets.push_back({slots[r].q.defined() ? slots[r].q.data_ptr() : nullptr, slots[r].kv.data_ptr(),
+                       heads[r].begin, heads[r].size});
   }
   kernels::Placement all{.q = source_of(p.q), .k = source_of(p.k), .v = source_of(p.v)};
   all.norm_q = kind_of(p.norm_q);
   all.norm_k = kind_of(p.norm_k);
-  if (p.norm_q) all.weight_q = data_of(p.norm_q->weight), all.bias_q = data_of(p.norm_q->bias), all.eps_q = p.norm_q->eps;
-  if (p.norm_k) all.weight_k = data_of(p.norm_k->weight), all.bias_k = data_of(p.norm_k->bias), all.eps_k = p.norm_k->eps;
+  if (p.norm_q)
+    all.weight_q = data_of(p.norm_q->weight), all.bias_q = data_of(p.norm_q->bias), all.eps_q = p.norm_q->eps;
+  if (p.norm_k)
+    all.weight_k = data_of(p.norm_k->weight), all.bias_k = data_of(p.norm_k->bias), all.eps_k = p.norm_k->eps;
   if (p.rope) {
     ENSURE(p.rope->cos.size(0) == p.k.size(0));
     all.cos = static_cast<const float*>(data_of(p.rope->cos));
@@ -94,7 +98,8 @@ struct AloneFlight : Inbox::Flight {
 
 }  // namespace
 
-Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k, const Rope& rope) {
+Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k,
+                    const Rope& rope) {
   const auto t = fused.unflatten(-1, {3, -1, head_dim});
   return {t.select(2, 0), t.select(2, 1), t.select(2, 2), &q, &k, &rope};
 }

@@ -1,5 +1,6 @@
-// Seam 1: attention. It sits at the raw projections, so that one kernel does q/k norm, rope and placement straight
-// into whatever buffer the strategy hands out, and has two halves, so that independent work hides an exchange.
+// Seam 1: attention. It sits at the raw projections, so that one kernel does q/k norm, rope and placement
+// straight into whatever buffer the strategy hands out, and has two halves, so that independent work hides an
+// exchange.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -33,7 +34,8 @@ struct HeadNorm {
   double eps = 1e-6;
 };
 
-// One stream's tokens as they leave the projection: [n, B, heads held, d] views with a contiguous last dimension.
+// One stream's tokens as they leave the projection: [n, B, heads held, d] views with a contiguous last
+// dimension.
 struct Projected {
   at::Tensor q, k, v;  // q undefined: this stream does not ask
   const HeadNorm* norm_q = nullptr;
@@ -42,7 +44,8 @@ struct Projected {
 };
 
 // Splits a fused projection [n, B, 3 * heads * d] into q, k and v.
-Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k, const Rope& rope);
+Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k,
+                    const Rope& rope);
 
 // Where one stream's q, k and v go for one peer: q [n, B, h, d], kv [n, B, 2, h, d], both contiguous.
 struct Slot {
@@ -82,8 +85,8 @@ class Exchange {
   virtual at::Tensor back(const Frame&, const Site&, Inbox&, at::Tensor out) = 0;
 };
 
-// Softmax attention of one rank's queries. lse: log-sum-exp of the scaled scores, [B, h, queries], float (double for
-// double inputs); defined for Lse::kNeeded.
+// Softmax attention of one rank's queries. lse: log-sum-exp of the scaled scores, [B, h, queries], float
+// (double for double inputs); defined for Lse::kNeeded.
 struct Attended {
   at::Tensor out;  // [queries, B, h, d], contiguous
   at::Tensor lse;
@@ -109,7 +112,8 @@ class Attention {
   };
 
   Attention() = default;
-  Attention(Site site, const Seams& seams) : site_(std::move(site)), exchange_(seams.exchange), op_(seams.attention) {}
+  Attention(Site site, const Seams& seams)
+      : site_(std::move(site)), exchange_(seams.exchange), op_(seams.attention) {}
 
   // Begins the exchange, returns at once. One Projected per stream of the site, in order.
   Pending start(const Frame&, std::span<const Projected>) const;

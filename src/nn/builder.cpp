@@ -22,8 +22,13 @@ int64_t total(const std::vector<Range>& ranges, int64_t whole) {
 
 }  // namespace
 
-Builder::Builder(const weights::WeightStore& store, const Seams& seams, Memory& memory, at::TensorOptions options)
-    : store_(&store), seams_(seams), memory_(&memory), options_(options), shared_(std::make_shared<Shared>()) {
+Builder::Builder(const weights::WeightStore& store, const Seams& seams, Memory& memory,
+                 at::TensorOptions options)
+    : store_(&store),
+      seams_(seams),
+      memory_(&memory),
+      options_(options),
+      shared_(std::make_shared<Shared>()) {
   shared_->tables = std::make_shared<Tables>(store, seams.spread, options);
 }
 
@@ -63,8 +68,8 @@ at::Tensor Builder::read(const std::string& name, at::IntArrayRef full, const st
 
 Linear Builder::linear(std::string_view name, int64_t in, int64_t out, Bias bias) const {
   const auto p = path(name);
-  return {read(p + ".weight", {out, in}, {}, {}), bias == Bias::kYes ? read(p + ".bias", {out}, {}, {}) : at::Tensor(),
-          nullptr};
+  return {read(p + ".weight", {out, in}, {}, {}),
+          bias == Bias::kYes ? read(p + ".bias", {out}, {}, {}) : at::Tensor(), nullptr};
 }
 
 Linear Builder::expand(std::string_view name, int64_t in, std::initializer_list<Dim> out, Bias bias) const {
@@ -99,9 +104,12 @@ LayerNorm Builder::layer_norm(std::string_view name, int64_t channels, double ep
   return {read(p + ".weight", {channels}, {}, {}), read(p + ".bias", {channels}, {}, {}), eps};
 }
 
-at::Tensor Builder::buffer(std::string_view name, at::IntArrayRef sizes) const { return read(path(name), sizes, {}, {}); }
+at::Tensor Builder::buffer(std::string_view name, at::IntArrayRef sizes) const {
+  return read(path(name), sizes, {}, {});
+}
 
-Attention Builder::attention(std::string_view name, std::vector<int> streams, Dim heads, std::vector<int> queries) const {
+Attention Builder::attention(std::string_view name, std::vector<int> streams, Dim heads,
+                             std::vector<int> queries) const {
   const Dim here{Partition{heads.count, seams_.tensor_size}[seams_.tensor_rank].size, heads.unit};
   if (queries.empty()) queries = streams;
   return {Site{shared_->sites++, path(name), std::move(streams), std::move(queries), here}, seams_};
@@ -109,15 +117,18 @@ Attention Builder::attention(std::string_view name, std::vector<int> streams, Di
 
 Conv2d Builder::conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const {
   const auto p = path(name);
-  return {read(p + ".weight", {out, in, shape.kernel, shape.kernel}, {}, {}), read(p + ".bias", {out}, {}, {}), shape,
-          seams_.rows};
+  return {read(p + ".weight", {out, in, shape.kernel, shape.kernel}, {}, {}),
+          read(p + ".bias", {out}, {}, {}), shape, seams_.rows};
 }
 
 GroupNorm Builder::group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const {
   const auto p = path(name);
-  return {read(p + ".weight", {channels}, {}, {}), read(p + ".bias", {channels}, {}, {}), groups, eps, seams_.positions};
+  return {read(p + ".weight", {channels}, {}, {}), read(p + ".bias", {channels}, {}, {}), groups, eps,
+          seams_.positions};
 }
 
-bool Builder::has(std::string_view name) const { return store_->has(path(name)); }
+bool Builder::has(std::string_view name) const {
+  return store_->has(path(name));
+}
 
 }  // namespace atelier::nn

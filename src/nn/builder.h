@@ -1,5 +1,6 @@
-// Seams 2 and 3: constructing a layer loads this rank's slice of it. A model says how a layer may be cut by the word
-// it builds it with: linear (whole), expand (opens a feature region), contract (closes it), conv2d (mixes positions).
+// Seams 2 and 3: constructing a layer loads this rank's slice of it. A model says how a layer may be cut by
+// the word it builds it with: linear (whole), expand (opens a feature region), contract (closes it), conv2d
+// (mixes positions).
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -40,9 +41,11 @@ class Builder {
 
   Linear linear(std::string_view name, int64_t in, int64_t out, Bias bias = Bias::kYes) const;
   // Output segments, each cut on its own (q, k, v).
-  Linear expand(std::string_view name, int64_t in, std::initializer_list<Dim> out, Bias bias = Bias::kYes) const;
+  Linear expand(std::string_view name, int64_t in, std::initializer_list<Dim> out,
+                Bias bias = Bias::kYes) const;
   // Input segments, each cut on its own; the result is summed over ranks.
-  Linear contract(std::string_view name, std::initializer_list<Dim> in, int64_t out, Bias bias = Bias::kYes) const;
+  Linear contract(std::string_view name, std::initializer_list<Dim> in, int64_t out,
+                  Bias bias = Bias::kYes) const;
   // Depends on timestep and prompt only.
   Table table(std::string_view name, int64_t in, int64_t out) const;
   HeadNorm head_norm(std::string_view name, Dim heads, HeadNorm::Kind kind = HeadNorm::Kind::kRms,
@@ -51,7 +54,8 @@ class Builder {
   LayerNorm layer_norm(std::string_view name, int64_t channels, double eps) const;
   // A whole tensor of this exact name.
   at::Tensor buffer(std::string_view name, at::IntArrayRef sizes) const;
-  Attention attention(std::string_view name, std::vector<int> streams, Dim heads, std::vector<int> queries = {}) const;
+  Attention attention(std::string_view name, std::vector<int> streams, Dim heads,
+                      std::vector<int> queries = {}) const;
   Conv2d conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const;
   GroupNorm group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const;
 

@@ -1,4 +1,5 @@
-// Convolution, group norm and resampling of pictures [B, C, rows, W], whose rows may be held by several ranks.
+// Convolution, group norm and resampling of pictures [B, C, rows, W], whose rows may be held by several
+// ranks.
 #pragma once
 #include <ATen/core/Tensor.h>
 

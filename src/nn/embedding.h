@@ -6,8 +6,9 @@
 
 namespace atelier::nn {
 
-// values [n], float -> [n, width]: cosines, then sines, of values * 10000^(-i / (width/2)). Angles in float, as the
-// reference has them (diffusers embeddings.py get_timestep_embedding, flip_sin_to_cos, no frequency shift).
+// values [n], float -> [n, width]: cosines, then sines, of values * 10000^(-i / (width/2)). Angles in float,
+// as the reference has them (diffusers embeddings.py get_timestep_embedding, flip_sin_to_cos, no frequency
+// shift).
 at::Tensor sinusoid(const at::Tensor& values, int64_t width);
 
 // Linear, SiLU, linear.

@@ -1,4 +1,5 @@
-// What the engine passes down through every call of a model: which branch, which patch, who holds what; and taps.
+// What the engine passes down through every call of a model: which branch, which patch, who holds what; and
+// taps.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -11,8 +12,8 @@
 
 namespace atelier::nn {
 
-// Receives named intermediate results. Tensors are this rank's tokens of `stream`, [n, ...]; kAll: of all streams one
-// after another; kWhole: not cut by tokens, equal on every rank that has it.
+// Receives named intermediate results. Tensors are this rank's tokens of `stream`, [n, ...]; kAll: of all
+// streams one after another; kWhole: not cut by tokens, equal on every rank that has it.
 class Recorder {
  public:
   static constexpr int kWhole = -1, kAll = -2;

@@ -56,7 +56,8 @@ at::Tensor Linear::gelu(const at::Tensor& x) const {
   const bool half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
   if (x.is_cuda() && half && bias_.defined() && x.numel() > 0 && weight_.size(0) > 0) {
     const auto rows = x.reshape({-1, x.size(-1)});
-    return at::_addmm_activation(bias_, rows, weight_.t(), 1, 1, true).view(with_last(x.sizes(), weight_.size(0)));
+    return at::_addmm_activation(bias_, rows, weight_.t(), 1, 1, true)
+        .view(with_last(x.sizes(), weight_.size(0)));
   }
   auto y = at::linear(x, weight_);
   const int64_t channels = y.size(-1), rows = channels ? y.numel() / channels : 0;

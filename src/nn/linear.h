@@ -29,6 +29,8 @@ class Linear {
 };
 
 // Named by what they compute: the tanh form of GELU.
-inline at::Tensor gelu_tanh(const Linear& up, const at::Tensor& x) { return up.gelu(x); }
+inline at::Tensor gelu_tanh(const Linear& up, const at::Tensor& x) {
+  return up.gelu(x);
+}
 
 }  // namespace atelier::nn

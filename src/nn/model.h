@@ -11,8 +11,8 @@ namespace atelier::nn {
 
 // What the text encoders gave, for one branch.
 struct Prompt {
-  at::Tensor text;     // [text tokens held here, B, C], as the encoders left it
-  at::Tensor pooled;   // [B, C]
+  at::Tensor text;      // [text tokens held here, B, C], as the encoders left it
+  at::Tensor pooled;    // [B, C]
   double guidance = 0;  // embedded by models that were distilled with it
 };
 

@@ -1,7 +1,7 @@
 #include "nn/norm.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/mean.h>
@@ -34,7 +34,8 @@ at::Tensor norm(const at::Tensor& x, const Modulation& m) {
   char* to = static_cast<char*>(out.data_ptr());
   over_rows(where, x, [&](int64_t begin, int64_t end) {
     kernels::norm_modulate(where, type, to + begin * row, from + begin * row, m.shift.const_data_ptr(),
-                           m.scale.const_data_ptr(), end - begin, x.size(1), x.size(2), m.shift.stride(0), kEps);
+                           m.scale.const_data_ptr(), end - begin, x.size(1), x.size(2), m.shift.stride(0),
+                           kEps);
   });
   return out;
 }
@@ -48,8 +49,8 @@ void gated_(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y_any
   char* to = static_cast<char*>(x.data_ptr());
   const char* from = static_cast<const char*>(y.const_data_ptr());
   over_rows(where, x, [&](int64_t begin, int64_t end) {
-    kernels::gated_add(where, type, to + begin * row, from + begin * row, nullptr, gate.const_data_ptr(), end - begin,
-                       x.size(1), x.size(2), gate.stride(0));
+    kernels::gated_add(where, type, to + begin * row, from + begin * row, nullptr, gate.const_data_ptr(),
+                       end - begin, x.size(1), x.size(2), gate.stride(0));
   });
 }
 

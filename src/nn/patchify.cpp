@@ -13,7 +13,9 @@ at::Tensor pack_2x2(const at::Tensor& picture) {
 
 at::Tensor unpack_2x2(const at::Tensor& tokens, int64_t rows, int64_t cols) {
   const int64_t b = tokens.size(1), c = tokens.size(2) / 4;
-  return tokens.reshape({rows, cols, b, c, 2, 2}).permute({2, 3, 0, 4, 1, 5}).reshape({b, c, 2 * rows, 2 * cols});
+  return tokens.reshape({rows, cols, b, c, 2, 2})
+      .permute({2, 3, 0, 4, 1, 5})
+      .reshape({b, c, 2 * rows, 2 * cols});
 }
 
 at::Tensor grid_coordinates(int64_t rows, int64_t cols) {

@@ -1,4 +1,5 @@
-// Pictures to tokens and back. Token order is row-major everywhere; channel order within a token differs by model.
+// Pictures to tokens and back. Token order is row-major everywhere; channel order within a token differs by
+// model.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -9,12 +9,15 @@
 
 namespace atelier::nn {
 
-Rope rope_of(const at::Tensor& at, std::span<const int64_t> axes, double theta, const at::TensorOptions& options) {
+Rope rope_of(const at::Tensor& at, std::span<const int64_t> axes, double theta,
+             const at::TensorOptions& options) {
   std::vector<at::Tensor> angles;
   for (size_t i = 0; i < axes.size(); ++i) {
-    const auto exponent = at::arange(0, axes[i], 2, at::TensorOptions(at::kDouble)) / static_cast<double>(axes[i]);
+    const auto exponent =
+        at::arange(0, axes[i], 2, at::TensorOptions(at::kDouble)) / static_cast<double>(axes[i]);
     const auto frequency = at::pow(theta, exponent).reciprocal();
-    angles.push_back(at.select(1, static_cast<int64_t>(i)).to(at::kCPU, at::kDouble).unsqueeze(1) * frequency);
+    angles.push_back(at.select(1, static_cast<int64_t>(i)).to(at::kCPU, at::kDouble).unsqueeze(1) *
+                     frequency);
   }
   const auto all = at::cat(angles, 1);
   const auto type = options.dtype() == at::kDouble ? at::kDouble : at::kFloat;

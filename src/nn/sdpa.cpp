@@ -21,7 +21,9 @@
 namespace atelier::nn {
 namespace {
 
-bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16; }
+bool is_half(const at::Tensor& t) {
+  return t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16;
+}
 
 SdpaBackend choose(SdpaBackend asked, const at::Tensor& q) {
   if (!q.is_cuda()) return asked == SdpaBackend::kMath ? asked : SdpaBackend::kFlash;
@@ -39,11 +41,13 @@ SdpaBackend choose(SdpaBackend asked, const at::Tensor& q) {
 
 Attended math(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto scores = at::matmul(q.to(wide), k.to(wide).transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(-1)));
+  const auto scores =
+      at::matmul(q.to(wide), k.to(wide).transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(-1)));
   return {at::matmul(at::softmax(scores, -1), v.to(wide)).to(q.scalar_type()), at::logsumexp(scores, {-1})};
 }
 
-Attended run_kernel(SdpaBackend backend, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, Lse lse) {
+Attended run_kernel(SdpaBackend backend, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                    Lse lse) {
   const bool need = lse == Lse::kNeeded;
   switch (backend) {
     case SdpaBackend::kCudnn: {
@@ -75,10 +79,14 @@ Attended run_kernel(SdpaBackend backend, const at::Tensor& q, const at::Tensor& 
 
 const char* name_of(SdpaBackend backend, bool cuda) {
   switch (backend) {
-    case SdpaBackend::kCudnn: return "attention: cuDNN";
-    case SdpaBackend::kFlash: return cuda ? "attention: FlashAttention-2" : "attention: CPU flash";
-    case SdpaBackend::kEfficient: return "attention: memory-efficient";
-    default: return "attention: math";
+    case SdpaBackend::kCudnn:
+      return "attention: cuDNN";
+    case SdpaBackend::kFlash:
+      return cuda ? "attention: FlashAttention-2" : "attention: CPU flash";
+    case SdpaBackend::kEfficient:
+      return "attention: memory-efficient";
+    default:
+      return "attention: math";
   }
 }
 
@@ -89,7 +97,8 @@ Attended Sdpa::run(const Frame&, const Site&, Held, const at::Tensor& q, const a
   const int64_t batch = q.size(1), heads = q.size(2);
   if (q.numel() == 0 || kv.numel() == 0) {
     return {at::zeros(q.sizes(), q.options()),
-            at::full({batch, heads, q.size(0)}, -std::numeric_limits<double>::infinity(), q.options().dtype(wide))};
+            at::full({batch, heads, q.size(0)}, -std::numeric_limits<double>::infinity(),
+                     q.options().dtype(wide))};
   }
   const auto k = kv.select(2, 0).permute({1, 2, 0, 3}), v = kv.select(2, 1).permute({1, 2, 0, 3});
   const auto backend = choose(backend_, q);
@@ -99,7 +108,8 @@ Attended Sdpa::run(const Frame&, const Site&, Held, const at::Tensor& q, const a
   return a;
 }
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias, double scale) {
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias,
+                  double scale) {
   std::optional<at::Tensor> mask;
   if (bias.defined()) mask = bias;
   return at::scaled_dot_product_attention(q, k, v, mask, 0.0, false, scale);

@@ -1,4 +1,5 @@
-// The attention kernel: cuDNN where it applies, otherwise the libraries' other fused kernels. Innermost AttentionOp.
+// The attention kernel: cuDNN where it applies, otherwise the libraries' other fused kernels. Innermost
+// AttentionOp.
 #pragma once
 #include <set>
 #include <string>
@@ -24,6 +25,7 @@ class Sdpa : public AttentionOp {
 
 // The same for encoders and single pictures. q, k, v: [B, h, n, d]; bias: added to the scaled scores, may be
 // undefined; scale: of the scores. Returns [B, h, n, d].
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias, double scale);
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias,
+                  double scale);
 
 }  // namespace atelier::nn

@@ -1,4 +1,5 @@
-// Everything parallel that a built model can reach, as interfaces that parallel/ implements. One GPU runs without it.
+// Everything parallel that a built model can reach, as interfaces that parallel/ implements. One GPU runs
+// without it.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -16,14 +17,16 @@ class Reducer {
   virtual void sum(at::Tensor& value) = 0;
 };
 
-// Rows of a picture, [B, C, rows, W]: adds `above` and `below` rows of the neighbours, zeros at the picture's edges.
+// Rows of a picture, [B, C, rows, W]: adds `above` and `below` rows of the neighbours, zeros at the picture's
+// edges.
 class RowHalo {
  public:
   virtual ~RowHalo() = default;
   virtual at::Tensor pad(const at::Tensor& x, int64_t above, int64_t below) = 0;
 };
 
-// Work that would be equal on all ranks of a stage: each does its share of dimension 0, one gather makes it whole.
+// Work that would be equal on all ranks of a stage: each does its share of dimension 0, one gather makes it
+// whole.
 class Spread {
  public:
   virtual ~Spread() = default;

@@ -1,4 +1,5 @@
-// Linears whose input is known before the first step (timestep, pooled text, guidance): evaluated once for all steps.
+// Linears whose input is known before the first step (timestep, pooled text, guidance): evaluated once for
+// all steps.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -21,7 +22,8 @@ struct Table {
   int64_t begin = -1, size = 0;
 };
 
-// All tables of the blocks that this rank built. Each rank of the stage keeps its share of the rows; no step reads them.
+// All tables of the blocks that this rank built. Each rank of the stage keeps its share of the rows; no step
+// reads them.
 class Tables {
  public:
   Tables(const weights::WeightStore& store, Spread* spread, at::TensorOptions options)

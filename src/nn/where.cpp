@@ -11,11 +11,16 @@ namespace atelier::nn {
 
 kernels::DType dtype_of(const at::Tensor& t) {
   switch (t.scalar_type()) {
-    case at::kFloat: return kernels::DType::kF32;
-    case at::kDouble: return kernels::DType::kF64;
-    case at::kBFloat16: return kernels::DType::kBF16;
-    case at::kHalf: return kernels::DType::kF16;
-    default: throw std::logic_error("no kernel for this element type");
+    case at::kFloat:
+      return kernels::DType::kF32;
+    case at::kDouble:
+      return kernels::DType::kF64;
+    case at::kBFloat16:
+      return kernels::DType::kBF16;
+    case at::kHalf:
+      return kernels::DType::kF16;
+    default:
+      throw std::logic_error("no kernel for this element type");
   }
 }
 
@@ -28,6 +33,8 @@ kernels::Where where_of(const at::Tensor& t) {
 #endif
 }
 
-int64_t grain(int64_t elements_per_row) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, elements_per_row)); }
+int64_t grain(int64_t elements_per_row) {
+  return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, elements_per_row));
+}
 
 }  // namespace atelier::nn

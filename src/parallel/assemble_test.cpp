@@ -84,14 +84,15 @@ at::Tensor alone(const Toy& toy) {
 }
 
 TEST(Assembly, ARankHearsThatOneOfItsGroupsIsBroken) {
-  const auto failure = failure_of_layout(parse_strategy("ulysses=2, data=2"), 2, [](Assembly& a, comm::Transport&) {
-    a.check_alive();
-    a.sequence()->barrier();
-    if (a.mesh().index(Axis::kData) == 1) return;  // its groups are its own
-    if (a.seq_rank() == 0) a.sequence()->abort();
-    EXPECT_THROW(a.sequence()->barrier(), Error);
-    EXPECT_THROW(a.check_alive(), Error);
-  });
+  const auto failure =
+      failure_of_layout(parse_strategy("ulysses=2, data=2"), 2, [](Assembly& a, comm::Transport&) {
+        a.check_alive();
+        a.sequence()->barrier();
+        if (a.mesh().index(Axis::kData) == 1) return;  // its groups are its own
+        if (a.seq_rank() == 0) a.sequence()->abort();
+        EXPECT_THROW(a.sequence()->barrier(), Error);
+        EXPECT_THROW(a.check_alive(), Error);
+      });
   EXPECT_EQ(failure, "");
 }
 

@@ -139,8 +139,6 @@ struct Swapping : comm::Comm {
   comm::Work recv(at::Tensor& in, int from) override { return inner.recv(in, from); }
   void broadcast(at::Tensor& value, int root) override { inner.broadcast(value, root); }
   void barrier() override { inner.barrier(); }
-  comm::Window* window(int64_t) override { return nullptr; }
-  bool capturable() const override { return false; }
   void abort() noexcept override { inner.abort(); }
   void check_alive() override { inner.check_alive(); }
 };

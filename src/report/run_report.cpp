@@ -69,8 +69,12 @@ int64_t status_bytes(std::string_view key) {
 
 }  // namespace
 
-int64_t peak_host_bytes() { return status_bytes("VmHWM:"); }
-int64_t anonymous_host_bytes() { return status_bytes("RssAnon:"); }
+int64_t peak_host_bytes() {
+  return status_bytes("VmHWM:");
+}
+int64_t anonymous_host_bytes() {
+  return status_bytes("RssAnon:");
+}
 
 void RunReport::add_phase(const std::string& name, double seconds) {
   const std::scoped_lock lock(mutex_);

@@ -18,17 +18,22 @@ struct Config {
     const auto number = [&](const char* key, double otherwise) {
       const auto found = j.find(key);
       if (found == j.end() || found->is_null()) return otherwise;
-      if (!found->is_number()) throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " must be a number"));
+      if (!found->is_number())
+        throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " must be a number"));
       return found->get<double>();
     };
     const auto flag = [&](const char* key) {
       const auto found = j.find(key);
       if (found == j.end() || found->is_null()) return false;
-      if (!found->is_boolean()) throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " must be true or false"));
+      if (!found->is_boolean())
+        throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " must be true or false"));
       return found->get<bool>();
     };
-    for (const char* key : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling"}) {
-      if (flag(key)) throw Error(Kind::kCheckpoint, str("scheduler_config.json: ", key, " is not supported; set it to false"));
+    for (const char* key : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas",
+                            "stochastic_sampling"}) {
+      if (flag(key))
+        throw Error(Kind::kCheckpoint,
+                    str("scheduler_config.json: ", key, " is not supported; set it to false"));
     }
     trained = number("num_train_timesteps", 1000);
     shift = number("shift", 1);
@@ -38,7 +43,8 @@ struct Config {
     dynamic = flag("use_dynamic_shifting");
     const Json shape = j.value("time_shift_type", Json("exponential"));
     if (shape != "exponential" && shape != "linear") {
-      throw Error(Kind::kCheckpoint, str("scheduler_config.json: time_shift_type must be exponential or linear, found ", shape));
+      throw Error(Kind::kCheckpoint,
+                  str("scheduler_config.json: time_shift_type must be exponential or linear, found ", shape));
     }
     linear_shift = shape == "linear";
   }
@@ -66,19 +72,22 @@ std::vector<double> linspace(double first, double last, int n) {
 }  // namespace
 
 FlowEuler::FlowEuler(const Json& json, const Call& call) {
-  if (call.steps < 1) throw Error(Kind::kUsage, str("num_inference_steps must be at least 1, found ", call.steps));
+  if (call.steps < 1)
+    throw Error(Kind::kUsage, str("num_inference_steps must be at least 1, found ", call.steps));
   const Config c(json);
   double mu = 0;
   if (c.dynamic) {
-    if (!call.mu && !call.tokens) throw Error(Kind::kUsage, "this scheduler shifts by the token count, which was not given");
+    if (!call.mu && !call.tokens)
+      throw Error(Kind::kUsage, "this scheduler shifts by the token count, which was not given");
     mu = call.mu ? *call.mu : c.mu(*call.tokens);
   }
-  // Without sigmas from the pipeline the range ends at the smallest trained sigma, which is shifted already and is
-  // shifted again below, as the reference does.
+  // Without sigmas from the pipeline the range ends at the smallest trained sigma, which is shifted already
+  // and is shifted again below, as the reference does.
   const auto trained_end = static_cast<float>(1 / c.trained);
   const double smallest = c.dynamic ? trained_end : c.shifted(trained_end, mu);
   const double largest = c.dynamic ? 1.0 : c.shifted(1.0f, mu);
-  const auto range = call.linear_sigmas ? linspace(1.0, 1.0 / call.steps, call.steps) : linspace(largest, smallest, call.steps);
+  const auto range = call.linear_sigmas ? linspace(1.0, 1.0 / call.steps, call.steps)
+                                        : linspace(largest, smallest, call.steps);
   for (const double s : range) sigmas_.push_back(c.shifted(static_cast<float>(s), mu));
   if (c.terminal > 0) {
     const float scale = (1 - sigmas_.back()) / static_cast<float>(1 - c.terminal);

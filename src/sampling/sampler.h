@@ -14,9 +14,9 @@ namespace atelier::sampling {
 // How a pipeline calls its scheduler.
 struct Call {
   int steps = 1;
-  bool linear_sigmas = false;        // the pipeline passes linspace(1, 1/n, n)
-  std::optional<int64_t> tokens;     // image tokens, for shifts that depend on them
-  std::optional<double> mu;          // given directly instead
+  bool linear_sigmas = false;     // the pipeline passes linspace(1, 1/n, n)
+  std::optional<int64_t> tokens;  // image tokens, for shifts that depend on them
+  std::optional<double> mu;       // given directly instead
 };
 
 class Sampler {
@@ -30,7 +30,8 @@ class Sampler {
   virtual std::unique_ptr<Sampler> clone() const = 0;  // one per PipeFusion patch
 };
 
-// By _class_name of scheduler_config.json. Throws Error(kCheckpoint) for a class or an option it does not have.
+// By _class_name of scheduler_config.json. Throws Error(kCheckpoint) for a class or an option it does not
+// have.
 std::unique_ptr<Sampler> make_sampler(const Json& scheduler_config, const Call& call);
 
 // Classifier-free guidance, Ho and Salimans (arXiv 2207.12598): negative + scale * (positive - negative).

@@ -41,9 +41,11 @@ struct ClipConfig {
     activation = read.text("hidden_act", "quick_gelu");
     eps = read.number("layer_norm_eps", 1e-5);
     projects = j.at("architectures").dump().find("WithProjection") != std::string::npos;
-    if (width % heads != 0) throw Error(Kind::kCheckpoint, str("text encoder: ", width, " channels over ", heads, " heads"));
+    if (width % heads != 0)
+      throw Error(Kind::kCheckpoint, str("text encoder: ", width, " channels over ", heads, " heads"));
     if (activation != "quick_gelu" && activation != "gelu") {
-      throw Error(Kind::kCheckpoint, str("text encoder: hidden_act must be quick_gelu or gelu, found ", activation));
+      throw Error(Kind::kCheckpoint,
+                  str("text encoder: hidden_act must be quick_gelu or gelu, found ", activation));
     }
   }
 };
@@ -52,7 +54,8 @@ struct ClipLayer {
   LayerNorm norm1, norm2;
   Linear q, k, v, out, up, down;
   ClipLayer(const ClipConfig& c, const Builder& b)
-      : norm1(b.layer_norm("layer_norm1", c.width, c.eps)), norm2(b.layer_norm("layer_norm2", c.width, c.eps)) {
+      : norm1(b.layer_norm("layer_norm1", c.width, c.eps)),
+        norm2(b.layer_norm("layer_norm2", c.width, c.eps)) {
     const auto a = b / "self_attn", m = b / "mlp";
     q = a.linear("q_proj", c.width, c.width), k = a.linear("k_proj", c.width, c.width);
     v = a.linear("v_proj", c.width, c.width), out = a.linear("out_proj", c.width, c.width);
@@ -74,7 +77,8 @@ class Clip : public TextEncoder {
   Encoded encode(const at::Tensor& ids, const at::Tensor& mask) const override {
     const int64_t n = ids.size(1);
     if (n > c_.positions) {
-      throw Error(Kind::kUsage, str("a text of ", n, " tokens for an encoder with ", c_.positions, " positions"));
+      throw Error(Kind::kUsage,
+                  str("a text of ", n, " tokens for an encoder with ", c_.positions, " positions"));
     }
     auto x = at::embedding(tokens_, ids) + positions_.narrow(0, 0, n);
     const auto bias = hidden_keys(n, mask, x);
@@ -107,7 +111,8 @@ class Clip : public TextEncoder {
   at::Tensor attention(const ClipLayer& l, const at::Tensor& x, const at::Tensor& bias) const {
     const int64_t d = c_.width / c_.heads;
     const auto split = [&](const at::Tensor& t) { return t.unflatten(-1, {c_.heads, d}).transpose(1, 2); };
-    const auto o = attend(split(l.q(x)), split(l.k(x)), split(l.v(x)), bias, 1.0 / std::sqrt(static_cast<double>(d)));
+    const auto o =
+        attend(split(l.q(x)), split(l.k(x)), split(l.v(x)), bias, 1.0 / std::sqrt(static_cast<double>(d)));
     return l.out(o.transpose(1, 2).flatten(2));
   }
 

@@ -25,7 +25,8 @@ const EncoderFamily& find_encoder(const Json& config) {
   for (const EncoderFamily* f : all) {
     for (const auto c : f->classes) known += (known.empty() ? "" : ", ") + std::string(c);
   }
-  throw Error(Kind::kCheckpoint, str("text encoder config.json: architectures names ", found, "; known are ", known));
+  throw Error(Kind::kCheckpoint,
+              str("text encoder config.json: architectures names ", found, "; known are ", known));
 }
 
 }  // namespace atelier::models

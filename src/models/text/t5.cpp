@@ -42,11 +42,13 @@ struct T5Config {
     const std::string activation = read.text("feed_forward_proj", "relu");
     gated = activation == "gated-gelu";
     if (!gated && activation != "relu") {
-      throw Error(Kind::kCheckpoint, str("T5: feed_forward_proj must be gated-gelu or relu, found ", activation));
+      throw Error(Kind::kCheckpoint,
+                  str("T5: feed_forward_proj must be gated-gelu or relu, found ", activation));
     }
     if (buckets < 4 || distance <= buckets / 4) {
-      throw Error(Kind::kCheckpoint, str("T5: relative_attention_num_buckets must be 4 or more, found ", buckets,
-                                         ", and relative_attention_max_distance more than a quarter of it, found ", distance));
+      throw Error(Kind::kCheckpoint,
+                  str("T5: relative_attention_num_buckets must be 4 or more, found ", buckets,
+                      ", and relative_attention_max_distance more than a quarter of it, found ", distance));
     }
     bias_in_each = j.at("architectures").dump().find("UMT5") != std::string::npos;
   }
@@ -76,8 +78,11 @@ struct T5Layer {
 class T5 : public TextEncoder {
  public:
   T5(const T5Config& c, const Builder& b)
-      : c_(c), tokens_(b.buffer("embed.weight", {c.vocabulary, c.width})), final_((b / "encoder").rms_norm("final_layer_norm", c.width, c.eps)) {
-    for (int64_t i = 0; i < c.layers; ++i) layers_.emplace_back(c, b / "encoder" / "block" / i, i == 0 || c.bias_in_each);
+      : c_(c),
+        tokens_(b.buffer("embed.weight", {c.vocabulary, c.width})),
+        final_((b / "encoder").rms_norm("final_layer_norm", c.width, c.eps)) {
+    for (int64_t i = 0; i < c.layers; ++i)
+      layers_.emplace_back(c, b / "encoder" / "block" / i, i == 0 || c.bias_in_each);
   }
 
   Encoded encode(const at::Tensor& ids, const at::Tensor& mask) const override {
@@ -99,14 +104,17 @@ class T5 : public TextEncoder {
   at::Tensor final_norm(const at::Tensor& states) const override { return final_(states); }
 
  private:
-  // Half the buckets for each direction; of these half are exact, the others grow logarithmically to `distance`.
+  // Half the buckets for each direction; of these half are exact, the others grow logarithmically to
+  // `distance`.
   at::Tensor buckets(int64_t n, const at::TensorOptions& options) const {
     const auto i = at::arange(n, options);
     const auto relative = i.unsqueeze(0) - i.unsqueeze(1);  // key - query
     const int64_t half = c_.buckets / 2, exact = half / 2;
     const auto far = relative.abs();
-    const auto scale = static_cast<double>(half - exact) / std::log(static_cast<double>(c_.distance) / static_cast<double>(exact));
-    const auto grown = exact + (at::log(far.to(at::kFloat) / static_cast<double>(exact)) * scale).to(at::kLong);
+    const auto scale = static_cast<double>(half - exact) /
+                       std::log(static_cast<double>(c_.distance) / static_cast<double>(exact));
+    const auto grown =
+        exact + (at::log(far.to(at::kFloat) / static_cast<double>(exact)) * scale).to(at::kLong);
     const auto large = at::minimum(grown, at::full_like(far, half - 1));
     return at::where(relative > 0, half, 0) + at::where(far < exact, far, large);
   }
@@ -120,7 +128,9 @@ class T5 : public TextEncoder {
   }
 
   at::Tensor attention(const T5Layer& l, const at::Tensor& x, const at::Tensor& bias) const {
-    const auto split = [&](const at::Tensor& t) { return t.unflatten(-1, {c_.heads, c_.key}).transpose(1, 2); };
+    const auto split = [&](const at::Tensor& t) {
+      return t.unflatten(-1, {c_.heads, c_.key}).transpose(1, 2);
+    };
     const auto o = attend(split(l.q(x)), split(l.k(x)), split(l.v(x)), bias.to(x.scalar_type()), 1.0);
     return l.out(o.transpose(1, 2).flatten(2));
   }

@@ -1,4 +1,5 @@
-// The KL autoencoder of latent diffusion. Rombach et al. (arXiv 2112.10752); upstream: diffusers autoencoder_kl.py.
+// The KL autoencoder of latent diffusion. Rombach et al. (arXiv 2112.10752); upstream: diffusers
+// autoencoder_kl.py.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/silu.h>
 
@@ -30,12 +31,16 @@ struct KlConfig {
     quant = read.boolean("use_quant_conv", true);
     post_quant = read.boolean("use_post_quant_conv", true);
     attention = read.boolean("mid_block_add_attention", true);
-    if (read.text("act_fn", "silu") != "silu" || read.positive("in_channels", 3) != pixels || channels.empty()) {
-      throw Error(Kind::kCheckpoint, "vae/config.json: expected act_fn silu, in_channels equal to out_channels and block_out_channels");
+    if (read.text("act_fn", "silu") != "silu" || read.positive("in_channels", 3) != pixels ||
+        channels.empty()) {
+      throw Error(
+          Kind::kCheckpoint,
+          "vae/config.json: expected act_fn silu, in_channels equal to out_channels and block_out_channels");
     }
     for (const int64_t c : channels) {
       if (c < 1 || c % groups != 0) {
-        throw Error(Kind::kCheckpoint, str("vae/config.json: ", c, " channels do not divide into ", groups, " groups"));
+        throw Error(Kind::kCheckpoint,
+                    str("vae/config.json: ", c, " channels do not divide into ", groups, " groups"));
       }
     }
     facts = {latent, int64_t{1} << (channels.size() - 1), read.number("scaling_factor", 0.18215),
@@ -113,7 +118,8 @@ struct Level {
 
 class AutoencoderKl : public Vae {
  public:
-  AutoencoderKl(const KlConfig& c, const Builder& b) : c_(c), encoder_(c, b / "encoder"), decoder_(c, b / "decoder") {
+  AutoencoderKl(const KlConfig& c, const Builder& b)
+      : c_(c), encoder_(c, b / "encoder"), decoder_(c, b / "decoder") {
     if (c.quant) quant_ = b.conv2d("quant_conv", 2 * c.latent, 2 * c.latent, kPoint);
     if (c.post_quant) post_quant_ = b.conv2d("post_quant_conv", c.latent, c.latent, kPoint);
   }
@@ -156,7 +162,8 @@ class AutoencoderKl : public Vae {
           level.resnets.emplace_back(c, at / "resnets" / k, channels, c.channels[i]);
           channels = c.channels[i];
         }
-        if (i + 1 < c.channels.size()) level.resample = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalve);
+        if (i + 1 < c.channels.size())
+          level.resample = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalve);
       }
     }
     at::Tensor operator()(const Frame& f, const at::Tensor& pixels) const {
@@ -194,7 +201,8 @@ class AutoencoderKl : public Vae {
           level.resnets.emplace_back(c, at / "resnets" / k, channels, wanted);
           channels = wanted;
         }
-        if (i + 1 < c.channels.size()) level.resample = (at / "upsamplers" / 0).conv2d("conv", channels, channels, kSame);
+        if (i + 1 < c.channels.size())
+          level.resample = (at / "upsamplers" / 0).conv2d("conv", channels, channels, kSame);
       }
     }
     at::Tensor operator()(const Frame& f, const at::Tensor& z) const {
@@ -230,7 +238,9 @@ std::vector<weights::Name> names() {
   return all;
 }
 
-VaeFacts facts(const Json& config) { return KlConfig(config).facts; }
+VaeFacts facts(const Json& config) {
+  return KlConfig(config).facts;
+}
 
 std::unique_ptr<Vae> build(const Json& config, const Builder& b) {
   return std::make_unique<AutoencoderKl>(KlConfig(config), b);

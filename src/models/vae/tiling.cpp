@@ -15,15 +15,16 @@ constexpr double kOverlap = 0.25;
 // Fades the first `extent` rows (dim 2) or columns (dim 3) of b in from the last ones of a, in place.
 void blend(const at::Tensor& a, const at::Tensor& b, int64_t extent, int64_t dim) {
   extent = std::min({a.size(dim), b.size(dim), extent});
-  auto ramp = at::arange(extent, b.options().dtype(at::kFloat)).to(b.scalar_type()) / static_cast<double>(extent);
+  auto ramp =
+      at::arange(extent, b.options().dtype(at::kFloat)).to(b.scalar_type()) / static_cast<double>(extent);
   ramp = dim == 2 ? ramp.view({1, 1, -1, 1}) : ramp.view({1, 1, 1, -1});
   auto head = b.narrow(dim, 0, extent);
   head.copy_(a.narrow(dim, a.size(dim) - extent, extent) * (1 - ramp) + head * ramp);
 }
 
 struct Tiling {
-  int64_t in;    // side of an input tile
-  int64_t out;   // side of an output tile
+  int64_t in;   // side of an input tile
+  int64_t out;  // side of an output tile
 };
 
 at::Tensor tiled(const at::Tensor& x, Tiling t, const std::function<at::Tensor(const at::Tensor&)>& run) {
@@ -34,12 +35,14 @@ at::Tensor tiled(const at::Tensor& x, Tiling t, const std::function<at::Tensor(c
   for (int64_t i = 0; i < x.size(2); i += stride) {
     std::vector<at::Tensor> row, cut;
     for (int64_t j = 0; j < x.size(3); j += stride) {
-      const auto tile = x.narrow(2, i, std::min(t.in, x.size(2) - i)).narrow(3, j, std::min(t.in, x.size(3) - j));
+      const auto tile =
+          x.narrow(2, i, std::min(t.in, x.size(2) - i)).narrow(3, j, std::min(t.in, x.size(3) - j));
       row.push_back(run(tile).clone());
       if (!above.empty()) blend(above[row.size() - 1], row.back(), extent, 2);
       if (row.size() > 1) blend(row[row.size() - 2], row.back(), extent, 3);
       const auto& done = row.back();
-      cut.push_back(done.narrow(2, 0, std::min(keep, done.size(2))).narrow(3, 0, std::min(keep, done.size(3))));
+      cut.push_back(
+          done.narrow(2, 0, std::min(keep, done.size(2))).narrow(3, 0, std::min(keep, done.size(3))));
     }
     rows.push_back(at::cat(cut, 3));
     above = std::move(row);
@@ -47,14 +50,17 @@ at::Tensor tiled(const at::Tensor& x, Tiling t, const std::function<at::Tensor(c
   return at::cat(rows, 2);
 }
 
-nn::Frame whole(int64_t rows, int64_t cols) { return picture_frame(rows, cols, 1, 0); }
+nn::Frame whole(int64_t rows, int64_t cols) {
+  return picture_frame(rows, cols, 1, 0);
+}
 
 }  // namespace
 
 at::Tensor decode_tiled(const Vae& vae, const at::Tensor& z) {
   const int64_t sample = vae.facts().sample_size, latent = sample / vae.facts().spatial;
   if (z.size(2) <= latent && z.size(3) <= latent) return vae.decode(whole(z.size(2), z.size(3)), z);
-  return tiled(z, {latent, sample}, [&](const at::Tensor& t) { return vae.decode(whole(t.size(2), t.size(3)), t); });
+  return tiled(z, {latent, sample},
+               [&](const at::Tensor& t) { return vae.decode(whole(t.size(2), t.size(3)), t); });
 }
 
 at::Tensor encode_tiled(const Vae& vae, const at::Tensor& x) {
