@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "base/partition.h"
 
 namespace atelier::comm {
@@ -28,6 +29,13 @@ GroupKey GroupNames::next(std::span<const int> ranks, std::string_view name) {
   GroupKey key{{ranks.begin(), ranks.end()}, std::string(name)};
   key.occurrence = seen_[key]++;
   return key;
+}
+
+std::string text_of(const GroupKey& key) {
+  std::string text = str(key.occurrence);  // the name comes last: it alone may hold any character
+  char before = '/';
+  for (const int rank : key.ranks) text += str(std::exchange(before, ','), rank);
+  return str(text, "/", key.name);
 }
 
 int rank_within(std::span<const int> ranks, int rank, int size) {

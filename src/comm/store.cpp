@@ -73,9 +73,7 @@ c10::intrusive_ptr<c10d::Store> meet(const Meeting& meeting) {
 }
 
 c10::intrusive_ptr<c10d::Store> store_of(const c10::intrusive_ptr<c10d::Store>& store, const GroupKey& key) {
-  std::string prefix = str(key.name, "/", key.occurrence);
-  for (const int rank : key.ranks) prefix += str("/", rank);
-  return c10::make_intrusive<c10d::PrefixStore>(prefix, store);
+  return c10::make_intrusive<c10d::PrefixStore>(text_of(key), store);
 }
 
 std::string listening_host(const Meeting& meeting) {
