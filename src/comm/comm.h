@@ -42,15 +42,6 @@ struct Event {
 };
 using Observer = std::function<void(const Event&)>;
 
-// Memory that every peer may store into.
-class Window {
- public:
-  virtual ~Window() = default;
-  virtual std::span<void* const> peers()
-      const = 0;                          // peers()[r]: rank r's copy, addressable from this device
-  virtual void barrier(int channel) = 0;  // device-side, on the current stream
-};
-
 // One group of ranks. Buffers are contiguous; splits count elements of the flattened tensors, and may be
 // uneven or zero. All ranks of the group call the same verbs in the same order. Every verb throws
 // Error(kPeer) when a peer is gone, silent for longer than the transport's time-out, or after abort().
@@ -78,13 +69,9 @@ class Comm {
   virtual void broadcast(at::Tensor& value, int root) = 0;
   virtual void barrier() = 0;
 
-  // Owned by the group. All ranks ask together, for the same size. Null where there is none: on all ranks
-  // alike.
-  virtual Window* window(int64_t bytes) = 0;
-  virtual bool capturable() const = 0;  // may these verbs be recorded into a CUDA graph?
   virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
-  // Throws Error(kPeer) once the group is poisoned. Kernels on a device end without a word then: what they left is
-  // a result only if this passes after the device has been waited for.
+  // Throws Error(kPeer) once the group is poisoned. Kernels on a device end without a word then: what they
+  // left is a result only if this passes after the device has been waited for.
   virtual void check_alive() = 0;
 };
 
@@ -130,10 +117,13 @@ struct NcclOptions {
   // Of the streams on which NCCL runs: at high priority its kernels start before waiting compute kernels.
   enum class Priority { kNormal, kHigh } priority = Priority::kHigh;
 };
-// Processes, CUDA tensors on the current device. Built only with ATELIER_CUDA. Work::wait() orders streams
-// and does not block the host, so a dead process shows in the next verb, or in the next host
-// synchronisation's end. Windows are in CUDA symmetric memory. Turns NVLink multicast off unless the
-// environment says otherwise.
+// Gives the environment variables that NCCL and c10d read the values this program needs, where they are not
+// set: what the user has set stays. Changes the environment, so call it before there is a second thread.
+void set_nccl_defaults();
+// Processes or threads, CUDA tensors on the current device. Built only with ATELIER_CUDA; expects
+// set_nccl_defaults() to have been called. Work::wait() orders streams and does not block the host, so a dead
+// process shows in the next verb, or in the next host synchronisation's end. The verbs may be recorded into
+// CUDA graphs, which must be gone before their group. A verb that fails aborts its group.
 std::unique_ptr<Transport> connect_nccl(const Meeting& meeting, const NcclOptions& options = {});
 
 }  // namespace atelier::comm

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <optional>
 #include <thread>
 
@@ -70,25 +69,6 @@ TEST_P(Local, SumsHaveTheSameBitsOnEveryRank) {
 }
 TEST_P(Local, EventsMatchArithmetic) {
   expect_fine(GetParam(), {}, [](Transport& t) { exercises::events(t, at::kCPU); });
-}
-
-TEST_P(Local, WindowIsStoredIntoByPeers) {
-  expect_fine(GetParam(), {}, [](Transport& t) {
-    const auto comm = all(t);
-    auto* const window = comm->window(static_cast<int64_t>(sizeof(int)) * comm->size());
-    auto* const other = comm->window(8);
-    ASSERT_NE(window->peers()[comm->rank()], other->peers()[comm->rank()]);
-    for (int round = 1; round < 20; ++round) {
-      const int value = 100 * round + comm->rank();
-      for (void* const peer : window->peers())
-        std::memcpy(static_cast<int*>(peer) + comm->rank(), &value, sizeof value);
-      window->barrier(0);
-      for (int r = 0; r < comm->size(); ++r) {
-        EXPECT_EQ(static_cast<int*>(window->peers()[comm->rank()])[r], 100 * round + r);
-      }
-      window->barrier(1);
-    }
-  });
 }
 
 TEST(Local, CollectivesDoNotWaitForTheirPeersWait) {

@@ -44,13 +44,12 @@ class GlooComm : public CheckedComm {
         link_(std::move(link)),
         watch_(std::move(watch)) {}
 
-  Window* window(int64_t) override { return nullptr; }
-  bool capturable() const override { return false; }
   void abort() noexcept override {
     watch_->abort_group(*link_, link_->place().key.ranks[rank()], Fate::kAborted);
   }
 
   void check_alive() override { link_->check_alive(); }
+
  protected:
   using Tickets = std::vector<GlooLink::Ticket>;
   Work start_all_reduce(at::Tensor sum) override;

@@ -1,7 +1,5 @@
 // Threads of one process as ranks: tests of everything above comm/ run on these groups, with no socket and no
 // GPU.
-#include <cstdlib>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -28,22 +26,6 @@ class LocalWork : public Work::Impl {
   std::vector<std::shared_ptr<LocalGroup::Pending>> parts_;
 };
 
-class LocalWindow : public Window {
- public:
-  using Barrier = std::function<void(int channel)>;
-  LocalWindow(std::vector<void*> peers, std::shared_ptr<void> memory, Barrier barrier)
-      : peers_(std::move(peers)), memory_(std::move(memory)), barrier_(std::move(barrier)) {}
-  std::span<void* const> peers() const override { return peers_; }
-  void barrier(int channel) override { barrier_(channel); }
-
- private:
-  std::vector<void*> peers_;
-  std::shared_ptr<void> memory_;  // what the peers' pointers point into
-  Barrier barrier_;
-};
-
-constexpr int kChannels = 1024;  // of one window's barrier
-
 class LocalComm : public CheckedComm {
  public:
   LocalComm(int rank, int size, std::string name, ObserverSlot observer, std::shared_ptr<LocalGroup> group,
@@ -53,11 +35,10 @@ class LocalComm : public CheckedComm {
         keep_(keep) {}
   ~LocalComm() override { group_->leave(rank()); }
 
-  Window* window(int64_t bytes) override;
-  bool capturable() const override { return false; }
   void abort() noexcept override { group_->poison(str("rank ", rank(), " aborted")); }
 
   void check_alive() override { group_->check_alive(); }
+
  protected:
   Work start_all_reduce(at::Tensor sum) override {
     return collect({.verb = "all_reduce", .out = std::move(sum)});
@@ -91,37 +72,12 @@ class LocalComm : public CheckedComm {
   Work work(std::vector<std::shared_ptr<LocalGroup::Pending>> parts) const {
     return Work(std::make_unique<LocalWork>(group_, std::move(parts)));
   }
-  Work collect(LocalCall call) { return work({group_->collect(rank(), {0, sequence_++}, std::move(call))}); }
+  Work collect(LocalCall call) { return work({group_->collect(rank(), turns_++, std::move(call))}); }
 
   std::shared_ptr<LocalGroup> group_;
   LocalGroup::Keep keep_;
-  int64_t sequence_ = 0;                 // of collectives
-  std::map<int64_t, int64_t> barriers_;  // of windows, by lane
-  std::vector<std::unique_ptr<Window>> windows_;
+  int64_t turns_ = 0;  // collectives that this rank has called
 };
-
-Window* LocalComm::window(int64_t bytes) {
-  ENSURE(bytes >= 0);
-  constexpr size_t kAlignment = 256;
-  const size_t whole = (static_cast<size_t>(bytes) / kAlignment + 1) * kAlignment;
-  // The collective's record, which the window keeps, keeps every rank's copy: peers may store after a rank
-  // has left.
-  const std::shared_ptr<void> mine(std::aligned_alloc(kAlignment, whole), std::free);
-  if (!mine) throw Error(Kind::kCapacity, str("no memory for a window of ", bytes, " bytes"));
-  const auto all =
-      group_->collect(rank(), {0, sequence_++}, {.verb = "window", .number = bytes, .memory = mine});
-  group_->wait(all);
-  std::vector<void*> peers;
-  for (const auto& call : all->calls) peers.push_back(call.memory.get());
-  const int64_t first_lane = 1 + std::ssize(windows_) * kChannels;
-  auto barrier = [this, first_lane](int channel) {
-    ENSURE(channel >= 0 && channel < kChannels);
-    const int64_t lane = first_lane + channel;
-    group_->wait(group_->collect(rank(), {lane, barriers_[lane]++}, {.verb = "window barrier"}));
-  };
-  windows_.push_back(std::make_unique<LocalWindow>(std::move(peers), all, std::move(barrier)));
-  return windows_.back().get();
-}
 
 // What the transports of one connect_local share: groups that some members have opened and others not yet.
 class Hub {

@@ -57,7 +57,7 @@ void LocalGroup::run(Lock& lock, Pending& pending, const std::function<void()>& 
   changed_.notify_all();
 }
 
-std::shared_ptr<LocalGroup::Collective> LocalGroup::collect(int rank, Turn turn, LocalCall call) {
+std::shared_ptr<LocalGroup::Collective> LocalGroup::collect(int rank, int64_t turn, LocalCall call) {
   Lock lock(mutex_);
   check_alive(lock);
   auto& slot = collectives_[turn];

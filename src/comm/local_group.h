@@ -3,7 +3,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <compare>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -24,14 +23,7 @@ struct LocalCall {
   std::string_view verb;
   at::Tensor out, in;
   std::vector<int64_t> out_split, in_split;
-  int64_t number = 0;            // broadcast: the root; window: bytes
-  std::shared_ptr<void> memory;  // window: this rank's copy
-};
-// The how-manieth collective of a rank this is. Lane 0 counts the verbs, each channel of a window's barrier
-// has its own.
-struct Turn {
-  int64_t lane = 0, number = 0;
-  auto operator<=>(const Turn&) const = default;
+  int64_t number = 0;  // broadcast: the root
 };
 
 // Nothing here needs a thread of its own: whoever asks last does the copying for everybody, so that progress
@@ -49,8 +41,9 @@ class LocalGroup {
 
   LocalGroup(std::string name, int size, LocalOptions options);
 
-  // Throws Error(kPeer) where the ranks' calls of one turn do not fit each other.
-  std::shared_ptr<Collective> collect(int rank, Turn turn, LocalCall call);
+  // turn: the how-manieth collective of the rank this is. Throws Error(kPeer) where the ranks' calls of one
+  // turn do not fit each other.
+  std::shared_ptr<Collective> collect(int rank, int64_t turn, LocalCall call);
   enum class Keep { kCopy, kReference };
   // Null when there is nothing to wait for.
   std::shared_ptr<Pending> send(int from, int to, const at::Tensor& message, Keep keep);
@@ -83,7 +76,7 @@ class LocalGroup {
   std::condition_variable changed_;
   std::string poison_;
   std::vector<bool> left_;
-  std::map<Turn, std::shared_ptr<Collective>> collectives_;
+  std::map<int64_t, std::shared_ptr<Collective>> collectives_;
   std::map<std::pair<int, int>, std::deque<std::shared_ptr<Message>>>
       mail_;  // by (from, to); all sends or all recvs
 };

@@ -1,14 +1,15 @@
-// Processes as ranks, one GPU each: c10d's NCCL back-end, one communicator per group. A watch over sockets
-// notices dead processes, which NCCL itself does not within one host, and aborts the communicators.
+// Processes or threads as ranks, one GPU each: c10d's NCCL back-end, one communicator per group. A watch over
+// sockets notices dead processes, which NCCL itself does not within one host, and aborts the communicators.
 #ifndef USE_C10D_NCCL
 #define USE_C10D_NCCL
 #endif
 #include <ATen/Context.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
+#include <chrono>
+#include <future>
 #include <mutex>
 #include <numeric>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
@@ -18,7 +19,6 @@
 #include "comm/checked.h"
 #include "comm/gloo_link.h"
 #include "comm/guarded.h"
-#include "comm/nccl_window.h"
 #include "comm/store.h"
 #include "comm/watch.h"
 
@@ -44,61 +44,138 @@ class NcclWork : public Work::Impl {
   std::string group_;
 };
 
-// One communicator, created at once: the first verb may already be recorded into a CUDA graph.
+// One communicator, created at once: the first verb may already be recorded into a CUDA graph. Its threads
+// and those of the watch have no device of their own, so whatever opens or closes it names the device.
 class NcclGroup : public Guarded {
  public:
-  NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, GroupPlace place, c10::Device device,
-            const NcclOptions& options, std::chrono::milliseconds timeout)
-      : place_(std::move(place)), store_(store_of(store, place_.key)) {
-    const auto settings = Nccl::Options::create(options.priority == NcclOptions::Priority::kHigh);
-    settings->timeout = timeout;
-    settings->group_name = place_.key.name;
-    try {
-      nccl_ =
-          c10::make_intrusive<Nccl>(store_, place_.rank, static_cast<int>(place_.key.ranks.size()), settings);
-      nccl_->setBoundDeviceId(device);
-      nccl_->eagerConnectSingleDevice(device);
-    } catch (const std::exception& error) {
-      throw Error(Kind::kPeer,
-                  str("group ", place_.key.name, ": its ranks could not be connected: ", error.what()));
-    }
-  }
-  ~NcclGroup() override {
-    try {
-      if (!is_poisoned_) nccl_->shutdown();
-    } catch (const std::exception&) {  // a communicator that cannot be closed in order ends with the process
-    }
-  }
+  // Held while a verb hands its work to NCCL.
+  using Turn = std::unique_lock<std::timed_mutex>;
 
-  Nccl& nccl() { return *nccl_; }
-  const c10::intrusive_ptr<Nccl>& backend() const { return nccl_; }
-  const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }
+  // run: of all runs that this process may take part in.
+  NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, const std::string& run, GroupPlace place,
+            c10::Device device, const NcclOptions& options, std::chrono::milliseconds timeout);
+  ~NcclGroup() override;
+
   const GroupPlace& place() const override { return place_; }
+  Nccl& nccl() { return *nccl_; }
+  Turn turn();  // throws Error(kPeer) once the group is poisoned
+  void check_alive();
+  bool is_poisoned() const;
+  void poison(const std::string& reason) noexcept override;
 
-  void check_alive() {
-    const std::lock_guard lock(mutex_);
-    if (!poison_.empty()) throw Error(Kind::kPeer, str("group ", place_.key.name, ": ", poison_));
+ private:
+  void abort() noexcept;
+
+  GroupPlace place_;
+  c10::Device device_;
+  c10::intrusive_ptr<c10d::Store> store_;
+  c10::intrusive_ptr<Nccl> nccl_;
+  std::timed_mutex turn_;
+  mutable std::mutex mutex_;
+  std::string poison_;
+  std::future<void> aborting_;
+};
+
+NcclGroup::NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, const std::string& run, GroupPlace place,
+                     c10::Device device, const NcclOptions& options, std::chrono::milliseconds timeout)
+    : place_(std::move(place)), device_(device), store_(store_of(store, place_.key)) {
+  const auto settings = Nccl::Options::create(options.priority == NcclOptions::Priority::kHigh);
+  settings->timeout = timeout;
+  settings->group_name = str(run, "/", text_of(place_.key));
+  const c10::cuda::CUDAGuard guard(device_);
+  try {
+    nccl_ =
+        c10::make_intrusive<Nccl>(store_, place_.rank, static_cast<int>(place_.key.ranks.size()), settings);
+    nccl_->setBoundDeviceId(device_);
+    nccl_->eagerConnectSingleDevice(device_);
+  } catch (const std::exception& error) {
+    abort();
+    nccl_.reset();
+    throw Error(Kind::kPeer,
+                str("group ", place_.key.name, ": its ranks could not be connected: ", error.what()));
   }
-  void poison(const std::string& reason) noexcept override {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!poison_.empty()) return;
-      poison_ = reason;
-      is_poisoned_ = true;
-    }
+}
+
+// Everything that c10d runs for this group ends here, while its store is still there.
+NcclGroup::~NcclGroup() {
+  if (aborting_.valid()) aborting_.wait();
+  try {
+    const c10::cuda::CUDAGuard guard(device_);
     try {
-      nccl_->abort();  // kernels on the device return, and whoever waits for them
+      if (!is_poisoned()) nccl_->shutdown();
     } catch (const std::exception&) {
+      abort();  // or c10d's destructor would, and end the process if that throws
     }
+    nccl_.reset();
+  } catch (const std::exception&) {  // the device is lost: what can be freed goes with the members
+  }
+}
+
+void NcclGroup::check_alive() {
+  const std::lock_guard lock(mutex_);
+  if (!poison_.empty()) throw Error(Kind::kPeer, str("group ", place_.key.name, ": ", poison_));
+}
+
+bool NcclGroup::is_poisoned() const {
+  const std::lock_guard lock(mutex_);
+  return !poison_.empty();
+}
+
+NcclGroup::Turn NcclGroup::turn() {
+  Turn turn(turn_);
+  check_alive();
+  return turn;
+}
+
+void NcclGroup::abort() noexcept {
+  try {
+    const c10::cuda::CUDAGuard guard(device_);
+    if (nccl_) nccl_->abort();  // kernels on the device return, and whoever waits for them
+  } catch (const std::exception&) {
+  }
+}
+
+// On a thread of its own: NCCL's abort waits for the CUDA graphs that hold its kernels, so it may return only
+// when this rank has unwound, which it can only after all of its groups have been aborted.
+void NcclGroup::poison(const std::string& reason) noexcept {
+  const auto abort_soon = [this] {
+    // Aborting frees the communicator: no verb may be about to use it. None starts any more, and one that has
+    // started takes microseconds, unless it waits for a lost peer's connection, which only the abort ends.
+    constexpr std::chrono::milliseconds kVerb{500};
+    { const Turn last(turn_, kVerb); }
+    abort();
+  };
+  const std::lock_guard lock(mutex_);
+  if (!poison_.empty()) return;
+  poison_ = reason;
+  try {
+    aborting_ = std::async(std::launch::async, abort_soon);
+  } catch (const std::exception&) {  // no thread to be had
+    abort();
+  }
+}
+
+// Messages that NCCL starts as one. NCCL counts, by thread, who has begun, and starts nothing before all have
+// ended: so this ends even where an exception comes in between.
+class Coalescing {
+ public:
+  explicit Coalescing(Nccl& nccl) : nccl_(nccl) { nccl_.startCoalescing(); }
+  ~Coalescing() {
+    try {
+      if (is_open_) end();
+    } catch (const std::exception&) {  // the exception under way says what went wrong
+    }
+  }
+  Coalescing(const Coalescing&) = delete;
+  Coalescing& operator=(const Coalescing&) = delete;
+  c10::intrusive_ptr<c10d::Work> end() {
+    is_open_ = false;
+    return static_cast<c10d::Backend&>(nccl_).endCoalescing();
   }
 
  private:
-  GroupPlace place_;
-  c10::intrusive_ptr<c10d::Store> store_;
-  c10::intrusive_ptr<Nccl> nccl_;
-  std::mutex mutex_;
-  std::string poison_;
-  std::atomic<bool> is_poisoned_ = false;
+  Nccl& nccl_;
+  bool is_open_ = true;
 };
 
 class NcclComm : public CheckedComm {
@@ -111,17 +188,12 @@ class NcclComm : public CheckedComm {
         watch_(std::move(watch)),
         device_(device) {}
 
-  Window* window(int64_t bytes) override {
-    if (!symmetric_)
-      symmetric_ = std::make_unique<SymmetricMemory>(group_->backend(), group_->store(), group_->place());
-    return symmetric_->window(bytes, device_);
-  }
-  bool capturable() const override { return true; }
   void abort() noexcept override {
     watch_->abort_group(*group_, group_->place().key.ranks[rank()], Fate::kAborted);
   }
 
   void check_alive() override { group_->check_alive(); }
+
  protected:
   Work start_all_reduce(at::Tensor sum) override;
   Work start_all_gather(at::Tensor out, at::Tensor mine, Split split) override;
@@ -138,10 +210,15 @@ class NcclComm : public CheckedComm {
   template <class Enqueue>
   Work running(Enqueue enqueue) {
     try {
-      c10::intrusive_ptr<c10d::Work> work = enqueue();
+      c10::intrusive_ptr<c10d::Work> work;
+      {
+        const auto turn = group_->turn();
+        work = enqueue();
+      }
       return work ? Work(std::make_unique<NcclWork>(std::move(work), std::string(name()))) : Work{};
     } catch (const std::exception& error) {
       group_->check_alive();
+      abort();  // the peers would wait for what this rank cannot send
       throw Error(Kind::kPeer, str("group ", name(), ": ", error.what()));
     }
   }
@@ -157,7 +234,6 @@ class NcclComm : public CheckedComm {
   std::shared_ptr<NcclGroup> group_;
   std::shared_ptr<Watch> watch_;
   c10::Device device_;
-  std::unique_ptr<SymmetricMemory> symmetric_;
 };
 
 Work NcclComm::start_all_reduce(at::Tensor sum) {
@@ -173,14 +249,13 @@ Work NcclComm::start_all_gather(at::Tensor out, at::Tensor mine, Split split) {
   const auto begin = offsets(split);
   out.narrow(0, begin[rank()], split[rank()]).copy_(mine);
   return running([&] {
-    auto& nccl = group_->nccl();
-    nccl.startCoalescing();
+    Coalescing coalescing(group_->nccl());
     for (int r = 0; r < size(); ++r) {
       if (r == rank()) continue;
       recv_part(out.narrow(0, begin[r], split[r]), r);
       send_part(mine, r);
     }
-    return static_cast<c10d::Backend&>(nccl).endCoalescing();
+    return coalescing.end();
   });
 }
 
@@ -195,11 +270,10 @@ Work NcclComm::start_all_to_all(at::Tensor out, at::Tensor in, Split out_split, 
 // Coalesced even if it is only one message: alone, c10d would open a further communicator for each pair.
 Work NcclComm::start_send_recv(at::Tensor out, int to, at::Tensor in, int from) {
   return running([&] {
-    auto& nccl = group_->nccl();
-    nccl.startCoalescing();
+    Coalescing coalescing(group_->nccl());
     if (to >= 0) send_part(out, to);
     if (from >= 0) recv_part(in, from);
-    return static_cast<c10d::Backend&>(nccl).endCoalescing();
+    return coalescing.end();
   });
 }
 
@@ -237,7 +311,8 @@ class NcclTransport : public Transport {
 
   std::unique_ptr<Comm> open(std::span<const int> ranks, std::string_view name) override {
     watch_->check_alive();
-    auto group = std::make_shared<NcclGroup>(store_, place(ranks, name), device_, options_, meeting_.timeout);
+    auto group =
+        std::make_shared<NcclGroup>(store_, run(), place(ranks, name), device_, options_, meeting_.timeout);
     watch_->add(group);
     return std::make_unique<NcclComm>(std::move(group), watch_, observer_, device_);
   }
@@ -250,6 +325,9 @@ class NcclTransport : public Transport {
     std::vector<int> ranks(meeting_.size);
     std::iota(ranks.begin(), ranks.end(), 0);
     return ranks;
+  }
+  std::string run() const {
+    return meeting_.file.empty() ? str(meeting_.host, ":", meeting_.port) : meeting_.file.string();
   }
   GroupPlace place(std::span<const int> ranks, std::string_view name) {
     const int mine = rank_within(ranks, meeting_.rank, meeting_.size);
@@ -270,9 +348,6 @@ class NcclTransport : public Transport {
 std::unique_ptr<Transport> connect_nccl(const Meeting& meeting, const NcclOptions& options) {
   ignore_broken_pipes();
   at::globalContext().lazyInitDevice(c10::kCUDA);
-  // NVLink multicast stays off, and only these variables turn it off; what the user has set is left alone.
-  setenv("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1", /*overwrite=*/0);
-  setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
   return std::make_unique<NcclTransport>(meeting, options);
 }
 

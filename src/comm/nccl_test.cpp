@@ -1,4 +1,4 @@
-// Groups of processes over NCCL, one GPU each: the exercises, windows, graphs, and a process that dies.
+// Groups of processes over NCCL, one GPU each: the exercises, graphs, and a process that dies.
 // Skipped where there are fewer than two GPUs.
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/full.h>
@@ -12,6 +12,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "base/error.h"
@@ -52,6 +53,7 @@ void require(bool holds, const std::string& what) {
 class NcclRanks : public testing::TestWithParam<int> {
  protected:
   void SetUp() override {
+    set_nccl_defaults();  // before the ranks are forked
     if (gpus() < GetParam()) GTEST_SKIP() << GetParam() << " GPUs needed, found " << gpus();
   }
   void expect_fine(const Ranks::Scenario& scenario) {
@@ -76,34 +78,28 @@ TEST_P(NcclRanks, DoesWhatLocalGroupsDo) {
   });
 }
 
-// Each rank copies its number into every peer's window; also with windows of pairs, which different ranks
-// count differently.
-TEST_P(NcclRanks, WindowIsStoredIntoByPeers) {
-  expect_fine([](const Meeting& meeting) {
-    const auto device = take_device(meeting);
-    const auto transport = connect_nccl(meeting);
-    const int pair[] = {0, 1};
-    const auto first_two = meeting.rank < 2 ? transport->open(pair, "pair") : nullptr;
-    if (first_two) require(first_two->window(1000) != nullptr, "no window for a pair");
-    const auto comm = all(*transport);
-    auto* const window = comm->window(static_cast<int64_t>(sizeof(float)) * comm->size());
-    require(window != nullptr, "no window");
-    const auto mine = at::full({1}, 5.0 + comm->rank(), device);
-    const auto stream = c10::cuda::getCurrentCUDAStream().stream();
-    for (void* const peer : window->peers()) {
-      cudaMemcpyAsync(static_cast<float*>(peer) + comm->rank(), mine.data_ptr(), sizeof(float),
-                      cudaMemcpyDefault, stream);
+// One process, one thread per rank, one run after another, as a comparison of layouts does.
+TEST_P(NcclRanks, ThreadsOfOneProcessConnectAgainAndAgain) {
+  Ranks process(1, 60s, [size = GetParam()](const Meeting& meeting) {
+    for (int round = 0; round < 20; ++round) {
+      std::vector<std::future<void>> ranks;
+      for (int r = 0; r < size; ++r) {
+        ranks.push_back(std::async(std::launch::async, [=] {
+          Meeting mine = meeting;
+          mine.file += std::to_string(round);
+          mine.rank = r;
+          mine.size = size;
+          const auto device = take_device(mine);
+          const auto transport = connect_nccl(mine);
+          exercises::many_groups(*transport, device);
+        }));
+      }
+      for (auto& rank : ranks) rank.get();
     }
-    window->barrier(0);
-    std::vector<float> found(comm->size());
-    cudaMemcpyAsync(found.data(), window->peers()[comm->rank()], sizeof(float) * found.size(),
-                    cudaMemcpyDefault, stream);
-    cudaStreamSynchronize(stream);
-    for (int r = 0; r < comm->size(); ++r)
-      require(found[r] == 5.0F + static_cast<float>(r), "wrong number in a window");
-    window->barrier(1);
-    cudaStreamSynchronize(stream);
   });
+  const auto outcome = process.join(0, 120s);
+  EXPECT_TRUE(WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == 0)
+      << "status " << outcome.status << ", " << outcome.errors;
 }
 
 TEST_P(NcclRanks, VerbsAreCaptured) {
