@@ -12,6 +12,7 @@
 #include "app/commands.h"
 #include "app/version.h"
 #include "base/error.h"
+#include "engine/device.h"
 
 namespace atelier::app {
 namespace {
@@ -91,6 +92,7 @@ std::vector<std::string> one_spelling(std::vector<std::string> arguments) {
 }
 
 int main(int argc, char** argv) {
+  engine::prepare_process();
   try {
     return dispatch(Arguments(argv + std::min(argc, 1), argv + argc));
   } catch (const Error& e) {

@@ -14,7 +14,8 @@ struct Default {
 };
 
 constexpr Default kDefaults[] = {
-    {"NCCL_NVLS_ENABLE", "0"},  // NVLink multicast stays off, in NCCL and in symmetric memory
+    {"NCCL_NVLS_ENABLE", "0"},  // NVLink multicast, in NCCL and in symmetric memory: many containers may not
+                                // use it, and NCCL fails there
     {"TORCH_SYMM_MEM_DISABLE_MULTICAST", "1"},
     {"NCCL_RAS_ENABLE", "0"},  // a thread and sockets for a diagnosis that the watch makes here
     // c10d's flight recorder enters each new group into a map without a lock (recordWithResetEnabled in

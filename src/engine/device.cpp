@@ -9,7 +9,13 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
+#include "comm/comm.h"
+
 namespace atelier::engine {
+
+void prepare_process() {
+  comm::set_nccl_defaults();
+}
 
 void set_tf32(Tf32 mode) {
   at::globalContext().setAllowTF32CuBLAS(mode == Tf32::kOn);

@@ -7,6 +7,8 @@
 
 namespace atelier::engine {
 
+// What libraries read from the environment of the process: call it before there is a second thread.
+void prepare_process();
 // Waits for everything queued on the current stream; nothing on the CPU.
 void synchronize(c10::Device device);
 // Bytes of tensors now and at most since the last reset, by the allocator; 0 on the CPU.
