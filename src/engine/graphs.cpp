@@ -5,7 +5,6 @@
 
 #ifdef ATELIER_CUDA
 #include <ATen/cuda/CUDAGraph.h>
-#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -30,11 +29,9 @@ struct Graphs::Cache {
 
 std::unique_ptr<at::cuda::CUDAGraph> Graphs::Cache::record(const std::function<void()>& body) {
   c10::cuda::getCurrentCUDAStream().synchronize();
-  if (pool == at::cuda::MempoolId_t{0, 0}) {
-    pool = at::cuda::graph_pool_handle();
-    // What the eager call left in the cache cannot be given back while recording.
-    c10::cuda::CUDACachingAllocator::emptyCache();
-  }
+  // The allocator's cache stays as it is: to free memory waits for the device, which may have posted a receive
+  // for what a peer can only send when it has heard from here.
+  if (pool == at::cuda::MempoolId_t{0, 0}) pool = at::cuda::graph_pool_handle();
   if (!side) side = c10::cuda::getStreamFromPool();
   auto graph = std::make_unique<at::cuda::CUDAGraph>();
   const c10::cuda::CUDAStreamGuard guard(*side);
