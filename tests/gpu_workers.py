@@ -27,7 +27,7 @@ LAYOUTS = {
         "ulysses=4, shard=4, parallel_vae"],
 }
 # Not the picture of one GPU, but with graphs the same as without.
-STALE = {2: ["pipefusion=2, warmup=0", "pipefusion=2, warmup=1"], 4: ["pipefusion=2, ulysses=2, warmup=1"]}
+STALE = {2: ["pipefusion=2, warmup=0", "pipefusion=2, warmup=1"], 4: ["pipefusion=4, warmup=1", "pipefusion=2, ulysses=2, warmup=1"]}
 
 
 def draw(folder, layout, *more, fault="", debug=False):

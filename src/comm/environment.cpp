@@ -1,4 +1,4 @@
-// What NCCL and c10d are told through the environment, the only way in which they hear it.
+// What CUDA, NCCL and c10d are told through the environment, the only way in which they hear it.
 #include <cstdlib>
 #include <string_view>
 
@@ -17,6 +17,9 @@ constexpr Default kDefaults[] = {
     {"NCCL_NVLS_ENABLE", "0"},  // NVLink multicast, in NCCL and in symmetric memory: many containers may not
                                 // use it, and NCCL fails there
     {"TORCH_SYMM_MEM_DISABLE_MULTICAST", "1"},
+    // A receive waits on the device for its sender. With the usual 8 queues of a device, streams share
+    // queues, and such a kernel may stand before one that its sender needs first: a deadlock.
+    {"CUDA_DEVICE_MAX_CONNECTIONS", "32"},
     {"NCCL_RAS_ENABLE", "0"},  // a thread and sockets for a diagnosis that the watch makes here
     // c10d's flight recorder enters each new group into a map without a lock (recordWithResetEnabled in
     // FlightRecorderDetail.hpp): ranks that are threads of one process would break it.
