@@ -95,6 +95,7 @@ check_flags() {
   expect 2 'prompt.*is not UTF-8' --prompt $'\xff'
   expect 2 'prompt needs a value' --prompt
   expect 2 '64x100.*multiples of 16: try 64x96' --height 100 --prompt x
+  expect 2 'max_sequence_length: 513 tokens.*at most 512' --max_sequence_length 513 --prompt x
   expect 2 'unknown flag --hieght; did you mean --height' --hieght 64 --prompt x
   expect 2 '--torch_dtype.*"int7" is unknown; choose float32' --torch_dtype int7 --prompt x
   expect 2 '--device tpu: unknown; choose auto, cpu' --device tpu --prompt x

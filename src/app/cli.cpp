@@ -10,8 +10,8 @@
 #include <string_view>
 
 #include "app/commands.h"
-#include "app/version.h"
 #include "base/error.h"
+#include "base/version.h"
 #include "engine/device.h"
 
 namespace atelier::app {

@@ -6,8 +6,8 @@
 
 #include "app/commands.h"
 #include "app/find_model.h"
-#include "app/version.h"
 #include "base/error.h"
+#include "base/version.h"
 #include "engine/device.h"
 #include "models/family.h"
 #include "models/presets.h"

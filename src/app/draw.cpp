@@ -8,10 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "app/version.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "engine/device.h"
 #include "jobs/ledger.h"
 #include "jobs/output_folder.h"

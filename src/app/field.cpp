@@ -24,6 +24,9 @@ Number number(const std::string& word, const std::string& where, const char* kin
   const char* begin = word.data() + (word.size() > 1 && word[0] == '+' ? 1 : 0);
   const char* end = word.data() + word.size();
   const auto parsed = std::from_chars(begin, end, value);
+  if (parsed.ec == std::errc::result_out_of_range && parsed.ptr == end) {
+    throw Error(Kind::kUsage, str(where, ": ", word, " is out of range"));
+  }
   if (word.empty() || parsed.ptr != end || parsed.ec != std::errc()) {
     throw Error(Kind::kUsage, str(where, ": \"", word, "\" is not ", kind));
   }

@@ -187,6 +187,11 @@ Pictures plan_pictures(const Resolved& resolved, const engine::ModelFolder& fold
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
   out.max_sequence_length =
       s.input.max_sequence_length.value_or(static_cast<int>(defaults.max_sequence_length));
+  if (const int64_t most = folder.family().most_text_tokens; out.max_sequence_length > most) {
+    throw Error(Kind::kUsage,
+                str(resolved.origin("max_sequence_length").text, ": ", out.max_sequence_length,
+                    " tokens were asked for; prompts of ", folder.family().name, " have at most ", most));
+  }
   const bool has_branch =
       std::any_of(out.items.begin(), out.items.end(), [](const auto& i) { return i.has_negative; });
   if (has_branch) out.true_cfg = branches.scale, out.true_cfg_why = branches.why;

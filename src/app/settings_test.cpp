@@ -262,6 +262,7 @@ TEST(Flags, BadValuesAreNamed) {
   expect_mentions(refused({"--height", "tall"}), {"--height", "\"tall\"", "integer"});
   expect_mentions(refused({"--height=64.5"}), {"--height", "64.5"});
   expect_mentions(refused({"--guidance_scale", "nan"}), {"--guidance_scale", "finite"});
+  expect_mentions(refused({"--ulysses_degree", "99999999999"}), {"99999999999 is out of range"});
   expect_mentions(refused({"--seed", "-1"}), {"--seed", "-1"});
   expect_mentions(refused({"--quality", "101"}), {"--quality", "1 to 100"});
   expect_mentions(refused({"--batch-size", "0"}), {"--batch_size", "batch_size must be from 1"});

@@ -1,6 +1,8 @@
 // The metadata of a generated picture, from the settings that made it.
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
+#include "base/version.h"
 #include "media/picture.h"
 
 namespace atelier::media {
@@ -37,7 +39,7 @@ Metadata describe(const Json& settings) {
     add("Size", width + "x" + height);
   }
   add("Model", get("model"));
-  add("Version", "Atelier");
+  add("Version", str("Atelier ", kVersion));
   out.parameters += "\n" + line;
   for (const auto& [key, value] : settings.items()) {
     if (!value.is_null()) out.values.emplace_back(key, text_of(value));

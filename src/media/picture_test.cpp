@@ -12,6 +12,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/version.h"
 
 namespace atelier::media {
 namespace {
@@ -233,7 +234,8 @@ TEST(Picture, DescriptionReadsLikeOtherToolsWriteIt) {
   EXPECT_EQ(
       m.parameters,
       "a cat\nNegative prompt: blurry\nSteps: 28, CFG scale: 3.5, Seed: 42, Size: 1024x768, Model: mini, "
-      "Version: Atelier");
+      "Version: Atelier " +
+          std::string(kVersion));
   EXPECT_EQ(m.values.size(), 8U);
 }
 

@@ -61,6 +61,7 @@ struct Family {
   std::string_view component;  // folder of the denoiser
   std::string_view denoiser;   // _class_name in its config.json
   std::vector<EncoderSpec> encoders;
+  int64_t most_text_tokens;  // that max_sequence_length may be, as the reference's pipeline has it
   Sigmas sigmas;
   double pipeline_time_scale =
       1;  // what the reference's pipeline multiplies timesteps by before it calls the model

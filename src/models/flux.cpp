@@ -322,6 +322,7 @@ extern const Family kFlux{
     .denoiser = "FluxTransformer2DModel",
     .encoders = {{"text_encoder", "tokenizer", EncoderSpec::Use::kPooled, 77},
                  {"text_encoder_2", "tokenizer_2", EncoderSpec::Use::kStates, 0}},
+    .most_text_tokens = 512,
     .sigmas = Sigmas::kLinearToInverse,
     .pipeline_time_scale = 1e-3,
     .facts = facts,
