@@ -68,7 +68,7 @@ def many_gpus() -> str:
         ms = r["ms_per_step"]
         lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
                      f"| {r['decode_s']['median'] * 1e3:.0f} | {peak} |")
-    lines.append("\nMedian, least and most of the runs. Above 1024 px the slower of two runs also records the CUDA graphs.")
+    lines.append("\nMedian, least and most of the runs.")
     return "\n".join(lines)
 
 
