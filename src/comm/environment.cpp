@@ -17,8 +17,8 @@ constexpr Default kDefaults[] = {
     {"NCCL_NVLS_ENABLE", "0"},  // NVLink multicast, in NCCL and in symmetric memory: many containers may not
                                 // use it, and NCCL fails there
     {"TORCH_SYMM_MEM_DISABLE_MULTICAST", "1"},
-    // A receive waits on the device for its sender. With the usual 8 queues of a device, streams share
-    // queues, and such a kernel may stand before one that its sender needs first: a deadlock.
+    // Streams that share one of the usual 8 queues of a device run one behind the other, and a receive holds
+    // its queue until its sender comes.
     {"CUDA_DEVICE_MAX_CONNECTIONS", "32"},
     {"NCCL_RAS_ENABLE", "0"},  // a thread and sockets for a diagnosis that the watch makes here
     // c10d's flight recorder enters each new group into a map without a lock (recordWithResetEnabled in

@@ -101,9 +101,9 @@ Json bench_layout(const ModelFolder& folder, const std::string& layout, const Be
   m.peak.resize(static_cast<size_t>(ranks));
   std::optional<HostPeak> loading(std::in_place);
   try {
-    std::once_flag loaded;
+    std::atomic<int> loaded = 0;
     on_ranks(folder, degrees, o.load, [&](Pipeline& p, int rank) {
-      std::call_once(loaded, [&] { row["load_anonymous_host_bytes"] = loading->bytes(), loading.reset(); });
+      if (++loaded == ranks) row["load_anonymous_host_bytes"] = loading->bytes(), loading.reset();
       measure(p, rank, o, m);
     });
   } catch (const std::exception& e) {

@@ -142,6 +142,7 @@ void Executor::run(const Op& op, const Watch& watch) {
     RankRecorder inputs(watch.taps, lane.frame, str("step", op.step, "."));
     if (listened && op.leg == 0) inputs.record("model_in", lanes_.latents_of(op.patch), kImageStream);
     if (listened && op.step == 0) {
+      ENSURE(!graphs_.is_on());  // what is entered anew is not what they have recorded
       const Listening listening(lane.frame, recorder);
       model_.enter(lane.frame, lane.state);
       run_blocks(lane, b, op.leg, op.patch);
@@ -161,7 +162,9 @@ void Executor::run_blocks(Lane& lane, size_t branch, int leg, int patch) {
   s.row = at::index_select(lanes_.contexts[branch].tables, 0, lanes_.step).squeeze(0);
   if (leg == 0)
     model_.embed(lane.frame, s, lanes_.latents_of(patch));
-  else if (route_[static_cast<size_t>(leg) - 1].stage != part.stage)
+  else if (route_[static_cast<size_t>(leg) - 1].stage == part.stage)
+    s.x = lane.outbox[static_cast<size_t>(leg) - 1];
+  else
     s.x = lane.inbox[static_cast<size_t>(leg)];
   std::vector<int> blocks(static_cast<size_t>(part.end - part.begin));
   std::iota(blocks.begin(), blocks.end(), part.begin);
@@ -173,7 +176,7 @@ void Executor::run_blocks(Lane& lane, size_t branch, int leg, int patch) {
   const bool last = leg + 1 == static_cast<int>(route_.size());
   if (last)
     put(lane.prediction, model_.head(lane.frame, s));
-  else if (route_[static_cast<size_t>(leg) + 1].stage != part.stage)
+  else
     put(lane.outbox[static_cast<size_t>(leg)], s.x);
 }
 

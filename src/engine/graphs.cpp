@@ -7,6 +7,7 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <c10/util/Exception.h>
 #endif
 
 namespace atelier::engine {
@@ -28,9 +29,8 @@ struct Graphs::Cache {
 };
 
 std::unique_ptr<at::cuda::CUDAGraph> Graphs::Cache::record(const std::function<void()>& body) {
-  c10::cuda::getCurrentCUDAStream().synchronize();
-  // The allocator's cache stays as it is: to free memory waits for the device, which may have posted a receive
-  // for what a peer can only send when it has heard from here.
+  // The allocator's cache stays as it is: to free memory waits for the device, which may have posted a
+  // receive for what a peer can only send when it has heard from here.
   if (pool == at::cuda::MempoolId_t{0, 0}) pool = at::cuda::graph_pool_handle();
   if (!side) side = c10::cuda::getStreamFromPool();
   auto graph = std::make_unique<at::cuda::CUDAGraph>();
@@ -64,9 +64,17 @@ void Graphs::run(const std::string& key, const std::function<void()>& body) {
     return;
   }
   e.is_broken = true;
-  e.graph = cache_->record(body);
+  try {
+    e.graph = cache_->record(body);
+  } catch (const c10::OutOfMemoryError&) {
+    return body();  // outside of a recording the allocator may give back what it holds unused
+  }
   e.is_broken = false;
   e.graph->replay();
+}
+
+bool Graphs::is_on() const {
+  return cache_->mode != GraphMode::kOff;
 }
 
 void Graphs::clear() {
@@ -89,6 +97,9 @@ void Graphs::run(const std::string&, const std::function<void()>& body) {
   body();
 }
 void Graphs::clear() {}
+bool Graphs::is_on() const {
+  return false;
+}
 int Graphs::captured() const {
   return 0;
 }

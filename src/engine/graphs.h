@@ -15,9 +15,11 @@ class Graphs {
   ~Graphs();
   // `body` must do the same work on the same memory at each call of a key, without waiting for the device;
   // what it leaves for others must lie in memory that it did not allocate, because all keys share theirs.
-  // What it throws while it is recorded comes out, and the key is not recorded again before clear().
+  // Runs it eagerly where memory does not suffice to record it. What else it throws while it is recorded
+  // comes out. In both cases the key is not recorded again before clear().
   void run(const std::string& key, const std::function<void()>& body);
   void clear();
+  bool is_on() const;
   int captured() const;
 
  private:

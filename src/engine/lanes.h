@@ -22,9 +22,11 @@ struct Lane {
   nn::Frame frame;
   nn::State state;
   at::Tensor prediction;  // of the last leg, or received from its stage
-  // By leg, and one more for the prediction: recorded graphs write and read here, so the addresses stay.
+  // By leg, and one more for the prediction: recorded graphs write and read here, so the addresses stay. An
+  // outbox may be the memory of the inbox: a patch comes again only when it was sampled, so sent and
+  // received.
   std::vector<at::Tensor> inbox;     // hidden state from the stage before; worked on in place
-  std::vector<at::Tensor> outbox;    // hidden state for the stage behind
+  std::vector<at::Tensor> outbox;    // hidden state for the leg behind
   std::vector<comm::Work> incoming;  // receives under way
 };
 

@@ -59,6 +59,7 @@ at::Tensor share(comm::Comm* replica, at::Tensor value, const at::TensorOptions&
   }
   replica->broadcast(header, 0);
   const auto numbers = header.to(at::kCPU).contiguous();
+  replica->check_alive();  // an aborted broadcast leaves anything there
   const int64_t* h = numbers.const_data_ptr<int64_t>();
   if (!root) value = at::empty(at::IntArrayRef(h + 1, static_cast<size_t>(h[0])), options);
   value = value.contiguous();
@@ -260,7 +261,8 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
 at::Tensor Pipeline::denoise(const Denoise& work, const Watch& watch) {
   timing_.step_ms.clear();
   Watch timed = watch;
-  auto last = Clock::now();
+  const auto begin = Clock::now();
+  auto last = begin;
   const bool flows = assembly_.degrees().stages > 1;  // waiting at each step would empty the pipe
   timed.on_step = [&](int step) {
     if (!flows) synchronize(options_.device);
@@ -272,6 +274,11 @@ at::Tensor Pipeline::denoise(const Denoise& work, const Watch& watch) {
   auto tokens = executor_->denoise(work, timed);
   synchronize(options_.device);
   assembly_.check_alive();
+  if (flows) {
+    const std::chrono::duration<double, std::milli> all = Clock::now() - begin;
+    auto& each = timing_.step_ms;
+    std::fill(each.begin(), each.end(), all.count() / static_cast<double>(std::max<size_t>(each.size(), 1)));
+  }
   return tokens;
 }
 

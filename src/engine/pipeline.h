@@ -41,7 +41,8 @@ struct Request {
 // What drawing reports while it runs.
 struct Timing {
   std::map<std::string, double> seconds;  // by phase: load, encode, denoise, decode
-  std::vector<double> step_ms;            // of the last request; the first one includes what waits before it
+  // Of the last request; the first one includes what waits before it. Where steps overlap, all are the mean.
+  std::vector<double> step_ms;
 };
 
 class Pipeline {
@@ -66,7 +67,8 @@ class Pipeline {
   void load_encoders();
   Denoise::Branch encode(const std::vector<std::string>& prompts, int64_t max_length, const std::string& tap,
                          Collector* taps);
-  at::Tensor denoise(const Denoise& work, const Watch& watch);  // as Executor::denoise, timed, whole on return
+  at::Tensor denoise(const Denoise& work,
+                     const Watch& watch);  // as Executor::denoise, timed, whole on return
   at::Tensor decode(const at::Tensor& latents, const Watch& watch);
   at::Tensor initial_noise(const Request& request, const models::Grid& grid) const;
   double lap(const char* phase);  // seconds since the last lap, added to the phase

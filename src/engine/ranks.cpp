@@ -5,6 +5,7 @@
 #include <exception>
 #include <filesystem>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/error.h"
@@ -74,11 +75,11 @@ void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const
     use_device(options.device);
     reset_peak(options.device);
     parallel::Assembly assembly(degrees, transport, route, options.attention);
+    std::optional<Pipeline> pipeline;
     try {
-      Pipeline pipeline(folder, assembly, route, options);
-      work(pipeline, rank);
+      work(pipeline.emplace(folder, assembly, route, options), rank);
     } catch (...) {
-      if (transport) transport->abort();  // before the groups go, whose peers may be waiting
+      if (transport) transport->abort();  // before what this rank holds goes: that may wait for peers
       throw;
     }
   };
@@ -115,7 +116,7 @@ void on_ranks(const ModelFolder& folder, const parallel::Degrees& degrees, const
     mine.device = device;
     one(transport.get(), rank, mine);
   });
-  // Each on its own device, when nobody uses any: communicators of GPUs are taken down together.
+  // Each on its own device, and when nobody is at work: the watch of one must not miss another.
   on_each([&](int rank, c10::Device) { transports[static_cast<size_t>(rank)].reset(); });
   first.rethrow();
 }

@@ -106,7 +106,6 @@ std::vector<media::Picture> Studio::draw(const jobs::Batch& batch, const Watch& 
   const auto request = request_of(p.job, batch.items);
   for (int tries = is_alone() ? 2 : 1;; --tries) {
     try {
-      p.assembly.begin_request();
       return p.pipeline.draw(request, watch);
     } catch (const Error&) {
       throw;

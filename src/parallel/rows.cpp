@@ -77,6 +77,7 @@ at::Tensor gather_rows(comm::Comm& group, const at::Tensor& part, int64_t latent
     auto told = at::full({1}, multiple, part.options().dtype(at::kLong));
     group.broadcast(told, 0);
     multiple = told.item<int64_t>();
+    group.check_alive();  // an aborted broadcast leaves anything there
   }
   ENSURE(part.size(2) == share * multiple);
   const int64_t row = part.size(0) * part.size(1) * part.size(3);
