@@ -72,6 +72,28 @@ wait $follower || fail "srun, rank 1"
 [[ ! -s $work/srun_1.log ]] || fail "srun: rank 1 prints"
 same_pictures srun
 
+# A process that is lost for good: the other ends soon, and what was not drawn is a failure.
+lost_process() {
+  local run=("${command[@]}" "${layout[@]}" --num_inference_steps 200 --output_dir "$work/lost") leader follower code=0
+  srun_rank 0 "${run[@]}" >"$work/lost_0.log" 2>&1 &
+  leader=$!
+  srun_rank 1 "${run[@]}" >"$work/lost_1.log" 2>&1 &
+  follower=$!
+  sleep 3
+  pkill -9 -P "$follower"  # it is the shell around the process
+  local start=$EPOCHREALTIME
+  wait "$leader" || code=$?
+  local took=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
+  ((code == 1)) || fail "a lost process: exit code $code"
+  ((took < 4000)) || fail "a lost process: the leader ended after $took ms"
+  python3 -c "import json, sys; sys.exit(json.load(open('$work/lost/report.json'))['pictures']['failed'] != 2)" ||
+    fail "a lost process: not two failed pictures in report.json"
+  sleep 0.3
+  ! pgrep -f "$work/lost" >/dev/null || fail "a lost process: processes are left"
+  echo "passed: a lost process ends the run after $took ms"
+}
+lost_process
+
 span() { # name, address, command before the second node, then before the first
   local name=$1 address=$2 second=$3 first=$4
   local node=("${command[@]}" --span_nodes --num_nodes 2 --num_gpus 2 "${layout[@]}" --master_addr "$address"

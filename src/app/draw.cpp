@@ -20,6 +20,7 @@
 #include "jobs/settings.h"
 #include "jobs/work.h"
 #include "media/picture.h"
+#include "parallel/strategy.h"
 #include "report/log_names.h"
 #include "report/progress.h"
 #include "report/run_report.h"
@@ -75,7 +76,9 @@ class Session {
 
   void introduce() {
     for (const auto& line : header(plan_, resolved_)) say(resolved_, line);
-    report_.set_settings(to_json(resolved_.settings));
+    Json settings = to_json(resolved_.settings);
+    settings["layout"] = parallel::spell(plan_.layout.degrees);
+    report_.set_settings(settings);
     report_.set_version("atelier", kVersion);
     for (const auto& note : resolved_.notes) report_.add_note(note);
     for (const auto& note : plan_.pictures.notes) report_.add_note(note);
@@ -137,10 +140,10 @@ class Session {
     try {
       const auto outcome = start(plan_.job, queue, events, interrupt.token());
       take(outcome);
-    } catch (...) {
+    } catch (const std::exception& e) {
       progress.finish();
       progress_ = nullptr;
-      try_to_report();
+      report_unfinished(e);
       throw;
     }
     progress.finish();
@@ -214,7 +217,12 @@ class Session {
   void write_report() { report_.write(folder_.path()); }
 
   // After a failure, whose own error is what counts: on a full disk there may be no room for a report.
-  void try_to_report() {
+  void report_unfinished(const std::exception& why) {
+    const auto* error = dynamic_cast<const Error*>(&why);
+    const bool is_failure = !error || error->kind() != Kind::kInterrupted;
+    for (const auto& item : todo_) {
+      if (is_failure && times_drawn_.count(item.name) == 0) report_.add_failure(item.name, why.what());
+    }
     try {
       write_report();
     } catch (const Error& e) {

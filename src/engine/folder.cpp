@@ -1,7 +1,9 @@
 #include "engine/folder.h"
 
 #include <array>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "base/error.h"
 #include "models/presets.h"
@@ -44,6 +46,15 @@ struct Shapes {
     return {s, seams, memory, at::TensorOptions(at::kBFloat16).device(at::kMeta)};
   }
 };
+
+// Of all tensors that were asked for.
+int64_t elements_of(const weights::WeightStore& s) {
+  int64_t sum = 0;
+  for (const auto& asked : s.asked()) {
+    sum += std::accumulate(asked.shape.begin(), asked.shape.end(), int64_t{1}, std::multiplies<>());
+  }
+  return sum;
+}
 
 }  // namespace
 
@@ -153,8 +164,9 @@ std::unique_ptr<weights::WeightStore> ModelFolder::encoder_weights(size_t i) con
   return s;
 }
 
-void ModelFolder::check() const {
+Elements ModelFolder::check() const {
   std::string problems;
+  Elements elements;
   const auto collect = [&](std::string_view part, const weights::WeightStore& s,
                            std::span<const std::string_view> ignorable) {
     try {
@@ -169,23 +181,27 @@ void ModelFolder::check() const {
     const Range all{0, family_->facts(*denoiser_).blocks};
     family_->build(*denoiser_, shapes.builder(*s), std::span(&all, 1));
     collect(family_->component, *s, {});
+    elements.denoiser = elements_of(*s);
   }
   {
     const auto s = vae_weights();
     const auto& family = models::find_vae(*vae_);
     family.build(*vae_, shapes.builder(*s));
     collect("vae", *s, family.ignorable);
+    elements.vae = elements_of(*s);
   }
   for (size_t i = 0; i < encoders_.size(); ++i) {
     const auto s = encoder_weights(i);
     const auto& family = models::find_encoder(*encoders_[i]);
     family.build(*encoders_[i], shapes.builder(*s));
     collect(family_->encoders[i].folder, *s, family.ignorable);
+    elements.encoders += elements_of(*s);
     if (!is_dummy_ && !has_no_vocabulary_) text::open_tokenizer(root_ / family_->encoders[i].tokenizer);
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
   // Any call will do: what the configuration asks for must be there.
   sampling::make_sampler(*scheduler_, {.steps = 1, .linear_sigmas = true, .mu = 1.0});
+  return elements;
 }
 
 void ModelFolder::save(const fs::path& folder, at::ScalarType dtype) const {

@@ -19,6 +19,11 @@ struct Defaults : models::Defaults {
   double true_cfg = 1;  // scale of a second, negative branch; 1: off
 };
 
+// How many numbers the parts of a model hold.
+struct Elements {
+  int64_t denoiser = 0, encoders = 0, vae = 0;
+};
+
 class ModelFolder {
  public:
   // A diffusers folder. Throws Error(kUsage) for an unknown family, Error(kCheckpoint) for broken files.
@@ -50,7 +55,7 @@ class ModelFolder {
 
   // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of
   // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only.
-  void check() const;
+  Elements check() const;
 
   // Writes the folder of a dummy model: configs and weights in the published names, without tokenizers.
   void save(const std::filesystem::path& folder, at::ScalarType dtype) const;

@@ -99,6 +99,7 @@ class Rally {
   std::vector<News> news_;
   int start_ = -1;  // what was ordered last; -1: nothing
   bool is_finished_ = false;
+  int lost_ = 0;  // ranks of processes that came and are gone
   std::jthread thread_;
 };
 

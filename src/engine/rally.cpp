@@ -73,7 +73,11 @@ void Rally::work(const std::stop_token& stop) {
       for (size_t i = entries.size(); i-- > 1;) {
         if (entries[i].revents) listen(posts_[i - 1]);
       }
-      std::erase_if(posts_, [](const Post& p) { return !p.channel; });
+      std::erase_if(posts_, [&](const Post& p) {
+        if (!p.channel) lost_ += p.ranks;
+        return !p.channel;
+      });
+      changed_.notify_all();
     }
     if (entries[0].revents) greet(listener_.get());
   }
@@ -155,7 +159,7 @@ void Rally::finish(int code) {
     std::unique_lock lock(mutex_);
     if (is_finished_) return;
     is_finished_ = true;
-    changed_.wait_for(lock, kPatience, [&] { return present() >= outer_.size; });
+    changed_.wait_for(lock, kPatience, [&] { return present() + lost_ >= outer_.size; });  // late ones too
     Json order = message_of(message::kEnd);
     order["code"] = code;
     tell_all(order);

@@ -1,6 +1,8 @@
 // Draws the queue of a run: one rank in this process, several as watched worker processes.
 #include <atomic>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "engine/job.h"
@@ -124,11 +126,16 @@ Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::s
     if (events.on_phase) events.on_phase(name);
   };
   phase("load");
-  Soloist soloist(job, queue, events, stop);
+  std::optional<Soloist> soloist;
+  {
+    // Loading does not look at `stop`, may take minutes and leaves nothing behind.
+    const std::stop_callback on_stop(stop, [] { std::_Exit(exit_code(Kind::kInterrupted)); });
+    soloist.emplace(job, queue, events, stop);
+  }
   phase("ready");
-  soloist.run();
+  soloist->run();
   Outcome outcome;
-  outcome.ranks.push_back(soloist.stats());
+  outcome.ranks.push_back(soloist->stats());
   outcome.failures = queue.failures();
   return outcome;
 }

@@ -112,10 +112,13 @@ std::vector<media::Picture> Studio::draw(const jobs::Batch& batch, const Watch& 
     } catch (const std::exception& e) {
       if (!is_out_of_memory(e)) throw;
       if (tries == 1) {
-        throw Error(Kind::kCapacity,
-                    str(request.prompts.size(), " of ", request.width, "x", request.height,
-                        " at once do not fit in the memory of ", device_name(p.device),
-                        "; make the batch or the pictures smaller, or try --enable_tiling: ", reason_of(e)));
+        throw Error(
+            Kind::kCapacity,
+            str(request.prompts.size(), " of ", request.width, "x", request.height,
+                " at once do not fit in the memory of ", device_name(p.device),
+                p.device.is_cuda()
+                    ? "; make the batch or the pictures smaller, or try --enable_tiling: " + reason_of(e)
+                    : "; make the batch or the pictures smaller, or try --enable_tiling"));
       }
     }
     // here, where the exception and what it kept alive are gone
