@@ -95,6 +95,7 @@ check_flags() {
   expect 2 'prompt.*is not UTF-8' --prompt $'\xff'
   expect 2 'prompt needs a value' --prompt
   expect 2 '64x100.*multiples of 16: try 64x96' --height 100 --prompt x
+  expect 3 'the pictures take .* MiB of memory are free' --height 65536 --width 65536 --prompt x
   expect 2 'max_sequence_length: 513 tokens.*at most 512' --max_sequence_length 513 --prompt x
   expect 2 'unknown flag --hieght; did you mean --height' --hieght 64 --prompt x
   expect 2 '--torch_dtype.*"int7" is unknown; choose float32' --torch_dtype int7 --prompt x
@@ -184,7 +185,7 @@ check_full_disk() {
   if grep -qE 'torn|temporary' log; then complain "a full disk: something is half-written"; fi
   cp save.log log
   grep -q '^exit 3' log || complain "a dummy folder on a small disk: not exit 3"
-  grep -qE '^error: cannot write small/dummy.*(No space left|it needs .* GB).* free' log || complain "a dummy folder on a small disk: no clear line"
+  grep -qE '^error: cannot write small/dummy.*(No space left|it needs .* MiB).* free' log || complain "a dummy folder on a small disk: no clear line"
   if grep -q 'left over' log; then complain "a dummy folder on a small disk: half-written"; fi
 }
 

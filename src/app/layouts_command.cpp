@@ -34,6 +34,7 @@ int layouts_command(const Arguments& arguments) {
     std::cout << std::left << std::setw(44) << parallel::spell(d) << std::right << std::setw(3) << idle
               << " % idle" << (d == chosen ? "  (taken when only --num_gpus is given)" : "") << "\n";
   }
+  std::cout << "idle: of what uneven parts leave; PipeFusion's warm-up, filling and draining come on top\n";
   return 0;
 }
 

@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "engine/device.h"
 #include "media/picture.h"
+#include "models/vae.h"
+#include "report/run_report.h"
 
 namespace atelier::app {
 namespace {
@@ -51,17 +53,47 @@ engine::Job job_of(const Resolved& resolved, const Plan& plan) {
   return job;
 }
 
-void check_stage_blocks(const Resolved& resolved, const Plan& plan) {
+// Throws Error(kUsage) unless there are as many as stages, with the sum of the model's blocks.
+std::vector<int> stage_blocks(const Resolved& resolved, const parallel::ModelShape& shape) {
   const auto& blocks = resolved.settings.backend.attn_layer_num_for_pp;
-  if (blocks.empty()) return;
-  const auto facts = plan.model.folder.family().facts(plan.model.folder.denoiser());
+  if (blocks.empty()) return {};
+  const int stages = degrees_of(resolved).stages;
   int sum = 0, least = 1;
   for (const int b : blocks) sum += b, least = std::min(least, b);
-  if (static_cast<int>(blocks.size()) == plan.layout.degrees.stages && sum == facts.blocks && least > 0)
-    return;
+  if (static_cast<int>(blocks.size()) == stages && sum == shape.blocks && least > 0) return blocks;
   throw Error(Kind::kUsage, str(resolved.origin("attn_layer_num_for_pp").text, ": ", blocks.size(),
-                                " numbers with the sum ", sum, " were given; ", plan.layout.degrees.stages,
-                                " stages of at least one block with the sum ", facts.blocks, " are needed"));
+                                " numbers with the sum ", sum, " were given; ", stages,
+                                " stages of at least one block with the sum ", shape.blocks, " are needed"));
+}
+
+[[noreturn]] void fail_memory(const char* what, int64_t need, int64_t there, const std::string& advice) {
+  throw Error(Kind::kCapacity, str("the ", what, " take ", need >> 20, " MiB, ", there >> 20,
+                                   " MiB of memory are free; ", advice));
+}
+
+// On the CPU nobody says that memory is short before the machine stands still. Counts the least that is held
+// at once: one copy of the weights; input and output of one convolution at full size. Throws
+// Error(kCapacity).
+void check_memory(const Resolved& resolved, const Plan& plan, const engine::Elements& sizes) {
+  if (plan.device.device.is_cuda() || resolved.settings.device.span_nodes) return;
+  const auto& job = plan.job;
+  const int64_t there = report::available_host_bytes();
+  if (there == 0) return;
+  const auto bytes_of = [](const std::string& dtype) { return dtype == "float32" ? 4 : 2; };
+  const int64_t weights = sizes.denoiser * bytes_of(job.denoiser_dtype) +
+                          sizes.encoders * bytes_of(job.encoder_dtype) + sizes.vae * bytes_of(job.vae_dtype);
+  if (weights > there) {
+    fail_memory("weights", weights, there,
+                job.denoiser_dtype == "float32" ? "try --torch_dtype bfloat16, a GPU or a larger machine"
+                                                : "take a GPU or a larger machine");
+  }
+  const auto& extent = plan.pictures.extent;
+  const auto& vae = plan.model.folder.vae();
+  const int64_t at_once = job.vae_slicing ? 1 : std::max(1, extent.batch / job.degrees.data);
+  const int64_t pictures =
+      2 * 4 * at_once * models::find_vae(vae).facts(vae).full_width * extent.height * extent.width;
+  if (!job.vae_tiling && pictures > there)
+    fail_memory("pictures", pictures, there, "make them smaller, or try --enable_tiling or --enable_slicing");
 }
 
 std::string size_line(const Plan& plan) {
@@ -111,20 +143,21 @@ std::string graph_line(const Plan& plan, const Resolved& resolved) {
 Plan make_plan(const Resolved& resolved, FoundModel model, jobs::Prompts prompts, int launched) {
   const auto& s = resolved.settings;
   const int devices = engine::cuda_devices();
-  model.folder.check();
+  const auto sizes = model.folder.check();
   Plan plan{.model = std::move(model)};
   plan.device = choose_device(s.device.device, devices);
   const std::string suffix(media::suffix(format_of(s.output)));
   plan.pictures = plan_pictures(resolved, plan.model.folder, std::move(prompts), suffix);
-  const auto shape = shape_of(plan.model.folder, plan.pictures.extent);
+  auto shape = shape_of(plan.model.folder, plan.pictures.extent);
+  shape.stage_blocks = stage_blocks(resolved, shape);
   plan.layout = choose_layout(resolved, shape, plan.pictures.extent, {plan.device, devices, launched});
   if (plan.layout.ranks == 1 && plan.device.device.is_cuda() && !plan.device.device.has_index() &&
       launched == 0) {
     plan.device.device = c10::Device(c10::kCUDA, 0);
   }
-  check_stage_blocks(resolved, plan);
   for (auto& note : idle_settings(resolved, plan)) plan.pictures.notes.push_back(std::move(note));
   plan.job = job_of(resolved, plan);
+  check_memory(resolved, plan, sizes);
   plan.settings = run_settings(resolved, plan.model, plan.job, plan.pictures);
   return plan;
 }

@@ -80,7 +80,7 @@ class FileReader {
                     str(at, ": ", key, " and ", other->second, " are one setting; give it once"));
       }
       set_from_json(entry->field, entry->slot, value, str(at, ": ", key));
-      out_.origins[name] = {Level::kFile, at};
+      out_.origins[name] = {Level::kFile, str(key, " in ", at)};
     }
   }
 

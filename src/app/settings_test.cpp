@@ -334,7 +334,7 @@ TEST(Precedence, FlagOverEnvironmentOverFileOverDefault) {
   EXPECT_EQ(r.settings.backend.ulysses_degree, 3);
   EXPECT_EQ(r.origin("ulysses_degree").text, "DG_XDIT_ULYSSES_DEGREE");
   EXPECT_EQ(r.settings.backend.data_parallel_degree, 2);
-  EXPECT_EQ(r.origin("data_parallel_degree").text, file + ":3");
+  EXPECT_EQ(r.origin("data_parallel_degree").text, "data_parallel_degree in " + file + ":3");
   EXPECT_EQ(r.origin("tensor_parallel_degree").text, "default");
 }
 

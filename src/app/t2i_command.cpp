@@ -41,6 +41,21 @@ int save_dummy(const Resolved& resolved, const FoundModel& model, const std::sto
     std::fprintf(stderr, "error: interrupted; %s is not complete\n", folder.c_str());
     ::_exit(exit_code(Kind::kInterrupted));
   });
+  const auto sizes = model.folder.check();
+  const int64_t need = 2 * (sizes.denoiser + sizes.encoders + sizes.vae);
+  auto parent = std::filesystem::absolute(folder);
+  while (!std::filesystem::exists(parent, ignored) && parent.has_relative_path())
+    parent = parent.parent_path();
+  const auto space = std::filesystem::space(parent, ignored);
+  if (!ignored && space.capacity > 0 && space.available < static_cast<uintmax_t>(need)) {
+    throw Error(Kind::kCapacity,
+                str("cannot write ", folder, ": it needs ", need >> 20, " MiB, ", space.available >> 20,
+                    " MiB are free; choose another folder with --save_dummy"));
+  }
+  if (!resolved.settings.output.quiet) {
+    std::cout << "writing " << (need >> 20) << " MiB: " << model.folder.label() << " to " << folder
+              << std::endl;
+  }
   try {
     model.folder.save(folder, at::kBFloat16);
   } catch (const std::filesystem::filesystem_error& e) {

@@ -33,7 +33,10 @@ Metadata describe(const Json& settings) {
   };
   add("Steps", get("num_inference_steps"));
   add("Sampler", get("scheduler"));
-  add("CFG scale", get("guidance_scale"));
+  // Where a model embeds its guidance, the weight of the negative prompt is another number.
+  const std::string weight = get("true_cfg_scale");
+  add("CFG scale", weight.empty() ? get("guidance_scale") : weight);
+  if (!weight.empty()) add("Distilled CFG Scale", get("guidance_scale"));
   add("Seed", get("seed"));
   if (const std::string width = get("width"), height = get("height"); !width.empty() && !height.empty()) {
     add("Size", width + "x" + height);

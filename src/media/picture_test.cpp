@@ -239,6 +239,12 @@ TEST(Picture, DescriptionReadsLikeOtherToolsWriteIt) {
   EXPECT_EQ(m.values.size(), 8U);
 }
 
+TEST(Picture, DescriptionTellsTheWeightOfTheNegativePromptFromEmbeddedGuidance) {
+  const Metadata m = describe(Json{{"prompt", "a cat"}, {"guidance_scale", 3.5}, {"true_cfg_scale", 2.0}});
+  EXPECT_TRUE(m.parameters.find("CFG scale: 2.0, Distilled CFG Scale: 3.5") != std::string::npos)
+      << m.parameters;
+}
+
 TEST(Picture, PngOfAMegapixelIsFast) {
   const Picture p = sample(1024, 1024);
   double best = 1e9;

@@ -47,7 +47,8 @@ double token_idle(const Degrees& d, const ModelShape& s) {
 }
 
 std::vector<Leg> route_of(const Degrees& d, const ModelShape& s) {
-  return s.has_skips ? folded(s.blocks, d.stages) : straight(s.blocks, d.stages);
+  if (s.has_skips) return folded(s.blocks, d.stages);
+  return s.stage_blocks.empty() ? straight(s.blocks, d.stages) : straight(s.blocks, d.stages, s.stage_blocks);
 }
 
 std::vector<int> stage_loads(const Degrees& d, const ModelShape& s) {
@@ -181,7 +182,8 @@ Degrees nearest_smaller(const Degrees& asked, const ModelShape& s, int ranks) {
 std::string suggestions(const Degrees& asked, const ModelShape& s, int ranks) {
   std::string text;
   if (ranks >= 1 && ranks <= kMostRanks)
-    text = str("; layouts of ", ranks, " ranks that work: ", in_words(nearest(asked, s, ranks, 3)));
+    text = str("; layouts of ", ranks, ranks == 1 ? " rank" : " ranks",
+               " that work: ", in_words(nearest(asked, s, ranks, 3)));
   if (ranks >= 2 && ranks <= kMostRanks) {
     const auto fewer = nearest_smaller(asked, s, ranks);
     text += str("; of ", world_size(fewer), ": ", spell(fewer));
@@ -327,8 +329,9 @@ std::vector<std::string> advice(const Degrees& degrees, const ModelShape& shape,
   std::vector<std::string> lines;
   advise_on_heads(degrees, shape, lines);
   if (const double share = token_idle(degrees, shape); percent(share) > 0) {
-    lines.push_back(str(shape.image_tokens, " tokens in ", patch_count(degrees), " patches over ",
-                        sequence(degrees), " ranks: ", percent(share), " % of the time is idle"));
+    lines.push_back(str(shape.image_tokens, " tokens in ", patch_count(degrees),
+                        patch_count(degrees) == 1 ? " patch over " : " patches over ", sequence(degrees),
+                        " ranks: ", percent(share), " % of the time is idle"));
   }
   advise_on_stages(degrees, shape, lines);
   advise_on_patches(degrees, lines);

@@ -18,6 +18,7 @@ struct ModelShape {
   int branches = 1;                    // forwards per step: 2 with true classifier-free guidance
   bool has_convolution_mixer = false;  // convolutions mix positions: cut by rows, no stages
   bool has_skips = false;              // block n-1-i reads block i: folded route
+  std::vector<int> stage_blocks;       // of each stage, where the user has set them
 };
 
 // What is known of the work, for advice only; 0: unknown.

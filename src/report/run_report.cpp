@@ -58,10 +58,10 @@ Json Series::json() const {
 
 namespace {
 
-// A line of /proc/self/status in bytes; 0 where the system does not tell.
-int64_t status_bytes(std::string_view key) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
+// A line of a file in /proc that counts KiB, in bytes; 0 where the system does not tell.
+int64_t bytes_in(const char* file, std::string_view key) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
     if (line.starts_with(key)) return 1024 * std::atoll(line.c_str() + key.size());
   }
   return 0;
@@ -70,10 +70,13 @@ int64_t status_bytes(std::string_view key) {
 }  // namespace
 
 int64_t peak_host_bytes() {
-  return status_bytes("VmHWM:");
+  return bytes_in("/proc/self/status", "VmHWM:");
 }
 int64_t anonymous_host_bytes() {
-  return status_bytes("RssAnon:");
+  return bytes_in("/proc/self/status", "RssAnon:");
+}
+int64_t available_host_bytes() {
+  return bytes_in("/proc/meminfo", "MemAvailable:");
 }
 
 void RunReport::add_phase(const std::string& name, double seconds) {

@@ -43,6 +43,8 @@ struct Peak {
 int64_t peak_host_bytes();
 // What it holds now that is no file's: the page cache of mapped weights does not count.
 int64_t anonymous_host_bytes();
+// What programs may still take of this machine's memory; 0 where the system does not tell.
+int64_t available_host_bytes();
 
 // Any thread may add to it.
 class RunReport {

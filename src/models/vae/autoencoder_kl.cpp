@@ -43,8 +43,12 @@ struct KlConfig {
                     str("vae/config.json: ", c, " channels do not divide into ", groups, " groups"));
       }
     }
-    facts = {latent, int64_t{1} << (channels.size() - 1), read.number("scaling_factor", 0.18215),
-             read.number("shift_factor", 0.0), read.positive("sample_size", 512)};
+    facts = {latent,
+             int64_t{1} << (channels.size() - 1),
+             read.number("scaling_factor", 0.18215),
+             read.number("shift_factor", 0.0),
+             read.positive("sample_size", 512),
+             channels.front()};
   }
 };
 
