@@ -117,7 +117,7 @@ struct NcclOptions {
   // Of the streams on which NCCL runs: at high priority its kernels start before waiting compute kernels.
   enum class Priority { kNormal, kHigh } priority = Priority::kHigh;
 };
-// Gives the environment variables that CUDA, NCCL and c10d read the values this program needs, where they are
+// Gives the environment variables that NCCL and c10d read the values this program needs, where they are
 // not set: what the user has set stays. Changes the environment, so call it before there is a second thread.
 void set_nccl_defaults();
 // Processes or threads, CUDA tensors on the current device. Built only with ATELIER_CUDA; expects

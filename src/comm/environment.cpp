@@ -1,4 +1,4 @@
-// What CUDA, NCCL and c10d are told through the environment, the only way in which they hear it.
+// What NCCL and c10d are told through the environment, the only way in which they hear it.
 #include <cstdlib>
 #include <string_view>
 
@@ -17,9 +17,6 @@ constexpr Default kDefaults[] = {
     {"NCCL_NVLS_ENABLE", "0"},  // NVLink multicast, in NCCL and in symmetric memory: many containers may not
                                 // use it, and NCCL fails there
     {"TORCH_SYMM_MEM_DISABLE_MULTICAST", "1"},
-    // Streams that share one of the usual 8 queues of a device run one behind the other, and a receive holds
-    // its queue until its sender comes.
-    {"CUDA_DEVICE_MAX_CONNECTIONS", "32"},
     {"NCCL_RAS_ENABLE", "0"},  // a thread and sockets for a diagnosis that the watch makes here
     // c10d's flight recorder enters each new group into a map without a lock (recordWithResetEnabled in
     // FlightRecorderDetail.hpp): ranks that are threads of one process would break it.

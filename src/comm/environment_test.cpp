@@ -20,9 +20,8 @@ std::optional<std::string> value_of(const std::string& name) {
 class Defaults : public testing::Test {
  protected:
   void SetUp() override {
-    for (const char* const name :
-         {"NCCL_NVLS_ENABLE", "NCCL_RAS_ENABLE", "TORCH_SYMM_MEM_DISABLE_MULTICAST",
-          "CUDA_DEVICE_MAX_CONNECTIONS", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"}) {
+    for (const char* const name : {"NCCL_NVLS_ENABLE", "NCCL_RAS_ENABLE", "TORCH_SYMM_MEM_DISABLE_MULTICAST",
+                                   "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"}) {
       before_[name] = value_of(name);
       ::unsetenv(name);
     }
@@ -43,7 +42,6 @@ TEST_F(Defaults, AreSetWhereNothingIs) {
   EXPECT_EQ(value_of("NCCL_NVLS_ENABLE"), "0");
   EXPECT_EQ(value_of("NCCL_RAS_ENABLE"), "0");
   EXPECT_EQ(value_of("TORCH_SYMM_MEM_DISABLE_MULTICAST"), "1");
-  EXPECT_EQ(value_of("CUDA_DEVICE_MAX_CONNECTIONS"), "32");
   EXPECT_EQ(value_of("TORCH_FR_BUFFER_SIZE"), "0");
 }
 
