@@ -1,6 +1,7 @@
 #include "engine/worker.h"
 
 #include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
@@ -282,6 +283,9 @@ class Worker {
     } catch (const Error& e) {
       message["kind"] = static_cast<int>(e.kind());
       message["reason"] = e.what();
+    } catch (const c10::OutOfMemoryError& e) {
+      message["kind"] = static_cast<int>(Kind::kCapacity);
+      message["reason"] = reason_of(e);
     } catch (const std::exception& e) {
       message["kind"] = static_cast<int>(Kind::kItem);
       message["reason"] = reason_of(e);
