@@ -5,8 +5,10 @@
 
 #include "app/commands.h"
 #include "app/flags.h"
+#include "app/layout_choice.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "parallel/strategy.h"
 
 namespace atelier::app {
 namespace {
@@ -53,10 +55,13 @@ int config_command(const Arguments& arguments) {
   if (parsed.is_help) return 0;
   Resolved resolved = resolve(set.surface, parsed.flags, environment(), parsed.config);
   for (const auto& w : resolved.warnings) log::warning(w);
+  const auto degrees = degrees_of(resolved);
   if (parsed.switches.count("json")) {
     print_json(resolved);
   } else {
     print_table(resolved);
+    const std::string layout = parallel::spell(degrees);
+    std::cout << "layout of these: " << (layout.empty() ? "one rank" : layout) << "\n";
   }
   return 0;
 }

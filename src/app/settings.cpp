@@ -72,7 +72,10 @@ void BackendSettings::fields(const Visit& visit) {
          .help = "one half of the ranks per branch of true guidance",
          .variable = "DG_XDIT_USE_CFG_PARALLEL"},
         &use_cfg_parallel);
-  visit({"tensor_parallel_degree", "ranks that share heads and features", "tensor_parallel_size"},
+  visit({.name = "tensor_parallel_degree",
+         .help = "ranks that share heads and features",
+         .aliases = "tensor_parallel_size",
+         .variable = "DG_XDIT_TENSOR_PARALLEL_DEGREE"},
         &tensor_parallel_degree);
   visit({"strategy", "all degrees in one: \"cfg=2, pipefusion=2, ring=2\""}, &strategy);
   visit({"warmup_steps", "whole steps before patches flow (PipeFusion)"}, &warmup_steps);
@@ -80,8 +83,13 @@ void BackendSettings::fields(const Visit& visit) {
         &num_pipeline_patch);
   visit({"attn_layer_num_for_pp", "blocks of every stage: 10 9; default: by cost"}, &attn_layer_num_for_pp);
   visit({"pipefusion_sync", "every step whole: exact"}, &pipefusion_sync);
-  visit({"use_parallel_vae", "decode by rows on all ranks"}, &use_parallel_vae);
-  visit({"fully_shard_degree", "ranks of a sequence group that share every block's weights"},
+  visit({.name = "use_parallel_vae",
+         .help = "decode by rows on all ranks",
+         .variable = "DG_XDIT_USE_PARALLEL_VAE"},
+        &use_parallel_vae);
+  visit({.name = "fully_shard_degree",
+         .help = "ranks of a sequence group that share every block's weights",
+         .variable = "DG_XDIT_FULLY_SHARD_DEGREE"},
         &fully_shard_degree);
   visit({.name = "shard_dit", .help = "fully_shard_degree = ring x ulysses", .surfaces = kRun}, &shard_dit);
 }

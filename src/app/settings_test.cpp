@@ -286,14 +286,21 @@ TEST(Surfaces, HaveTheirOwnDefaults) {
 }
 
 TEST(Environment, DegreesAreReadAndBooleansInAllWords) {
-  const Environment variables{{"DG_XDIT_DATA_PARALLEL_DEGREE", "2"}, {"DG_XDIT_ULYSSES_DEGREE", "3"},
-                              {"DG_XDIT_RING_DEGREE", "4"},          {"DG_XDIT_PIPEFUSION_DEGREE", "5"},
-                              {"DG_XDIT_USE_CFG_PARALLEL", "On"},    {"DG_DEBUG", "TRUE"}};
+  const Environment variables{{"DG_XDIT_DATA_PARALLEL_DEGREE", "2"},
+                              {"DG_XDIT_ULYSSES_DEGREE", "3"},
+                              {"DG_XDIT_RING_DEGREE", "4"},
+                              {"DG_XDIT_PIPEFUSION_DEGREE", "5"},
+                              {"DG_XDIT_USE_CFG_PARALLEL", "On"},
+                              {"DG_DEBUG", "TRUE"},
+                              {"DG_XDIT_TENSOR_PARALLEL_DEGREE", "6"},
+                              {"DG_XDIT_FULLY_SHARD_DEGREE", "7"}};
   const auto r = resolved({}, kT2i, variables);
   const auto& b = r.settings.backend;
   EXPECT_EQ(std::vector({b.data_parallel_degree, b.ulysses_degree, b.ring_degree, b.pipefusion_degree}),
             std::vector({2, 3, 4, 5}));
   EXPECT_TRUE(b.use_cfg_parallel);
+  EXPECT_EQ(b.tensor_parallel_degree, 6);
+  EXPECT_EQ(b.fully_shard_degree, 7);
   EXPECT_TRUE(r.settings.engine.debug);
   EXPECT_EQ(r.origin("ring_degree").text, "DG_XDIT_RING_DEGREE");
 }

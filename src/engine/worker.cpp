@@ -184,6 +184,8 @@ class Worker {
       faults_.reach(Fault::Phase::kLoad);
       studio_.emplace(job_, device, transport_.get());
       log::debug(str("loaded on ", device.str()));
+    } catch (const c10::OutOfMemoryError& e) {
+      fail_for_good(0, std::make_exception_ptr(Error(Kind::kCapacity, reason_of(e))));
     } catch (...) {
       fail_for_good(0, std::current_exception());
     }
@@ -283,9 +285,6 @@ class Worker {
     } catch (const Error& e) {
       message["kind"] = static_cast<int>(e.kind());
       message["reason"] = e.what();
-    } catch (const c10::OutOfMemoryError& e) {
-      message["kind"] = static_cast<int>(Kind::kCapacity);
-      message["reason"] = reason_of(e);
     } catch (const std::exception& e) {
       message["kind"] = static_cast<int>(Kind::kItem);
       message["reason"] = reason_of(e);
