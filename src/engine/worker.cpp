@@ -123,7 +123,9 @@ std::unique_ptr<comm::Transport> connect(const Job& job, const Place& place, c10
 c10::Device device_of(const Job& job, const Place& place) {
   if (job.device == "cpu") return c10::kCPU;
   const int devices = cuda_devices();
-  const int number = devices == 1 ? 0 : place.local_rank;
+  const bool is_named = job.device != "cuda";  // "cuda:1", which one rank may ask for
+  const int by_rank = devices == 1 ? 0 : place.local_rank;
+  const int number = is_named ? device_named(job.device, 0).index() : by_rank;
   if (number >= devices) {
     throw Error(Kind::kUsage,
                 str("rank ", place.rank, " needs device ", number, " of its host, which has ", devices,
