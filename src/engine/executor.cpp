@@ -19,11 +19,11 @@ namespace {
 
 // New values into the old memory where the shapes agree: recorded graphs read from there.
 void put(at::Tensor& to, const at::Tensor& from) {
-  if (to.defined() && from.defined() && to.is_alias_of(from) && to.data_ptr() == from.data_ptr()) return;
-  if (to.defined() && from.defined() && to.sizes() == from.sizes()) {
-    to.copy_(from);
-  } else {
+  const bool has_room = to.defined() && from.defined() && to.sizes() == from.sizes();
+  if (!has_room) {
     to = from;
+  } else if (to.data_ptr() != from.data_ptr()) {
+    to.copy_(from);
   }
 }
 
