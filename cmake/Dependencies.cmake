@@ -10,7 +10,6 @@ find_package(JPEG REQUIRED)
 find_package(CURL REQUIRED)
 pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp)
 pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc icu-i18n)
-pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET libcrypto)
 
 if(NOT EXISTS "${ATELIER_TORCH}/lib/libtorch_cpu.so")

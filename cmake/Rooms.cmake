@@ -14,7 +14,7 @@ if(ATELIER_PRECOMPILE)
 endif()
 
 function(precompile target room)
-  if(ATELIER_PRECOMPILE AND room MATCHES "^(weights|comm|nn|sampling|models|parallel|engine|app)$")
+  if(ATELIER_PRECOMPILE AND room MATCHES "^(weights|comm|nn|sampling|models|parallel|pipeline|cluster|verify|app)$")
     target_precompile_headers(${target} REUSE_FROM precompiled)
     target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX)
     set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)

@@ -22,19 +22,15 @@ IDENTIFIER = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
 
 # Where model names are allowed outside src/models/, and why.
 NAMES_ALLOWED = {
-    'src/weights/flux_names*': 'translation of single-file checkpoints in the original naming',
-    'src/weights/*_names*': 'translation of checkpoints in their original naming',
+    'src/hub/hub_names*': 'short names of models on the hub',
     'src/app/*': 'alias tables, help texts and commands that carry a model\'s name',
     'src/text/*': 'tokenizer settings that follow a published checkpoint',
-    'src/jobs/settings*': 'defaults per model type of the command line that users bring along',
-    'src/jobs/config*': 'defaults per model type of the command line that users bring along',
     '*_test.cpp': 'tests use real models as data',
 }
 
-# Headers of rooms that a room does not link itself, and why it may include them.
-INCLUDES_ALLOWED = {
-    ('models', 'weights/names.h'): 'the type of a family\'s table of checkpoint names: data, no code',
-    ('models', 'weights/*_names.h'): 'such tables',
+# All that a room may include of another one that it links.
+INCLUDES_LIMITED = {
+    ('models', 'weights'): ('weights/names.h', 'weights/store.h'),  # tables of checkpoint names, and who is read by them
 }
 
 FORBIDDEN_HEADERS = {'torch/torch.h', 'torch/extension.h', 'torch/all.h', 'ATen/ATen.h'}
@@ -77,16 +73,12 @@ def check_table(rooms, source):
             reachable(rooms, room)
         except ValueError as error:
             problems.append(str(error))
-    extra = set(rooms.get('models', ([], []))[0]) - {'base', 'nn'}
-    problems += [f'src/CMakeLists.txt: models may link only base and nn, not {other}' for other in sorted(extra)]
+    extra = set(rooms.get('models', ([], []))[0]) - {'base', 'nn', 'weights'}
+    problems += [f'src/CMakeLists.txt: models may link only base, nn and weights, not {other}' for other in sorted(extra)]
     for folder in sorted(path.name for path in source.iterdir() if path.is_dir()):
         if folder not in rooms:
             problems.append(f'src/{folder}/: no atelier_room({folder} ...) in src/CMakeLists.txt')
     return sorted(set(problems))
-
-
-def is_allowed(room, header):
-    return any(room == user and fnmatch.fnmatch(header, pattern) for user, pattern in INCLUDES_ALLOWED)
 
 
 def check_include(rooms, room, name, bracket, header):
@@ -106,8 +98,11 @@ def check_include(rooms, room, name, bracket, header):
     target = header.split('/')[0]
     if '/' not in header or target not in rooms:
         return f'"{header}" does not start with a room: write project-root paths'
-    if target not in {room, 'base', *rooms[room][0]} and not is_allowed(room, header):
+    if target not in {room, 'base', *rooms[room][0]}:
         return f'"{header}": room {room} may include only {", ".join(sorted({room, "base", *rooms[room][0]}))}'
+    limited = INCLUDES_LIMITED.get((room, target))
+    if limited and header not in limited and not name.endswith('_test.cpp'):
+        return f'"{header}": room {room} may include only {", ".join(limited)} of {target}'
     return None
 
 

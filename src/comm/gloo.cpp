@@ -13,7 +13,7 @@
 #include "comm/gloo_link.h"
 #include "comm/store.h"
 #include "comm/sum.h"
-#include "comm/watch.h"
+#include "comm/peer_monitor.h"
 
 namespace atelier::comm {
 namespace {

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/guarded.h"
+#include "comm/abortable_group.h"
 
 namespace c10d {
 class Store;

@@ -18,9 +18,9 @@
 #include "base/error.h"
 #include "comm/checked.h"
 #include "comm/gloo_link.h"
-#include "comm/guarded.h"
+#include "comm/abortable_group.h"
 #include "comm/store.h"
-#include "comm/watch.h"
+#include "comm/peer_monitor.h"
 
 namespace atelier::comm {
 namespace {

@@ -12,10 +12,10 @@
 #include <ctime>
 
 #include "base/error.h"
-#include "jobs/item.h"
-#include "jobs/settings.h"
-#include "jobs/sha256.h"
-#include "jobs/text.h"
+#include "request/item.h"
+#include "request/settings.h"
+#include "base/digest.h"
+#include "base/text.h"
 
 namespace atelier::jobs {
 namespace {
@@ -97,13 +97,13 @@ std::string read_all(int fd) {
   }
 }
 
-Record base_record(const Item& item, const Json& settings) {
+Record base_record(const request::Item& item, const Json& settings) {
   Record r;
   r.name = item.name;
   r.index = item.index;
   r.sub = item.sub;
   r.settings = settings;
-  r.settings_hash = settings_hash(settings);
+  r.settings_hash = request::settings_hash(settings);
   const auto seed = settings.find("seed");
   if (seed != settings.end() && seed->is_number_integer()) r.seed = seed->get<uint64_t>();
   return r;
@@ -111,7 +111,7 @@ Record base_record(const Item& item, const Json& settings) {
 
 }  // namespace
 
-Record done_record(const Item& item, const Json& settings, std::string_view file_bytes, double seconds) {
+Record done_record(const request::Item& item, const Json& settings, std::string_view file_bytes, double seconds) {
   Record r = base_record(item, settings);
   r.sha256 = sha256(file_bytes);
   r.bytes = file_bytes.size();
@@ -119,7 +119,7 @@ Record done_record(const Item& item, const Json& settings, std::string_view file
   return r;
 }
 
-Record failed_record(const Item& item, const Json& settings, const std::string& error) {
+Record failed_record(const request::Item& item, const Json& settings, const std::string& error) {
   Record r = base_record(item, settings);
   r.is_done = false;
   r.error = error;

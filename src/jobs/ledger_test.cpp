@@ -10,16 +10,16 @@
 
 #include "base/files.h"
 #include "jobs/resume.h"
-#include "jobs/scratch.h"
-#include "jobs/settings.h"
-#include "jobs/sha256.h"
+#include "base/scratch.h"
+#include "request/settings.h"
+#include "base/digest.h"
 
 namespace atelier::jobs {
 namespace {
 namespace fs = std::filesystem;
 
-Item item(int64_t index, const std::string& prompt = "a cat") {
-  Item i;
+request::Item item(int64_t index, const std::string& prompt = "a cat") {
+  request::Item i;
   i.index = index;
   i.prompt = prompt;
   i.name = str(index, ".png");
@@ -40,27 +40,27 @@ TEST(Sha256, MatchesTheStandardsExamples) {
 TEST(Settings, HashIsStableOverOrderNumbersAndNulls) {
   const Json a = Json::parse(R"({"b": 7, "a": {"y": 1, "x": 2.5}, "n": null})");
   const Json b = Json::parse(R"({"a": {"x": 2.5, "y": 1.0}, "b": 7.0})");
-  EXPECT_EQ(settings_hash(a), settings_hash(b));
-  EXPECT_EQ(settings_hash(a).size(), 16U);
-  EXPECT_NE(settings_hash(a), settings_hash(Json{{"b", 8}}));
-  EXPECT_NE(settings_hash(Json{{"b", "7"}}), settings_hash(Json{{"b", 7}}));
+  EXPECT_EQ(request::settings_hash(a), request::settings_hash(b));
+  EXPECT_EQ(request::settings_hash(a).size(), 16U);
+  EXPECT_NE(request::settings_hash(a), request::settings_hash(Json{{"b", 8}}));
+  EXPECT_NE(request::settings_hash(Json{{"b", "7"}}), request::settings_hash(Json{{"b", 7}}));
 }
 
 TEST(Settings, DifferencesAreNamed) {
   using Keys = std::vector<std::string>;
-  EXPECT_EQ(differing_keys({{"a", 1}, {"b", 2}}, {{"a", 1.0}, {"b", 3}, {"c", 4}}), (Keys{"b", "c"}));
-  EXPECT_EQ(differing_keys({{"a", nullptr}}, Json::object()), Keys{});
-  EXPECT_EQ(differing_keys({{"seed", nullptr}}, {{"seed", 5}}), Keys{});
-  EXPECT_EQ(differing_keys({{"seed", 4}}, {{"seed", 5}}), Keys{"seed"});
-  EXPECT_EQ(differing_keys({{"negative_prompt", nullptr}}, {{"negative_prompt", "x"}}),
+  EXPECT_EQ(request::differing_keys({{"a", 1}, {"b", 2}}, {{"a", 1.0}, {"b", 3}, {"c", 4}}), (Keys{"b", "c"}));
+  EXPECT_EQ(request::differing_keys({{"a", nullptr}}, Json::object()), Keys{});
+  EXPECT_EQ(request::differing_keys({{"seed", nullptr}}, {{"seed", 5}}), Keys{});
+  EXPECT_EQ(request::differing_keys({{"seed", 4}}, {{"seed", 5}}), Keys{"seed"});
+  EXPECT_EQ(request::differing_keys({{"negative_prompt", nullptr}}, {{"negative_prompt", "x"}}),
             Keys{"negative_prompt"});
 }
 
 TEST(Settings, AnItemsOwnValuesWin) {
-  Item i = item(1);
+  request::Item i = item(1);
   i.steps = 8;
   i.seed = 18446744073709551615ULL;
-  const Json s = item_settings(i, kRun);
+  const Json s = request::item_settings(i, kRun);
   EXPECT_EQ(s["num_inference_steps"], 8);
   EXPECT_EQ(s["guidance_scale"], 3.5);
   EXPECT_EQ(s["seed"], 18446744073709551615ULL);
@@ -72,7 +72,7 @@ TEST(Ledger, RecordsComeBack) {
   const Scratch dir;
   {
     Ledger ledger(dir / kLedgerName);
-    ledger.append(done_record(item(0, "line\nend \xFF"), item_settings(item(0), kRun), "bytes", 1.5));
+    ledger.append(done_record(item(0, "line\nend \xFF"), request::item_settings(item(0), kRun), "bytes", 1.5));
     ledger.append(failed_record(item(1), kRun, "NaN"));
     ledger.append(failed_record(item(2), kRun, "NaN"));
     ledger.append(done_record(item(2), kRun, "x", 1));
@@ -86,7 +86,7 @@ TEST(Ledger, RecordsComeBack) {
   EXPECT_EQ(r->sha256, sha256("bytes"));
   EXPECT_EQ(r->bytes, 5U);
   EXPECT_EQ(r->seconds, 1.5);
-  EXPECT_EQ(r->settings_hash, settings_hash(r->settings));
+  EXPECT_EQ(r->settings_hash, request::settings_hash(r->settings));
   EXPECT_EQ(r->time.size(), 20U);
   ASSERT_EQ(ledger.failed().size(), 1U);
   EXPECT_EQ(ledger.failed()[0].name, "1.png");
@@ -185,7 +185,7 @@ TEST(Ledger, AFullDiskLeavesNoHalfLine) {
     const std::string before = read_file(dir / kLedgerName);
     message_of(Kind::kCapacity, [&] {
       ledger.append(done_record(item(1, std::string(40000, 'x')),
-                                item_settings(item(1, std::string(40000, 'x')), kRun), "b", 1));
+                                request::item_settings(item(1, std::string(40000, 'x')), kRun), "b", 1));
     });
     EXPECT_EQ(read_file(dir / kLedgerName), before);
     EXPECT_FALSE(ledger.find("1.png"));
@@ -204,19 +204,19 @@ TEST(Ledger, UnusableFilesAreNamed) {
 }
 
 ScanRules rules(Resume resume, const Json& run = kRun) {
-  return {resume, [run](const Item& i) { return item_settings(i, run); },
+  return {resume, [run](const request::Item& i) { return request::item_settings(i, run); },
           [](const fs::path& file) { return fs::file_size(file) > 1; }};
 }
 
-void finish(const Scratch& dir, Ledger& ledger, const Item& i, const Json& run = kRun) {
+void finish(const Scratch& dir, Ledger& ledger, const request::Item& i, const Json& run = kRun) {
   dir.write(i.name, "whole");
-  ledger.append(done_record(i, item_settings(i, run), "whole", 1));
+  ledger.append(done_record(i, request::item_settings(i, run), "whole", 1));
 }
 
 TEST(Resume, FinishedPicturesAreLeftOut) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  const std::vector<Item> items = {item(0), item(1), item(2), item(3), item(4)};
+  const std::vector<request::Item> items = {item(0), item(1), item(2), item(3), item(4)};
   EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kRedoChanged)).todo.size(), 5U);
   EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kRedoChanged)).summary, "");
   finish(dir, ledger, items[0]);
@@ -239,7 +239,7 @@ TEST(Resume, FinishedPicturesAreLeftOut) {
 TEST(Resume, EverySubIndexIsChecked) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  std::vector<Item> items = {item(0), item(0), item(0)};
+  std::vector<request::Item> items = {item(0), item(0), item(0)};
   for (int s = 0; s < 3; ++s) {
     items[static_cast<size_t>(s)].sub = s;
     items[static_cast<size_t>(s)].name = str("0_0", s, ".png");
@@ -254,8 +254,8 @@ TEST(Resume, EverySubIndexIsChecked) {
 TEST(Resume, OtherSettingsAreReportedAndRedoneOrKept) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  const std::vector<Item> items = {item(0), item(1)};
-  for (const Item& i : items) finish(dir, ledger, i);
+  const std::vector<request::Item> items = {item(0), item(1)};
+  for (const request::Item& i : items) finish(dir, ledger, i);
   Json other = kRun;
   other["num_inference_steps"] = 8;
   const Scan redo = scan(items, dir.path(), ledger, rules(Resume::kRedoChanged, other));

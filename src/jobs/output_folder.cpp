@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "jobs/names.h"
+#include "request/names.h"
 
 namespace atelier::jobs {
 namespace fs = std::filesystem;
@@ -61,7 +61,7 @@ std::string host() {
 }
 
 std::string temporary_prefix() {
-  return str(kTemporaryPrefix, host(), "-");
+  return str(request::kTemporaryPrefix, host(), "-");
 }
 
 std::string temporary_name() {
@@ -147,7 +147,7 @@ int OutputFolder::open_parent(const fs::path& parent) {
 }
 
 void OutputFolder::write(std::string_view name, std::string_view bytes) {
-  check_name(name);
+  request::check_name(name);
   const fs::path file(name);
   const Handle folder(open_parent(file.parent_path()));
   const std::string temporary = temporary_name();

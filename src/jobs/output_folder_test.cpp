@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "base/files.h"
-#include "jobs/scratch.h"
+#include "base/scratch.h"
 
 namespace atelier::jobs {
 namespace {

@@ -5,7 +5,7 @@
 
 namespace atelier::jobs {
 
-Queue::Queue(std::vector<std::vector<Item>> batches, int max_retries)
+Queue::Queue(std::vector<std::vector<request::Item>> batches, int max_retries)
     : max_retries_(std::max(0, max_retries)) {
   for (auto& items : batches) {
     if (!items.empty()) waiting_.push_back({0, 1, std::move(items)});
@@ -38,7 +38,7 @@ void Queue::item_done(int64_t batch, const std::string& name) {
   const auto lent = lent_.find(batch);
   if (lent == lent_.end()) return;
   finished_ += static_cast<int64_t>(
-      std::erase_if(lent->second.batch.items, [&](const Item& i) { return i.name == name; }));
+      std::erase_if(lent->second.batch.items, [&](const request::Item& i) { return i.name == name; }));
 }
 
 void Queue::done(int64_t batch) {
@@ -83,7 +83,7 @@ void Queue::give_up(int64_t batch, const std::string& name, const std::string& r
   const std::scoped_lock lock(mutex_);
   const auto lent = lent_.find(batch);
   if (lent == lent_.end()) return;
-  std::erase_if(lent->second.batch.items, [&](Item& item) {
+  std::erase_if(lent->second.batch.items, [&](request::Item& item) {
     if (item.name != name) return false;
     failures_.push_back({item, reason, lent->second.batch.attempt});
     return true;

@@ -9,18 +9,18 @@
 #include <string>
 #include <vector>
 
-#include "jobs/item.h"
+#include "request/item.h"
 
 namespace atelier::jobs {
 
 struct Batch {
   int64_t id = 0;  // of this hand-out; a retry has another
   int attempt = 1;
-  std::vector<Item> items;
+  std::vector<request::Item> items;
 };
 
 struct Failure {
-  Item item;
+  request::Item item;
   std::string reason;
   int attempts = 0;
 };
@@ -28,7 +28,7 @@ struct Failure {
 class Queue {
  public:
   // An item is tried at most 1 + max_retries times.
-  Queue(std::vector<std::vector<Item>> batches, int max_retries);
+  Queue(std::vector<std::vector<request::Item>> batches, int max_retries);
 
   // The next batch for this group; none if none waits just now. A group may hold several.
   std::optional<Batch> take(int group);

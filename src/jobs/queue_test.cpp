@@ -12,8 +12,8 @@
 namespace atelier::jobs {
 namespace {
 
-std::vector<std::vector<Item>> some(int count, int size) {
-  std::vector<std::vector<Item>> out;
+std::vector<std::vector<request::Item>> some(int count, int size) {
+  std::vector<std::vector<request::Item>> out;
   for (int i = 0; i < count; ++i) {
     if (i % size == 0) out.emplace_back();
     out.back().emplace_back().index = i;
@@ -127,7 +127,7 @@ TEST(Queue, ThreadsWithFaultsFinishEveryItemOnce) {
       std::mt19937 random(static_cast<unsigned>(g));
       while (const auto batch = q.wait_take(g)) {
         bool is_dead = false;
-        for (const Item& item : batch->items) {
+        for (const request::Item& item : batch->items) {
           if (random() % 5 == 0) {
             is_dead = true;
             break;

@@ -2,7 +2,7 @@
 #include "jobs/resume.h"
 
 #include "base/error.h"
-#include "jobs/settings.h"
+#include "request/settings.h"
 
 namespace atelier::jobs {
 namespace {
@@ -10,11 +10,11 @@ namespace {
 std::string shown(const Json& settings, const std::string& key) {
   const auto at = settings.find(key);
   if (at == settings.end() || at->is_null()) return "unset";
-  const std::string text = at->is_string() ? at->get<std::string>() : canonical(*at);
+  const std::string text = at->is_string() ? at->get<std::string>() : request::canonical(*at);
   return text.size() > 40 ? "(a long text)" : text;
 }
 
-Found look(const Item& item, const std::filesystem::path& file, const Ledger& ledger, const ScanRules& rules,
+Found look(const request::Item& item, const std::filesystem::path& file, const Ledger& ledger, const ScanRules& rules,
            Scan& out) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return Found::kAbsent;
@@ -22,7 +22,7 @@ Found look(const Item& item, const std::filesystem::path& file, const Ledger& le
   const auto record = ledger.find(item.name);
   if (!record || !record->is_done) return Found::kUnrecorded;
   const Json asked = rules.settings(item);
-  const auto keys = differing_keys(asked, record->settings);
+  const auto keys = request::differing_keys(asked, record->settings);
   for (const std::string& key : keys) {
     Change& change = out.changes[key];
     if (change.pictures++ == 0) change = {1, shown(record->settings, key), shown(asked, key)};
@@ -55,14 +55,14 @@ std::string summary_of(const Scan& scan, size_t total, Resume resume) {
 
 }  // namespace
 
-Scan scan(const std::vector<Item>& items, const std::filesystem::path& folder, const Ledger& ledger,
+Scan scan(const std::vector<request::Item>& items, const std::filesystem::path& folder, const Ledger& ledger,
           const ScanRules& rules) {
   Scan out;
   if (rules.resume == Resume::kOff) {
     out.todo = items;
     return out;
   }
-  for (const Item& item : items) {
+  for (const request::Item& item : items) {
     const Found found = look(item, folder / item.name, ledger, rules, out);
     ++out.count[found];
     const bool is_kept = found == Found::kDone || found == Found::kUnrecorded ||

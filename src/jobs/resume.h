@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "jobs/item.h"
+#include "request/item.h"
 #include "jobs/ledger.h"
 
 namespace atelier::jobs {
@@ -33,7 +33,7 @@ struct Change {
 };
 
 struct Scan {
-  std::vector<Item> todo;
+  std::vector<request::Item> todo;
   std::map<Found, int64_t> count;         // of all items
   std::map<std::string, Change> changes;  // by key
   int64_t skipped = 0;
@@ -45,12 +45,12 @@ struct Scan {
 
 struct ScanRules {
   Resume resume = Resume::kRedoChanged;
-  std::function<Json(const Item&)> settings;                        // as asked for now
+  std::function<Json(const request::Item&)> settings;                        // as asked for now
   std::function<bool(const std::filesystem::path&)> is_whole_file;  // media::is_complete
 };
 
 // Every item is looked at, each of several pictures of a row for itself.
-Scan scan(const std::vector<Item>& items, const std::filesystem::path& folder, const Ledger& ledger,
+Scan scan(const std::vector<request::Item>& items, const std::filesystem::path& folder, const Ledger& ledger,
           const ScanRules& rules);
 
 }  // namespace atelier::jobs

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "media/picture.h"
+#include "media/image.h"
 
 namespace atelier::media {
 

@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "base/version.h"
-#include "media/picture.h"
+#include "media/image.h"
 
 namespace atelier::media {
 namespace {

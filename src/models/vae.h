@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 #include "nn/builder.h"
-#include "nn/frame.h"
+#include "nn/call_context.h"
 #include "weights/names.h"
 
 namespace atelier::models {

@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "kernels/kernels.h"
-#include "nn/where.h"
+#include "nn/launch_target.h"
 
 namespace atelier::nn {
 namespace {

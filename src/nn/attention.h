@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/partition.h"
-#include "nn/frame.h"
+#include "nn/call_context.h"
 #include "nn/rope.h"
 #include "nn/seams.h"
 

@@ -17,7 +17,7 @@
 #include "nn/memory.h"
 #include "nn/norm.h"
 #include "nn/seams.h"
-#include "nn/table.h"
+#include "nn/modulation_table.h"
 
 namespace atelier::weights {
 class WeightStore;

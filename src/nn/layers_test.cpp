@@ -22,7 +22,7 @@
 #include "nn/patchify.h"
 #include "nn/rope.h"
 #include "nn/state.h"
-#include "nn/table.h"
+#include "nn/modulation_table.h"
 #include "nn/testing.h"
 
 namespace atelier::nn {

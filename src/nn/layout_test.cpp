@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "nn/frame.h"
+#include "nn/call_context.h"
 
 namespace atelier::nn {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <span>
 
-#include "nn/frame.h"
+#include "nn/call_context.h"
 #include "nn/state.h"
 
 namespace atelier::nn {

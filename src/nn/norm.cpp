@@ -9,7 +9,7 @@
 
 #include "base/check.h"
 #include "kernels/kernels.h"
-#include "nn/where.h"
+#include "nn/launch_target.h"
 
 namespace atelier::nn {
 namespace {

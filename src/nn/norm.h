@@ -2,7 +2,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include "nn/table.h"
+#include "nn/modulation_table.h"
 
 namespace atelier::nn {
 

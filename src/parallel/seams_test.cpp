@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "nn/sdpa.h"
-#include "parallel/assemble.h"
+#include "parallel/parallel_context.h"
 #include "parallel/ring.h"
 #include "parallel/stale_kv.h"
 #include "parallel/tensor.h"
@@ -41,27 +41,27 @@ struct Stack {
   std::unique_ptr<nn::Exchange> exchange;
   std::unique_ptr<CommReducer> features;
   nn::Seams seams;
-  Mesh mesh;
+  plan::Mesh mesh;
 
   // under: stands directly around the kernel; may return null for none.
   Stack(const Toy& toy, const Split& s, comm::Transport& t,
         const std::function<nn::AttentionOp*(nn::AttentionOp&)>& under = {})
       : mesh({1, 1, 1, s.ring, s.ulysses, s.tensor}, t.rank()) {
-    const auto open = [&](Axis axis) {
-      groups.push_back(t.open(mesh.peers({axis}), axis_name(axis)));
+    const auto open = [&](plan::Axis axis) {
+      groups.push_back(t.open(mesh.peers({axis}), plan::axis_name(axis)));
       return groups.back().get();
     };
-    auto* along_ring = open(Axis::kRing);
-    auto* along_ulysses = open(Axis::kUlysses);
-    auto* along_tensor = open(Axis::kTensor);
+    auto* along_ring = open(plan::Axis::kRing);
+    auto* along_ulysses = open(plan::Axis::kUlysses);
+    auto* along_tensor = open(plan::Axis::kTensor);
     nn::AttentionOp* inner = under ? under(kernel) : nullptr;
     stale = std::make_unique<StaleKv>(inner ? *inner : kernel, start_of(toy));
     ring = std::make_unique<Ring>(*along_ring, *stale);
-    exchange = std::make_unique<Ulysses>(*along_ulysses, mesh.index(Axis::kRing) * s.ulysses);
+    exchange = std::make_unique<Ulysses>(*along_ulysses, mesh.index(plan::Axis::kRing) * s.ulysses);
     features = std::make_unique<CommReducer>(*along_tensor);
     seams = {.exchange = exchange.get(),
              .attention = ring.get(),
-             .tensor_rank = mesh.index(Axis::kTensor),
+             .tensor_rank = mesh.index(plan::Axis::kTensor),
              .tensor_size = s.tensor,
              .features = features.get()};
   }

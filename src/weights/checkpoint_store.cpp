@@ -9,10 +9,11 @@
 #include <atomic>
 #include <cmath>
 
+#include "base/text.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "weights/convert.h"
-#include "weights/quote.h"
+#include "base/quote.h"
 #include "weights/tensors.h"
 
 namespace atelier::weights {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "weights/crew.h"
+#include "weights/thread_pool.h"
 #include "weights/safetensors.h"
 #include "weights/slices.h"
 #include "weights/store.h"

@@ -11,9 +11,10 @@
 #include <map>
 #include <mutex>
 
+#include "base/text.h"
 #include "base/check.h"
 #include "weights/convert.h"
-#include "weights/crew.h"
+#include "weights/thread_pool.h"
 #include "weights/slices.h"
 #include "weights/store.h"
 

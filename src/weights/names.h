@@ -36,11 +36,4 @@ std::optional<Match> match(std::string_view pattern, std::string_view name);
 // The pattern with its indices filled in and the suffix appended.
 std::string fill(std::string_view pattern, const Match& match);
 
-// '*' stands for any run of characters, '?' for one.
-bool glob_matches(std::string_view pattern, std::string_view text);
-bool any_glob_matches(std::span<const std::string_view> patterns, std::string_view text);
-
-// The candidates closest to `name` by edit distance, closest first; none that differ in more than half.
-std::vector<std::string> nearest(std::string_view name, std::span<const std::string> candidates, int count);
-
 }  // namespace atelier::weights

@@ -21,20 +21,5 @@ TEST(Names, MatchOnlyWholeComponents) {
   EXPECT_TRUE(match("a.b.weight", "a.b.weight"));
 }
 
-TEST(Names, GlobsMatchRunsAndSingleCharacters) {
-  EXPECT_TRUE(glob_matches("*.attn?.*weight", "blocks.3.attn2.to_q.weight"));
-  EXPECT_TRUE(glob_matches("*", ""));
-  EXPECT_FALSE(glob_matches("a*b", "acbd"));
-  EXPECT_FALSE(glob_matches("", "a"));
-}
-
-TEST(Names, NearestAreClosestFirst) {
-  const std::vector<std::string> known{"block.0.to_k.weight", "block.0.to_q.bias", "block.10.to_q.weight",
-                                       "zzz"};
-  EXPECT_EQ(nearest("block.1.to_q.weight", known, 2),
-            (std::vector<std::string>{"block.10.to_q.weight", "block.0.to_k.weight"}));
-  EXPECT_TRUE(nearest("completely different", std::vector<std::string>{"abc"}, 3).empty());
-}
-
 }  // namespace
 }  // namespace atelier::weights

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "weights/checkpoint_store.h"
-#include "weights/quote.h"
+#include "base/quote.h"
 
 namespace atelier::weights {
 namespace fs = std::filesystem;

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "weights/quote.h"
+#include "base/quote.h"
 #include "weights/safetensors.h"
 
 namespace atelier::weights {

@@ -8,7 +8,7 @@
 
 #include "base/files.h"
 #include "weights/safetensors_writer.h"
-#include "weights/testing.h"
+#include "base/testing.h"
 
 namespace atelier::weights {
 namespace {

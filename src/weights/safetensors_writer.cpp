@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "weights/quote.h"
+#include "base/quote.h"
 
 namespace atelier::weights {
 namespace fs = std::filesystem;

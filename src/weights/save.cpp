@@ -7,7 +7,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "weights/quote.h"
+#include "base/quote.h"
 #include "weights/safetensors_writer.h"
 #include "weights/tensors.h"
 

@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
-#include "weights/quote.h"
+#include "base/quote.h"
 
 namespace atelier::weights {
 namespace {

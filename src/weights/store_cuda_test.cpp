@@ -19,7 +19,7 @@
 #include "weights/safetensors_writer.h"
 #include "weights/store.h"
 #include "weights/tensors.h"
-#include "weights/testing.h"
+#include "base/testing.h"
 
 namespace atelier::weights {
 namespace {

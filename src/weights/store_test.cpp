@@ -16,7 +16,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "weights/tensors.h"
-#include "weights/testing.h"
+#include "base/testing.h"
 
 namespace atelier::weights {
 namespace {

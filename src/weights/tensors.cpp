@@ -5,7 +5,7 @@
 #include <array>
 
 #include "base/error.h"
-#include "weights/quote.h"
+#include "base/quote.h"
 #include "weights/safetensors_writer.h"
 
 namespace atelier::weights {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 
-#include "weights/crew.h"
+#include "weights/thread_pool.h"
 #include "weights/slices.h"
 
 namespace atelier::weights {

@@ -1,6 +1,6 @@
 // Fuzzes what people write by hand: prompt files of the four kinds and configuration files. They are read, or refused
 // by Error(kUsage). The first byte chooses the kind.
-#include "jobs/prompts.h"
+#include "request/prompts.h"
 
 #include <cstdint>
 #include <cstdlib>
@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "jobs/config.h"
+#include "app/settings/config.h"
 
 using namespace atelier;
 
@@ -21,11 +21,11 @@ void require(bool condition) {
 void read(std::string_view bytes, unsigned kind) {
   constexpr const char* kFiles[] = {"f.jsonl", "f.json", "f.txt", "f.csv", "f.yaml", "f.json"};
   if (kind >= 4) {
-    const auto config = jobs::parse_config(std::string(bytes), kFiles[kind]);
+    const auto config = app::parse_config(std::string(bytes), kFiles[kind]);
     require(config.values.is_object());
     return;
   }
-  const auto prompts = jobs::parse_prompts(bytes, kFiles[kind]);
+  const auto prompts = request::parse_prompts(bytes, kFiles[kind]);
   require(!prompts.rows.empty());
   for (const auto& row : prompts.rows) require(row.item.index >= 0 && row.images.value_or(1) >= 1);
   for (const auto& bad : prompts.bad) require(!bad.where.empty() && !bad.reason.empty());

@@ -4,7 +4,7 @@
 # package: what proves that it is there (a program, or a header that the compiler finds)
 tools="g++:g++ cmake:cmake ninja-build:ninja pkg-config:pkg-config python3:python3"
 libraries="libcli11-dev:CLI/CLI.hpp nlohmann-json3-dev:nlohmann/json.hpp libyaml-cpp-dev:yaml-cpp/yaml.h
-  libspdlog-dev:spdlog/spdlog.h libsentencepiece-dev:sentencepiece_processor.h libicu-dev:unicode/uchar.h
+  libspdlog-dev:spdlog/spdlog.h libicu-dev:unicode/uchar.h
   libpng-dev:png.h libjpeg-dev:jpeglib.h libwebp-dev:webp/encode.h libcurl4-openssl-dev:curl/curl.h
   libssl-dev:openssl/evp.h libgloo-dev:gloo/config.h"
 test_libraries="libgtest-dev:gtest/gtest.h libgmock-dev:gmock/gmock.h"

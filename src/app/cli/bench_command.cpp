@@ -1,0 +1,90 @@
+// atelier bench: timings of layouts with a model that stays loaded.
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "app/cli/commands.h"
+#include "app/cli/flags.h"
+#include "app/run/run_spec.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/version.h"
+#include "verify/bench.h"
+#include "pipeline/device.h"
+#include "plan/parallel_config.h"
+
+namespace atelier::app {
+namespace {
+
+constexpr int kRuns = 5, kWarmups = 2;
+
+verify::BenchOptions options_of(const Resolved& resolved, const Plan& plan) {
+  auto items = plan.pictures.items;
+  fill_seeds(items, resolved.settings.input.seed.value_or(0));
+  const auto batch = static_cast<size_t>(resolved.settings.input.batch_size);
+  if (items.size() > batch) items.resize(batch);
+  if (items.empty()) throw Error(Kind::kUsage, "nothing to draw: " + plan.pictures.bad.front().reason);
+  verify::BenchOptions o;
+  o.request = cluster::request_of(plan.job, items);
+  o.load = cluster::load_options(plan.job, plan.device.device);
+  const auto& output = resolved.settings.output;
+  o.runs = resolved.is_set("num_iterations") ? output.num_iterations : kRuns;
+  o.warmups = resolved.is_set("warmup_calls") ? output.warmup_calls : kWarmups;
+  return o;
+}
+
+Json time_layout(Resolved resolved, const plan::Degrees& layout, const Environment& variables) {
+  resolved.settings.backend.strategy = plan::spell(layout);
+  auto plan = make_plan(resolved, find_model(resolved, variables, [](const std::string&) {}, {}),
+                        read_prompts(resolved), 0);
+  pipeline::set_tf32(plan.job.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
+  auto row = verify::bench_layout(plan.model.folder, plan::spell(plan.layout.degrees),
+                                  options_of(resolved, plan));
+  row["dtype"] = plan.job.denoiser_dtype;
+  row["tf32"] = plan.job.tf32;
+  return row;
+}
+
+void print(const Json& row) {
+  std::cout << std::left << std::setw(34) << row["layout"].get<std::string>() << std::right;
+  if (row.contains("problem")) {
+    std::cout << "  " << row["problem"].get<std::string>() << std::endl;
+    return;
+  }
+  const auto median = [&](const char* key) { return row[key]["median"].get<double>(); };
+  std::cout << std::fixed << std::setprecision(1) << std::setw(10) << median("ms_per_step") << " ms/step ("
+            << row["ms_per_step"]["min"].get<double>() << " to " << row["ms_per_step"]["max"].get<double>()
+            << "), decode " << median("decode_s") * 1e3 << " ms, picture " << std::setprecision(2)
+            << median("picture_s") << " s" << std::endl;
+}
+
+}  // namespace
+
+int bench_command(const Arguments& arguments) {
+  const FlagSet set{
+      kBoth,
+      "bench",
+      "Times layouts with a loaded model; ranks are threads. --strategy \"data=1 | ulysses=2\" names "
+      "several; --num_iterations runs count (5), --warmup_calls before them do not (2). Writes "
+      "bench.json into --output_dir.",
+      {}};
+  const Parsed parsed = parse_flags(set, arguments);
+  if (parsed.is_help) return 0;
+  const Environment variables = environment();
+  auto resolved = resolve(kRun, parsed.flags, variables, parsed.config);
+  if (resolved.settings.input.prompt.empty()) resolved.settings.input.prompt = {"a fox in the snow"};
+  Json out{{"atelier", kVersion}, {"arguments", arguments}, {"rows", Json::array()}};
+  int failed = 0;
+  for (const auto& layout : plan::parse_strategies(resolved.settings.backend.strategy)) {
+    const Json row = time_layout(resolved, layout, variables);
+    print(row);
+    failed += row.contains("problem");
+    out["rows"].push_back(row);
+    const std::filesystem::path folder = resolved.settings.output.output_dir;
+    std::filesystem::create_directories(folder);
+    write_json(folder / "bench.json", out);
+  }
+  return failed == 0 ? 0 : 1;
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,29 @@
+// From arguments to flags: every field of the settings is one flag, in all its spellings.
+#pragma once
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "app/cli/commands.h"
+#include "app/settings/resolve.h"
+
+namespace atelier::app {
+
+struct FlagSet {
+  Surface surface = kT2i;
+  std::string name, about;            // for --help
+  std::vector<std::string> switches;  // of this command only: "json"
+};
+
+struct Parsed {
+  bool is_help = false;  // --help was asked for and printed
+  std::vector<Given> flags;
+  std::filesystem::path config;
+  std::set<std::string> switches;
+};
+
+// arguments in one spelling (one_spelling). Throws Error(kUsage) naming the nearest known flag.
+Parsed parse_flags(const FlagSet& set, const Arguments& arguments);
+
+}  // namespace atelier::app

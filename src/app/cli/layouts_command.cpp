@@ -1,0 +1,41 @@
+// atelier layouts: every valid layout of a model on a number of ranks.
+#include <cmath>
+#include <iomanip>
+#include <iostream>
+
+#include "app/cli/commands.h"
+#include "app/cli/flags.h"
+#include "app/run/run_spec.h"
+#include "base/error.h"
+
+namespace atelier::app {
+
+int layouts_command(const Arguments& arguments) {
+  const FlagSet set{
+      kBoth, "layouts", "Lists every valid layout of a model on --num_gpus ranks, the least idle first.", {}};
+  const Parsed parsed = parse_flags(set, arguments);
+  if (parsed.is_help) return 0;
+  const auto variables = environment();
+  const Resolved resolved = resolve(kT2i, parsed.flags, variables, parsed.config);
+  const std::string& count = resolved.settings.device.num_gpus;
+  if (count == "auto") throw Error(Kind::kUsage, "layouts needs a number of ranks: --num_gpus N");
+  const auto model = find_model(resolved, variables, [](const std::string&) {}, {});
+  auto prompts = resolved.settings.input.prompt.empty() ? request::one_prompt("-") : read_prompts(resolved);
+  const auto pictures = plan_pictures(resolved, model.folder, std::move(prompts), ".png");
+  const auto shape = shape_of(model.folder, pictures.extent);
+  const int ranks = asked_ranks(resolved);
+  const auto chosen = plan::automatic(shape, ranks);
+  std::cout << model.name << ", " << pictures.extent.width << "x" << pictures.extent.height << ": "
+            << shape.image_tokens << " tokens and " << shape.text_tokens << " of text, " << shape.heads
+            << " heads, " << shape.blocks << " blocks, " << shape.branches
+            << (shape.branches == 1 ? " branch" : " branches") << "\n";
+  for (const auto& d : plan::layouts(shape, ranks)) {
+    const int idle = static_cast<int>(std::lround(100 * plan::idle_share(d, shape)));
+    std::cout << std::left << std::setw(44) << plan::spell(d) << std::right << std::setw(3) << idle
+              << " % idle" << (d == chosen ? "  (taken when only --num_gpus is given)" : "") << "\n";
+  }
+  std::cout << "idle: of what uneven parts leave; PipeFusion's warm-up, filling and draining come on top\n";
+  return 0;
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,129 @@
+// atelier t2i and atelier run: one engine behind two sets of flags.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <stop_token>
+
+#include "app/cli/commands.h"
+#include "app/run/draw.h"
+#include "app/cli/flags.h"
+#include "app/run/interrupt.h"
+#include "app/run/launch_choice.h"
+#include "app/run/run_spec.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "pipeline/device.h"
+#include "cluster/job.h"
+#include "cluster/launch/launch.h"
+
+namespace atelier::app {
+namespace {
+
+void set_console(const Settings& s) {
+  log::set_console(s.output.quiet                       ? log::Level::kError
+                   : s.output.verbose || s.engine.debug ? log::Level::kDebug
+                                                        : log::Level::kInfo);
+}
+
+int save_dummy(const Resolved& resolved, const FoundModel& model, const std::stop_token& stop) {
+  const auto& folder = resolved.settings.model.save_dummy;
+  std::error_code ignored;
+  const bool is_new = !std::filesystem::exists(folder, ignored);
+  const auto undo = [&] {
+    if (is_new) std::filesystem::remove_all(folder, ignored);
+  };
+  // Nothing between two tensors asks whether to stop, and no other work is under way: the process ends here.
+  const std::stop_callback leave(stop, [&] {
+    undo();
+    std::fprintf(stderr, "error: interrupted; %s is not complete\n", folder.c_str());
+    ::_exit(exit_code(Kind::kInterrupted));
+  });
+  const auto sizes = model.folder.check();
+  const int64_t need = 2 * (sizes.denoiser + sizes.encoders + sizes.vae);
+  auto parent = std::filesystem::absolute(folder);
+  while (!std::filesystem::exists(parent, ignored) && parent.has_relative_path())
+    parent = parent.parent_path();
+  const auto space = std::filesystem::space(parent, ignored);
+  if (!ignored && space.capacity > 0 && space.available < static_cast<uintmax_t>(need)) {
+    throw Error(Kind::kCapacity,
+                str("cannot write ", folder, ": it needs ", need >> 20, " MiB, ", space.available >> 20,
+                    " MiB are free; choose another folder with --save_dummy"));
+  }
+  if (!resolved.settings.output.quiet) {
+    std::cout << "writing " << (need >> 20) << " MiB: " << model.folder.label() << " to " << folder
+              << std::endl;
+  }
+  try {
+    model.folder.save(folder, at::kBFloat16);
+  } catch (const std::filesystem::filesystem_error& e) {
+    undo();
+    throw Error(Kind::kUsage, str("cannot write to ", folder, ": ", e.code().message(),
+                                  "; choose another folder with --save_dummy"));
+  } catch (...) {
+    undo();
+    throw;
+  }
+  if (!resolved.settings.output.quiet)
+    std::cout << "wrote " << model.folder.label() << " to " << folder << "\n";
+  return 0;
+}
+
+// Draws alone, or leads the processes of a launcher.
+int lead(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt,
+         const std::optional<cluster::Outer>& outer) {
+  std::optional<cluster::Rally> rally;
+  if (outer) rally.emplace(*outer);
+  const bool is_quiet = resolved.settings.output.quiet;
+  const auto tell = [is_quiet](const std::string& line) {
+    if (!is_quiet) std::cout << line << std::endl;
+  };
+  if (!resolved.settings.model.save_dummy.empty()) {
+    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()), interrupt.token());
+  }
+  auto prompts = read_prompts(resolved);
+  auto model = find_model(resolved, variables, tell, interrupt.token());
+  auto plan = make_plan(resolved, std::move(model), std::move(prompts), outer ? outer->size : 0);
+  const Start start = [&](const cluster::Job& job, jobs::Queue& queue, const cluster::Events& events,
+                          std::stop_token stop) {
+    return rally ? cluster::run_job(job, queue, events, std::move(stop), *rally)
+                 : cluster::run_job(job, queue, events, std::move(stop));
+  };
+  const int code = draw(std::move(plan), resolved, interrupt, start);
+  if (rally) rally->finish(code);
+  return code;
+}
+
+int draw_command(const FlagSet& set, const Arguments& arguments) {
+  const Parsed parsed = parse_flags(set, arguments);
+  if (parsed.is_help) return 0;
+  const Environment variables = environment();
+  const Resolved resolved = resolve(set.surface, parsed.flags, variables, parsed.config);
+  set_console(resolved.settings);
+  const auto outer = find_launch(resolved, variables, pipeline::cuda_devices());
+  if (outer && outer->rank > 0) return cluster::follow(*outer);
+  for (const auto& warning : resolved.warnings) log::warning(warning);
+  const Interrupt interrupt;
+  return lead(resolved, variables, interrupt, outer);
+}
+
+}  // namespace
+
+int t2i_command(const Arguments& arguments) {
+  return draw_command(
+      {kT2i,
+       "t2i",
+       "Draws pictures from prompts. Flags as Diffgentor has them; --a_b and --a-b are one flag.",
+       {}},
+      arguments);
+}
+
+int run_command(const Arguments& arguments) {
+  return draw_command(
+      {kRun, "run", "Draws pictures from prompts. Flags as xDiT has them; --a_b and --a-b are one flag.", {}},
+      arguments);
+}
+
+}  // namespace atelier::app

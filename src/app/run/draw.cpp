@@ -1,0 +1,272 @@
+// The run itself.
+#include "app/run/draw.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "pipeline/device.h"
+#include "jobs/ledger.h"
+#include "jobs/output_folder.h"
+#include "jobs/queue.h"
+#include "jobs/resume.h"
+#include "request/settings.h"
+#include "request/work.h"
+#include "media/image.h"
+#include "plan/parallel_config.h"
+#include "report/log_names.h"
+#include "report/progress.h"
+#include "report/run_report.h"
+
+namespace atelier::app {
+namespace {
+
+// Lines of a run: on the terminal unless it is to be quiet, and in the log file. A verbose log shows them
+// anyway.
+void say(const Resolved& resolved, const std::string& line) {
+  log::debug(line);
+  if (resolved.settings.output.quiet || log::is_debug()) return;
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
+// Short enough to copy, long enough not to meet again.
+uint64_t random_seed() {
+  return std::random_device()() & 0x7fffffffu;
+}
+
+class Session {
+ public:
+  Session(Plan plan, const Resolved& resolved)
+      : plan_(std::move(plan)),
+        resolved_(resolved),
+        folder_(plan_.job.output),
+        ledger_(folder_.path() / jobs::kLedgerName) {
+    open_log();
+  }
+
+  int run(const Interrupt& interrupt, const Start& start) {
+    introduce();
+    find_work();
+    if (todo_.empty() && plan_.pictures.items.empty() && plan_.pictures.bad.empty())
+      say(resolved_, "nothing to draw");
+    if (!todo_.empty()) draw(interrupt, start);
+    return finish();
+  }
+
+ private:
+  int repeats() const {
+    return resolved_.settings.output.warmup_calls + resolved_.settings.output.num_iterations;
+  }
+
+  void open_log() {
+    const auto& s = resolved_.settings;
+    if (s.output.log_dir.empty() && resolved_.surface == kRun) return;
+    const auto stamp = report::log_stamp(std::chrono::system_clock::now());
+    const auto folder = report::log_folder(s.output.log_dir, s.output.output_dir, stamp);
+    log::add_file(folder / report::log_file_name({.node = s.device.node_rank, .nodes = s.device.num_nodes}));
+  }
+
+  void introduce() {
+    for (const auto& line : header(plan_, resolved_)) say(resolved_, line);
+    Json settings = to_json(resolved_.settings);
+    settings["layout"] = plan::spell(plan_.layout.degrees);
+    report_.set_settings(settings);
+    report_.set_version("atelier", kVersion);
+    for (const auto& note : resolved_.notes) report_.add_note(note);
+    for (const auto& note : plan_.pictures.notes) report_.add_note(note);
+    for (const auto& bad : plan_.pictures.bad) {
+      log::error(str(bad.where, ": ", bad.reason));
+      report_.add_failure(bad.where, bad.reason);
+      ++failed_;
+    }
+  }
+
+  // Which pictures are not there yet, and their seeds.
+  void find_work() {
+    const auto& out = resolved_.settings.output;
+    const jobs::ScanRules rules{
+        .resume = !out.resume        ? jobs::Resume::kOff
+                  : out.keep_changed ? jobs::Resume::kKeepChanged
+                                     : jobs::Resume::kRedoChanged,
+        .settings = [this](const request::Item& item) { return request::item_settings(item, plan_.settings); },
+        .is_whole_file = media::is_complete};
+    auto scan = jobs::scan(plan_.pictures.items, folder_.path(), ledger_, rules);
+    if (!scan.summary.empty()) say(resolved_, scan.summary);
+    if (ledger_.had_torn_tail()) log::warning("the ledger's last line was half written and has been cut off");
+    report_.set_skipped(scan.skipped);
+    todo_ = std::move(scan.todo);
+    if (todo_.empty()) return;
+    const uint64_t random = random_seed();
+    const bool is_random = std::any_of(todo_.begin(), todo_.end(), [](const auto& i) { return !i.seed; });
+    const auto& seed = resolved_.settings.input.seed;
+    fill_seeds(todo_, random);
+    if (is_random) report_.add_note(str("random seed ", random));
+    say(resolved_, is_random ? str("seed     ", random, " (random; --seed ", random, " repeats it)")
+                             : str("seed     ",
+                                   seed ? str(*seed, " (", resolved_.origin("seed").text, ")") : "per row"));
+  }
+
+  std::vector<std::vector<request::Item>> batches() const {
+    std::vector<std::vector<request::Item>> out;
+    for (int i = 0; i < repeats(); ++i) {
+      for (auto& batch : share_out(todo_, resolved_.settings.input.batch_size, plan_.job.degrees.data)) {
+        out.push_back(std::move(batch));
+      }
+    }
+    return out;
+  }
+
+  void draw(const Interrupt& interrupt, const Start& start) {
+    const auto& out = resolved_.settings.output;
+    const auto style = report::style_for(stdout, out.quiet ? report::Noise::kQuiet : report::Noise::kNormal,
+                                         std::getenv("TERM"));
+    const int64_t pictures = static_cast<int64_t>(todo_.size()) * repeats();
+    report::Progress progress(pictures, style, stdout);
+    progress_ = &progress;
+    jobs::Queue queue(batches(), plan_.job.max_retries);
+    const cluster::Events events{
+        .on_phase = [this](const std::string& phase) { on_phase(phase); },
+        .on_step = [this](int group, int step, int steps) { on_step(group, step, steps); },
+        .on_picture = [this](const cluster::Finished& f) { on_picture(f); },
+        .on_restart = [this](const std::string& reason) { on_restart(reason); }};
+    try {
+      const auto outcome = start(plan_.job, queue, events, interrupt.token());
+      take(outcome);
+    } catch (const std::exception& e) {
+      progress.finish();
+      progress_ = nullptr;
+      report_unfinished(e);
+      throw;
+    }
+    progress.finish();
+    progress_ = nullptr;
+  }
+
+  void on_phase(const std::string& phase) {
+    progress_->phase(phase == "load" ? "loading the model" : phase);
+    if (phase == "ready") {
+      iteration_.restart();
+      log::debug(str("loaded after ", report::time_text(total_.seconds())));
+    }
+  }
+
+  void on_step(int group, int step, int steps) {
+    auto& watch = step_watches_[group];
+    if (step > 1) step_ms_[group] = watch.seconds() * 1000;  // before the first one the texts are encoded
+    watch.restart();
+    progress_->step({.group = group,
+                     .done = step,
+                     .total = steps,
+                     .pictures = pictures_at_once(),
+                     .ms = step_ms_[group]});
+  }
+
+  int pictures_at_once() const {
+    return std::max(1, std::min(resolved_.settings.input.batch_size / plan_.job.degrees.data,
+                                static_cast<int>(todo_.size())));
+  }
+
+  void on_picture(const cluster::Finished& f) {
+    progress_->picture((folder_.path() / f.item.name).string(), f.seconds);
+    report_.add_picture(f.item.name, f.seconds);
+    if (++times_drawn_[f.item.name] == 1) {
+      const auto settings = request::item_settings(f.item, plan_.settings);
+      ledger_.append(jobs::done_record(f.item, settings, read_file(folder_.path() / f.item.name), f.seconds));
+    }
+    if (++drawn_ % static_cast<int64_t>(todo_.size()) == 0) {
+      timings_.push_back(iteration_.seconds());
+      iteration_.restart();
+    }
+  }
+
+  void on_restart(const std::string& reason) {
+    progress_->clear();
+    log::warning("workers are started again: " + reason);
+    report_.add_note("workers were started again: " + reason);
+  }
+
+  void take(const cluster::Outcome& outcome) {
+    for (const auto& failure : outcome.failures) {
+      progress_->clear();
+      log::error(str(failure.item.name, " failed after ", failure.attempts,
+                     failure.attempts == 1 ? " try: " : " tries: ", failure.reason));
+      report_.add_failure(failure.item.name, failure.reason);
+      ledger_.append(jobs::failed_record(failure.item, request::item_settings(failure.item, plan_.settings),
+                                         failure.reason));
+      ++failed_;
+    }
+    for (const auto& rank : outcome.ranks) {
+      report_.add_peak(rank.rank, {rank.peak_host_bytes, rank.peak_device_bytes});
+      for (const auto& kernel : rank.used) report_.add_kernel(kernel);
+      if (rank.rank != 0) continue;
+      for (const auto& [phase, seconds] : rank.seconds) report_.add_phase(phase, seconds);
+      for (const double ms : rank.step_ms) report_.add_step(ms);
+    }
+    if (outcome.restarts > 0)
+      report_.add_note(str("workers were started again ", outcome.restarts, " times"));
+  }
+
+  void write_report() { report_.write(folder_.path()); }
+
+  // After a failure, whose own error is what counts: on a full disk there may be no room for a report.
+  void report_unfinished(const std::exception& why) {
+    const auto* error = dynamic_cast<const Error*>(&why);
+    const bool is_failure = !error || error->kind() != Kind::kInterrupted;
+    for (const auto& item : todo_) {
+      if (is_failure && times_drawn_.count(item.name) == 0) report_.add_failure(item.name, why.what());
+    }
+    try {
+      write_report();
+    } catch (const Error& e) {
+      log::debug(e.what());
+    }
+  }
+
+  void write_timings() {
+    const size_t warmup =
+        std::min(static_cast<size_t>(resolved_.settings.output.warmup_calls), timings_.size());
+    write_json(folder_.path() / "timings.json",
+               Json(std::vector<double>(timings_.begin() + static_cast<int64_t>(warmup), timings_.end())));
+  }
+
+  int finish() {
+    write_report();
+    if (resolved_.surface == kRun) write_timings();
+    say(resolved_, report_.line());
+    if (times_drawn_.size() == 1)
+      say(resolved_, "wrote " + (folder_.path() / times_drawn_.begin()->first).string());
+    if (times_drawn_.size() > 1)
+      say(resolved_, str("wrote ", times_drawn_.size(), " pictures to ", folder_.path().string()));
+    return failed_ > 0 ? 1 : 0;
+  }
+
+  Plan plan_;
+  const Resolved& resolved_;
+  jobs::OutputFolder folder_;
+  jobs::Ledger ledger_;
+  report::RunReport report_;
+  report::Progress* progress_ = nullptr;
+  report::Stopwatch total_, iteration_;
+  std::vector<request::Item> todo_;
+  std::map<int, report::Stopwatch> step_watches_;
+  std::map<int, double> step_ms_;
+  std::map<std::string, int> times_drawn_;
+  std::vector<double> timings_;  // s, of every repetition
+  int64_t drawn_ = 0, failed_ = 0;
+};
+
+}  // namespace
+
+int draw(Plan plan, const Resolved& resolved, const Interrupt& interrupt, const Start& start) {
+  return Session(std::move(plan), resolved).run(interrupt, start);
+}
+
+}  // namespace atelier::app

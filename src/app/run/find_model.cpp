@@ -1,0 +1,156 @@
+// Finding models.
+#include "app/run/find_model.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "models/family.h"
+#include "report/clock.h"
+#include "hub/download.h"
+#include "hub/sources.h"
+
+namespace atelier::app {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr std::string_view kDummyPrefix = "dummy:";
+
+std::string value_of(const Environment& environment, const std::string& name) {
+  const auto at = environment.find(name);
+  return at == environment.end() ? std::string() : at->second;
+}
+
+hub::SourceOptions source_options(const ModelSettings& m, const Environment& environment) {
+  const auto get = [&](const char* name) { return value_of(environment, name); };
+  hub::SourceOptions o;
+  o.mini = share_folder(environment, program_file()) / "models" / "mini";
+  const std::string cache = get("HF_HUB_CACHE").empty() ? get("HUGGINGFACE_HUB_CACHE") : get("HF_HUB_CACHE");
+  o.cache = !m.cache_dir.empty()
+                ? fs::path(m.cache_dir)
+                : hub::hub_cache({cache, get("HF_HOME"), get("XDG_CACHE_HOME"), get("HOME")});
+  o.revision = m.revision;
+  return o;
+}
+
+// A line per file and per tenth of the whole.
+std::function<void(const hub::Progress&)> teller(const std::function<void(const std::string&)>& tell) {
+  auto last = std::make_shared<std::pair<std::string, int64_t>>("", -1);
+  return [tell, last](const hub::Progress& p) {
+    const int64_t tenth = p.total > 0 ? p.done * 10 / p.total : 0;
+    if (p.file == last->first && tenth == last->second) return;
+    *last = {p.file, tenth};
+    tell(str("download  ", p.file, "  ", report::bytes_text(p.done), " of ", report::bytes_text(p.total)));
+  };
+}
+
+hub::Source download(const ModelSettings& m, const Environment& environment,
+                         const hub::SourceOptions& where,
+                         const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
+  hub::DownloadOptions o;
+  if (const std::string endpoint = value_of(environment, "HF_ENDPOINT"); !endpoint.empty())
+    o.endpoint = endpoint;
+  o.token = value_of(environment, "HF_TOKEN");
+  o.cache = where.cache;
+  o.revision = m.revision;
+  o.progress = teller(tell);
+  return hub::download(hub::hub_id(m.model_name), o, stop);
+}
+
+std::string families() {
+  std::string known;
+  for (const auto* f : models::families()) known += (known.empty() ? "" : ", ") + std::string(f->name);
+  return known;
+}
+
+hub::Source source_of(const ModelSettings& m, const Environment& environment,
+                          const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
+  const auto options = source_options(m, environment);
+  try {
+    return hub::resolve(m.model_name, options);
+  } catch (const Error& e) {
+    const bool can_fetch = m.download && e.kind() == Kind::kUsage && !hub::hub_id(m.model_name).empty();
+    const bool is_absent = std::string_view(e.what()).find("hf download") != std::string_view::npos;
+    if (!can_fetch && is_absent)
+      throw Error(e.kind(), str(e.what(), "; families of this build: ", families()));
+    if (!can_fetch) throw;
+  }
+  return download(m, environment, options, tell, stop);
+}
+
+FoundModel open_dummy(const ModelSettings& m, const std::string& preset) {
+  cluster::ModelSpec spec{.preset = preset, .dummy_seed = m.dummy_seed.value_or(0)};
+  auto folder = cluster::open_model(spec);
+  return {spec, std::move(folder), preset, str("dummy weights, seed ", spec.dummy_seed), ""};
+}
+
+FoundModel open_source(const ModelSettings& m, const hub::Source& source,
+                       const hub::SourceOptions& options) {
+  cluster::ModelSpec spec{.folder = source.folder};
+  const bool is_file = fs::is_regular_file(source.folder);
+  if (is_file && m.base_model.empty()) {
+    throw Error(Kind::kUsage, str(source.folder.string(),
+                                  " is a single file, which holds no encoders and no VAE: name "
+                                  "a diffusers folder for them with --base_model"));
+  }
+  if (!is_file && !m.base_model.empty()) {
+    throw Error(Kind::kUsage, str("--base_model is for a single .safetensors file; ", source.folder.string(),
+                                  " is a folder"));
+  }
+  if (is_file) {
+    spec.single_file = source.folder;
+    spec.folder = hub::resolve(m.base_model, options).folder;
+  }
+  auto folder = cluster::open_model(spec);
+  const std::string name =
+      source.how == "Hugging Face cache" || source.how == "download" || source.how == "built-in"
+          ? source.id
+          : folder.label();
+  return {spec, std::move(folder), name, source.how, source.revision};
+}
+
+}  // namespace
+
+fs::path program_file() {
+  std::error_code error;
+  return fs::read_symlink("/proc/self/exe", error);
+}
+
+fs::path share_folder(const Environment& environment, const fs::path& program) {
+  if (const std::string share = value_of(environment, "ATELIER_SHARE"); !share.empty()) return share;
+  std::error_code ignored;
+  for (fs::path folder = program.parent_path(); !folder.empty(); folder = folder.parent_path()) {
+    for (const auto& share : {folder, folder / "share" / "atelier"}) {
+      if (fs::exists(share / "models" / "mini" / "model_index.json", ignored)) return share;
+    }
+    if (folder == folder.parent_path()) break;
+  }
+  return program.parent_path();
+}
+
+FoundModel find_model(const Resolved& resolved, const Environment& environment,
+                      const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
+  const auto& m = resolved.settings.model;
+  const bool is_dummy = !m.dummy.empty() || m.model_name.starts_with(kDummyPrefix);
+  if (!is_dummy && (m.dummy_seed || !m.save_dummy.empty())) {
+    throw Error(Kind::kUsage,
+                str(resolved.origin(m.dummy_seed ? "dummy_seed" : "save_dummy").text,
+                    " is for random weights: add --dummy FLUX.1-schnell or --dummy FLUX.1-dev"));
+  }
+  if (!is_dummy && m.model_name.empty()) {
+    throw Error(Kind::kUsage,
+                "no model is named: give --model_name mini, a folder, or an id such as "
+                "black-forest-labs/FLUX.1-schnell");
+  }
+  const std::string preset =
+      m.dummy.empty() ? m.model_name.substr(std::min(m.model_name.size(), kDummyPrefix.size())) : m.dummy;
+  auto found = is_dummy
+                   ? open_dummy(m, preset)
+                   : open_source(m, source_of(m, environment, tell, stop), source_options(m, environment));
+  if (!m.model_type.empty() && found.folder.family().name != m.model_type) {
+    throw Error(Kind::kUsage, str(resolved.origin("model_type").text, " ", m.model_type, ": the files of ",
+                                  found.name, " are of the family ", found.folder.family().name));
+  }
+  return found;
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,220 @@
+// The layout of a run.
+#include "app/run/layout_choice.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+#include "models/vae.h"
+
+namespace atelier::app {
+namespace {
+
+// Joins --strategy with the single settings: the higher level wins, and equals must not disagree.
+class Merge {
+ public:
+  explicit Merge(const Resolved& resolved)
+      : resolved_(resolved),
+        strategy_(resolved.origin("strategy")),
+        has_strategy_(!resolved.settings.backend.strategy.empty()) {
+    try {
+      degrees_ = plan::parse_strategy(resolved.settings.backend.strategy);
+    } catch (const Error& e) {
+      throw Error(Kind::kUsage, str(strategy_.text, ": ", e.what()));
+    }
+  }
+
+  template <class T>
+  void take(const char* name, T plan::Degrees::*member, T value) {
+    const Origin origin = resolved_.origin(name);
+    T& mine = degrees_.*member;
+    const bool strategy_says = has_strategy_ && mine != plan::Degrees().*member;
+    if (!has_strategy_ || origin.level > strategy_.level) {
+      mine = value;
+    } else if (resolved_.is_set(name) && origin.level == strategy_.level && !strategy_says) {
+      mine = value;
+    } else if (resolved_.is_set(name) && origin.level == strategy_.level && mine != value) {
+      throw Error(Kind::kUsage, str(strategy_.text, " \"", resolved_.settings.backend.strategy, "\" and ",
+                                    origin.text, " say different things; keep one"));
+    }
+  }
+  const plan::Degrees& degrees() const { return degrees_; }
+
+ private:
+  const Resolved& resolved_;
+  const Origin strategy_;
+  const bool has_strategy_;
+  plan::Degrees degrees_;
+};
+
+// A strategy speaks for the whole layout: what lower levels say is dropped.
+bool is_dropped(const Resolved& resolved, const char* name) {
+  return resolved.is_set(name) && !resolved.settings.backend.strategy.empty() &&
+         resolved.origin(name).level < resolved.origin("strategy").level;
+}
+
+void remark_on_dropped(const Resolved& resolved, std::vector<std::string>& remarks) {
+  std::string list;
+  for (const char* name : {"data_parallel_degree", "use_cfg_parallel", "pipefusion_degree", "ring_degree",
+                           "ulysses_degree", "tensor_parallel_degree", "num_pipeline_patch", "warmup_steps",
+                           "pipefusion_sync", "use_parallel_vae", "fully_shard_degree"}) {
+    if (is_dropped(resolved, name)) list += (list.empty() ? "" : ", ") + resolved.origin(name).text;
+  }
+  if (list.empty()) return;
+  remarks.push_back(
+      str(resolved.origin("strategy").text, " says the whole layout: without effect are ", list));
+}
+
+// Degrees that are not 1, or 1 by a flag of their own, with who set them; empty: nobody asked for a layout.
+std::string asked_degrees(const Resolved& resolved) {
+  const auto& b = resolved.settings.backend;
+  const std::pair<const char*, bool> degrees[] = {{"data_parallel_degree", b.data_parallel_degree > 1},
+                                                  {"use_cfg_parallel", b.use_cfg_parallel},
+                                                  {"pipefusion_degree", b.pipefusion_degree > 1},
+                                                  {"ring_degree", b.ring_degree > 1},
+                                                  {"ulysses_degree", b.ulysses_degree > 1},
+                                                  {"tensor_parallel_degree", b.tensor_parallel_degree > 1},
+                                                  {"strategy", !b.strategy.empty()}};
+  std::string out;
+  for (const auto& [name, is_asked] : degrees) {
+    if (is_dropped(resolved, name)) continue;
+    if (!is_asked && resolved.origin(name).level != Level::kFlag) continue;
+    out += (out.empty() ? "" : ", ") + resolved.origin(name).text;
+  }
+  return out;
+}
+
+void take_axes(const plan::Degrees& from, plan::Degrees& to) {
+  to.data = from.data, to.guidance = from.guidance, to.stages = from.stages;
+  to.ring = from.ring, to.ulysses = from.ulysses, to.tensor = from.tensor;
+}
+
+void check_devices(const Resolved& resolved, int ranks, const Machine& machine) {
+  if (ranks <= 1) return;
+  if (machine.device.device.has_index()) {
+    throw Error(Kind::kUsage, str(resolved.origin("device").text, " ", resolved.settings.device.device,
+                                  " is one device, but ", ranks, " ranks were asked for: use --device cuda"));
+  }
+  if (machine.launched == 0 && machine.device.device.is_cuda() && ranks > machine.devices) {
+    throw Error(Kind::kUsage, str(ranks, " ranks were asked for, ", machine.devices,
+                                  machine.devices == 1 ? " GPU is" : " GPUs are",
+                                  " visible: ask for fewer, or use --device cpu, where a rank is a process"));
+  }
+}
+
+int automatic_ranks(const Machine& machine, std::string& why) {
+  if (machine.launched > 0) {
+    why = "as many as the launcher started";
+    return machine.launched;
+  }
+  const auto device = machine.device.device;
+  if (!device.is_cuda()) {
+    why = "auto: one on the CPU; --num_gpus N starts N";
+    return 1;
+  }
+  if (device.has_index()) {
+    why = "auto: one, as one device is named";
+    return 1;
+  }
+  why = machine.devices == 1 ? "auto: one GPU" : "auto: every GPU";
+  return machine.devices;
+}
+
+}  // namespace
+
+int asked_ranks(const Resolved& resolved) {
+  const std::string& text = resolved.settings.device.num_gpus;
+  if (text.empty() || text == "auto") return 0;
+  int value = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || value < 1) {
+    throw Error(Kind::kUsage, str(resolved.origin("num_gpus").text, ": \"", text,
+                                  "\" is neither a number of at least 1 nor auto"));
+  }
+  return value;
+}
+
+plan::ModelShape shape_of(const pipeline::ModelFolder& folder, const Extent& extent) {
+  const auto& family = folder.family();
+  const auto facts = family.facts(folder.denoiser());
+  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
+  const auto grid = family.grid(folder.denoiser(), spatial, extent.height, extent.width);
+  return {.name = folder.label(),
+          .heads = static_cast<int>(facts.heads.count),
+          .blocks = facts.blocks,
+          .image_tokens = grid.rows * grid.cols,
+          .text_tokens = extent.text_tokens,
+          .branches = extent.branches,
+          .has_convolution_mixer = facts.has_convolution_mixer,
+          .has_skips = facts.has_skips};
+}
+
+plan::Degrees degrees_of(const Resolved& resolved) {
+  using D = plan::Degrees;
+  const auto& b = resolved.settings.backend;
+  Merge m(resolved);
+  m.take("data_parallel_degree", &D::data, b.data_parallel_degree);
+  m.take("use_cfg_parallel", &D::guidance, b.use_cfg_parallel ? 2 : 1);
+  m.take("pipefusion_degree", &D::stages, b.pipefusion_degree);
+  m.take("ring_degree", &D::ring, b.ring_degree);
+  m.take("ulysses_degree", &D::ulysses, b.ulysses_degree);
+  m.take("tensor_parallel_degree", &D::tensor, b.tensor_parallel_degree);
+  m.take("num_pipeline_patch", &D::patches, b.num_pipeline_patch.value_or(0));
+  m.take("warmup_steps", &D::warmup, b.warmup_steps);
+  m.take("pipefusion_sync", &D::sync, b.pipefusion_sync);
+  m.take("use_parallel_vae", &D::parallel_vae, b.use_parallel_vae);
+  m.take("fully_shard_degree", &D::shard, b.fully_shard_degree);
+  D d = m.degrees();
+  if (b.shard_dit && d.shard == 1) d.shard = d.ring * d.ulysses;
+  return d;
+}
+
+LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& shape, const Extent& extent,
+                           const Machine& machine) {
+  LayoutChoice out;
+  out.degrees = degrees_of(resolved);
+  const int asked = asked_ranks(resolved);
+  const std::string degrees = asked_degrees(resolved);
+  if (!degrees.empty()) {
+    out.ranks = plan::world_size(out.degrees);
+    out.why = degrees;
+    plan::validate(out.degrees, shape, asked > 0 ? asked : machine.launched);
+    check_devices(resolved, out.ranks, machine);
+  } else {
+    out.ranks = asked > 0 ? asked : automatic_ranks(machine, out.why);
+    if (asked > 0) out.why = resolved.origin("num_gpus").text + (asked > 1 ? ", layout chosen by rule" : "");
+    check_devices(resolved, out.ranks, machine);
+    take_axes(plan::automatic(shape, out.ranks), out.degrees);
+    plan::validate(out.degrees, shape, machine.launched);
+  }
+  const plan::Workload work{.steps = extent.steps, .batch = extent.batch};
+  out.remarks = plan::advice(out.degrees, shape, work);
+  remark_on_dropped(resolved, out.remarks);
+  out.warnings = plan::warnings(out.degrees, shape, work);
+  return out;
+}
+
+std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size, int data) {
+  const auto groups = static_cast<size_t>(data);
+  const size_t each = static_cast<size_t>(std::max(1, batch_size / data));
+  const size_t full = items.size() / (groups * each) * groups * each, rest = items.size() - full;
+  auto out = request::batches({items.begin(), items.begin() + static_cast<std::ptrdiff_t>(full)},
+                           static_cast<int>(each));
+  const int last = static_cast<int>((rest + groups - 1) / groups);
+  if (rest == 0) return out;
+  // rest = data * last - missing: the first groups draw `last`, the others one less
+  const size_t short_groups = groups * static_cast<size_t>(last) - rest;
+  const size_t longer = (groups - short_groups) * static_cast<size_t>(last);
+  const auto add = [&](size_t begin, size_t end, int size) {
+    if (begin == end || size == 0) return;
+    for (auto& b : request::batches({items.begin() + static_cast<std::ptrdiff_t>(begin),
+                                  items.begin() + static_cast<std::ptrdiff_t>(end)},
+                                 size))
+      out.push_back(std::move(b));
+  };
+  add(full, full + longer, last);
+  add(full + longer, items.size(), last - 1);
+  return out;
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,51 @@
+// How many ranks draw, and how they share the work.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "app/run/device_choice.h"
+#include "app/settings/resolve.h"
+#include "pipeline/model_repo.h"
+#include "request/work.h"
+#include "plan/layouts.h"
+
+namespace atelier::app {
+
+struct LayoutChoice {
+  plan::Degrees degrees;
+  int ranks = 1;
+  std::string why;                    // one clause: who decided
+  std::vector<std::string> remarks;   // advice, one sentence each
+  std::vector<std::string> warnings;  // where the layout costs more than it gives
+};
+
+// Sizes of the pictures to draw, for limits and advice.
+struct Extent {
+  int64_t height = 0, width = 0, text_tokens = 0;
+  int branches = 1;  // 2: every picture has a negative branch
+  int steps = 0, batch = 0;
+};
+
+plan::ModelShape shape_of(const pipeline::ModelFolder& folder, const Extent& extent);
+// What the settings say about degrees: fields and --strategy together.
+plan::Degrees degrees_of(const Resolved& resolved);
+
+// The number that --num_gpus asks for; 0: auto. Throws Error(kUsage) for anything else.
+int asked_ranks(const Resolved& resolved);
+
+struct Machine {
+  DeviceChoice device;
+  int devices = 0;   // GPUs of this machine
+  int launched = 0;  // ranks that an outer launcher has started; 0: none
+};
+// Throws Error(kUsage) with the numbers and the nearest layouts that would work.
+LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& shape, const Extent& extent,
+                           const Machine& machine);
+
+// What the groups draw at a time: batch_size / data pictures each while there are full rounds; the rest in
+// equal parts, so that no group waits for more than one picture of another.
+std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size, int data);
+
+}  // namespace atelier::app

@@ -1,0 +1,188 @@
+// Settling a run.
+#include "app/run/run_spec.h"
+
+#include <nlohmann/json.hpp>
+
+#include "app/settings/dtype.h"
+#include "app/settings/unused.h"
+#include "base/error.h"
+#include "pipeline/device.h"
+#include "media/image.h"
+#include "models/vae.h"
+#include "report/run_report.h"
+
+namespace atelier::app {
+namespace {
+
+media::Format format_of(const OutputSettings& output) {
+  return *media::format_of("." + output.output_format);
+}
+
+std::string attention_of(const std::string& name) {
+  if (name.empty() || name == "sdpa") return "auto";
+  return name == "xformers" ? "efficient" : name;
+}
+
+cluster::Job job_of(const Resolved& resolved, const Plan& plan) {
+  const auto& s = resolved.settings;
+  const bool cuda = plan.device.device.is_cuda();
+  cluster::Job job;
+  job.model = plan.model.spec;
+  job.device = cuda ? plan.device.device.str() : "cpu";
+  job.denoiser_dtype = s.device.torch_dtype.empty() ? (cuda ? "bfloat16" : "float32") : s.device.torch_dtype;
+  // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
+  const bool is_half = cuda && job.denoiser_dtype != "float32";
+  job.encoder_dtype = job.vae_dtype = is_half ? "bfloat16" : "float32";
+  job.attention = attention_of(s.engine.attention_backend);
+  job.vae_slicing = s.engine.enable_vae_slicing;
+  const bool is_cut = plan.layout.degrees.parallel_vae && plan.layout.ranks > plan.layout.degrees.data;
+  job.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
+  job.tf32 = s.device.enable_tf32;
+  job.graphs = s.engine.enable_compile.value_or(true) && cuda;
+  job.debug = s.engine.debug;
+  job.degrees = plan.layout.degrees;
+  job.stage_blocks = s.backend.attn_layer_num_for_pp;
+  job.true_cfg = plan.pictures.true_cfg;
+  job.max_sequence_length = plan.pictures.max_sequence_length;
+  job.output = s.output.output_dir;
+  job.format = format_of(s.output);
+  job.quality = s.output.quality;
+  job.max_retries = s.engine.max_retries;
+  job.item_timeout_s = s.engine.timeout;
+  job.start_timeout_s = s.engine.start_timeout;
+  return job;
+}
+
+// Throws Error(kUsage) unless there are as many as stages, with the sum of the model's blocks.
+std::vector<int> stage_blocks(const Resolved& resolved, const plan::ModelShape& shape) {
+  const auto& blocks = resolved.settings.backend.attn_layer_num_for_pp;
+  if (blocks.empty()) return {};
+  const int stages = degrees_of(resolved).stages;
+  int sum = 0, least = 1;
+  for (const int b : blocks) sum += b, least = std::min(least, b);
+  if (static_cast<int>(blocks.size()) == stages && sum == shape.blocks && least > 0) return blocks;
+  throw Error(Kind::kUsage, str(resolved.origin("attn_layer_num_for_pp").text, ": ", blocks.size(),
+                                " numbers with the sum ", sum, " were given; ", stages,
+                                " stages of at least one block with the sum ", shape.blocks, " are needed"));
+}
+
+[[noreturn]] void fail_memory(const char* what, int64_t need, int64_t there, const std::string& advice) {
+  throw Error(Kind::kCapacity, str("the ", what, " take ", need >> 20, " MiB, ", there >> 20,
+                                   " MiB of memory are free; ", advice));
+}
+
+// On the CPU nobody says that memory is short before the machine stands still. Counts the least that is held
+// at once: one copy of the weights; input and output of one convolution at full size. Throws
+// Error(kCapacity).
+void check_memory(const Resolved& resolved, const Plan& plan, const pipeline::Elements& sizes) {
+  if (plan.device.device.is_cuda() || resolved.settings.device.span_nodes) return;
+  const auto& job = plan.job;
+  const int64_t there = report::available_host_bytes();
+  if (there == 0) return;
+  const auto bytes_of = [](const std::string& dtype) { return dtype == "float32" ? 4 : 2; };
+  const int64_t weights = sizes.denoiser * bytes_of(job.denoiser_dtype) +
+                          sizes.encoders * bytes_of(job.encoder_dtype) + sizes.vae * bytes_of(job.vae_dtype);
+  if (weights > there) {
+    fail_memory("weights", weights, there,
+                job.denoiser_dtype == "float32" ? "try --torch_dtype bfloat16, a GPU or a larger machine"
+                                                : "take a GPU or a larger machine");
+  }
+  const auto& extent = plan.pictures.extent;
+  const auto& vae = plan.model.folder.vae();
+  const int64_t at_once = job.vae_slicing ? 1 : std::max(1, extent.batch / job.degrees.data);
+  const int64_t pictures =
+      2 * 4 * at_once * models::find_vae(vae).facts(vae).full_width * extent.height * extent.width;
+  if (!job.vae_tiling && pictures > there)
+    fail_memory("pictures", pictures, there, "make them smaller, or try --enable_tiling or --enable_slicing");
+}
+
+std::string size_line(const Plan& plan) {
+  const auto& items = plan.pictures.items;
+  if (items.empty()) return "none";
+  const auto& first = items.front();
+  bool same_size = true, same_steps = true;
+  for (const auto& i : items) {
+    same_size = same_size && i.height == first.height && i.width == first.width;
+    same_steps = same_steps && i.steps == first.steps && i.guidance == first.guidance;
+  }
+  std::string out = str(items.size(), items.size() == 1 ? " picture, " : " pictures, ");
+  out += same_size ? str(*first.width, "x", *first.height) : "several sizes";
+  out += same_steps ? str(", ", *first.steps, " steps, guidance ", *first.guidance)
+                    : ", several step counts or guidances";
+  return out;
+}
+
+std::string branch_line(const Plan& plan) {
+  if (plan.pictures.true_cfg_why.empty()) return "one branch per step";
+  return str("true CFG ", plan.pictures.true_cfg, " (", plan.pictures.true_cfg_why, ")");
+}
+
+std::string device_line(const Plan& plan) {
+  const auto& job = plan.job;
+  std::string out = str(job.device, " (", plan.device.why);
+  if (plan.device.device.is_cuda()) {
+    out += ", " + pipeline::device_name({c10::kCUDA, plan.device.device.has_index() ? plan.device.device.index()
+                                                                                  : c10::DeviceIndex(0)});
+  }
+  out += str("), denoiser ", job.denoiser_dtype, ", encoders and VAE ", job.encoder_dtype);
+  if (plan.device.device.is_cuda()) out += str(", TF32 ", job.tf32 ? "on" : "off");
+  return out;
+}
+
+std::string graph_line(const Plan& plan, const Resolved& resolved) {
+  const auto& asked = resolved.settings.engine.enable_compile;
+  if (plan.device.device.is_cuda()) {
+    return str("graph mode ", plan.job.graphs ? "on: CUDA graphs over the blocks, fused kernels" : "off",
+               asked ? " (" + resolved.origin("enable_compile").text + ")" : " (default)");
+  }
+  return asked && *asked ? "graph mode: no CUDA graphs on the CPU, fused kernels only" : "";
+}
+
+}  // namespace
+
+Plan make_plan(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched) {
+  const auto& s = resolved.settings;
+  const int devices = pipeline::cuda_devices();
+  const auto sizes = model.folder.check();
+  Plan plan{.model = std::move(model)};
+  plan.device = choose_device(s.device.device, devices);
+  const std::string suffix(media::suffix(format_of(s.output)));
+  plan.pictures = plan_pictures(resolved, plan.model.folder, std::move(prompts), suffix);
+  auto shape = shape_of(plan.model.folder, plan.pictures.extent);
+  shape.stage_blocks = stage_blocks(resolved, shape);
+  plan.layout = choose_layout(resolved, shape, plan.pictures.extent, {plan.device, devices, launched});
+  if (plan.layout.ranks == 1 && plan.device.device.is_cuda() && !plan.device.device.has_index() &&
+      launched == 0) {
+    plan.device.device = c10::Device(c10::kCUDA, 0);
+  }
+  for (auto& note : idle_settings(resolved, plan)) plan.pictures.notes.push_back(std::move(note));
+  plan.job = job_of(resolved, plan);
+  check_memory(resolved, plan, sizes);
+  plan.settings = run_settings(resolved, plan.model, plan.job, plan.pictures);
+  return plan;
+}
+
+std::vector<std::string> header(const Plan& plan, const Resolved& resolved) {
+  const auto& s = resolved.settings;
+  const auto& m = plan.model;
+  const std::string revision = m.revision.empty() ? "" : ", revision " + m.revision.substr(0, 12);
+  std::vector<std::string> out;
+  out.push_back(str("model    ", m.name, " (", m.how, revision, "), family ", m.folder.family().name,
+                    ", backend ", s.model.backend, " = the engine of this program"));
+  out.push_back(str("draw     ", size_line(plan), ", ", branch_line(plan), ", batch ", s.input.batch_size));
+  out.push_back(str("layout   ", plan.layout.ranks, plan.layout.ranks == 1 ? " rank" : " ranks", " (",
+                    plan.layout.why, "): ", plan::product(plan.layout.degrees)));
+  out.push_back("device   " + device_line(plan));
+  if (const auto line = graph_line(plan, resolved); !line.empty()) out.push_back("         " + line);
+  if (s.device.num_nodes > 1 && !s.device.span_nodes) {
+    out.push_back(
+        str("node     ", s.device.node_rank, " of ", s.device.num_nodes, ": draws its share of the prompts"));
+  }
+  for (const auto& warning : plan.layout.warnings) out.push_back("warning  " + warning);
+  for (const auto& remark : plan.layout.remarks) out.push_back("note     " + remark);
+  for (const auto& note : resolved.notes) out.push_back("note     " + note);
+  for (const auto& note : plan.pictures.notes) out.push_back("note     " + note);
+  return out;
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,31 @@
+// A run as a whole, settled before anything loads: the model, the pictures, the layout, the job.
+#pragma once
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "app/run/find_model.h"
+#include "app/run/layout_choice.h"
+#include "app/run/requests.h"
+#include "app/settings/resolve.h"
+#include "cluster/job.h"
+
+namespace atelier::app {
+
+struct Plan {
+  FoundModel model;
+  Pictures pictures;
+  LayoutChoice layout;
+  DeviceChoice device;
+  cluster::Job job;
+  Json settings;  // of every picture, for records
+};
+
+// launched: ranks that an outer launcher has started; 0: none. Throws Error(kUsage, kCheckpoint): nothing of
+// the model is loaded, but its files are checked against what they should hold.
+Plan make_plan(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched);
+
+// The head of a run for people, one fact per line.
+std::vector<std::string> header(const Plan& plan, const Resolved& resolved);
+
+}  // namespace atelier::app

@@ -1,0 +1,153 @@
+// Precedence: default, file, environment, flag.
+#include "app/settings/resolve.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "app/settings/config.h"
+
+namespace atelier::app {
+namespace {
+
+struct Entry {
+  std::string section;
+  Field field;
+  Slot slot;
+};
+
+std::string underscored(std::string key) {
+  for (char& c : key) c = c == '-' ? '_' : c;
+  return key;
+}
+
+// All fields of the settings, by every name.
+class Entries {
+ public:
+  explicit Entries(Settings& settings) {
+    settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
+      all_.push_back({section, field, slot});
+    });
+    for (const auto& e : all_) {
+      sections_.push_back(e.section);
+      by_name_.emplace(e.field.name, &e);
+      for (const auto& alias : words_of(e.field.aliases)) by_name_.emplace(alias, &e);
+    }
+  }
+  const std::vector<Entry>& all() const { return all_; }
+  const Entry* find(const std::string& name) const {
+    const auto at = by_name_.find(underscored(name));
+    return at == by_name_.end() ? nullptr : at->second;
+  }
+  bool is_section(const std::string& name) const {
+    return std::find(sections_.begin(), sections_.end(), name) != sections_.end();
+  }
+  std::vector<std::string> names() const {
+    std::vector<std::string> out;
+    for (const auto& [name, entry] : by_name_) out.push_back(name);
+    return out;
+  }
+
+ private:
+  std::vector<Entry> all_;
+  std::vector<std::string> sections_;
+  std::map<std::string, const Entry*> by_name_;
+};
+
+// Values of a configuration file. Keys may stand in the sections that `config show --json` prints.
+class FileReader {
+ public:
+  FileReader(const std::filesystem::path& file, const Entries& entries, Resolved& out)
+      : file_(file), entries_(entries), out_(out), config_(read_config(file)) {}
+
+  void read() { read(config_.values, ""); }
+
+ private:
+  void read(const Json& values, const std::string& prefix) {
+    for (const auto& [key, value] : values.items()) {
+      if (prefix.empty() && key == "sources") continue;
+      if (prefix.empty() && value.is_object() && entries_.is_section(key)) {
+        read(value, key + ".");
+        continue;
+      }
+      const std::string at = place(prefix + key);
+      const Entry* entry = entries_.find(key);
+      if (!entry) fail_unknown(key, at);
+      if (value.is_null()) continue;
+      const std::string name(entry->field.name);
+      if (const auto [other, is_new] = seen_.emplace(name, key); !is_new) {
+        throw Error(Kind::kUsage,
+                    str(at, ": ", key, " and ", other->second, " are one setting; give it once"));
+      }
+      set_from_json(entry->field, entry->slot, value, str(at, ": ", key));
+      out_.origins[name] = {Level::kFile, str(key, " in ", at)};
+    }
+  }
+
+  std::string place(const std::string& key) const {
+    const auto line = config_.lines.find(key);
+    return line == config_.lines.end() ? file_.string() : str(file_.string(), ":", line->second);
+  }
+
+  [[noreturn]] void fail_unknown(const std::string& key, const std::string& at) const {
+    const std::string near = nearest_name(key, entries_.names());
+    throw Error(Kind::kUsage,
+                str(at, ": unknown key ", key, near.empty() ? "; config show lists all" : "; did you mean ",
+                    near, near.empty() ? "" : "?"));
+  }
+
+  const std::filesystem::path& file_;
+  const Entries& entries_;
+  Resolved& out_;
+  const Config config_;
+  std::map<std::string, std::string> seen_;
+};
+
+void read_environment(const Environment& environment, const Entries& entries, Resolved& out) {
+  std::vector<std::string> used;
+  for (const auto& e : entries.all()) {
+    if (e.field.variable.empty()) continue;
+    const std::string variable(e.field.variable);
+    used.push_back(variable);
+    const auto at = environment.find(variable);
+    if (at == environment.end() || at->second.empty()) continue;
+    set_from_text(e.field, e.slot, {at->second}, str(variable, " in the environment"));
+    out.origins[std::string(e.field.name)] = {Level::kEnvironment, variable};
+  }
+  std::string idle;
+  for (const auto& name : idle_variables(environment, used)) idle += (idle.empty() ? "" : ", ") + name;
+  if (!idle.empty()) out.notes.push_back("known, but without effect in this build: " + idle);
+  for (auto& warning : unknown_variables(environment, used)) out.warnings.push_back(std::move(warning));
+}
+
+void read_flags(const std::vector<Given>& flags, const Entries& entries, Resolved& out) {
+  for (const auto& given : flags) {
+    const Entry* entry = entries.find(given.name);
+    if (!entry) throw Error(Kind::kUsage, str("unknown flag ", given.spelling));
+    set_from_text(entry->field, entry->slot, given.words, given.spelling);
+    out.origins[std::string(entry->field.name)] = {Level::kFlag, given.spelling};
+  }
+}
+
+}  // namespace
+
+Origin Resolved::origin(const std::string& name) const {
+  const auto at = origins.find(name);
+  return at == origins.end() ? Origin() : at->second;
+}
+
+Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environment& environment,
+                 const std::filesystem::path& config) {
+  Resolved out;
+  out.surface = surface;
+  out.settings = defaults_for(surface);
+  const Entries entries(out.settings);
+  if (!config.empty()) FileReader(config, entries, out).read();
+  read_environment(environment, entries, out);
+  read_flags(flags, entries, out);
+  apply_optimize(out);
+  refuse(out);
+  return out;
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,50 @@
+// Who says what, and who wins: flag > environment > config file > default, per setting, with the winner's
+// name.
+#pragma once
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "app/compat/environment.h"
+#include "app/settings/settings.h"
+
+namespace atelier::app {
+
+enum class Level { kDefault, kFile, kEnvironment, kFlag };
+
+struct Origin {
+  Level level = Level::kDefault;
+  std::string text = "default";  // "--seed", "DG_XDIT_RING_DEGREE", "run.yaml:3"
+};
+
+// A flag as it was given.
+struct Given {
+  std::string name;  // canonical
+  std::string spelling;
+  std::vector<std::string> words;
+};
+
+struct Resolved {
+  Surface surface = kT2i;
+  Settings settings;
+  std::map<std::string, Origin> origins;  // of settings that somebody set
+  std::vector<std::string> notes;         // one sentence each, for the user
+  std::vector<std::string> warnings;
+
+  Origin origin(const std::string& name) const;
+  bool is_set(const std::string& name) const { return origins.count(name) > 0; }
+};
+
+// config: the file of --config; empty: none. Throws Error(kUsage): unknown or ill-typed keys, variables and
+// flags, unknown --optimize words, settings that contradict each other, settings that this build refuses.
+Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environment& environment,
+                 const std::filesystem::path& config);
+
+// What no later stage can use: refused settings, contradictions, numbers out of range; fills notes. Part of
+// resolve.
+void refuse(Resolved& resolved);
+// Words of --optimize set what nobody of the same level or above has set. Part of resolve.
+void apply_optimize(Resolved& resolved);
+
+}  // namespace atelier::app

@@ -1,0 +1,194 @@
+// The lists of fields, one per concern.
+#include "app/settings/settings.h"
+
+#include <nlohmann/json.hpp>
+
+namespace atelier::app {
+
+void ModelSettings::fields(const Visit& visit) {
+  visit({"model_name",
+         "model: mini, a diffusers folder, a .safetensors file, an id such as "
+         "black-forest-labs/FLUX.1-schnell, or "
+         "dummy:FLUX.1-schnell for random weights",
+         "model"},
+        &model_name);
+  visit({"model_type", "family of the model; read from its files, so only a check"}, &model_type);
+  visit({"backend", "xdit or diffusers: both mean the engine of this program"}, &backend);
+  visit({"revision", "branch, tag or commit of a model from the hub"}, &revision);
+  visit(
+      {"base_model", "for a single .safetensors file: the diffusers folder that everything else comes from"},
+      &base_model);
+  visit({"download", "fetch the model if it is not on this machine (HF_ENDPOINT, HF_TOKEN, HF_HOME)"},
+        &download);
+  visit({"cache_dir", "where models from the hub are kept; default: as HF_HUB_CACHE and HF_HOME say",
+         "download_dir"},
+        &cache_dir);
+  visit({"dummy", "random weights in the sizes of a published model: FLUX.1-schnell or FLUX.1-dev"}, &dummy);
+  visit({"dummy_seed", "seed of random weights; default 0"}, &dummy_seed);
+  visit({"save_dummy", "write the random weights as a diffusers folder and end"}, &save_dummy);
+}
+
+void DeviceSettings::fields(const Visit& visit) {
+  visit({"device", "auto (a GPU if there is one), cpu, cuda, or cuda:N"}, &device);
+  visit({"num_gpus",
+         "ranks that draw together: a number, or auto (the product of the degrees, else every GPU)"},
+        &num_gpus);
+  visit({.name = "torch_dtype",
+         .help = "of the denoiser: bfloat16 (default on a GPU), float32 (on the CPU), float16",
+         .aliases = "dtype"},
+        &torch_dtype);
+  visit({.name = "use_fp16", .help = "", .surfaces = 0}, &use_fp16);
+  visit({.name = "use_bf16", .help = "", .surfaces = 0}, &use_bf16);
+  visit({"enable_tf32", "TF32 for float32 products on the GPU; on by default"}, &enable_tf32);
+  visit({"num_nodes", "machines that share the prompts, each on its own; every one draws its share"},
+        &num_nodes);
+  visit({"node_rank", "which of them this is, from 0"}, &node_rank);
+  visit({"span_nodes", "the machines draw together as one group; --num_gpus counts the ranks of all"},
+        &span_nodes);
+  visit({"master_addr", "address of node 0, for --span_nodes"}, &master_addr);
+  visit({"master_port", "port there"}, &master_port);
+}
+
+void BackendSettings::fields(const Visit& visit) {
+  visit({.name = "data_parallel_degree",
+         .help = "groups that draw different pictures",
+         .aliases = "data_parallel_size",
+         .variable = "DG_XDIT_DATA_PARALLEL_DEGREE"},
+        &data_parallel_degree);
+  visit({.name = "ulysses_degree",
+         .help = "ranks that share a picture's tokens, heads exchanged around attention",
+         .variable = "DG_XDIT_ULYSSES_DEGREE"},
+        &ulysses_degree);
+  visit({.name = "ring_degree",
+         .help = "ranks that share a picture's tokens, keys passed round a ring",
+         .variable = "DG_XDIT_RING_DEGREE"},
+        &ring_degree);
+  visit({.name = "pipefusion_degree",
+         .help = "stages of blocks through which patches flow",
+         .aliases = "pipefusion_parallel_degree pipeline_parallel_size",
+         .variable = "DG_XDIT_PIPEFUSION_DEGREE"},
+        &pipefusion_degree);
+  visit({.name = "use_cfg_parallel",
+         .help = "one half of the ranks per branch of true guidance",
+         .variable = "DG_XDIT_USE_CFG_PARALLEL"},
+        &use_cfg_parallel);
+  visit({.name = "tensor_parallel_degree",
+         .help = "ranks that share heads and features",
+         .aliases = "tensor_parallel_size",
+         .variable = "DG_XDIT_TENSOR_PARALLEL_DEGREE"},
+        &tensor_parallel_degree);
+  visit({"strategy", "all degrees in one: \"cfg=2, pipefusion=2, ring=2\""}, &strategy);
+  visit({"warmup_steps", "whole steps before patches flow (PipeFusion)"}, &warmup_steps);
+  visit({"num_pipeline_patch", "patches of a picture (PipeFusion); default: as many as stages"},
+        &num_pipeline_patch);
+  visit({"attn_layer_num_for_pp", "blocks of every stage: 10 9; default: by cost"}, &attn_layer_num_for_pp);
+  visit({"pipefusion_sync", "every step whole: exact"}, &pipefusion_sync);
+  visit({.name = "use_parallel_vae",
+         .help = "decode by rows on all ranks",
+         .variable = "DG_XDIT_USE_PARALLEL_VAE"},
+        &use_parallel_vae);
+  visit({.name = "fully_shard_degree",
+         .help = "ranks of a sequence group that share every block's weights",
+         .variable = "DG_XDIT_FULLY_SHARD_DEGREE"},
+        &fully_shard_degree);
+  visit({.name = "shard_dit", .help = "fully_shard_degree = ring x ulysses", .surfaces = kRun}, &shard_dit);
+}
+
+void InputSettings::fields(const Visit& visit) {
+  visit({"prompt", "what to draw; wins over --prompts_file"}, &prompt);
+  visit({"prompts_file", "prompts from a .jsonl, .json, .txt or .csv file; rows may hold their own settings"},
+        &prompts_file);
+  visit({.name = "dataset_path", .help = "CSV file with a column prompt", .surfaces = kRun}, &dataset_path);
+  visit({"output_name_column", "field of the prompt file that names the pictures"}, &output_name_column);
+  visit({"negative_prompt", "what not to draw: turns true guidance on"}, &negative_prompt);
+  visit({"num_images_per_prompt", "pictures per prompt, with seeds seed, seed+1, ..."},
+        &num_images_per_prompt);
+  visit({"height", "pixels; default: the model's"}, &height);
+  visit({"width", "pixels; default: the model's"}, &width);
+  visit({"num_inference_steps", "denoising steps; default: the model's"}, &num_inference_steps);
+  visit({"guidance_scale", "guidance that the model was distilled with; default: the model's"},
+        &guidance_scale);
+  visit({"true_cfg_scale", "scale of the second, negative branch; 1: off"}, &true_cfg_scale);
+  visit({"max_sequence_length", "tokens of a prompt; default: the model's"}, &max_sequence_length);
+  visit({"seed", "of every prompt's first picture; default: random, recorded (run: 42)"}, &seed);
+  visit({"batch_size", "pictures drawn together, over all groups"}, &batch_size);
+  visit({"limit", "draw only the first prompts"}, &limit);
+}
+
+void EngineSettings::fields(const Visit& visit) {
+  visit(
+      {.name = "attention_backend", .help = "sdpa (default: the best kernel), cudnn, flash, xformers, math"},
+      &attention_backend);
+  visit({"enable_xformers", "the same as --attention_backend xformers"}, &enable_xformers);
+  visit({"enable_compile", "graph mode: CUDA graphs over the blocks; on by default on a GPU",
+         "compile use_torch_compile"},
+        &enable_compile);
+  visit({"enable_vae_slicing", "decode the pictures of a batch one after another", "enable_slicing"},
+        &enable_vae_slicing);
+  visit(
+      {"enable_vae_tiling", "decode in overlapping tiles: less memory, slightly different", "enable_tiling"},
+      &enable_vae_tiling);
+  visit({"optimize", "words such as tf32,vae_slicing,compile"}, &optimize);
+  visit({"max_retries", "how often a failed picture is tried again"}, &max_retries);
+  visit({"timeout", "seconds after which a batch counts as hung"}, &timeout);
+  visit({"start_timeout", "seconds that loading may take"}, &start_timeout);
+  visit({.name = "debug", .help = "log of every rank, topology and collectives", .variable = "DG_DEBUG"},
+        &debug);
+}
+
+void OutputSettings::fields(const Visit& visit) {
+  visit({"output_dir", "folder of the pictures; default ./output (run: .)", "output_directory"}, &output_dir);
+  visit({.name = "output_format", .help = "png, jpeg or webp", .choices = "png jpeg jpg webp"},
+        &output_format);
+  visit({"quality", "of JPEG and WebP, 1 to 100"}, &quality);
+  visit({"resume", "leave out pictures that are there already; on by default for t2i"}, &resume);
+  visit({"keep_changed", "when resuming, also keep pictures that were made with other settings"},
+        &keep_changed);
+  visit({"log_dir", "folder of log files; t2i: default <output_dir>/logs/<time>"}, &log_dir);
+  visit({"verbose", "more on the terminal", "v"}, &verbose);
+  visit({"quiet", "nothing on the terminal but errors", "q"}, &quiet);
+  visit({.name = "num_iterations", .help = "draw everything so often, for timing", .surfaces = kRun},
+        &num_iterations);
+  visit(
+      {.name = "warmup_calls", .help = "draw everything so often before the clock starts", .surfaces = kRun},
+      &warmup_calls);
+}
+
+void Settings::fields(const VisitSection& visit) {
+  const auto section = [&](const char* name) {
+    return [&visit, name](const Field& field, Slot slot) { visit(name, field, slot); };
+  };
+  model.fields(section("model"));
+  device.fields(section("device"));
+  backend.fields(section("backend"));
+  input.fields(section("input"));
+  engine.fields(section("engine"));
+  output.fields(section("output"));
+  later.fields(section("later"));
+}
+
+Settings defaults_for(Surface surface) {
+  Settings s;
+  if (surface == kRun) {
+    s.input.seed = 42;
+    s.output.output_dir = ".";
+    s.output.resume = false;
+  }
+  return s;
+}
+
+Json to_json(Settings settings) {
+  Json out = Json::object();
+  settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
+    const Json value = to_json(slot);
+    const bool is_asked = section != "later" || (value != Json(false) && !value.empty() && value != Json(""));
+    if (is_asked) out[section][std::string(field.name)] = value;
+  });
+  return out;
+}
+
+bool equal(const Settings& a, const Settings& b) {
+  return to_json(a) == to_json(b);
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,107 @@
+// Everything a user can set, one struct per concern. Each struct lists its fields once, in fields(); flags,
+// files, the environment, `config show` and equality all go through that list. Nothing but app/ sees these.
+#pragma once
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/settings/field.h"
+
+namespace atelier::app {
+
+struct ModelSettings {
+  std::string backend = "xdit", model_name, model_type, revision, base_model, cache_dir, dummy;
+  std::optional<uint64_t> dummy_seed;
+  bool download = false;
+  std::string save_dummy;
+  void fields(const Visit& visit);
+};
+
+struct DeviceSettings {
+  std::string device = "auto", num_gpus = "auto", torch_dtype;
+  bool use_fp16 = false, use_bf16 = false, enable_tf32 = true;
+  int num_nodes = 1, node_rank = 0;
+  bool span_nodes = false;
+  std::string master_addr;
+  int master_port = 29500;
+  void fields(const Visit& visit);
+};
+
+// The degrees, under the keys that configurations of Diffgentor's backend have.
+struct BackendSettings {
+  int data_parallel_degree = 1, ulysses_degree = 1, ring_degree = 1, pipefusion_degree = 1;
+  bool use_cfg_parallel = false;
+  int tensor_parallel_degree = 1;
+  std::string strategy;
+  int warmup_steps = 1;
+  std::optional<int> num_pipeline_patch;
+  std::vector<int> attn_layer_num_for_pp;
+  bool pipefusion_sync = false, use_parallel_vae = false, shard_dit = false;
+  int fully_shard_degree = 1;
+  void fields(const Visit& visit);
+};
+
+struct InputSettings {
+  std::vector<std::string> prompt;
+  std::string prompts_file, dataset_path, output_name_column;
+  std::vector<std::string> negative_prompt;
+  int num_images_per_prompt = 1;
+  std::optional<int> height, width, num_inference_steps;
+  std::optional<double> guidance_scale, true_cfg_scale;
+  std::optional<int> max_sequence_length, limit;
+  std::optional<uint64_t> seed;
+  int batch_size = 1;
+  void fields(const Visit& visit);
+};
+
+struct EngineSettings {
+  std::string attention_backend;
+  bool enable_xformers = false;
+  std::optional<bool> enable_compile;
+  bool enable_vae_slicing = false, enable_vae_tiling = false;
+  std::string optimize;
+  int max_retries = 3;
+  double timeout = 300, start_timeout = 600;  // s
+  bool debug = false;
+  void fields(const Visit& visit);
+};
+
+struct OutputSettings {
+  std::string output_dir = "./output", output_format = "png";
+  int quality = 95;
+  bool resume = true, keep_changed = false;
+  std::string log_dir;
+  bool verbose = false, quiet = false;
+  int num_iterations = 1, warmup_calls = 0;
+  void fields(const Visit& visit);
+};
+
+// Settings of the tools that users come from which this build refuses, or takes with a note: see later.h.
+struct LaterSettings {
+  std::map<std::string, bool, std::less<>> switches;
+  std::map<std::string, std::string, std::less<>> values;
+  std::map<std::string, std::vector<std::string>, std::less<>> lists;
+  void fields(const Visit& visit);
+};
+
+struct Settings {
+  ModelSettings model;
+  DeviceSettings device;
+  BackendSettings backend;
+  InputSettings input;
+  EngineSettings engine;
+  OutputSettings output;
+  LaterSettings later;
+
+  using VisitSection = std::function<void(const std::string& section, const Field&, Slot)>;
+  void fields(const VisitSection& visit);
+};
+
+// What holds on this surface when nobody says otherwise.
+Settings defaults_for(Surface surface);
+// {section: {key: value}}; unset values are null, or absent where this build refuses the setting.
+Json to_json(Settings settings);
+bool equal(const Settings& a, const Settings& b);
+
+}  // namespace atelier::app

@@ -1,0 +1,440 @@
+// Flags, files, environment: every flag is known, the right one wins, and what cannot be honoured is refused.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "app/cli/cli.h"
+#include "app/cli/flags.h"
+#include "app/compat/unsupported.h"
+#include "app/run/requests.h"
+#include "app/settings/resolve.h"
+#include "base/error.h"
+#include "base/scratch.h"
+
+namespace atelier::app {
+namespace {
+
+
+Resolved resolved(const Arguments& arguments, Surface surface = kT2i, const Environment& variables = {}) {
+  const Parsed parsed = parse_flags({surface, "test", "", {}}, one_spelling(arguments));
+  return resolve(surface, parsed.flags, variables, parsed.config);
+}
+
+std::string refused(const Arguments& arguments, Surface surface = kT2i, const Environment& variables = {}) {
+  return message_of(Kind::kUsage, [&] { resolved(arguments, surface, variables); });
+}
+
+void expect_mentions(const std::string& text, const std::vector<std::string>& words) {
+  for (const auto& word : words)
+    EXPECT_NE(text.find(word), std::string::npos) << "\"" << word << "\" in: " << text;
+}
+
+struct Known {
+  const char *flag, *value;  // null: a switch
+};
+
+// Diffgentor's, and what its documentation promises besides.
+constexpr Known kDiffgentor[] = {
+    {"backend", "xdit"},
+    {"model_name", "mini"},
+    {"model_type", "flux"},
+    {"device", "cpu"},
+    {"num_gpus", "2"},
+    {"seed", "3"},
+    {"torch_dtype", "bfloat16"},
+    {"optimize", "tf32"},
+    {"attention_backend", "flash"},
+    {"cache_type", "none"},
+    {"enable_compile", nullptr},
+    {"enable_cpu_offload", "false"},
+    {"enable_vae_slicing", nullptr},
+    {"enable_vae_tiling", nullptr},
+    {"timeout", "300.0"},
+    {"api_max_retries", "0"},
+    {"retry_delay", "1.0"},
+    {"max_global_workers", "16"},
+    {"num_processes", "4"},
+    {"node_rank", "0"},
+    {"num_nodes", "1"},
+    {"log_dir", "logs"},
+    {"prompt", "a"},
+    {"prompts_file", "a.txt"},
+    {"output_dir", "out"},
+    {"num_images_per_prompt", "2"},
+    {"height", "64"},
+    {"width", "64"},
+    {"num_inference_steps", "4"},
+    {"guidance_scale", "3.5"},
+    {"negative_prompt", "b"},
+    {"batch_size", "2"},
+    {"max_retries", "3"},
+    {"resume", nullptr},
+    {"no_resume", nullptr},
+    {"output_name_column", "name"},
+    {"enable_sequential_cpu_offload", "false"},
+    {"enable_group_offloading", "false"},
+    {"enable_layerwise_casting", "false"},
+    {"enable_fuse_qkv", nullptr},
+    {"enable_xformers", nullptr},
+    {"enable_tf32", nullptr},
+    {"no_enable_tf32", nullptr},
+    {"ulysses_degree", "2"},
+    {"ring_degree", "2"},
+    {"data_parallel_degree", "2"},
+    {"use_cfg_parallel", nullptr},
+    {"pipefusion_degree", "2"},
+    {"compile", nullptr},
+    {"strategy", "ring=2"},
+    {"offload", "none"},
+    {"true_cfg_scale", "2"},
+    {"tensor_parallel_degree", "2"},
+    {"span_nodes", nullptr},
+    {"master_addr", "localhost"},
+    {"master_port", "29500"},
+};
+
+constexpr Known kXdit[] = {
+    {"model", "mini"},
+    {"data_parallel_degree", "2"},
+    {"ulysses_degree", "2"},
+    {"ring_degree", "2"},
+    {"tensor_parallel_degree", "2"},
+    {"pipefusion_parallel_degree", "2"},
+    {"use_cfg_parallel", nullptr},
+    {"use_parallel_vae", nullptr},
+    {"use_torch_compile", nullptr},
+    {"warmup_steps", "1"},
+    {"num_pipeline_patch", "2"},
+    {"attn_layer_num_for_pp", "10 9"},
+    {"dit_parallel_size", "0"},
+    {"vae_parallel_size", "0"},
+    {"fully_shard_degree", "1"},
+    {"shard_dit", nullptr},
+    {"shard_t5_encoder", "false"},
+    {"use_fp8_t5_encoder", "false"},
+    {"use_fp8_gemms", "false"},
+    {"use_int8_gemms", "false"},
+    {"use_fp4_gemms", "false"},
+    {"use_teacache", "false"},
+    {"use_fbcache", "false"},
+    {"attention_backend", "sdpa"},
+    {"height", "64"},
+    {"width", "64"},
+    {"num_frames", "1"},
+    {"prompt", "a"},
+    {"negative_prompt", "b"},
+    {"num_inference_steps", "4"},
+    {"guidance_scale", "1"},
+    {"max_sequence_length", "256"},
+    {"seed", "42"},
+    {"num_iterations", "1"},
+    {"warmup_calls", "0"},
+    {"profile", "false"},
+    {"profile_wait", "2"},
+    {"profile_warmup", "2"},
+    {"profile_active", "1"},
+    {"dataset_path", "a.csv"},
+    {"batch_size", "1"},
+    {"output_directory", "."},
+    {"output_type", "pil"},
+    {"img_file_path", ""},
+    {"resize_input_images", "false"},
+    {"guidance_scale_2", ""},
+    {"flow_shift", ""},
+    {"enable_sequential_cpu_offload", "false"},
+    {"enable_model_cpu_offload", "false"},
+    {"enable_tiling", nullptr},
+    {"enable_slicing", nullptr},
+    {"trust_remote_code", "false"},
+    {"use_onediff", "false"},
+    {"use_ray", "false"},
+    {"ray_world_size", "1"},
+    {"use_fast_attn", "false"},
+    {"use_hybrid_attn_schedule", "false"},
+    {"use_ssta_sparse_text_to_image", "false"},
+    {"pipefusion_sync", nullptr},
+};
+
+// In every spelling, alone on the command line.
+void expect_known(const Known& known, Surface surface) {
+  std::string dashes = known.flag;
+  std::replace(dashes.begin(), dashes.end(), '_', '-');
+  for (const std::string& name : {std::string(known.flag), dashes}) {
+    SCOPED_TRACE(name);
+    std::vector<Arguments> forms;
+    if (!known.value) {
+      forms = {{"--" + name}};
+    } else {
+      forms = {{"--" + name + "=" + known.value}};
+      const auto words = words_of(known.value);
+      Arguments apart{"--" + name};
+      apart.insert(apart.end(), words.begin(), words.end());
+      const bool is_switch = std::string_view(known.value) == "false";
+      if (!is_switch && !words.empty()) forms.push_back(apart);
+    }
+    for (const auto& form : forms) EXPECT_NO_THROW(resolved(form, surface)) << form[0];
+  }
+}
+
+TEST(Flags, AllOfDiffgentorAreKnownInEverySpelling) {
+  for (const auto& known : kDiffgentor) expect_known(known, kT2i);
+}
+
+TEST(Flags, AllOfXditAreKnownInEverySpelling) {
+  for (const auto& known : kXdit) expect_known(known, kRun);
+}
+
+TEST(Flags, WhatIsNotBuiltIsRefusedByName) {
+  for (const Later& l : later_settings()) {
+    if (l.treated != Treated::kRefused || l.surfaces == 0) continue;
+    const Surface surface = l.surfaces & kT2i ? kT2i : kRun;
+    const auto choices = words_of(l.choices);
+    const std::string flag = "--" + std::string(l.name);
+    Arguments arguments{flag};
+    if (l.takes != Takes::kSwitch) arguments.push_back(choices.empty() ? "77" : choices.back());
+    expect_mentions(refused(arguments, surface), {flag, std::string(l.why)});
+  }
+}
+
+TEST(Flags, WhatHasNoEffectIsNotedOnce) {
+  for (const Later& l : later_settings()) {
+    if (l.treated != Treated::kNoted || l.surfaces == 0) continue;
+    Arguments arguments{"--" + std::string(l.name)};
+    if (l.takes != Takes::kSwitch) arguments.push_back("7");
+    const auto notes = resolved(arguments, l.surfaces & kT2i ? kT2i : kRun).notes;
+    ASSERT_EQ(notes.size(), 1u) << l.name;
+    expect_mentions(notes[0], {std::string(l.name), "no effect"});
+  }
+}
+
+TEST(Flags, UnknownOnesNameTheNearest) {
+  expect_mentions(refused({"--heigth", "64"}), {"--heigth", "--height"});
+  expect_mentions(refused({"stray"}), {"\"stray\""});
+  refused({"--height"});
+  refused({"--prompt"});
+}
+
+TEST(Flags, WithoutTheirValueAreNamed) {
+  expect_mentions(refused({"--seed"}), {"--seed needs a value"});
+  expect_mentions(refused({"--prompt", "--seed", "1"}), {"--prompt needs a value"});
+  expect_mentions(refused({"--output_dir", "--seed=1"}), {"--output_dir needs a value"});
+  EXPECT_EQ(resolved({"--prompt=--seed"}).settings.input.prompt, std::vector<std::string>{"--seed"});
+}
+
+TEST(Flags, AttentionIsKnownInAnyCaseAndDtypesNameTheFlag) {
+  EXPECT_EQ(resolved({"--attention_backend", "FLASH"}).settings.engine.attention_backend, "flash");
+  expect_mentions(refused({"--torch_dtype", "int7"}), {"--torch_dtype", "int7", "float32"});
+}
+
+TEST(Prompts, OfTheCommandLineAreCheckedLikeRows) {
+  const auto reason = [](const Arguments& arguments) {
+    return message_of(Kind::kUsage, [&] { read_prompts(resolved(arguments)); });
+  };
+  expect_mentions(reason({}), {"--prompt", "--prompts_file"});
+  expect_mentions(reason({"--prompt", " "}), {"--prompt is empty"});
+  expect_mentions(reason({"--prompt", "\xff"}), {"--prompt is not UTF-8"});
+  expect_mentions(reason({"--prompt", "x", "--negative_prompt", "\xff"}), {"--negative_prompt is not UTF-8"});
+  const Scratch dir;
+  const std::string file = dir.write("p.txt", "from the file\n").string();
+  EXPECT_EQ(read_prompts(resolved({"--prompt", "", "--prompts_file", file})).rows.front().item.prompt,
+            "from the file");
+}
+
+TEST(Flags, LastOneWinsAndListsKeepAll) {
+  EXPECT_EQ(resolved({"--height", "64", "--height=128"}).settings.input.height, 128);
+  EXPECT_EQ(resolved({"--prompt", "a", "b", "--seed", "1"}).settings.input.prompt,
+            (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(resolved({"--attn_layer_num_for_pp", "10", "9"}).settings.backend.attn_layer_num_for_pp,
+            (std::vector<int>{10, 9}));
+  EXPECT_EQ(resolved({"--attn-layer-num-for-pp=10,9"}).settings.backend.attn_layer_num_for_pp,
+            (std::vector<int>{10, 9}));
+}
+
+TEST(Flags, ValuesKeepTheirDashes) {
+  EXPECT_EQ(resolved({"--prompt=--a-b"}).settings.input.prompt.front(), "--a-b");
+  EXPECT_EQ(resolved({"--prompt", "well-known words"}).settings.input.prompt.front(), "well-known words");
+  EXPECT_EQ(resolved({"--negative_prompt", ""}).settings.input.negative_prompt, std::vector<std::string>{""});
+}
+
+TEST(Flags, BadValuesAreNamed) {
+  expect_mentions(refused({"--height", "tall"}), {"--height", "\"tall\"", "integer"});
+  expect_mentions(refused({"--height=64.5"}), {"--height", "64.5"});
+  expect_mentions(refused({"--guidance_scale", "nan"}), {"--guidance_scale", "finite"});
+  expect_mentions(refused({"--ulysses_degree", "99999999999"}), {"99999999999 is out of range"});
+  expect_mentions(refused({"--seed", "-1"}), {"--seed", "-1"});
+  expect_mentions(refused({"--quality", "101"}), {"--quality", "1 to 100"});
+  expect_mentions(refused({"--batch-size", "0"}), {"--batch_size", "batch_size must be from 1"});
+  expect_mentions(refused({"--true_cfg_scale", "1e38"}), {"--true_cfg_scale", "from 1 to 1000000000"});
+  expect_mentions(refused({"--output_format", "gif"}), {"gif", "png, jpeg"});
+  expect_mentions(refused({"--torch_dtype", "int8"}), {"int8", "bfloat16"});
+  expect_mentions(refused({"--resume=perhaps"}), {"resume"});
+  expect_mentions(refused({"--node_rank", "2", "--num_nodes", "2"}), {"0 to 1"});
+}
+
+TEST(Surfaces, HaveTheirOwnDefaults) {
+  const auto t2i = resolved({}), run = resolved({}, kRun);
+  EXPECT_EQ(t2i.settings.output.output_dir, "./output");
+  EXPECT_TRUE(t2i.settings.output.resume);
+  EXPECT_FALSE(t2i.settings.input.seed);
+  EXPECT_EQ(run.settings.output.output_dir, ".");
+  EXPECT_FALSE(run.settings.output.resume);
+  EXPECT_EQ(run.settings.input.seed, 42u);
+  EXPECT_FALSE(resolved({"--no-resume"}).settings.output.resume);
+  EXPECT_EQ(resolved({"--model", "x", "--output-directory", "y"}).settings.model.model_name, "x");
+}
+
+TEST(Environment, DegreesAreReadAndBooleansInAllWords) {
+  const Environment variables{{"DG_XDIT_DATA_PARALLEL_DEGREE", "2"},
+                              {"DG_XDIT_ULYSSES_DEGREE", "3"},
+                              {"DG_XDIT_RING_DEGREE", "4"},
+                              {"DG_XDIT_PIPEFUSION_DEGREE", "5"},
+                              {"DG_XDIT_USE_CFG_PARALLEL", "On"},
+                              {"DG_DEBUG", "TRUE"},
+                              {"DG_XDIT_TENSOR_PARALLEL_DEGREE", "6"},
+                              {"DG_XDIT_FULLY_SHARD_DEGREE", "7"}};
+  const auto r = resolved({}, kT2i, variables);
+  const auto& b = r.settings.backend;
+  EXPECT_EQ(std::vector({b.data_parallel_degree, b.ulysses_degree, b.ring_degree, b.pipefusion_degree}),
+            std::vector({2, 3, 4, 5}));
+  EXPECT_TRUE(b.use_cfg_parallel);
+  EXPECT_EQ(b.tensor_parallel_degree, 6);
+  EXPECT_EQ(b.fully_shard_degree, 7);
+  EXPECT_TRUE(r.settings.engine.debug);
+  EXPECT_EQ(r.origin("ring_degree").text, "DG_XDIT_RING_DEGREE");
+}
+
+TEST(Environment, BadValuesAreErrorsAndTyposWarnings) {
+  expect_mentions(refused({}, kT2i, {{"DG_XDIT_ULYSSES_DEGREE", "four"}}),
+                  {"DG_XDIT_ULYSSES_DEGREE", "four"});
+  expect_mentions(refused({}, kT2i, {{"DG_XDIT_USE_CFG_PARALLEL", "ja"}}),
+                  {"DG_XDIT_USE_CFG_PARALLEL", "ja"});
+  const auto r =
+      resolved({}, kT2i, {{"DG_XDIT_ULYSES_DEGREE", "2"}, {"DG_STEP1X_VERSION", "secret"}, {"PATH", "x"}});
+  ASSERT_EQ(r.warnings.size(), 1u);
+  expect_mentions(r.warnings[0], {"DG_XDIT_ULYSES_DEGREE", "DG_XDIT_ULYSSES_DEGREE"});
+  ASSERT_EQ(r.notes.size(), 1u);
+  expect_mentions(r.notes[0], {"DG_STEP1X_VERSION"});
+  EXPECT_EQ(r.notes[0].find("secret"), std::string::npos);
+}
+
+TEST(Environment, KnowsEveryVariableOfDiffgentor) {
+  for (const char* name :
+       {"DG_SERVE_NUM_INFERENCE_STEPS", "DG_DEBUG_SERVE", "DG_COMPILE_MODE", "DG_CACHE_BRANCH_ID",
+        "DG_FBC_THRESHOLD", "DG_GROUP_OFFLOAD_TYPE", "DG_BAGEL_THINK", "DG_EMU35_GPUS_PER_MODEL",
+        "DG_DREAMOMNI2_OUTPUT_WIDTH", "DG_FLUX_KONTEXT_OFFLOAD", "DG_HUNYUAN_IMAGE_3_MOE_IMPL",
+        "DG_DEEPGEN_IMAGE_RESIZE_MODE", "DG_OPENAI_API_KEYS", "DG_GEMINI_ASPECT_RATIO",
+        "DG_PROMPT_ENHANCER_DEBUG_DIR", "DG_FLUX2_ENHANCER_MODE"}) {
+    EXPECT_TRUE(resolved({}, kT2i, {{name, "1"}}).warnings.empty()) << name;
+  }
+}
+
+TEST(Precedence, FlagOverEnvironmentOverFileOverDefault) {
+  const Scratch scratch;
+  const auto file =
+      scratch.write("c.yaml", "ring_degree: 2\nulysses-degree: 2\ndata_parallel_degree: 2\n").string();
+  const auto r = resolved({"--config", file, "--ring_degree", "4"}, kT2i,
+                          {{"DG_XDIT_RING_DEGREE", "3"}, {"DG_XDIT_ULYSSES_DEGREE", "3"}});
+  EXPECT_EQ(r.settings.backend.ring_degree, 4);
+  EXPECT_EQ(r.origin("ring_degree").text, "--ring_degree");
+  EXPECT_EQ(r.settings.backend.ulysses_degree, 3);
+  EXPECT_EQ(r.origin("ulysses_degree").text, "DG_XDIT_ULYSSES_DEGREE");
+  EXPECT_EQ(r.settings.backend.data_parallel_degree, 2);
+  EXPECT_EQ(r.origin("data_parallel_degree").text, "data_parallel_degree in " + file + ":3");
+  EXPECT_EQ(r.origin("tensor_parallel_degree").text, "default");
+}
+
+TEST(ConfigFile, TakesEngineNamesSectionsAndRoundTrips) {
+  const Scratch scratch;
+  const auto engine = scratch.write(
+      "engine.json", R"({"model": "mini", "pipefusion_parallel_degree": 2, "use_cfg_parallel": true})");
+  const auto r = resolved({"--config", engine.string()});
+  EXPECT_EQ(r.settings.model.model_name, "mini");
+  EXPECT_EQ(r.settings.backend.pipefusion_degree, 2);
+  Json shown = to_json(r.settings);
+  shown["sources"] = {{"model_name", "whatever"}};
+  const auto again = scratch.write("again.json", shown.dump());
+  EXPECT_TRUE(equal(resolved({"--config", again.string()}).settings, r.settings));
+  EXPECT_FALSE(equal(resolved({}).settings, r.settings));
+}
+
+TEST(ConfigFile, NodeConfigurationIsUnderstood) {
+  const Scratch scratch;
+  const auto file = scratch.write(
+      "node.json",
+      R"({"num_gpus": 4, "pipeline_parallel_size": 2, "tensor_parallel_size": 2, "use_fp16": true})");
+  const auto r = resolved({"--config", file.string()});
+  EXPECT_EQ(r.settings.device.num_gpus, "4");
+  EXPECT_EQ(r.settings.backend.pipefusion_degree, 2);
+  EXPECT_EQ(r.settings.backend.tensor_parallel_degree, 2);
+  EXPECT_EQ(r.settings.device.torch_dtype, "float16");
+  const auto both = scratch.write("both.yaml", "use_fp16: true\nuse_bf16: true\n");
+  expect_mentions(refused({"--config", both.string()}),
+                  {"use_fp16", "use_bf16", "both.yaml:1", "both.yaml:2"});
+  expect_mentions(refused({"--config", file.string(), "--torch_dtype", "bf16"}),
+                  {"use_fp16", "--torch_dtype"});
+}
+
+TEST(ConfigFile, MistakesAreNamedWithTheirPlace) {
+  const Scratch scratch;
+  const auto typo = scratch.write("a.yaml", "seed: 1\nring_degre: 2\n").string();
+  expect_mentions(refused({"--config", typo}), {"a.yaml:2", "ring_degre", "ring_degree"});
+  const auto type = scratch.write("b.yaml", "ring_degree: two\n").string();
+  expect_mentions(refused({"--config", type}), {"b.yaml:1", "two"});
+  const auto twice = scratch.write("c.yaml", "model: a\nmodel_name: b\n").string();
+  expect_mentions(refused({"--config", twice}), {"model", "model_name", "once"});
+  const auto list = scratch.write("d.yaml", "height: [1, 2]\n").string();
+  expect_mentions(refused({"--config", list}), {"d.yaml:1", "list"});
+  const auto later = scratch.write("e.yaml", "cache_type: pab\n").string();
+  expect_mentions(refused({"--config", later}), {"e.yaml:1", "is not in this build"});
+  expect_mentions(refused({"--config", (scratch / "none.yaml").string()}), {"none.yaml"});
+}
+
+TEST(Optimize, WordsSetWhatNobodyElseSets) {
+  const auto r = resolved({"--optimize", "compile,vae_slicing,vae_tiling,flash", "--no_enable_tf32"});
+  EXPECT_EQ(r.settings.engine.enable_compile, true);
+  EXPECT_TRUE(r.settings.engine.enable_vae_slicing && r.settings.engine.enable_vae_tiling);
+  EXPECT_EQ(r.settings.engine.attention_backend, "flash");
+  EXPECT_EQ(r.origin("attention_backend").text, "--optimize flash");
+  EXPECT_FALSE(r.settings.device.enable_tf32);
+  EXPECT_EQ(resolved({"--optimize=flash", "--attention_backend", "sdpa"}).settings.engine.attention_backend,
+            "sdpa");
+}
+
+TEST(Optimize, UnknownAndUnbuiltWordsAreRefused) {
+  expect_mentions(refused({"--optimize", "turbo"}), {"turbo", "vae_slicing"});
+  for (const char* word :
+       {"cpu_offload", "sequential_cpu_offload", "group_offload", "layerwise_cast", "deep_cache",
+        "first_block_cache", "pab_cache", "pab", "faster_cache", "cache_dit", "taylor_seer"}) {
+    expect_mentions(refused({"--optimize", word}), {word, "is not in this build"});
+  }
+  expect_mentions(refused({"--optimize", "sage_attention"}), {"sage"});
+}
+
+TEST(Refusals, NameWhatThisBuildHas) {
+  expect_mentions(refused({"--backend", "openai"}), {"openai", "xdit", "diffusers"});
+  expect_mentions(refused({"--model_type", "sdxl"}), {"sdxl", "flux"});
+  expect_mentions(refused({"--attention_backend", "sage"}), {"sage", "INT8"});
+  expect_mentions(refused({"--attention_backend", "fa9"}), {"fa9", "xformers"});
+  expect_mentions(refused({"--enable_cpu_offload", "--ulysses_degree", "2"}),
+                  {"--enable_cpu_offload", "parallel layout"});
+  expect_mentions(refused({"--offload", "sequential"}), {"--offload", "is not in this build"});
+  expect_mentions(refused({"--verbose", "--quiet"}), {"--verbose", "--quiet"});
+  expect_mentions(refused({"--dummy", "FLUX.1-dev", "--model_name", "mini"}), {"--dummy", "--model_name"});
+  EXPECT_EQ(resolved({"--attention_backend", "xformers"}).notes.size(), 1u);
+  EXPECT_EQ(resolved({"--enable_xformers"}).settings.engine.attention_backend, "xformers");
+}
+
+TEST(Fields, HaveDistinctNamesInEverySpelling) {
+  Settings settings;
+  std::map<std::string, std::string> seen;
+  settings.fields([&](const std::string&, const Field& field, const Slot&) {
+    auto names = words_of(field.aliases);
+    names.emplace_back(field.name);
+    for (const auto& name : names) {
+      EXPECT_TRUE(seen.emplace(name, field.name).second) << name << " is also " << seen[name];
+    }
+  });
+}
+
+}  // namespace
+}  // namespace atelier::app

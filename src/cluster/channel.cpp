@@ -1,0 +1,130 @@
+#include "cluster/channel.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "base/digest.h"
+
+namespace atelier::cluster {
+namespace {
+
+constexpr size_t kTagBytes = 64, kLengthBytes = 4;
+
+// Does not end at the first difference: the time tells nothing.
+bool are_equal(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    difference |= static_cast<unsigned char>(a[i] ^ b[i]);
+  return difference == 0;
+}
+
+uint32_t length_at(const std::string& buffer, size_t at) {
+  uint32_t length = 0;
+  for (size_t i = 0; i < kLengthBytes; ++i)
+    length |= static_cast<uint32_t>(static_cast<unsigned char>(buffer[at + i])) << (8 * i);
+  return length;
+}
+
+}  // namespace
+
+Channel::Channel(int fd, Side side, std::string key) : fd_(fd), side_(side), key_(std::move(key)) {
+  keep_from_children(fd);
+}
+
+Channel::~Channel() {
+  ::close(fd_);
+}
+
+std::string Channel::tag(Side sender, uint64_t number, std::string_view text) const {
+  return hmac_sha256(key_, str(static_cast<char>(sender), number, ":", text));
+}
+
+bool Channel::send(const Json& value) {
+  const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string frame;
+  for (size_t i = 0; i < kLengthBytes; ++i)
+    frame.push_back(static_cast<char>((text.size() >> (8 * i)) & 0xff));
+  frame += text;
+  const std::scoped_lock lock(sending_);
+  if (!key_.empty()) frame += tag(side_, sent_, text);
+  ++sent_;
+  std::string_view rest = frame;
+  while (!rest.empty()) {
+    const ssize_t n = ::send(fd_, rest.data(), rest.size(), MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    rest.remove_prefix(static_cast<size_t>(n));
+  }
+  return true;
+}
+
+bool Channel::take_in() {
+  std::array<char, 65536> bytes;
+  for (;;) {
+    const ssize_t n = ::recv(fd_, bytes.data(), bytes.size(), MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK;
+    if (n == 0) return false;
+    buffer_.append(bytes.data(), static_cast<size_t>(n));
+    if (static_cast<size_t>(n) < bytes.size()) return true;
+  }
+}
+
+std::optional<Json> Channel::next() {
+  const size_t have = buffer_.size() - consumed_;
+  if (have < kLengthBytes) return std::nullopt;
+  const uint32_t length = length_at(buffer_, consumed_);
+  if (length > kMaxBytes) throw Error(Kind::kPeer, "a message between processes is longer than any of ours");
+  const size_t tag_bytes = key_.empty() ? 0 : kTagBytes;
+  if (have < kLengthBytes + length + tag_bytes) return std::nullopt;
+  const std::string text = buffer_.substr(consumed_ + kLengthBytes, length);
+  if (!key_.empty()) {
+    const Side other = side_ == Side::kWorker ? Side::kSupervisor : Side::kWorker;
+    const auto found = std::string_view(buffer_).substr(consumed_ + kLengthBytes + length, kTagBytes);
+    if (!are_equal(found, tag(other, received_, text))) {
+      throw Error(Kind::kPeer,
+                  "a message between processes was made with another key; is another run using this port?");
+    }
+  }
+  ++received_;
+  consumed_ += kLengthBytes + length + tag_bytes;
+  if (consumed_ == buffer_.size()) buffer_.clear(), consumed_ = 0;
+  Json value = Json::parse(text, nullptr, false);
+  if (!value.is_object()) throw Error(Kind::kPeer, "a message between processes is no JSON object");
+  return value;
+}
+
+std::optional<Json> Channel::wait(std::chrono::milliseconds time) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  for (bool is_open = true;;) {
+    if (auto value = next()) return value;
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+    if (!is_open || left.count() < 0) return std::nullopt;
+    pollfd entry{fd_, POLLIN, 0};
+    if (::poll(&entry, 1, static_cast<int>(left.count()) + 1) > 0) is_open = take_in();
+  }
+}
+
+void Channel::shut_down() {
+  ::shutdown(fd_, SHUT_RDWR);
+}
+
+void keep_from_children(int fd) {
+  const int flags = ::fcntl(fd, F_GETFD);
+  if (flags < 0 || ::fcntl(fd, F_SETFD, flags | FD_CLOEXEC) != 0) {
+    throw std::system_error(errno, std::generic_category(),
+                            "a descriptor cannot be kept from child processes");
+  }
+}
+
+}  // namespace atelier::cluster

@@ -1,0 +1,115 @@
+// Runs whose processes somebody else starts: torchrun, mpirun, srun, or this program on every node.
+#pragma once
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cluster/job.h"
+#include "cluster/process.h"
+#include "cluster/channel.h"
+#include "cluster/protocol.h"
+
+namespace atelier::cluster {
+
+// One launched process: it stands for the ranks [rank, rank + ranks) of `size`.
+struct Outer {
+  std::string launcher;  // "torchrun", "mpirun", "srun", "--span_nodes"
+  int rank = 0, size = 1, ranks = 1;
+  int local_rank = 0, local_size = 1;  // of `rank`, on its host
+  std::string host;                    // of rank 0
+  int port = 0;                        // control messages use the first free one of the kPorts behind it
+  std::string key;                     // what the processes of one run have in common
+
+  static constexpr int kPorts = 8;
+};
+
+// The value of a variable; none if it is not set.
+using Environment = std::function<std::optional<std::string>(const std::string& name)>;
+
+// What the environment says about an outer launcher; none for a process that was started alone. Throws
+// Error(kUsage) naming the variable that is missing or wrong.
+std::optional<Outer> outer_launcher(const Environment& environment);
+
+// --span_nodes: `nodes` processes, one per node, with `ranks` ranks in all, as many on each node. Throws
+// Error(kUsage).
+struct Span {
+  int node = 0, nodes = 1, ranks = 1;
+  std::string host;  // of node 0
+  int port = 29500;
+  std::string key;  // a secret that all nodes know; empty: messages are only told apart from other runs'
+};
+Outer spanning(const Span& span);
+
+// The first host of a Slurm list such as "gpu[03-05,9],login1": "gpu03".
+std::string first_host(const std::string& list);
+
+// At the process of rank 0: where the other launched processes report, and the workers that they start on
+// order.
+class Rally {
+ public:
+  // A worker that has come, or (no channel) one that has ended, or (start -1) a launched process that is
+  // gone.
+  struct News {
+    int rank = 0, start = -1;
+    int local_rank = 0, local_size = 1;
+    std::string host, what;
+    std::unique_ptr<Channel> channel;
+  };
+
+  // Throws Error(kUsage) for an address that is not of this host, Error(kPeer) when all ports are taken.
+  explicit Rally(Outer outer);
+  ~Rally();  // finish(1), if nobody has
+
+  const Outer& outer() const { return outer_; }
+  int wake_fd() const { return wake_.get(); }  // readable when there is news
+  std::vector<News> take_news();
+  // Workers for all ranks but this process's own, in place of those of earlier starts.
+  void start(int number);
+  // Ends all of them.
+  void end_workers();
+  // Waits up to kPatience for processes that have not come yet, and tells all of them their exit code.
+  void finish(int code);
+
+  static constexpr std::chrono::seconds kPatience{10};
+
+ private:
+  struct Post {
+    int rank = 0, ranks = 1;
+    std::string host;
+    std::unique_ptr<Channel> channel;
+  };
+  void work(const std::stop_token& stop);
+  void greet(int fd);
+  void listen(Post& post);
+  void tell_all(const Json& order);
+  void add(News news);
+  int present() const;  // ranks whose processes are here
+
+  const Outer outer_;
+  Descriptor listener_, wake_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Post> posts_;
+  std::vector<News> news_;
+  int start_ = -1;  // what was ordered last; -1: nothing
+  bool is_finished_ = false;
+  int lost_ = 0;  // ranks of processes that came and are gone
+  std::jthread thread_;
+};
+
+// As run_job, over all processes of a launcher; at rank 0. Throws Error(kUsage) too unless the layout's ranks
+// are the launcher's.
+Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop, Rally& rally);
+
+// At the other processes: starts workers when rank 0 says so. Returns rank 0's exit code, or 1 after a
+// message when rank 0 cannot be reached or is gone.
+int follow(const Outer& outer);
+
+}  // namespace atelier::cluster

@@ -1,0 +1,45 @@
+// One rank of a run at work: the model it has loaded, and the folder its pictures go to.
+#pragma once
+#include <c10/core/Device.h>
+
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/comm.h"
+#include "cluster/job.h"
+#include "jobs/output_folder.h"
+
+namespace atelier::cluster {
+
+class Studio {
+ public:
+  // Makes the device current and loads this rank's part of the model. transport: null for a run of one rank;
+  // all ranks construct theirs at the same time. Throws Error(kCheckpoint, kUsage, kCapacity, kPeer).
+  Studio(const Job& job, c10::Device device, comm::Transport* transport);
+  ~Studio();
+
+  // Pictures on the replica's rank 0, nothing elsewhere. A replica of one rank that runs out of memory
+  // empties its cache and tries once more. Throws Error(kCapacity) when the memory does not suffice,
+  // Error(kItem) for pictures that are no result, and what Pipeline::draw throws.
+  std::vector<media::Picture> draw(const jobs::Batch& batch, const pipeline::Watch& watch);
+  // Any thread. Throws what OutputFolder::write and media::encode throw. Returns the size of the file in
+  // bytes.
+  int64_t write(const request::Item& item, const media::Picture& picture) const;
+
+  bool is_alone() const;         // no other rank draws the same batch
+  bool is_device_alive() const;  // false once the device refuses all further work
+  RankStats stats() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+// "cpu", "cuda" (the device of this number) or "cuda:N". Throws Error(kUsage) for anything else.
+c10::Device device_named(const std::string& name, int number);
+// What happened, for people: without the call stacks that libtorch adds.
+std::string reason_of(const std::exception& e);
+
+}  // namespace atelier::cluster

@@ -1,0 +1,152 @@
+#include "cluster/process.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+#include "base/error.h"
+
+extern char** environ;
+
+namespace atelier::cluster {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::vector<std::string> whole_environment(const std::vector<std::string>& ours) {
+  std::vector<std::string> all = ours;
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string_view name = std::string_view(*entry).substr(0, std::string_view(*entry).find('='));
+    const bool is_replaced = std::any_of(ours.begin(), ours.end(), [&](const std::string& o) {
+      return std::string_view(o).substr(0, o.find('=')) == name;
+    });
+    if (!is_replaced) all.emplace_back(*entry);
+  }
+  return all;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+  std::vector<char*> out;
+  for (auto& s : strings) out.push_back(s.data());
+  out.push_back(nullptr);
+  return out;
+}
+
+// Between fork and exec of a process with threads only system calls are safe.
+[[noreturn]] void become(const ChildPlan& plan, pid_t parent, char* const* arguments,
+                         char* const* environment) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(127);  // it died before we asked
+  // first out of each other's way, then to their places
+  const int socket = ::fcntl(plan.socket, F_DUPFD, 16);
+  const int meeting = plan.meeting >= 0 ? ::fcntl(plan.meeting, F_DUPFD, 16) : -1;
+  ::dup2(STDERR_FILENO, STDOUT_FILENO);
+  ::dup2(socket, kChildSocket);
+  if (meeting >= 0) ::dup2(meeting, kChildMeeting);
+  ::syscall(SYS_close_range, meeting >= 0 ? kChildMeeting + 1 : kChildMeeting, ~0U, 0);
+  for (int signal = 1; signal < SIGRTMIN; ++signal) ::signal(signal, SIG_DFL);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::execve("/proc/self/exe", arguments, environment);
+  ::_exit(127);
+}
+
+}  // namespace
+
+Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Descriptor::~Descriptor() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Child Child::start(const ChildPlan& plan) {
+  std::vector<std::string> arguments{"atelier", "worker", "--fd", std::to_string(kChildSocket)};
+  auto environment = whole_environment(plan.environment);
+  const auto argv = pointers(arguments), envp = pointers(environment);
+  const pid_t parent = ::getpid();
+  const pid_t id = ::fork();
+  if (id < 0) throw Error(Kind::kCapacity, str("no process can be started: ", std::strerror(errno)));
+  if (id == 0) become(plan, parent, argv.data(), envp.data());
+  return Child(id);
+}
+
+Child& Child::operator=(Child&& other) noexcept {
+  std::swap(id_, other.id_);
+  std::swap(status_, other.status_);
+  return *this;
+}
+
+Child::~Child() {
+  if (id_ < 0 || status()) return;
+  ::kill(id_, SIGKILL);
+  while (::waitpid(id_, nullptr, 0) < 0 && errno == EINTR) continue;
+}
+
+void Child::signal(int number) const {
+  if (id_ > 0 && !status_) ::kill(id_, number);
+}
+
+bool Child::is_stopped() const {
+  std::ifstream file(str("/proc/", id_, "/stat"));
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const size_t name_end = text.rfind(") ");  // the name itself may hold anything
+  return name_end != std::string::npos && text.substr(name_end + 2, 1) == "T";
+}
+
+std::optional<int> Child::status() {
+  if (status_) return status_;
+  int status = 0;
+  const pid_t found = ::waitpid(id_, &status, WNOHANG);
+  if (found == id_) status_ = status;
+  if (found < 0 && errno == ECHILD) status_ = 0;  // somebody else has waited for it
+  return status_;
+}
+
+void end_all(std::span<Child* const> children, std::chrono::milliseconds grace) {
+  for (Child* child : children) child->signal(SIGTERM);
+  const auto all_ended = [&] {
+    return std::all_of(children.begin(), children.end(), [](Child* c) { return c->status().has_value(); });
+  };
+  const auto end = Clock::now() + grace;
+  while (!all_ended() && Clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  for (Child* child : children) child->signal(SIGKILL);
+  while (!all_ended()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+std::string status_text(int status) {
+  if (WIFSIGNALED(status)) {
+    return str("was ended by signal ", WTERMSIG(status), " (", ::strsignal(WTERMSIG(status)), ")");
+  }
+  return str("left with exit code ", WEXITSTATUS(status));
+}
+
+int usable_cores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (::sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+Descriptor memory_file() {
+  const int fd = ::memfd_create("atelier-meeting", MFD_CLOEXEC);
+  if (fd < 0) throw Error(Kind::kCapacity, str("no file in memory can be made: ", std::strerror(errno)));
+  return Descriptor(fd);
+}
+
+}  // namespace atelier::cluster

@@ -1,0 +1,26 @@
+// Who draws the pictures of a job: worker processes under a supervisor, alone or under a launcher's.
+#include "base/error.h"
+#include "cluster/job.h"
+#include "cluster/launch/launch.h"
+#include "cluster/supervisor.h"
+
+namespace atelier::cluster {
+
+Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop) {
+  if (queue.is_finished()) return {.failures = queue.failures()};
+  return Supervisor(job, queue, events, std::move(stop), nullptr).run();
+}
+
+Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop,
+                Rally& rally) {
+  const auto& outer = rally.outer();
+  if (const int world = plan::world_size(job.degrees); world != outer.size) {
+    throw Error(Kind::kUsage,
+                str(outer.launcher, " has started ", outer.size, " ranks, the layout needs ",
+                    plan::product(job.degrees), "; start ", world, " or change the degrees"));
+  }
+  if (queue.is_finished()) return {.failures = queue.failures()};
+  return Supervisor(job, queue, events, std::move(stop), &rally).run();
+}
+
+}  // namespace atelier::cluster

@@ -1,0 +1,340 @@
+// FLUX.1 (schnell and dev): Black Forest Labs, 2024. Two streams of tokens meet in joint attention, then run
+// as one. Upstream: diffusers models/transformers/transformer_flux.py, pipelines/flux/pipeline_flux.py.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "models/config.h"
+#include "models/family.h"
+#include "nn/embedding.h"
+#include "nn/patchify.h"
+#include "models/flux/names.h"
+
+namespace atelier::models {
+namespace {
+
+using namespace nn;
+
+enum Stream { kText, kImage, kJoint };  // kJoint: both, one after the other
+
+struct FluxConfig {
+  Dim heads{24, 128};
+  int64_t width = 3072, in_channels = 64, text_width = 4096, pooled_width = 768;
+  int doubles = 19, singles = 38;
+  std::vector<int64_t> axes{16, 56, 56};
+  bool guidance = false;
+
+  explicit FluxConfig(const Json& j) {
+    const ConfigReader read(j, "transformer/config.json");
+    heads = {read.positive("num_attention_heads", 24), read.positive("attention_head_dim", 128)};
+    width = heads.size();
+    in_channels = read.positive("in_channels", 64);
+    text_width = read.positive("joint_attention_dim", 4096);
+    pooled_width = read.positive("pooled_projection_dim", 768);
+    doubles = static_cast<int>(read.layers("num_layers", 19));
+    singles = static_cast<int>(read.layers("num_single_layers", 38));
+    axes = read.integers("axes_dims_rope", {16, 56, 56});
+    guidance = read.boolean("guidance_embeds", false);
+    int64_t sum = 0;
+    bool pairs = true;
+    for (const int64_t a : axes) sum += a, pairs = pairs && a >= 0 && a % 2 == 0;
+    if (axes.size() != 3 || sum != heads.unit || !pairs) {
+      throw Error(Kind::kCheckpoint,
+                  str("transformer/config.json: axes_dims_rope must be three even numbers whose sum is ",
+                      "attention_head_dim (", heads.unit, "), found a sum of ", sum));
+    }
+    if (in_channels % 4 != 0 || read.positive("patch_size", 1) != 1) {
+      throw Error(Kind::kCheckpoint,
+                  "transformer/config.json: expected patch_size 1 and in_channels divisible by 4");
+    }
+  }
+  int blocks() const { return doubles + singles; }
+};
+
+// The text or the image side of a double block.
+struct Half {
+  Table mod;
+  Linear qkv, out, up, down;
+  HeadNorm norm_q, norm_k;
+  int64_t head_dim;
+
+  Half(const FluxConfig& c, const Builder& b)
+      : mod(b.table("mod", c.width, 6 * c.width)),
+        qkv(b.expand("qkv", c.width, {c.heads, c.heads, c.heads})),
+        out(b.contract("out", {c.heads}, c.width)),
+        up(b.expand("up", c.width, {Dim{4 * c.width}})),
+        down(b.contract("down", {Dim{4 * c.width}}, c.width)),
+        norm_q(b.head_norm("norm_q", c.heads)),
+        norm_k(b.head_norm("norm_k", c.heads)),
+        head_dim(c.heads.unit) {}
+  Projected project(const at::Tensor& x, const Rope& r) const {
+    return split_qkv(qkv(x), head_dim, norm_q, norm_k, r);
+  }
+  at::Tensor mlp(const at::Tensor& x) const { return down(gelu_tanh(up, x)); }
+};
+
+struct DoubleBlock {
+  Half text, image;
+  Attention attend;
+  int64_t width;
+
+  DoubleBlock(const FluxConfig& c, const Builder& b)
+      : text(c, b / "text"),
+        image(c, b / "image"),
+        attend(b.attention("attn", {kText, kImage}, c.heads)),
+        width(c.width) {}
+  void operator()(const Frame& f, State& s) const {
+    const auto xt = s.stream(kText), xi = s.stream(kImage);
+    const auto mt = modulations(text.mod, s, width), mi = modulations(image.mod, s, width);
+    const auto o = attend(f, {text.project(norm(xt, mt.attention), s.ropes[kText]),
+                              image.project(norm(xi, mi.attention), s.ropes[kImage])});
+    finish(text, xt, o.narrow(0, 0, xt.size(0)), mt);
+    finish(image, xi, o.narrow(0, xt.size(0), xi.size(0)), mi);
+  }
+
+ private:
+  static void finish(const Half& half, const at::Tensor& x, const at::Tensor& attended,
+                     const Modulations& m) {
+    gated_(x, m.attention.gate, half.out(attended));
+    gated_(x, m.mlp.gate, half.mlp(norm(x, m.mlp)));
+  }
+};
+
+struct SingleBlock {
+  Table mod;
+  Linear qkv, up, out;
+  HeadNorm norm_q, norm_k;
+  Attention attend;
+  int64_t width, head_dim;
+
+  SingleBlock(const FluxConfig& c, const Builder& b)
+      : mod(b.table("mod", c.width, 3 * c.width)),
+        qkv(b.expand("qkv", c.width, {c.heads, c.heads, c.heads})),
+        up(b.expand("up", c.width, {Dim{4 * c.width}})),
+        out(b.contract("out", {c.heads, Dim{4 * c.width}}, c.width)),
+        norm_q(b.head_norm("norm_q", c.heads)),
+        norm_k(b.head_norm("norm_k", c.heads)),
+        attend(b.attention("attn", {kText, kImage}, c.heads)),
+        width(c.width),
+        head_dim(c.heads.unit) {}
+  void operator()(const Frame& f, State& s) const {
+    const auto m = modulations(mod, s, width).attention;
+    const auto x = norm(s.x, m);
+    auto pending = attend.start(f, {split_qkv(qkv(x), head_dim, norm_q, norm_k, s.ropes[kJoint])});
+    const auto mlp = gelu_tanh(up, x);  // needs no attention
+    gated_(s.x, m.gate, out({attend.finish(std::move(pending)), mlp}));
+  }
+};
+
+bool owns(std::span<const Range> blocks, int i) {
+  for (const Range& r : blocks) {
+    if (i >= r.begin && i < r.end()) return true;
+  }
+  return false;
+}
+
+class Flux : public nn::Model {
+ public:
+  Flux(const FluxConfig& c, const Builder& b, std::span<const Range> mine) : c_(c), options_(b.options()) {
+    const auto embed = b / "time_text_embed";
+    const auto mlp = [&](std::string_view name, int64_t in) {
+      const auto e = embed / name;
+      return nn::SiluMlp{e.linear("linear_1", in, c.width), e.linear("linear_2", c.width, c.width)};
+    };
+    time_ = mlp("timestep_embedder", kSinusoid);
+    pooled_ = mlp("text_embedder", c.pooled_width);
+    if (c.guidance) guidance_ = mlp("guidance_embedder", kSinusoid);
+    for (int i = 0; i < c.blocks(); ++i) {
+      if (owns(mine, i)) build_block(i, b.block(i));
+    }
+    if (owns(mine, 0)) {
+      image_in_ = b.linear("x_embedder", c.in_channels, c.width);
+      text_in_ = b.linear("context_embedder", c.text_width, c.width);
+    }
+    if (owns(mine, c.blocks() - 1)) {
+      last_ = b.table("norm_out.linear", c.width, 2 * c.width);
+      out_ = b.linear("proj_out", c.width, c.in_channels);
+    }
+    tables_ = b.tables();
+    tables_->load();
+  }
+
+  int blocks() const override { return c_.blocks(); }
+
+  nn::Context begin(const Frame& f, const nn::Prompt& p, std::span<const float> timesteps) override {
+    // Sinusoids of numbers up to 3500 magnify the last bit of a frequency: the CPU's serve every device.
+    const auto numbers = [&](const at::Tensor& t) { return nn::sinusoid(t, kSinusoid).to(options_); };
+    const auto t = at::tensor(at::ArrayRef<float>(timesteps.data(), timesteps.size()));
+    auto condition = time_(numbers(t)).unsqueeze(1);  // [steps, 1, C]
+    if (c_.guidance) {
+      const auto g = at::full({1}, p.guidance * 1000.0, t.options());
+      condition = condition + guidance_(numbers(g)).unsqueeze(0);
+    }
+    condition = condition + pooled_(p.pooled.to(options_)).unsqueeze(0);  // [steps, B, C]
+    tap(f, "time_text_embed", condition[0], nn::Recorder::kWhole);
+    nn::Context context{tables_->evaluate(at::silu(condition)), {}, c_.width};
+    if (text_in_) {
+      context.text = text_in_(p.text.to(options_));
+      tap(f, "context_embedder", context.text, kText);
+    }
+    return context;
+  }
+
+  void enter(const Frame& f, State& s) override {
+    const auto rope = [&](const at::Tensor& at) { return nn::rope_of(at, c_.axes, kTheta, options_); };
+    s.ropes = {rope(s.at[kText]), rope(s.at[kImage]), {}};
+    s.ropes[kJoint] = {at::cat({s.ropes[kText].cos, s.ropes[kImage].cos}),
+                       at::cat({s.ropes[kText].sin, s.ropes[kImage].sin})};
+    if (!f.taps) return;
+    tap(f, "pos_embed.0", s.ropes[kJoint].cos.repeat_interleave(2, 1), nn::Recorder::kAll);
+    tap(f, "pos_embed.1", s.ropes[kJoint].sin.repeat_interleave(2, 1), nn::Recorder::kAll);
+  }
+
+  void embed(const Frame& f, State& s, const at::Tensor& latents) override {
+    const auto image = image_in_(latents.to(options_.dtype()));
+    tap(f, "x_embedder", image, kImage);
+    s.x = s.n[kText] > 0 ? at::cat({s.given->text, image}) : image;
+  }
+
+  void block(int i, const Frame& f, State& s) override {
+    const bool is_double = i < c_.doubles;
+    if (is_double) {
+      doubles_.at(i)(f, s);
+    } else {
+      singles_.at(i)(f, s);
+    }
+    if (!f.taps) return;
+    const auto name =
+        is_double ? str("transformer_blocks.", i) : str("single_transformer_blocks.", i - c_.doubles);
+    tap(f, name + ".0", s.stream(kText), kText);
+    tap(f, name + ".1", s.stream(kImage), kImage);
+  }
+
+  at::Tensor head(const Frame& f, State& s) override {
+    const auto m = chunks(last_, s, 2);  // scale first: AdaLayerNormContinuous
+    const auto x = norm(s.stream(kImage), {m[1], m[0], {}});
+    tap(f, "norm_out", x, kImage);
+    const auto out = out_(x);
+    tap(f, "proj_out", out, kImage);
+    return out;
+  }
+
+ private:
+  static constexpr int64_t kSinusoid = 256;
+  static constexpr double kTheta = 10000;
+
+  void build_block(int i, const Builder& b) {
+    if (i < c_.doubles) {
+      doubles_.emplace(i, DoubleBlock(c_, b / "double" / i));
+    } else {
+      singles_.emplace(i, SingleBlock(c_, b / "single" / (i - c_.doubles)));
+    }
+    b.finish_block(i);
+  }
+
+  FluxConfig c_;
+  at::TensorOptions options_;
+  nn::SiluMlp time_, pooled_, guidance_;
+  std::map<int, DoubleBlock> doubles_;
+  std::map<int, SingleBlock> singles_;
+  Linear image_in_, text_in_, out_;
+  Table last_;
+  std::shared_ptr<nn::Tables> tables_;
+};
+
+Facts facts(const Json& config) {
+  const FluxConfig c(config);
+  Facts f{.heads = c.heads, .blocks = c.blocks(), .distilled_guidance = true};
+  f.cost.assign(static_cast<size_t>(c.blocks()), 1.0);
+  return f;
+}
+
+Defaults defaults(const Json& config) {
+  if (FluxConfig(config).guidance) return {};
+  return {.steps = 4, .guidance = 0.0, .max_sequence_length = 256};
+}
+
+Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width) {
+  const FluxConfig c(config);
+  const int64_t cell = 2 * spatial;  // 2x2 latents make a token
+  if (height < cell || width < cell || height % cell != 0 || width % cell != 0) {
+    throw Error(Kind::kUsage,
+                str("a picture of ", width, "x", height, " was asked for; width and height must be ",
+                    "multiples of ", cell, ": try ", std::max(cell, (width + cell / 2) / cell * cell), "x",
+                    std::max(cell, (height + cell / 2) / cell * cell)));
+  }
+  const int64_t rows = height / cell, cols = width / cell;
+  return {rows, cols, c.in_channels, c.in_channels / 4, 2 * rows, 2 * cols};
+}
+
+at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {
+  return nn::unpack_2x2(tokens, g.rows, g.cols);
+}
+at::Tensor coordinates(const Grid& g) {
+  return nn::grid_coordinates(g.rows, g.cols);
+}
+at::Tensor text_coordinates(int64_t tokens) {
+  return at::zeros({tokens, 3}, at::TensorOptions(at::kLong));
+}
+
+// Of diffusers folders and of files in the original naming, whose fused tensors are cut by width.
+std::vector<weights::Name> names(const Json& config) {
+  auto all = names_flux_diffusers();
+  const int64_t width = FluxConfig(config).width;
+  for (const char* prefix : {"", "model.diffusion_model."}) {
+    for (auto& rule : names_flux_original(width, prefix)) all.push_back(std::move(rule));
+  }
+  return all;
+}
+
+Json config_of_file(const weights::WeightStore& file, const Json& like) {
+  const auto found = find_flux_original(file);
+  if (!found) throw Error(Kind::kCheckpoint, "the file holds no FLUX transformer in the original naming");
+  Json config = like;
+  config["num_attention_heads"] = found->width / found->head_dim;
+  config["attention_head_dim"] = found->head_dim;
+  config["in_channels"] = found->in_channels;
+  config["num_layers"] = found->doubles;
+  config["num_single_layers"] = found->singles;
+  config["joint_attention_dim"] = found->text_width;
+  config["pooled_projection_dim"] = found->pooled_width;
+  config["guidance_embeds"] = found->guidance;
+  return config;
+}
+
+std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
+  return std::make_unique<Flux>(FluxConfig(config), b, blocks);
+}
+
+}  // namespace
+
+extern const Family kFlux{
+    .name = "flux",
+    .pipeline = "FluxPipeline",
+    .component = "transformer",
+    .denoiser = "FluxTransformer2DModel",
+    .encoders = {{"text_encoder", "tokenizer", EncoderSpec::Use::kPooled, 77},
+                 {"text_encoder_2", "tokenizer_2", EncoderSpec::Use::kStates, 0}},
+    .most_text_tokens = 512,
+    .sigmas = Sigmas::kLinearToInverse,
+    .pipeline_time_scale = 1e-3,
+    .facts = facts,
+    .defaults = defaults,
+    .grid = grid,
+    .pack = nn::pack_2x2,
+    .unpack = unpack,
+    .coordinates = coordinates,
+    .text_coordinates = text_coordinates,
+    .names = names,
+    .config_of_file = config_of_file,
+    .build = build,
+};
+
+}  // namespace atelier::models

@@ -1,0 +1,35 @@
+// FLUX.1 checkpoints: the names of both namings as data, and what a single file in the original naming tells
+// about the model's sizes (such files come without a config).
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "weights/names.h"
+#include "weights/store.h"
+
+namespace atelier::models {
+
+// diffusers folders: transformer_blocks.{}.attn.to_q, ... -> double.{}.image.qkv, ...
+std::vector<weights::Name> names_flux_diffusers();
+
+// Black Forest Labs' own naming: double_blocks.{}.img_attn.qkv, single_blocks.{}.linear1, ... -> the same
+// canonical names. `width` is the model's width (row ranges of fused tensors depend on it), `prefix` what
+// stands before every name, such as "model.diffusion_model.". final_layer.adaLN_modulation holds shift then
+// scale, norm_out.linear the reverse: its halves are swapped.
+std::vector<weights::Name> names_flux_original(int64_t width, std::string_view prefix = "");
+
+// Sizes as the tensors of a file in the original naming show them.
+struct FluxSizes {
+  std::string prefix;  // "" or "model.diffusion_model."
+  int64_t width = 0, head_dim = 0, in_channels = 0, out_channels = 0, text_width = 0, pooled_width = 0;
+  int doubles = 0, singles = 0;
+  bool guidance = false;  // has a guidance embedding (dev)
+};
+// Nothing if the store holds no FLUX transformer in the original naming.
+// Throws Error(kCheckpoint) if it does but lacks a tensor that tells a size.
+std::optional<FluxSizes> find_flux_original(const weights::WeightStore& store);
+
+}  // namespace atelier::models

@@ -1,0 +1,225 @@
+// Opens the groups of a layout and stacks the strategies behind the seams.
+#include "parallel/parallel_context.h"
+
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "parallel/ring.h"
+#include "parallel/rows.h"
+#include "parallel/sharded_eval.h"
+#include "parallel/stale_kv.h"
+#include "parallel/tensor.h"
+#include "parallel/ulysses.h"
+
+namespace atelier::parallel {
+namespace {
+
+constexpr plan::AxisSet kStageRanks{plan::Axis::kRing, plan::Axis::kUlysses, plan::Axis::kTensor};
+constexpr plan::AxisSet kReplica{plan::Axis::kGuidance, plan::Axis::kStage, plan::Axis::kRing, plan::Axis::kUlysses, plan::Axis::kTensor};
+
+// The groups of one rank. Two groups of the same ranks are one, unless they must not wait for each other.
+class Groups {
+ public:
+  Groups(const plan::Mesh& mesh, comm::Transport* transport) : mesh_(mesh), transport_(transport) {}
+
+  // Null for one rank.
+  comm::Comm* over(plan::AxisSet axes, std::string_view name) {
+    const auto ranks = mesh_.peers(axes);
+    if (ranks.size() < 2) return nullptr;
+    auto& group = shared_[ranks];
+    if (!group) group = own(ranks, name);
+    return group;
+  }
+  comm::Comm* own(std::span<const int> ranks, std::string_view name) {
+    opened_.push_back(transport_->open(ranks, name));
+    return opened_.back().get();
+  }
+  void check_alive() const {
+    for (const auto& group : opened_) group->check_alive();
+  }
+
+ private:
+  const plan::Mesh& mesh_;
+  comm::Transport* transport_;
+  std::map<std::vector<int>, comm::Comm*> shared_;
+  std::vector<std::unique_ptr<comm::Comm>> opened_;
+};
+
+// The ranks that differ from this one only in being on one of these two stages.
+std::vector<int> both_ends(const plan::Mesh& mesh, plan::Direction d) {
+  return {mesh.neighbour(plan::Axis::kStage, d.from), mesh.neighbour(plan::Axis::kStage, d.to)};
+}
+
+}  // namespace
+
+struct Assembly::Parts {
+  plan::Degrees degrees;
+  plan::Mesh mesh;
+  Groups groups;
+  // Every rank opens its groups in this order.
+  comm::Comm *ulysses, *ring, *tensor, *guidance, *sequence, *stage, *replica, *shards = nullptr;
+  std::vector<std::pair<plan::Direction, comm::Comm*>> hops;
+
+  nn::Sdpa kernel;
+  std::optional<StaleKv> stale;
+  std::optional<Ring> rotate;
+  std::optional<Ulysses> exchange;
+  nn::Alone alone;
+  std::optional<CommReducer> features;
+  std::optional<GroupSpread> spread;
+  nn::Seams denoiser;
+
+  std::optional<Ring> picture_rotate;
+  std::optional<CommReducer> positions;
+  std::optional<RowsHalo> halo;
+  nn::Alone picture_alone;
+  nn::Seams picture;
+
+  Parts(const plan::Degrees& d, comm::Transport* transport, std::span<const plan::Leg> route, nn::SdpaBackend backend)
+      : degrees(d),
+        mesh(plan::mesh_sizes(d), transport ? transport->rank() : 0),
+        groups(mesh, transport),
+        ulysses(groups.over({plan::Axis::kUlysses}, "ulysses")),
+        ring(groups.over({plan::Axis::kRing}, "ring")),
+        tensor(groups.over({plan::Axis::kTensor}, "tensor")),
+        guidance(groups.over({plan::Axis::kGuidance}, "cfg")),
+        sequence(groups.over(plan::kSequence, "sequence")),
+        stage(groups.over(kStageRanks, "stage")),
+        replica(groups.over(kReplica, "replica")),
+        kernel(backend),
+        alone(mesh.sequence_rank()),
+        picture_alone(splits_pictures() ? replica->rank() : 0) {
+    open_shards();
+    open_hops(route);
+    stack_denoiser();
+    stack_picture();
+  }
+
+  bool splits_pictures() const { return degrees.parallel_vae && replica; }
+
+  // Apart from the other groups: gathering the next block must not wait for this block's exchanges.
+  void open_shards() {
+    if (degrees.shard < 2) return;
+    ENSURE(mesh.sequence_size() % degrees.shard == 0);
+    const auto all = mesh.peers(plan::kSequence);
+    const int first = mesh.sequence_rank() / degrees.shard * degrees.shard;
+    shards = groups.own(std::span(all).subspan(first, degrees.shard), "shards");
+  }
+
+  // Each direction of two stages has its own: a send that waits never holds up what flows the other way.
+  void open_hops(std::span<const plan::Leg> route) {
+    const int me = mesh.index(plan::Axis::kStage);
+    for (const plan::Direction d : plan::directions(route)) {
+      if (d.from != me && d.to != me) continue;
+      hops.emplace_back(d, groups.own(both_ends(mesh, d), str("hop ", d.from, " to ", d.to)));
+    }
+  }
+
+  void stack_denoiser() {
+    nn::AttentionOp* attention = &kernel;
+    if (plan::patch_count(degrees) > 1)
+      attention = &stale.emplace(*attention, degrees.warmup > 0 ? Start::kWarm : Start::kCold);
+    if (ring) attention = &rotate.emplace(*ring, *attention);
+    denoiser.attention = attention;
+    denoiser.exchange = &alone;
+    if (ulysses) {
+      denoiser.exchange = &exchange.emplace(*ulysses, mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses));
+    }
+    denoiser.tensor_rank = mesh.index(plan::Axis::kTensor);
+    denoiser.tensor_size = mesh.size(plan::Axis::kTensor);
+    if (tensor) denoiser.features = &features.emplace(*tensor);
+    if (stage) denoiser.spread = &spread.emplace(*stage);
+  }
+
+  // Any ranks will do for rows: those of all branches and stages help, attention goes round them all.
+  void stack_picture() {
+    picture = {.exchange = &picture_alone, .attention = &kernel};
+    if (!splits_pictures()) return;
+    picture.attention = &picture_rotate.emplace(*replica, kernel);
+    picture.positions = &positions.emplace(*replica);
+    picture.rows = &halo.emplace(*replica);
+  }
+};
+
+Assembly::Assembly(const plan::Degrees& degrees, comm::Transport* transport, std::span<const plan::Leg> route,
+                   nn::SdpaBackend backend) {
+  ENSURE(plan::world_size(degrees) == (transport ? transport->size() : 1));
+  ENSURE(route.empty() ? degrees.stages == 1 : plan::stages_of(route) == degrees.stages);
+  parts_ = std::make_unique<Parts>(degrees, transport, route, backend);
+}
+
+Assembly::~Assembly() = default;
+const plan::Mesh& Assembly::mesh() const {
+  return parts_->mesh;
+}
+const plan::Degrees& Assembly::degrees() const {
+  return parts_->degrees;
+}
+int Assembly::seq_parts() const {
+  return parts_->mesh.sequence_size();
+}
+int Assembly::seq_rank() const {
+  return parts_->mesh.sequence_rank();
+}
+const nn::Seams& Assembly::denoiser() const {
+  return parts_->denoiser;
+}
+const nn::Seams& Assembly::picture() const {
+  return parts_->picture;
+}
+int Assembly::picture_parts() const {
+  return parts_->splits_pictures() ? parts_->replica->size() : 1;
+}
+int Assembly::picture_rank() const {
+  return parts_->splits_pictures() ? parts_->replica->rank() : 0;
+}
+comm::Comm* Assembly::replica() const {
+  return parts_->replica;
+}
+comm::Comm* Assembly::guidance() const {
+  return parts_->guidance;
+}
+comm::Comm* Assembly::sequence() const {
+  return parts_->sequence;
+}
+comm::Comm* Assembly::shards() const {
+  return parts_->shards;
+}
+
+at::Tensor Assembly::gather_rows(const at::Tensor& part, int64_t latent_rows) const {
+  return parts_->splits_pictures() ? parallel::gather_rows(*parts_->replica, part, latent_rows) : part;
+}
+
+comm::Comm* Assembly::hop(plan::Direction direction) const {
+  for (const auto& [d, group] : parts_->hops) {
+    if (d == direction) return group;
+  }
+  return nullptr;
+}
+
+void Assembly::begin_request() {
+  if (parts_->stale) parts_->stale->begin_request();
+}
+
+void Assembly::check_alive() const {
+  parts_->groups.check_alive();
+}
+
+std::set<std::string> Assembly::used() const {
+  const Parts& p = *parts_;
+  auto all = p.kernel.used();
+  const auto add = [&](const auto& part, const auto&... words) {
+    if (part && part->ran()) all.insert(str(words...));
+  };
+  add(p.exchange, "ulysses over ", p.mesh.size(plan::Axis::kUlysses));
+  add(p.rotate, "ring over ", p.mesh.size(plan::Axis::kRing));
+  add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
+  add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));
+  add(p.halo, "picture rows over ", picture_parts());
+  return all;
+}
+
+}  // namespace atelier::parallel

@@ -1,0 +1,64 @@
+// Puts the strategies of a run behind the seams: which objects a rank's model, autoencoder and engine talk
+// to.
+#pragma once
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comm/comm.h"
+#include "nn/attention.h"
+#include "nn/sdpa.h"
+#include "nn/seams.h"
+#include "plan/mesh.h"
+#include "plan/schedule.h"
+#include "plan/parallel_config.h"
+
+namespace atelier::parallel {
+
+// One rank's part of a layout. Lives as long as everything built with its seams.
+class Assembly {
+ public:
+  // transport: null for one rank; otherwise its size is the layout's world size. route: stages and their
+  // blocks. All ranks construct theirs at the same time (groups are opened here, in one order).
+  Assembly(const plan::Degrees& degrees, comm::Transport* transport, std::span<const plan::Leg> route,
+           nn::SdpaBackend backend);
+  ~Assembly();
+
+  const plan::Mesh& mesh() const;
+  const plan::Degrees& degrees() const;
+  int seq_parts() const;  // ring x Ulysses
+  int seq_rank() const;
+
+  const nn::Seams& denoiser() const;  // attention, features, tables
+  // The autoencoder's: rows of the picture over all ranks of one replica when degrees.parallel_vae, otherwise
+  // whole.
+  const nn::Seams& picture() const;
+  int picture_parts() const;
+  int picture_rank() const;
+  // [B, C, rows held, W] -> the whole picture on every rank that has a part; `latent_rows` were cut, each
+  // rank holds the same multiple of its share.
+  at::Tensor gather_rows(const at::Tensor& part, int64_t latent_rows) const;
+
+  // Null when the group has one rank.
+  comm::Comm* replica() const;   // all ranks that draw one batch together; rank 0 of it writes
+  comm::Comm* guidance() const;  // the two branches
+  comm::Comm* sequence() const;  // ring x Ulysses
+  comm::Comm* shards() const;    // the ranks that share each block's weights: neighbours in the sequence
+  // Group rank 0 sends to group rank 1. Never null for a direction of the route that this rank is part of.
+  comm::Comm* hop(plan::Direction direction) const;
+
+  // Forgets what one request left behind: stale keys and values.
+  void begin_request();
+  // Throws Error(kPeer) once one of this rank's groups is poisoned (comm::Comm::check_alive).
+  void check_alive() const;
+  // Kernels and strategies that really ran, for reports.
+  std::set<std::string> used() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace atelier::parallel

@@ -1,0 +1,215 @@
+// Whole layouts: the groups that an assembly opens, what stands behind its seams, and what travels.
+#include "parallel/parallel_context.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <atomic>
+#include <map>
+
+#include "nn/conv.h"
+#include "parallel/toy_for_test.h"
+
+namespace atelier::parallel::testing {
+namespace {
+
+using Body = std::function<void(Assembly&, comm::Transport&)>;
+
+std::string failure_of_layout(const plan::Degrees& d, int blocks, const Body& body) {
+  const auto route = plan::straight(blocks, d.stages);
+  return failure_of(plan::world_size(d), [&](comm::Transport& t) {
+    Assembly assembly(d, &t, route, nn::SdpaBackend::kAuto);
+    body(assembly, t);
+  });
+}
+
+// The sum of the global ranks of a group, as the group finds it.
+int64_t sum_of_ranks(comm::Comm* group, int rank) {
+  auto sum = at::full({1}, rank, at::TensorOptions(at::kLong));
+  if (group) group->all_reduce(sum).wait();
+  return sum.item<int64_t>();
+}
+int64_t sum_of(const std::vector<int>& ranks) {
+  int64_t sum = 0;
+  for (const int r : ranks) sum += r;
+  return sum;
+}
+
+TEST(Assembly, OpensTheGroupsOfItsLayout) {
+  for (const plan::Degrees& d :
+       {plan::Degrees{.guidance = 2, .stages = 2, .ring = 2, .ulysses = 2},
+        plan::Degrees{.data = 2, .guidance = 2, .tensor = 2}, plan::Degrees{.stages = 4, .ulysses = 2},
+        plan::Degrees{.ring = 3}, plan::Degrees{.ring = 2, .ulysses = 2, .parallel_vae = true, .shard = 2}}) {
+    const auto failure = failure_of_layout(d, 4, [&](Assembly& a, comm::Transport& t) {
+      const auto& mesh = a.mesh();
+      EXPECT_EQ(sum_of_ranks(a.guidance(), t.rank()), sum_of(mesh.peers({plan::Axis::kGuidance})));
+      EXPECT_EQ(sum_of_ranks(a.sequence(), t.rank()), sum_of(mesh.peers(plan::kSequence)));
+      const plan::AxisSet replica = plan::kSequence | plan::AxisSet{plan::Axis::kGuidance, plan::Axis::kStage, plan::Axis::kTensor};
+      EXPECT_EQ(sum_of_ranks(a.replica(), t.rank()), sum_of(mesh.peers(replica)));
+      EXPECT_EQ(a.guidance() == nullptr, d.guidance == 1);
+      EXPECT_EQ(a.shards() == nullptr, d.shard == 1);
+      if (a.shards()) {
+        EXPECT_EQ(a.shards()->size(), d.shard);
+        EXPECT_EQ(a.shards()->rank(), a.seq_rank() % d.shard);
+        EXPECT_NE(a.shards(), a.sequence());
+      }
+      EXPECT_EQ(a.picture_parts(), d.parallel_vae ? mesh.size(replica) : 1);
+    });
+    EXPECT_EQ(failure, "") << plan::spell(d);
+  }
+}
+
+TEST(Assembly, HopsCarryMessagesAroundTheStages) {
+  const plan::Degrees d{.stages = 3, .ulysses = 2};
+  const auto route = plan::straight(3, 3);
+  const auto failure = failure_of_layout(d, 3, [&](Assembly& a, comm::Transport& t) {
+    const int me = a.mesh().index(plan::Axis::kStage), next = (me + 1) % 3, before = (me + 2) % 3;
+    auto out = at::full({2}, t.rank(), at::TensorOptions(at::kLong)),
+         in = at::zeros({2}, at::TensorOptions(at::kLong));
+    auto sent = a.hop({me, next})->send(out, 1);
+    a.hop({before, me})->recv(in, 0).wait();
+    EXPECT_EQ(in[0].item<int64_t>(), a.mesh().neighbour(plan::Axis::kStage, before));
+    EXPECT_EQ(a.hop({next, before}), nullptr);
+    EXPECT_EQ(a.hop({next, me}), nullptr);
+  });
+  EXPECT_EQ(failure, "");
+}
+
+at::Tensor alone(const Toy& toy) {
+  const c10::InferenceMode guard;
+  Assembly one({}, nullptr, {}, nn::SdpaBackend::kAuto);
+  auto whole = at::zeros_like(toy.input(1));
+  run_toy(toy, one.denoiser(), 1, 0, whole);
+  return whole;
+}
+
+TEST(Assembly, ARankHearsThatOneOfItsGroupsIsBroken) {
+  const auto failure =
+      failure_of_layout(plan::parse_strategy("ulysses=2, data=2"), 2, [](Assembly& a, comm::Transport&) {
+        a.check_alive();
+        a.sequence()->barrier();
+        if (a.mesh().index(plan::Axis::kData) == 1) return;  // its groups are its own
+        if (a.seq_rank() == 0) a.sequence()->abort();
+        EXPECT_THROW(a.sequence()->barrier(), Error);
+        EXPECT_THROW(a.check_alive(), Error);
+      });
+  EXPECT_EQ(failure, "");
+}
+
+struct Traffic {
+  std::map<std::string, int64_t> calls, bytes;  // by verb and group, of all ranks
+  std::set<std::string> used;
+  double difference = 1e9;
+};
+
+Traffic run(const Toy& toy, const plan::Degrees& d) {
+  const c10::InferenceMode guard;
+  Traffic all;
+  std::mutex mutex;
+  const auto expected = alone(toy);
+  auto whole = at::zeros_like(expected);
+  const auto failure = failure_of_layout(d, toy.blocks, [&](Assembly& a, comm::Transport& t) {
+    t.observe([&](const comm::Event& e) {
+      const std::lock_guard lock(mutex);
+      const auto key = str(e.verb, " ", e.group);
+      ++all.calls[key];
+      all.bytes[key] += e.bytes_sent;
+    });
+    auto mine = at::zeros_like(expected);
+    run_toy(toy, a.denoiser(), a.seq_parts(), a.seq_rank(), mine);
+    t.observe({});
+    const std::lock_guard lock(mutex);
+    if (a.mesh().index(plan::Axis::kTensor) == 0) whole.add_(mine);
+    all.used = a.used();
+  });
+  EXPECT_EQ(failure, "");
+  if (failure.empty()) all.difference = difference(whole, expected);
+  return all;
+}
+
+TEST(Assembly, UlyssesMakesOneExchangeInAndOneOutPerAttention) {
+  const Toy toy{.tokens = {5, 8}, .heads = 3, .blocks = 2, .steps = 3};
+  const auto t = run(toy, {.ulysses = 2});
+  EXPECT_LT(t.difference, 1e-12);
+  EXPECT_EQ(t.calls.size(), 1u);
+  EXPECT_EQ(t.calls.at("all_to_all ulysses"), 2 /*ranks*/ * 2 /*in, out*/ * 2 /*blocks*/ * 3 /*steps*/);
+  // Rank 0 holds 3 + 4 tokens and heads 0, 1; rank 1 holds 2 + 4 tokens and head 2. In: q, k and v of the
+  // other's heads; out: my heads of the other's tokens.
+  const int64_t number = 8 * 2 /*batch*/ * 4 /*width*/;
+  const int64_t in = number * 3 * (7 * 1 + 6 * 2), out = number * (6 * 2 + 7 * 1);
+  EXPECT_EQ(t.bytes.at("all_to_all ulysses"), (in + out) * 2 * 3);
+  EXPECT_TRUE(t.used.contains("ulysses over 2"));
+}
+
+TEST(Assembly, RingSendsEveryBlockToEveryOtherRankOnce) {
+  const Toy toy{.tokens = {5, 8}, .heads = 3, .blocks = 2, .steps = 2};
+  const auto t = run(toy, {.ring = 3});
+  EXPECT_LT(t.difference, 1e-12);
+  EXPECT_EQ(t.calls.size(), 1u);
+  EXPECT_EQ(t.calls.at("send_recv ring"), 3 * 2 * 2 * 2);
+  EXPECT_EQ(t.bytes.at("send_recv ring"), 8 * 2 * 4 * 2 * 3 * (5 + 8) * 2 /*hops*/ * 2 * 2);
+  EXPECT_TRUE(t.used.contains("ring over 3"));
+}
+
+TEST(Assembly, TensorMakesOneSumPerPairAndSaysSo) {
+  const auto t = run({.blocks = 3, .steps = 2}, {.tensor = 2});
+  EXPECT_LT(t.difference, 1e-12);
+  EXPECT_EQ(t.calls, (std::map<std::string, int64_t>{{"all_reduce tensor", 2 * 3 * 2}}));
+  EXPECT_TRUE(t.used.contains("tensor over 2"));
+  EXPECT_FALSE(t.used.contains("ring over 2"));
+}
+
+TEST(Assembly, AllAxesOfTheSequenceTogether) {
+  EXPECT_LT(run({}, {.ring = 2, .ulysses = 2, .tensor = 2}).difference, 1e-12);
+}
+
+TEST(Assembly, SpreadCutsTablesOverTheRanksOfAStage) {
+  const plan::Degrees d{.stages = 2, .ring = 2, .tensor = 2};
+  const auto failure = failure_of_layout(d, 2, [](Assembly& a, comm::Transport&) {
+    auto& spread = *a.denoiser().spread;
+    for (const int64_t total : {11, 2}) {
+      const auto whole = noise({total, 3}, 1);
+      const Range mine = spread.mine(total);
+      EXPECT_TRUE(spread.gather(whole.narrow(0, mine.begin, mine.size), total).equal(whole));
+      EXPECT_LE(mine.size, total / 4 + 1);
+    }
+  });
+  EXPECT_EQ(failure, "");
+}
+
+// A convolution, a group norm and the attention of a picture, as an autoencoder has them.
+at::Tensor paint(const nn::Seams& seams, const nn::Frame& f, const at::Tensor& x) {
+  const nn::Conv2d conv(noise({4, 2, 3, 3}, 2), noise({4}, 3), {}, seams.rows);
+  const nn::GroupNorm norm(noise({4}, 4), noise({4}, 5), 2, 1e-6, seams.positions);
+  const nn::Attention attend({0, "mid", {0}, {0}, {1, 4}}, seams);
+  const auto y = norm(conv(x));
+  const auto tokens = y.permute({2, 3, 0, 1}).flatten(0, 1).unsqueeze(2).contiguous();  // [rows * W, B, 1, C]
+  const auto out = attend(f, {nn::Projected{tokens, tokens, tokens * 0.5}});
+  return y + out.unflatten(0, {y.size(2), y.size(3)}).permute({2, 3, 0, 1});
+}
+
+TEST(Assembly, PicturesAreCutByRowsOverTheWholeReplica) {
+  const c10::InferenceMode guard;
+  for (const int64_t rows : {7, 3}) {
+    const int64_t cols = 5;
+    const auto x = noise({2, 2, rows, cols}, 1);
+    const auto frame = [&](int parts, int rank) {
+      return nn::Frame{.patch = std::nullopt,
+                       .streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}},
+                       .seq_rank = rank};
+    };
+    Assembly one({}, nullptr, {}, nn::SdpaBackend::kAuto);
+    const auto expected = paint(one.picture(), frame(1, 0), x);
+    const plan::Degrees d{.guidance = 2, .ulysses = 2, .parallel_vae = true};
+    const auto failure = failure_of_layout(d, 1, [&](Assembly& a, comm::Transport&) {
+      const Range mine = Partition{rows, a.picture_parts()}[a.picture_rank()];
+      const auto part = paint(a.picture(), frame(4, a.picture_rank()), x.narrow(2, mine.begin, mine.size));
+      EXPECT_LT(difference(a.gather_rows(part, rows), expected), 1e-12);
+      EXPECT_TRUE(a.used().contains("picture rows over 4"));
+    });
+    EXPECT_EQ(failure, "");
+  }
+}
+
+}  // namespace
+}  // namespace atelier::parallel::testing

@@ -1,0 +1,85 @@
+#include "pipeline/activation_recorder.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace atelier::pipeline {
+namespace {
+
+at::Tensor on_cpu(const at::Tensor& t) {
+  return (t.is_floating_point() ? t.to(at::kCPU, at::kFloat) : t.to(at::kCPU)).clone();
+}
+
+}  // namespace
+
+void Collector::whole(const std::string& name, const at::Tensor& value) {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (entries_.count(name)) return;
+  }
+  // Without the lock: the copy waits for this rank's device, which may wait for a rank that waits for the
+  // lock.
+  const auto here = on_cpu(value);
+  const std::scoped_lock lock(mutex_);
+  if (entries_.emplace(name, Entry{here, {}}).second) order_.push_back(name);
+}
+
+void Collector::piece(const std::string& name, int64_t total, Range at, const at::Tensor& rows) {
+  const auto here = on_cpu(rows);
+  const std::scoped_lock lock(mutex_);
+  auto& e = entries_[name];
+  if (!e.value.defined()) {
+    auto sizes = here.sizes().vec();
+    sizes[0] = total;
+    e.value = at::empty(sizes, here.options());
+    e.have.assign(static_cast<size_t>(total), 0);
+    order_.push_back(name);
+  }
+  ENSURE(e.value.size(0) == total && here.size(0) == at.size);
+  e.value.narrow(0, at.begin, at.size).copy_(here);
+  std::fill_n(e.have.begin() + at.begin, at.size, 1);
+}
+
+std::map<std::string, at::Tensor> Collector::tensors() const {
+  const std::scoped_lock lock(mutex_);
+  std::map<std::string, at::Tensor> complete;
+  for (const auto& [name, e] : entries_) {
+    if (std::all_of(e.have.begin(), e.have.end(), [](char c) { return c != 0; })) complete[name] = e.value;
+  }
+  return complete;
+}
+
+std::vector<std::string> Collector::names() const {
+  const std::scoped_lock lock(mutex_);
+  return order_;
+}
+
+void RankRecorder::record(std::string_view name, const at::Tensor& value, int stream) {
+  const std::string full = prefix_ + std::string(name);
+  if (stream == kWhole) return collector_->whole(full, value);
+  if (stream != kAll) {
+    return record_stream(full, value, stream, 0, frame_.streams[static_cast<size_t>(stream)].patches.total);
+  }
+  int64_t total = 0, row = 0, before = 0;
+  for (const auto& l : frame_.streams) total += l.patches.total;
+  for (size_t i = 0; i < frame_.streams.size(); ++i) {
+    const int64_t n = frame_.streams[i].count(frame_.seq_rank, frame_.patch);
+    record_stream(full, value.narrow(0, row, n), static_cast<int>(i), before, total);
+    row += n;
+    before += frame_.streams[i].patches.total;
+  }
+}
+
+void RankRecorder::record_stream(const std::string& name, const at::Tensor& rows, int stream, int64_t before,
+                                 int64_t total) {
+  int64_t row = 0;
+  for (const Range& r : frame_.streams[static_cast<size_t>(stream)].held(frame_.seq_rank, frame_.patch)) {
+    collector_->piece(name, total, {before + r.begin, r.size}, rows.narrow(0, row, r.size));
+    row += r.size;
+  }
+}
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,85 @@
+#include "pipeline/device.h"
+
+#include <ATen/Context.h>
+
+#ifdef ATELIER_CUDA
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+#include "comm/comm.h"
+
+namespace atelier::pipeline {
+
+void prepare_process() {
+  comm::set_nccl_defaults();
+}
+
+void set_tf32(Tf32 mode) {
+  at::globalContext().setAllowTF32CuBLAS(mode == Tf32::kOn);
+  at::globalContext().setAllowTF32CuDNN(mode == Tf32::kOn);
+}
+
+#ifdef ATELIER_CUDA
+
+namespace {
+int64_t statistic(c10::Device device, bool peak) {
+  if (!device.is_cuda()) return 0;
+  using c10::CachingDeviceAllocator::StatType;
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  const auto& s = stats.allocated_bytes[static_cast<size_t>(StatType::AGGREGATE)];
+  return peak ? s.peak : s.current;
+}
+}  // namespace
+
+void synchronize(c10::Device device) {
+  if (device.is_cuda()) c10::cuda::getCurrentCUDAStream(device.index()).synchronize();
+}
+int64_t allocated_bytes(c10::Device device) {
+  return statistic(device, false);
+}
+int64_t peak_bytes(c10::Device device) {
+  return statistic(device, true);
+}
+void reset_peak(c10::Device device) {
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+}
+void empty_cache(c10::Device device) {
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+}
+int cuda_devices() {
+  return c10::cuda::device_count();
+}
+std::string device_name(c10::Device device) {
+  return device.is_cuda() ? at::cuda::getDeviceProperties(device.index())->name : "CPU";
+}
+void use_device(c10::Device device) {
+  if (!device.is_cuda()) return;
+  at::globalContext().lazyInitDevice(at::kCUDA);
+  c10::cuda::set_device(device.index());
+}
+
+#else
+
+void synchronize(c10::Device) {}
+int64_t allocated_bytes(c10::Device) {
+  return 0;
+}
+int64_t peak_bytes(c10::Device) {
+  return 0;
+}
+void reset_peak(c10::Device) {}
+void empty_cache(c10::Device) {}
+int cuda_devices() {
+  return 0;
+}
+std::string device_name(c10::Device) {
+  return "CPU";
+}
+void use_device(c10::Device) {}
+
+#endif
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,29 @@
+// The few questions that the engine asks a device.
+#pragma once
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <string>
+
+namespace atelier::pipeline {
+
+// What libraries read from the environment of the process: call it before there is a second thread.
+void prepare_process();
+// Waits for everything queued on the current stream; nothing on the CPU.
+void synchronize(c10::Device device);
+// Bytes of tensors now and at most since the last reset, by the allocator; 0 on the CPU.
+int64_t allocated_bytes(c10::Device device);
+int64_t peak_bytes(c10::Device device);
+void reset_peak(c10::Device device);
+// Hands unused cached memory back.
+void empty_cache(c10::Device device);
+// Devices of this build and machine.
+int cuda_devices();
+// "NVIDIA H100 80GB HBM3", or "CPU".
+std::string device_name(c10::Device device);
+// Makes the device current for this thread and sets what must be set before the first tensor on it.
+void use_device(c10::Device device);
+enum class Tf32 { kOff, kOn };
+void set_tf32(Tf32 mode);
+
+}  // namespace atelier::pipeline

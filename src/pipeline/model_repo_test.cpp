@@ -1,0 +1,153 @@
+// Model folders: what is read from them, and that each kind of damage is named.
+#include "pipeline/model_repo.h"
+
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "base/files.h"
+#include "pipeline/testing.h"
+
+namespace atelier::pipeline {
+namespace {
+
+using nn::error_of;
+using nn::has;
+
+namespace fs = std::filesystem;
+const char* const kTransformer = "transformer/diffusion_pytorch_model.safetensors";
+
+std::string open_error(Kind kind, const fs::path& folder) {
+  return error_of(kind, [&] { ModelFolder::open(folder); });
+}
+std::string check_error(const fs::path& folder) {
+  return error_of(Kind::kCheckpoint, [&] { ModelFolder::open(folder).check(); });
+}
+
+TEST(Folder, IsReadAndFits) {
+  const auto m = ModelFolder::open(kGolden / "model");
+  EXPECT_EQ(m.family().name, "flux");
+  EXPECT_EQ(m.label(), "model");
+  EXPECT_EQ(ModelFolder::open(kGolden / "model/").label(), "model");
+  EXPECT_FALSE(m.is_dummy() || m.has_no_vocabulary());
+  EXPECT_EQ(m.defaults().steps, 28);
+  EXPECT_EQ(m.encoder_vocabulary(0), 1014);
+  EXPECT_NO_THROW(m.check());
+}
+
+TEST(Folder, GivesItsOwnDefaults) {
+  const Copy copy(kGolden / "model");
+  copy.edit_json("model_index.json", [](Json& j) {
+    j["_atelier"] = {{"num_inference_steps", 9}, {"height", 256}, {"true_cfg_scale", 2.5}};
+  });
+  const auto m = ModelFolder::open(copy.path());
+  EXPECT_EQ(m.defaults().steps, 9);
+  EXPECT_EQ(m.defaults().height, 256);
+  EXPECT_EQ(m.defaults().width, 1024);
+  EXPECT_EQ(m.defaults().true_cfg, 2.5);
+  copy.edit_json("model_index.json", [](Json& j) { j["_atelier"]["height"] = "tall"; });
+  EXPECT_TRUE(has(open_error(Kind::kCheckpoint, copy.path()), "_atelier"))
+      << open_error(Kind::kCheckpoint, copy.path());
+}
+
+TEST(Folder, ThatIsNoneOrOfAnotherFamilyIsAUsersMistake) {
+  const auto none = open_error(Kind::kUsage, "no/such/folder");
+  EXPECT_TRUE(has(none, "no/such/folder") && has(none, "model_index.json")) << none;
+  const Copy copy(kGolden / "model");
+  copy.edit_json("model_index.json", [](Json& j) { j["_class_name"] = "KandinskyPipeline"; });
+  const auto other = open_error(Kind::kUsage, copy.path());
+  EXPECT_TRUE(has(other, "KandinskyPipeline") && has(other, "FluxPipeline")) << other;
+  for (const char* text : {"[1, 2]", "3", "{}", "{\"_class_name\": 7}"}) {
+    write_file_atomically(copy.path() / "model_index.json", text);
+    const auto message = open_error(Kind::kUsage, copy.path());
+    EXPECT_TRUE(has(message, "model_index.json")) << text << " gave: " << message;
+  }
+}
+
+TEST(Folder, BrokenJsonIsNamed) {
+  for (const char* file : {"model_index.json", "transformer/config.json", "scheduler/scheduler_config.json",
+                           "vae/config.json", "text_encoder_2/config.json"}) {
+    const Copy copy(kGolden / "model");
+    write_file_atomically(copy.path() / file, "{\"_class_name\": ");
+    EXPECT_TRUE(has(open_error(Kind::kCheckpoint, copy.path()), str(file, " is not valid JSON"))) << file;
+    fs::remove(copy.path() / file);
+    const auto kind = std::string_view(file) == "model_index.json" ? Kind::kUsage : Kind::kCheckpoint;
+    EXPECT_TRUE(has(open_error(kind, copy.path()), file)) << open_error(kind, copy.path());
+  }
+}
+
+TEST(Folder, ConfigsThatHoldNoObjectOrAWrongTypeAreNamed) {
+  for (const char* file : {"transformer/config.json", "scheduler/scheduler_config.json", "vae/config.json",
+                           "text_encoder/config.json"}) {
+    const Copy copy(kGolden / "model");
+    write_file_atomically(copy.path() / file, "[1, 2]");
+    const auto message = check_error(copy.path());
+    EXPECT_TRUE(has(message, "config.json")) << file << " gave: " << message;
+  }
+  const Copy copy(kGolden / "model");
+  copy.edit_json("transformer/config.json", [](Json& j) { j["num_layers"] = "two"; });
+  EXPECT_TRUE(has(check_error(copy.path()), "num_layers must be a whole number, found \"two\""))
+      << check_error(copy.path());
+}
+
+TEST(Folder, KeysThatAreMissingTakeTheReferencesDefaultsAndMustFit) {
+  const Copy copy(kGolden / "model");
+  copy.edit_json("transformer/config.json", [](Json& j) { j.erase("num_single_layers"); });
+  const auto message = check_error(copy.path());  // 38 blocks of which the file holds 3
+  EXPECT_TRUE(has(message, "transformer: ")) << message;
+  EXPECT_TRUE(has(message, "single_transformer_blocks.3") || has(message, "single.3")) << message;
+  copy.edit_json("vae/config.json", [](Json& j) { j.erase("_class_name"); });
+  EXPECT_TRUE(has(check_error(copy.path()), "vae/config.json: _class_name is nothing"))
+      << check_error(copy.path());
+}
+
+TEST(Folder, TensorsThatAreMissingMisshapenOrExtraAreListedTogetherForAllParts) {
+  const Copy copy(kGolden / "model");
+  copy.edit_tensors(kTransformer, [](weights::Tensors& t) {
+    t["proj_out.extra"] = at::zeros({3});
+    t.erase("x_embedder.bias");
+    t["transformer_blocks.0.ff.net.2.weight"] = at::zeros({64, 255});
+  });
+  copy.edit_tensors("vae/diffusion_pytorch_model.safetensors",
+                    [](weights::Tensors& t) { t.erase("decoder.conv_out.weight"); });
+  const auto message = check_error(copy.path());
+  EXPECT_TRUE(has(message, "proj_out.extra")) << message;
+  EXPECT_TRUE(has(message, "x_embedder.bias")) << message;
+  EXPECT_TRUE(has(message, "[64, 255]") && has(message, "[64, 256]")) << message;
+  EXPECT_TRUE(has(message, "vae: ") && has(message, "decoder.conv_out.weight")) << message;
+}
+
+TEST(Folder, WithoutWeightsOrWithBrokenOnesSaysWhere) {
+  const Copy copy(kGolden / "model");
+  const auto whole = read_file(copy.path() / kTransformer);
+  write_file_atomically(copy.path() / kTransformer, whole.substr(0, whole.size() / 2));
+  EXPECT_TRUE(has(check_error(copy.path()), kTransformer)) << check_error(copy.path());
+  fs::remove(copy.path() / kTransformer);
+  EXPECT_TRUE(has(check_error(copy.path()), "transformer")) << check_error(copy.path());
+}
+
+TEST(Folder, ATokenizerThatIsMissingIsNamedBeforeAnythingLoads) {
+  const Copy copy(kGolden / "model");
+  fs::remove_all(copy.path() / "tokenizer_2");
+  const auto missing = check_error(copy.path());
+  EXPECT_TRUE(has(missing, "tokenizer_2")) << missing;
+}
+
+TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
+  const auto message = error_of(Kind::kCheckpoint, [] {
+    ModelFolder::open_single_file(kGolden / "model/vae/diffusion_pytorch_model.safetensors",
+                                  kGolden / "model");
+  });
+  EXPECT_TRUE(has(message, "original naming")) << message;
+}
+
+TEST(Folder, DummiesHaveThePublishedSizesAndNoFiles) {
+  const auto m = ModelFolder::dummy("FLUX.1-schnell", 3);
+  EXPECT_TRUE(m.is_dummy());
+  EXPECT_EQ(m.family().facts(m.denoiser()).blocks, 57);
+  EXPECT_EQ(m.defaults().steps, 4);
+  EXPECT_NO_THROW(m.check());
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [] { ModelFolder::dummy("FLUX.9", 3); }), "FLUX.1-dev"));
+}
+
+}  // namespace
+}  // namespace atelier::pipeline

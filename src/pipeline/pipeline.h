@@ -1,0 +1,97 @@
+// A loaded model on one rank: texts and seeds in, pictures out. The same for every family.
+#pragma once
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "pipeline/denoise.h"
+#include "pipeline/executor.h"
+#include "pipeline/model_repo.h"
+#include "media/image.h"
+#include "parallel/parallel_context.h"
+#include "text/tokenizer.h"
+
+namespace atelier::pipeline {
+
+struct LoadOptions {
+  c10::Device device = c10::kCPU;
+  at::ScalarType denoiser = at::kFloat, encoders = at::kFloat, vae = at::kFloat;
+  bool vae_slicing = false, vae_tiling = false;
+  GraphMode graphs = GraphMode::kOff;
+  nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
+};
+
+// One batch: pictures of one size with the same settings.
+struct Request {
+  std::vector<std::string> prompts;
+  std::vector<std::string> negatives;  // as many as prompts, or none: no second branch
+  std::vector<uint64_t> seeds;         // as many as prompts
+  int height = 0, width = 0, steps = 0;
+  double guidance = 0;  // embedded, for models distilled with it
+  double true_cfg = 1;  // scale of the second branch
+  int64_t max_sequence_length = 0;
+  at::Tensor noise;  // [B, C, h, w] instead of the seeds'; may be undefined
+};
+
+// What drawing reports while it runs.
+struct Timing {
+  std::map<std::string, double> seconds;  // by phase: load, encode, denoise, decode
+  // Of the last request; the first one includes what waits before it. Where steps overlap, all are the mean.
+  std::vector<double> step_ms;
+};
+
+class Pipeline {
+ public:
+  // Reads the weights of this rank's part. Throws Error(kCheckpoint, kCapacity).
+  Pipeline(const ModelFolder& folder, parallel::Assembly& assembly, std::span<const plan::Leg> route,
+           const LoadOptions& options);
+  ~Pipeline();
+
+  // All ranks of a replica call it with the same request. Pictures on the replica's rank 0, nothing
+  // elsewhere. Throws Error(kItem) when a picture holds NaN: after all ranks have done their part, so that
+  // they may go on.
+  std::vector<media::Picture> draw(const Request& request, const Watch& watch);
+  const Timing& timing() const { return timing_; }
+  std::set<std::string> used() const;  // kernels and modes that really ran
+  int64_t weight_bytes() const { return weight_bytes_; }
+  c10::Device device() const { return options_.device; }
+
+ private:
+  void load_denoiser(std::span<const plan::Leg> route);
+  bool leads() const;  // rank 0 of the replica: encodes, writes
+  void load_encoders();
+  Denoise::Branch encode(const std::vector<std::string>& prompts, int64_t max_length, const std::string& tap,
+                         Collector* taps);
+  at::Tensor denoise(const Denoise& work,
+                     const Watch& watch);  // as Executor::denoise, timed, whole on return
+  at::Tensor decode(const at::Tensor& latents, const Watch& watch);
+  at::Tensor initial_noise(const Request& request, const models::Grid& grid) const;
+  double lap(const char* phase);  // seconds since the last lap, added to the phase
+
+  const ModelFolder& folder_;
+  parallel::Assembly& assembly_;
+  LoadOptions options_;
+  std::unique_ptr<weights::WeightStore> denoiser_store_;
+  std::unique_ptr<nn::Memory> memory_;
+  std::unique_ptr<BlockFetcher> fetcher_;
+  std::unique_ptr<nn::Model> denoiser_;
+  std::unique_ptr<models::Vae> vae_;
+  nn::Alone alone_;  // of the encoders, which run whole
+  nn::Sdpa sdpa_;
+  std::vector<std::unique_ptr<models::TextEncoder>> encoders_;
+  std::vector<std::unique_ptr<text::Tokenizer>> tokenizers_;
+  std::unique_ptr<Executor> executor_;
+  Timing timing_;
+  int64_t weight_bytes_ = 0;
+  std::chrono::steady_clock::time_point lap_;
+};
+
+// [B, 3, H, W] in [0, 1] -> 8 bits, rounded half to even.
+std::vector<media::Picture> to_pictures(const at::Tensor& images);
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,169 @@
+// Drawing with a small model: the same request gives the same bytes, batches equal single pictures, and
+// nothing of one request reaches the next.
+#include "pipeline/pipeline.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include "pipeline/testing.h"
+#include "sampling/sampler.h"
+
+namespace atelier::pipeline {
+namespace {
+
+using nn::distance;
+using nn::error_of;
+using nn::has;
+
+const char* const kFox = "A red fox asleep on a mossy stone";
+const char* const kBoats = "two paper boats, watercolor";
+
+TEST(PipelineDraws, TheSameBytesForTheSameRequest) {
+  SmallModel model;
+  const auto request = request_for({kFox}, {5});
+  const auto first = model.draw(request), second = model.draw(request);
+  ASSERT_EQ(first.size(), 1u);
+  EXPECT_EQ(first[0].width, 48);
+  EXPECT_EQ(first[0].height, 32);
+  EXPECT_EQ(first[0].rgb, second[0].rgb);
+  EXPECT_NE(first[0].rgb, model.draw(request_for({kFox}, {6}))[0].rgb);
+  EXPECT_NE(first[0].rgb, model.draw(request_for({kBoats}, {5}))[0].rgb);
+}
+
+TEST(PipelineDraws, ABatchAsItsPicturesOneByOne) {
+  SmallModel model;
+  const auto both = model.tapped(request_for({kFox, kBoats, kFox}, {5, 9, 5}), "image");
+  ASSERT_EQ(both.size(0), 3);
+  EXPECT_LT(distance(both.narrow(0, 0, 1), model.tapped(request_for({kFox}, {5}), "image")), 1e-5);
+  EXPECT_LT(distance(both.narrow(0, 1, 1), model.tapped(request_for({kBoats}, {9}), "image")), 1e-5);
+  EXPECT_LT(distance(both.narrow(0, 0, 1), both.narrow(0, 2, 1)), 1e-5);  // tiles of a matrix may round apart
+}
+
+TEST(PipelineDraws, EachPictureFromNoiseOfItsOwnSeed) {
+  SmallModel model;
+  const auto noise =
+      model.tapped(request_for({kFox, kFox, kFox, kFox}, {3, 4, 5, uint64_t{1} << 40}), "noise");
+  const uint64_t seeds[] = {3, 4, 5, uint64_t{1} << 40};
+  for (int64_t i = 0; i < 4; ++i) {
+    EXPECT_TRUE(at::equal(noise.narrow(0, i, 1), sampling::noise({1, 16, 4, 6}, seeds[i])));
+  }
+}
+
+// Buffers are kept while the shape stays: what changes must be written anew.
+TEST(PipelineDraws, ARequestAsIfItWereTheFirst) {
+  SmallModel used;
+  auto other = request_for({kBoats}, {8});
+  other.guidance = 1.5;
+  used.draw(other);
+  EXPECT_EQ(used.draw(request_for({kFox}, {5}))[0].rgb, SmallModel().draw(request_for({kFox}, {5}))[0].rgb);
+  auto larger = request_for({kFox}, {5});
+  larger.height = 64, larger.steps = 4, larger.max_sequence_length = 20;
+  EXPECT_EQ(used.draw(larger)[0].rgb, SmallModel().draw(larger)[0].rgb);
+  EXPECT_EQ(used.draw(request_for({kFox}, {5}))[0].rgb, SmallModel().draw(request_for({kFox}, {5}))[0].rgb);
+}
+
+TEST(PipelineDraws, WithAPromptGuidanceAndANegativePromptThatMatter) {
+  SmallModel model;
+  auto request = request_for({kFox}, {5});
+  const auto plain = model.tapped(request, "latents.final");
+  request.guidance = 7;
+  EXPECT_GT(distance(model.tapped(request, "latents.final"), plain), 1e-3);
+  request.guidance = 3.5;
+  request.negatives = {kBoats};
+  EXPECT_LT(distance(model.tapped(request, "latents.final"), plain), 1e-5)
+      << "a scale of one leaves the prompt alone";
+  request.true_cfg = 4;
+  const auto guided = model.tapped(request, "latents.final");
+  EXPECT_GT(distance(guided, plain), 1e-2);
+  request.negatives = {kFox};
+  EXPECT_LT(distance(model.tapped(request, "latents.final"), plain), 1e-4) << "equal branches cancel";
+}
+
+TEST(PipelineDraws, TheGuidedPredictionFromBothBranches) {
+  SmallModel model;
+  auto request = request_for({kFox}, {5});
+  request.steps = 1;
+  const auto positive = model.tapped(request, "step0.model_out");
+  request.prompts = {kBoats};
+  const auto negative = model.tapped(request, "step0.model_out");
+  request.prompts = {kFox}, request.negatives = {kBoats}, request.true_cfg = 2.5;
+  EXPECT_LT(distance(model.tapped(request, "step0.guided"), negative + 2.5 * (positive - negative)), 1e-5);
+}
+
+TEST(PipelineDraws, SlicedAsWhole) {
+  SmallModel whole, sliced({.vae_slicing = true}), tiled({.vae_tiling = true});
+  const auto request = request_for({kFox, kBoats}, {5, 6});
+  const auto expected = whole.tapped(request, "image");
+  EXPECT_LT(distance(sliced.tapped(request, "image"), expected), 1e-5);
+  // a picture of one tile
+  EXPECT_LT(distance(tiled.tapped(request, "image"), expected), 1e-5);
+}
+
+TEST(PipelineDraws, InBfloat16CloseToFloat) {
+  SmallModel wide, narrow({.denoiser = at::kBFloat16});
+  const auto request = request_for({kFox}, {5});
+  const double far =
+      distance(narrow.tapped(request, "step0.model_out"), wide.tapped(request, "step0.model_out"));
+  EXPECT_GT(far, 1e-5) << "nothing was computed in bfloat16";
+  EXPECT_LT(far, 1e-1);
+}
+
+TEST(PipelineStops, BetweenStepsAndGoesOnAfterwards) {
+  SmallModel model;
+  const auto request = request_for({kFox}, {5});
+  std::stop_source source;
+  std::vector<int> steps;
+  const Watch watch{
+      .on_step = [&](int step) { steps.push_back(step), step == 1 ? source.request_stop() : false; },
+      .stop = source.get_token()};
+  EXPECT_NE(error_of(Kind::kInterrupted, [&] { model.draw(request, watch); }), "no error");
+  EXPECT_EQ(steps, (std::vector<int>{0, 1}));
+  EXPECT_EQ(model.draw(request)[0].rgb, SmallModel().draw(request)[0].rgb);
+}
+
+TEST(PipelineReports, EveryStepAndPhase) {
+  SmallModel model;
+  std::vector<int> steps;
+  model.draw(request_for({kFox}, {5}), {.on_step = [&](int step) { steps.push_back(step); }});
+  EXPECT_EQ(steps, (std::vector<int>{0, 1, 2}));
+  EXPECT_EQ(model.pipeline().timing().step_ms.size(), 3u);
+  for (const char* phase : {"load", "encode", "denoise", "decode"}) {
+    EXPECT_GT(model.pipeline().timing().seconds.at(phase), 0) << phase;
+  }
+  EXPECT_EQ(model.pipeline().used().count("attention: CPU flash"), 1u);
+}
+
+TEST(PipelineRefuses, SizesAndStepsThatCannotBe) {
+  SmallModel model;
+  auto request = request_for({kFox}, {5});
+  request.width = 50;
+  const auto odd = error_of(Kind::kUsage, [&] { model.draw(request); });
+  EXPECT_TRUE(has(odd, "50x32") && has(odd, "48x32")) << odd;
+  request.width = 48, request.steps = 0;
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { model.draw(request); }), "num_inference_steps"));
+}
+
+TEST(PipelineRefuses, WeightsThatHoldNoNumbers) {
+  const Copy copy(kGolden / "model");
+  copy.edit_tensors("transformer/diffusion_pytorch_model.safetensors",
+                    [](weights::Tensors& t) { t.at("transformer_blocks.1.ff.net.2.weight")[3][7] = NAN; });
+  const auto message = error_of(Kind::kCheckpoint, [&] { SmallModel({}, copy.path()); });
+  EXPECT_TRUE(has(message, "double.1.image.down.weight") ||
+              has(message, "transformer_blocks.1.ff.net.2.weight"))
+      << message;
+}
+
+TEST(Pictures, RoundToTheNearestLevel) {
+  const auto image = at::tensor({0.0f, 0.5f, 1.0f, 0.2f / 255, 0.7f / 255, 254.6f / 255}).view({1, 3, 1, 2});
+  const auto pictures = to_pictures(image);
+  ASSERT_EQ(pictures.size(), 1u);
+  EXPECT_EQ(pictures[0].width, 2);
+  EXPECT_EQ(pictures[0].height, 1);
+  EXPECT_EQ(pictures[0].rgb,
+            (std::vector<uint8_t>{0, 255, 1, 128, 0, 255}));  // pixel by pixel: red, green, blue
+}
+
+}  // namespace
+}  // namespace atelier::pipeline

@@ -1,0 +1,81 @@
+// What the engine's tests share: the small recorded model, copies of it to damage, and its pictures.
+#pragma once
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/json.h"
+#include "pipeline/model_repo.h"
+#include "pipeline/pipeline.h"
+#include "nn/testing.h"
+#include "parallel/parallel_context.h"
+#include "weights/tensors.h"
+#include "base/testing.h"
+
+namespace atelier::pipeline {
+
+// The recorded pipeline that the tests draw with. Tests run in the root of the
+// repository.
+inline const std::filesystem::path kGolden = "tests/goldens/flux_dev";
+
+// A copy that lasts as long as the object.
+class Copy {
+ public:
+  explicit Copy(const std::filesystem::path& folder) {
+    std::filesystem::copy(folder, path(), std::filesystem::copy_options::recursive);
+  }
+  const std::filesystem::path& path() const { return folder_.path(); }
+
+  void edit_json(const std::string& file, const std::function<void(Json&)>& change) const {
+    Json j = read_json(path() / file);
+    change(j);
+    write_json(path() / file, j);
+  }
+  void edit_tensors(const std::string& file, const std::function<void(weights::Tensors&)>& change) const {
+    auto tensors = weights::read_tensors(path() / file);
+    change(tensors);
+    weights::write_tensors(path() / file, tensors, {{"format", "pt"}});
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+// The recorded model on one rank of the CPU, ready to draw.
+class SmallModel {
+ public:
+  explicit SmallModel(const LoadOptions& load = {}, const std::filesystem::path& folder = kGolden / "model")
+      : folder_(ModelFolder::open(folder)),
+        route_({{0, 0, folder_.family().facts(folder_.denoiser()).blocks}}),
+        assembly_({}, nullptr, route_, nn::SdpaBackend::kAuto),
+        pipeline_(folder_, assembly_, route_, load) {}
+  Pipeline& pipeline() { return pipeline_; }
+  std::vector<media::Picture> draw(const Request& request, const Watch& watch = {}) {
+    return pipeline_.draw(request, watch);
+  }
+  // The tensor of this name that drawing passes by.
+  at::Tensor tapped(const Request& request, const std::string& name) {
+    Collector taps;
+    pipeline_.draw(request, {.taps = &taps});
+    return taps.tensors().at(name);
+  }
+
+ private:
+  ModelFolder folder_;
+  std::vector<plan::Leg> route_;
+  parallel::Assembly assembly_;
+  Pipeline pipeline_;
+};
+
+inline Request request_for(std::vector<std::string> prompts, std::vector<uint64_t> seeds) {
+  Request r;
+  r.prompts = std::move(prompts);
+  r.seeds = std::move(seeds);
+  r.height = 32, r.width = 48, r.steps = 3;
+  r.guidance = 3.5;
+  r.max_sequence_length = 16;
+  return r;
+}
+
+}  // namespace atelier::pipeline

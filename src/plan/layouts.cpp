@@ -1,0 +1,377 @@
+// Limits of layouts, the search over all of them, and what to say about them.
+#include "plan/layouts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <tuple>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/partition.h"
+#include "plan/pipefusion_quality.h"
+#include "plan/route.h"
+#include "plan/schedule.h"
+#include "plan/simulate.h"
+
+namespace atelier::plan {
+namespace {
+
+constexpr double kTolerableIdle = 0.1;
+
+int sequence(const Degrees& d) {
+  return d.ring * d.ulysses;
+}
+int most_stages(const ModelShape& s) {
+  return s.has_skips ? (s.blocks + 1) / 2 : s.blocks;
+}
+int64_t ceil_div(int64_t total, int64_t parts) {
+  return (total + parts - 1) / parts;
+}
+double idle(double work, double parts, double largest) {
+  return 1 - work / (parts * largest);
+}
+int percent(double share) {
+  return static_cast<int>(std::lround(100 * share));
+}
+
+double head_idle(const Degrees& d, const ModelShape& s) {
+  const int cut = s.has_convolution_mixer ? 1 : d.ulysses;
+  return idle(s.heads, d.tensor * cut, static_cast<double>(ceil_div(ceil_div(s.heads, d.tensor), cut)));
+}
+
+double token_idle(const Degrees& d, const ModelShape& s) {
+  const int patches = patch_count(d);
+  const double largest = static_cast<double>(ceil_div(ceil_div(s.image_tokens, patches), sequence(d)));
+  return idle(static_cast<double>(s.image_tokens), patches * sequence(d), largest);
+}
+
+std::vector<Leg> route_of(const Degrees& d, const ModelShape& s) {
+  if (s.has_skips) return folded(s.blocks, d.stages);
+  return s.stage_blocks.empty() ? straight(s.blocks, d.stages) : straight(s.blocks, d.stages, s.stage_blocks);
+}
+
+std::vector<int> stage_loads(const Degrees& d, const ModelShape& s) {
+  std::vector<int> loads(d.stages, 0);
+  for (const Leg& leg : route_of(d, s)) loads[leg.stage] += leg.end - leg.begin;
+  return loads;
+}
+
+double stage_idle(const Degrees& d, const ModelShape& s) {
+  const auto loads = stage_loads(d, s);
+  return idle(s.blocks, d.stages, *std::max_element(loads.begin(), loads.end()));
+}
+
+std::string ranks_without(int64_t n) {
+  return str(n, n == 1 ? " rank" : " ranks", " would have none");
+}
+
+std::string cut_refusal(const Degrees& d, const ModelShape& s) {
+  if (d.stages > 1 && s.has_convolution_mixer) {
+    return str("pipefusion=", d.stages, ": ", s.name,
+               " mixes positions by convolutions, which stale patches cannot serve: pipefusion must be 1");
+  }
+  if (d.stages > most_stages(s)) {
+    return str("pipefusion=", d.stages, ": ", d.stages, " stages, but ", s.name, " has ", s.blocks, " blocks",
+               s.has_skips ? " in mirrored pairs" : "", ": at most ", most_stages(s), " stages");
+  }
+  const int64_t head_ranks = int64_t{s.has_convolution_mixer ? 1 : d.ulysses} * d.tensor;
+  if (head_ranks > s.heads) {
+    return str("ulysses ", d.ulysses, " x tensor ", d.tensor, " = ", head_ranks,
+               " ranks share the heads, but ", s.name, " has ", s.heads,
+               " heads: ", ranks_without(head_ranks - s.heads));
+  }
+  const int64_t token_ranks = int64_t{d.ring} * d.ulysses;
+  if (token_ranks > s.image_tokens) {
+    return str("ring ", d.ring, " x ulysses ", d.ulysses, " = ", token_ranks,
+               " ranks share the image, but it has ", s.image_tokens,
+               s.has_convolution_mixer ? " rows to share" : " tokens", ": ",
+               ranks_without(token_ranks - s.image_tokens));
+  }
+  if (patch_count(d) > s.image_tokens) {
+    return str("patches=", patch_count(d), ": the image has ", s.image_tokens,
+               " tokens, one patch each at most");
+  }
+  return "";
+}
+
+// Why these degrees cannot work for this model on any number of ranks; empty: they can.
+std::string refusal(const Degrees& d, const ModelShape& s) {
+  for (const auto& [name, value] : {std::pair{"data", d.data},
+                                    {"cfg", d.guidance},
+                                    {"pipefusion", d.stages},
+                                    {"ring", d.ring},
+                                    {"ulysses", d.ulysses},
+                                    {"tensor", d.tensor},
+                                    {"shard", d.shard}}) {
+    if (value < 1) return str(name, "=", value, ": a degree must be at least 1");
+  }
+  if (d.patches < 0) return str("patches=", d.patches, ": must be at least 1, or 0 for as many as stages");
+  if (d.warmup < 0) return str("warmup=", d.warmup, ": must be at least 0 steps");
+  if (d.guidance > 2)
+    return str("cfg=", d.guidance, ": there are two branches of guidance, so cfg must be 1 or 2");
+  if (d.guidance > s.branches) {
+    return str(
+        "cfg=2: ", s.name,
+        " runs one branch per step here (a distilled model, or guidance switched off), so there is no second "
+        "branch to give to the other ranks; use --ulysses_degree ",
+        2 * d.ulysses, " or --ring_degree ", 2 * d.ring,
+        " in its place, or ask for real guidance with a negative prompt and --true_cfg_scale above 1, which "
+        "makes cfg=2 legal");
+  }
+  const std::string cut = cut_refusal(d, s);
+  if (cut.empty() && sequence(d) % d.shard != 0) {
+    return str("shard=", d.shard, ": weights are shared among the ring ", d.ring, " x ulysses ", d.ulysses,
+               " = ", sequence(d), " ranks of a sequence group, so shard must divide ", sequence(d));
+  }
+  return cut;
+}
+
+// Preference among layouts that waste the same.
+auto default_order(const Degrees& d) {
+  return std::tuple(-d.guidance, d.data, d.tensor, d.stages, d.ring);
+}
+
+// How far a layout is from the one that was asked for. Replicas and tensor cuts serve another purpose than
+// the sequence axes, so going there counts double.
+double distance(const Degrees& a, const Degrees& b) {
+  const auto x = mesh_sizes(a), y = mesh_sizes(b);
+  double sum = 0;
+  for (int axis = 0; axis < kAxes; ++axis) {
+    const bool far = axis == static_cast<int>(Axis::kData) || axis == static_cast<int>(Axis::kTensor);
+    sum += (far ? 2 : 1) * std::abs(std::log2(static_cast<double>(std::max(x[axis], 1)) / y[axis]));
+  }
+  return sum;
+}
+
+std::vector<Degrees> nearest(const Degrees& asked, const ModelShape& s, int ranks, size_t most) {
+  auto found = layouts(s, ranks);
+  std::stable_sort(found.begin(), found.end(), [&](const Degrees& a, const Degrees& b) {
+    const auto key = [&](const Degrees& d) {
+      return std::pair(idle_share(d, s) > kTolerableIdle, distance(asked, d));
+    };
+    return key(a) < key(b);
+  });
+  if (found.size() > most) found.resize(most);
+  return found;
+}
+
+std::string in_words(const std::vector<Degrees>& found) {
+  std::string text;
+  for (const Degrees& d : found) text += str(text.empty() ? "" : " | ", spell(d));
+  return text;
+}
+
+constexpr int kMostRanks = 4096;  // beyond it nobody reads suggestions
+constexpr int kFewRanks = 64;     // up to it, every smaller number of ranks is tried
+
+// The layout nearest to what was asked for on fewer ranks, but on half of them at least.
+Degrees nearest_smaller(const Degrees& asked, const ModelShape& s, int ranks) {
+  if (ranks > kFewRanks) return nearest(asked, s, ranks / 2, 1).front();
+  std::optional<Degrees> best;
+  const auto key = [&](const Degrees& d) {
+    return std::pair(idle_share(d, s) > kTolerableIdle, distance(asked, d));
+  };
+  for (int n = ranks - 1; n >= ranks / 2; --n) {
+    const auto d = nearest(asked, s, n, 1).front();
+    if (!best || key(d) < key(*best)) best = d;
+  }
+  return *best;
+}
+
+std::string suggestions(const Degrees& asked, const ModelShape& s, int ranks) {
+  std::string text;
+  if (ranks >= 1 && ranks <= kMostRanks)
+    text = str("; layouts of ", ranks, ranks == 1 ? " rank" : " ranks",
+               " that work: ", in_words(nearest(asked, s, ranks, 3)));
+  if (ranks >= 2 && ranks <= kMostRanks) {
+    const auto fewer = nearest_smaller(asked, s, ranks);
+    text += str("; of ", world_size(fewer), ": ", spell(fewer));
+  }
+  return text;
+}
+
+// Calls visit with every way to write `left` as a product along the axes from `axis` on.
+template <class Visit>
+void factorise(std::array<int, kAxes>& sizes, int axis, int left, const Visit& visit) {
+  if (axis == kAxes - 1) {
+    sizes[axis] = left;
+    return visit(sizes);
+  }
+  for (int size = 1; size <= left; ++size) {
+    if (left % size != 0) continue;
+    sizes[axis] = size;
+    factorise(sizes, axis + 1, left / size, visit);
+  }
+}
+
+std::string run_lengths(int64_t total, int parts) {
+  std::string text;
+  for (int i = 0; i < parts; ++i) text += str(i ? "/" : "", Partition{total, parts}[i].size);
+  return text;
+}
+
+void advise_on_heads(const Degrees& d, const ModelShape& s, std::vector<std::string>& lines) {
+  const double share = head_idle(d, s);
+  if (percent(share) == 0) return;
+  const int ranks = d.tensor * (s.has_convolution_mixer ? 1 : d.ulysses);
+  std::string line = str(s.heads, " heads over ", d.tensor > 1 ? str("tensor ", d.tensor, " x ") : "",
+                         "ulysses ", d.ulysses, d.tensor > 1 ? "" : " (" + run_lengths(s.heads, ranks) + ")",
+                         ": ", percent(share), " % of the attention time is idle");
+  for (const Degrees& even : nearest(d, s, world_size(d), 8)) {
+    if (percent(head_idle(even, s)) > 0 || idle_share(even, s) >= idle_share(d, s)) continue;
+    line += str("; an even layout of the same ", world_size(d), " ranks: ", spell(even));
+    break;
+  }
+  lines.push_back(line);
+}
+
+void advise_on_stages(const Degrees& d, const ModelShape& s, std::vector<std::string>& lines) {
+  if (percent(stage_idle(d, s)) == 0) return;
+  std::string list;
+  for (int load : stage_loads(d, s)) list += str(list.empty() ? "" : "/", load);
+  lines.push_back(str(s.blocks, " blocks over ", d.stages, " stages (", list,
+                      "): ", percent(stage_idle(d, s)), " % of the time is idle"));
+}
+
+bool flows(const Degrees& d, int steps) {
+  return patch_count(d) > 1 && (steps == 0 || steps > d.warmup);
+}
+
+void advise_on_patches(const Degrees& d, std::vector<std::string>& lines) {
+  if (d.stages > 1) return;
+  if (d.patches > 1) lines.push_back(str("patches=", d.patches, " has no effect with one stage"));
+  if (d.sync) lines.push_back("sync has no effect with one stage");
+}
+
+// Measured on another model than the one that is to draw, so it says which.
+std::string stale_keys_cost(const Degrees& d, int steps) {
+  const auto& m = nearest_measured(steps, patch_count(d), d.warmup);
+  return str("; stale keys change the picture: on mini with ", m.steps, " steps, ", m.patches,
+             " patches and ", m.warmup, " warm-up, PSNR ", std::round(10 * m.psnr) / 10,
+             " dB against one rank and ", percent(m.right), " % of captions right, one rank ",
+             percent(right_of_one_rank(steps)), " % (measured, docs/pipefusion.md)");
+}
+
+// Share of the stages' time without work, transfers not counted.
+double schedule_idle(const Degrees& d, const ModelShape& s, int steps) {
+  const auto route = route_of(d, s);
+  const auto lists = schedule(route, patch_count(d), steps, d.warmup);
+  return 1 - simulate(route, lists, {}, SendMode::kPosted).utilisation();
+}
+
+constexpr double kIdleThatPays = 0.2;  // of the stages' time idle, at most
+constexpr double kFaithful = 30;       // dB, at least
+
+}  // namespace
+
+void validate(const Degrees& degrees, const ModelShape& shape, int num_gpus) {
+  const std::string why = refusal(degrees, shape);
+  const int ranks = num_gpus > 0 ? num_gpus : std::max(world_size(degrees), 1);
+  if (!why.empty()) throw Error(Kind::kUsage, why + suggestions(degrees, shape, ranks));
+  if (num_gpus == 0 || world_size(degrees) == num_gpus) return;
+  throw Error(Kind::kUsage,
+              str("the degrees need ", world_size(degrees), " ranks (", product(degrees), "), but ", num_gpus,
+                  " are asked for: the number of GPUs is the product of all degrees",
+                  suggestions(degrees, shape, num_gpus)));
+}
+
+std::vector<Degrees> layouts(const ModelShape& shape, int num_gpus) {
+  ENSURE(num_gpus >= 1);
+  std::vector<Degrees> found;
+  std::array<int, kAxes> sizes{};
+  factorise(sizes, 0, num_gpus, [&](const std::array<int, kAxes>& z) {
+    const Degrees d{
+        .data = z[0], .guidance = z[1], .stages = z[2], .ring = z[3], .ulysses = z[4], .tensor = z[5]};
+    if (refusal(d, shape).empty()) found.push_back(d);
+  });
+  std::stable_sort(found.begin(), found.end(), [&](const Degrees& a, const Degrees& b) {
+    const auto key = [&](const Degrees& d) {
+      return std::pair(percent(idle_share(d, shape)), default_order(d));
+    };
+    return key(a) < key(b);
+  });
+  return found;
+}
+
+Degrees automatic(const ModelShape& shape, int num_gpus) {
+  ENSURE(num_gpus >= 1);
+  Degrees d;
+  int left = num_gpus;
+  if (shape.branches >= 2 && left % 2 == 0) {
+    d.guidance = 2;
+    left /= 2;
+  }
+  const int64_t most =
+      shape.has_convolution_mixer ? shape.image_tokens : std::min<int64_t>(shape.heads, shape.image_tokens);
+  const auto largest = [&](double tolerated) {
+    for (int ulysses = left; ulysses > 1; --ulysses) {
+      Degrees trial = d;
+      trial.ulysses = ulysses;
+      if (left % ulysses == 0 && ulysses <= most && head_idle(trial, shape) <= tolerated) return ulysses;
+    }
+    return 1;
+  };
+  d.ulysses = largest(kTolerableIdle);
+  if (d.ulysses == 1) d.ulysses = largest(1);
+  left /= d.ulysses;
+  for (d.ring = left; left % d.ring != 0 || int64_t{d.ring} * d.ulysses > shape.image_tokens;) --d.ring;
+  d.data = left / d.ring;
+  return d;
+}
+
+double idle_share(const Degrees& degrees, const ModelShape& shape) {
+  return 1 - (1 - head_idle(degrees, shape)) * (1 - token_idle(degrees, shape)) *
+                 (1 - stage_idle(degrees, shape));
+}
+
+std::vector<std::string> advice(const Degrees& degrees, const ModelShape& shape, const Workload& work) {
+  std::vector<std::string> lines;
+  advise_on_heads(degrees, shape, lines);
+  if (const double share = token_idle(degrees, shape); percent(share) > 0) {
+    lines.push_back(str(shape.image_tokens, " tokens in ", patch_count(degrees),
+                        patch_count(degrees) == 1 ? " patch over " : " patches over ", sequence(degrees),
+                        " ranks: ", percent(share), " % of the time is idle"));
+  }
+  advise_on_stages(degrees, shape, lines);
+  advise_on_patches(degrees, lines);
+  if (work.batch > 0 && work.batch % degrees.data != 0) {
+    lines.push_back(str("batch ", work.batch, " over data ", degrees.data, ": ",
+                        (degrees.data - work.batch % degrees.data), " of ", degrees.data,
+                        " groups run short or idle in the last round; use a multiple of ", degrees.data));
+  }
+  return lines;
+}
+
+std::vector<std::string> warnings(const Degrees& d, const ModelShape& shape, const Workload& work) {
+  std::vector<std::string> lines;
+  if (d.stages == 1) return lines;
+  if (!flows(d, work.steps)) {
+    const std::string why =
+        d.sync || patch_count(d) == 1 ? "" : str(" (", work.steps, " steps, ", d.warmup, " of them warm-up)");
+    lines.push_back(str("pipefusion=", d.stages, " cannot pay here: every step runs whole", why,
+                        ", one stage after another, so at least ", percent(1 - 1.0 / d.stages),
+                        " % of the stages' time is idle; ", d.stages,
+                        " stages share the weights' memory, but a picture gets no faster"));
+    return lines;
+  }
+  const int patches = patch_count(d);
+  if (patches < d.stages) {
+    lines.push_back(str(patches, " patches for ", d.stages, " stages: at least ",
+                        percent(1 - static_cast<double>(patches) / d.stages),
+                        " % of the time is idle; use patches=", d.stages, " or more"));
+  }
+  if (work.steps == 0) return lines;
+  const double lost = schedule_idle(d, shape, work.steps);
+  const bool is_faithful = nearest_measured(work.steps, patches, d.warmup).psnr >= kFaithful;
+  if (lost < kIdleThatPays && is_faithful) return lines;
+  lines.push_back(str("pipefusion=", d.stages, " with ", patches, " patches and ", work.steps, " steps, ",
+                      d.warmup, " of them warm-up: ", percent(static_cast<double>(d.warmup) / work.steps),
+                      " % of the steps are serial; predicted ", std::round((1 - lost) * d.stages * 100) / 100,
+                      " times the speed of one stage where ", d.stages, " would be ideal, ", percent(lost),
+                      " % of the stages' time idle (modelled, transfers not counted)",
+                      stale_keys_cost(d, work.steps)));
+  return lines;
+}
+
+}  // namespace atelier::plan

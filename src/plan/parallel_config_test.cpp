@@ -1,0 +1,105 @@
+// Strategy strings: the spellings users bring along, and errors that name the word.
+#include "plan/parallel_config.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "base/error.h"
+
+namespace atelier::plan {
+namespace {
+
+std::string error_of(std::string_view text) {
+  try {
+    parse_strategy(text);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Kind::kUsage);
+    return error.what();
+  }
+  ADD_FAILURE() << "accepted: " << text;
+  return "";
+}
+
+void expect_mentions(const std::string& message, std::initializer_list<std::string_view> parts) {
+  for (std::string_view part : parts)
+    EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
+}
+
+TEST(Strategy, EverySpellingOfTheSourcesResolves) {
+  EXPECT_EQ(parse_strategy("ulysses_degree=2"), (Degrees{.ulysses = 2}));
+  EXPECT_EQ(parse_strategy("cfg_parallel=2, ulysses_degree=2"), (Degrees{.guidance = 2, .ulysses = 2}));
+  EXPECT_EQ(parse_strategy("cfg_parallel=2, pipefusion_parallel=4"), (Degrees{.guidance = 2, .stages = 4}));
+  EXPECT_EQ(parse_strategy("pipefusion=2"), (Degrees{.stages = 2}));
+  EXPECT_EQ(parse_strategy("cfg=2, pipefusion=4"), (Degrees{.guidance = 2, .stages = 4}));
+  EXPECT_EQ(parse_strategy("cfg=2,pipefusion=2,ring=2"), (Degrees{.guidance = 2, .stages = 2, .ring = 2}));
+  EXPECT_EQ(parse_strategy("dp=2 u=2 r=3 tp=4 p=5"),
+            (Degrees{.data = 2, .stages = 5, .ring = 3, .ulysses = 2, .tensor = 4}));
+}
+
+TEST(Strategy, CaseDashesSpacesAndSwitchesDoNotMatter) {
+  EXPECT_EQ(parse_strategy(" CFG-Parallel = 2 ;\tUlysses-Degree =3 "),
+            (Degrees{.guidance = 2, .ulysses = 3}));
+  EXPECT_EQ(parse_strategy("use_cfg_parallel=true"), (Degrees{.guidance = 2}));
+  EXPECT_EQ(parse_strategy("cfg, pipefusion=2, sync"), (Degrees{.guidance = 2, .stages = 2, .sync = true}));
+  EXPECT_EQ(parse_strategy("cfg=off"), Degrees{});
+  EXPECT_EQ(parse_strategy("cfg=1"), Degrees{});
+  EXPECT_EQ(parse_strategy("pipefusion=4, patches=8, warmup=0, parallel_vae, shard=2"),
+            (Degrees{.stages = 4, .patches = 8, .warmup = 0, .parallel_vae = true, .shard = 2}));
+  EXPECT_EQ(parse_strategy(""), Degrees{});
+}
+
+TEST(Strategy, ErrorsNameTheWordAndTheKnownOnes) {
+  expect_mentions(error_of("ulises=2"),
+                  {"unknown word \"ulises\"", "did you mean \"ulysses\"", "pipefusion", "tensor"});
+  expect_mentions(error_of("magic=2"),
+                  {"\"magic\"", "known words: data, cfg, pipefusion, ring, ulysses, tensor"});
+  expect_mentions(error_of("ring=two"), {"ring=two", "whole number"});
+  expect_mentions(error_of("ring=0"), {"ring=0"});
+  expect_mentions(error_of("ring=-2"), {"ring=-2"});
+  expect_mentions(error_of("ring=2x"), {"ring=2x"});
+  expect_mentions(error_of("ring=99999999999999999999"), {"ring=9999"});
+  expect_mentions(error_of("cfg=3"), {"cfg=3", "1 or 2"});
+  expect_mentions(error_of("ulysses"), {"ulysses needs a value"});
+  expect_mentions(error_of("ulysses="), {"ulysses needs a value"});
+  expect_mentions(error_of("u=2, ulysses_degree=4"), {"ulysses is given twice"});
+  expect_mentions(error_of("sync=maybe"), {"sync=maybe"});
+  expect_mentions(error_of("=2"), {"unknown word \"\""});
+}
+
+TEST(Strategy, BarsStandBetweenSeveral) {
+  const auto several = parse_strategies("data=1 | ulysses=2, ring=2|cfg");
+  ASSERT_EQ(several.size(), 3u);
+  EXPECT_EQ(several[0], Degrees{});
+  EXPECT_EQ(world_size(several[1]), 4);
+  EXPECT_EQ(several[2].guidance, 2);
+  EXPECT_EQ(parse_strategies("").size(), 1u);
+}
+
+TEST(Strategy, SpellIsReadBack) {
+  for (const Degrees& d :
+       {Degrees{}, Degrees{.guidance = 2, .ulysses = 4}, Degrees{.data = 3, .tensor = 2, .warmup = 0},
+        Degrees{.stages = 2, .patches = 6, .sync = true, .parallel_vae = true, .shard = 1}}) {
+    EXPECT_EQ(parse_strategy(spell(d)), d) << spell(d);
+  }
+  EXPECT_EQ(spell({.guidance = 2, .stages = 2, .ring = 2}), "cfg=2, pipefusion=2, ring=2");
+  EXPECT_EQ(spell({}), "data=1");
+}
+
+TEST(Strategy, ProductAndSizesListEveryFactor) {
+  const Degrees d{.guidance = 2, .stages = 4, .ulysses = 2};
+  EXPECT_EQ(world_size(d), 16);
+  EXPECT_EQ(product(d), "data 1 x cfg 2 x pipefusion 4 x ring 1 x ulysses 2 x tensor 1 = 16");
+  EXPECT_EQ(mesh_sizes(d), (std::array<int, kAxes>{1, 2, 4, 1, 2, 1}));
+  EXPECT_GT(world_size({.data = 2000000000, .ring = 2000000000, .ulysses = 2000000000}), 1000000000);
+}
+
+TEST(Strategy, PatchesFollowTheStagesUnlessSaid) {
+  EXPECT_EQ(patch_count({.stages = 4}), 4);
+  EXPECT_EQ(patch_count({.stages = 4, .patches = 7}), 7);
+  EXPECT_EQ(patch_count({.stages = 1, .patches = 7}), 1);
+  EXPECT_EQ(patch_count({.stages = 4, .patches = 7, .sync = true}), 1);
+}
+
+}  // namespace
+}  // namespace atelier::plan

@@ -1,0 +1,135 @@
+// Splits of a block list over stages.
+#include "plan/route.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/partition.h"
+
+namespace atelier::plan {
+namespace {
+
+void require_a_block_per_stage(int units, int blocks, int stages, const char* why) {
+  if (stages >= 1 && stages <= units) return;
+  throw Error(Kind::kUsage, str("pipefusion=", stages, " asks for ", stages, " stages, but the model has ",
+                                blocks, " blocks", why, ": choose 1 to ", units, " stages"));
+}
+
+std::vector<Leg> in_order(std::span<const int> sizes) {
+  std::vector<Leg> legs;
+  int begin = 0;
+  for (int stage = 0; stage < static_cast<int>(sizes.size()); ++stage) {
+    legs.push_back({stage, begin, begin + sizes[stage]});
+    begin += sizes[stage];
+  }
+  return legs;
+}
+
+// The smallest possible cost of the most expensive of `stages` runs. sum[i]: cost of the first i blocks.
+double smallest_bottleneck(const std::vector<double>& sum, int stages) {
+  const int n = static_cast<int>(sum.size()) - 1;
+  std::vector<double> best(sum);  // best[i]: the first i blocks in the stages so far
+  for (int stage = 1; stage < stages; ++stage) {
+    for (int i = n; i > stage; --i) {
+      best[i] = std::numeric_limits<double>::infinity();
+      for (int cut = stage; cut < i; ++cut)
+        best[i] = std::min(best[i], std::max(best[cut], sum[i] - sum[cut]));
+    }
+  }
+  return best[n];
+}
+
+}  // namespace
+
+std::vector<Leg> straight(int blocks, int stages) {
+  require_a_block_per_stage(blocks, blocks, stages, "");
+  std::vector<int> sizes;
+  for (int stage = 0; stage < stages; ++stage) {
+    sizes.push_back(static_cast<int>(Partition{blocks, stages}[stage].size));
+  }
+  return in_order(sizes);
+}
+
+std::vector<Leg> straight(int blocks, int stages, std::span<const int> sizes) {
+  int sum = 0;
+  std::string list;
+  for (int size : sizes) {
+    sum += size;
+    list += str(list.empty() ? "" : ",", size);
+  }
+  const bool all_positive = std::all_of(sizes.begin(), sizes.end(), [](int size) { return size >= 1; });
+  if (static_cast<int>(sizes.size()) != stages || sum != blocks || !all_positive) {
+    throw Error(Kind::kUsage,
+                str("--attn_layer_num_for_pp ", list, ": ", sizes.size(), " numbers with the sum ", sum,
+                    "; needed: ", stages, " numbers (one per stage), each at least 1, with the sum ", blocks,
+                    " (the model's blocks)"));
+  }
+  return in_order(sizes);
+}
+
+std::vector<Leg> straight(std::span<const double> cost, int stages) {
+  const int n = static_cast<int>(cost.size());
+  require_a_block_per_stage(n, n, stages, "");
+  std::vector<double> sum{0};
+  for (double block : cost) {
+    ENSURE(block > 0);
+    sum.push_back(sum.back() + block);
+  }
+  const double limit = smallest_bottleneck(sum, stages) * (1 + 1e-9);
+  constexpr double kImpossible = std::numeric_limits<double>::infinity();
+  // rest[k][i]: least sum of squares when blocks i.. fill the last k stages, none dearer than the limit.
+  std::vector<std::vector<double>> rest(stages + 1, std::vector<double>(n + 1, kImpossible));
+  const auto with_first = [&](int k, int i, int next) {
+    const double first = sum[next] - sum[i];
+    return first > limit ? kImpossible : first * first + rest[k - 1][next];
+  };
+  rest[0][n] = 0;
+  for (int k = 1; k <= stages; ++k) {
+    for (int i = 0; i < n; ++i) {
+      for (int next = i + 1; next <= n; ++next) rest[k][i] = std::min(rest[k][i], with_first(k, i, next));
+    }
+  }
+  std::vector<int> sizes;
+  for (int k = stages, i = 0; k > 0; --k) {
+    int next = n;  // the longest first run that is as good as any
+    while (next > i + 1 && !(with_first(k, i, next) <= rest[k][i] * (1 + 1e-12))) --next;
+    sizes.push_back(next - i);
+    i = next;
+  }
+  return in_order(sizes);
+}
+
+std::vector<Leg> folded(int blocks, int stages) {
+  if (stages == 1) return straight(blocks, 1);
+  const int half = blocks / 2;
+  require_a_block_per_stage((blocks + 1) / 2, blocks, stages, " in mirrored pairs");
+  const Partition pairs{half, stages};
+  const auto cut = [&](int stage) { return static_cast<int>(pairs[stage].begin); };
+  std::vector<Leg> legs;
+  for (int stage = 0; stage < stages; ++stage)
+    legs.push_back({stage, cut(stage), stage + 1 < stages ? cut(stage + 1) : half});
+  for (int stage = stages - 1; stage >= 0; --stage) {
+    legs.push_back({stage, stage + 1 < stages ? blocks - cut(stage + 1) : half, blocks - cut(stage)});
+  }
+  std::erase_if(legs, [](const Leg& leg) { return leg.begin == leg.end; });
+  return legs;
+}
+
+std::vector<Leg> legs_of(std::span<const Leg> route, int stage) {
+  std::vector<Leg> mine;
+  for (const Leg& leg : route) {
+    if (leg.stage == stage) mine.push_back(leg);
+  }
+  return mine;
+}
+
+int stages_of(std::span<const Leg> route) {
+  int stages = 0;
+  for (const Leg& leg : route) stages = std::max(stages, leg.stage + 1);
+  return stages;
+}
+
+}  // namespace atelier::plan

@@ -1,0 +1,271 @@
+// Prompt files of all four kinds, good and bad, and random bytes.
+#include "request/prompts.h"
+
+#include <random>
+
+#include "request/csv.h"
+#include "base/scratch.h"
+#include "base/text.h"
+#include "request/work.h"
+
+namespace atelier::request {
+namespace {
+
+std::vector<int64_t> indices(const Prompts& prompts) {
+  std::vector<int64_t> out;
+  for (const Row& row : prompts.rows) out.push_back(row.item.index);
+  return out;
+}
+
+using Indices = std::vector<int64_t>;
+
+TEST(PromptFile, TheSameIndexTwiceIsBadOnlyWhereItNamesTheFile) {
+  const Prompts p = parse_prompts(
+      "{\"prompt\":\"a\",\"index\":1}\n{\"prompt\":\"b\",\"output_path\":\"b.png\"}\n{\"prompt\":\"c\","
+      "\"index\":1}\n",
+      "p.jsonl");
+  EXPECT_EQ(indices(p), (Indices{1, 1}));
+  ASSERT_EQ(p.bad.size(), 1U);
+  EXPECT_NE(p.bad[0].reason.find("index 1 is already used at p.jsonl:1"), std::string::npos);
+}
+
+TEST(PromptFile, JsonlTakesObjectsAndTextsAndCountsPhysicalLines) {
+  const Scratch dir;
+  const auto file = dir.write(
+      "p.jsonl",
+      "{\"prompt\": \"a cat\", \"other\": [1]}\r\n\r\n\"a dog\"\n  {\"prompt\":\"猫\",\"index\":70}");
+  const Prompts p = read_prompts(file);
+  EXPECT_TRUE(p.bad.empty());
+  EXPECT_EQ(indices(p), (Indices{0, 2, 70}));
+  EXPECT_EQ(p.rows[0].item.prompt, "a cat");
+  EXPECT_EQ(p.rows[1].item.prompt, "a dog");
+  EXPECT_EQ(p.rows[2].item.prompt, "猫");
+  EXPECT_TRUE(p.rows[1].item.where.ends_with("p.jsonl:3")) << p.rows[1].item.where;
+}
+
+TEST(PromptFile, EveryFieldOfARowIsRead) {
+  const Scratch dir;
+  const auto good = dir.write(
+      "q.jsonl",
+      R"({"prompt":"a","negative_prompt":"b","height":512,"width":"768","seed":18446744073709551615,)"
+      R"("num_inference_steps":4.0,"guidance_scale":"3.5","num_images_per_prompt":2,"index":"7",)"
+      R"("output_path":"x/y.jpg"})");
+  const Row row = read_prompts(good).rows.at(0);
+  EXPECT_EQ(row.item.negative_prompt, "b");
+  EXPECT_TRUE(row.item.has_negative);
+  EXPECT_EQ(row.item.height, 512);
+  EXPECT_EQ(row.item.width, 768);
+  EXPECT_EQ(row.item.seed, 18446744073709551615ULL);
+  EXPECT_EQ(row.item.steps, 4);
+  EXPECT_EQ(row.item.guidance, 3.5);
+  EXPECT_EQ(row.images, 2);
+  EXPECT_EQ(row.item.index, 7);
+  EXPECT_EQ(row.custom_name, "x/y.jpg");
+}
+
+TEST(PromptFile, NullMeansUnsetAndAnEmptyNegativeIsOne) {
+  const Scratch dir;
+  const auto file = dir.write("p.jsonl",
+                              "{\"prompt\":\"a\",\"height\":null,\"negative_prompt\":null,\"index\":null}\n"
+                              "{\"prompt\":\"a\",\"negative_prompt\":\"\"}\n");
+  const Prompts p = read_prompts(file);
+  EXPECT_EQ(p.rows.at(0).item.height, std::nullopt);
+  EXPECT_FALSE(p.rows[0].item.has_negative);
+  EXPECT_TRUE(p.rows.at(1).item.has_negative);
+  EXPECT_EQ(indices(p), (Indices{0, 1}));
+}
+
+TEST(PromptFile, BadRowsAreNamedAndTheOthersGoOn) {
+  const Scratch dir;
+  const std::string deep = "{\"prompt\":\"a\",\"x\":" + std::string(5000, '[') + std::string(5000, ']') + "}";
+  const std::string text =
+      "{\"prompt\":\"good\"}\n"              // 1
+      "{\"prompt\":\"cut\n"                  // 2
+      "{\"text\":\"x\"}\n"                   // 3
+      "[1]\n"                                // 4
+      "{\"prompt\":\"a\",\"height\":-8}\n"   // 5
+      "{\"prompt\":\"a\",\"seed\":\"x\"}\n"  // 6
+      "{\"prompt\":\"a\",\"index\":0}\n"     // 7
+      "{\"prompt\":\"\xFF\"}\n"              // 8
+      "{\"prompt\":\"  \"}\n"                // 9
+      "{\"prompt\":5}\n" +                   // 10
+      deep +
+      "\n"                                                          // 11
+      "{\"prompt\":\"a\",\"guidance_scale\":1e999}\n"               // 12
+      "{\"prompt\":\"a\\u0000b\"}\n"                                // 13
+      "{\"prompt\":\"a\",\"num_images_per_prompt\":99999999999}\n"  // 14
+      "{\"prompt\":\"also good\"}\n";
+  const Prompts p = read_prompts(dir.write("p.jsonl", text));
+  EXPECT_EQ(indices(p), (Indices{0, 14}));
+  const std::vector<std::string> reasons = {"not valid JSON",
+                                            "no prompt",
+                                            "must be an object",
+                                            "height must be",
+                                            "seed must be",
+                                            "index 0 is already used at",
+                                            "not UTF-8",
+                                            "empty",
+                                            "prompt must be text",
+                                            "deeper",
+                                            "not valid JSON",
+                                            "NUL",
+                                            "num_images_per_prompt must be"};
+  ASSERT_EQ(p.bad.size(), reasons.size());
+  for (size_t i = 0; i < reasons.size(); ++i) {
+    EXPECT_NE(p.bad[i].reason.find(reasons[i]), std::string::npos) << p.bad[i].reason;
+    EXPECT_TRUE(p.bad[i].where.ends_with(str("p.jsonl:", i + 2))) << p.bad[i].where;
+  }
+}
+
+TEST(PromptFile, JsonArraysCountPlacesAndNameLines) {
+  const Scratch dir;
+  const Prompts p =
+      read_prompts(dir.write("p.json",
+                             "[\n  \"a, [b]\",\n  {\"prompt\": \"c \\\" d\",\n   \"k\": [1, {\"z\": 2}]},\n\n"
+                             "  {\"index\": 3},\n  7,\n  {\"prompt\": \"e\"}]"));
+  EXPECT_EQ(indices(p), (Indices{0, 1, 4}));
+  EXPECT_EQ(p.rows[0].item.prompt, "a, [b]");
+  EXPECT_EQ(p.rows[1].item.prompt, "c \" d");
+  ASSERT_EQ(p.bad.size(), 2U);
+  EXPECT_TRUE(p.bad[0].where.ends_with(":6")) << p.bad[0].where;
+  EXPECT_TRUE(p.bad[1].where.ends_with(":7")) << p.bad[1].where;
+  for (const char* text : {"{\"prompt\":\"a\"}", "[\"a\"", "", "[]", "5"}) {
+    message_of(Kind::kUsage, [&] { read_prompts(dir.write("q.json", text)); });
+  }
+  message_of(Kind::kUsage, [&] { read_prompts(dir.write("d.json", std::string(100000, '['))); });
+}
+
+TEST(PromptFile, TextFilesHaveOnePromptPerLine) {
+  const Scratch dir;
+  const Prompts p =
+      read_prompts(dir.write("p.txt", "\xEF\xBB\xBF  a cat \r\n\r\n\ta dog, \"quoted\"\rbad \xC0\x80\n"));
+  EXPECT_EQ(indices(p), (Indices{0, 2}));
+  EXPECT_EQ(p.rows[0].item.prompt, "a cat");
+  EXPECT_EQ(p.rows[1].item.prompt, "a dog, \"quoted\"");
+  ASSERT_EQ(p.bad.size(), 1U);
+  EXPECT_TRUE(p.bad[0].where.ends_with(":4"));
+}
+
+TEST(PromptFile, CsvQuotesMayHoldCommasQuotesAndLineEnds) {
+  const Scratch dir;
+  const Prompts p = read_prompts(dir.write("p.csv",
+                                           "\xEF\xBB\xBFprompt, height,index,output_path\r\n"
+                                           "\"a, \"\"b\"\"\nc\",512,10,\r\n"
+                                           "\r\n"
+                                           "plain,,,dir/n.png\r\n"
+                                           "short\r\n"
+                                           "too,1,2,3,4\r\n"
+                                           ",1\r\n"
+                                           "last,1024.0,\"11\""));
+  EXPECT_EQ(indices(p), (Indices{10, 1, 2, 11}));
+  EXPECT_EQ(p.rows[0].item.prompt, "a, \"b\"\nc");
+  EXPECT_EQ(p.rows[0].item.height, 512);
+  EXPECT_EQ(p.rows[1].item.height, std::nullopt);
+  EXPECT_EQ(p.rows[1].custom_name, "dir/n.png");
+  EXPECT_EQ(p.rows[3].item.height, 1024);
+  EXPECT_TRUE(p.rows[1].item.where.ends_with(":5")) << p.rows[1].item.where;
+  ASSERT_EQ(p.bad.size(), 2U);
+  EXPECT_NE(p.bad[0].reason.find("5 cells, the header 4"), std::string::npos) << p.bad[0].reason;
+  EXPECT_NE(p.bad[1].reason.find("no prompt"), std::string::npos);
+}
+
+TEST(PromptFile, CsvMistakesAreNamed) {
+  const Scratch dir;
+  const auto usage = [&](const char* text) {
+    return message_of(Kind::kUsage, [&] { read_prompts(dir.write("p.csv", text)); });
+  };
+  EXPECT_NE(usage("").find("header"), std::string::npos);
+  EXPECT_NE(usage("prompt;height\na;1\n").find("prompt;height"), std::string::npos);
+  EXPECT_NE(usage("prompt,prompt\na,b\n").find("twice"), std::string::npos);
+  EXPECT_NE(usage("prompt\n").find("no prompt"), std::string::npos);
+  const Prompts p = read_prompts(dir.write("p.csv", "prompt\ngood\n\"open\nx\n"));
+  EXPECT_EQ(p.rows.size(), 1U);
+  ASSERT_EQ(p.bad.size(), 1U);
+  EXPECT_NE(p.bad[0].reason.find("opened in line 3"), std::string::npos) << p.bad[0].reason;
+}
+
+TEST(PromptFile, WrongFilesAreUsageErrors) {
+  const Scratch dir;
+  EXPECT_NE(message_of(Kind::kUsage, [&] { read_prompts(dir / "absent.txt"); }).find("absent.txt"),
+            std::string::npos);
+  EXPECT_NE(message_of(Kind::kUsage, [&] { read_prompts(dir.write("p.yaml", "a")); }).find(".jsonl"),
+            std::string::npos);
+  EXPECT_NE(message_of(Kind::kUsage,
+                       [&] {
+                         read_prompts(dir.write("p.txt",
+                                                "\xFF\xFE"
+                                                "a"));
+                       })
+                .find("UTF-16"),
+            std::string::npos);
+  EXPECT_NE(message_of(Kind::kUsage, [&] { read_prompts(dir.write("p.jsonl", "{}\n{}\n")); }).find(":1"),
+            std::string::npos);
+  message_of(Kind::kUsage, [&] { read_prompts(dir.write("e.txt", "\n \n")); });
+  std::filesystem::create_directory(dir / "folder.txt");
+  message_of(Kind::kUsage, [&] { read_prompts(dir / "folder.txt"); });
+}
+
+TEST(PromptFile, NamesComeFromTheColumnAskedFor) {
+  const Scratch dir;
+  const auto file = dir.write("p.csv", "prompt,id,output_path\na,7,x\nb,,y\n");
+  const Prompts p = read_prompts(file, "id");
+  EXPECT_EQ(p.rows[0].custom_name, "7");
+  EXPECT_EQ(p.rows[1].custom_name, "");
+  EXPECT_EQ(read_prompts(file).rows[1].custom_name, "y");
+  EXPECT_NE(message_of(Kind::kUsage, [&] { read_prompts(file, "name"); }).find("name"), std::string::npos);
+}
+
+TEST(PromptFile, RandomBytesNeverCrash) {
+  std::mt19937 random(7);
+  const std::string alphabet = "{}[]\",:\\\n\r\t 0-9eprompt\xEF\xBB\xBF\xC3\xFFindex";
+  const std::string seeds[] = {"{\"prompt\":\"a\",\"seed\":1,\"index\":2}\n\"b\"\n",
+                               "prompt,index\n\"a\nb\",1\nc,2\n", "[\"a\",{\"prompt\":\"b\",\"x\":[1,2]}]"};
+  const char* names[] = {"f.jsonl", "f.json", "f.csv", "f.txt"};
+  int valid = 0;
+  for (int round = 0; round < 3000; ++round) {
+    std::string text = round % 2 == 0 ? "" : seeds[random() % 3];
+    const size_t edits = random() % 40;
+    for (size_t i = 0; i < edits; ++i) {
+      const char c = random() % 4 == 0 ? static_cast<char>(random()) : alphabet[random() % alphabet.size()];
+      text.insert(text.begin() + static_cast<int64_t>(random() % (text.size() + 1)), c);
+      if (random() % 3 == 0) text.erase(random() % text.size(), 1);
+    }
+    try {
+      Prompts p = parse_prompts(text, names[round % 4]);
+      const auto items = expand(p, {});
+      valid += !items.empty();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), Kind::kUsage);
+    }
+  }
+  EXPECT_GT(valid, 100);  // the loop reaches beyond the first checks
+}
+
+TEST(Csv, WhatIsWrittenIsReadBack) {
+  const std::vector<std::string> cells = {"a", "", "b,c", "d\"e", "f\r\ng", " h "};
+  const auto records = read_csv(write_csv(cells) + write_csv({"1", "2"}));
+  ASSERT_EQ(records.size(), 2U);
+  EXPECT_EQ(records[0].cells, cells);
+  EXPECT_EQ(records[1].line, 3);
+}
+
+TEST(Text, Utf8IsCheckedStrictly) {
+  EXPECT_TRUE(is_utf8("a é 猫 😀 \xF4\x8F\xBF\xBF"));
+  for (const char* bad : {"\x80", "\xC0\x80", "\xC3", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                          "\xF5\x80\x80\x80", "a\xE2\x82"}) {
+    EXPECT_FALSE(is_utf8(bad));
+  }
+}
+
+TEST(Text, NumbersAreReadWhole) {
+  EXPECT_EQ(to_integer("12"), 12);
+  EXPECT_EQ(to_integer("1024.0"), 1024);
+  for (const char* bad : {"", "1.5", "1 ", "x", "1e400", "nan", "9223372036854775808", "0x10"})
+    EXPECT_FALSE(to_integer(bad)) << bad;
+  EXPECT_EQ(to_unsigned("18446744073709551615"), 18446744073709551615ULL);
+  EXPECT_FALSE(to_unsigned("-1"));
+  EXPECT_FALSE(to_number("inf"));
+}
+
+}  // namespace
+}  // namespace atelier::request

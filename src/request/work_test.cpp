@@ -1,0 +1,123 @@
+// Names, expansion of rows, batches.
+#include "request/work.h"
+
+#include "request/names.h"
+#include "request/prompts.h"
+#include "base/scratch.h"
+
+namespace atelier::request {
+namespace {
+
+Row row(int64_t index, std::optional<int> images = {}, std::string name = {}) {
+  Row r;
+  r.item.prompt = "p";
+  r.item.index = index;
+  r.item.where = str("f:", index + 1);
+  r.images = images;
+  r.custom_name = std::move(name);
+  return r;
+}
+
+std::vector<std::string> names(const std::vector<Item>& items) {
+  std::vector<std::string> out;
+  for (const Item& item : items) out.push_back(item.name);
+  return out;
+}
+
+using Names = std::vector<std::string>;
+
+TEST(Names, DefaultNamesArePadded) {
+  EXPECT_EQ(default_name(0, {}, ".png"), "000000.png");
+  EXPECT_EQ(default_name(12, 3, ".png"), "000012_03.png");
+  EXPECT_EQ(default_name(1234567, 100, ".webp"), "1234567_100.webp");
+}
+
+TEST(Names, CustomNamesKeepKnownSuffixes) {
+  EXPECT_EQ(custom_name("a/b", {}, ".png"), "a/b.png");
+  EXPECT_EQ(custom_name("a/b", 1, ".png"), "a/b_01.png");
+  EXPECT_EQ(custom_name("x.JPEG", 2, ".png"), "x_02.jpeg");
+  EXPECT_EQ(custom_name("x.webp", {}, ".png"), "x.webp.png");
+  EXPECT_EQ(custom_name("x.webp", {}, ".webp"), "x.webp");
+  EXPECT_EQ(custom_name("./v1.5//x", {}, ".png"), "v1.5/x.png");
+  EXPECT_EQ(custom_name("a b/ü 猫", {}, ".png"), "a b/ü 猫.png");
+  EXPECT_EQ(custom_name(".png", {}, ".png"), ".png.png");
+}
+
+TEST(Names, NothingLeavesTheFolder) {
+  for (const std::string& name :
+       {std::string("/etc/x"), std::string("../x"), std::string("a/../../x"), std::string("a/.."),
+        std::string(".."), std::string("a\0b", 3), std::string("a\nb"), std::string("a\x7F"),
+        std::string("a/"), std::string("."), std::string(), std::string("\xFF"), std::string(300, 'x'),
+        std::string("a/.atelier-x")}) {
+    message_of(Kind::kItem, [&] { custom_name(name, {}, ".png"); });
+  }
+  EXPECT_EQ(custom_name("..a/b..", {}, ".png"), "..a/b...png");
+}
+
+TEST(Expand, EachPictureHasItsSubIndexAndSeed) {
+  Prompts p{{row(0), row(5, 3), row(6, 1)}, {}};
+  p.rows[1].item.seed = 100;
+  const auto items = expand(p, {.images = 2, .seed = 7});
+  EXPECT_EQ(names(items), (Names{"000000_00.png", "000000_01.png", "000005_00.png", "000005_01.png",
+                                 "000005_02.png", "000006.png"}));
+  EXPECT_EQ(items[1].seed, 8U);
+  EXPECT_EQ(items[4].seed, 102U);
+  EXPECT_EQ(items[4].sub, 2);
+  EXPECT_EQ(items[5].seed, 7U);
+  Prompts q{{row(0)}, {}};
+  EXPECT_EQ(expand(q, {}).at(0).seed, std::nullopt);
+}
+
+TEST(Expand, RefusedAndRepeatedNamesFailTheirRowOnly) {
+  Prompts p{{row(0, {}, "a.png"), row(1, {}, "../a"), row(2, {}, "./a"), row(3), row(4, {}, "000003")}, {}};
+  EXPECT_EQ(names(expand(p, {})), (Names{"a.png", "000003.png"}));
+  ASSERT_EQ(p.bad.size(), 3U);
+  EXPECT_EQ(p.bad[0].where, "f:2");
+  EXPECT_NE(p.bad[1].reason.find("already used by f:1"), std::string::npos) << p.bad[1].reason;
+  EXPECT_EQ(p.rows.size(), 2U);
+}
+
+TEST(Expand, AbsurdCountsAreRefused) {
+  Prompts p;
+  for (int i = 0; i < 2000; ++i) p.rows.push_back(row(i, 10000));
+  message_of(Kind::kUsage, [&] { expand(p, {}); });
+}
+
+TEST(Batches, ShortLastBatchIsKept) {
+  Prompts p{{row(0), row(1), row(2), row(3), row(4)}, {}};
+  const auto b = batches(expand(p, {}), 2);
+  ASSERT_EQ(b.size(), 3U);
+  EXPECT_EQ(b[0].size(), 2U);
+  EXPECT_EQ(b[2].size(), 1U);
+  EXPECT_EQ(b[2][0].index, 4);
+  message_of(Kind::kUsage, [&] { batches({}, 0); });
+  EXPECT_TRUE(batches({}, 4).empty());
+}
+
+TEST(Batches, OnlyEqualShapesShareABatch) {
+  std::vector<Item> items(7);
+  items[1].height = 512;
+  items[2].steps = 3;
+  items[3].guidance = 2.0;
+  items[4].has_negative = true;
+  items[5].seed = 3;
+  items[6].prompt = "other";
+  const auto b = batches(items, 8);
+  ASSERT_EQ(b.size(), 6U);
+  EXPECT_EQ(b[5].size(), 2U);
+}
+
+TEST(Nodes, SharesCoverAllRowsOnce) {
+  std::vector<Row> rows;
+  for (int i = 0; i < 11; ++i) rows.push_back(row(i));
+  std::vector<int64_t> seen;
+  for (int node = 0; node < 4; ++node) {
+    const auto share = rows_of_node(rows, node, 4);
+    EXPECT_EQ(share.size(), node < 3 ? 3U : 2U);
+    for (const Row& r : share) seen.push_back(r.item.index);
+  }
+  EXPECT_EQ(seen, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
+}
+
+}  // namespace
+}  // namespace atelier::request

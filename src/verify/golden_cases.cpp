@@ -1,0 +1,317 @@
+// Running the parts that golden folders record: pipelines, autoencoders, text encoders, schedules,
+// tokenizers.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/sin.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/InferenceMode.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "base/error.h"
+#include "pipeline/device.h"
+#include "verify/thread_ranks.h"
+#include "verify/verify.h"
+#include "nn/sdpa.h"
+
+namespace atelier::verify {
+namespace {
+
+namespace fs = std::filesystem;
+using Tensors = std::map<std::string, at::Tensor>;
+
+void add(Produced& p, const std::string& name, const at::Tensor& value) {
+  if (!value.defined()) return;
+  p.tensors[name] = value.is_floating_point() ? value.to(at::kCPU, at::kFloat) : value.to(at::kCPU);
+  p.order.push_back(name);
+}
+
+// Golden tensors have the batch first; ours have tokens first.
+bool is_token_major(const std::string& name) {
+  if (name.starts_with("block."))
+    return name.find("pos_embed") == std::string::npos && name != "block.time_text_embed";
+  return name.starts_with("step");
+}
+
+std::vector<std::string> texts(const Json& call, const char* key) {
+  if (!call.contains(key) || call[key].is_null()) return {};
+  if (call[key].is_array()) return call[key].get<std::vector<std::string>>();
+  return {call[key].get<std::string>()};
+}
+
+pipeline::Request request_of(const pipeline::ModelFolder& folder, const Json& call, const Tensors& recorded) {
+  pipeline::Request r;
+  const auto& d = folder.defaults();
+  const int each = call.value("num_images_per_prompt", 1);
+  if (each < 1) throw Error(Kind::kUsage, str("golden.json: num_images_per_prompt is ", each));
+  for (const auto& p : texts(call, "prompt")) r.prompts.insert(r.prompts.end(), static_cast<size_t>(each), p);
+  r.true_cfg = call.value("true_cfg_scale", 1.0);
+  auto negatives = texts(call, "negative_prompt");
+  if (r.true_cfg > 1 && !negatives.empty()) {
+    negatives.resize(r.prompts.size(), negatives.back());
+    r.negatives = negatives;
+  }
+  r.height = call.value("height", d.height);
+  r.width = call.value("width", d.width);
+  r.steps = call.value("num_inference_steps", d.steps);
+  r.guidance = call.value("guidance_scale", d.guidance);
+  r.max_sequence_length = call.value("max_sequence_length", int64_t{512});
+  r.seeds.assign(r.prompts.size(), 0);
+  const auto noise = recorded.find("noise");
+  if (noise == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
+  r.noise = noise->second;
+  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
+  const int64_t sizes[] = {static_cast<int64_t>(r.prompts.size()), grid.latent_channels, grid.latent_rows,
+                           grid.latent_cols};
+  if (r.noise.sizes() != at::IntArrayRef(sizes)) {
+    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", r.noise.sizes(),
+                                           ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
+  }
+  return r;
+}
+
+// What the text encoders take and give: the reference runs them once per prompt, however many pictures it
+// gets.
+bool is_per_prompt(const std::string& name) {
+  const size_t dot = name.find('.');
+  const std::string side = name.substr(0, dot);
+  if (side != "prompt" && side != "negative") return false;
+  const std::string rest = name.substr(dot + 1);
+  return rest != "embeds" && rest != "pooled";
+}
+
+// The folder of a part, and an object that builds it whole on one rank.
+struct Part {
+  nn::Alone exchange;
+  nn::Sdpa attention;
+  nn::PlainMemory memory;
+  nn::Seams seams{.exchange = &exchange, .attention = &attention};
+  std::unique_ptr<weights::WeightStore> store;
+  Json config;
+  Part(const fs::path& folder, std::vector<weights::Name> (*names)(const Json&))
+      : config(read_json(folder / "config.json")) {
+    store = weights::WeightStore::open(folder);
+    store->adopt(names(config));
+  }
+  nn::Builder builder(c10::Device device) {
+    return {*store, seams, memory, at::TensorOptions(at::kFloat).device(device)};
+  }
+};
+
+class PartRecorder : public nn::Recorder {
+ public:
+  PartRecorder(Produced& out, std::string prefix) : out_(out), prefix_(std::move(prefix)) {}
+  void record(std::string_view name, const at::Tensor& value, int) override {
+    add(out_, prefix_ + std::string(name), value.narrow(0, 0, 1).clone());  // first picture only
+  }
+
+ private:
+  Produced& out_;
+  std::string prefix_;
+};
+
+}  // namespace
+
+Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
+  const auto folder = pipeline::ModelFolder::open(o.folder / "model");
+  folder.check();
+  if (!golden.contains("call"))
+    throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
+  const pipeline::Request request = request_of(folder, golden["call"], recorded);
+  pipeline::LoadOptions load;
+  load.device = o.device;
+  load.denoiser = o.denoiser;
+  pipeline::Collector collector;
+  draw_on_ranks(folder, o.degrees, load, request, &collector);
+  const auto batch = static_cast<int64_t>(request.prompts.size());
+  const int64_t each = golden["call"].value("num_images_per_prompt", int64_t{1});
+  const auto tensors = collector.tensors();
+  Produced out;
+  for (const auto& name : collector.names()) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) continue;
+    const auto& value = found->second;
+    if (is_per_prompt(name))
+      add(out, name, value.slice(0, 0, std::nullopt, each));
+    else
+      add(out, name, is_token_major(name) ? value.transpose(0, 1).contiguous() : value);
+  }
+  if (const auto t = tensors.find("timesteps"); t != tensors.end()) {
+    add(out, "model_timesteps", t->second * folder.family().pipeline_time_scale);
+  }
+  if (const auto c = out.tensors.find("block.time_text_embed");
+      c != out.tensors.end() && c->second.size(0) != batch) {
+    c->second = c->second.expand({batch, -1});
+  }
+  return out;
+}
+
+Produced produce_vaes(const VerifyOptions& o, const Json&, const Tensors& recorded) {
+  const c10::InferenceMode guard;
+  Produced out;
+  for (const auto& entry : fs::directory_iterator(o.folder / "model")) {
+    const std::string name = entry.path().filename().string(), dot = name + ".";
+    Part part(entry.path(), [](const Json& c) { return models::find_vae(c).names(); });
+    const auto vae = models::find_vae(part.config).build(part.config, part.builder(o.device));
+    part.store->check();
+    const auto input = [&](const char* key) {
+      const auto t = recorded.find(dot + key);
+      return t == recorded.end() ? at::Tensor() : t->second.to(o.device);
+    };
+    PartRecorder recorder(out, dot + "block.");
+    if (const auto z = input("z"); z.defined()) {
+      auto frame = models::picture_frame(z.size(2), z.size(3), 1, 0);
+      vae->decode(frame, z).clone();
+      frame.taps = &recorder;
+      add(out, dot + "decode_slice0", vae->decode(frame, z.narrow(0, 0, 1)));
+      frame.taps = nullptr;
+      add(out, dot + "decode", vae->decode(frame, z));
+      add(out, dot + "decode_tiled", models::decode_tiled(*vae, z));
+    }
+    if (const auto x = input("x"); x.defined()) {
+      const int64_t s = vae->facts().spatial;
+      auto frame = models::picture_frame(x.size(2) / s, x.size(3) / s, 1, 0);
+      frame.taps = &recorder;
+      const auto moments = vae->encode(frame, x);
+      const auto halves = moments.chunk(2, 1);
+      add(out, dot + "encode.moments", moments);
+      add(out, dot + "encode.mean", halves[0]);
+      add(out, dot + "encode.logvar", halves[1].clamp(-30, 20));
+      add(out, dot + "encode_tiled.moments", models::encode_tiled(*vae, x));
+    }
+  }
+  return out;
+}
+
+Produced produce_encoders(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
+  const c10::InferenceMode guard;
+  Produced out;
+  for (const auto& [name, spec] : golden.at("encoders").items()) {
+    const std::string dot = name + ".";
+    const auto ids = recorded.find(dot + "input_ids");
+    const auto config = read_json(o.folder / "model" / name / "config.json");
+    bool known = true;
+    try {
+      models::find_encoder(config);
+    } catch (const Error&) {
+      known = false;  // its rows will be missing
+    }
+    if (ids == recorded.end() || !known) continue;
+    Part part(o.folder / "model" / name, [](const Json& c) { return models::find_encoder(c).names(); });
+    const auto encoder = models::find_encoder(part.config).build(part.config, part.builder(o.device));
+    part.store->check();
+    // ids come from the texts
+    const auto tokenizer = text::open_tokenizer(o.folder / "model" / (name + "_tokenizer"));
+    const bool other_texts = name == "mt5" || name == "bert";
+    std::vector<at::Tensor> rows, masks;
+    for (const auto& t : golden.at(other_texts ? "prompts_mt5_bert" : "prompts")) {
+      const auto e = tokenizer->encode(t.get<std::string>(), spec.at("max_length").get<int64_t>());
+      rows.push_back(at::tensor(e.ids, at::TensorOptions(at::kLong)));
+      masks.push_back(at::tensor(e.mask, at::TensorOptions(at::kLong)));
+    }
+    const auto our_ids = at::stack(rows), mask = at::stack(masks);
+    add(out, dot + "input_ids", our_ids);
+    add(out, dot + "mask", mask);
+    const bool masked = spec.at("attention_mask_given").get<bool>();
+    const auto given = masked ? mask.to(o.device) : at::Tensor();
+    const auto e = encoder->encode(our_ids.to(o.device), given);
+    for (size_t i = 0; i < e.hidden.size(); ++i) add(out, str(dot, "hidden_states.", i), e.hidden[i]);
+    add(out, dot + "last_hidden_state", e.states);
+    if (e.pooled.defined()) add(out, dot + "pooler_output", e.pooled);
+    if (e.projected.defined()) add(out, dot + "text_embeds", e.projected);
+    for (size_t skip = 1; skip + 1 < e.hidden.size() && skip <= 2; ++skip) {
+      add(out, str(dot, "skip", skip, "_final_norm"),
+          encoder->final_norm(e.hidden[e.hidden.size() - 1 - skip]));
+    }
+    if (masked) add(out, dot + "last_hidden_state_no_mask", encoder->encode(our_ids.to(o.device), {}).states);
+    if (const auto l = recorded.find(dot + "long_ids"); l != recorded.end()) {
+      add(out, dot + "long_last_hidden_state",
+          encoder->encode(l->second.to(o.device), {}).states.slice(1, 0, std::nullopt, 8));
+    }
+  }
+  return out;
+}
+
+Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
+  const c10::InferenceMode guard;
+  Produced out;
+  for (const auto& [name, spec] : golden.at("schedulers").items()) {
+    const auto config = read_json(o.folder / spec.at("config").get<std::string>());
+    for (const auto& [count, call] : spec.at("set_timesteps").items()) {
+      sampling::Call c{.steps = std::stoi(count), .linear_sigmas = call.contains("sigmas")};
+      if (call.contains("mu")) c.mu = call["mu"].get<double>();
+      std::unique_ptr<sampling::Sampler> sampler;
+      try {
+        sampler = sampling::make_sampler(config, c);
+      } catch (const Error&) {
+        break;  // a scheduler this build lacks: its rows are missing
+      }
+      const std::string dot = str(name, ".", count, ".");
+      const auto numbers = [](std::span<const float> v) {
+        return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
+      };
+      add(out, dot + "timesteps", numbers(sampler->timesteps()));
+      add(out, dot + "sigmas", numbers(sampler->sigmas()));
+      add(out, dot + "init_noise_sigma", at::full({1}, sampler->init_noise_sigma()));
+      const auto path = recorded.find(dot + "x");
+      const auto start =
+          recorded.find("x0") != recorded.end() ? recorded.find("x0") : recorded.find(dot + "noise");
+      if (path == recorded.end() || start == recorded.end()) continue;
+      auto x = start->second * sampler->init_noise_sigma();
+      if (x.dim() < path->second.dim() - 1) x = x.reshape(path->second.sizes().slice(1));
+      std::vector<at::Tensor> all;
+      for (int i = 0; i < c.steps; ++i) {
+        const double t = sampler->timesteps()[static_cast<size_t>(i)];
+        x = sampler->step(0.1 * x + std::sin(0.01 * t), i, x);
+        all.push_back(x);
+      }
+      add(out, dot + "x", at::stack(all));
+    }
+  }
+  return out;
+}
+
+Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
+  Comparison result;
+  for (const auto& [name, spec] : golden.at("tokenizers").items()) {
+    for (const bool padded : {false, true}) {
+      const std::string file = name + (padded ? ".padded.jsonl" : ".jsonl");
+      bool skip = !o.only.empty();
+      for (const auto& glob : o.only)
+        skip = skip && !glob_matches(glob, file) && !glob_matches(glob, name);
+      std::ifstream in(o.folder / file);
+      if (skip || !in) continue;
+      const auto tokenizer = text::open_tokenizer(o.folder / "model" / name);
+      const auto length = spec.at("max_length").get<int64_t>();
+      int64_t total = 0, wrong = 0;
+      std::string line, first;
+      while (std::getline(in, line)) {
+        const auto row = Json::parse(line);
+        const auto text = row.at("text").get<std::string>();
+        const auto want = row.at("ids").get<std::vector<int64_t>>();
+        const auto whole = tokenizer->ids(text);
+        const bool cut = padded || static_cast<int64_t>(whole.size()) > length;
+        const auto got = cut ? tokenizer->encode(text, length).ids : whole;
+        ++total;
+        if (got != want && wrong++ == 0) first = text.substr(0, 30);
+      }
+      Row r{file,
+            str("[", total, "]"),
+            wrong ? str(wrong, " texts differ, the first: ", first) : "every text equal",
+            0,
+            0,
+            Verdict::kPass};
+      if (wrong || total == 0) r.verdict = Verdict::kFail;
+      result.rows.push_back(r);
+    }
+  }
+  return result;
+}
+
+}  // namespace atelier::verify

@@ -1,0 +1,121 @@
+#include "verify/parity_matrix.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mean.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "pipeline/model_repo.h"
+#include "verify/thread_ranks.h"
+
+namespace atelier::verify {
+namespace {
+
+struct Drawn {
+  at::Tensor latents;
+  std::vector<media::Picture> pictures;
+};
+
+Drawn draw(const pipeline::ModelFolder& folder, const plan::Degrees& degrees, const pipeline::Request& request,
+           at::ScalarType type) {
+  pipeline::LoadOptions load;
+  load.denoiser = type;
+  pipeline::Collector collector;
+  Drawn d;
+  d.pictures = draw_on_ranks(folder, degrees, load, request, &collector);
+  d.latents = collector.tensors().at("latents.final").to(at::kDouble);
+  return d;
+}
+
+pipeline::Request request_of(const pipeline::ModelFolder& folder, const Json& j) {
+  pipeline::Request r;
+  const auto& d = folder.defaults();
+  r.prompts = j.at("prompts").get<std::vector<std::string>>();
+  r.negatives = j.value("negatives", std::vector<std::string>{});
+  for (size_t i = 0; i < r.prompts.size(); ++i) r.seeds.push_back(j.value("seed", uint64_t{0}) + i);
+  r.height = j.value("height", d.height), r.width = j.value("width", d.width);
+  r.steps = j.value("steps", d.steps);
+  r.guidance = j.value("guidance", d.guidance);
+  r.true_cfg = j.value("true_cfg", r.negatives.empty() ? 1.0 : 2.0);
+  r.max_sequence_length = j.value("max_sequence_length", d.max_sequence_length);
+  return r;
+}
+
+constexpr double kRoundedOtherwise = 1e-3;
+
+void compare_pixels(MatrixRow& row, const std::vector<media::Picture>& a,
+                    const std::vector<media::Picture>& b) {
+  int64_t values = 0, other = 0;
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
+    for (size_t k = 0; k < a[i].rgb.size() && k < b[i].rgb.size(); ++k) {
+      const int d = std::abs(int{a[i].rgb[k]} - int{b[i].rgb[k]});
+      row.levels = std::max(row.levels, d);
+      other += d != 0;
+      ++values;
+    }
+  }
+  row.differing = values ? static_cast<double>(other) / static_cast<double>(values) : 0;
+}
+
+// Fills in the comparison.
+void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, double tolerance) {
+  const double rms = std::sqrt(reference.latents.square().mean().item<double>());
+  row.max_error = (ours.latents - reference.latents).abs().max().item<double>() / rms;
+  compare_pixels(row, ours.pictures, reference.pictures);
+  const bool same_picture = row.levels <= 1 && row.differing < kRoundedOtherwise;
+  row.passed = row.max_error <= tolerance && same_picture;
+  if (!row.passed) row.problem = row.max_error <= tolerance ? "pixels differ" : "latents differ";
+}
+
+}  // namespace
+
+std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::path& root,
+                                  const std::function<void(const MatrixRow&)>& on_row) {
+  std::vector<MatrixRow> rows;
+  const double tolerance = matrix.at("tolerance").get<double>();
+  for (const auto& c : matrix.at("cases")) {
+    const auto model = c.at("model").get<std::string>();
+    const auto folder = pipeline::ModelFolder::open(root / model);
+    const pipeline::Request request = request_of(folder, c.at("request"));
+    const auto type = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
+    const Drawn plain = draw(folder, {}, request, type);
+    const auto compare = [&](const std::string& layout, bool stale) {
+      const auto degrees = plan::parse_strategy(layout);
+      MatrixRow row{.model = model,
+                    .layout = layout,
+                    .reference = stale ? "the same stale schedule on one rank" : "one rank"};
+      row.ranks = plan::world_size(degrees);
+      try {
+        Drawn reference = plain;
+        if (stale) {
+          plan::Degrees one{
+              .patches = plan::patch_count(degrees), .warmup = degrees.warmup, .simulate = true};
+          reference = draw(folder, one, request, type);
+        }
+        judge(row, draw(folder, degrees, request, type), reference, tolerance);
+      } catch (const std::exception& e) {
+        row.problem = e.what();
+      }
+      if (on_row) on_row(row);
+      rows.push_back(row);
+    };
+    for (const auto& layout : c.value("exact", std::vector<std::string>{})) compare(layout, false);
+    for (const auto& layout : c.value("stale", std::vector<std::string>{})) compare(layout, true);
+  }
+  return rows;
+}
+
+std::string line_of(const MatrixRow& r) {
+  char error[32];
+  std::snprintf(error, sizeof error, "%.1e", r.max_error);
+  return str(r.passed ? "ok      " : "FAILED  ", error,
+             r.levels == 0 ? "  same pixels  " : str("  ", r.levels, " level in ", r.differing * 100, " %  "),
+             r.ranks, " ranks  ", r.layout, "  against ", r.reference, "  (", r.model, ")",
+             r.problem.empty() ? "" : ": ", r.problem);
+}
+
+}  // namespace atelier::verify

@@ -1,0 +1,154 @@
+#include "verify/thread_ranks.h"
+
+#include <stdlib.h>
+
+#include <exception>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "base/error.h"
+#include "comm/comm.h"
+#include "pipeline/device.h"
+#include "pipeline/pipeline_route.h"
+#include "models/vae.h"
+#include "plan/layouts.h"
+
+namespace atelier::verify {
+
+namespace {
+
+// A private folder for the file where processes and threads meet; gone with this object.
+class MeetingFolder {
+ public:
+  MeetingFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "atelier-ranks-XXXXXX").string();
+    if (!::mkdtemp(name.data())) throw Error(Kind::kUsage, str("cannot make a folder like ", name));
+    path_ = name;
+  }
+  ~MeetingFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  MeetingFolder(const MeetingFolder&) = delete;
+  std::filesystem::path file() const { return path_ / "store"; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::unique_ptr<comm::Transport> connect_gpu(const comm::Meeting& meeting) {
+#ifdef ATELIER_CUDA
+  return comm::connect_nccl(meeting);
+#else
+  throw Error(Kind::kUsage, str("rank ", meeting.rank, " was given a GPU, but this build has no CUDA"));
+#endif
+}
+
+// The first exception of several threads.
+class FirstError {
+ public:
+  void keep(std::exception_ptr e) {
+    const std::scoped_lock lock(mutex_);
+    if (!first_) first_ = e;
+  }
+  void rethrow() const {
+    if (first_) std::rethrow_exception(first_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::exception_ptr first_;
+};
+
+}  // namespace
+
+void on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees, const pipeline::LoadOptions& load,
+              const std::function<void(pipeline::Pipeline&, int rank)>& work) {
+  const auto route = pipeline::pipeline_route(degrees, {}, folder.family().facts(folder.denoiser()));
+  const int world = plan::world_size(degrees);
+  pipeline::empty_cache(load.device);  // of whoever was here before, on all devices
+  const auto one = [&](comm::Transport* transport, int rank, const pipeline::LoadOptions& options) {
+    pipeline::use_device(options.device);
+    pipeline::reset_peak(options.device);
+    parallel::Assembly assembly(degrees, transport, route, options.attention);
+    std::optional<pipeline::Pipeline> pipeline;
+    try {
+      work(pipeline.emplace(folder, assembly, route, options), rank);
+    } catch (...) {
+      if (transport) transport->abort();  // before what this rank holds goes: that may wait for peers
+      throw;
+    }
+  };
+  if (world == 1) return one(nullptr, 0, load);
+  const bool cuda = load.device.is_cuda();
+  if (cuda && pipeline::cuda_devices() < world) {
+    throw Error(Kind::kUsage, str("the layout needs ", world, " GPUs, this machine has ", pipeline::cuda_devices()));
+  }
+  const MeetingFolder meeting;
+  auto transports = cuda ? std::vector<std::unique_ptr<comm::Transport>>(static_cast<size_t>(world))
+                         : comm::connect_local(world);
+  FirstError first;
+  const auto on_each = [&](const std::function<void(int, c10::Device)>& body) {
+    std::vector<std::jthread> threads;
+    for (int rank = 0; rank < world; ++rank) {
+      threads.emplace_back([&, rank] {
+        const auto device = cuda ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(rank)) : load.device;
+        try {
+          pipeline::use_device(device);
+          body(rank, device);
+        } catch (...) {
+          first.keep(std::current_exception());
+          for (auto& t : transports) {
+            if (!cuda) t->abort();
+          }
+        }
+      });
+    }
+  };
+  on_each([&](int rank, c10::Device device) {
+    auto& transport = transports[static_cast<size_t>(rank)];
+    if (cuda) transport = connect_gpu({.file = meeting.file(), .rank = rank, .size = world});
+    pipeline::LoadOptions mine = load;
+    mine.device = device;
+    one(transport.get(), rank, mine);
+  });
+  // Each on its own device, and when nobody is at work: the watch of one must not miss another.
+  on_each([&](int rank, c10::Device) { transports[static_cast<size_t>(rank)].reset(); });
+  first.rethrow();
+}
+
+namespace {
+
+// What decides about layouts of this request.
+plan::ModelShape limits_of(const pipeline::ModelFolder& folder, const pipeline::Request& r) {
+  const auto facts = folder.family().facts(folder.denoiser());
+  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
+  return {.name = folder.label(),
+          .heads = static_cast<int>(facts.heads.count),
+          .blocks = facts.blocks,
+          .image_tokens = grid.rows * grid.cols,
+          .text_tokens = r.max_sequence_length,
+          .branches = r.negatives.empty() ? 1 : 2,
+          .has_convolution_mixer = facts.has_convolution_mixer,
+          .has_skips = facts.has_skips};
+}
+
+}  // namespace
+
+std::vector<media::Picture> draw_on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees,
+                                          const pipeline::LoadOptions& load, const pipeline::Request& request, pipeline::Collector* taps) {
+  plan::validate(degrees, limits_of(folder, request), 0);
+  std::vector<media::Picture> pictures;
+  std::mutex mutex;
+  on_ranks(folder, degrees, load, [&](pipeline::Pipeline& pipeline, int rank) {
+    auto drawn = pipeline.draw(request, {.taps = taps});
+    const std::scoped_lock lock(mutex);
+    if (rank == 0) pictures = std::move(drawn);
+  });
+  return pictures;
+}
+
+}  // namespace atelier::verify

@@ -1,0 +1,57 @@
+// Repeats the call that a golden folder describes and compares every recorded tensor.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "pipeline/pipeline.h"
+#include "plan/parallel_config.h"
+
+namespace atelier::verify {
+
+struct VerifyOptions {
+  std::filesystem::path folder;   // golden.json, golden.safetensors or *.jsonl, model/
+  std::vector<std::string> only;  // globs of tensor names; none: all
+  c10::Device device = c10::kCPU;
+  at::ScalarType denoiser = at::kFloat;  // the rest computes in float32
+  plan::Degrees degrees;
+};
+
+enum class Verdict { kPass, kFail, kMissing };
+struct Row {
+  std::string name, shape, note;
+  double max = 0, mean = 0;  // of |a - b| / rms(b), or the absolute error, or PSNR where the note says so
+  Verdict verdict = Verdict::kPass;
+};
+struct Comparison {
+  std::vector<Row> rows;
+  int count(Verdict v) const;
+  bool passed() const { return count(Verdict::kFail) == 0 && count(Verdict::kMissing) == 0 && !rows.empty(); }
+};
+
+// Tensors by their golden names, batch first, and the order in which they were computed.
+struct Produced {
+  std::map<std::string, at::Tensor> tensors;
+  std::vector<std::string> order;
+};
+
+// Throws Error(kUsage, kCheckpoint) for a folder that is not of this form.
+Comparison verify(const VerifyOptions& options);
+void print(const Comparison& result, std::ostream& out);
+
+// Kinds of folders (verify_parts.cpp): what the shipped code computes for each.
+Produced produce_pipeline(const VerifyOptions& options, const Json& golden,
+                          const std::map<std::string, at::Tensor>& recorded);
+Produced produce_vaes(const VerifyOptions& options, const Json& golden,
+                      const std::map<std::string, at::Tensor>& recorded);
+Produced produce_encoders(const VerifyOptions& options, const Json& golden,
+                          const std::map<std::string, at::Tensor>& recorded);
+Produced produce_schedules(const VerifyOptions& options, const Json& golden,
+                           const std::map<std::string, at::Tensor>& recorded);
+Comparison verify_tokenizers(const VerifyOptions& options, const Json& golden);
+
+}  // namespace atelier::verify
