@@ -22,9 +22,9 @@ fi
 launcher=()
 if command -v ccache >/dev/null; then launcher=(ccache); fi
 
-readers=(base/{error,check,files,json} weights/{quote,safetensors,safetensors_header,safetensors_writer}
-  jobs/{config,csv,names,prompts,text,work})
-tests=(weights/safetensors_test jobs/{config,prompts}_test)
+readers=(base/{error,check,files,json,quote,text} weights/{safetensors,safetensors_header,safetensors_writer}
+  request/{csv,names,prompts,work} app/settings/config)
+tests=(weights/safetensors_test request/prompts_test app/settings/config_test)
 objects() { printf '%s.o ' "${@//\//_}"; }
 
 compile() { # FILE OBJECT

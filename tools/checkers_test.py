@@ -16,6 +16,7 @@ atelier_room(comm ROOMS base LIBRARIES torch_cpu)
 atelier_room(nn ROOMS base LIBRARIES torch_cpu)
 atelier_room(plan ROOMS base)
 atelier_room(models ROOMS base nn)
+atelier_room(text ROOMS base)
 atelier_room(weights ROOMS base LIBRARIES torch_cpu)
 '''
 
@@ -59,7 +60,7 @@ class Rooms(unittest.TestCase):
                                    'int patch_size; // patchify, draft, strange\n',
             'src/comm/nccl.cpp': '#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>\n#include "comm/comm.h"\n',
             'src/plan/a.cpp': '#include "base/a.h"\n// FLUX is only named in a comment\nint swan, fluxes;\n',
-            'src/weights/flux_names.cpp': 'int flux;\n',
+            'src/text/a.cpp': 'int flux;\n',
             'src/plan/a_test.cpp': 'int flux;\n'}), [])
 
     def test_include_of_a_room_that_is_not_linked(self):
@@ -90,9 +91,19 @@ class Rooms(unittest.TestCase):
         self.expect('"sdxl"', {'src/nn/a.cpp': 'int for_sdxl_only;\n'})
         self.expect('named after a model', {'src/nn/wan_rope.cpp': '\n'})
 
+    def test_a_type_name_stands_for_one_thing(self):
+        self.expect('the type Slot is defined at src/nn/a.h:1 too', {
+            'src/nn/a.h': 'struct Slot {};\n', 'src/plan/a.h': 'class A {\n  enum class Slot : char { kA };\n};\n',
+            'src/plan/a.cpp': 'struct Slot {};\nstruct A;\n'})
+
+    def test_models_see_only_some_headers_of_weights(self):
+        cmake = CMAKE.replace('models ROOMS base nn', 'models ROOMS base nn weights')
+        self.assertEqual(rooms_problems({'src/models/x.cpp': '#include "weights/names.h"\n'}, cmake), [])
+        self.expect('may include only weights/names.h', {'src/models/x.cpp': '#include "weights/save.h"\n'}, cmake)
+
     def test_the_table_itself(self):
         self.expect('no atelier_room(extra', {'src/extra/a.h': ''})
-        self.expect('models may link only base and nn', {}, CMAKE.replace('models ROOMS base nn', 'models ROOMS base comm'))
+        self.expect('models may link only base, nn and weights', {}, CMAKE.replace('models ROOMS base nn', 'models ROOMS base comm'))
         circle = rooms_problems({}, CMAKE.replace('plan ROOMS base', 'plan ROOMS weights')
                                 .replace('weights ROOMS base', 'weights ROOMS plan'))
         self.assertTrue(any('in a circle' in problem for problem in circle), circle)

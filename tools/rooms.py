@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that the rooms of src/ keep to themselves: who includes whom, who may see torch, and which words stay out of where.
+"""Checks that the rooms of src/ keep to themselves: who includes whom, who may see torch, which
+words stay out of where, and that no two headers define types of one name.
 
 The table of rooms is src/CMakeLists.txt. Prints one line per violation and exits 1 if there is any."""
 import argparse
@@ -26,6 +27,7 @@ NAMES_ALLOWED = {
     'src/app/*': 'alias tables, help texts and commands that carry a model\'s name',
     'src/text/*': 'tokenizer settings that follow a published checkpoint',
     '*_test.cpp': 'tests use real models as data',
+    '*/testing.h': 'helpers of tests too',
 }
 
 # All that a room may include of another one that it links.
@@ -36,6 +38,7 @@ INCLUDES_LIMITED = {
 FORBIDDEN_HEADERS = {'torch/torch.h', 'torch/extension.h', 'torch/all.h', 'ATen/ATen.h'}
 TORCH = re.compile(r'^(ATen|c10|caffe2|torch)/')
 DISTRIBUTED = re.compile(r'^(torch/csrc/distributed/|nccl\.h|nccl|gloo/)')
+DEFINITION = re.compile(r'\b(?:struct|class|union|enum(?: class| struct)?)\s+(\w+)(?:\s+final)?\s*(?::(?!:)[^;{}]*)?\{')
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
 
 
@@ -147,6 +150,17 @@ def check_model_names(room, name, text):
     return found
 
 
+def check_type_names(headers):
+    """Types with one name for two things, at any depth of the headers {name: text}: a reader finds the wrong one."""
+    places = {}
+    for name, text in headers.items():
+        code = without(text)
+        for match in DEFINITION.finditer(code):
+            places.setdefault(match.group(1), []).append(f'{name}:{line_of(code, match.start(1))}')
+    return [f'{found[-1]}: the type {type_name} is defined at {", ".join(found[:-1])} too'
+            for type_name, found in sorted(places.items()) if len(found) > 1]
+
+
 def check(root):
     source = root / 'src'
     rooms = read_rooms(source / 'CMakeLists.txt')
@@ -154,6 +168,8 @@ def check(root):
     if any('in a circle' in problem for problem in problems):
         return problems, 0
     files = sorted(path for path in source.rglob('*') if path.suffix in SUFFIXES and path.parent != source)
+    headers = {path.relative_to(root).as_posix(): path.read_text(errors='replace') for path in files if path.suffix == '.h'}
+    problems += check_type_names(headers)
     for path in files:
         name = path.relative_to(root).as_posix()
         room = name.split('/')[1]

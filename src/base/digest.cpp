@@ -34,7 +34,8 @@ std::string hmac_sha256(std::string_view key, std::string_view bytes) {
   Raw raw{};
   unsigned size = 0;
   ENSURE(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
-              reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), raw.data(), &size) != nullptr);
+              reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), raw.data(),
+              &size) != nullptr);
   return digits(raw, size);
 }
 

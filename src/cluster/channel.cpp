@@ -11,8 +11,8 @@
 #include <system_error>
 #include <utility>
 
-#include "base/error.h"
 #include "base/digest.h"
+#include "base/error.h"
 
 namespace atelier::cluster {
 namespace {

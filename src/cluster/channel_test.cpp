@@ -1,6 +1,5 @@
 // Frames between processes: whole, keyed, and refused when they are not ours.
 #include "cluster/channel.h"
-#include "cluster/protocol.h"
 
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -10,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cluster/protocol.h"
 
 namespace atelier::cluster {
 namespace {
@@ -122,11 +122,11 @@ TEST(Wire_ItemsAndPlacesComeBackEqual, WithUnsetValuesUnset) {
   EXPECT_FALSE(back.height);
   EXPECT_EQ(back.name, item.name);
   EXPECT_TRUE(back.has_negative);
-  const auto place = place_from_json(
-      to_json(Place{.rank = 3, .size = 8, .local_rank = 1, .meeting_host = "h", .meeting_port = 5}));
-  EXPECT_EQ(place.rank, 3);
-  EXPECT_EQ(place.meeting_port, 5);
-  EXPECT_THROW(place_from_json(Json::object()), Error);
+  const auto info = rank_info_from_json(
+      to_json(RankInfo{.rank = 3, .size = 8, .local_rank = 1, .rendezvous_host = "h", .rendezvous_port = 5}));
+  EXPECT_EQ(info.rank, 3);
+  EXPECT_EQ(info.rendezvous_port, 5);
+  EXPECT_THROW(rank_info_from_json(Json::object()), Error);
   EXPECT_THROW(item_from_json({{"index", "one"}}), Error);
 }
 

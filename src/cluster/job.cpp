@@ -18,10 +18,10 @@ at::ScalarType dtype_named(const std::string& name) {
 
 }  // namespace
 
-pipeline::ModelFolder open_model(const ModelSpec& spec) {
-  if (!spec.preset.empty()) return pipeline::ModelFolder::dummy(spec.preset, spec.dummy_seed);
-  if (!spec.single_file.empty()) return pipeline::ModelFolder::open_single_file(spec.single_file, spec.folder);
-  return pipeline::ModelFolder::open(spec.folder);
+pipeline::ModelRepo open_model(const ModelSpec& spec) {
+  if (!spec.preset.empty()) return pipeline::ModelRepo::dummy(spec.preset, spec.dummy_seed);
+  if (!spec.single_file.empty()) return pipeline::ModelRepo::open_single_file(spec.single_file, spec.folder);
+  return pipeline::ModelRepo::open(spec.folder);
 }
 
 pipeline::LoadOptions load_options(const Job& job, c10::Device device) {
@@ -76,8 +76,8 @@ Json to_json(const Job& j) {
           {"debug", j.debug},
           {"degrees",
            {{"data", d.data},
-            {"guidance", d.guidance},
-            {"stages", d.stages},
+            {"guidance", d.cfg},
+            {"stages", d.pipeline},
             {"ring", d.ring},
             {"ulysses", d.ulysses},
             {"tensor", d.tensor},
@@ -114,8 +114,8 @@ Job job_from_json(const Json& json) {
     json.at("graphs").get_to(j.graphs);
     json.at("debug").get_to(j.debug);
     const auto& d = json.at("degrees");
-    d.at("data").get_to(j.degrees.data), d.at("guidance").get_to(j.degrees.guidance);
-    d.at("stages").get_to(j.degrees.stages), d.at("ring").get_to(j.degrees.ring);
+    d.at("data").get_to(j.degrees.data), d.at("guidance").get_to(j.degrees.cfg);
+    d.at("stages").get_to(j.degrees.pipeline), d.at("ring").get_to(j.degrees.ring);
     d.at("ulysses").get_to(j.degrees.ulysses), d.at("tensor").get_to(j.degrees.tensor);
     d.at("patches").get_to(j.degrees.patches), d.at("warmup").get_to(j.degrees.warmup);
     d.at("sync").get_to(j.degrees.sync), d.at("parallel_vae").get_to(j.degrees.parallel_vae);

@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "base/json.h"
-#include "pipeline/model_repo.h"
-#include "pipeline/pipeline.h"
 #include "jobs/queue.h"
 #include "media/image.h"
+#include "pipeline/model_repo.h"
+#include "pipeline/pipeline.h"
 #include "plan/parallel_config.h"
 
 namespace atelier::cluster {
@@ -25,7 +25,7 @@ struct ModelSpec {
   std::string preset;                 // built-in configuration with dummy weights
   uint64_t dummy_seed = 0;
 };
-pipeline::ModelFolder open_model(const ModelSpec& spec);
+pipeline::ModelRepo open_model(const ModelSpec& spec);
 
 struct Job {
   ModelSpec model;
@@ -33,7 +33,7 @@ struct Job {
   std::string denoiser_dtype = "float32", encoder_dtype = "float32", vae_dtype = "float32";
   std::string attention = "auto";  // auto, cudnn, flash, efficient, math
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
-  plan::Degrees degrees;
+  plan::ParallelConfig degrees;
   std::vector<int> stage_blocks;  // --attn_layer_num_for_pp; empty: by cost
   double true_cfg = 1;            // of items with a negative prompt
   int64_t max_sequence_length = 0;
@@ -70,9 +70,9 @@ struct RankStats {
   std::vector<double> step_ms;            // of the last batch
   std::set<std::string> used;             // kernels and strategies that really ran
 };
-struct Outcome {
+struct RunResult {
   std::vector<RankStats> ranks;
-  std::vector<jobs::Failure> failures;
+  std::vector<jobs::FailedItem> failures;
   int restarts = 0;
 };
 
@@ -83,6 +83,6 @@ pipeline::LoadOptions load_options(const Job& job, c10::Device device);
 // Draws everything in the queue and writes the pictures. One rank: in this process. Several: a worker process
 // per rank, watched and restarted. Throws Error(kCheckpoint, kUsage, kCapacity) when loading fails for good,
 // Error(kInterrupted) after a stop request; items that fail are in the outcome.
-Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop);
+RunResult run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop);
 
 }  // namespace atelier::cluster

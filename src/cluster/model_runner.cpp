@@ -8,12 +8,12 @@
 #include <optional>
 
 #include "base/error.h"
+#include "nn/sdpa.h"
 #include "pipeline/device.h"
 #include "pipeline/pipeline_route.h"
-#include "request/settings.h"
-#include "nn/sdpa.h"
 #include "report/clock.h"
 #include "report/run_report.h"
+#include "request/settings.h"
 
 namespace atelier::cluster {
 namespace {
@@ -29,7 +29,7 @@ nn::SdpaBackend backend_named(const std::string& name) {
 }
 
 // What every picture of the run says about itself besides its item's own settings.
-Json run_settings(const Job& job, const pipeline::ModelFolder& folder) {
+Json run_settings(const Job& job, const pipeline::ModelRepo& folder) {
   Json settings{{"model", folder.label()},
                 {"scheduler", folder.scheduler().value("_class_name", std::string())},
                 {"dtype", job.denoiser_dtype},
@@ -62,14 +62,14 @@ std::string reason_of(const std::exception& e) {
   return torch ? torch->what_without_backtrace() : e.what();
 }
 
-struct Studio::Parts {
+struct ModelRunner::Parts {
   Job job;
   c10::Device device;
   report::Stopwatch loading;
-  pipeline::ModelFolder folder;
+  pipeline::ModelRepo folder;
   Json settings;
-  std::vector<plan::Leg> route;
-  parallel::Assembly assembly;
+  std::vector<plan::ModelChunk> route;
+  parallel::ParallelContext parallel_context;
   pipeline::Pipeline pipeline;
   std::optional<jobs::OutputFolder> output;  // where this rank writes
 
@@ -79,11 +79,11 @@ struct Studio::Parts {
         folder(open_model(j.model)),
         settings(run_settings(j, folder)),
         route(pipeline::pipeline_route(j.degrees, j.stage_blocks, folder.family().facts(folder.denoiser()))),
-        assembly(j.degrees, transport, route, backend_named(j.attention)),
-        pipeline(folder, assembly, route, load_options(j, d)) {}
+        parallel_context(j.degrees, transport, route, backend_named(j.attention)),
+        pipeline(folder, parallel_context, route, load_options(j, d)) {}
 };
 
-Studio::Studio(const Job& job, c10::Device device, comm::Transport* transport) {
+ModelRunner::ModelRunner(const Job& job, c10::Device device, comm::Transport* transport) {
   pipeline::use_device(device);
   pipeline::set_tf32(job.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
   pipeline::reset_peak(device);
@@ -93,21 +93,22 @@ Studio::Studio(const Job& job, c10::Device device, comm::Transport* transport) {
     throw;
   } catch (const std::exception& e) {
     if (!is_out_of_memory(e)) throw;
-    throw Error(Kind::kCapacity,
-                str("the model does not fit in the memory of ", pipeline::device_name(device), ": ", reason_of(e)));
+    throw Error(Kind::kCapacity, str("the model does not fit in the memory of ",
+                                     pipeline::device_name(device), ": ", reason_of(e)));
   }
-  const auto* replica = parts_->assembly.replica();
+  const auto* replica = parts_->parallel_context.replica();
   if (!replica || replica->rank() == 0) parts_->output.emplace(job.output);
 }
 
-Studio::~Studio() = default;
+ModelRunner::~ModelRunner() = default;
 
-std::vector<media::Picture> Studio::draw(const jobs::Batch& batch, const pipeline::Watch& watch) {
+std::vector<media::Image> ModelRunner::generate(const jobs::Batch& batch,
+                                                const pipeline::StepCallbacks& callbacks) {
   auto& p = *parts_;
   const auto request = request_of(p.job, batch.items);
   for (int tries = is_alone() ? 2 : 1;; --tries) {
     try {
-      return p.pipeline.draw(request, watch);
+      return p.pipeline.generate(request, callbacks);
     } catch (const Error&) {
       throw;
     } catch (const std::exception& e) {
@@ -127,7 +128,7 @@ std::vector<media::Picture> Studio::draw(const jobs::Batch& batch, const pipelin
   }
 }
 
-int64_t Studio::write(const request::Item& item, const media::Picture& picture) const {
+int64_t ModelRunner::write(const request::Item& item, const media::Image& picture) const {
   const auto& p = *parts_;
   const auto metadata = media::describe(request::item_settings(item, p.settings));
   const auto format = media::format_of(item.name).value_or(p.job.format);
@@ -136,11 +137,11 @@ int64_t Studio::write(const request::Item& item, const media::Picture& picture) 
   return static_cast<int64_t>(bytes.size());
 }
 
-bool Studio::is_alone() const {
-  return !parts_->assembly.replica();
+bool ModelRunner::is_alone() const {
+  return !parts_->parallel_context.replica();
 }
 
-bool Studio::is_device_alive() const {
+bool ModelRunner::is_device_alive() const {
   try {
     pipeline::synchronize(parts_->device);
     return true;
@@ -149,12 +150,12 @@ bool Studio::is_device_alive() const {
   }
 }
 
-RankStats Studio::stats() const {
+RankStats ModelRunner::stats() const {
   const auto& p = *parts_;
   RankStats s;
-  s.rank = p.assembly.mesh().rank();
-  s.device =
-      p.device.is_cuda() ? str(pipeline::device_name(p.device), " (", p.device.str(), ")") : pipeline::device_name(p.device);
+  s.rank = p.parallel_context.mesh().rank();
+  s.device = p.device.is_cuda() ? str(pipeline::device_name(p.device), " (", p.device.str(), ")")
+                                : pipeline::device_name(p.device);
   s.weight_bytes = p.pipeline.weight_bytes();
   s.peak_device_bytes = pipeline::peak_bytes(p.device);
   s.peak_host_bytes = report::peak_host_bytes();

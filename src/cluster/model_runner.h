@@ -7,26 +7,26 @@
 #include <string>
 #include <vector>
 
-#include "comm/comm.h"
 #include "cluster/job.h"
+#include "comm/comm.h"
 #include "jobs/output_folder.h"
 
 namespace atelier::cluster {
 
-class Studio {
+class ModelRunner {
  public:
   // Makes the device current and loads this rank's part of the model. transport: null for a run of one rank;
   // all ranks construct theirs at the same time. Throws Error(kCheckpoint, kUsage, kCapacity, kPeer).
-  Studio(const Job& job, c10::Device device, comm::Transport* transport);
-  ~Studio();
+  ModelRunner(const Job& job, c10::Device device, comm::Transport* transport);
+  ~ModelRunner();
 
   // Pictures on the replica's rank 0, nothing elsewhere. A replica of one rank that runs out of memory
   // empties its cache and tries once more. Throws Error(kCapacity) when the memory does not suffice,
   // Error(kItem) for pictures that are no result, and what Pipeline::draw throws.
-  std::vector<media::Picture> draw(const jobs::Batch& batch, const pipeline::Watch& watch);
+  std::vector<media::Image> generate(const jobs::Batch& batch, const pipeline::StepCallbacks& callbacks);
   // Any thread. Throws what OutputFolder::write and media::encode throw. Returns the size of the file in
   // bytes.
-  int64_t write(const request::Item& item, const media::Picture& picture) const;
+  int64_t write(const request::Item& item, const media::Image& picture) const;
 
   bool is_alone() const;         // no other rank draws the same batch
   bool is_device_alive() const;  // false once the device refuses all further work

@@ -6,9 +6,10 @@
 
 namespace atelier::cluster {
 
-Printer::Printer(PrinterEvents events) : events_(std::move(events)), thread_([this] { work(); }) {}
+OutputWriter::OutputWriter(OutputWriterEvents events)
+    : events_(std::move(events)), thread_([this] { work(); }) {}
 
-Printer::~Printer() {
+OutputWriter::~OutputWriter() {
   {
     const std::scoped_lock lock(mutex_);
     is_over_ = true;
@@ -17,47 +18,47 @@ Printer::~Printer() {
   thread_.join();
 }
 
-void Printer::submit(jobs::Batch batch, std::vector<media::Picture> pictures, double seconds) {
+void OutputWriter::submit(jobs::Batch batch, std::vector<media::Image> pictures, double seconds) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !next_; });
-  next_ = Sheet{std::move(batch), std::move(pictures), seconds};
+  next_ = WriteTask{std::move(batch), std::move(pictures), seconds};
   changed_.notify_all();
 }
 
-void Printer::finish() {
+void OutputWriter::finish() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !next_ && !is_busy_; });
 }
 
-void Printer::work() {
+void OutputWriter::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [&] { return next_ || is_over_; });
     if (is_over_) return;
-    const Sheet sheet = std::move(*next_);
+    const WriteTask task = std::move(*next_);
     next_.reset();
     is_busy_ = true;
     changed_.notify_all();
     lock.unlock();
-    print(sheet);
+    print(task);
     lock.lock();
     is_busy_ = false;
     changed_.notify_all();
   }
 }
 
-void Printer::print(const Sheet& sheet) {
+void OutputWriter::print(const WriteTask& task) {
   try {
-    for (size_t i = 0; i < sheet.pictures.size(); ++i) {
-      const report::Stopwatch watch;
-      const int64_t bytes = events_.write(sheet.batch.items[i], sheet.pictures[i]);
-      events_.on_picture(sheet.batch.id, {sheet.batch.items[i], bytes, sheet.seconds + watch.seconds()});
+    for (size_t i = 0; i < task.pictures.size(); ++i) {
+      const report::Stopwatch callbacks;
+      const int64_t bytes = events_.write(task.batch.items[i], task.pictures[i]);
+      events_.on_picture(task.batch.id, {task.batch.items[i], bytes, task.seconds + callbacks.seconds()});
     }
   } catch (...) {
-    events_.on_end(sheet.batch, std::current_exception());
+    events_.on_end(task.batch, std::current_exception());
     return;
   }
-  events_.on_end(sheet.batch, nullptr);
+  events_.on_end(task.batch, nullptr);
 }
 
 }  // namespace atelier::cluster

@@ -13,35 +13,35 @@
 namespace atelier::cluster {
 
 // What happens to a batch, called on the printer's thread.
-struct PrinterEvents {
-  std::function<int64_t(const request::Item&, const media::Picture&)> write;  // gives the size of the file
+struct OutputWriterEvents {
+  std::function<int64_t(const request::Item&, const media::Image&)> write;  // gives the size of the file
   std::function<void(int64_t batch, const Finished&)> on_picture;
   std::function<void(const jobs::Batch&, std::exception_ptr)> on_end;  // null: all of it is written
 };
 
-class Printer {
+class OutputWriter {
  public:
-  explicit Printer(PrinterEvents events);
-  ~Printer();  // drops what is not begun
+  explicit OutputWriter(OutputWriterEvents events);
+  ~OutputWriter();  // drops what is not begun
 
   // Waits while an earlier batch still waits to be begun. seconds: that each picture took to draw.
-  void submit(jobs::Batch batch, std::vector<media::Picture> pictures, double seconds);
+  void submit(jobs::Batch batch, std::vector<media::Image> pictures, double seconds);
   // Waits until everything is written.
   void finish();
 
  private:
-  struct Sheet {
+  struct WriteTask {
     jobs::Batch batch;
-    std::vector<media::Picture> pictures;
+    std::vector<media::Image> pictures;
     double seconds = 0;
   };
   void work();
-  void print(const Sheet& sheet);
+  void print(const WriteTask& task);
 
-  PrinterEvents events_;
+  OutputWriterEvents events_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::optional<Sheet> next_;
+  std::optional<WriteTask> next_;
   bool is_busy_ = false, is_over_ = false;
   std::thread thread_;
 };

@@ -49,13 +49,13 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
                          char* const* environment) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // it died before we asked
-  // first out of each other's way, then to their places
+  // dup2 to high numbers first, so that neither target overwrites a source still needed
   const int socket = ::fcntl(plan.socket, F_DUPFD, 16);
-  const int meeting = plan.meeting >= 0 ? ::fcntl(plan.meeting, F_DUPFD, 16) : -1;
+  const int rendezvous = plan.rendezvous >= 0 ? ::fcntl(plan.rendezvous, F_DUPFD, 16) : -1;
   ::dup2(STDERR_FILENO, STDOUT_FILENO);
   ::dup2(socket, kChildSocket);
-  if (meeting >= 0) ::dup2(meeting, kChildMeeting);
-  ::syscall(SYS_close_range, meeting >= 0 ? kChildMeeting + 1 : kChildMeeting, ~0U, 0);
+  if (rendezvous >= 0) ::dup2(rendezvous, kChildRendezvous);
+  ::syscall(SYS_close_range, rendezvous >= 0 ? kChildRendezvous + 1 : kChildRendezvous, ~0U, 0);
   for (int signal = 1; signal < SIGRTMIN; ++signal) ::signal(signal, SIG_DFL);
   sigset_t none;
   ::sigemptyset(&none);

@@ -28,10 +28,10 @@ class Descriptor {
 
 struct ChildPlan {
   int socket = -1;                       // of its messages; becomes kChildSocket
-  int meeting = -1;                      // of the file where ranks meet, or none; becomes kChildMeeting
+  int rendezvous = -1;                   // of the file where ranks meet, or none; becomes kChildMeeting
   std::vector<std::string> environment;  // "NAME=value", in front of what this process has
 };
-inline constexpr int kChildSocket = 3, kChildMeeting = 4;
+inline constexpr int kChildSocket = 3, kChildRendezvous = 4;
 
 class Child {
  public:

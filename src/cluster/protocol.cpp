@@ -26,27 +26,27 @@ std::string kind_of(const Json& message) {
   return reading("kind", [&] { return message.at("is").get<std::string>(); });
 }
 
-Json to_json(const Place& p) {
+Json to_json(const RankInfo& p) {
   return {{"rank", p.rank},
           {"size", p.size},
           {"local_rank", p.local_rank},
           {"local_size", p.local_size},
           {"start", p.start},
-          {"meeting_file", p.meeting_file},
-          {"meeting_host", p.meeting_host},
-          {"meeting_port", p.meeting_port}};
+          {"rendezvous_file", p.rendezvous_file},
+          {"rendezvous_host", p.rendezvous_host},
+          {"rendezvous_port", p.rendezvous_port}};
 }
 
-Place place_from_json(const Json& j) {
-  return reading("place", [&] {
-    return Place{j.at("rank").get<int>(),
-                 j.at("size").get<int>(),
-                 j.at("local_rank").get<int>(),
-                 j.at("local_size").get<int>(),
-                 j.at("start").get<int>(),
-                 j.at("meeting_file").get<std::string>(),
-                 j.at("meeting_host").get<std::string>(),
-                 j.at("meeting_port").get<int>()};
+RankInfo rank_info_from_json(const Json& j) {
+  return reading("rank_info", [&] {
+    return RankInfo{j.at("rank").get<int>(),
+                    j.at("size").get<int>(),
+                    j.at("local_rank").get<int>(),
+                    j.at("local_size").get<int>(),
+                    j.at("start").get<int>(),
+                    j.at("rendezvous_file").get<std::string>(),
+                    j.at("rendezvous_host").get<std::string>(),
+                    j.at("rendezvous_port").get<int>()};
   });
 }
 

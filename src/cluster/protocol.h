@@ -35,22 +35,22 @@ inline constexpr const char* kEnd = "end";  // code
 }  // namespace message
 
 // Where a rank stands in its run, and how it meets the others.
-struct Place {
+struct RankInfo {
   int rank = 0, size = 1;
   int local_rank = 0, local_size = 1;  // on its host
   int start = 0;                       // how many times the run's workers have been started before
-  std::string meeting_file;            // or
-  std::string meeting_host;
-  int meeting_port = 0;
+  std::string rendezvous_file;         // or
+  std::string rendezvous_host;
+  int rendezvous_port = 0;
 };
 
 // The kind is one of the constants above.
 Json message_of(const char* kind);
-Json to_json(const Place& place);
+Json to_json(const RankInfo& info);
 Json to_json(const request::Item& item);
 Json to_json(const RankStats& stats);
 // These throw Error(kPeer) for anything else.
-Place place_from_json(const Json& json);
+RankInfo rank_info_from_json(const Json& json);
 request::Item item_from_json(const Json& json);
 RankStats stats_from_json(const Json& json);
 std::string kind_of(const Json& message);

@@ -2,14 +2,14 @@
 
 namespace atelier::cluster {
 
-bool Judge::is_hopeless(const jobs::Batch& batch, Kind kind) {
+bool RetryPolicy::is_hopeless(const jobs::Batch& batch, Kind kind) {
   if (kind == Kind::kUsage || kind == Kind::kCheckpoint) return true;
   if (kind != Kind::kCapacity || batch.items.size() > 1) return false;  // the queue takes batches apart
   did_not_fit_.insert(batch.items.front().name);
   return did_not_fit_.count(batch.items.front().name) >= static_cast<size_t>(memory_tries_);
 }
 
-void Judge::settle(const jobs::Batch& batch, Kind kind, const std::string& reason) {
+void RetryPolicy::on_failure(const jobs::Batch& batch, Kind kind, const std::string& reason) {
   if (batch.items.empty() || is_hopeless(batch, kind)) {
     for (const auto& item : batch.items) queue_.give_up(batch.id, item.name, reason);
     queue_.done(batch.id);

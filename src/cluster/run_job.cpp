@@ -6,21 +6,20 @@
 
 namespace atelier::cluster {
 
-Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop) {
+RunResult run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop) {
   if (queue.is_finished()) return {.failures = queue.failures()};
   return Supervisor(job, queue, events, std::move(stop), nullptr).run();
 }
 
-Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop,
-                Rally& rally) {
-  const auto& outer = rally.outer();
-  if (const int world = plan::world_size(job.degrees); world != outer.size) {
-    throw Error(Kind::kUsage,
-                str(outer.launcher, " has started ", outer.size, " ranks, the layout needs ",
-                    plan::product(job.degrees), "; start ", world, " or change the degrees"));
+RunResult run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop,
+                  Coordinator& coordinator) {
+  const auto& env = coordinator.env();
+  if (const int world = plan::world_size(job.degrees); world != env.size) {
+    throw Error(Kind::kUsage, str(env.launcher, " has started ", env.size, " ranks, the layout needs ",
+                                  plan::product(job.degrees), "; start ", world, " or change the degrees"));
   }
   if (queue.is_finished()) return {.failures = queue.failures()};
-  return Supervisor(job, queue, events, std::move(stop), &rally).run();
+  return Supervisor(job, queue, events, std::move(stop), &coordinator).run();
 }
 
 }  // namespace atelier::cluster

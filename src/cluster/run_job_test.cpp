@@ -36,7 +36,7 @@ class RunJob : public ::testing::Test {
     return item;
   }
 
-  Outcome run(const std::vector<std::vector<request::Item>>& batches, const std::stop_token& stop = {}) {
+  RunResult run(const std::vector<std::vector<request::Item>>& batches, const std::stop_token& stop = {}) {
     jobs::Queue queue(batches, 1);
     const Events events{.on_step = [this](int, int step, int) { steps_.push_back(step); },
                         .on_picture = [this](const Finished& f) { names_.push_back(f.item.name); }};

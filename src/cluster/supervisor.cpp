@@ -15,10 +15,10 @@ namespace atelier::cluster {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::chrono::milliseconds kLook{100};     // between two looks at the clocks
-constexpr std::chrono::milliseconds kHearsay{250};  // after one trouble, for others that explain it
-constexpr int kHopeless = 3;                        // pictures in a row that fail with all their tries
-constexpr std::chrono::seconds kAsleep{3};          // a longer pause of this loop: it was us who did not run
+constexpr std::chrono::milliseconds kLook{100};          // between two looks at the clocks
+constexpr std::chrono::milliseconds kFailureGrace{250};  // after one failure, for others that explain it
+constexpr int kHopeless = 3;                             // pictures in a row that fail with all their tries
+constexpr std::chrono::seconds kAsleep{3};  // a longer pause of this loop: it was us who did not run
 
 double seconds_between(std::chrono::steady_clock::time_point a, std::chrono::steady_clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
@@ -27,17 +27,17 @@ double seconds_between(std::chrono::steady_clock::time_point a, std::chrono::ste
 }  // namespace
 
 Supervisor::Supervisor(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop,
-                       Rally* rally)
+                       Coordinator* coordinator)
     : job_(job),
       queue_(queue),
       events_(events),
       stop_(std::move(stop)),
-      rally_(rally),
+      coordinator_(coordinator),
       stop_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      judge_(queue, plan::world_size(job.degrees) == job.degrees.data ? 1 : 2),
+      retry_policy_(queue, plan::world_size(job.degrees) == job.degrees.data ? 1 : 2),
       groups_(static_cast<size_t>(job.degrees.data)) {}
 
-Outcome Supervisor::run() {
+RunResult Supervisor::run() {
   const std::stop_callback wake(stop_, [fd = stop_fd_.get()] {
     const uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(fd, &one, sizeof one);
@@ -46,20 +46,20 @@ Outcome Supervisor::run() {
     if (events_.on_phase) events_.on_phase("load");
     started_ = looked_ = Clock::now();
     is_ready_ = false;
-    troubles_.clear();
-    team_.emplace(job_, rally_, restarts_);
-    ranks_.assign(static_cast<size_t>(team_->size()), Rank{.heard = started_});
+    failures_.clear();
+    workers_.emplace(job_, coordinator_, restarts_);
+    ranks_.assign(static_cast<size_t>(workers_->size()), Rank{.heard = started_});
     const bool is_done = serve();
     if (is_done) {
-      farewell();
+      shutdown();
     } else {
-      settle();
+      on_failures();
     }
-    if (is_settled()) break;
+    if (is_over()) break;
     ++restarts_;
     if (events_.on_restart) events_.on_restart(cause_);
   }
-  Outcome outcome{.failures = queue_.failures(), .restarts = restarts_};
+  RunResult outcome{.failures = queue_.failures(), .restarts = restarts_};
   for (auto& [rank, stats] : stats_) outcome.ranks.push_back(std::move(stats));
   return outcome;
 }
@@ -67,107 +67,108 @@ Outcome Supervisor::run() {
 bool Supervisor::serve() {
   for (;;) {
     if (stop_.stop_requested()) interrupt();
-    for (const auto& news : team_->wait(kLook, stop_fd_.get())) hear(news);
+    for (const auto& event : workers_->wait(kLook, stop_fd_.get())) on_message(event);
     watch_clocks();
-    if (!troubles_.empty()) {
-      if (Clock::now() - troubled_ > kHearsay) return false;
+    if (!failures_.empty()) {
+      if (Clock::now() - failed_at_ > kFailureGrace) return false;
       continue;
     }
-    lend();
-    if (is_settled()) return true;
+    dispatch();
+    if (is_over()) return true;
   }
 }
 
-bool Supervisor::is_settled() const {
-  const auto is_idle = [](const Group& g) { return g.loans.empty() && g.held.empty(); };
+bool Supervisor::is_over() const {
+  const auto is_idle = [](const Group& g) { return g.in_flight.empty() && g.requeued.empty(); };
   return queue_.is_finished() && std::all_of(groups_.begin(), groups_.end(), is_idle);
 }
 
-void Supervisor::hear(const Team::News& news) {
-  auto& rank = ranks_[static_cast<size_t>(news.rank)];
-  if (!news.what.empty()) {
-    add({news.rank, Weight::kGone, Kind::kPeer, news.what, 0, news.is_final, !rank.is_ready});
+void Supervisor::on_message(const WorkerGroup::WorkerEvent& event) {
+  auto& rank = ranks_[static_cast<size_t>(event.rank)];
+  if (!event.what.empty()) {
+    add({event.rank, Severity::kGone, Kind::kPeer, event.what, 0, event.is_final, !rank.is_ready});
     return;
   }
   rank.heard = Clock::now();
   rank.has_spoken = true;
-  const std::string kind = kind_of(news.message);
-  const int group = group_of(news.rank);
-  const bool leads = news.rank % ranks_per_group() == 0;
+  const std::string kind = kind_of(event.message);
+  const int group = group_of(event.rank);
+  const bool leads = event.rank % ranks_per_group() == 0;
   if (kind == message::kAlive) {
-    news.message.at("batch").get_to(rank.batch);
-    news.message.at("phase").get_to(rank.phase);
-    news.message.at("step").get_to(rank.step);
+    event.message.at("batch").get_to(rank.batch);
+    event.message.at("phase").get_to(rank.phase);
+    event.message.at("step").get_to(rank.step);
   } else if (kind == message::kReady || kind == message::kStats) {
     rank.is_ready = true;
     rank.phase = "idle";
-    stats_[news.rank] = stats_from_json(news.message.at("stats"));
+    stats_[event.rank] = stats_from_json(event.message.at("stats"));
   } else if (kind == message::kStep && leads && events_.on_step) {
-    events_.on_step(group, news.message.at("step").get<int>(), news.message.at("steps").get<int>());
+    events_.on_step(group, event.message.at("step").get<int>(), event.message.at("steps").get<int>());
   } else if (kind == message::kDrawn) {
-    if (Loan* loan = find(group, news.message.at("batch").get<int64_t>()))
-      loan->is_drawn = true, loan->since = rank.heard;
+    if (InFlightBatch* batch_in_flight = find(group, event.message.at("batch").get<int64_t>()))
+      batch_in_flight->is_drawn = true, batch_in_flight->since = rank.heard;
   } else if (kind == message::kPicture) {
-    hear_picture(group, news.message);
+    on_image_written(group, event.message);
   } else if (kind == message::kDone) {
-    const auto batch = news.message.at("batch").get<int64_t>();
+    const auto batch = event.message.at("batch").get<int64_t>();
     queue_.done(batch);
     drop(group, batch);
     failed_starts_ = fruitless_ = 0;
   } else if (kind == message::kFailed) {
-    hear_failure(news.rank, news.message);
+    on_worker_failed(event.rank, event.message);
   }
 }
 
-void Supervisor::hear_picture(int group, const Json& message) {
-  Loan* loan = find(group, message.at("batch").get<int64_t>());
-  if (!loan) return;
+void Supervisor::on_image_written(int group, const Json& message) {
+  InFlightBatch* batch_in_flight = find(group, message.at("batch").get<int64_t>());
+  if (!batch_in_flight) return;
   const auto name = message.at("name").get<std::string>();
-  auto& items = loan->batch.items;
+  auto& items = batch_in_flight->batch.items;
   const auto item =
       std::find_if(items.begin(), items.end(), [&](const request::Item& i) { return i.name == name; });
   if (item == items.end()) return;
   const Finished finished{std::move(*item), message.at("bytes").get<int64_t>(),
                           message.at("seconds").get<double>()};
   items.erase(item);
-  queue_.item_done(loan->batch.id, name);
+  queue_.item_done(batch_in_flight->batch.id, name);
   without_picture_ = 0;
   if (events_.on_picture) events_.on_picture(finished);
 }
 
-void Supervisor::hear_failure(int rank, const Json& message) {
+void Supervisor::on_worker_failed(int rank, const Json& message) {
   const auto kind = static_cast<Kind>(message.at("kind").get<int>());
   const auto reason = message.at("reason").get<std::string>(), phase = message.at("phase").get<std::string>();
   const auto batch = message.at("batch").get<int64_t>();
   const int group = group_of(rank);
-  if (phase == "write" && Judge::ends_run(kind)) {
-    team_->end(kGrace);
+  if (phase == "write" && RetryPolicy::ends_run(kind)) {
+    workers_->end(kGrace);
     remove_temporaries();
     throw Error(kind, reason);
   }
   if (message.at("is_over").get<bool>()) {
     auto& r = ranks_[static_cast<size_t>(rank)];
-    add({rank, kind == Kind::kPeer ? Weight::kPeer : Weight::kFailed, kind, reason, batch, false,
+    add({rank, kind == Kind::kPeer ? Severity::kPeer : Severity::kFailed, kind, reason, batch, false,
          !r.is_ready});
     return;
   }
   // this worker goes on
   log::warning(str("rank ", rank, " failed: ", reason));
-  if (const Loan* loan = find(group, batch)) judge_.settle(loan->batch, kind, reason);
+  if (const InFlightBatch* batch_in_flight = find(group, batch))
+    retry_policy_.on_failure(batch_in_flight->batch, kind, reason);
   drop(group, batch);
 }
 
-void Supervisor::add(Trouble trouble) {
-  if (troubles_.empty()) troubled_ = Clock::now();
-  const auto known = std::find_if(troubles_.begin(), troubles_.end(),
-                                  [&](const Trouble& t) { return t.rank == trouble.rank; });
-  if (known == troubles_.end()) {
-    troubles_.push_back(std::move(trouble));
+void Supervisor::add(WorkerFailure failure) {
+  if (failures_.empty()) failed_at_ = Clock::now();
+  const auto known = std::find_if(failures_.begin(), failures_.end(),
+                                  [&](const WorkerFailure& t) { return t.rank == failure.rank; });
+  if (known == failures_.end()) {
+    failures_.push_back(std::move(failure));
     return;
   }
-  known->is_final |= trouble.is_final;
-  // The closed connection was heard of first, now how the process ended; of others we know why they end.
-  if (known->weight == Weight::kGone) known->reason = trouble.reason;
+  known->is_final |= failure.is_final;
+  // A closed connection is reported before the exit status: the status is the better reason. Any other failure has its reason already.
+  if (known->severity == Severity::kGone) known->reason = failure.reason;
 }
 
 void Supervisor::watch_clocks() {
@@ -176,39 +177,39 @@ void Supervisor::watch_clocks() {
     // This process was stopped, and its workers perhaps with it: their time did not run either.
     for (auto& r : ranks_) r.heard += pause;
     for (auto& g : groups_) {
-      for (auto& loan : g.loans) loan.since += pause;
+      for (auto& batch_in_flight : g.in_flight) batch_in_flight.since += pause;
     }
     started_ += pause;
   }
   looked_ = now;
-  for (int rank = 0; rank < team_->size(); ++rank) {
+  for (int rank = 0; rank < workers_->size(); ++rank) {
     const auto& r = ranks_[static_cast<size_t>(rank)];
     // linking and loading a large program may take long before its first word
-    const bool must_speak = r.has_spoken || (now - r.heard > kSilence && team_->is_stopped(rank));
+    const bool must_speak = r.has_spoken || (now - r.heard > kSilence && workers_->is_stopped(rank));
     if (must_speak && now - r.heard > kSilence) {
-      add({rank, Weight::kSilent, Kind::kPeer,
+      add({rank, Severity::kSilent, Kind::kPeer,
            str("gave no sign of life for ", kSilence.count(), " s (in phase ", r.phase, ")"), 0, false,
            !r.is_ready});
     } else if (!r.is_ready && seconds_between(started_, now) > job_.start_timeout_s) {
-      const char* what = team_->has_come(rank) ? "has not loaded" : "has not come";
-      add({rank, Weight::kLate, Kind::kPeer,
+      const char* what = workers_->has_come(rank) ? "has not loaded" : "has not come";
+      add({rank, Severity::kLate, Kind::kPeer,
            str(what, " within ", job_.start_timeout_s, " s (in phase ", r.phase, ")"), 0, false, true});
     }
   }
-  watch_loans(now);
+  watch_in_flight(now);
 }
 
-void Supervisor::watch_loans(Clock::time_point now) {
+void Supervisor::watch_in_flight(Clock::time_point now) {
   for (int group = 0; group < job_.degrees.data; ++group) {
-    for (const auto& loan : groups_[static_cast<size_t>(group)].loans) {
-      if (seconds_between(loan.since, now) <= job_.item_timeout_s) continue;
-      const int rank = loan.is_drawn ? group * ranks_per_group() : latest_rank(group);
+    for (const auto& batch_in_flight : groups_[static_cast<size_t>(group)].in_flight) {
+      if (seconds_between(batch_in_flight.since, now) <= job_.item_timeout_s) continue;
+      const int rank = batch_in_flight.is_drawn ? group * ranks_per_group() : latest_rank(group);
       const auto& r = ranks_[static_cast<size_t>(rank)];
       const std::string where =
-          loan.is_drawn ? "while writing" : str("in phase ", r.phase, ", step ", r.step);
-      add({rank, Weight::kLate, Kind::kPeer,
-           str("is late: a batch took longer than ", job_.item_timeout_s, " s; it is ", where), loan.batch.id,
-           false, false});
+          batch_in_flight.is_drawn ? "while writing" : str("in phase ", r.phase, ", step ", r.step);
+      add({rank, Severity::kLate, Kind::kPeer,
+           str("is late: a batch took longer than ", job_.item_timeout_s, " s; it is ", where),
+           batch_in_flight.batch.id, false, false});
     }
   }
 }
@@ -236,13 +237,13 @@ bool Supervisor::is_group_ready(int group) const {
   return std::all_of(first, first + ranks_per_group(), [](const Rank& r) { return r.is_ready; });
 }
 
-void Supervisor::lend() {
+void Supervisor::dispatch() {
   bool are_ready = true;
   for (int group = 0; group < job_.degrees.data; ++group) {
     if (!is_group_ready(group)) {
       are_ready = false;
     } else {
-      while (lend_to(group)) continue;
+      while (dispatch_to(group)) continue;
     }
   }
   if (are_ready && !is_ready_ && events_.on_phase) events_.on_phase("ready");
@@ -250,15 +251,15 @@ void Supervisor::lend() {
 }
 
 // One batch is drawn while another one is written.
-bool Supervisor::lend_to(int number) {
+bool Supervisor::dispatch_to(int number) {
   auto& group = groups_[static_cast<size_t>(number)];
-  const bool is_drawing =
-      std::any_of(group.loans.begin(), group.loans.end(), [](const Loan& l) { return !l.is_drawn; });
-  if (is_drawing || group.loans.size() >= 2) return false;
+  const bool is_drawing = std::any_of(group.in_flight.begin(), group.in_flight.end(),
+                                      [](const InFlightBatch& l) { return !l.is_drawn; });
+  if (is_drawing || group.in_flight.size() >= 2) return false;
   std::optional<jobs::Batch> batch;
-  if (!group.held.empty()) {
-    batch = std::move(group.held.front());
-    group.held.pop_front();
+  if (!group.requeued.empty()) {
+    batch = std::move(group.requeued.front());
+    group.requeued.pop_front();
   } else {
     batch = queue_.take(number);
   }
@@ -270,36 +271,36 @@ bool Supervisor::lend_to(int number) {
   for (const auto& item : batch->items) message["items"].push_back(to_json(item));
   log::debug(str("group ", number, " draws ", batch->items.size(), " pictures: batch ", batch->id,
                  ", attempt ", batch->attempt));
-  for (int i = 0; i < ranks_per_group(); ++i) team_->send(number * ranks_per_group() + i, message);
-  group.loans.push_back({std::move(*batch), Clock::now(), false});
+  for (int i = 0; i < ranks_per_group(); ++i) workers_->send(number * ranks_per_group() + i, message);
+  group.in_flight.push_back({std::move(*batch), Clock::now(), false});
   return true;
 }
 
-Supervisor::Loan* Supervisor::find(int group, int64_t batch) {
-  for (auto& loan : groups_[static_cast<size_t>(group)].loans) {
-    if (loan.batch.id == batch) return &loan;
+Supervisor::InFlightBatch* Supervisor::find(int group, int64_t batch) {
+  for (auto& batch_in_flight : groups_[static_cast<size_t>(group)].in_flight) {
+    if (batch_in_flight.batch.id == batch) return &batch_in_flight;
   }
   return nullptr;
 }
 
 void Supervisor::drop(int group, int64_t batch) {
-  std::erase_if(groups_[static_cast<size_t>(group)].loans,
-                [&](const Loan& l) { return l.batch.id == batch; });
+  std::erase_if(groups_[static_cast<size_t>(group)].in_flight,
+                [&](const InFlightBatch& l) { return l.batch.id == batch; });
 }
 
-void Supervisor::settle() {
-  const auto worst =
-      std::max_element(troubles_.begin(), troubles_.end(), [](const Trouble& a, const Trouble& b) {
-        return std::pair(a.is_final, a.weight) < std::pair(b.is_final, b.weight);
+void Supervisor::on_failures() {
+  const auto worst = std::max_element(
+      failures_.begin(), failures_.end(), [](const WorkerFailure& a, const WorkerFailure& b) {
+        return std::pair(a.is_final, a.severity) < std::pair(b.is_final, b.severity);
       });
-  const Trouble cause = *worst;
-  for (const auto& t : troubles_) {
+  const WorkerFailure cause = *worst;
+  for (const auto& t : failures_) {
     // The cause is told to the caller; others may say the same, and peers only met the others' end.
-    if (t.reason == cause.reason || t.weight == Weight::kPeer) continue;
-    log::error(str(team_->name(t.rank), " ", t.reason));
+    if (t.reason == cause.reason || t.severity == Severity::kPeer) continue;
+    log::error(str(workers_->name(t.rank), " ", t.reason));
   }
-  const std::string who = team_->name(cause.rank);
-  team_->end(kGrace);
+  const std::string who = workers_->name(cause.rank);
+  workers_->end(kGrace);
   remove_temporaries();
   if (cause.is_final)
     throw Error(Kind::kPeer,
@@ -307,18 +308,19 @@ void Supervisor::settle() {
   if (cause.is_loading) {
     check_start(cause);
   } else {
-    charge(cause);
+    attribute(cause);
   }
-  // whoever else held a batch draws it again, and nobody counts that against it
+  // batches of groups that were not at fault are queued again, without counting as a failed attempt
   for (auto& group : groups_) {
-    for (auto loan = group.loans.rbegin(); loan != group.loans.rend(); ++loan) {
-      if (loan->batch.items.empty()) {
-        queue_.done(loan->batch.id);
+    for (auto batch_in_flight = group.in_flight.rbegin(); batch_in_flight != group.in_flight.rend();
+         ++batch_in_flight) {
+      if (batch_in_flight->batch.items.empty()) {
+        queue_.done(batch_in_flight->batch.id);
       } else {
-        group.held.push_front(std::move(loan->batch));
+        group.requeued.push_front(std::move(batch_in_flight->batch));
       }
     }
-    group.loans.clear();
+    group.in_flight.clear();
   }
   cause_ = str(who, " ", cause.reason);
   if (++without_picture_ > kHopeless * (job_.max_retries + 1)) {
@@ -327,11 +329,11 @@ void Supervisor::settle() {
   }
 }
 
-void Supervisor::check_start(const Trouble& cause) {
+void Supervisor::check_start(const WorkerFailure& cause) {
   const bool is_refusal =
       cause.kind == Kind::kCheckpoint || cause.kind == Kind::kUsage || cause.kind == Kind::kCapacity;
   if (is_refusal) throw Error(cause.kind, str("rank ", cause.rank, " ", cause.reason));
-  const bool is_accident = cause.weight == Weight::kGone || cause.weight == Weight::kSilent;
+  const bool is_accident = cause.severity == Severity::kGone || cause.severity == Severity::kSilent;
   const int limit = is_accident ? job_.max_retries : 1;
   if (++failed_starts_ <= limit) return;
   throw Error(Kind::kPeer,
@@ -341,42 +343,43 @@ void Supervisor::check_start(const Trouble& cause) {
                                          "NCCL_IB_DISABLE=1 leaves InfiniBand out"));
 }
 
-void Supervisor::charge(const Trouble& cause) {
-  auto& loans = groups_[static_cast<size_t>(group_of(cause.rank))].loans;
-  auto charged =
-      std::find_if(loans.begin(), loans.end(), [&](const Loan& l) { return l.batch.id == cause.batch; });
-  if (charged == loans.end()) {
-    charged = std::find_if(loans.begin(), loans.end(), [](const Loan& l) { return !l.is_drawn; });
+void Supervisor::attribute(const WorkerFailure& cause) {
+  auto& in_flight = groups_[static_cast<size_t>(group_of(cause.rank))].in_flight;
+  auto attributed = std::find_if(in_flight.begin(), in_flight.end(),
+                                 [&](const InFlightBatch& l) { return l.batch.id == cause.batch; });
+  if (attributed == in_flight.end()) {
+    attributed =
+        std::find_if(in_flight.begin(), in_flight.end(), [](const InFlightBatch& l) { return !l.is_drawn; });
   }
-  if (charged == loans.end()) charged = loans.begin();
-  if (charged == loans.end()) {
+  if (attributed == in_flight.end()) attributed = in_flight.begin();
+  if (attributed == in_flight.end()) {
     if (++fruitless_ <= job_.max_retries) return;
     throw Error(Kind::kPeer,
                 str("rank ", cause.rank, " ended ", fruitless_, " times without work: ", cause.reason));
   }
-  judge_.settle(charged->batch, cause.kind, str("rank ", cause.rank, " ", cause.reason));
-  loans.erase(charged);
+  retry_policy_.on_failure(attributed->batch, cause.kind, str("rank ", cause.rank, " ", cause.reason));
+  in_flight.erase(attributed);
 }
 
 void Supervisor::interrupt() {
-  team_->end(kGrace);
+  workers_->end(kGrace);
   remove_temporaries();
   throw Error(Kind::kInterrupted, "interrupted; pictures that are finished stay, run again for the rest");
 }
 
-void Supervisor::farewell() {
-  for (int rank = 0; rank < team_->size(); ++rank) team_->send(rank, message_of(message::kStop));
-  const auto end = Clock::now() + kFarewell;
-  for (int left = team_->size(); left > 0 && Clock::now() < end && !stop_.stop_requested();) {
-    for (const auto& news : team_->wait(kLook, stop_fd_.get())) {
-      if (!news.what.empty()) {
+void Supervisor::shutdown() {
+  for (int rank = 0; rank < workers_->size(); ++rank) workers_->send(rank, message_of(message::kStop));
+  const auto end = Clock::now() + kShutdownGrace;
+  for (int left = workers_->size(); left > 0 && Clock::now() < end && !stop_.stop_requested();) {
+    for (const auto& event : workers_->wait(kLook, stop_fd_.get())) {
+      if (!event.what.empty()) {
         --left;
-      } else if (kind_of(news.message) == message::kStats) {
-        stats_[news.rank] = stats_from_json(news.message.at("stats"));
+      } else if (kind_of(event.message) == message::kStats) {
+        stats_[event.rank] = stats_from_json(event.message.at("stats"));
       }
     }
   }
-  team_->end(kGrace);
+  workers_->end(kGrace);
 }
 
 // What workers of this host had begun to write when they were ended. Their own cleaning comes with their next
@@ -384,8 +387,8 @@ void Supervisor::farewell() {
 void Supervisor::remove_temporaries() const {
   std::set<fs::path> folders{job_.output};
   for (const auto& group : groups_) {
-    for (const auto& loan : group.loans) {
-      for (const auto& item : loan.batch.items)
+    for (const auto& batch_in_flight : group.in_flight) {
+      for (const auto& item : batch_in_flight.batch.items)
         folders.insert(job_.output / fs::path(item.name).parent_path());
     }
   }
@@ -394,7 +397,7 @@ void Supervisor::remove_temporaries() const {
     for (const auto& entry : fs::directory_iterator(folder, ignored)) {
       const std::string name = entry.path().filename().string();
       if (!name.starts_with(request::kTemporaryPrefix)) continue;
-      for (const pid_t id : team_->processes()) {
+      for (const pid_t id : workers_->processes()) {
         if (name.find(str("-", id, "-")) != std::string::npos) fs::remove(entry.path(), ignored);
       }
     }

@@ -90,7 +90,7 @@ struct Trial {
   Folder folder;
   std::map<std::string, int> pictures;  // how often each was reported
   std::vector<std::string> restarts;
-  Outcome outcome;
+  RunResult outcome;
 
   explicit Trial(int items, int data = 1, int ulysses = 1) {
     for (int i = 0; i < items; ++i) prompts.push_back(str("prompt ", i));
@@ -327,18 +327,18 @@ struct Launched {
                         .port = 20000 + ::getpid() % 10000,
                         .key = "key"});
     }
-    rally.emplace(outers[0]);
+    coordinator.emplace(outers[0]);
     codes.resize(outers.size());
     for (size_t i = 1; i < outers.size(); ++i)
       followers.emplace_back([this, i] { codes[i] = follow(outers[i]); });
   }
   void finish(int code) {
-    rally->finish(code);
+    coordinator->finish(code);
     followers.clear();
     for (size_t i = 1; i < codes.size(); ++i) EXPECT_EQ(codes[i], code);
   }
-  std::vector<Outer> outers;
-  std::optional<Rally> rally;
+  std::vector<LauncherEnv> outers;
+  std::optional<Coordinator> coordinator;
   std::vector<int> codes;
   std::vector<std::jthread> followers;
 };
@@ -351,7 +351,7 @@ TEST(Launch_RanksOfOtherProcessesDraw, AndAreStartedAgain) {
   jobs::Queue queue(run.batches(), run.max_retries);
   const Events events{.on_picture = [&](const Finished& f) { ++run.pictures[f.item.name]; },
                       .on_restart = [&](const std::string& reason) { run.restarts.push_back(reason); }};
-  const auto outcome = run_job(run.job, queue, events, {}, *launched.rally);
+  const auto outcome = run_job(run.job, queue, events, {}, *launched.coordinator);
   launched.finish(0);
   run.expect_all(6);
   EXPECT_EQ(outcome.restarts, 1);
@@ -364,7 +364,7 @@ TEST(Launch_AnotherNumberOfRanksIsRefused, AndEverybodyLearnsTheExitCode) {
   Launched launched(2);
   Trial run(1, 3);
   jobs::Queue queue(run.batches(), 0);
-  EXPECT_THROW(run_job(run.job, queue, {}, {}, *launched.rally), Error);
+  EXPECT_THROW(run_job(run.job, queue, {}, {}, *launched.coordinator), Error);
   launched.finish(2);
 }
 

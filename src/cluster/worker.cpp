@@ -17,12 +17,12 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "pipeline/device.h"
-#include "cluster/fault_injection.h"
-#include "cluster/output_writer.h"
-#include "cluster/model_runner.h"
 #include "cluster/channel.h"
+#include "cluster/fault_injection.h"
+#include "cluster/model_runner.h"
+#include "cluster/output_writer.h"
 #include "cluster/protocol.h"
+#include "pipeline/device.h"
 #include "report/clock.h"
 
 namespace atelier::cluster {
@@ -102,34 +102,34 @@ class Line {
   std::thread thread_;
 };
 
-std::unique_ptr<comm::Transport> connect(const Job& job, const Place& place, c10::Device device) {
-  if (place.size == 1) return nullptr;
-  comm::Meeting meeting;
-  meeting.file = place.meeting_file;
-  meeting.host = place.meeting_host;
-  meeting.port = place.meeting_port;
-  meeting.rank = place.rank;
-  meeting.size = place.size;
+std::unique_ptr<comm::Transport> connect(const Job& job, const RankInfo& info, c10::Device device) {
+  if (info.size == 1) return nullptr;
+  comm::Rendezvous rendezvous;
+  rendezvous.file = info.rendezvous_file;
+  rendezvous.host = info.rendezvous_host;
+  rendezvous.port = info.rendezvous_port;
+  rendezvous.rank = info.rank;
+  rendezvous.size = info.size;
   // the supervisor notices ranks that hang, with knowledge of all of them: its time-outs come first
   const double patience_s = std::max(job.start_timeout_s, job.item_timeout_s) + 60;
-  meeting.timeout = std::chrono::milliseconds(static_cast<int64_t>(patience_s * 1000));
+  rendezvous.timeout = std::chrono::milliseconds(static_cast<int64_t>(patience_s * 1000));
 #ifdef ATELIER_CUDA
-  if (device.is_cuda()) return comm::connect_nccl(meeting);
+  if (device.is_cuda()) return comm::connect_nccl(rendezvous);
 #endif
   if (device.is_cuda()) throw Error(Kind::kUsage, "this build knows no GPUs; add --device cpu");
-  return comm::connect_gloo(meeting);
+  return comm::connect_gloo(rendezvous);
 }
 
 // A launcher may show each process one device only.
-c10::Device device_of(const Job& job, const Place& place) {
+c10::Device device_of(const Job& job, const RankInfo& info) {
   if (job.device == "cpu") return c10::kCPU;
   const int devices = pipeline::cuda_devices();
   const bool is_named = job.device != "cuda";  // "cuda:1", which one rank may ask for
-  const int by_rank = devices == 1 ? 0 : place.local_rank;
+  const int by_rank = devices == 1 ? 0 : info.local_rank;
   const int number = is_named ? device_named(job.device, 0).index() : by_rank;
   if (number >= devices) {
     throw Error(Kind::kUsage,
-                str("rank ", place.rank, " needs device ", number, " of its host, which has ", devices,
+                str("rank ", info.rank, " needs device ", number, " of its host, which has ", devices,
                     " GPUs that this process may use; give --num_gpus ", devices, " or fewer"));
   }
   return device_named("cuda", number);
@@ -140,7 +140,7 @@ class Worker {
   Worker(Channel& channel, const Json& order)
       : channel_(channel),
         job_(job_from_json(order.at("job"))),
-        place_(place_from_json(order.at("place"))),
+        place_(rank_info_from_json(order.at("rank_info"))),
         faults_(std::getenv("ATELIER_FAULT"), place_.rank, place_.start),
         line_(channel, whereabouts_) {
     log::set_context(str("rank=", place_.rank));
@@ -150,9 +150,10 @@ class Worker {
   int run() {
     load();
     report(message::kReady);
-    Printer printer({.write = [this](const auto& item, const auto& picture) { return write(item, picture); },
-                     .on_picture = [this](int64_t batch, const Finished& f) { on_picture(batch, f); },
-                     .on_end = [this](const jobs::Batch& b, std::exception_ptr e) { on_end(b, e); }});
+    OutputWriter writer(
+        {.write = [this](const auto& item, const auto& picture) { return write(item, picture); },
+         .on_picture = [this](int64_t batch, const Finished& f) { on_picture(batch, f); },
+         .on_end = [this](const jobs::Batch& b, std::exception_ptr e) { on_end(b, e); }});
     for (;;) {
       const Json order = line_.wait();
       const std::string kind = kind_of(order);
@@ -160,9 +161,9 @@ class Worker {
       if (kind != message::kBatch) throw Error(Kind::kPeer, "the supervisor sent " + kind);
       jobs::Batch batch{order.at("id").get<int64_t>(), order.at("attempt").get<int>(), {}};
       for (const auto& item : order.at("items")) batch.items.push_back(item_from_json(item));
-      draw(std::move(batch), printer);
+      draw(std::move(batch), writer);
     }
-    printer.finish();
+    writer.finish();
     report(message::kStats);
     return 0;
   }
@@ -195,15 +196,15 @@ class Worker {
     whereabouts_.phase = "idle";
   }
 
-  void draw(jobs::Batch batch, Printer& printer) {
-    const report::Stopwatch watch;
+  void draw(jobs::Batch batch, OutputWriter& writer) {
+    const report::Stopwatch callbacks;
     whereabouts_.batch = batch.id;
     whereabouts_.step = 0;
     whereabouts_.phase = "encode";
-    std::vector<media::Picture> pictures;
+    std::vector<media::Image> pictures;
     try {
       faults_.reach(Fault::Phase::kEncode);
-      pictures = studio_->draw(batch, {.on_step = [&](int step) { on_step(batch, step); }});
+      pictures = studio_->generate(batch, {.on_step = [&](int step) { on_step(batch, step); }});
     } catch (...) {
       const bool may_go_on = is_in_step(std::current_exception()) && studio_->is_device_alive();
       if (!may_go_on) fail_for_good(batch.id, std::current_exception());
@@ -212,12 +213,12 @@ class Worker {
       return;
     }
     whereabouts_.phase = "idle";
-    const double seconds = watch.seconds() / static_cast<double>(batch.items.size());
+    const double seconds = callbacks.seconds() / static_cast<double>(batch.items.size());
     if (pictures.empty()) return;
     Json drawn = message_of(message::kDrawn);
     drawn["batch"] = batch.id;
     channel_.send(drawn);
-    printer.submit(std::move(batch), std::move(pictures), seconds);
+    writer.submit(std::move(batch), std::move(pictures), seconds);
   }
 
   // Do the peers, if there are any, wait for nothing? Only a picture that is no result leaves them in step.
@@ -248,7 +249,7 @@ class Worker {
     channel_.send(message);
   }
 
-  int64_t write(const request::Item& item, const media::Picture& picture) {
+  int64_t write(const request::Item& item, const media::Image& picture) {
     faults_.reach(Fault::Phase::kWrite);
     return studio_->write(item, picture);
   }
@@ -304,11 +305,11 @@ class Worker {
 
   Channel& channel_;
   const Job job_;
-  const Place place_;
+  const RankInfo place_;
   FaultPlan faults_;
   Whereabouts whereabouts_;
   std::unique_ptr<comm::Transport> transport_;
-  std::optional<Studio> studio_;
+  std::optional<ModelRunner> studio_;
   Line line_;
 };
 

@@ -12,11 +12,11 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "cluster/channel.h"
 #include "cluster/fault_injection.h"
 #include "cluster/process.h"
-#include "cluster/supervisor.h"
-#include "cluster/channel.h"
 #include "cluster/protocol.h"
+#include "cluster/supervisor.h"
 #include "cluster/worker.h"
 
 namespace atelier::cluster {
@@ -27,7 +27,7 @@ class FakeWorker {
   FakeWorker(Channel& channel, const Json& order)
       : channel_(channel),
         job_(job_from_json(order.at("job"))),
-        place_(place_from_json(order.at("place"))),
+        place_(rank_info_from_json(order.at("rank_info"))),
         faults_(std::getenv("ATELIER_FAULT"), place_.rank, place_.start),
         pulse_([this] { beat(); }) {}
   ~FakeWorker() {
@@ -138,7 +138,7 @@ class FakeWorker {
 
   Channel& channel_;
   const Job job_;
-  const Place place_;
+  const RankInfo place_;
   FaultPlan faults_;
   std::atomic<bool> is_over_{false};
   std::thread pulse_;
@@ -150,8 +150,9 @@ int fake_worker_main(int fd) {
   Channel channel(fd, Channel::Side::kWorker, identity.value("key", std::string()));
   if (identity.contains("hello")) channel.send(identity.at("hello"));
   const auto order = channel.wait(std::chrono::seconds(60));
-  const bool is_first = order && order->at("place").at("start") == 0;
-  if (is_first && std::getenv("ATELIER_TEST_MUTE") && order->at("place").at("rank") == 1) ::raise(SIGSTOP);
+  const bool is_first = order && order->at("rank_info").at("start") == 0;
+  if (is_first && std::getenv("ATELIER_TEST_MUTE") && order->at("rank_info").at("rank") == 1)
+    ::raise(SIGSTOP);
   return order ? FakeWorker(channel, *order).run() : 1;
 }
 

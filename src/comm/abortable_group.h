@@ -12,9 +12,9 @@ struct GroupPlace {
 };
 
 // What a watch poisons: one group of one rank.
-class Guarded {
+class AbortableGroup {
  public:
-  virtual ~Guarded() = default;
+  virtual ~AbortableGroup() = default;
   virtual const GroupPlace& place() const = 0;
   // Wakes everybody who waits on this rank, with this reason. The first reason is kept. From any thread, and
   // may block.

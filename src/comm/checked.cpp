@@ -139,7 +139,7 @@ void CheckedComm::broadcast(at::Tensor& value, int root) {
 void CheckedComm::barrier() {
   report("barrier", 0);
   check_alive();
-  if (size_ > 1) meet();
+  if (size_ > 1) start_barrier();
 }
 
 }  // namespace atelier::comm

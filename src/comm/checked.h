@@ -45,7 +45,7 @@ class CheckedComm : public Comm {
   virtual Work start_send(at::Tensor out, int to) = 0;
   virtual Work start_recv(at::Tensor in, int from) = 0;
   virtual Work start_broadcast(at::Tensor value, int root) = 0;
-  virtual void meet() = 0;                                   // barrier
+  virtual void start_barrier() = 0;                          // barrier
   virtual bool accepts(const at::Tensor& tensor) const = 0;  // is it on this transport's device?
 
  private:

@@ -88,7 +88,7 @@ class Transport {
 };
 
 // Where the ranks of several processes meet.
-struct Meeting {
+struct Rendezvous {
   std::filesystem::path file;  // a file on a file system that all ranks share (one host) ...
   std::string host;            // ... or the address of rank 0, which serves the store
   int port = 0;
@@ -112,7 +112,7 @@ std::vector<std::unique_ptr<Transport>> connect_local(int size, const LocalOptio
 // Processes, CPU tensors. A send completes when its receiver has asked for it. A dead process is noticed at
 // once by all others, in whichever group they wait. The meeting's file must be new: what an earlier run left
 // in it misleads this one. Ignores SIGPIPE for the whole process, unless a handler is set.
-std::unique_ptr<Transport> connect_gloo(const Meeting& meeting);
+std::unique_ptr<Transport> connect_gloo(const Rendezvous& rendezvous);
 struct NcclOptions {
   // Of the streams on which NCCL runs: at high priority its kernels start before waiting compute kernels.
   enum class Priority { kNormal, kHigh } priority = Priority::kHigh;
@@ -124,6 +124,6 @@ void set_nccl_defaults();
 // set_nccl_defaults() to have been called. Work::wait() orders streams and does not block the host, so a dead
 // process shows in the next verb, or in the next host synchronisation's end. The verbs may be recorded into
 // CUDA graphs, which must be gone before their group. A verb that fails aborts its group.
-std::unique_ptr<Transport> connect_nccl(const Meeting& meeting, const NcclOptions& options = {});
+std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous, const NcclOptions& options = {});
 
 }  // namespace atelier::comm

@@ -11,16 +11,16 @@
 #include "base/partition.h"
 #include "comm/checked.h"
 #include "comm/gloo_link.h"
+#include "comm/peer_monitor.h"
 #include "comm/store.h"
 #include "comm/sum.h"
-#include "comm/peer_monitor.h"
 
 namespace atelier::comm {
 namespace {
 
 class GlooWork : public Work::Impl {
  public:
-  explicit GlooWork(std::vector<GlooLink::Ticket> tickets, std::future<void> rest = {})
+  explicit GlooWork(std::vector<GlooLink::PendingMessage> tickets, std::future<void> rest = {})
       : rest_(std::move(rest)), tickets_(std::move(tickets)) {}
   void wait() override {
     if (rest_.valid()) rest_.get();
@@ -29,29 +29,29 @@ class GlooWork : public Work::Impl {
 
  private:
   std::future<void> rest_;
-  std::vector<GlooLink::Ticket> tickets_;
+  std::vector<GlooLink::PendingMessage> tickets_;
 };
 
-Work running(std::vector<GlooLink::Ticket> tickets, std::future<void> rest = {}) {
+Work running(std::vector<GlooLink::PendingMessage> tickets, std::future<void> rest = {}) {
   return Work(std::make_unique<GlooWork>(std::move(tickets), std::move(rest)));
 }
 
 class GlooComm : public CheckedComm {
  public:
-  GlooComm(std::shared_ptr<GlooLink> link, std::shared_ptr<Watch> watch, ObserverSlot observer)
+  GlooComm(std::shared_ptr<GlooLink> link, std::shared_ptr<PeerMonitor> watch, ObserverSlot observer)
       : CheckedComm(link->place().rank, static_cast<int>(link->place().key.ranks.size()),
                     link->place().key.name, std::move(observer)),
         link_(std::move(link)),
-        watch_(std::move(watch)) {}
+        monitor_(std::move(watch)) {}
 
   void abort() noexcept override {
-    watch_->abort_group(*link_, link_->place().key.ranks[rank()], Fate::kAborted);
+    monitor_->abort_group(*link_, link_->place().key.ranks[rank()], PeerStatus::kAborted);
   }
 
   void check_alive() override { link_->check_alive(); }
 
  protected:
-  using Tickets = std::vector<GlooLink::Ticket>;
+  using Tickets = std::vector<GlooLink::PendingMessage>;
   Work start_all_reduce(at::Tensor sum) override;
   Work start_all_gather(at::Tensor out, at::Tensor mine, Split split) override;
   Work start_all_to_all(at::Tensor out, at::Tensor in, Split out_split, Split in_split) override;
@@ -59,7 +59,7 @@ class GlooComm : public CheckedComm {
   Work start_send(at::Tensor out, int to) override { return start_send_recv(std::move(out), to, {}, -1); }
   Work start_recv(at::Tensor in, int from) override { return start_send_recv({}, -1, std::move(in), from); }
   Work start_broadcast(at::Tensor value, int root) override;
-  void meet() override;
+  void start_barrier() override;
   bool accepts(const at::Tensor& tensor) const override { return tensor.is_cpu(); }
 
  private:
@@ -71,7 +71,7 @@ class GlooComm : public CheckedComm {
   }
 
   std::shared_ptr<GlooLink> link_;
-  std::shared_ptr<Watch> watch_;
+  std::shared_ptr<PeerMonitor> monitor_;
 };
 
 // Each rank owns a share: it receives everybody's numbers for it, adds them, and sends the sum to everybody.
@@ -154,59 +154,61 @@ Work GlooComm::start_broadcast(at::Tensor value, int root) {
   return running(std::move(tickets));
 }
 
-void GlooComm::meet() {
+void GlooComm::start_barrier() {
   const Split one(size(), 1);
   start_all_to_all(at::empty({size()}, at::kByte), at::zeros({size()}, at::kByte), one, one).wait();
 }
 
 class GlooTransport : public Transport {
  public:
-  explicit GlooTransport(const Meeting& meeting)
-      : meeting_(meeting), store_(meet(meeting)), device_(gloo_device(listening_host(meeting))) {
-    watch_ = std::make_shared<Watch>(link("watch", everyone()));
+  explicit GlooTransport(const Rendezvous& rendezvous)
+      : rendezvous_(rendezvous),
+        store_(open_store(rendezvous)),
+        device_(gloo_device(listening_host(rendezvous))) {
+    monitor_ = std::make_shared<PeerMonitor>(link("watch", everyone()));
     check_messages();
   }
   ~GlooTransport() override = default;
 
-  int rank() const override { return meeting_.rank; }
-  int size() const override { return meeting_.size; }
+  int rank() const override { return rendezvous_.rank; }
+  int size() const override { return rendezvous_.size; }
 
   std::unique_ptr<Comm> open(std::span<const int> ranks, std::string_view name) override {
-    watch_->check_alive();
+    monitor_->check_alive();
     auto group = link(name, ranks);
-    watch_->add(group);
-    group->on_alarm([watch = std::weak_ptr(watch_), broken = std::weak_ptr(group)](int culprit) {
+    monitor_->add(group);
+    group->on_alarm([watch = std::weak_ptr(monitor_), broken = std::weak_ptr(group)](int culprit) {
       const auto alive = watch.lock();
       const auto link = broken.lock();
-      if (alive && link) alive->abort_group(*link, culprit, Fate::kSilent);
+      if (alive && link) alive->abort_group(*link, culprit, PeerStatus::kSilent);
     });
-    return std::make_unique<GlooComm>(std::move(group), watch_, observer_);
+    return std::make_unique<GlooComm>(std::move(group), monitor_, observer_);
   }
 
   void observe(Observer observer) override { *observer_ = std::move(observer); }
-  void abort() noexcept override { watch_->abort_all(); }
+  void abort() noexcept override { monitor_->abort_all(); }
 
  private:
   std::vector<int> everyone() const {
-    std::vector<int> ranks(meeting_.size);
+    std::vector<int> ranks(rendezvous_.size);
     std::iota(ranks.begin(), ranks.end(), 0);
     return ranks;
   }
 
   std::shared_ptr<GlooLink> link(std::string_view name, std::span<const int> ranks) {
-    const int mine = rank_within(ranks, meeting_.rank, meeting_.size);
+    const int mine = rank_within(ranks, rendezvous_.rank, rendezvous_.size);
     return std::make_shared<GlooLink>(store_, GroupPlace{names_.next(ranks, name), mine}, device_,
-                                      meeting_.timeout);
+                                      rendezvous_.timeout);
   }
 
   // The headers this was compiled with need not be those of the Gloo inside libtorch: prove that numbers
   // arrive.
   void check_messages() {
     const auto comm = open(everyone(), "start-up check");
-    auto sum = at::zeros({meeting_.size}, at::kLong);
-    sum[meeting_.rank].fill_(meeting_.rank + 1);
+    auto sum = at::zeros({rendezvous_.size}, at::kLong);
+    sum[rendezvous_.rank].fill_(rendezvous_.rank + 1);
     comm->all_reduce(sum).wait();
-    for (int r = 0; r < meeting_.size; ++r) {
+    for (int r = 0; r < rendezvous_.size; ++r) {
       if (sum[r].item<int64_t>() == r + 1) continue;
       throw Error(Kind::kPeer,
                   "messages between processes arrive wrong: this program was built with headers of another "
@@ -214,19 +216,19 @@ class GlooTransport : public Transport {
     }
   }
 
-  Meeting meeting_;
+  Rendezvous rendezvous_;
   c10::intrusive_ptr<c10d::Store> store_;
   std::shared_ptr<gloo::transport::Device> device_;
   GroupNames names_;
   ObserverSlot observer_ = std::make_shared<Observer>();
-  std::shared_ptr<Watch> watch_;
+  std::shared_ptr<PeerMonitor> monitor_;
 };
 
 }  // namespace
 
-std::unique_ptr<Transport> connect_gloo(const Meeting& meeting) {
+std::unique_ptr<Transport> connect_gloo(const Rendezvous& rendezvous) {
   ignore_broken_pipes();
-  return std::make_unique<GlooTransport>(meeting);
+  return std::make_unique<GlooTransport>(rendezvous);
 }
 
 }  // namespace atelier::comm

@@ -31,23 +31,24 @@ int tag_of(GlooLink::Number number, const at::Tensor& message) {
 
 }  // namespace
 
-GlooLink::Ticket::Ticket(std::shared_ptr<GlooLink> link, c10::intrusive_ptr<c10d::Work> work, int peer)
+GlooLink::PendingMessage::PendingMessage(std::shared_ptr<GlooLink> link, c10::intrusive_ptr<c10d::Work> work,
+                                         int peer)
     : link_(std::move(link)), work_(std::move(work)), peer_(peer) {}
 
-GlooLink::Ticket::Ticket(Ticket&&) noexcept = default;
+GlooLink::PendingMessage::PendingMessage(PendingMessage&&) noexcept = default;
 
-GlooLink::Ticket& GlooLink::Ticket::operator=(Ticket&& other) noexcept {
+GlooLink::PendingMessage& GlooLink::PendingMessage::operator=(PendingMessage&& other) noexcept {
   std::swap(link_, other.link_);
   std::swap(work_, other.work_);
   std::swap(peer_, other.peer_);
   return *this;
 }
 
-GlooLink::Ticket::~Ticket() {
+GlooLink::PendingMessage::~PendingMessage() {
   if (work_) link_->forget(work_.get());
 }
 
-void GlooLink::Ticket::wait(std::chrono::milliseconds at_most) {
+void GlooLink::PendingMessage::wait(std::chrono::milliseconds at_most) {
   ENSURE(work_);
   std::string what = "the wait was broken off";
   bool is_complete = false;
@@ -78,21 +79,22 @@ GlooLink::GlooLink(const c10::intrusive_ptr<c10d::Store>& store, GroupPlace plac
 
 GlooLink::~GlooLink() = default;
 
-GlooLink::Ticket GlooLink::send(const at::Tensor& message, int to, Number number) {
+GlooLink::PendingMessage GlooLink::send(const at::Tensor& message, int to, Number number) {
   return post(to, [&] {
     std::vector<at::Tensor> tensors{message};
     return gloo_->send(tensors, to, tag_of(number, message));
   });
 }
 
-GlooLink::Ticket GlooLink::recv(const at::Tensor& message, int from, Number number) {
+GlooLink::PendingMessage GlooLink::recv(const at::Tensor& message, int from, Number number) {
   return post(from, [&] {
     std::vector<at::Tensor> tensors{message};
     return gloo_->recv(tensors, from, tag_of(number, message));
   });
 }
 
-GlooLink::Ticket GlooLink::post(int peer, const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
+GlooLink::PendingMessage GlooLink::post(int peer,
+                                        const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
   std::string what;
   try {
     const std::lock_guard lock(mutex_);
@@ -135,7 +137,7 @@ void GlooLink::break_pair(int peer) noexcept {
 void GlooLink::fail(int peer, const std::string& what) {
   const int culprit = place_.key.ranks[peer];
   const auto reason = str("rank ", culprit, " is gone or silent: ", what);
-  if (failure_ == Failure::kBreaksPair) {
+  if (failure_ == FailureScope::kBreaksPair) {
     break_pair(peer);
     throw Error(Kind::kPeer, reason);
   }

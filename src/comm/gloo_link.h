@@ -30,20 +30,20 @@ namespace atelier::comm {
 // uneven all-gather and list all-to-all throw, (b) a collective runs on a thread that nothing can wake, while
 // a message's wait can be aborted, (c) sums then round in one order for every transport, and (d) less of
 // Gloo's ABI is relied upon.
-class GlooLink : public Guarded, public std::enable_shared_from_this<GlooLink> {
+class GlooLink : public AbortableGroup, public std::enable_shared_from_this<GlooLink> {
  public:
   // Called once, with the global rank at fault, when this rank finds the group broken.
   using Alarm = std::function<void(int culprit)>;
   // A message that fails breaks the whole group, since later verbs could not match; or only what passes
   // between its two ranks.
-  enum class Failure { kBreaksGroup, kBreaksPair };
+  enum class FailureScope { kBreaksGroup, kBreaksPair };
   // A message under way. wait() throws Error(kPeer); afterwards, or once destroyed, it is forgotten.
-  class Ticket {
+  class PendingMessage {
    public:
-    Ticket(std::shared_ptr<GlooLink> link, c10::intrusive_ptr<c10d::Work> work, int peer);
-    Ticket(Ticket&&) noexcept;
-    Ticket& operator=(Ticket&&) noexcept;
-    ~Ticket();
+    PendingMessage(std::shared_ptr<GlooLink> link, c10::intrusive_ptr<c10d::Work> work, int peer);
+    PendingMessage(PendingMessage&&) noexcept;
+    PendingMessage& operator=(PendingMessage&&) noexcept;
+    ~PendingMessage();
     // At most this long; none: the link's time-out.
     void wait(std::chrono::milliseconds at_most = std::chrono::milliseconds(0));
 
@@ -62,22 +62,22 @@ class GlooLink : public Guarded, public std::enable_shared_from_this<GlooLink> {
   ~GlooLink() override;
   // Both before the first message.
   void on_alarm(Alarm alarm) { alarm_ = std::move(alarm); }
-  void on_failure(Failure failure) { failure_ = failure; }
+  void on_failure(FailureScope failure) { failure_ = failure; }
 
   // Messages of one pair are numbered by call, on both sides; at most kUnderWay of a pair may be under way. A
   // message is received whole or, where the sizes differ, never: Gloo itself would end the process or leave
   // the rest of the buffer as it was.
   Number next_send(int to) { return sent_[to]++; }
   Number next_recv(int from) { return received_[from]++; }
-  Ticket send(const at::Tensor& message, int to, Number number);  // flat, not empty
-  Ticket recv(const at::Tensor& message, int from, Number number);
+  PendingMessage send(const at::Tensor& message, int to, Number number);  // flat, not empty
+  PendingMessage recv(const at::Tensor& message, int from, Number number);
 
   void check_alive();
   void poison(const std::string& reason) noexcept override;
   const GroupPlace& place() const override { return place_; }
 
  private:
-  Ticket post(int peer, const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
+  PendingMessage post(int peer, const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
   void forget(c10d::Work* work) noexcept;
   void break_pair(int peer) noexcept;
   [[noreturn]] void fail(int peer, const std::string& what);
@@ -85,7 +85,7 @@ class GlooLink : public Guarded, public std::enable_shared_from_this<GlooLink> {
 
   GroupPlace place_;
   Alarm alarm_;
-  Failure failure_ = Failure::kBreaksGroup;
+  FailureScope failure_ = FailureScope::kBreaksGroup;
   std::mutex mutex_;  // ProcessGroupGloo::send counts without a lock of its own
   std::condition_variable poisoned_;
   std::string poison_;

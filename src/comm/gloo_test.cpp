@@ -45,8 +45,8 @@ void expect_peer_error(Ranks& ranks, int rank, const std::string& what) {
       << "rank " << rank << ": " << outcome.errors;
 }
 
-void every_exercise(const Meeting& meeting) {
-  const auto transport = connect_gloo(meeting);
+void every_exercise(const Rendezvous& rendezvous) {
+  const auto transport = connect_gloo(rendezvous);
   exercises::every_verb(*transport, at::kCPU);
   exercises::same_bits_everywhere(*transport, at::kCPU);
   exercises::many_groups(*transport, at::kCPU);
@@ -63,11 +63,11 @@ TEST_P(Gloo, DoesWhatLocalGroupsDo) {
 
 // Rank 1 leaves first and rank 0, which serves nothing here, last: nobody may take a good-bye for a death.
 // Messages as large as these are still on their way when their sender leaves.
-void leave_at_different_times(const Meeting& meeting) {
-  const auto transport = connect_gloo(meeting);
+void leave_at_different_times(const Rendezvous& rendezvous) {
+  const auto transport = connect_gloo(rendezvous);
   const auto pair = all(*transport);
-  auto message = at::full({1 << 22}, meeting.rank);
-  if (meeting.rank == 1) return pair->send(message, 0).wait();
+  auto message = at::full({1 << 22}, rendezvous.rank);
+  if (rendezvous.rank == 1) return pair->send(message, 0).wait();
   auto work = pair->recv(message, 1);
   std::this_thread::sleep_for(200ms);
   work.wait();
@@ -80,17 +80,17 @@ TEST(Gloo, LeavingIsNotDying) {
 
 // Ranks 0 and 1 wait for each other's barrier with rank 2 only indirectly: rank 1 waits for rank 0, which
 // waits in another group; only the watch can tell both that rank 2 died.
-void one_dies(const Meeting& meeting) {
-  const auto transport = connect_gloo(meeting);
+void one_dies(const Rendezvous& rendezvous) {
+  const auto transport = connect_gloo(rendezvous);
   const auto everyone = all(*transport);
   const int first_two[] = {0, 1};
-  const auto pair = meeting.rank < 2 ? transport->open(first_two, "pair") : nullptr;
+  const auto pair = rendezvous.rank < 2 ? transport->open(first_two, "pair") : nullptr;
   everyone->barrier();
   processes::say("ready");
   auto tensor = at::zeros({1000});
-  if (meeting.rank == 0) everyone->all_reduce(tensor).wait();
-  if (meeting.rank == 1) pair->recv(tensor, 0).wait();
-  if (meeting.rank == 2) std::this_thread::sleep_for(30s);
+  if (rendezvous.rank == 0) everyone->all_reduce(tensor).wait();
+  if (rendezvous.rank == 1) pair->recv(tensor, 0).wait();
+  if (rendezvous.rank == 2) std::this_thread::sleep_for(30s);
 }
 TEST(Gloo, ADeadPeerIsNoticedByEveryoneAtOnce) {
   Ranks ranks(3, 30s, one_dies);
@@ -102,13 +102,13 @@ TEST(Gloo, ADeadPeerIsNoticedByEveryoneAtOnce) {
   EXPECT_LT(Clock::now() - start, 2s);
 }
 
-void one_is_silent(const Meeting& meeting) {
-  const auto transport = connect_gloo(meeting);
+void one_is_silent(const Rendezvous& rendezvous) {
+  const auto transport = connect_gloo(rendezvous);
   const auto everyone = all(*transport);
   everyone->barrier();
   processes::say("ready");
   auto tensor = at::zeros({1000});
-  if (meeting.rank == 2) std::this_thread::sleep_for(30s);
+  if (rendezvous.rank == 2) std::this_thread::sleep_for(30s);
   everyone->all_reduce(tensor).wait();
 }
 TEST(Gloo, ASilentPeerIsAnErrorAfterTheTimeout) {
@@ -122,12 +122,12 @@ TEST(Gloo, ASilentPeerIsAnErrorAfterTheTimeout) {
 }
 
 // Rank 0 aborts from another thread while every rank, itself included, is blocked in some verb.
-void one_aborts(const Meeting& meeting) {
-  const auto transport = connect_gloo(meeting);
+void one_aborts(const Rendezvous& rendezvous) {
+  const auto transport = connect_gloo(rendezvous);
   const auto everyone = all(*transport);
   everyone->barrier();
   std::thread killer;
-  if (meeting.rank == 0) {
+  if (rendezvous.rank == 0) {
     killer = std::thread([&] {
       std::this_thread::sleep_for(100ms);
       transport->abort();
@@ -137,9 +137,9 @@ void one_aborts(const Meeting& meeting) {
   const auto start = Clock::now();
   std::string what;
   try {
-    if (meeting.rank == 0) everyone->all_reduce(tensor).wait();
-    if (meeting.rank == 1) everyone->recv(tensor, 2).wait();
-    if (meeting.rank == 2) everyone->send(tensor, 0).wait();
+    if (rendezvous.rank == 0) everyone->all_reduce(tensor).wait();
+    if (rendezvous.rank == 1) everyone->recv(tensor, 2).wait();
+    if (rendezvous.rank == 2) everyone->send(tensor, 0).wait();
   } catch (const Error& error) {
     what = error.what();
   }
@@ -153,14 +153,14 @@ TEST(Gloo, AbortWakesEveryone) {
   for (int r = 0; r < 3; ++r) expect_peer_error(ranks, r, "rank 0 aborted");
 }
 
-void one_group_is_aborted(const Meeting& meeting) {
-  const auto transport = connect_gloo(meeting);
+void one_group_is_aborted(const Rendezvous& rendezvous) {
+  const auto transport = connect_gloo(rendezvous);
   const auto doomed = all(*transport), other = all(*transport);
   auto tensor = at::zeros({1000});
   other->barrier();
-  if (meeting.rank == 0) doomed->abort();
+  if (rendezvous.rank == 0) doomed->abort();
   try {
-    doomed->recv(tensor, 1 - meeting.rank).wait();
+    doomed->recv(tensor, 1 - rendezvous.rank).wait();
     throw std::runtime_error("the aborted group still waits");
   } catch (const Error&) {
   }
@@ -173,12 +173,12 @@ TEST(Gloo, AbortOfOneGroupLeavesTheOthersAlone) {
   expect_fine(ranks, 2);
 }
 
-void sizes_differ(const Meeting& meeting) {
-  const auto transport = connect_gloo(meeting);
+void sizes_differ(const Rendezvous& rendezvous) {
+  const auto transport = connect_gloo(rendezvous);
   const auto everyone = all(*transport);
-  auto tensor = at::zeros({3 + meeting.rank});
-  if (meeting.rank == 0) everyone->send(tensor, 1).wait();
-  if (meeting.rank == 1) everyone->recv(tensor, 0).wait();
+  auto tensor = at::zeros({3 + rendezvous.rank});
+  if (rendezvous.rank == 0) everyone->send(tensor, 1).wait();
+  if (rendezvous.rank == 1) everyone->recv(tensor, 0).wait();
 }
 TEST(Gloo, MessagesOfAnotherSizeAreNeverReceived) {
   Ranks ranks(2, 800ms, sizes_differ);
@@ -200,21 +200,21 @@ int free_port() {
 }
 
 TEST(Gloo, RanksMeetAtAPort) {
-  Ranks ranks(2, 20s, [port = free_port()](const Meeting& meeting) {
-    Meeting by_port = meeting;
+  Ranks ranks(2, 20s, [port = free_port()](const Rendezvous& rendezvous) {
+    Rendezvous by_port = rendezvous;
     by_port.file.clear();
     by_port.host = "127.0.0.1";
     by_port.port = port;
     const auto transport = connect_gloo(by_port);
     auto sum = at::full({3}, 1.0);
     all(*transport)->all_reduce(sum).wait();
-    if (sum[0].item<float>() != static_cast<float>(meeting.size)) throw std::runtime_error("wrong sum");
+    if (sum[0].item<float>() != static_cast<float>(rendezvous.size)) throw std::runtime_error("wrong sum");
   });
   expect_fine(ranks, 2);
 }
 
-void one_never_comes(const Meeting& meeting) {
-  if (meeting.rank == 0) connect_gloo(meeting);
+void one_never_comes(const Rendezvous& rendezvous) {
+  if (rendezvous.rank == 0) connect_gloo(rendezvous);
 }
 TEST(Gloo, ARankThatNeverComesIsAnErrorAfterTheTimeout) {
   Ranks ranks(2, 500ms, one_never_comes);
@@ -223,13 +223,13 @@ TEST(Gloo, ARankThatNeverComesIsAnErrorAfterTheTimeout) {
 
 TEST(Gloo, MalformedMeetingsAreRefused) {
   const auto kind_of = [](const std::filesystem::path& file, const std::string& host, int port, int rank) {
-    Meeting meeting;
-    meeting.file = file;
-    meeting.host = host;
-    meeting.port = port;
-    meeting.rank = rank;
+    Rendezvous rendezvous;
+    rendezvous.file = file;
+    rendezvous.host = host;
+    rendezvous.port = port;
+    rendezvous.rank = rank;
     try {
-      connect_gloo(meeting);
+      connect_gloo(rendezvous);
     } catch (const Error& error) {
       return error.kind();
     }

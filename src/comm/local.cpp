@@ -65,7 +65,7 @@ class LocalComm : public CheckedComm {
   Work start_broadcast(at::Tensor value, int root) override {
     return collect({.verb = "broadcast", .out = std::move(value), .number = root});
   }
-  void meet() override { collect({.verb = "barrier"}).wait(); }
+  void start_barrier() override { collect({.verb = "barrier"}).wait(); }
   bool accepts(const at::Tensor& tensor) const override { return tensor.is_cpu(); }
 
  private:

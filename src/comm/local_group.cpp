@@ -49,11 +49,11 @@ bool LocalGroup::hopeless(const Lock&, const Pending& pending) const {
 }
 
 void LocalGroup::run(Lock& lock, Pending& pending, const std::function<void()>& copy) {
-  pending.state = Pending::State::kRunning;
+  pending.state = Pending::PendingState::kRunning;
   lock.unlock();  // the copying itself must not hold up ranks that talk about something else
   copy();
   lock.lock();
-  pending.state = Pending::State::kDone;
+  pending.state = Pending::PendingState::kDone;
   changed_.notify_all();
 }
 
@@ -77,7 +77,8 @@ std::shared_ptr<LocalGroup::Collective> LocalGroup::collect(int rank, int64_t tu
   return mine;
 }
 
-std::shared_ptr<LocalGroup::Pending> LocalGroup::meet(int from, int to, std::shared_ptr<Message> mine) {
+std::shared_ptr<LocalGroup::Pending> LocalGroup::match_message(int from, int to,
+                                                               std::shared_ptr<Message> mine) {
   Lock lock(mutex_);
   check_alive(lock);
   auto& queue = mail_[{from, to}];
@@ -104,26 +105,26 @@ std::shared_ptr<LocalGroup::Pending> LocalGroup::send(int from, int to, const at
   auto mine = std::make_shared<Message>();
   mine->is_send = true;
   mine->tensor = keep == Keep::kCopy ? message.clone() : message;
-  auto pending = meet(from, to, std::move(mine));
+  auto pending = match_message(from, to, std::move(mine));
   return keep == Keep::kCopy ? nullptr : pending;
 }
 
 std::shared_ptr<LocalGroup::Pending> LocalGroup::recv(int to, int from, const at::Tensor& message) {
   auto mine = std::make_shared<Message>();
   mine->tensor = message;
-  return meet(from, to, std::move(mine));
+  return match_message(from, to, std::move(mine));
 }
 
 void LocalGroup::wait(const std::shared_ptr<Pending>& pending) {
   if (!pending) return;
-  using State = Pending::State;
+  using PendingState = Pending::PendingState;
   Lock lock(mutex_);
   // A running copy is waited for even in a poisoned group: it writes into the caller's memory.
   const bool in_time = changed_.wait_for(lock, options_.timeout, [&] {
-    if (pending->state == State::kDone) return true;
-    return pending->state == State::kAsking && (!poison_.empty() || hopeless(lock, *pending));
+    if (pending->state == PendingState::kDone) return true;
+    return pending->state == PendingState::kAsking && (!poison_.empty() || hopeless(lock, *pending));
   });
-  if (pending->state == State::kDone) return;
+  if (pending->state == PendingState::kDone) return;
   if (poison_.empty() && hopeless(lock, *pending)) {
     const auto gone =
         *std::find_if(pending->awaited.begin(), pending->awaited.end(), [&](int r) { return left_[r]; });

@@ -32,7 +32,7 @@ class LocalGroup {
  public:
   // Something a rank waits for.
   struct Pending {
-    enum class State { kAsking, kRunning, kDone } state = State::kAsking;
+    enum class PendingState { kAsking, kRunning, kDone } state = PendingState::kAsking;
     std::vector<int> awaited;  // ranks that have not asked yet
   };
   struct Collective : Pending {
@@ -62,7 +62,7 @@ class LocalGroup {
   };
   using Lock = std::unique_lock<std::mutex>;
 
-  std::shared_ptr<Pending> meet(int from, int to, std::shared_ptr<Message> mine);
+  std::shared_ptr<Pending> match_message(int from, int to, std::shared_ptr<Message> mine);
   void check_alive(const Lock&) const;
   [[noreturn]] void throw_poison(const Lock&) const;
   [[noreturn]] void fail(const Lock&, const std::string& reason);

@@ -16,11 +16,11 @@
 #include <utility>
 
 #include "base/error.h"
+#include "comm/abortable_group.h"
 #include "comm/checked.h"
 #include "comm/gloo_link.h"
-#include "comm/abortable_group.h"
-#include "comm/store.h"
 #include "comm/peer_monitor.h"
+#include "comm/store.h"
 
 namespace atelier::comm {
 namespace {
@@ -46,7 +46,7 @@ class NcclWork : public Work::Impl {
 
 // One communicator, created at once: the first verb may already be recorded into a CUDA graph. Its threads
 // and those of the watch have no device of their own, so whatever opens or closes it names the device.
-class NcclGroup : public Guarded {
+class NcclGroup : public AbortableGroup {
  public:
   // Held while a verb hands its work to NCCL.
   using Turn = std::unique_lock<std::timed_mutex>;
@@ -180,16 +180,16 @@ class Coalescing {
 
 class NcclComm : public CheckedComm {
  public:
-  NcclComm(std::shared_ptr<NcclGroup> group, std::shared_ptr<Watch> watch, ObserverSlot observer,
+  NcclComm(std::shared_ptr<NcclGroup> group, std::shared_ptr<PeerMonitor> watch, ObserverSlot observer,
            c10::Device device)
       : CheckedComm(group->place().rank, static_cast<int>(group->place().key.ranks.size()),
                     group->place().key.name, std::move(observer)),
         group_(std::move(group)),
-        watch_(std::move(watch)),
+        monitor_(std::move(watch)),
         device_(device) {}
 
   void abort() noexcept override {
-    watch_->abort_group(*group_, group_->place().key.ranks[rank()], Fate::kAborted);
+    monitor_->abort_group(*group_, group_->place().key.ranks[rank()], PeerStatus::kAborted);
   }
 
   void check_alive() override { group_->check_alive(); }
@@ -202,7 +202,7 @@ class NcclComm : public CheckedComm {
   Work start_send(at::Tensor out, int to) override { return start_send_recv(std::move(out), to, {}, -1); }
   Work start_recv(at::Tensor in, int from) override { return start_send_recv({}, -1, std::move(in), from); }
   Work start_broadcast(at::Tensor value, int root) override;
-  void meet() override;
+  void start_barrier() override;
   bool accepts(const at::Tensor& tensor) const override { return tensor.device() == device_; }
 
  private:
@@ -232,7 +232,7 @@ class NcclComm : public CheckedComm {
   }
 
   std::shared_ptr<NcclGroup> group_;
-  std::shared_ptr<Watch> watch_;
+  std::shared_ptr<PeerMonitor> monitor_;
   c10::Device device_;
 };
 
@@ -286,7 +286,7 @@ Work NcclComm::start_broadcast(at::Tensor value, int root) {
   });
 }
 
-void NcclComm::meet() {
+void NcclComm::start_barrier() {
   running([&] {
     c10d::BarrierOptions options;
     options.device_ids = {device_.index()};
@@ -296,59 +296,60 @@ void NcclComm::meet() {
 
 class NcclTransport : public Transport {
  public:
-  NcclTransport(const Meeting& meeting, const NcclOptions& options)
-      : meeting_(meeting),
+  NcclTransport(const Rendezvous& rendezvous, const NcclOptions& options)
+      : rendezvous_(rendezvous),
         options_(options),
         device_(c10::kCUDA, c10::cuda::current_device()),
-        store_(comm::meet(meeting)) {
+        store_(comm::open_store(rendezvous)) {
     auto link = std::make_shared<GlooLink>(store_, place(everyone(), "watch"),
-                                           gloo_device(listening_host(meeting)), meeting_.timeout);
-    watch_ = std::make_shared<Watch>(std::move(link));
+                                           gloo_device(listening_host(rendezvous)), rendezvous_.timeout);
+    monitor_ = std::make_shared<PeerMonitor>(std::move(link));
   }
 
-  int rank() const override { return meeting_.rank; }
-  int size() const override { return meeting_.size; }
+  int rank() const override { return rendezvous_.rank; }
+  int size() const override { return rendezvous_.size; }
 
   std::unique_ptr<Comm> open(std::span<const int> ranks, std::string_view name) override {
-    watch_->check_alive();
-    auto group =
-        std::make_shared<NcclGroup>(store_, run(), place(ranks, name), device_, options_, meeting_.timeout);
-    watch_->add(group);
-    return std::make_unique<NcclComm>(std::move(group), watch_, observer_, device_);
+    monitor_->check_alive();
+    auto group = std::make_shared<NcclGroup>(store_, run(), place(ranks, name), device_, options_,
+                                             rendezvous_.timeout);
+    monitor_->add(group);
+    return std::make_unique<NcclComm>(std::move(group), monitor_, observer_, device_);
   }
 
   void observe(Observer observer) override { *observer_ = std::move(observer); }
-  void abort() noexcept override { watch_->abort_all(); }
+  void abort() noexcept override { monitor_->abort_all(); }
 
  private:
   std::vector<int> everyone() const {
-    std::vector<int> ranks(meeting_.size);
+    std::vector<int> ranks(rendezvous_.size);
     std::iota(ranks.begin(), ranks.end(), 0);
     return ranks;
   }
   std::string run() const {
-    return meeting_.file.empty() ? str(meeting_.host, ":", meeting_.port) : meeting_.file.string();
+    return rendezvous_.file.empty() ? str(rendezvous_.host, ":", rendezvous_.port)
+                                    : rendezvous_.file.string();
   }
   GroupPlace place(std::span<const int> ranks, std::string_view name) {
-    const int mine = rank_within(ranks, meeting_.rank, meeting_.size);
+    const int mine = rank_within(ranks, rendezvous_.rank, rendezvous_.size);
     return {names_.next(ranks, name), mine};
   }
 
-  Meeting meeting_;
+  Rendezvous rendezvous_;
   NcclOptions options_;
   c10::Device device_;
   c10::intrusive_ptr<c10d::Store> store_;
   GroupNames names_;
   ObserverSlot observer_ = std::make_shared<Observer>();
-  std::shared_ptr<Watch> watch_;
+  std::shared_ptr<PeerMonitor> monitor_;
 };
 
 }  // namespace
 
-std::unique_ptr<Transport> connect_nccl(const Meeting& meeting, const NcclOptions& options) {
+std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous, const NcclOptions& options) {
   ignore_broken_pipes();
   at::globalContext().lazyInitDevice(c10::kCUDA);
-  return std::make_unique<NcclTransport>(meeting, options);
+  return std::make_unique<NcclTransport>(rendezvous, options);
 }
 
 }  // namespace atelier::comm

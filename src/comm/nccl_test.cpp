@@ -40,8 +40,8 @@ std::unique_ptr<Comm> all(Transport& transport) {
   return transport.open(ranks, "all");
 }
 
-c10::Device take_device(const Meeting& meeting) {
-  const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(meeting.rank));
+c10::Device take_device(const Rendezvous& rendezvous) {
+  const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(rendezvous.rank));
   c10::cuda::set_device(device.index());
   return device;
 }
@@ -68,9 +68,9 @@ class NcclRanks : public testing::TestWithParam<int> {
 INSTANTIATE_TEST_SUITE_P(Nccl, NcclRanks, testing::Values(2, 3, 4));
 
 TEST_P(NcclRanks, DoesWhatLocalGroupsDo) {
-  expect_fine([](const Meeting& meeting) {
-    const auto device = take_device(meeting);
-    const auto transport = connect_nccl(meeting);
+  expect_fine([](const Rendezvous& rendezvous) {
+    const auto device = take_device(rendezvous);
+    const auto transport = connect_nccl(rendezvous);
     exercises::every_verb(*transport, device);
     exercises::same_bits_everywhere(*transport, device);
     exercises::many_groups(*transport, device);
@@ -80,12 +80,12 @@ TEST_P(NcclRanks, DoesWhatLocalGroupsDo) {
 
 // One process, one thread per rank, one run after another, as a comparison of layouts does.
 TEST_P(NcclRanks, ThreadsOfOneProcessConnectAgainAndAgain) {
-  Ranks process(1, 60s, [size = GetParam()](const Meeting& meeting) {
+  Ranks process(1, 60s, [size = GetParam()](const Rendezvous& rendezvous) {
     for (int round = 0; round < 20; ++round) {
       std::vector<std::future<void>> ranks;
       for (int r = 0; r < size; ++r) {
         ranks.push_back(std::async(std::launch::async, [=] {
-          Meeting mine = meeting;
+          Rendezvous mine = rendezvous;
           mine.file += std::to_string(round);
           mine.rank = r;
           mine.size = size;
@@ -103,9 +103,9 @@ TEST_P(NcclRanks, ThreadsOfOneProcessConnectAgainAndAgain) {
 }
 
 TEST_P(NcclRanks, VerbsAreCaptured) {
-  expect_fine([](const Meeting& meeting) {
-    const auto device = take_device(meeting);
-    const auto transport = connect_nccl(meeting);
+  expect_fine([](const Rendezvous& rendezvous) {
+    const auto device = take_device(rendezvous);
+    const auto transport = connect_nccl(rendezvous);
     const auto comm = all(*transport);
     const int size = comm->size();
     const std::vector<int64_t> ones(size, 1);
@@ -134,13 +134,13 @@ TEST_P(NcclRanks, VerbsAreCaptured) {
 }
 
 TEST_P(NcclRanks, ADeadPeerIsNoticed) {
-  Ranks ranks(GetParam(), 60s, [](const Meeting& meeting) {
-    const auto device = take_device(meeting);
-    const auto transport = connect_nccl(meeting);
+  Ranks ranks(GetParam(), 60s, [](const Rendezvous& rendezvous) {
+    const auto device = take_device(rendezvous);
+    const auto transport = connect_nccl(rendezvous);
     const auto comm = all(*transport);
     comm->barrier();
     processes::say("ready");
-    if (meeting.rank == 1) std::this_thread::sleep_for(60s);
+    if (rendezvous.rank == 1) std::this_thread::sleep_for(60s);
     auto sum = at::zeros({1000}, device);
     comm->all_reduce(sum).wait();
     cudaStreamSynchronize(c10::cuda::getCurrentCUDAStream().stream());

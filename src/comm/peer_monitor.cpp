@@ -16,22 +16,22 @@ namespace {
 constexpr std::chrono::hours kLongerThanAnyRun{24 * 365};
 constexpr std::chrono::seconds kFarewell{2};
 
-std::string reason(Fate fate, int64_t culprit) {
-  switch (fate) {
-    case Fate::kLeft:
+std::string reason(PeerStatus status, int64_t culprit) {
+  switch (status) {
+    case PeerStatus::kLeft:
       return "this rank has left";
-    case Fate::kAborted:
+    case PeerStatus::kAborted:
       return str("rank ", culprit, " aborted");
-    case Fate::kGone:
+    case PeerStatus::kGone:
       return str("rank ", culprit, " is gone: its connection broke");
-    case Fate::kSilent:
+    case PeerStatus::kSilent:
       return str("rank ", culprit, " is gone or silent");
   }
   return "";
 }
 
 // The same on all ranks (FNV-1a), and positive.
-int64_t group_word(const GroupKey& key) {
+int64_t group_id(const GroupKey& key) {
   uint64_t hash = 0xcbf29ce484222325;
   const auto mix = [&](std::string_view bytes) {
     for (const char byte : bytes) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
@@ -42,8 +42,8 @@ int64_t group_word(const GroupKey& key) {
 
 }  // namespace
 
-Watch::Watch(std::shared_ptr<GlooLink> link) : link_(std::move(link)) {
-  link_->on_failure(GlooLink::Failure::kBreaksPair);  // one dead peer leaves others to be told about it
+PeerMonitor::PeerMonitor(std::shared_ptr<GlooLink> link) : link_(std::move(link)) {
+  link_->on_failure(GlooLink::FailureScope::kBreaksPair);  // one dead peer leaves others to be told about it
   const auto& place = link_->place();
   for (int peer = 0; peer < std::ssize(place.key.ranks); ++peer) {
     if (peer == place.rank) continue;
@@ -54,11 +54,11 @@ Watch::Watch(std::shared_ptr<GlooLink> link) : link_(std::move(link)) {
   }
 }
 
-Watch::~Watch() {
+PeerMonitor::~PeerMonitor() {
   is_leaving_ = true;
-  tell_all({Fate::kLeft, link_->place().rank});
+  tell_all({PeerStatus::kLeft, link_->place().rank});
   const auto deadline = std::chrono::steady_clock::now() + kFarewell;
-  std::vector<GlooLink::Ticket> told;
+  std::vector<GlooLink::PendingMessage> told;
   {
     const std::lock_guard lock(telling_);
     told.swap(told_);
@@ -72,63 +72,63 @@ Watch::~Watch() {
     } catch (const Error&) {
     }
   }
-  link_->poison(reason(Fate::kLeft, link_->place().rank));
+  link_->poison(reason(PeerStatus::kLeft, link_->place().rank));
   for (auto& listener : listeners_) listener.join();
 }
 
-void Watch::listen(int peer, GlooLink::Ticket ticket, at::Tensor heard) {
+void PeerMonitor::listen(int peer, GlooLink::PendingMessage ticket, at::Tensor heard) {
   try {
     for (;;) {
       ticket.wait(kLongerThanAnyRun);
       const auto* const numbers = heard.const_data_ptr<int64_t>();
-      const Word word{static_cast<Fate>(numbers[0]), numbers[1], numbers[2]};
-      if (word.fate == Fate::kLeft) return;
-      obey(word);  // first: the peer may be gone before it can be listened to again
+      const Notice notice{static_cast<PeerStatus>(numbers[0]), numbers[1], numbers[2]};
+      if (notice.status == PeerStatus::kLeft) return;
+      obey(notice);  // first: the peer may be gone before it can be listened to again
       ticket = link_->recv(heard, peer, link_->next_recv(peer));
     }
   } catch (const Error&) {
-    if (!is_leaving_) poison_all({Fate::kGone, peer}, Spread::kTell);
+    if (!is_leaving_) poison_all({PeerStatus::kGone, peer}, Relay::kTell);
   }
 }
 
-void Watch::obey(const Word& word) {
-  if (word.group == kAll) return poison_all(word, Spread::kKeep);
-  std::shared_ptr<Guarded> group;
+void PeerMonitor::obey(const Notice& notice) {
+  if (notice.group == kAll) return poison_all(notice, Relay::kKeep);
+  std::shared_ptr<AbortableGroup> group;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = groups_.find(word.group); found != groups_.end()) {
+    if (const auto found = groups_.find(notice.group); found != groups_.end()) {
       group = found->second.lock();
     } else {
-      aborted_.emplace(word.group, reason(word.fate, word.culprit));
+      aborted_.emplace(notice.group, reason(notice.status, notice.culprit));
     }
   }
-  if (group) group->poison(reason(word.fate, word.culprit));
+  if (group) group->poison(reason(notice.status, notice.culprit));
 }
 
-void Watch::tell(int peer, const Word& word) noexcept {
+void PeerMonitor::tell(int peer, const Notice& notice) noexcept {
   try {
     const auto message = at::empty({3}, at::kLong);
     auto* const numbers = message.mutable_data_ptr<int64_t>();
-    numbers[0] = static_cast<int64_t>(word.fate);
-    numbers[1] = word.culprit;
-    numbers[2] = word.group;
+    numbers[0] = static_cast<int64_t>(notice.status);
+    numbers[1] = notice.culprit;
+    numbers[2] = notice.group;
     const std::lock_guard lock(telling_);
-    if (is_leaving_ && word.fate != Fate::kLeft) return;  // nobody listens after a good-bye
+    if (is_leaving_ && notice.status != PeerStatus::kLeft) return;  // nobody listens after a good-bye
     told_.push_back(link_->send(message, peer, link_->next_send(peer)));
   } catch (const std::exception&) {  // the peer is gone already
   }
 }
 
-void Watch::tell_all(const Word& word) noexcept {
+void PeerMonitor::tell_all(const Notice& notice) noexcept {
   const auto& place = link_->place();
   for (int peer = 0; peer < std::ssize(place.key.ranks); ++peer) {
-    if (peer != place.rank) tell(peer, word);
+    if (peer != place.rank) tell(peer, notice);
   }
 }
 
-void Watch::poison_all(const Word& word, Spread spread) noexcept {
-  const auto why = reason(word.fate, word.culprit);
-  std::vector<std::shared_ptr<Guarded>> groups;
+void PeerMonitor::poison_all(const Notice& notice, Relay relay) noexcept {
+  const auto why = reason(notice.status, notice.culprit);
+  std::vector<std::shared_ptr<AbortableGroup>> groups;
   {
     const std::lock_guard lock(mutex_);
     if (!poison_.empty()) return;
@@ -136,40 +136,40 @@ void Watch::poison_all(const Word& word, Spread spread) noexcept {
     for (const auto& [name, known] : groups_) groups.push_back(known.lock());
   }
   // First: poison lets this rank's own thread go, and with it the connections over which to tell.
-  if (spread == Spread::kTell) tell_all(word);
+  if (relay == Relay::kTell) tell_all(notice);
   for (const auto& group : groups) {
     if (group) group->poison(why);
   }
 }
 
-void Watch::add(const std::shared_ptr<Guarded>& group) {
-  const auto word = group_word(group->place().key);
+void PeerMonitor::add(const std::shared_ptr<AbortableGroup>& group) {
+  const auto notice = group_id(group->place().key);
   std::string why;
   {
     const std::lock_guard lock(mutex_);
     std::erase_if(groups_, [](const auto& known) { return known.second.expired(); });
-    groups_[word] = group;
+    groups_[notice] = group;
     why = poison_;
-    if (const auto found = aborted_.find(word); why.empty() && found != aborted_.end()) why = found->second;
+    if (const auto found = aborted_.find(notice); why.empty() && found != aborted_.end()) why = found->second;
   }
   if (!why.empty()) group->poison(why);  // without the lock: it may take as long as a transport's time-out
 }
 
-void Watch::check_alive() {
+void PeerMonitor::check_alive() {
   const std::lock_guard lock(mutex_);
   if (!poison_.empty()) throw Error(Kind::kPeer, poison_);
 }
 
-void Watch::abort_group(Guarded& group, int culprit, Fate fate) noexcept {
-  group.poison(reason(fate, culprit));
+void PeerMonitor::abort_group(AbortableGroup& group, int culprit, PeerStatus status) noexcept {
+  group.poison(reason(status, culprit));
   const auto& place = group.place();
   for (int member = 0; member < std::ssize(place.key.ranks); ++member) {
-    if (member != place.rank) tell(place.key.ranks[member], {fate, culprit, group_word(place.key)});
+    if (member != place.rank) tell(place.key.ranks[member], {status, culprit, group_id(place.key)});
   }
 }
 
-void Watch::abort_all() noexcept {
-  poison_all({Fate::kAborted, link_->place().rank}, Spread::kTell);
+void PeerMonitor::abort_all() noexcept {
+  poison_all({PeerStatus::kAborted, link_->place().rank}, Relay::kTell);
 }
 
 }  // namespace atelier::comm

@@ -20,15 +20,15 @@ using namespace std::chrono_literals;
 using processes::Ranks;
 
 // A group whose poisoning takes as long as another thread needs to ask the watch something.
-class Asking : public Guarded {
+class Asking : public AbortableGroup {
  public:
-  Asking(Watch& watch, std::string name) : watch_(watch), place_{{{0}, std::move(name)}, 0} {}
+  Asking(PeerMonitor& watch, std::string name) : monitor_(watch), place_{{{0}, std::move(name)}, 0} {}
   const GroupPlace& place() const override { return place_; }
   void poison(const std::string& reason) noexcept override {
     reason_ = reason;
     asked_ = std::async(std::launch::async, [this] {
       try {
-        watch_.check_alive();
+        monitor_.check_alive();
       } catch (const Error&) {
       }
     });
@@ -40,19 +40,20 @@ class Asking : public Guarded {
   }
 
  private:
-  Watch& watch_;
+  PeerMonitor& monitor_;
   GroupPlace place_;
   std::string reason_;
   bool is_answered_ = false;
   std::future<void> asked_;
 };
 
-TEST(Watch, IsFreeWhileItPoisonsAGroup) {
+TEST(PeerMonitor, IsFreeWhileItPoisonsAGroup) {
   // In a process of its own: this one must stay without threads for the tests that fork.
-  Ranks ranks(1, 10s, [](const Meeting& meeting) {
-    const auto link = std::make_shared<GlooLink>(comm::meet(meeting), GroupPlace{{{0}, "watch"}, 0},
-                                                 gloo_device("127.0.0.1"), meeting.timeout);
-    Watch watch(link);
+  Ranks ranks(1, 10s, [](const Rendezvous& rendezvous) {
+    const auto link =
+        std::make_shared<GlooLink>(comm::open_store(rendezvous), GroupPlace{{{0}, "watch"}, 0},
+                                   gloo_device("127.0.0.1"), rendezvous.timeout);
+    PeerMonitor watch(link);
     const auto early = std::make_shared<Asking>(watch, "early"),
                late = std::make_shared<Asking>(watch, "late");
     watch.add(early);

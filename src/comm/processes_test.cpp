@@ -19,9 +19,9 @@ namespace {
 
 using std::chrono::steady_clock;
 
-int run(const Meeting& meeting, const Ranks::Scenario& scenario) {
+int run(const Rendezvous& rendezvous, const Ranks::Scenario& scenario) {
   try {
-    scenario(meeting);
+    scenario(rendezvous);
     return 0;
   } catch (const Error& error) {
     std::cerr << (error.kind() == Kind::kPeer ? "peer: " : "other: ") << error.what() << std::endl;
@@ -53,14 +53,15 @@ Ranks::Ranks(int size, std::chrono::milliseconds timeout, const Scenario& scenar
   std::string folder = (std::filesystem::temp_directory_path() / "comm-test-XXXXXX").string();
   ENSURE(mkdtemp(folder.data()) != nullptr);
   folder_ = folder;
-  Meeting meeting;
-  meeting.file = folder_ / "meeting";
-  meeting.size = size;
-  meeting.timeout = timeout;
-  for (meeting.rank = 0; meeting.rank < size; ++meeting.rank) processes_.push_back(start(meeting, scenario));
+  Rendezvous rendezvous;
+  rendezvous.file = folder_ / "meeting";
+  rendezvous.size = size;
+  rendezvous.timeout = timeout;
+  for (rendezvous.rank = 0; rendezvous.rank < size; ++rendezvous.rank)
+    processes_.push_back(start(rendezvous, scenario));
 }
 
-Ranks::Process Ranks::start(const Meeting& meeting, const Scenario& scenario) const {
+Ranks::RankProcess Ranks::start(const Rendezvous& rendezvous, const Scenario& scenario) const {
   int out[2], errors[2];
   ENSURE(pipe2(out, O_CLOEXEC) == 0 && pipe2(errors, O_CLOEXEC) == 0);
   std::cout.flush();
@@ -71,7 +72,7 @@ Ranks::Process Ranks::start(const Meeting& meeting, const Scenario& scenario) co
     // Earlier ranks' pipes are open here too, but only for reading, which keeps nobody waiting.
     dup2(out[1], STDOUT_FILENO);
     dup2(errors[1], STDERR_FILENO);
-    const int status = run(meeting, scenario);
+    const int status = run(rendezvous, scenario);
     std::cout.flush();
     _exit(status);  // the parent's test report must not be finished here
   }
@@ -102,9 +103,9 @@ std::string Ranks::line(int rank) {
   return text;
 }
 
-Outcome Ranks::join(int rank, std::chrono::seconds patience) {
+ProcessResult Ranks::join(int rank, std::chrono::seconds patience) {
   auto& process = processes_[rank];
-  Outcome outcome;
+  ProcessResult outcome;
   if (!read_to_end(process.errors, steady_clock::now() + patience, outcome.errors)) {
     kill(process.id, SIGKILL);
     outcome.errors += "killed by the test: it did not end";

@@ -16,16 +16,17 @@
 namespace atelier::comm {
 namespace {
 
-void check(const Meeting& meeting) {
-  const bool is_file = !meeting.file.empty(), is_address = !meeting.host.empty();
+void check(const Rendezvous& rendezvous) {
+  const bool is_file = !rendezvous.file.empty(), is_address = !rendezvous.host.empty();
   if (is_file == is_address) {
     throw Error(Kind::kUsage, "a meeting needs either a file or the host and port of rank 0");
   }
-  if (is_address && (meeting.port <= 0 || meeting.port > 65535)) {
-    throw Error(Kind::kUsage, str("the port of rank 0 must be in 1..65535, found ", meeting.port));
+  if (is_address && (rendezvous.port <= 0 || rendezvous.port > 65535)) {
+    throw Error(Kind::kUsage, str("the port of rank 0 must be in 1..65535, found ", rendezvous.port));
   }
-  if (meeting.size < 1 || meeting.rank < 0 || meeting.rank >= meeting.size) {
-    throw Error(Kind::kUsage, str("rank ", meeting.rank, " of ", meeting.size, " ranks does not exist"));
+  if (rendezvous.size < 1 || rendezvous.rank < 0 || rendezvous.rank >= rendezvous.size) {
+    throw Error(Kind::kUsage,
+                str("rank ", rendezvous.rank, " of ", rendezvous.size, " ranks does not exist"));
   }
 }
 
@@ -49,26 +50,27 @@ std::string address_towards(const std::string& host, int port) {
 
 }  // namespace
 
-c10::intrusive_ptr<c10d::Store> meet(const Meeting& meeting) {
-  check(meeting);
+c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& rendezvous) {
+  check(rendezvous);
   try {
     c10::intrusive_ptr<c10d::Store> store;
-    if (!meeting.file.empty()) {
-      store = c10::make_intrusive<c10d::FileStore>(meeting.file.string(), meeting.size);
+    if (!rendezvous.file.empty()) {
+      store = c10::make_intrusive<c10d::FileStore>(rendezvous.file.string(), rendezvous.size);
     } else {
       c10d::TCPStoreOptions options;
-      options.port = static_cast<uint16_t>(meeting.port);
-      options.isServer = meeting.rank == 0;
-      options.numWorkers = static_cast<size_t>(meeting.size);
-      options.timeout = meeting.timeout;
-      store = c10::make_intrusive<c10d::TCPStore>(meeting.host, options);
+      options.port = static_cast<uint16_t>(rendezvous.port);
+      options.isServer = rendezvous.rank == 0;
+      options.numWorkers = static_cast<size_t>(rendezvous.size);
+      options.timeout = rendezvous.timeout;
+      store = c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
     }
-    store->setTimeout(meeting.timeout);
+    store->setTimeout(rendezvous.timeout);
     return store;
   } catch (const std::exception& error) {
-    const auto where = meeting.file.empty() ? str(meeting.host, ":", meeting.port) : meeting.file.string();
+    const auto where =
+        rendezvous.file.empty() ? str(rendezvous.host, ":", rendezvous.port) : rendezvous.file.string();
     throw Error(Kind::kPeer,
-                str("rank ", meeting.rank, " could not meet the others at ", where, ": ", error.what()));
+                str("rank ", rendezvous.rank, " could not meet the others at ", where, ": ", error.what()));
   }
 }
 
@@ -76,13 +78,13 @@ c10::intrusive_ptr<c10d::Store> store_of(const c10::intrusive_ptr<c10d::Store>& 
   return c10::make_intrusive<c10d::PrefixStore>(text_of(key), store);
 }
 
-std::string listening_host(const Meeting& meeting) {
+std::string listening_host(const Rendezvous& rendezvous) {
   constexpr const char* kLoopback = "127.0.0.1";
-  if (!meeting.interface_host.empty()) return meeting.interface_host;
-  if (!meeting.file.empty()) return kLoopback;
-  const auto address = address_towards(meeting.host, meeting.port);
+  if (!rendezvous.interface_host.empty()) return rendezvous.interface_host;
+  if (!rendezvous.file.empty()) return kLoopback;
+  const auto address = address_towards(rendezvous.host, rendezvous.port);
   if (address.empty()) {
-    throw Error(Kind::kUsage, str("no route to rank 0 at ", meeting.host,
+    throw Error(Kind::kUsage, str("no route to rank 0 at ", rendezvous.host,
                                   ": check the address, or name this host's own "
                                   "address as interface_host"));
   }

@@ -15,9 +15,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/quote.h"
 #include "hub/blob.h"
 #include "hub/http.h"
-#include "base/quote.h"
 
 namespace atelier::hub {
 namespace fs = std::filesystem;
@@ -67,7 +67,7 @@ class Hub {
     if (options_.revision.empty()) options_.revision = "main";
   }
 
-  Source fetch_all();
+  ModelSource fetch_all();
 
  private:
   HttpResponse ask(HttpRequest request, std::string_view what);
@@ -300,7 +300,7 @@ void Hub::check_room(const std::vector<Remote>& remotes) const {
   }
 }
 
-Source Hub::fetch_all() {
+ModelSource Hub::fetch_all() {
   list_files();
   if (std::find(files_.begin(), files_.end(), "model_index.json") == files_.end()) {
     throw Error(Kind::kUsage,
@@ -395,7 +395,7 @@ std::vector<std::string> needed_files(const std::vector<std::string>& files,
   return needed;
 }
 
-Source download(const std::string& id, const DownloadOptions& options, std::stop_token stop) {
+ModelSource download(const std::string& id, const DownloadOptions& options, std::stop_token stop) {
   if (hub_id(id) != id) throw Error(Kind::kUsage, str(in_quotes(id), " is no model id such as org/name"));
   const bool is_odd = options.revision.find("..") != std::string::npos || options.revision.starts_with('/');
   if (is_odd)

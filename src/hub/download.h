@@ -11,19 +11,19 @@
 
 namespace atelier::hub {
 
-struct Progress {
+struct DownloadProgress {
   std::string file;
   int64_t done = 0, total = 0;  // bytes over all files
 };
 
 struct DownloadOptions {
   std::string endpoint = "https://huggingface.co";  // HF_ENDPOINT
-  std::string token;                              // HF_TOKEN; sent to the endpoint's host only, never printed
-  std::filesystem::path cache;                    // hub_cache(...)
-  std::string revision;                           // empty: main
-  int tries = 5;                                  // per request
-  int64_t first_wait_ms = 500;                    // doubled after every failed try
-  std::function<void(const Progress&)> progress;  // may be empty
+  std::string token;            // HF_TOKEN; sent to the endpoint's host only, never printed
+  std::filesystem::path cache;  // hub_cache(...)
+  std::string revision;         // empty: main
+  int tries = 5;                // per request
+  int64_t first_wait_ms = 500;  // doubled after every failed try
+  std::function<void(const DownloadProgress&)> progress;  // may be empty
 };
 
 // Fetches what the model needs: model_index.json and the folders that it names, without pickles, other
@@ -32,7 +32,7 @@ struct DownloadOptions {
 // Throws Error(kUsage): unknown model, revision or missing permission; Error(kCapacity): not enough room on
 // the disk (found before the first big file); Error(kCheckpoint): network, server or checksum;
 // Error(kInterrupted).
-Source download(const std::string& id, const DownloadOptions& options, std::stop_token stop = {});
+ModelSource download(const std::string& id, const DownloadOptions& options, std::stop_token stop = {});
 
 // Which of a repository's files belong to a diffusers folder with these components. For tests.
 std::vector<std::string> needed_files(const std::vector<std::string>& files,

@@ -10,8 +10,8 @@
 
 #include "base/files.h"
 #include "base/json.h"
-#include "hub/fake_server.h"
 #include "base/testing.h"
+#include "hub/fake_server.h"
 
 namespace atelier::hub {
 namespace {
@@ -20,7 +20,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using Reply = FakeServer::Reply;
-using Request = FakeServer::Request;
+using ReceivedRequest = FakeServer::ReceivedRequest;
 namespace fs = std::filesystem;
 
 constexpr const char* kCommit = "0123456789abcdef0123456789abcdef01234567";
@@ -44,8 +44,8 @@ std::string digest(const std::string& bytes, const EVP_MD* kind) {
 class DownloadTest : public ::testing::Test {
  protected:
   DownloadTest()
-      : cdn_([this](const Request& r) { return serve_big(r); }),
-        hub_([this](const Request& r) { return serve(r); }) {
+      : cdn_([this](const ReceivedRequest& r) { return serve_big(r); }),
+        hub_([this](const ReceivedRequest& r) { return serve(r); }) {
     big_.resize(300'000);
     for (size_t i = 0; i < big_.size(); ++i) big_[i] = static_cast<char>(i * 7 + i / 251);
     files_["model_index.json"] =
@@ -61,7 +61,7 @@ class DownloadTest : public ::testing::Test {
     }
   }
 
-  Reply serve(const Request& r) {
+  Reply serve(const ReceivedRequest& r) {
     if (const int status = failures_ > 0 ? (--failures_, failure_.load()) : 0; status != 0) {
       return {status, {{"Retry-After", "0"}}, "go away"};
     }
@@ -89,7 +89,7 @@ class DownloadTest : public ::testing::Test {
     return {200, {{"ETag", "W/\"" + digest(blob, EVP_sha1()) + "\""}}, at->second};
   }
 
-  Reply serve_big(const Request& r) {
+  Reply serve_big(const ReceivedRequest& r) {
     std::string bytes = big_;
     if (is_corrupt_) bytes[1000] ^= 1;
     const auto range = r.headers.find("range");
@@ -139,7 +139,7 @@ class DownloadTest : public ::testing::Test {
 TEST_F(DownloadTest, FetchesWhatIsNeededIntoTheCacheLayout) {
   int64_t last = 0, total = 0;
   auto o = options();
-  o.progress = [&](const Progress& p) {
+  o.progress = [&](const DownloadProgress& p) {
     EXPECT_GE(p.done, 0);
     last = p.done;
     total = p.total;
@@ -294,7 +294,7 @@ TEST_F(DownloadTest, PicklesAloneAreNamed) {
 TEST_F(DownloadTest, StopsWhenAskedAndKeepsWhatItHas) {
   std::stop_source stop;
   auto o = options();
-  o.progress = [&](const Progress& p) {
+  o.progress = [&](const DownloadProgress& p) {
     if (p.file == big_name_) stop.request_stop();
   };
   message_of(Kind::kInterrupted, [&] { download(kId, o, stop.get_token()); });
@@ -317,7 +317,7 @@ TEST(Download, NamesTheServerThatIsNotThere) {
 
 TEST(Download, RefusesRedirectsInACircle) {
   const TemporaryFolder folder;
-  const FakeServer server([](const Request& r) { return Reply{302, {{"Location", r.path}}, ""}; });
+  const FakeServer server([](const ReceivedRequest& r) { return Reply{302, {{"Location", r.path}}, ""}; });
   DownloadOptions o;
   o.endpoint = server.url();
   o.cache = folder.path();

@@ -11,7 +11,7 @@ namespace atelier::hub {
 
 class FakeServer {
  public:
-  struct Request {
+  struct ReceivedRequest {
     std::string method, path;
     std::map<std::string, std::string> headers;  // names in lower case
   };
@@ -21,7 +21,7 @@ class FakeServer {
     std::string body;
     int64_t cut_after = -1;  // close after this many bytes of the body
   };
-  using Handler = std::function<Reply(const Request&)>;
+  using Handler = std::function<Reply(const ReceivedRequest&)>;
 
   explicit FakeServer(Handler handler);
   FakeServer(const FakeServer&) = delete;
@@ -30,7 +30,7 @@ class FakeServer {
 
   std::string url() const;
   // What was asked so far.
-  std::vector<Request> requests() const;
+  std::vector<ReceivedRequest> requests() const;
 
  private:
   void serve();
@@ -39,7 +39,7 @@ class FakeServer {
   Handler handler_;
   int listener_ = -1, port_ = 0;
   mutable std::mutex mutex_;
-  std::vector<Request> requests_;
+  std::vector<ReceivedRequest> requests_;
   std::thread thread_;
 };
 

@@ -39,7 +39,7 @@ std::string FakeServer::url() const {
   return str("http://127.0.0.1:", port_);
 }
 
-std::vector<FakeServer::Request> FakeServer::requests() const {
+std::vector<FakeServer::ReceivedRequest> FakeServer::requests() const {
   const std::lock_guard lock(mutex_);
   return requests_;
 }
@@ -61,7 +61,7 @@ void FakeServer::answer(int connection) {
     if (n <= 0) return;
     text.append(buffer, static_cast<size_t>(n));
   }
-  Request request;
+  ReceivedRequest request;
   std::istringstream lines(text);
   lines >> request.method >> request.path;
   std::string line;

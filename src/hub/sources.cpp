@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
-#include "hub/hub_names.h"
-#include "base/text.h"
 #include "base/quote.h"
+#include "base/text.h"
+#include "hub/hub_names.h"
 
 namespace atelier::hub {
 namespace fs = std::filesystem;
@@ -38,15 +38,15 @@ bool is_model_folder(const fs::path& path) {
   return fs::exists(path / "model_index.json");
 }
 
-std::optional<Source> find_local(std::string_view name, bool is_known_name) {
+std::optional<ModelSource> find_local(std::string_view name, bool is_known_name) {
   std::error_code ignored;
   const fs::path path(name);
   const auto status = fs::status(path, ignored);
   // A folder that happens to be called like a known model, but holds none, does not hide the model.
   if (fs::is_directory(status) && (!is_known_name || is_model_folder(path))) {
-    return Source{path, std::string(name), "", "local folder"};
+    return ModelSource{path, std::string(name), "", "local folder"};
   }
-  if (fs::is_regular_file(status)) return Source{path, std::string(name), "", "local file"};
+  if (fs::is_regular_file(status)) return ModelSource{path, std::string(name), "", "local file"};
   return std::nullopt;
 }
 
@@ -87,7 +87,7 @@ std::string how_to_get(std::string_view id, const std::string& revision) {
              "HF_TOKEN first), or run the same command with --download");
 }
 
-Source find_cached(std::string_view name, const std::string& id, const SourceOptions& options) {
+ModelSource find_cached(std::string_view name, const std::string& id, const SourceOptions& options) {
   const fs::path repository = options.cache / folder_name(id);
   const fs::path snapshot = find_snapshot(repository, options.revision);
   if (snapshot.empty()) {
@@ -176,7 +176,7 @@ std::string hub_id(std::string_view name) {
   return is_id(name) ? std::string(name) : std::string();
 }
 
-Source resolve(std::string_view name, const SourceOptions& options) {
+ModelSource resolve(std::string_view name, const SourceOptions& options) {
   if (options.revision.find("..") != std::string::npos || options.revision.starts_with('/')) {
     throw Error(Kind::kUsage, str("revision ", in_quotes(options.revision), " is no branch, tag or commit"));
   }

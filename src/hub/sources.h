@@ -19,7 +19,7 @@ struct HubEnvironment {
 // XDG_CACHE_HOME/huggingface/hub, HOME/.cache/huggingface/hub.
 std::filesystem::path hub_cache(const HubEnvironment& environment);
 
-struct Source {
+struct ModelSource {
   std::filesystem::path folder;  // the model folder, or a single .safetensors file
   std::string id;                // "org/name", "mini", or the path as given
   std::string revision;          // the commit where it is known, otherwise empty
@@ -34,7 +34,7 @@ struct SourceOptions {
 
 // A local folder or file wins, then "mini", then aliases and ids looked up in the cache.
 // Throws Error(kUsage) with the exact command that downloads it when it is not there or incomplete.
-Source resolve(std::string_view name, const SourceOptions& options);
+ModelSource resolve(std::string_view name, const SourceOptions& options);
 
 // "FLUX.1-dev", "flux-dev", "black-forest-labs/FLUX.1-dev" -> "black-forest-labs/FLUX.1-dev"; empty if the
 // name is no alias and no id.

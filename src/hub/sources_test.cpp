@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "base/files.h"
-#include "hub/hub_names.h"
 #include "base/testing.h"
+#include "hub/hub_names.h"
 
 namespace atelier::hub {
 namespace {

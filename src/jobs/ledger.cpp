@@ -11,11 +11,11 @@
 #include <cstring>
 #include <ctime>
 
+#include "base/digest.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "request/item.h"
 #include "request/settings.h"
-#include "base/digest.h"
-#include "base/text.h"
 
 namespace atelier::jobs {
 namespace {
@@ -111,7 +111,8 @@ Record base_record(const request::Item& item, const Json& settings) {
 
 }  // namespace
 
-Record done_record(const request::Item& item, const Json& settings, std::string_view file_bytes, double seconds) {
+Record done_record(const request::Item& item, const Json& settings, std::string_view file_bytes,
+                   double seconds) {
   Record r = base_record(item, settings);
   r.sha256 = sha256(file_bytes);
   r.bytes = file_bytes.size();

@@ -32,7 +32,8 @@ struct Record {
 };
 
 // A record of a picture that has been written: hashes, size and seed are filled in from the arguments.
-Record done_record(const request::Item& item, const Json& settings, std::string_view file_bytes, double seconds);
+Record done_record(const request::Item& item, const Json& settings, std::string_view file_bytes,
+                   double seconds);
 Record failed_record(const request::Item& item, const Json& settings, const std::string& error);
 
 // Any thread may use it, and several processes may append to one file.

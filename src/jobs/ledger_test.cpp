@@ -8,11 +8,11 @@
 #include <random>
 #include <thread>
 
-#include "base/files.h"
-#include "jobs/resume.h"
-#include "base/scratch.h"
-#include "request/settings.h"
 #include "base/digest.h"
+#include "base/files.h"
+#include "base/scratch.h"
+#include "jobs/resume.h"
+#include "request/settings.h"
 
 namespace atelier::jobs {
 namespace {
@@ -48,7 +48,8 @@ TEST(Settings, HashIsStableOverOrderNumbersAndNulls) {
 
 TEST(Settings, DifferencesAreNamed) {
   using Keys = std::vector<std::string>;
-  EXPECT_EQ(request::differing_keys({{"a", 1}, {"b", 2}}, {{"a", 1.0}, {"b", 3}, {"c", 4}}), (Keys{"b", "c"}));
+  EXPECT_EQ(request::differing_keys({{"a", 1}, {"b", 2}}, {{"a", 1.0}, {"b", 3}, {"c", 4}}),
+            (Keys{"b", "c"}));
   EXPECT_EQ(request::differing_keys({{"a", nullptr}}, Json::object()), Keys{});
   EXPECT_EQ(request::differing_keys({{"seed", nullptr}}, {{"seed", 5}}), Keys{});
   EXPECT_EQ(request::differing_keys({{"seed", 4}}, {{"seed", 5}}), Keys{"seed"});
@@ -72,7 +73,8 @@ TEST(Ledger, RecordsComeBack) {
   const Scratch dir;
   {
     Ledger ledger(dir / kLedgerName);
-    ledger.append(done_record(item(0, "line\nend \xFF"), request::item_settings(item(0), kRun), "bytes", 1.5));
+    ledger.append(
+        done_record(item(0, "line\nend \xFF"), request::item_settings(item(0), kRun), "bytes", 1.5));
     ledger.append(failed_record(item(1), kRun, "NaN"));
     ledger.append(failed_record(item(2), kRun, "NaN"));
     ledger.append(done_record(item(2), kRun, "x", 1));

@@ -1,6 +1,5 @@
 // Hands batches to the data-parallel groups, each when it is free, and counts retries. Thread-safe.
 #pragma once
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -19,7 +18,7 @@ struct Batch {
   std::vector<request::Item> items;
 };
 
-struct Failure {
+struct FailedItem {
   request::Item item;
   std::string reason;
   int attempts = 0;
@@ -32,8 +31,6 @@ class Queue {
 
   // The next batch for this group; none if none waits just now. A group may hold several.
   std::optional<Batch> take(int group);
-  // Waits until there is one; none once everything is finished or close() was called.
-  std::optional<Batch> wait_take(int group);
 
   // One picture of a batch is written: it will not be drawn again if the rest of its batch fails.
   void item_done(int64_t batch, const std::string& name);
@@ -43,35 +40,29 @@ class Queue {
   // neighbours with it; items out of tries become failures. Ids that are not handed out (any more) are
   // ignored.
   void failed(int64_t batch, const std::string& reason);
-  // The group has died: failed() for all that it holds.
-  void lost(int group, const std::string& reason);
   // An item that no retry would help.
   void give_up(int64_t batch, const std::string& name, const std::string& reason);
-  // Nothing more is handed out.
-  void close();
 
   bool is_finished() const;  // nothing waits and nothing is handed out
   int64_t pending() const;   // items that wait or are handed out
   int64_t finished() const;  // items written
   int64_t retries() const;   // items handed out again so far
-  std::vector<Failure> failures() const;
+  std::vector<FailedItem> failures() const;
 
  private:
-  struct Lent {
+  struct InFlight {
     int group = 0;
     Batch batch;
   };
   std::optional<Batch> next(int group);
-  void settle(std::map<int64_t, Lent>::iterator lent, const std::string& reason);
+  void settle(std::map<int64_t, InFlight>::iterator entry, const std::string& reason);
 
   const int max_retries_;
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
   std::deque<Batch> waiting_;
-  std::map<int64_t, Lent> lent_;
-  std::vector<Failure> failures_;
+  std::map<int64_t, InFlight> in_flight_;
+  std::vector<FailedItem> failures_;
   int64_t next_id_ = 1, finished_ = 0, retries_ = 0;
-  bool is_closed_ = false;
 };
 
 }  // namespace atelier::jobs

@@ -14,8 +14,8 @@ std::string shown(const Json& settings, const std::string& key) {
   return text.size() > 40 ? "(a long text)" : text;
 }
 
-Found look(const request::Item& item, const std::filesystem::path& file, const Ledger& ledger, const ScanRules& rules,
-           Scan& out) {
+Found look(const request::Item& item, const std::filesystem::path& file, const Ledger& ledger,
+           const ScanRules& rules, Scan& out) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return Found::kAbsent;
   if (!rules.is_whole_file(file)) return Found::kDamaged;

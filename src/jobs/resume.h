@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/json.h"
-#include "request/item.h"
 #include "jobs/ledger.h"
+#include "request/item.h"
 
 namespace atelier::jobs {
 
@@ -45,7 +45,7 @@ struct Scan {
 
 struct ScanRules {
   Resume resume = Resume::kRedoChanged;
-  std::function<Json(const request::Item&)> settings;                        // as asked for now
+  std::function<Json(const request::Item&)> settings;               // as asked for now
   std::function<bool(const std::filesystem::path&)> is_whole_file;  // media::is_complete
 };
 

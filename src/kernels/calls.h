@@ -7,7 +7,7 @@
 namespace atelier::kernels {
 
 struct NormModulateCall {
-  DType dtype;
+  ElementType dtype;
   void* out;
   const void *x, *shift, *scale;
   int64_t n, batch, channels, mod_stride;
@@ -15,14 +15,14 @@ struct NormModulateCall {
 };
 
 struct GatedAddCall {
-  DType dtype;
+  ElementType dtype;
   void* x;
   const void *y, *bias, *gate;
   int64_t n, batch, channels, gate_stride;
 };
 
 struct GeluCall {
-  DType dtype;
+  ElementType dtype;
   void* x;
   const void* bias;
   int64_t rows, channels, row_stride;
@@ -36,7 +36,7 @@ struct HeadRule {
 };
 
 struct PlaceCall {
-  DType dtype;
+  ElementType dtype;
   Source q, k, v;
   HeadRule rule_q, rule_k;
   const void *cos, *sin;  // [n, d/2] float, double for kF64; both null: no rope

@@ -78,15 +78,15 @@ ATELIER_INLINE T round_to(Arith<T> v) {
 
 // Calls f with a value of the element type.
 template <class F>
-ATELIER_INLINE void with_type(DType dtype, const F& f) {
+ATELIER_INLINE void with_type(ElementType dtype, const F& f) {
   switch (dtype) {
-    case DType::kF32:
+    case ElementType::kF32:
       return f(float{});
-    case DType::kF64:
+    case ElementType::kF64:
       return f(double{});
-    case DType::kBF16:
+    case ElementType::kBF16:
       return f(BF16{});
-    case DType::kF16:
+    case ElementType::kF16:
       return f(F16{});
   }
 }

@@ -52,24 +52,25 @@ void check_partition(const Placement& p) {
 
 }  // namespace
 
-void norm_modulate(Where where, DType dtype, void* out, const void* x, const void* shift, const void* scale,
-                   int64_t n, int64_t batch, int64_t channels, int64_t mod_stride, double eps) {
+void norm_modulate(LaunchTarget where, ElementType dtype, void* out, const void* x, const void* shift,
+                   const void* scale, int64_t n, int64_t batch, int64_t channels, int64_t mod_stride,
+                   double eps) {
   ENSURE(n >= 0 && batch >= 0 && channels >= 0);
   if (n == 0 || batch == 0 || channels == 0) return;
   const NormModulateCall call{dtype, out, x, shift, scale, n, batch, channels, mod_stride, eps};
   where.cuda ? cuda::norm_modulate(where.stream, call) : cpu::norm_modulate(call);
 }
 
-void gated_add(Where where, DType dtype, void* x, const void* y, const void* bias, const void* gate,
-               int64_t n, int64_t batch, int64_t channels, int64_t gate_stride) {
+void gated_add(LaunchTarget where, ElementType dtype, void* x, const void* y, const void* bias,
+               const void* gate, int64_t n, int64_t batch, int64_t channels, int64_t gate_stride) {
   ENSURE(n >= 0 && batch >= 0 && channels >= 0);
   if (n == 0 || batch == 0 || channels == 0) return;
   const GatedAddCall call{dtype, x, y, bias, gate, n, batch, channels, gate_stride};
   where.cuda ? cuda::gated_add(where.stream, call) : cpu::gated_add(call);
 }
 
-void gelu_tanh(Where where, DType dtype, void* x, const void* bias, int64_t rows, int64_t channels,
-               int64_t row_stride) {
+void gelu_tanh(LaunchTarget where, ElementType dtype, void* x, const void* bias, int64_t rows,
+               int64_t channels, int64_t row_stride) {
   ENSURE(rows >= 0 && channels >= 0);
   if (rows == 0 || channels == 0) return;
   ENSURE(rows == 1 || row_stride >= channels);
@@ -77,7 +78,7 @@ void gelu_tanh(Where where, DType dtype, void* x, const void* bias, int64_t rows
   where.cuda ? cuda::gelu_tanh(where.stream, call) : cpu::gelu_tanh(call);
 }
 
-void place(Where where, DType dtype, const Placement& p) {
+void place(LaunchTarget where, ElementType dtype, const Placement& p) {
   ENSURE(p.n >= 0 && p.batch >= 0 && p.heads >= 0);
   ENSURE((p.cos == nullptr) == (p.sin == nullptr));
   if (p.n == 0 || p.batch == 0 || p.heads == 0) return;

@@ -1,5 +1,5 @@
 // The fused pieces of a diffusion backbone that no library has: raw pointers, sizes and a stream. Every
-// kernel has a plain CPU twin and a CUDA implementation, chosen by Where; zero tokens and zero heads are
+// kernel has a plain CPU twin and a CUDA implementation, chosen by LaunchTarget; zero tokens and zero heads are
 // legal everywhere.
 //
 // Arithmetic is float (double for kF64) with one rounding at the end. Nothing allocates or synchronises, so
@@ -15,18 +15,19 @@ namespace atelier::kernels {
 // out[n,b,:] = layer_norm(x[n,b,:]) * (1 + scale[b,:]) + shift[b,:], the layer norm without weights.
 // x, out: contiguous [n, B, C]; out may equal x. shift, scale: batch 0's row, mod_stride elements between
 // batches.
-void norm_modulate(Where where, DType dtype, void* out, const void* x, const void* shift, const void* scale,
-                   int64_t n, int64_t batch, int64_t channels, int64_t mod_stride, double eps);
+void norm_modulate(LaunchTarget where, ElementType dtype, void* out, const void* x, const void* shift,
+                   const void* scale, int64_t n, int64_t batch, int64_t channels, int64_t mod_stride,
+                   double eps);
 
 // x[n,b,:] += gate[b,:] * (y[n,b,:] + bias). x, y: contiguous [n, B, C]; gate: batch 0's row, gate_stride
 // elements between batches; bias: [C] or null.
-void gated_add(Where where, DType dtype, void* x, const void* y, const void* bias, const void* gate,
-               int64_t n, int64_t batch, int64_t channels, int64_t gate_stride);
+void gated_add(LaunchTarget where, ElementType dtype, void* x, const void* y, const void* bias,
+               const void* gate, int64_t n, int64_t batch, int64_t channels, int64_t gate_stride);
 
 // x = gelu_tanh(x + bias) in place. x: [rows, channels], row_stride elements between rows; bias: [channels]
 // or null.
-void gelu_tanh(Where where, DType dtype, void* x, const void* bias, int64_t rows, int64_t channels,
-               int64_t row_stride);
+void gelu_tanh(LaunchTarget where, ElementType dtype, void* x, const void* bias, int64_t rows,
+               int64_t channels, int64_t row_stride);
 
 // One stream's q, k and v on their way from the projection into the buffers that a strategy hands out.
 struct Placement {
@@ -46,6 +47,6 @@ struct Placement {
 
 // Norm over each head of q and k, rope, then every head into the target that owns it; v is copied.
 // Targets may be another device's memory, where this one can address it.
-void place(Where where, DType dtype, const Placement& placement);
+void place(LaunchTarget where, ElementType dtype, const Placement& placement);
 
 }  // namespace atelier::kernels

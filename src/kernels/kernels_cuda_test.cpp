@@ -77,7 +77,7 @@ class CudaKernels : public ::testing::Test {
   void TearDown() override {
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
   }
-  Where device() const { return {.cuda = true, .stream = stream_}; }
+  LaunchTarget device() const { return {.cuda = true, .stream = stream_}; }
   void wait() const { must(cudaStreamSynchronize(stream_)); }
   double microseconds(int repeats, const std::function<void(int)>& work) const;
   void report(const char* what, double bytes, double us) const;
@@ -94,7 +94,7 @@ const std::vector<Rows> kRows = {{0, 1, 8},     {1, 1, 2},     {3, 2, 24},    {2
                                  {3, 1, 3072},  {33, 2, 4096}, {2, 1, 10000}, {2, 1, 40000}};
 
 TEST_F(CudaKernels, NormModulateMatchesItsTwin) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const auto& [n, batch, channels, skew] : kRows) {
       SCOPED_TRACE(channels);
       const Buffer x = normal(t, n * batch * channels + skew, 1, 0.5, 2),
@@ -115,7 +115,7 @@ TEST_F(CudaKernels, NormModulateMatchesItsTwin) {
 }
 
 TEST_F(CudaKernels, GatedAddMatchesItsTwin) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const auto& [n, batch, channels, skew] : kRows) {
       SCOPED_TRACE(channels);
       const Buffer y = normal(t, n * batch * channels + skew, 1), gate = normal(t, batch * 6 * channels, 2);
@@ -135,7 +135,7 @@ TEST_F(CudaKernels, GatedAddMatchesItsTwin) {
 }
 
 TEST_F(CudaKernels, GeluTanhMatchesItsTwin) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const auto& [n, batch, channels, skew] : kRows) {
       SCOPED_TRACE(channels);
       const int64_t rows = n * batch, stride = channels + 8;
@@ -153,7 +153,7 @@ TEST_F(CudaKernels, GeluTanhMatchesItsTwin) {
 }
 
 TEST_F(CudaKernels, PlaceMatchesItsTwin) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const PlaceCase& c : place_cases()) {
       SCOPED_TRACE(c.text());
       PlaceData data(c, t);
@@ -173,7 +173,7 @@ TEST_F(CudaKernels, PlaceMatchesItsTwin) {
 }
 
 TEST_F(CudaKernels, CanBeCapturedIntoAGraph) {
-  const DType t = DType::kBF16;
+  const ElementType t = ElementType::kBF16;
   const PlaceCase c{.n = 9, .batch = 1, .heads = 4, .dim = 64, .split = {3, 1}};
   PlaceData data(c, t);
   Buffer x = normal(t, 9 * 256, 1), mod = normal(t, 512, 2);
@@ -236,7 +236,7 @@ void CudaKernels::report(const char* what, double bytes, double us) const {
 
 // Printed, not asserted: the buffers rotate so that the L2 cache does not serve what memory should.
 TEST_F(CudaKernels, ReportsBandwidthAtFluxSizes) {
-  constexpr DType t = DType::kBF16;
+  constexpr ElementType t = ElementType::kBF16;
   constexpr int kCopies = 6, kRepeats = 100;
   constexpr int64_t n = 4608, width = 3072, bytes = n * width * 2;
   std::vector<Memory> in, out;

@@ -30,7 +30,7 @@ std::vector<double> normalised(const Buffer& x, int64_t row, int64_t channels, d
 }
 
 TEST(NormModulate, MatchesTheFormula) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const auto& [n, batch, channels] : kRows) {
       const int64_t stride = 6 * channels + 1;
       const Buffer x = normal(t, n * batch * channels, 1, 0.5, 2),
@@ -56,23 +56,23 @@ TEST(NormModulate, MatchesTheFormula) {
 
 TEST(NormModulate, KeepsItsPrecisionFarFromZero) {
   const int64_t channels = 640;
-  const Buffer x = normal(DType::kF32, channels, 3, 3000, 1);
-  Buffer out(DType::kF32, channels), zero(DType::kF32, channels);
+  const Buffer x = normal(ElementType::kF32, channels, 3, 3000, 1);
+  Buffer out(ElementType::kF32, channels), zero(ElementType::kF32, channels);
   for (int64_t c = 0; c < channels; ++c) zero.set(c, 0);
-  norm_modulate({}, DType::kF32, out.data(), x.data(), zero.data(), zero.data(), 1, 1, channels, channels,
-                1e-6);
+  norm_modulate({}, ElementType::kF32, out.data(), x.data(), zero.data(), zero.data(), 1, 1, channels,
+                channels, 1e-6);
   const std::vector<double> want = normalised(x, 0, channels, 1e-6);
   for (int64_t c = 0; c < channels; ++c) ASSERT_NEAR(out[c], want[c], 1e-3);
 }
 
 TEST(NormModulate, OneChannelIsItsShift) {
-  Buffer x = normal(DType::kF32, 3, 4), mod = normal(DType::kF32, 2, 5);
-  norm_modulate({}, DType::kF32, x.data(), x.data(), mod.data(0), mod.data(1), 3, 1, 1, 1, 1e-6);
+  Buffer x = normal(ElementType::kF32, 3, 4), mod = normal(ElementType::kF32, 2, 5);
+  norm_modulate({}, ElementType::kF32, x.data(), x.data(), mod.data(0), mod.data(1), 3, 1, 1, 1, 1e-6);
   for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(x[i], mod[0]);
 }
 
 TEST(GatedAdd, MatchesTheFormula) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const auto& [n, batch, channels] : kRows) {
       const int64_t stride = 2 * channels + 3;
       const Buffer before = normal(t, n * batch * channels, 1), y = normal(t, before.count(), 2);
@@ -92,7 +92,7 @@ TEST(GatedAdd, MatchesTheFormula) {
 }
 
 TEST(GatedAdd, EverySixteenBitNumberSurvives) {
-  for (const DType t : {DType::kBF16, DType::kF16}) {
+  for (const ElementType t : {ElementType::kBF16, ElementType::kF16}) {
     const int64_t count = 1 << 16;
     Buffer before(t, count), zero(t, count);
     for (int64_t i = 0; i < count; ++i) {
@@ -115,7 +115,7 @@ TEST(GatedAdd, EverySixteenBitNumberSurvives) {
 // Sums of neighbours and near-ties, of every magnitude down to the subnormals.
 TEST(GatedAdd, RoundsToNearestEven) {
   std::mt19937 engine(7);
-  for (const DType t : {DType::kBF16, DType::kF16}) {
+  for (const ElementType t : {ElementType::kBF16, ElementType::kF16}) {
     const int64_t count = 20000;
     Buffer before(t, count), y(t, count), one(t, count);
     for (int64_t i = 0; i < count; ++i) {
@@ -137,7 +137,7 @@ TEST(GatedAdd, RoundsToNearestEven) {
 }
 
 TEST(GeluTanh, MatchesTheFormulaAndLeavesTheGapsAlone) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const auto& [rows, unused, channels] : kRows) {
       const int64_t stride = channels + 5;
       const Buffer before = normal(t, rows * stride, 1, 0, 3), bias = normal(t, channels, 2);
@@ -160,9 +160,9 @@ TEST(GeluTanh, MatchesTheFormulaAndLeavesTheGapsAlone) {
 }
 
 TEST(GeluTanh, IsZeroOrTheIdentityFarOut) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     Buffer x(t, 6);
-    const double far = t == DType::kF16 ? 6e4 : 1e30;
+    const double far = t == ElementType::kF16 ? 6e4 : 1e30;
     const double values[6] = {0, -far, far, 100, -100, std::numeric_limits<double>::quiet_NaN()};
     for (int64_t i = 0; i < 5; ++i) x.set(i, values[i]);
     gelu_tanh({}, t, x.data(), nullptr, 1, 5, 5);
@@ -176,8 +176,8 @@ TEST(GeluTanh, IsZeroOrTheIdentityFarOut) {
 
 #ifndef ATELIER_CUDA
 TEST(Kernels, RefuseCudaInABuildWithoutIt) {
-  Buffer x(DType::kF32, 8);
-  EXPECT_THROW(gelu_tanh({.cuda = true}, DType::kF32, x.data(), nullptr, 1, 8, 8), std::logic_error);
+  Buffer x(ElementType::kF32, 8);
+  EXPECT_THROW(gelu_tanh({.cuda = true}, ElementType::kF32, x.data(), nullptr, 1, 8, 8), std::logic_error);
 }
 #endif
 

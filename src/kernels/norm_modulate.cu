@@ -149,13 +149,13 @@ void run(void* stream, const NormModulateCall& c) {
 
 void norm_modulate(void* stream, const NormModulateCall& call) {
   switch (call.dtype) {
-    case DType::kF32:
+    case ElementType::kF32:
       return run<float>(stream, call);
-    case DType::kF64:
+    case ElementType::kF64:
       return run<double>(stream, call);
-    case DType::kBF16:
+    case ElementType::kBF16:
       return run<__nv_bfloat16>(stream, call);
-    case DType::kF16:
+    case ElementType::kF16:
       return run<__half>(stream, call);
   }
 }

@@ -301,13 +301,13 @@ void run(void* stream, const PlaceCall& c) {
 
 void place(void* stream, const PlaceCall& call) {
   switch (call.dtype) {
-    case DType::kF32:
+    case ElementType::kF32:
       return run<float>(stream, call);
-    case DType::kF64:
+    case ElementType::kF64:
       return run<double>(stream, call);
-    case DType::kBF16:
+    case ElementType::kBF16:
       return run<__nv_bfloat16>(stream, call);
-    case DType::kF16:
+    case ElementType::kF16:
       return run<__half>(stream, call);
   }
 }

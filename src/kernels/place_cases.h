@@ -28,7 +28,7 @@ struct PlaceCase {
 // Everything that one call needs, in host memory. The fused projection is [n, B, 3 heads d + 8] of which q,
 // k, v are the first three slices.
 struct PlaceData {
-  PlaceData(const PlaceCase& c, DType t)
+  PlaceData(const PlaceCase& c, ElementType t)
       : row(3 * c.heads * c.dim + 8),
         fused(normal(t, c.n * c.batch * row + c.skew, 1, 0.3, 2)),
         weight_q(normal(t, c.dim, 2, 1, 0.2)),

@@ -67,7 +67,7 @@ void expect_placed(const PlaceCase& c, const PlaceData& data) {
 }
 
 TEST(Place, MatchesTheFormula) {
-  for (const DType t : kAllTypes) {
+  for (const ElementType t : kAllTypes) {
     for (const PlaceCase& c : place_cases()) {
       SCOPED_TRACE(std::string(name_of(t)) + " " + c.text());
       PlaceData data(c, t);
@@ -81,10 +81,10 @@ TEST(Place, MatchesTheFormula) {
 
 TEST(Place, TakesHeadsThatLieApart) {
   const int64_t n = 3, heads = 2, dim = 4;
-  const Buffer k = normal(DType::kF32, heads * n * dim, 1);  // [heads, n, d]
-  Buffer kv(DType::kF32, 2 * n * heads * dim);
+  const Buffer k = normal(ElementType::kF32, heads * n * dim, 1);  // [heads, n, d]
+  Buffer kv(ElementType::kF32, 2 * n * heads * dim);
   const Target target{nullptr, kv.data(), 0, heads};
-  place({}, DType::kF32,
+  place({}, ElementType::kF32,
         {.k = {k.data(), dim, 0, n * dim},
          .n = n,
          .batch = 1,
@@ -98,9 +98,9 @@ TEST(Place, TakesHeadsThatLieApart) {
 }
 
 TEST(Place, RefusesTargetsThatDoNotPartitionTheHeads) {
-  Buffer x(DType::kF32, 256);
+  Buffer x(ElementType::kF32, 256);
   const auto call = [&](std::vector<Target> targets) {
-    place({}, DType::kF32,
+    place({}, ElementType::kF32,
           {.k = {x.data(), 16, 0, 4}, .n = 1, .batch = 1, .heads = 4, .head_dim = 4, .targets = targets});
   };
   void* out = x.data(128);

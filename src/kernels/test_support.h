@@ -15,14 +15,18 @@
 
 namespace atelier::kernels::testing {
 
-inline const std::vector<DType> kAllTypes = {DType::kF32, DType::kF64, DType::kBF16, DType::kF16};
+inline const std::vector<ElementType> kAllTypes = {ElementType::kF32, ElementType::kF64, ElementType::kBF16,
+                                                   ElementType::kF16};
 
-inline const char* name_of(DType t) {
-  return t == DType::kF32 ? "f32" : t == DType::kF64 ? "f64" : t == DType::kBF16 ? "bf16" : "f16";
+inline const char* name_of(ElementType t) {
+  return t == ElementType::kF32    ? "f32"
+         : t == ElementType::kF64  ? "f64"
+         : t == ElementType::kBF16 ? "bf16"
+                                   : "f16";
 }
 
-inline int64_t size_of(DType t) {
-  return t == DType::kF64 ? 8 : t == DType::kF32 ? 4 : 2;
+inline int64_t size_of(ElementType t) {
+  return t == ElementType::kF64 ? 8 : t == ElementType::kF32 ? 4 : 2;
 }
 
 // The nearest bfloat16, by arithmetic on the value.
@@ -38,10 +42,10 @@ inline uint16_t bf16_bits(double v) {
 
 class Buffer {
  public:
-  Buffer(DType type, int64_t count)
+  Buffer(ElementType type, int64_t count)
       : type_(type), count_(count), bytes_(static_cast<size_t>(count * size_of(type)) + 64, 0x5a) {}
 
-  DType type() const { return type_; }
+  ElementType type() const { return type_; }
   int64_t count() const { return count_; }
   int64_t bytes() const { return count_ * size_of(type_); }
   void* data(int64_t at = 0) { return bytes_.data() + at * size_of(type_); }
@@ -49,18 +53,18 @@ class Buffer {
 
   double operator[](int64_t i) const {
     const uint8_t* p = static_cast<const uint8_t*>(data(i));
-    if (type_ == DType::kF32) return read<float>(p);
-    if (type_ == DType::kF64) return read<double>(p);
-    if (type_ == DType::kF16) return static_cast<double>(read<_Float16>(p));
+    if (type_ == ElementType::kF32) return read<float>(p);
+    if (type_ == ElementType::kF64) return read<double>(p);
+    if (type_ == ElementType::kF16) return static_cast<double>(read<_Float16>(p));
     const uint32_t bits = static_cast<uint32_t>(read<uint16_t>(p)) << 16;
     return read<float>(reinterpret_cast<const uint8_t*>(&bits));
   }
 
   void set(int64_t i, double v) {
     void* p = data(i);
-    if (type_ == DType::kF32) return write(p, static_cast<float>(v));
-    if (type_ == DType::kF64) return write(p, v);
-    if (type_ == DType::kF16) return write(p, static_cast<_Float16>(static_cast<float>(v)));
+    if (type_ == ElementType::kF32) return write(p, static_cast<float>(v));
+    if (type_ == ElementType::kF64) return write(p, v);
+    if (type_ == ElementType::kF16) return write(p, static_cast<_Float16>(static_cast<float>(v)));
     write(p, bf16_bits(v));
   }
 
@@ -76,12 +80,12 @@ class Buffer {
     std::memcpy(p, &v, sizeof(v));
   }
 
-  DType type_;
+  ElementType type_;
   int64_t count_;
   std::vector<uint8_t> bytes_;
 };
 
-inline Buffer normal(DType type, int64_t count, unsigned seed, double mean = 0, double deviation = 1) {
+inline Buffer normal(ElementType type, int64_t count, unsigned seed, double mean = 0, double deviation = 1) {
   std::mt19937 engine(seed);
   std::normal_distribution<double> draw(mean, deviation);
   Buffer b(type, count);
@@ -90,16 +94,17 @@ inline Buffer normal(DType type, int64_t count, unsigned seed, double mean = 0, 
 }
 
 // The type of the rope tables beside data of this type.
-inline DType table_type(DType t) {
-  return t == DType::kF64 ? DType::kF64 : DType::kF32;
+inline ElementType table_type(ElementType t) {
+  return t == ElementType::kF64 ? ElementType::kF64 : ElementType::kF32;
 }
 
 // May a kernel's result be `got` where exact arithmetic gives `want`? Half a unit in the last place for the
 // one rounding at the end, and the error of float (double) arithmetic on numbers of size `scale`.
-inline double tolerance(DType t, double want, double scale) {
-  const double arithmetic = (t == DType::kF64 ? 2e-14 : 4e-6) * (scale + std::abs(want));
-  if (t == DType::kBF16) return arithmetic + std::ldexp(std::abs(want), -7) * 0.5001;
-  if (t == DType::kF16) return arithmetic + std::ldexp(std::abs(want), -10) * 0.5001 + std::ldexp(1.0, -25);
+inline double tolerance(ElementType t, double want, double scale) {
+  const double arithmetic = (t == ElementType::kF64 ? 2e-14 : 4e-6) * (scale + std::abs(want));
+  if (t == ElementType::kBF16) return arithmetic + std::ldexp(std::abs(want), -7) * 0.5001;
+  if (t == ElementType::kF16)
+    return arithmetic + std::ldexp(std::abs(want), -10) * 0.5001 + std::ldexp(1.0, -25);
   return arithmetic;
 }
 

@@ -4,10 +4,10 @@
 
 namespace atelier::kernels {
 
-enum class DType : uint8_t { kF32, kF64, kBF16, kF16 };
+enum class ElementType : uint8_t { kF32, kF64, kBF16, kF16 };
 
 // Where a kernel runs: on the calling thread, or enqueued on a stream of the current CUDA device.
-struct Where {
+struct LaunchTarget {
   bool cuda = false;
   void* stream = nullptr;  // cudaStream_t
 };

@@ -90,7 +90,7 @@ void damaged(std::string_view format, std::string_view why) {
   throw Error(Kind::kUsage, str("this ", format, " is damaged or cut off: ", why));
 }
 
-std::string encode(const Picture& picture, Format format, int quality, const Metadata& metadata) {
+std::string encode(const Image& picture, Format format, int quality, const Metadata& metadata) {
   ENSURE(picture.width > 0 && picture.height > 0);
   ENSURE(picture.rgb.size() ==
          size_t{3} * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height));
@@ -113,7 +113,7 @@ std::string encode(const Picture& picture, Format format, int quality, const Met
   return {};
 }
 
-Picture decode(std::string_view bytes) {
+Image decode(std::string_view bytes) {
   const auto format = sniff(bytes);
   if (!format) throw Error(Kind::kUsage, "this is not a picture that can be read: PNG, JPEG and WebP are");
   switch (*format) {

@@ -13,7 +13,7 @@
 
 namespace atelier::media {
 
-struct Picture {
+struct Image {
   int width = 0, height = 0;
   std::vector<uint8_t> rgb;  // [height, width, 3], row-major
 };
@@ -36,11 +36,11 @@ std::string_view suffix(Format format);
 
 // The bytes of a file. quality 1..100; PNG ignores it, WebP is lossless at 100. Throws Error(kUsage) for a
 // size that the format cannot hold, Error(kItem) when the encoder fails.
-std::string encode(const Picture& picture, Format format, int quality = kDefaultQuality,
+std::string encode(const Image& picture, Format format, int quality = kDefaultQuality,
                    const Metadata& metadata = {});
 // Reads PNG, JPEG and WebP by their first bytes. Grey, palette, 16-bit and CMYK become 8-bit RGB; alpha is
 // dropped. Throws Error(kUsage) for anything unknown, truncated, damaged or larger than kMaxPixels.
-Picture decode(std::string_view bytes);
+Image decode(std::string_view bytes);
 // What encode() stored, or another tool in the same places; none if there is nothing or the file is damaged.
 std::optional<Metadata> read_metadata(std::string_view bytes);
 // Whether the file is a whole picture: its structure to the last byte, for PNG every checksum too. Never

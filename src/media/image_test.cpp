@@ -20,8 +20,8 @@ namespace {
 constexpr Format kFormats[] = {Format::kPng, Format::kJpeg, Format::kWebp};
 
 // Smooth colours with some texture, like a drawn picture.
-Picture sample(int width, int height) {
-  Picture p{width, height, std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width * height))};
+Image sample(int width, int height) {
+  Image p{width, height, std::vector<uint8_t>(size_t{3} * static_cast<size_t>(width * height))};
   for (int y = 0; y < height; ++y) {
     for (int x = 0; x < width; ++x) {
       uint8_t* at = &p.rgb[size_t{3} * static_cast<size_t>(y * width + x)];
@@ -38,7 +38,7 @@ Metadata sample_metadata() {
           {{"seed", "7"}, {"prompt", "猫 😀 \"x\"\n"}, {"a", ""}}};
 }
 
-double mean_error(const Picture& a, const Picture& b) {
+double mean_error(const Image& a, const Image& b) {
   double sum = 0;
   for (size_t i = 0; i < a.rgb.size(); ++i) sum += std::abs(int{a.rgb[i]} - int{b.rgb[i]});
   return sum / static_cast<double>(a.rgb.size());
@@ -54,27 +54,27 @@ Kind kind_of(std::string_view bytes) {
   return Kind::kItem;
 }
 
-TEST(Picture, PngAndLosslessWebpComeBackExactly) {
+TEST(Image, PngAndLosslessWebpComeBackExactly) {
   for (const auto& [width, height] : {std::pair{1, 1}, {3, 5}, {64, 48}, {257, 1}, {1, 300}}) {
-    const Picture p = sample(width, height);
+    const Image p = sample(width, height);
     EXPECT_EQ(decode(encode(p, Format::kPng)).rgb, p.rgb);
-    const Picture q = decode(encode(p, Format::kWebp, 100, sample_metadata()));
+    const Image q = decode(encode(p, Format::kWebp, 100, sample_metadata()));
     EXPECT_EQ(q.rgb, p.rgb);
     EXPECT_EQ(q.width, width);
     EXPECT_EQ(q.height, height);
   }
 }
 
-TEST(Picture, LossyFormatsComeBackNearly) {
-  const Picture p = sample(128, 96);
+TEST(Image, LossyFormatsComeBackNearly) {
+  const Image p = sample(128, 96);
   EXPECT_LT(mean_error(decode(encode(p, Format::kJpeg)), p), 3.0);
   EXPECT_LT(mean_error(decode(encode(p, Format::kWebp, 90)), p), 4.0);
   EXPECT_LT(encode(p, Format::kJpeg, 40).size(), encode(p, Format::kJpeg).size());
   EXPECT_LT(encode(p, Format::kWebp, 40).size(), encode(p, Format::kWebp).size());
 }
 
-TEST(Picture, EveryFormatKeepsItsMetadata) {
-  const Picture p = sample(32, 16);
+TEST(Image, EveryFormatKeepsItsMetadata) {
+  const Image p = sample(32, 16);
   for (const Format format : kFormats) {
     const Metadata wrote = sample_metadata();
     const auto read = read_metadata(encode(p, format, 80, wrote));
@@ -89,15 +89,15 @@ TEST(Picture, EveryFormatKeepsItsMetadata) {
   }
 }
 
-TEST(Picture, MetadataDoesNotChangeThePixels) {
-  const Picture p = sample(32, 16);
+TEST(Image, MetadataDoesNotChangeThePixels) {
+  const Image p = sample(32, 16);
   for (const Format format : kFormats) {
     EXPECT_EQ(decode(encode(p, format, 80, sample_metadata())).rgb, decode(encode(p, format, 80)).rgb);
   }
 }
 
-TEST(Picture, LongTextsFitIntoEveryFormat) {
-  const Picture p = sample(8, 8);
+TEST(Image, LongTextsFitIntoEveryFormat) {
+  const Image p = sample(8, 8);
   std::string text;
   for (int i = 0; i < 40000; ++i) text += "é";
   for (const Format format : kFormats) {
@@ -117,7 +117,7 @@ TEST(Picture, LongTextsFitIntoEveryFormat) {
   }
 }
 
-TEST(Picture, NoPrefixOfAFileIsComplete) {
+TEST(Image, NoPrefixOfAFileIsComplete) {
   for (const Format format : kFormats) {
     const std::string bytes = encode(sample(40, 30), format, 80, sample_metadata());
     EXPECT_TRUE(is_whole(bytes));
@@ -127,7 +127,7 @@ TEST(Picture, NoPrefixOfAFileIsComplete) {
   }
 }
 
-TEST(Picture, TruncatedFilesAreRefused) {
+TEST(Image, TruncatedFilesAreRefused) {
   for (const Format format : kFormats) {
     const std::string bytes = encode(sample(64, 64), format, 80);
     for (const double part : {0.0, 0.01, 0.3, 0.6, 0.9}) {
@@ -137,7 +137,7 @@ TEST(Picture, TruncatedFilesAreRefused) {
   }
 }
 
-TEST(Picture, AChangedByteInAPngIsNoticed) {
+TEST(Image, AChangedByteInAPngIsNoticed) {
   std::string bytes = encode(sample(40, 30), Format::kPng, 80, sample_metadata());
   for (size_t i = 16; i < bytes.size(); i += 7) {
     bytes[i] = static_cast<char>(bytes[i] ^ 0x10);
@@ -146,7 +146,7 @@ TEST(Picture, AChangedByteInAPngIsNoticed) {
   }
 }
 
-TEST(Picture, RandomDamageNeverCrashes) {
+TEST(Image, RandomDamageNeverCrashes) {
   std::mt19937 random(1);
   for (const Format format : kFormats) {
     const std::string good = encode(sample(24, 24), format, 80, sample_metadata());
@@ -165,7 +165,7 @@ TEST(Picture, RandomDamageNeverCrashes) {
   }
 }
 
-TEST(Picture, HugeDeclaredSizesAreRefusedBeforeAllocation) {
+TEST(Image, HugeDeclaredSizesAreRefusedBeforeAllocation) {
   std::string png = encode(sample(4, 4), Format::kPng);
   // 500,000 x 500,000 with a matching checksum
   const unsigned char header[] = {'I', 'H', 'D', 'R', 0, 7, 0xA1, 0x20, 0, 7, 0xA1, 0x20, 8, 2, 0, 0, 0};
@@ -189,13 +189,13 @@ TEST(Picture, HugeDeclaredSizesAreRefusedBeforeAllocation) {
   EXPECT_EQ(kind_of(jpeg), Kind::kUsage);
 }
 
-TEST(Picture, SizesThatAFormatCannotHoldAreRefused) {
-  const Picture wide{20000, 1, std::vector<uint8_t>(60000)};
+TEST(Image, SizesThatAFormatCannotHoldAreRefused) {
+  const Image wide{20000, 1, std::vector<uint8_t>(60000)};
   EXPECT_THROW(encode(wide, Format::kWebp), Error);
   EXPECT_EQ(decode(encode(wide, Format::kPng)).width, 20000);
 }
 
-TEST(Picture, FilesOnDiskAreChecked) {
+TEST(Image, FilesOnDiskAreChecked) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("atelier_media_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
@@ -212,7 +212,7 @@ TEST(Picture, FilesOnDiskAreChecked) {
   std::filesystem::remove_all(folder);
 }
 
-TEST(Picture, FormatsAreNamedBySuffix) {
+TEST(Image, FormatsAreNamedBySuffix) {
   EXPECT_EQ(format_of("a/b.PNG"), Format::kPng);
   EXPECT_EQ(format_of("b.jpeg"), Format::kJpeg);
   EXPECT_EQ(format_of("b.jpg"), Format::kJpeg);
@@ -221,7 +221,7 @@ TEST(Picture, FormatsAreNamedBySuffix) {
   EXPECT_EQ(format_of("png"), std::nullopt);
 }
 
-TEST(Picture, DescriptionReadsLikeOtherToolsWriteIt) {
+TEST(Image, DescriptionReadsLikeOtherToolsWriteIt) {
   const Metadata m = describe({{"prompt", "a cat"},
                                {"negative_prompt", "blurry"},
                                {"num_inference_steps", 28},
@@ -239,14 +239,14 @@ TEST(Picture, DescriptionReadsLikeOtherToolsWriteIt) {
   EXPECT_EQ(m.values.size(), 8U);
 }
 
-TEST(Picture, DescriptionTellsTheWeightOfTheNegativePromptFromEmbeddedGuidance) {
+TEST(Image, DescriptionTellsTheWeightOfTheNegativePromptFromEmbeddedGuidance) {
   const Metadata m = describe(Json{{"prompt", "a cat"}, {"guidance_scale", 3.5}, {"true_cfg_scale", 2.0}});
   EXPECT_TRUE(m.parameters.find("CFG scale: 2.0, Distilled CFG Scale: 3.5") != std::string::npos)
       << m.parameters;
 }
 
-TEST(Picture, PngOfAMegapixelIsFast) {
-  const Picture p = sample(1024, 1024);
+TEST(Image, PngOfAMegapixelIsFast) {
+  const Image p = sample(1024, 1024);
   double best = 1e9;
   for (int i = 0; i < 3; ++i) {
     const auto start = std::chrono::steady_clock::now();

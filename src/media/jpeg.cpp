@@ -55,7 +55,7 @@ struct Buffer {
   ~Buffer() { std::free(data); }
 };
 
-bool write_jpeg(jpeg_compress_struct& jpeg, Errors& errors, const Picture& picture, int quality,
+bool write_jpeg(jpeg_compress_struct& jpeg, Errors& errors, const Image& picture, int quality,
                 const std::string& exif, Buffer& out) {
   if (setjmp(errors.jump)) return false;
   jpeg_create_compress(&jpeg);
@@ -147,7 +147,7 @@ bool is_frame(unsigned marker) {
 
 }  // namespace
 
-std::string encode_jpeg(const Picture& picture, int quality, const Texts& texts) {
+std::string encode_jpeg(const Image& picture, int quality, const Texts& texts) {
   std::string exif;
   if (!texts.parameters.empty() || !texts.json.empty()) exif = std::string("Exif\0\0", 6) + write_exif(texts);
   jpeg_compress_struct jpeg{};
@@ -160,7 +160,7 @@ std::string encode_jpeg(const Picture& picture, int quality, const Texts& texts)
   return std::string(reinterpret_cast<const char*>(out.data), out.size);
 }
 
-Picture decode_jpeg(std::string_view bytes) {
+Image decode_jpeg(std::string_view bytes) {
   jpeg_decompress_struct jpeg{};
   Errors errors;
   set_errors(errors, reinterpret_cast<j_common_ptr>(&jpeg));
@@ -173,7 +173,7 @@ Picture decode_jpeg(std::string_view bytes) {
   progress.progress_monitor = on_progress;
   jpeg.progress = &progress;
   check_size(jpeg.image_width, jpeg.image_height, "JPEG");
-  Picture picture{static_cast<int>(jpeg.image_width), static_cast<int>(jpeg.image_height), {}};
+  Image picture{static_cast<int>(jpeg.image_width), static_cast<int>(jpeg.image_height), {}};
   const size_t channels = jpeg.out_color_space == JCS_CMYK ? 4 : 3;
   picture.rgb.resize(channels * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height));
   if (!read_rows(jpeg, errors, picture.rgb)) damaged("JPEG", errors.message);

@@ -59,7 +59,7 @@ void set_text(png_structp png, png_infop info, const char* key, const std::strin
   png_set_text(png, info, &chunk, 1);
 }
 
-bool write_png(png_structp png, png_infop info, const Picture& picture, const Texts& texts) {
+bool write_png(png_structp png, png_infop info, const Image& picture, const Texts& texts) {
   if (setjmp(png_jmpbuf(png))) return false;
   png_set_user_limits(png, 1000000, 1000000);
   // speed first: one fixed filter spares libpng its search, and the fastest level is close behind the others
@@ -95,7 +95,7 @@ bool read_header(png_structp png, png_infop info, int& passes) {
   return true;
 }
 
-bool read_rows(png_structp png, Picture& picture, int passes) {
+bool read_rows(png_structp png, Image& picture, int passes) {
   if (setjmp(png_jmpbuf(png))) return false;
   for (int pass = 0; pass < passes; ++pass) {
     for (int row = 0; row < picture.height; ++row) {
@@ -150,7 +150,7 @@ std::optional<std::string_view> international_text(std::string_view rest) {
 
 }  // namespace
 
-std::string encode_png(const Picture& picture, const Texts& texts) {
+std::string encode_png(const Image& picture, const Texts& texts) {
   Sink sink;
   sink.bytes.reserve(picture.rgb.size() / 2 + 1024);
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &sink.error, on_error, on_warning);
@@ -166,7 +166,7 @@ std::string encode_png(const Picture& picture, const Texts& texts) {
   return std::move(sink.bytes);
 }
 
-Picture decode_png(std::string_view bytes) {
+Image decode_png(std::string_view bytes) {
   Source source{bytes, {}};
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &source.error, on_error, on_warning);
   png_infop info = png != nullptr ? png_create_info_struct(png) : nullptr;
@@ -183,9 +183,9 @@ Picture decode_png(std::string_view bytes) {
   int passes = 1;
   if (!read_header(png, info, passes)) damaged("PNG", source.error);
   check_size(png_get_image_width(png, info), png_get_image_height(png, info), "PNG");
-  Picture picture{static_cast<int>(png_get_image_width(png, info)),
-                  static_cast<int>(png_get_image_height(png, info)),
-                  {}};
+  Image picture{static_cast<int>(png_get_image_width(png, info)),
+                static_cast<int>(png_get_image_height(png, info)),
+                {}};
   if (png_get_rowbytes(png, info) != size_t{3} * static_cast<size_t>(picture.width)) {
     damaged("PNG", "its rows do not become RGB");
   }

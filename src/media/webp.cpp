@@ -27,7 +27,7 @@ std::string chunk(std::string_view type, std::string_view data) {
 }
 
 // "RIFF" <size> "WEBP" <picture chunk>  ->  the same with a VP8X chunk in front and an EXIF chunk behind.
-std::string with_exif(std::string_view simple, const Picture& picture, const std::string& exif) {
+std::string with_exif(std::string_view simple, const Image& picture, const std::string& exif) {
   std::string header(1, kExifFlag);
   put_little(header, 0, 3);
   put_little(header, static_cast<uint32_t>(picture.width - 1), 3);
@@ -73,7 +73,7 @@ const uint8_t* raw(std::string_view bytes) {
 
 }  // namespace
 
-std::string encode_webp(const Picture& picture, int quality, const Texts& texts) {
+std::string encode_webp(const Image& picture, int quality, const Texts& texts) {
   const bool is_lossless = quality >= 100;
   WebPConfig config;
   WebPPicture frame;
@@ -102,14 +102,14 @@ std::string encode_webp(const Picture& picture, int quality, const Texts& texts)
   return with_exif(simple, picture, write_exif(texts));
 }
 
-Picture decode_webp(std::string_view bytes) {
+Image decode_webp(std::string_view bytes) {
   WebPBitstreamFeatures features;
   if (WebPGetFeatures(raw(bytes), bytes.size(), &features) != VP8_STATUS_OK)
     damaged("WebP", "its header is not valid");
   if (features.has_animation)
     throw Error(Kind::kUsage, "this WebP is an animation; a still picture is needed");
   check_size(features.width, features.height, "WebP");
-  Picture picture{features.width, features.height, {}};
+  Image picture{features.width, features.height, {}};
   picture.rgb.resize(size_t{3} * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height));
   if (!WebPDecodeRGBInto(raw(bytes), bytes.size(), picture.rgb.data(), picture.rgb.size(),
                          3 * picture.width)) {

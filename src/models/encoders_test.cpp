@@ -88,7 +88,7 @@ TEST(T5, MaskedTokensDoNotReachTheOthers) {
   const auto ids = at::tensor({5, 6, 7, 1, 0, 0}, kIds).view({1, 6}),
              others = at::tensor({5, 6, 7, 1, 9, 3}, kIds).view({1, 6});
   const auto mask = at::tensor({1, 1, 1, 1, 0, 0}, kIds).view({1, 6});
-  const auto first = [](const Encoded& e) { return e.states.narrow(1, 0, 4); };
+  const auto first = [](const EncoderOutput& e) { return e.states.narrow(1, 0, 4); };
   EXPECT_LT(distance(first(encoder->encode(others, mask)), first(encoder->encode(ids, mask))), 1e-13);
   EXPECT_LT(distance(first(encoder->encode(ids, mask)), encoder->encode(ids.narrow(1, 0, 4), {}).states),
             1e-12);
@@ -100,7 +100,7 @@ TEST(T5, OnlySomeHaveABiasOfTheirOwnInEachLayer) {
     const auto store = weights::WeightStore::dummy(3);
     build(t5_config(24, architecture), *store);
     int tables = 0;
-    for (const auto& a : store->asked()) tables += has(a.name, "relative_attention_bias") ? 1 : 0;
+    for (const auto& a : store->manifest()) tables += has(a.name, "relative_attention_bias") ? 1 : 0;
     return tables;
   };
   EXPECT_EQ(read("T5EncoderModel"), 1);

@@ -35,7 +35,7 @@ struct Grid {
   int64_t latent_channels = 0, latent_rows = 0, latent_cols = 0;  // of the VAE's latents
 };
 
-struct Defaults {
+struct SamplingDefaults {
   int steps = 28;
   double guidance = 3.5;
   int height = 1024, width = 1024;
@@ -67,14 +67,14 @@ struct Family {
       1;  // what the reference's pipeline multiplies timesteps by before it calls the model
 
   Facts (*facts)(const Json& config);
-  Defaults (*defaults)(const Json& config);
+  SamplingDefaults (*defaults)(const Json& config);
   // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE.
   Grid (*grid)(const Json& config, int64_t spatial, int64_t height, int64_t width);
   at::Tensor (*pack)(const at::Tensor& latents);                     // [B, C, H, W] -> [tokens, B, channels]
   at::Tensor (*unpack)(const at::Tensor& tokens, const Grid& grid);  // and back
   at::Tensor (*coordinates)(const Grid& grid);                       // [tokens, axes], int64
   at::Tensor (*text_coordinates)(int64_t tokens);                    // [tokens, axes], int64
-  std::vector<weights::Name> (*names)(const Json& config);           // checkpoint names -> canonical names
+  std::vector<weights::NameRule> (*names)(const Json& config);       // checkpoint names -> canonical names
   // Config of a single-file checkpoint in its original naming, sizes read from the tensors; the rest from
   // `like`.
   Json (*config_of_file)(const weights::WeightStore& file, const Json& like);

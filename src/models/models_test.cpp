@@ -59,7 +59,7 @@ struct Built {
   }
   std::set<std::string> names() const {
     std::set<std::string> all;
-    for (const auto& a : store->asked()) all.insert(a.name);
+    for (const auto& a : store->manifest()) all.insert(a.name);
     return all;
   }
 };
@@ -171,7 +171,7 @@ TEST(Flux, ConfigsThatCannotBeAreNamed) {
 
 int64_t elements(const weights::WeightStore& store) {
   int64_t n = 0;
-  for (const auto& a : store.asked())
+  for (const auto& a : store.manifest())
     n += std::accumulate(a.shape.begin(), a.shape.end(), int64_t{1}, std::multiplies<>());
   return n;
 }
@@ -216,20 +216,20 @@ TEST(Autoencoder, FactsComeFromTheConfig) {
 
 TEST(Autoencoder, HalvesAndDoublesWithUnequalSides) {
   const BuiltVae b;
-  const auto moments = b.vae->encode(picture_frame(6, 9, 1, 0), nn::random({2, 3, 12, 18}));
+  const auto moments = b.vae->encode(image_call(6, 9, 1, 0), nn::random({2, 3, 12, 18}));
   EXPECT_EQ(moments.sizes(), (at::IntArrayRef{2, 6, 6, 9}));
-  EXPECT_EQ(b.vae->decode(picture_frame(6, 9, 1, 0), moments.narrow(1, 0, 3)).sizes(),
+  EXPECT_EQ(b.vae->decode(image_call(6, 9, 1, 0), moments.narrow(1, 0, 3)).sizes(),
             (at::IntArrayRef{2, 3, 12, 18}));
 }
 
 TEST(Autoencoder, OneTileIsTheWholePictureAndMoreKeepTheSize) {
   const BuiltVae b;
   const auto z = nn::random({1, 3, 8, 8}), wide = nn::random({1, 3, 11, 19});
-  EXPECT_TRUE(at::equal(decode_tiled(*b.vae, z), b.vae->decode(picture_frame(8, 8, 1, 0), z)));
+  EXPECT_TRUE(at::equal(decode_tiled(*b.vae, z), b.vae->decode(image_call(8, 8, 1, 0), z)));
   const auto tiles = decode_tiled(*b.vae, wide);
   EXPECT_EQ(tiles.sizes(), (at::IntArrayRef{1, 3, 22, 38}));
   // no tile but the first reaches the pixels left and above of the first overlap
-  const auto corner = b.vae->decode(picture_frame(8, 8, 1, 0), wide.narrow(2, 0, 8).narrow(3, 0, 8));
+  const auto corner = b.vae->decode(image_call(8, 8, 1, 0), wide.narrow(2, 0, 8).narrow(3, 0, 8));
   EXPECT_TRUE(at::equal(tiles.narrow(2, 0, 12).narrow(3, 0, 12), corner.narrow(2, 0, 12).narrow(3, 0, 12)));
   EXPECT_EQ(encode_tiled(*b.vae, nn::random({1, 3, 22, 38})).sizes(), (at::IntArrayRef{1, 6, 11, 19}));
 }

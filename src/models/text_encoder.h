@@ -13,7 +13,7 @@
 
 namespace atelier::models {
 
-struct Encoded {
+struct EncoderOutput {
   at::Tensor states;               // last_hidden_state, [B, T, C]
   at::Tensor pooled;               // [B, C]; undefined where the encoder has none
   at::Tensor projected;            // pooled times the projection, [B, P]; undefined without one
@@ -24,14 +24,14 @@ class TextEncoder {
  public:
   virtual ~TextEncoder() = default;
   // ids [B, T], int64; mask [B, T], int64, 1 where a token counts; undefined: all count.
-  virtual Encoded encode(const at::Tensor& ids, const at::Tensor& mask) const = 0;
+  virtual EncoderOutput encode(const at::Tensor& ids, const at::Tensor& mask) const = 0;
   // The norm behind the last layer, for those that take an earlier layer's states.
   virtual at::Tensor final_norm(const at::Tensor& states) const = 0;
 };
 
 struct EncoderFamily {
   std::vector<std::string_view> classes;  // "architectures" in config.json
-  std::vector<weights::Name> (*names)();
+  std::vector<weights::NameRule> (*names)();
   std::vector<std::string_view> ignorable;  // tensors that checkpoints hold and nobody needs
   std::unique_ptr<TextEncoder> (*build)(const Json& config, const nn::Builder&);
 };

@@ -27,15 +27,15 @@ class Vae {
   virtual ~Vae() = default;
   virtual const VaeFacts& facts() const = 0;
   // z [B, C, h, w] (rows held here) -> [B, 3, spatial*h, spatial*w], about [-1, 1], not clamped. The frame's
-  // one stream are the latent's positions; Frame::streams[0].unit is a row.
-  virtual at::Tensor decode(const nn::Frame&, const at::Tensor& z) const = 0;
+  // one stream are the latent's positions; CallContext::streams[0].unit is a row.
+  virtual at::Tensor decode(const nn::CallContext&, const at::Tensor& z) const = 0;
   // x [B, 3, H, W] in [-1, 1] -> moments [B, 2C, h, w]: means, then log-variances (not clamped).
-  virtual at::Tensor encode(const nn::Frame&, const at::Tensor& x) const = 0;
+  virtual at::Tensor encode(const nn::CallContext&, const at::Tensor& x) const = 0;
 };
 
 struct VaeFamily {
   std::vector<std::string_view> classes;
-  std::vector<weights::Name> (*names)();
+  std::vector<weights::NameRule> (*names)();
   std::vector<std::string_view> ignorable;
   VaeFacts (*facts)(const Json& config);
   std::unique_ptr<Vae> (*build)(const Json& config, const nn::Builder&);
@@ -46,7 +46,7 @@ const VaeFamily& find_vae(const Json& config);
 
 // A frame for a picture whose `rows` latent rows of `cols` are split into `parts`, of which this is number
 // `part`.
-nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int part);
+nn::CallContext image_call(int64_t rows, int64_t cols, int parts, int part);
 
 // Overlapping tiles, blended linearly over a quarter of a tile (diffusers autoencoder_kl.py tiled_decode,
 // tiled_encode). Pictures that fit one tile are decoded whole. Group norms see one tile: the result differs.

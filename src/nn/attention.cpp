@@ -18,7 +18,7 @@ kernels::Source source_of(const at::Tensor& t) {
 
 kernels::Norm kind_of(const HeadNorm* n) {
   if (!n) return kernels::Norm::kNone;
-  return n->kind == HeadNorm::Kind::kRms ? kernels::Norm::kRms : kernels::Norm::kLayer;
+  return n->kind == HeadNorm::NormKind::kRms ? kernels::Norm::kRms : kernels::Norm::kLayer;
 }
 
 const void* data_of(const at::Tensor& t) {
@@ -50,7 +50,7 @@ kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Tar
 constexpr int64_t kWidestHead = 256;  // of the placing kernel
 
 // Heads that are only moved.
-void copy(const Projected& p, std::span<const Slot> slots, std::span<const Range> heads) {
+void copy(const Projected& p, std::span<const ProjectionSlot> slots, std::span<const Range> heads) {
   ENSURE(!p.norm_q && !p.norm_k && !p.rope);
   for (size_t r = 0; r < slots.size(); ++r) {
     const auto of_peer = [&](const at::Tensor& t) { return t.narrow(2, heads[r].begin, heads[r].size); };
@@ -60,7 +60,7 @@ void copy(const Projected& p, std::span<const Slot> slots, std::span<const Range
   }
 }
 
-void place(const Projected& p, std::span<const Slot> slots, std::span<const Range> heads) {
+void place(const Projected& p, std::span<const ProjectionSlot> slots, std::span<const Range> heads) {
   if (p.k.size(0) == 0) return;
   if (p.k.size(3) > kWidestHead) return copy(p, slots, heads);
   std::vector<kernels::Target> targets;
@@ -82,7 +82,7 @@ void place(const Projected& p, std::span<const Slot> slots, std::span<const Rang
   }
   all.n = p.k.size(0), all.batch = p.k.size(1), all.heads = p.k.size(2), all.head_dim = p.k.size(3);
   all.targets = targets;
-  const auto where = where_of(p.k);
+  const auto where = launch_target_of(p.k);
   const auto type = dtype_of(p.k);
   if (where.cuda) return kernels::place(where, type, all);
   const int64_t bytes = p.k.element_size(), rope_bytes = p.k.scalar_type() == at::kDouble ? 8 : 4;
@@ -92,8 +92,8 @@ void place(const Projected& p, std::span<const Slot> slots, std::span<const Rang
   });
 }
 
-struct AloneFlight : Inbox::Flight {
-  Slot buffer;
+struct AloneFlight : ExchangeBuffers::Flight {
+  ProjectionSlot buffer;
 };
 
 }  // namespace
@@ -104,13 +104,14 @@ Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q
   return {t.select(2, 0), t.select(2, 1), t.select(2, 2), &q, &k, &rope};
 }
 
-std::vector<std::vector<Slot>> lay_out(std::span<const Projected> streams, std::span<const Slot> per_peer) {
-  std::vector<std::vector<Slot>> slots;
+std::vector<std::vector<ProjectionSlot>> lay_out(std::span<const Projected> streams,
+                                                 std::span<const ProjectionSlot> per_peer) {
+  std::vector<std::vector<ProjectionSlot>> slots;
   int64_t q0 = 0, k0 = 0;
   for (const Projected& p : streams) {
     const int64_t n = p.k.size(0);
     auto& row = slots.emplace_back();
-    for (const Slot& peer : per_peer) {
+    for (const ProjectionSlot& peer : per_peer) {
       row.push_back({p.q.defined() ? peer.q.narrow(0, q0, n) : at::Tensor(), peer.kv.narrow(0, k0, n)});
     }
     k0 += n;
@@ -119,37 +120,38 @@ std::vector<std::vector<Slot>> lay_out(std::span<const Projected> streams, std::
   return slots;
 }
 
-Attention::Pending Attention::start(const Frame& f, std::span<const Projected> streams) const {
+Attention::PendingAttention Attention::start(const CallContext& f, std::span<const Projected> streams) const {
   ENSURE(exchange_ && op_);
-  Inbox in = exchange_->inbox(f, site_, streams);
+  ExchangeBuffers in = exchange_->buffers(f, layer_, streams);
   for (size_t i = 0; i < streams.size(); ++i) place(streams[i], in.slots[i], in.heads);
-  exchange_->depart(f, site_, in);
+  exchange_->launch(f, layer_, in);
   return {f, std::move(in)};
 }
 
-at::Tensor Attention::finish(Pending p) const {
-  const Frame& f = *p.frame_;
-  const Qkv a = exchange_->arrive(f, site_, p.inbox_);
-  const Attended o = op_->run(f, site_, a.held, a.q, a.kv, Lse::kNone);
-  return exchange_->back(f, site_, p.inbox_, o.out).flatten(2);
+at::Tensor Attention::finish(PendingAttention p) const {
+  const CallContext& f = *p.call_;
+  const Qkv a = exchange_->wait(f, layer_, p.buffers_);
+  const AttentionOutput o = op_->run(f, layer_, a.held, a.q, a.kv, Lse::kNone);
+  return exchange_->scatter_back(f, layer_, p.buffers_, o.out).flatten(2);
 }
 
-Inbox Alone::inbox(const Frame& f, const Site& site, std::span<const Projected> streams) {
+ExchangeBuffers LocalExchange::buffers(const CallContext& f, const AttentionLayer& layer,
+                                       std::span<const Projected> streams) {
   const auto& k = streams[0].k;
   int64_t n = 0, asking = 0;
   for (const auto& p : streams) n += p.k.size(0), asking += p.q.defined() ? p.q.size(0) : 0;
-  ENSURE(n == f.tokens(site.streams, seq_rank_, f.patch));
+  ENSURE(n == f.tokens(layer.streams, seq_rank_, f.patch));
   auto flight = std::make_unique<AloneFlight>();
   flight->buffer = {at::empty({asking, k.size(1), k.size(2), k.size(3)}, k.options()),
                     at::empty({n, k.size(1), 2, k.size(2), k.size(3)}, k.options())};
-  Inbox in;
+  ExchangeBuffers in;
   in.heads = {{0, k.size(2)}};
   in.slots = lay_out(streams, std::span(&flight->buffer, 1));
   in.flight = std::move(flight);
   return in;
 }
 
-Qkv Alone::arrive(const Frame& f, const Site&, Inbox& in) {
+Qkv LocalExchange::wait(const CallContext& f, const AttentionLayer&, ExchangeBuffers& in) {
   const auto& buffer = static_cast<AloneFlight&>(*in.flight).buffer;
   return {buffer.q, buffer.kv, {seq_rank_, 1, f.patch}};
 }

@@ -18,18 +18,18 @@
 namespace atelier::nn {
 
 // One attention of the model.
-struct Site {
+struct AttentionLayer {
   int id = 0;
   std::string name;
-  std::vector<int> streams;  // whose keys and values
-  std::vector<int> queries;  // streams that ask
-  Dim heads;                 // held here, after the tensor cut
+  std::vector<int> streams;        // whose keys and values
+  std::vector<int> query_streams;  // streams that ask
+  Dim heads;                       // held here, after the tensor cut
 };
 
 // Normalisation of q or k over the width of a head.
 struct HeadNorm {
-  enum class Kind { kRms, kLayer };
-  Kind kind = Kind::kRms;
+  enum class NormKind { kRms, kLayer };
+  NormKind kind = NormKind::kRms;
   at::Tensor weight, bias;  // [d]; bias undefined for kRms
   double eps = 1e-6;
 };
@@ -48,14 +48,14 @@ Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q
                     const Rope& rope);
 
 // Where one stream's q, k and v go for one peer: q [n, B, h, d], kv [n, B, 2, h, d], both contiguous.
-struct Slot {
+struct ProjectionSlot {
   at::Tensor q, kv;
 };
 
 // A started exchange. Several may be in flight: everything an exchange needs to finish is in here.
-struct Inbox {
-  std::vector<std::vector<Slot>> slots;  // [stream of the site][peer]
-  std::vector<Range> heads;              // per peer, of the heads held here
+struct ExchangeBuffers {
+  std::vector<std::vector<ProjectionSlot>> slots;  // [stream of the layer][peer]
+  std::vector<Range> heads;                        // per peer, of the heads held here
   struct Flight {
     virtual ~Flight() = default;
   };
@@ -63,7 +63,7 @@ struct Inbox {
 };
 
 // Whose keys are present, and of which patch. `first`, `count`: sequence ranks.
-struct Held {
+struct KvExtent {
   int first = 0, count = 1;
   std::optional<int> patch;
 };
@@ -71,23 +71,25 @@ struct Held {
 struct Qkv {
   at::Tensor q;   // [tokens that ask, B, h, d]
   at::Tensor kv;  // [tokens, B, 2, h, d]
-  Held held;
+  KvExtent held;
 };
 
 // Tokens <-> heads.
-class Exchange {
+class SequenceExchange {
  public:
-  virtual ~Exchange() = default;
-  virtual Inbox inbox(const Frame&, const Site&, std::span<const Projected>) = 0;
-  virtual void depart(const Frame&, const Site&, Inbox&) = 0;  // everything is written: let it fly
-  virtual Qkv arrive(const Frame&, const Site&, Inbox&) = 0;   // waits
+  virtual ~SequenceExchange() = default;
+  virtual ExchangeBuffers buffers(const CallContext&, const AttentionLayer&, std::span<const Projected>) = 0;
+  virtual void launch(const CallContext&, const AttentionLayer&,
+                      ExchangeBuffers&) = 0;  // everything is written: let it fly
+  virtual Qkv wait(const CallContext&, const AttentionLayer&, ExchangeBuffers&) = 0;  // waits
   // [tokens that ask, B, h here, d] -> [tokens that ask here, B, all heads, d]
-  virtual at::Tensor back(const Frame&, const Site&, Inbox&, at::Tensor out) = 0;
+  virtual at::Tensor scatter_back(const CallContext&, const AttentionLayer&, ExchangeBuffers&,
+                                  at::Tensor out) = 0;
 };
 
 // Softmax attention of one rank's queries. lse: log-sum-exp of the scaled scores, [B, h, queries], float
 // (double for double inputs); defined for Lse::kNeeded.
-struct Attended {
+struct AttentionOutput {
   at::Tensor out;  // [queries, B, h, d], contiguous
   at::Tensor lse;
 };
@@ -95,58 +97,66 @@ enum class Lse { kNone, kNeeded };
 class AttentionOp {
  public:
   virtual ~AttentionOp() = default;
-  virtual Attended run(const Frame&, const Site&, Held, const at::Tensor& q, const at::Tensor& kv, Lse) = 0;
+  virtual AttentionOutput run(const CallContext&, const AttentionLayer&, KvExtent, const at::Tensor& q,
+                              const at::Tensor& kv, Lse) = 0;
 };
 
 // What a model holds.
 class Attention {
  public:
-  class Pending {
+  class PendingAttention {
    public:
-    Pending(const Frame& frame, Inbox inbox) : frame_(&frame), inbox_(std::move(inbox)) {}
+    PendingAttention(const CallContext& call, ExchangeBuffers buffers)
+        : call_(&call), buffers_(std::move(buffers)) {}
 
    private:
     friend class Attention;
-    const Frame* frame_;
-    Inbox inbox_;
+    const CallContext* call_;
+    ExchangeBuffers buffers_;
   };
 
   Attention() = default;
-  Attention(Site site, const Seams& seams)
-      : site_(std::move(site)), exchange_(seams.exchange), op_(seams.attention) {}
+  Attention(AttentionLayer layer, const Seams& seams)
+      : layer_(std::move(layer)), exchange_(seams.exchange), op_(seams.attention) {}
 
-  // Begins the exchange, returns at once. One Projected per stream of the site, in order.
-  Pending start(const Frame&, std::span<const Projected>) const;
+  // Begins the exchange, returns at once. One Projected per stream of the layer, in order.
+  PendingAttention start(const CallContext&, std::span<const Projected>) const;
   // [tokens that ask here, B, heads held * d]
-  at::Tensor finish(Pending) const;
-  at::Tensor operator()(const Frame& f, std::span<const Projected> p) const { return finish(start(f, p)); }
-  at::Tensor operator()(const Frame& f, std::initializer_list<Projected> p) const {
+  at::Tensor finish(PendingAttention) const;
+  at::Tensor operator()(const CallContext& f, std::span<const Projected> p) const {
+    return finish(start(f, p));
+  }
+  at::Tensor operator()(const CallContext& f, std::initializer_list<Projected> p) const {
     return finish(start(f, std::span(p.begin(), p.size())));
   }
-  Pending start(const Frame& f, std::initializer_list<Projected> p) const {
+  PendingAttention start(const CallContext& f, std::initializer_list<Projected> p) const {
     return start(f, std::span(p.begin(), p.size()));
   }
 
  private:
-  Site site_;
-  Exchange* exchange_ = nullptr;
+  AttentionLayer layer_;
+  SequenceExchange* exchange_ = nullptr;
   AttentionOp* op_ = nullptr;
 };
 
 // One rank: the exchange that moves nothing.
-class Alone : public Exchange {
+class LocalExchange : public SequenceExchange {
  public:
-  explicit Alone(int seq_rank = 0) : seq_rank_(seq_rank) {}
-  Inbox inbox(const Frame&, const Site&, std::span<const Projected>) override;
-  void depart(const Frame&, const Site&, Inbox&) override {}
-  Qkv arrive(const Frame&, const Site&, Inbox&) override;
-  at::Tensor back(const Frame&, const Site&, Inbox&, at::Tensor out) override { return out; }
+  explicit LocalExchange(int seq_rank = 0) : seq_rank_(seq_rank) {}
+  ExchangeBuffers buffers(const CallContext&, const AttentionLayer&, std::span<const Projected>) override;
+  void launch(const CallContext&, const AttentionLayer&, ExchangeBuffers&) override {}
+  Qkv wait(const CallContext&, const AttentionLayer&, ExchangeBuffers&) override;
+  at::Tensor scatter_back(const CallContext&, const AttentionLayer&, ExchangeBuffers&,
+                          at::Tensor out) override {
+    return out;
+  }
 
  private:
   int seq_rank_;
 };
 
 // Per stream and peer, views of flat per-peer buffers; shared by all exchanges. tokens already laid: q0, k0.
-std::vector<std::vector<Slot>> lay_out(std::span<const Projected>, std::span<const Slot> per_peer);
+std::vector<std::vector<ProjectionSlot>> lay_out(std::span<const Projected>,
+                                                 std::span<const ProjectionSlot> per_peer);
 
 }  // namespace atelier::nn

@@ -77,21 +77,22 @@ struct Stream {
   Projected projected() const { return split_qkv(fused, kWidth, norm_q, norm_k, rope); }
 };
 
-Frame frame_of(std::vector<int64_t> tokens) {
-  Frame f;
+CallContext frame_of(std::vector<int64_t> tokens) {
+  CallContext f;
   for (const int64_t n : tokens) f.streams.push_back({.patches = {n, 1}});
   return f;
 }
 
-Attention attention_of(OneRank& one, std::vector<int> streams, std::vector<int> queries) {
-  return {Site{0, "attn", std::move(streams), std::move(queries), Dim{kHeads, kWidth}}, one.seams};
+Attention attention_of(OneRank& one, std::vector<int> streams, std::vector<int> query_streams) {
+  return {AttentionLayer{0, "attn", std::move(streams), std::move(query_streams), Dim{kHeads, kWidth}},
+          one.seams};
 }
 
 TEST(AttentionOfOneRank, TwoStreamsAttendToEachOther) {
   for (const auto type : kTypes) {
     const Stream text(5, type, 20), image(11, type, 30);
     OneRank one;
-    const Frame f = frame_of({5, 11});
+    const CallContext f = frame_of({5, 11});
     const auto out = attention_of(one, {0, 1}, {0, 1})(f, {text.projected(), image.projected()});
     const auto t = text.projected(), i = image.projected();
     const auto expected = plain_attention(
@@ -118,7 +119,7 @@ TEST(AttentionOfOneRank, AStreamThatDoesNotAskStillGivesItsKeys) {
 TEST(AttentionOfOneRank, StartedOnesMayFinishInAnyOrder) {
   const Stream a(7, at::kDouble, 40), b(9, at::kDouble, 50);
   OneRank one;
-  const Frame f = frame_of({7}), g = frame_of({9});
+  const CallContext f = frame_of({7}), g = frame_of({9});
   const auto attend = attention_of(one, {0}, {0});
   const auto alone_a = attend(f, {a.projected()}), alone_b = attend(g, {b.projected()});
   auto first = attend.start(f, {a.projected()});

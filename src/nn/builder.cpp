@@ -29,7 +29,7 @@ Builder::Builder(const weights::WeightStore& store, const Seams& seams, Memory& 
       memory_(&memory),
       options_(options),
       shared_(std::make_shared<Shared>()) {
-  shared_->tables = std::make_shared<Tables>(store, seams.spread, options);
+  shared_->tables = std::make_shared<ModulationTables>(store, seams.sharded_eval, options);
 }
 
 Builder Builder::operator/(std::string_view child) const {
@@ -85,14 +85,14 @@ Linear Builder::contract(std::string_view name, std::initializer_list<Dim> in, i
           bias == Bias::kYes ? read(p + ".bias", {out}, {}, {}) : at::Tensor(), seams_.features};
 }
 
-Table Builder::table(std::string_view name, int64_t in, int64_t out) const {
+ModulationTable Builder::table(std::string_view name, int64_t in, int64_t out) const {
   return shared_->tables->add(path(name), in, out);
 }
 
-HeadNorm Builder::head_norm(std::string_view name, Dim heads, HeadNorm::Kind kind, double eps) const {
+HeadNorm Builder::head_norm(std::string_view name, Dim heads, HeadNorm::NormKind kind, double eps) const {
   const auto p = path(name);
   return {kind, read(p + ".weight", {heads.unit}, {}, {}),
-          kind == HeadNorm::Kind::kLayer ? read(p + ".bias", {heads.unit}, {}, {}) : at::Tensor(), eps};
+          kind == HeadNorm::NormKind::kLayer ? read(p + ".bias", {heads.unit}, {}, {}) : at::Tensor(), eps};
 }
 
 RmsNorm Builder::rms_norm(std::string_view name, int64_t channels, double eps) const {
@@ -109,10 +109,11 @@ at::Tensor Builder::buffer(std::string_view name, at::IntArrayRef sizes) const {
 }
 
 Attention Builder::attention(std::string_view name, std::vector<int> streams, Dim heads,
-                             std::vector<int> queries) const {
+                             std::vector<int> query_streams) const {
   const Dim here{Partition{heads.count, seams_.tensor_size}[seams_.tensor_rank].size, heads.unit};
-  if (queries.empty()) queries = streams;
-  return {Site{shared_->sites++, path(name), std::move(streams), std::move(queries), here}, seams_};
+  if (query_streams.empty()) query_streams = streams;
+  return {AttentionLayer{shared_->layers++, path(name), std::move(streams), std::move(query_streams), here},
+          seams_};
 }
 
 Conv2d Builder::conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const {

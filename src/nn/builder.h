@@ -15,9 +15,9 @@
 #include "nn/conv.h"
 #include "nn/linear.h"
 #include "nn/memory.h"
+#include "nn/modulation_table.h"
 #include "nn/norm.h"
 #include "nn/seams.h"
-#include "nn/modulation_table.h"
 
 namespace atelier::weights {
 class WeightStore;
@@ -47,26 +47,26 @@ class Builder {
   Linear contract(std::string_view name, std::initializer_list<Dim> in, int64_t out,
                   Bias bias = Bias::kYes) const;
   // Depends on timestep and prompt only.
-  Table table(std::string_view name, int64_t in, int64_t out) const;
-  HeadNorm head_norm(std::string_view name, Dim heads, HeadNorm::Kind kind = HeadNorm::Kind::kRms,
+  ModulationTable table(std::string_view name, int64_t in, int64_t out) const;
+  HeadNorm head_norm(std::string_view name, Dim heads, HeadNorm::NormKind kind = HeadNorm::NormKind::kRms,
                      double eps = 1e-6) const;
   RmsNorm rms_norm(std::string_view name, int64_t channels, double eps) const;
   LayerNorm layer_norm(std::string_view name, int64_t channels, double eps) const;
   // A whole tensor of this exact name.
   at::Tensor buffer(std::string_view name, at::IntArrayRef sizes) const;
   Attention attention(std::string_view name, std::vector<int> streams, Dim heads,
-                      std::vector<int> queries = {}) const;
+                      std::vector<int> query_streams = {}) const;
   Conv2d conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const;
   GroupNorm group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const;
 
   bool has(std::string_view name) const;  // a parameter of this exact name
-  std::shared_ptr<Tables> tables() const { return shared_->tables; }
+  std::shared_ptr<ModulationTables> tables() const { return shared_->tables; }
   at::TensorOptions options() const { return options_; }
 
  private:
   struct Shared {
-    std::shared_ptr<Tables> tables;
-    int sites = 0;
+    std::shared_ptr<ModulationTables> tables;
+    int layers = 0;
   };
   std::vector<Range> cut(std::initializer_list<Dim> segments) const;
   at::Tensor read(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,

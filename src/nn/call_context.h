@@ -1,5 +1,5 @@
 // What the engine passes down through every call of a model: which branch, which patch, who holds what; and
-// taps.
+// probes.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -21,20 +21,20 @@ class Recorder {
   virtual void record(std::string_view name, const at::Tensor& value, int stream) = 0;
 };
 
-struct Frame {
+struct CallContext {
   int branch = 0;            // 0 conditional, 1 unconditional
   std::optional<int> patch;  // none: the whole sequence (warm-up)
   std::vector<Layout> streams;
   int seq_rank = 0;  // this rank's place in every layout
-  Recorder* taps = nullptr;
+  Recorder* probes = nullptr;
 
   // Tokens of the given streams that sequence rank `rank` holds in this call.
   int64_t tokens(std::span<const int> which, int rank, std::optional<int> of_patch) const;
 };
 
 // Free when nobody listens.
-inline void tap(const Frame& f, std::string_view name, const at::Tensor& value, int stream) {
-  if (f.taps) f.taps->record(name, value, stream);
+inline void probe(const CallContext& f, std::string_view name, const at::Tensor& value, int stream) {
+  if (f.probes) f.probes->record(name, value, stream);
 }
 
 }  // namespace atelier::nn

@@ -34,8 +34,8 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   if (!positions_) return at::group_norm(x, groups_, weight_, bias_, eps_);
   // Moments in double: one sum over ranks of count times {1, mean, mean of squares} per picture and group.
   const int64_t batch = x.size(0);
-  const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto grouped = x.reshape({batch, groups_, -1}).to(wide);
+  const auto acc_dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto grouped = x.reshape({batch, groups_, -1}).to(acc_dtype);
   const double count = static_cast<double>(grouped.size(2));
   at::Tensor moments;
   if (grouped.size(2) > 0) {
@@ -49,9 +49,9 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   const auto mean = moments[1] / moments[0];
   const auto variance = (moments[2] / moments[0] - mean.square()).clamp_min(0);
   const auto inverse = (variance + eps_).rsqrt();
-  const auto normal = (grouped - mean.to(wide).unsqueeze(2)) * inverse.to(wide).unsqueeze(2);
-  const auto affine =
-      normal.reshape(x.sizes()) * weight_.to(wide).view({1, -1, 1, 1}) + bias_.to(wide).view({1, -1, 1, 1});
+  const auto normal = (grouped - mean.to(acc_dtype).unsqueeze(2)) * inverse.to(acc_dtype).unsqueeze(2);
+  const auto affine = normal.reshape(x.sizes()) * weight_.to(acc_dtype).view({1, -1, 1, 1}) +
+                      bias_.to(acc_dtype).view({1, -1, 1, 1});
   return affine.to(x.scalar_type());
 }
 

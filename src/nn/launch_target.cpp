@@ -9,22 +9,22 @@
 
 namespace atelier::nn {
 
-kernels::DType dtype_of(const at::Tensor& t) {
+kernels::ElementType dtype_of(const at::Tensor& t) {
   switch (t.scalar_type()) {
     case at::kFloat:
-      return kernels::DType::kF32;
+      return kernels::ElementType::kF32;
     case at::kDouble:
-      return kernels::DType::kF64;
+      return kernels::ElementType::kF64;
     case at::kBFloat16:
-      return kernels::DType::kBF16;
+      return kernels::ElementType::kBF16;
     case at::kHalf:
-      return kernels::DType::kF16;
+      return kernels::ElementType::kF16;
     default:
       throw std::logic_error("no kernel for this element type");
   }
 }
 
-kernels::Where where_of(const at::Tensor& t) {
+kernels::LaunchTarget launch_target_of(const at::Tensor& t) {
   if (!t.is_cuda()) return {};
 #ifdef ATELIER_CUDA
   return {true, c10::cuda::getCurrentCUDAStream(t.get_device()).stream()};

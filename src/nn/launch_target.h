@@ -7,9 +7,9 @@
 namespace atelier::nn {
 
 // Throws std::logic_error for a type no kernel has.
-kernels::DType dtype_of(const at::Tensor& t);
+kernels::ElementType dtype_of(const at::Tensor& t);
 // The current stream of the tensor's device.
-kernels::Where where_of(const at::Tensor& t);
+kernels::LaunchTarget launch_target_of(const at::Tensor& t);
 // Rows of this many elements each that make one CPU task worth starting.
 int64_t grain(int64_t elements_per_row);
 

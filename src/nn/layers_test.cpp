@@ -18,11 +18,11 @@
 #include "nn/conv.h"
 #include "nn/embedding.h"
 #include "nn/linear.h"
+#include "nn/modulation_table.h"
 #include "nn/norm.h"
 #include "nn/patchify.h"
 #include "nn/rope.h"
 #include "nn/state.h"
-#include "nn/modulation_table.h"
 #include "nn/testing.h"
 
 namespace atelier::nn {
@@ -307,7 +307,7 @@ TEST(Patchify, CoordinatesFollowTheTokens) {
 }
 
 // This rank's share of three, and the parts of the others computed by their own tables.
-struct ThirdOf : Spread {
+struct ThirdOf : ShardedEval {
   int rank = 0;
   std::vector<at::Tensor> parts;
   Range mine(int64_t total) const override { return Partition{total, 3}[rank]; }
@@ -329,8 +329,8 @@ struct TwoTables {
 
 TEST(TablesOfAModel, EqualTheLinearsOneByOne) {
   const TwoTables t;
-  Tables tables(t.store, nullptr, at::TensorOptions(at::kDouble));
-  const Table a = tables.add("a", 3, 4), b = tables.add("b", 3, 7);
+  ModulationTables tables(t.store, nullptr, at::TensorOptions(at::kDouble));
+  const ModulationTable a = tables.add("a", 3, 4), b = tables.add("b", 3, 7);
   tables.load();
   const auto all = tables.evaluate(t.condition);
   EXPECT_LT(distance(all, t.direct()), 1e-14);
@@ -342,11 +342,11 @@ TEST(TablesOfAModel, EqualTheLinearsOneByOne) {
 
 TEST(TablesOfAModel, SharesOfSeveralRanksMakeTheSame) {
   const TwoTables t;
-  ThirdOf spread;
+  ThirdOf sharded_eval;
   at::Tensor all;
   for (int rank = 0; rank < 3; ++rank) {
-    spread.rank = rank;
-    Tables tables(t.store, &spread, at::TensorOptions(at::kDouble));
+    sharded_eval.rank = rank;
+    ModulationTables tables(t.store, &sharded_eval, at::TensorOptions(at::kDouble));
     tables.add("a", 3, 4), tables.add("b", 3, 7);
     tables.load();
     all = tables.evaluate(t.condition);

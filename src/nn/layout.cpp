@@ -11,7 +11,7 @@ std::vector<Range> Layout::held(int seq_rank, std::optional<int> patch) const {
     const Range mine = Partition{strip.size, seq_parts}[seq_rank];
     return Range{(strip.begin + mine.begin) * unit, mine.size * unit};
   };
-  if (rides_first) {
+  if (pinned_to_first_patch) {
     if (patch && *patch > 0) return {};
     return {share({0, units})};
   }

@@ -92,7 +92,7 @@ TEST(Layout, SharesDifferByOneUnitAtMostAndNeverSplitOne) {
 }
 
 TEST(Layout, TextRidesWithTheFirstPatch) {
-  const Layout text{.patches = {7, 4}, .seq_parts = 3, .rides_first = true};
+  const Layout text{.patches = {7, 4}, .seq_parts = 3, .pinned_to_first_patch = true};
   std::vector<int> counts(7);
   for (int rank = 0; rank < 3; ++rank) {
     add(counts, text.held(rank, 0));
@@ -103,8 +103,9 @@ TEST(Layout, TextRidesWithTheFirstPatch) {
 }
 
 TEST(Layout, AFrameAddsItsStreams) {
-  Frame f;
-  f.streams = {{.patches = {7, 2}, .seq_parts = 2, .rides_first = true}, {.patches = {9, 2}, .seq_parts = 2}};
+  CallContext f;
+  f.streams = {{.patches = {7, 2}, .seq_parts = 2, .pinned_to_first_patch = true},
+               {.patches = {9, 2}, .seq_parts = 2}};
   const int both[] = {0, 1}, image[] = {1};
   EXPECT_EQ(f.tokens(both, 0, std::nullopt), 4 + 3 + 2);
   EXPECT_EQ(f.tokens(both, 0, 0), 4 + 3);

@@ -64,7 +64,7 @@ at::Tensor Linear::gelu(const at::Tensor& x) const {
   char* data = static_cast<char*>(y.data_ptr());
   const void* bias = bias_.defined() ? bias_.const_data_ptr() : nullptr;
   const int64_t bytes = channels * y.element_size();
-  const auto where = where_of(y);
+  const auto where = launch_target_of(y);
   const auto type = dtype_of(y);
   if (where.cuda) {
     kernels::gelu_tanh(where, type, data, bias, rows, channels, channels);

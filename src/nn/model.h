@@ -21,15 +21,15 @@ class Model {
   virtual ~Model() = default;
   virtual int blocks() const = 0;  // of the whole model
   // Once per request and branch: everything that depends on timesteps and prompt only.
-  virtual Context begin(const Frame&, const Prompt&, std::span<const float> timesteps) = 0;
+  virtual RequestContext begin(const CallContext&, const Prompt&, std::span<const float> timesteps) = 0;
   // On every stage: what follows from coordinates.
-  virtual void enter(const Frame&, State&) = 0;
+  virtual void enter(const CallContext&, State&) = 0;
   // First stage: latents [image tokens held, B, channels] -> State::x.
-  virtual void embed(const Frame&, State&, const at::Tensor& latents) = 0;
+  virtual void embed(const CallContext&, State&, const at::Tensor& latents) = 0;
   // Only blocks this rank built.
-  virtual void block(int i, const Frame&, State&) = 0;
+  virtual void block(int i, const CallContext&, State&) = 0;
   // Last stage: -> prediction, [image tokens held, B, channels].
-  virtual at::Tensor head(const Frame&, State&) = 0;
+  virtual at::Tensor head(const CallContext&, State&) = 0;
 };
 
 }  // namespace atelier::nn

@@ -18,17 +18,17 @@ namespace atelier::nn {
 struct State;
 
 // One such linear: a range of the channels of all tables side by side.
-struct Table {
+struct ModulationTable {
   int64_t begin = -1, size = 0;
 };
 
 // All tables of the blocks that this rank built. Each rank of the stage keeps its share of the rows; no step
 // reads them.
-class Tables {
+class ModulationTables {
  public:
-  Tables(const weights::WeightStore& store, Spread* spread, at::TensorOptions options)
-      : store_(&store), spread_(spread), options_(options) {}
-  Table add(const std::string& name, int64_t in, int64_t out);
+  ModulationTables(const weights::WeightStore& store, ShardedEval* sharded_eval, at::TensorOptions options)
+      : store_(&store), sharded_eval_(sharded_eval), options_(options) {}
+  ModulationTable add(const std::string& name, int64_t in, int64_t out);
   // Reads this rank's rows, once, after the last add().
   void load();
   // condition [rows, B, in] -> [rows, B, all tables]; one gather.
@@ -41,7 +41,7 @@ class Tables {
     int64_t in, out;
   };
   const weights::WeightStore* store_;
-  Spread* spread_;
+  ShardedEval* sharded_eval_;
   at::TensorOptions options_;
   std::vector<One> all_;
   int64_t total_ = 0;
@@ -57,8 +57,8 @@ struct Modulations {
 };
 
 // `parts` equal pieces of the table's current row, each [B, C].
-std::vector<at::Tensor> chunks(const Table&, const State&, int parts);
+std::vector<at::Tensor> chunks(const ModulationTable&, const State&, int parts);
 // Order of AdaLayerNormZero: shift, scale, gate, then the same for the MLP where the table has six parts.
-Modulations modulations(const Table&, const State&, int64_t width);
+Modulations modulations(const ModulationTable&, const State&, int64_t width);
 
 }  // namespace atelier::nn

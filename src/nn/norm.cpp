@@ -17,7 +17,7 @@ namespace {
 constexpr double kEps = 1e-6;
 
 template <class F>
-void over_rows(kernels::Where where, const at::Tensor& x, F f) {
+void over_rows(kernels::LaunchTarget where, const at::Tensor& x, F f) {
   if (where.cuda) return f(0, x.size(0));
   at::parallel_for(0, x.size(0), grain(x.size(1) * x.size(2)), f);
 }
@@ -27,7 +27,7 @@ void over_rows(kernels::Where where, const at::Tensor& x, F f) {
 at::Tensor norm(const at::Tensor& x, const Modulation& m) {
   ENSURE(x.is_contiguous() && m.shift.stride(-1) == 1 && m.shift.stride(0) == m.scale.stride(0));
   auto out = at::empty_like(x);
-  const auto where = where_of(x);
+  const auto where = launch_target_of(x);
   const auto type = dtype_of(x);
   const int64_t row = x.size(1) * x.size(2) * x.element_size();
   const char* from = static_cast<const char*>(x.const_data_ptr());
@@ -43,7 +43,7 @@ at::Tensor norm(const at::Tensor& x, const Modulation& m) {
 void gated_(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y_any) {
   const auto y = y_any.contiguous();
   ENSURE(x.is_contiguous() && x.sizes() == y.sizes() && gate.stride(-1) == 1);
-  const auto where = where_of(x);
+  const auto where = launch_target_of(x);
   const auto type = dtype_of(x);
   const int64_t row = x.size(1) * x.size(2) * x.element_size();
   char* to = static_cast<char*>(x.data_ptr());

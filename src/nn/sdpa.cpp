@@ -39,15 +39,16 @@ SdpaBackend choose(SdpaBackend asked, const at::Tensor& q) {
   return SdpaBackend::kMath;
 }
 
-Attended math(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto scores =
-      at::matmul(q.to(wide), k.to(wide).transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(-1)));
-  return {at::matmul(at::softmax(scores, -1), v.to(wide)).to(q.scalar_type()), at::logsumexp(scores, {-1})};
+AttentionOutput math(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const auto acc_dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto scores = at::matmul(q.to(acc_dtype), k.to(acc_dtype).transpose(-1, -2)) /
+                      std::sqrt(static_cast<double>(q.size(-1)));
+  return {at::matmul(at::softmax(scores, -1), v.to(acc_dtype)).to(q.scalar_type()),
+          at::logsumexp(scores, {-1})};
 }
 
-Attended run_kernel(SdpaBackend backend, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    Lse lse) {
+AttentionOutput run_kernel(SdpaBackend backend, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           Lse lse) {
   const bool need = lse == Lse::kNeeded;
   switch (backend) {
     case SdpaBackend::kCudnn: {
@@ -92,18 +93,19 @@ const char* name_of(SdpaBackend backend, bool cuda) {
 
 }  // namespace
 
-Attended Sdpa::run(const Frame&, const Site&, Held, const at::Tensor& q, const at::Tensor& kv, Lse lse) {
-  const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+AttentionOutput Sdpa::run(const CallContext&, const AttentionLayer&, KvExtent, const at::Tensor& q,
+                          const at::Tensor& kv, Lse lse) {
+  const auto acc_dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const int64_t batch = q.size(1), heads = q.size(2);
   if (q.numel() == 0 || kv.numel() == 0) {
     return {at::zeros(q.sizes(), q.options()),
             at::full({batch, heads, q.size(0)}, -std::numeric_limits<double>::infinity(),
-                     q.options().dtype(wide))};
+                     q.options().dtype(acc_dtype))};
   }
   const auto k = kv.select(2, 0).permute({1, 2, 0, 3}), v = kv.select(2, 1).permute({1, 2, 0, 3});
   const auto backend = choose(backend_, q);
   used_.insert(name_of(backend, q.is_cuda()));
-  Attended a = run_kernel(backend, q.permute({1, 2, 0, 3}), k, v, lse);
+  AttentionOutput a = run_kernel(backend, q.permute({1, 2, 0, 3}), k, v, lse);
   a.out = a.out.permute({2, 0, 1, 3}).contiguous();
   return a;
 }

@@ -14,7 +14,8 @@ enum class SdpaBackend { kAuto, kCudnn, kFlash, kEfficient, kMath };
 class Sdpa : public AttentionOp {
  public:
   explicit Sdpa(SdpaBackend backend = SdpaBackend::kAuto) : backend_(backend) {}
-  Attended run(const Frame&, const Site&, Held, const at::Tensor& q, const at::Tensor& kv, Lse) override;
+  AttentionOutput run(const CallContext&, const AttentionLayer&, KvExtent, const at::Tensor& q,
+                      const at::Tensor& kv, Lse) override;
   // Names of the kernels that really ran.
   const std::set<std::string>& used() const { return used_; }
 

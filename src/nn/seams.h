@@ -7,7 +7,7 @@
 
 namespace atelier::nn {
 
-class Exchange;
+class SequenceExchange;
 class AttentionOp;
 
 // Sums a tensor over ranks, in place.
@@ -27,21 +27,21 @@ class RowHalo {
 
 // Work that would be equal on all ranks of a stage: each does its share of dimension 0, one gather makes it
 // whole.
-class Spread {
+class ShardedEval {
  public:
-  virtual ~Spread() = default;
+  virtual ~ShardedEval() = default;
   virtual Range mine(int64_t total) const = 0;
   virtual at::Tensor gather(const at::Tensor& part, int64_t total) = 0;
 };
 
 struct Seams {
-  Exchange* exchange = nullptr;      // tokens <-> heads; never null once assembled
-  AttentionOp* attention = nullptr;  // never null once assembled
+  SequenceExchange* exchange = nullptr;  // tokens <-> heads; never null once assembled
+  AttentionOp* attention = nullptr;      // never null once assembled
   int tensor_rank = 0, tensor_size = 1;
-  Reducer* features = nullptr;   // closes a feature region; null: one rank holds all features
-  Reducer* positions = nullptr;  // group norm over rows held by several ranks
-  RowHalo* rows = nullptr;       // convolutions
-  Spread* spread = nullptr;      // tables
+  Reducer* features = nullptr;          // closes a feature region; null: one rank holds all features
+  Reducer* positions = nullptr;         // group norm over rows held by several ranks
+  RowHalo* rows = nullptr;              // convolutions
+  ShardedEval* sharded_eval = nullptr;  // tables
 };
 
 }  // namespace atelier::nn

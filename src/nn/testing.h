@@ -57,7 +57,7 @@ class PlantedStore : public weights::WeightStore {
  public:
   explicit PlantedStore(std::map<std::string, at::Tensor> tensors) : tensors_(std::move(tensors)) {}
 
-  void adopt(std::span<const weights::Name>) override {}
+  void adopt(std::span<const weights::NameRule>) override {}
   bool has(std::string_view name) const override { return tensors_.count(std::string(name)) > 0; }
   std::vector<int64_t> shape(std::string_view name) const override {
     const auto found = tensors_.find(std::string(name));
@@ -66,7 +66,7 @@ class PlantedStore : public weights::WeightStore {
   at::ScalarType dtype(std::string_view) const override { return at::kDouble; }
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override {
-    asked_.push_back({std::string(name), full.vec()});
+    manifest_.push_back({std::string(name), full.vec()});
     const auto found = tensors_.find(std::string(name));
     if (found == tensors_.end() || found->second.sizes() != full) {
       missing.push_back(std::string(name));
@@ -87,7 +87,7 @@ class PlantedStore : public weights::WeightStore {
   void check() const override {}
   void check(std::span<const std::string_view>) const override {}
   int64_t bytes_read() const override { return 0; }
-  std::vector<weights::Asked> asked() const override { return asked_; }
+  std::vector<weights::ManifestEntry> manifest() const override { return manifest_; }
 
   mutable std::vector<std::string> missing;
 
@@ -98,12 +98,12 @@ class PlantedStore : public weights::WeightStore {
     return at::cat(all);
   }
   std::map<std::string, at::Tensor> tensors_;
-  mutable std::vector<weights::Asked> asked_;
+  mutable std::vector<weights::ManifestEntry> manifest_;
 };
 
 // Everything that a builder needs on one rank, or on one rank of several that cut features.
 struct OneRank {
-  Alone exchange;
+  LocalExchange exchange;
   Sdpa attention;
   PlainMemory memory;
   Seams seams{.exchange = &exchange, .attention = &attention};

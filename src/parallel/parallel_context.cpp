@@ -18,7 +18,8 @@ namespace atelier::parallel {
 namespace {
 
 constexpr plan::AxisSet kStageRanks{plan::Axis::kRing, plan::Axis::kUlysses, plan::Axis::kTensor};
-constexpr plan::AxisSet kReplica{plan::Axis::kGuidance, plan::Axis::kStage, plan::Axis::kRing, plan::Axis::kUlysses, plan::Axis::kTensor};
+constexpr plan::AxisSet kReplica{plan::Axis::kCfg, plan::Axis::kPipeline, plan::Axis::kRing,
+                                 plan::Axis::kUlysses, plan::Axis::kTensor};
 
 // The groups of one rank. Two groups of the same ranks are one, unless they must not wait for each other.
 class Groups {
@@ -50,13 +51,13 @@ class Groups {
 
 // The ranks that differ from this one only in being on one of these two stages.
 std::vector<int> both_ends(const plan::Mesh& mesh, plan::Direction d) {
-  return {mesh.neighbour(plan::Axis::kStage, d.from), mesh.neighbour(plan::Axis::kStage, d.to)};
+  return {mesh.neighbour(plan::Axis::kPipeline, d.from), mesh.neighbour(plan::Axis::kPipeline, d.to)};
 }
 
 }  // namespace
 
-struct Assembly::Parts {
-  plan::Degrees degrees;
+struct ParallelContext::Parts {
+  plan::ParallelConfig degrees;
   plan::Mesh mesh;
   Groups groups;
   // Every rank opens its groups in this order.
@@ -67,25 +68,26 @@ struct Assembly::Parts {
   std::optional<StaleKv> stale;
   std::optional<Ring> rotate;
   std::optional<Ulysses> exchange;
-  nn::Alone alone;
+  nn::LocalExchange alone;
   std::optional<CommReducer> features;
-  std::optional<GroupSpread> spread;
+  std::optional<GroupShardedEval> sharded_eval;
   nn::Seams denoiser;
 
   std::optional<Ring> picture_rotate;
   std::optional<CommReducer> positions;
   std::optional<RowsHalo> halo;
-  nn::Alone picture_alone;
+  nn::LocalExchange picture_alone;
   nn::Seams picture;
 
-  Parts(const plan::Degrees& d, comm::Transport* transport, std::span<const plan::Leg> route, nn::SdpaBackend backend)
+  Parts(const plan::ParallelConfig& d, comm::Transport* transport, std::span<const plan::ModelChunk> route,
+        nn::SdpaBackend backend)
       : degrees(d),
         mesh(plan::mesh_sizes(d), transport ? transport->rank() : 0),
         groups(mesh, transport),
         ulysses(groups.over({plan::Axis::kUlysses}, "ulysses")),
         ring(groups.over({plan::Axis::kRing}, "ring")),
         tensor(groups.over({plan::Axis::kTensor}, "tensor")),
-        guidance(groups.over({plan::Axis::kGuidance}, "cfg")),
+        guidance(groups.over({plan::Axis::kCfg}, "cfg")),
         sequence(groups.over(plan::kSequence, "sequence")),
         stage(groups.over(kStageRanks, "stage")),
         replica(groups.over(kReplica, "replica")),
@@ -110,8 +112,8 @@ struct Assembly::Parts {
   }
 
   // Each direction of two stages has its own: a send that waits never holds up what flows the other way.
-  void open_hops(std::span<const plan::Leg> route) {
-    const int me = mesh.index(plan::Axis::kStage);
+  void open_hops(std::span<const plan::ModelChunk> route) {
+    const int me = mesh.index(plan::Axis::kPipeline);
     for (const plan::Direction d : plan::directions(route)) {
       if (d.from != me && d.to != me) continue;
       hops.emplace_back(d, groups.own(both_ends(mesh, d), str("hop ", d.from, " to ", d.to)));
@@ -126,12 +128,13 @@ struct Assembly::Parts {
     denoiser.attention = attention;
     denoiser.exchange = &alone;
     if (ulysses) {
-      denoiser.exchange = &exchange.emplace(*ulysses, mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses));
+      denoiser.exchange =
+          &exchange.emplace(*ulysses, mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses));
     }
     denoiser.tensor_rank = mesh.index(plan::Axis::kTensor);
     denoiser.tensor_size = mesh.size(plan::Axis::kTensor);
     if (tensor) denoiser.features = &features.emplace(*tensor);
-    if (stage) denoiser.spread = &spread.emplace(*stage);
+    if (stage) denoiser.sharded_eval = &sharded_eval.emplace(*stage);
   }
 
   // Any ranks will do for rows: those of all branches and stages help, attention goes round them all.
@@ -144,71 +147,71 @@ struct Assembly::Parts {
   }
 };
 
-Assembly::Assembly(const plan::Degrees& degrees, comm::Transport* transport, std::span<const plan::Leg> route,
-                   nn::SdpaBackend backend) {
+ParallelContext::ParallelContext(const plan::ParallelConfig& degrees, comm::Transport* transport,
+                                 std::span<const plan::ModelChunk> route, nn::SdpaBackend backend) {
   ENSURE(plan::world_size(degrees) == (transport ? transport->size() : 1));
-  ENSURE(route.empty() ? degrees.stages == 1 : plan::stages_of(route) == degrees.stages);
+  ENSURE(route.empty() ? degrees.pipeline == 1 : plan::stages_of(route) == degrees.pipeline);
   parts_ = std::make_unique<Parts>(degrees, transport, route, backend);
 }
 
-Assembly::~Assembly() = default;
-const plan::Mesh& Assembly::mesh() const {
+ParallelContext::~ParallelContext() = default;
+const plan::Mesh& ParallelContext::mesh() const {
   return parts_->mesh;
 }
-const plan::Degrees& Assembly::degrees() const {
+const plan::ParallelConfig& ParallelContext::degrees() const {
   return parts_->degrees;
 }
-int Assembly::seq_parts() const {
+int ParallelContext::seq_parts() const {
   return parts_->mesh.sequence_size();
 }
-int Assembly::seq_rank() const {
+int ParallelContext::seq_rank() const {
   return parts_->mesh.sequence_rank();
 }
-const nn::Seams& Assembly::denoiser() const {
+const nn::Seams& ParallelContext::denoiser() const {
   return parts_->denoiser;
 }
-const nn::Seams& Assembly::picture() const {
+const nn::Seams& ParallelContext::picture() const {
   return parts_->picture;
 }
-int Assembly::picture_parts() const {
+int ParallelContext::picture_parts() const {
   return parts_->splits_pictures() ? parts_->replica->size() : 1;
 }
-int Assembly::picture_rank() const {
+int ParallelContext::picture_rank() const {
   return parts_->splits_pictures() ? parts_->replica->rank() : 0;
 }
-comm::Comm* Assembly::replica() const {
+comm::Comm* ParallelContext::replica() const {
   return parts_->replica;
 }
-comm::Comm* Assembly::guidance() const {
+comm::Comm* ParallelContext::cfg() const {
   return parts_->guidance;
 }
-comm::Comm* Assembly::sequence() const {
+comm::Comm* ParallelContext::sequence() const {
   return parts_->sequence;
 }
-comm::Comm* Assembly::shards() const {
+comm::Comm* ParallelContext::shards() const {
   return parts_->shards;
 }
 
-at::Tensor Assembly::gather_rows(const at::Tensor& part, int64_t latent_rows) const {
+at::Tensor ParallelContext::gather_rows(const at::Tensor& part, int64_t latent_rows) const {
   return parts_->splits_pictures() ? parallel::gather_rows(*parts_->replica, part, latent_rows) : part;
 }
 
-comm::Comm* Assembly::hop(plan::Direction direction) const {
+comm::Comm* ParallelContext::hop(plan::Direction direction) const {
   for (const auto& [d, group] : parts_->hops) {
     if (d == direction) return group;
   }
   return nullptr;
 }
 
-void Assembly::begin_request() {
+void ParallelContext::begin_request() {
   if (parts_->stale) parts_->stale->begin_request();
 }
 
-void Assembly::check_alive() const {
+void ParallelContext::check_alive() const {
   parts_->groups.check_alive();
 }
 
-std::set<std::string> Assembly::used() const {
+std::set<std::string> ParallelContext::used() const {
   const Parts& p = *parts_;
   auto all = p.kernel.used();
   const auto add = [&](const auto& part, const auto&... words) {

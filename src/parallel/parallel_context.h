@@ -12,22 +12,22 @@
 #include "nn/sdpa.h"
 #include "nn/seams.h"
 #include "plan/mesh.h"
-#include "plan/schedule.h"
 #include "plan/parallel_config.h"
+#include "plan/schedule.h"
 
 namespace atelier::parallel {
 
 // One rank's part of a layout. Lives as long as everything built with its seams.
-class Assembly {
+class ParallelContext {
  public:
   // transport: null for one rank; otherwise its size is the layout's world size. route: stages and their
   // blocks. All ranks construct theirs at the same time (groups are opened here, in one order).
-  Assembly(const plan::Degrees& degrees, comm::Transport* transport, std::span<const plan::Leg> route,
-           nn::SdpaBackend backend);
-  ~Assembly();
+  ParallelContext(const plan::ParallelConfig& degrees, comm::Transport* transport,
+                  std::span<const plan::ModelChunk> route, nn::SdpaBackend backend);
+  ~ParallelContext();
 
   const plan::Mesh& mesh() const;
-  const plan::Degrees& degrees() const;
+  const plan::ParallelConfig& degrees() const;
   int seq_parts() const;  // ring x Ulysses
   int seq_rank() const;
 
@@ -43,7 +43,7 @@ class Assembly {
 
   // Null when the group has one rank.
   comm::Comm* replica() const;   // all ranks that draw one batch together; rank 0 of it writes
-  comm::Comm* guidance() const;  // the two branches
+  comm::Comm* cfg() const;       // the two branches
   comm::Comm* sequence() const;  // ring x Ulysses
   comm::Comm* shards() const;    // the ranks that share each block's weights: neighbours in the sequence
   // Group rank 0 sends to group rank 1. Never null for a direction of the route that this rank is part of.

@@ -13,13 +13,13 @@
 namespace atelier::parallel::testing {
 namespace {
 
-using Body = std::function<void(Assembly&, comm::Transport&)>;
+using Body = std::function<void(ParallelContext&, comm::Transport&)>;
 
-std::string failure_of_layout(const plan::Degrees& d, int blocks, const Body& body) {
-  const auto route = plan::straight(blocks, d.stages);
+std::string failure_of_layout(const plan::ParallelConfig& d, int blocks, const Body& body) {
+  const auto route = plan::straight(blocks, d.pipeline);
   return failure_of(plan::world_size(d), [&](comm::Transport& t) {
-    Assembly assembly(d, &t, route, nn::SdpaBackend::kAuto);
-    body(assembly, t);
+    ParallelContext parallel_context(d, &t, route, nn::SdpaBackend::kAuto);
+    body(parallel_context, t);
   });
 }
 
@@ -35,18 +35,20 @@ int64_t sum_of(const std::vector<int>& ranks) {
   return sum;
 }
 
-TEST(Assembly, OpensTheGroupsOfItsLayout) {
-  for (const plan::Degrees& d :
-       {plan::Degrees{.guidance = 2, .stages = 2, .ring = 2, .ulysses = 2},
-        plan::Degrees{.data = 2, .guidance = 2, .tensor = 2}, plan::Degrees{.stages = 4, .ulysses = 2},
-        plan::Degrees{.ring = 3}, plan::Degrees{.ring = 2, .ulysses = 2, .parallel_vae = true, .shard = 2}}) {
-    const auto failure = failure_of_layout(d, 4, [&](Assembly& a, comm::Transport& t) {
+TEST(ParallelContext, OpensTheGroupsOfItsLayout) {
+  for (const plan::ParallelConfig& d :
+       {plan::ParallelConfig{.cfg = 2, .pipeline = 2, .ring = 2, .ulysses = 2},
+        plan::ParallelConfig{.data = 2, .cfg = 2, .tensor = 2},
+        plan::ParallelConfig{.pipeline = 4, .ulysses = 2}, plan::ParallelConfig{.ring = 3},
+        plan::ParallelConfig{.ring = 2, .ulysses = 2, .parallel_vae = true, .shard = 2}}) {
+    const auto failure = failure_of_layout(d, 4, [&](ParallelContext& a, comm::Transport& t) {
       const auto& mesh = a.mesh();
-      EXPECT_EQ(sum_of_ranks(a.guidance(), t.rank()), sum_of(mesh.peers({plan::Axis::kGuidance})));
+      EXPECT_EQ(sum_of_ranks(a.cfg(), t.rank()), sum_of(mesh.peers({plan::Axis::kCfg})));
       EXPECT_EQ(sum_of_ranks(a.sequence(), t.rank()), sum_of(mesh.peers(plan::kSequence)));
-      const plan::AxisSet replica = plan::kSequence | plan::AxisSet{plan::Axis::kGuidance, plan::Axis::kStage, plan::Axis::kTensor};
+      const plan::AxisSet replica =
+          plan::kSequence | plan::AxisSet{plan::Axis::kCfg, plan::Axis::kPipeline, plan::Axis::kTensor};
       EXPECT_EQ(sum_of_ranks(a.replica(), t.rank()), sum_of(mesh.peers(replica)));
-      EXPECT_EQ(a.guidance() == nullptr, d.guidance == 1);
+      EXPECT_EQ(a.cfg() == nullptr, d.cfg == 1);
       EXPECT_EQ(a.shards() == nullptr, d.shard == 1);
       if (a.shards()) {
         EXPECT_EQ(a.shards()->size(), d.shard);
@@ -55,20 +57,20 @@ TEST(Assembly, OpensTheGroupsOfItsLayout) {
       }
       EXPECT_EQ(a.picture_parts(), d.parallel_vae ? mesh.size(replica) : 1);
     });
-    EXPECT_EQ(failure, "") << plan::spell(d);
+    EXPECT_EQ(failure, "") << plan::to_string(d);
   }
 }
 
-TEST(Assembly, HopsCarryMessagesAroundTheStages) {
-  const plan::Degrees d{.stages = 3, .ulysses = 2};
+TEST(ParallelContext, HopsCarryMessagesAroundTheStages) {
+  const plan::ParallelConfig d{.pipeline = 3, .ulysses = 2};
   const auto route = plan::straight(3, 3);
-  const auto failure = failure_of_layout(d, 3, [&](Assembly& a, comm::Transport& t) {
-    const int me = a.mesh().index(plan::Axis::kStage), next = (me + 1) % 3, before = (me + 2) % 3;
+  const auto failure = failure_of_layout(d, 3, [&](ParallelContext& a, comm::Transport& t) {
+    const int me = a.mesh().index(plan::Axis::kPipeline), next = (me + 1) % 3, before = (me + 2) % 3;
     auto out = at::full({2}, t.rank(), at::TensorOptions(at::kLong)),
          in = at::zeros({2}, at::TensorOptions(at::kLong));
     auto sent = a.hop({me, next})->send(out, 1);
     a.hop({before, me})->recv(in, 0).wait();
-    EXPECT_EQ(in[0].item<int64_t>(), a.mesh().neighbour(plan::Axis::kStage, before));
+    EXPECT_EQ(in[0].item<int64_t>(), a.mesh().neighbour(plan::Axis::kPipeline, before));
     EXPECT_EQ(a.hop({next, before}), nullptr);
     EXPECT_EQ(a.hop({next, me}), nullptr);
   });
@@ -77,22 +79,23 @@ TEST(Assembly, HopsCarryMessagesAroundTheStages) {
 
 at::Tensor alone(const Toy& toy) {
   const c10::InferenceMode guard;
-  Assembly one({}, nullptr, {}, nn::SdpaBackend::kAuto);
+  ParallelContext one({}, nullptr, {}, nn::SdpaBackend::kAuto);
   auto whole = at::zeros_like(toy.input(1));
   run_toy(toy, one.denoiser(), 1, 0, whole);
   return whole;
 }
 
-TEST(Assembly, ARankHearsThatOneOfItsGroupsIsBroken) {
-  const auto failure =
-      failure_of_layout(plan::parse_strategy("ulysses=2, data=2"), 2, [](Assembly& a, comm::Transport&) {
-        a.check_alive();
-        a.sequence()->barrier();
-        if (a.mesh().index(plan::Axis::kData) == 1) return;  // its groups are its own
-        if (a.seq_rank() == 0) a.sequence()->abort();
-        EXPECT_THROW(a.sequence()->barrier(), Error);
-        EXPECT_THROW(a.check_alive(), Error);
-      });
+TEST(ParallelContext, ARankHearsThatOneOfItsGroupsIsBroken) {
+  const auto failure = failure_of_layout(plan::parse_strategy("ulysses=2, data=2"), 2,
+                                         [](ParallelContext& a, comm::Transport&) {
+                                           a.check_alive();
+                                           a.sequence()->barrier();
+                                           if (a.mesh().index(plan::Axis::kData) == 1)
+                                             return;  // its groups are its own
+                                           if (a.seq_rank() == 0) a.sequence()->abort();
+                                           EXPECT_THROW(a.sequence()->barrier(), Error);
+                                           EXPECT_THROW(a.check_alive(), Error);
+                                         });
   EXPECT_EQ(failure, "");
 }
 
@@ -102,13 +105,13 @@ struct Traffic {
   double difference = 1e9;
 };
 
-Traffic run(const Toy& toy, const plan::Degrees& d) {
+Traffic run(const Toy& toy, const plan::ParallelConfig& d) {
   const c10::InferenceMode guard;
   Traffic all;
   std::mutex mutex;
   const auto expected = alone(toy);
   auto whole = at::zeros_like(expected);
-  const auto failure = failure_of_layout(d, toy.blocks, [&](Assembly& a, comm::Transport& t) {
+  const auto failure = failure_of_layout(d, toy.blocks, [&](ParallelContext& a, comm::Transport& t) {
     t.observe([&](const comm::Event& e) {
       const std::lock_guard lock(mutex);
       const auto key = str(e.verb, " ", e.group);
@@ -127,7 +130,7 @@ Traffic run(const Toy& toy, const plan::Degrees& d) {
   return all;
 }
 
-TEST(Assembly, UlyssesMakesOneExchangeInAndOneOutPerAttention) {
+TEST(ParallelContext, UlyssesMakesOneExchangeInAndOneOutPerAttention) {
   const Toy toy{.tokens = {5, 8}, .heads = 3, .blocks = 2, .steps = 3};
   const auto t = run(toy, {.ulysses = 2});
   EXPECT_LT(t.difference, 1e-12);
@@ -141,7 +144,7 @@ TEST(Assembly, UlyssesMakesOneExchangeInAndOneOutPerAttention) {
   EXPECT_TRUE(t.used.contains("ulysses over 2"));
 }
 
-TEST(Assembly, RingSendsEveryBlockToEveryOtherRankOnce) {
+TEST(ParallelContext, RingSendsEveryBlockToEveryOtherRankOnce) {
   const Toy toy{.tokens = {5, 8}, .heads = 3, .blocks = 2, .steps = 2};
   const auto t = run(toy, {.ring = 3});
   EXPECT_LT(t.difference, 1e-12);
@@ -151,7 +154,7 @@ TEST(Assembly, RingSendsEveryBlockToEveryOtherRankOnce) {
   EXPECT_TRUE(t.used.contains("ring over 3"));
 }
 
-TEST(Assembly, TensorMakesOneSumPerPairAndSaysSo) {
+TEST(ParallelContext, TensorMakesOneSumPerPairAndSaysSo) {
   const auto t = run({.blocks = 3, .steps = 2}, {.tensor = 2});
   EXPECT_LT(t.difference, 1e-12);
   EXPECT_EQ(t.calls, (std::map<std::string, int64_t>{{"all_reduce tensor", 2 * 3 * 2}}));
@@ -159,18 +162,18 @@ TEST(Assembly, TensorMakesOneSumPerPairAndSaysSo) {
   EXPECT_FALSE(t.used.contains("ring over 2"));
 }
 
-TEST(Assembly, AllAxesOfTheSequenceTogether) {
+TEST(ParallelContext, AllAxesOfTheSequenceTogether) {
   EXPECT_LT(run({}, {.ring = 2, .ulysses = 2, .tensor = 2}).difference, 1e-12);
 }
 
-TEST(Assembly, SpreadCutsTablesOverTheRanksOfAStage) {
-  const plan::Degrees d{.stages = 2, .ring = 2, .tensor = 2};
-  const auto failure = failure_of_layout(d, 2, [](Assembly& a, comm::Transport&) {
-    auto& spread = *a.denoiser().spread;
+TEST(ParallelContext, SpreadCutsTablesOverTheRanksOfAStage) {
+  const plan::ParallelConfig d{.pipeline = 2, .ring = 2, .tensor = 2};
+  const auto failure = failure_of_layout(d, 2, [](ParallelContext& a, comm::Transport&) {
+    auto& sharded_eval = *a.denoiser().sharded_eval;
     for (const int64_t total : {11, 2}) {
       const auto whole = noise({total, 3}, 1);
-      const Range mine = spread.mine(total);
-      EXPECT_TRUE(spread.gather(whole.narrow(0, mine.begin, mine.size), total).equal(whole));
+      const Range mine = sharded_eval.mine(total);
+      EXPECT_TRUE(sharded_eval.gather(whole.narrow(0, mine.begin, mine.size), total).equal(whole));
       EXPECT_LE(mine.size, total / 4 + 1);
     }
   });
@@ -178,7 +181,7 @@ TEST(Assembly, SpreadCutsTablesOverTheRanksOfAStage) {
 }
 
 // A convolution, a group norm and the attention of a picture, as an autoencoder has them.
-at::Tensor paint(const nn::Seams& seams, const nn::Frame& f, const at::Tensor& x) {
+at::Tensor paint(const nn::Seams& seams, const nn::CallContext& f, const at::Tensor& x) {
   const nn::Conv2d conv(noise({4, 2, 3, 3}, 2), noise({4}, 3), {}, seams.rows);
   const nn::GroupNorm norm(noise({4}, 4), noise({4}, 5), 2, 1e-6, seams.positions);
   const nn::Attention attend({0, "mid", {0}, {0}, {1, 4}}, seams);
@@ -188,22 +191,22 @@ at::Tensor paint(const nn::Seams& seams, const nn::Frame& f, const at::Tensor& x
   return y + out.unflatten(0, {y.size(2), y.size(3)}).permute({2, 3, 0, 1});
 }
 
-TEST(Assembly, PicturesAreCutByRowsOverTheWholeReplica) {
+TEST(ParallelContext, PicturesAreCutByRowsOverTheWholeReplica) {
   const c10::InferenceMode guard;
   for (const int64_t rows : {7, 3}) {
     const int64_t cols = 5;
     const auto x = noise({2, 2, rows, cols}, 1);
-    const auto frame = [&](int parts, int rank) {
-      return nn::Frame{.patch = std::nullopt,
-                       .streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}},
-                       .seq_rank = rank};
+    const auto call = [&](int parts, int rank) {
+      return nn::CallContext{.patch = std::nullopt,
+                             .streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}},
+                             .seq_rank = rank};
     };
-    Assembly one({}, nullptr, {}, nn::SdpaBackend::kAuto);
-    const auto expected = paint(one.picture(), frame(1, 0), x);
-    const plan::Degrees d{.guidance = 2, .ulysses = 2, .parallel_vae = true};
-    const auto failure = failure_of_layout(d, 1, [&](Assembly& a, comm::Transport&) {
+    ParallelContext one({}, nullptr, {}, nn::SdpaBackend::kAuto);
+    const auto expected = paint(one.picture(), call(1, 0), x);
+    const plan::ParallelConfig d{.cfg = 2, .ulysses = 2, .parallel_vae = true};
+    const auto failure = failure_of_layout(d, 1, [&](ParallelContext& a, comm::Transport&) {
       const Range mine = Partition{rows, a.picture_parts()}[a.picture_rank()];
-      const auto part = paint(a.picture(), frame(4, a.picture_rank()), x.narrow(2, mine.begin, mine.size));
+      const auto part = paint(a.picture(), call(4, a.picture_rank()), x.narrow(2, mine.begin, mine.size));
       EXPECT_LT(difference(a.gather_rows(part, rows), expected), 1e-12);
       EXPECT_TRUE(a.used().contains("picture rows over 4"));
     });

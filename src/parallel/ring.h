@@ -8,14 +8,14 @@ namespace atelier::parallel {
 
 // Adds a block's result to what was gathered so far: weights exp(lse - lse of both), in the type of
 // `all.out`, which is float (or double) and is changed in place. lse -inf: a block without keys.
-void merge_(nn::Attended& all, const nn::Attended& block);
+void merge_(nn::AttentionOutput& all, const nn::AttentionOutput& block);
 
 class Ring : public nn::AttentionOp {
  public:
   // group: the ring's ranks in order; each call's held.first must be rank * held.count.
   Ring(comm::Comm& group, nn::AttentionOp& next) : group_(group), next_(next) {}
-  nn::Attended run(const nn::Frame&, const nn::Site&, nn::Held, const at::Tensor& q, const at::Tensor& kv,
-                   nn::Lse) override;
+  nn::AttentionOutput run(const nn::CallContext&, const nn::AttentionLayer&, nn::KvExtent,
+                          const at::Tensor& q, const at::Tensor& kv, nn::Lse) override;
   bool ran() const { return ran_; }
 
  private:

@@ -38,7 +38,7 @@ struct Stack {
   nn::Sdpa kernel;
   std::unique_ptr<StaleKv> stale;
   std::unique_ptr<Ring> ring;
-  std::unique_ptr<nn::Exchange> exchange;
+  std::unique_ptr<nn::SequenceExchange> exchange;
   std::unique_ptr<CommReducer> features;
   nn::Seams seams;
   plan::Mesh mesh;
@@ -71,7 +71,7 @@ at::Tensor alone(const Toy& toy) {
   const c10::InferenceMode guard;
   nn::Sdpa kernel;
   StaleKv stale(kernel, start_of(toy));
-  nn::Alone exchange;
+  nn::LocalExchange exchange;
   auto whole = at::zeros_like(toy.input(1));
   run_toy(toy, {.exchange = &exchange, .attention = &stale}, 1, 0, whole);
   return whole;
@@ -145,19 +145,23 @@ TEST(Strategies, StalePatchesDifferFromFreshOnes) {
 
 // ---- planted faults: the comparison above must see each of them
 
-struct SwapPeers : nn::Exchange {
-  std::unique_ptr<nn::Exchange> inner;
-  nn::Inbox inbox(const nn::Frame& f, const nn::Site& s, std::span<const nn::Projected> p) override {
-    auto in = inner->inbox(f, s, p);
+struct SwapPeers : nn::SequenceExchange {
+  std::unique_ptr<nn::SequenceExchange> inner;
+  nn::ExchangeBuffers buffers(const nn::CallContext& f, const nn::AttentionLayer& s,
+                              std::span<const nn::Projected> p) override {
+    auto in = inner->buffers(f, s, p);
     for (auto& stream : in.slots) std::swap(stream[0], stream[1]);
     return in;
   }
-  void depart(const nn::Frame& f, const nn::Site& s, nn::Inbox& in) override { inner->depart(f, s, in); }
-  nn::Qkv arrive(const nn::Frame& f, const nn::Site& s, nn::Inbox& in) override {
-    return inner->arrive(f, s, in);
+  void launch(const nn::CallContext& f, const nn::AttentionLayer& s, nn::ExchangeBuffers& in) override {
+    inner->launch(f, s, in);
   }
-  at::Tensor back(const nn::Frame& f, const nn::Site& s, nn::Inbox& in, at::Tensor out) override {
-    return inner->back(f, s, in, out);
+  nn::Qkv wait(const nn::CallContext& f, const nn::AttentionLayer& s, nn::ExchangeBuffers& in) override {
+    return inner->wait(f, s, in);
+  }
+  at::Tensor scatter_back(const nn::CallContext& f, const nn::AttentionLayer& s, nn::ExchangeBuffers& in,
+                          at::Tensor out) override {
+    return inner->scatter_back(f, s, in, out);
   }
 };
 
@@ -177,8 +181,8 @@ TEST(PlantedFault, SwappedShardShows) {
 struct WrongLse : nn::AttentionOp {
   nn::AttentionOp& next;
   explicit WrongLse(nn::AttentionOp& n) : next(n) {}
-  nn::Attended run(const nn::Frame& f, const nn::Site& s, nn::Held held, const at::Tensor& q,
-                   const at::Tensor& kv, nn::Lse lse) override {
+  nn::AttentionOutput run(const nn::CallContext& f, const nn::AttentionLayer& s, nn::KvExtent held,
+                          const at::Tensor& q, const at::Tensor& kv, nn::Lse lse) override {
     auto a = next.run(f, s, held, q, kv, lse);
     a.lse = a.lse + 0.1 * held.first;
     return a;
@@ -211,16 +215,16 @@ TEST(Ulysses, GoesThereAndBack) {
     const int ranks[] = {0, 1, 2};
     const auto group = t.open(ranks, "ulysses");
     Ulysses exchange(*group, 0);
-    const nn::Frame f{
+    const nn::CallContext f{
         .patch = std::nullopt, .streams = {{.patches = {8, 1}, .seq_parts = 3}}, .seq_rank = t.rank()};
-    const nn::Site site{0, "a", {0}, {0}, {5, 2}};
+    const nn::AttentionLayer layer{0, "a", {0}, {0}, {5, 2}};
     const auto all = noise({8, 2, 3, 5, 2}, 1);  // tokens, batch, {q, k, v}, heads, width
     const auto held = f.streams[0].held(t.rank(), std::nullopt);
     const auto mine = cut(all, held);
     const nn::Projected p{mine.select(2, 0), mine.select(2, 1), mine.select(2, 2)};
-    // Two sites in flight at once.
-    auto first = exchange.inbox(f, site, std::span(&p, 1)),
-         second = exchange.inbox(f, site, std::span(&p, 1));
+    // Two layers in flight at once.
+    auto first = exchange.buffers(f, layer, std::span(&p, 1)),
+         second = exchange.buffers(f, layer, std::span(&p, 1));
     for (auto* in : {&first, &second}) {
       for (int peer = 0; peer < 3; ++peer) {
         const Range h = in->heads[static_cast<size_t>(peer)];
@@ -228,17 +232,17 @@ TEST(Ulysses, GoesThereAndBack) {
         in->slots[0][static_cast<size_t>(peer)].kv.copy_(mine.narrow(2, 1, 2).narrow(3, h.begin, h.size));
       }
       if (in == &second) in->slots[0][0].q.add_(1);
-      exchange.depart(f, site, *in);
+      exchange.launch(f, layer, *in);
     }
     const Range h = Partition{5, 3}[t.rank()];
-    const auto a = exchange.arrive(f, site, first), b = exchange.arrive(f, site, second);
+    const auto a = exchange.wait(f, layer, first), b = exchange.wait(f, layer, second);
     EXPECT_TRUE(a.q.equal(all.select(2, 0).narrow(2, h.begin, h.size)));
     EXPECT_TRUE(a.kv.equal(all.narrow(2, 1, 2).narrow(3, h.begin, h.size)));
     EXPECT_TRUE(a.q.is_contiguous() && a.kv.is_contiguous());
     EXPECT_EQ(b.q.equal(a.q), t.rank() != 0);
     EXPECT_EQ(a.held.first, 0);
     EXPECT_EQ(a.held.count, 3);
-    EXPECT_TRUE(exchange.back(f, site, first, a.q).equal(mine.select(2, 0)));
+    EXPECT_TRUE(exchange.scatter_back(f, layer, first, a.q).equal(mine.select(2, 0)));
   });
   EXPECT_EQ(failure, "");
 }
@@ -249,17 +253,17 @@ TEST(Ulysses, KeysArriveInTheOrderOfOneRank) {
     const int ranks[] = {0, 1};
     const auto group = t.open(ranks, "ulysses");
     Ulysses exchange(*group, 0);
-    const nn::Frame f{.patch = std::nullopt,
-                      .streams = {{.patches = {5, 1}, .seq_parts = 2, .rides_first = true},
-                                  {.patches = {7, 1}, .seq_parts = 2}},
-                      .seq_rank = t.rank()};
-    const nn::Site site{0, "a", {0, 1}, {0, 1}, {2, 2}};
+    const nn::CallContext f{.patch = std::nullopt,
+                            .streams = {{.patches = {5, 1}, .seq_parts = 2, .pinned_to_first_patch = true},
+                                        {.patches = {7, 1}, .seq_parts = 2}},
+                            .seq_rank = t.rank()};
+    const nn::AttentionLayer layer{0, "a", {0, 1}, {0, 1}, {2, 2}};
     std::vector<nn::Projected> mine;
     for (const auto* whole : {&text, &image}) {
       const auto part = cut(*whole, f.streams[mine.size()].held(t.rank(), std::nullopt));
       mine.push_back({part.select(2, 0), part.select(2, 1), part.select(2, 2)});
     }
-    auto in = exchange.inbox(f, site, mine);
+    auto in = exchange.buffers(f, layer, mine);
     for (size_t s = 0; s < mine.size(); ++s) {
       for (size_t peer = 0; peer < 2; ++peer) {
         const Range h = in.heads[peer];
@@ -268,8 +272,8 @@ TEST(Ulysses, KeysArriveInTheOrderOfOneRank) {
         in.slots[s][peer].kv.select(2, 1).copy_(mine[s].v.narrow(2, h.begin, h.size));
       }
     }
-    exchange.depart(f, site, in);
-    const auto all = exchange.arrive(f, site, in);
+    exchange.launch(f, layer, in);
+    const auto all = exchange.wait(f, layer, in);
     const auto expected = at::cat({text, image}).narrow(2, 1, 2).narrow(3, t.rank(), 1);
     EXPECT_TRUE(all.kv.equal(expected));
   });
@@ -280,8 +284,8 @@ TEST(Ulysses, KeysArriveInTheOrderOfOneRank) {
 struct Spy : nn::AttentionOp {
   nn::Sdpa kernel;
   at::Tensor seen;
-  nn::Attended run(const nn::Frame& f, const nn::Site& s, nn::Held held, const at::Tensor& q,
-                   const at::Tensor& kv, nn::Lse lse) override {
+  nn::AttentionOutput run(const nn::CallContext& f, const nn::AttentionLayer& s, nn::KvExtent held,
+                          const at::Tensor& q, const at::Tensor& kv, nn::Lse lse) override {
     seen = kv.clone();
     return kernel.run(f, s, held, q, kv, lse);
   }
@@ -292,8 +296,8 @@ struct Frozen : nn::AttentionOp {
   nn::AttentionOp& next;
   std::map<int, at::Tensor> old;
   explicit Frozen(nn::AttentionOp& n) : next(n) {}
-  nn::Attended run(const nn::Frame& f, const nn::Site& s, nn::Held held, const at::Tensor& q,
-                   const at::Tensor& kv, nn::Lse lse) override {
+  nn::AttentionOutput run(const nn::CallContext& f, const nn::AttentionLayer& s, nn::KvExtent held,
+                          const at::Tensor& q, const at::Tensor& kv, nn::Lse lse) override {
     if (held.patch && !old.contains(*held.patch)) old[*held.patch] = at::zeros_like(kv);
     return next.run(f, s, held, q, held.patch ? old[*held.patch] : kv, lse);
   }
@@ -302,19 +306,19 @@ struct Frozen : nn::AttentionOp {
 // Runs whole pass and patches in a shuffled order; true if after each patch exactly its slots hold its fresh
 // keys and all others what they held before.
 bool patches_replace_their_slots(nn::AttentionOp& op, const Spy& spy) {
-  nn::Frame f{.patch = std::nullopt,
-              .streams = {{.patches = {3, 3}, .seq_parts = 2, .rides_first = true},
-                          {.patches = {11, 3}, .seq_parts = 2}}};
-  const nn::Site site{0, "a", {0, 1}, {0, 1}, {2, 4}};
-  const nn::Held held{0, 2, std::nullopt};
+  nn::CallContext f{.patch = std::nullopt,
+                    .streams = {{.patches = {3, 3}, .seq_parts = 2, .pinned_to_first_patch = true},
+                                {.patches = {11, 3}, .seq_parts = 2}}};
+  const nn::AttentionLayer layer{0, "a", {0, 1}, {0, 1}, {2, 4}};
+  const nn::KvExtent held{0, 2, std::nullopt};
   const auto whole = noise({14, 1, 2, 2, 4}, 5);
-  op.run(f, site, held, noise({14, 1, 2, 4}, 6), whole, nn::Lse::kNone);
+  op.run(f, layer, held, noise({14, 1, 2, 4}, 6), whole, nn::Lse::kNone);
   at::Tensor expected;
   std::vector<int64_t> begins;
   int64_t begin = 0;
   for (int p = 0; p < 3; ++p) {
     begins.push_back(begin);
-    for (int r = 0; r < 2; ++r) begin += f.tokens(site.streams, r, p);
+    for (int r = 0; r < 2; ++r) begin += f.tokens(layer.streams, r, p);
   }
   bool right = true;
   uint64_t seed = 7;
@@ -322,7 +326,7 @@ bool patches_replace_their_slots(nn::AttentionOp& op, const Spy& spy) {
     f.patch = p;
     const int64_t n = (p < 2 ? begins[static_cast<size_t>(p) + 1] : 14) - begins[static_cast<size_t>(p)];
     const auto fresh = noise({n, 1, 2, 2, 4}, seed++);
-    op.run(f, site, {0, 2, p}, noise({n, 1, 2, 4}, 6), fresh, nn::Lse::kNone);
+    op.run(f, layer, {0, 2, p}, noise({n, 1, 2, 4}, 6), fresh, nn::Lse::kNone);
     if (expected.defined()) {
       expected.narrow(0, begins[static_cast<size_t>(p)], n).copy_(fresh);
       right = right && spy.seen.equal(expected);
@@ -353,13 +357,13 @@ TEST(StaleKv, KeepsBranchesAndHoldersApartAtFixedAddresses) {
   const c10::InferenceMode guard;
   Spy spy;
   StaleKv stale(spy);
-  const nn::Site site{3, "a", {0}, {0}, {1, 2}};
-  nn::Frame f{.patch = std::nullopt, .streams = {{.patches = {4, 2}, .seq_parts = 2}}};
+  const nn::AttentionLayer layer{3, "a", {0}, {0}, {1, 2}};
+  nn::CallContext f{.patch = std::nullopt, .streams = {{.patches = {4, 2}, .seq_parts = 2}}};
   const auto run = [&](int branch, int first, std::optional<int> patch, double value) {
     f.branch = branch, f.patch = patch;
     const int64_t n = patch ? 1 : 2;
     const auto kv = at::full({n, 1, 2, 1, 2}, value, at::TensorOptions(at::kDouble));
-    stale.run(f, site, {first, 1, patch}, kv.select(2, 0), kv, nn::Lse::kNone);
+    stale.run(f, layer, {first, 1, patch}, kv.select(2, 0), kv, nn::Lse::kNone);
     return std::pair(spy.seen[0].flatten()[0].item<double>(), spy.seen[1].flatten()[0].item<double>());
   };
   for (const int branch : {0, 1}) {
@@ -375,12 +379,12 @@ TEST(StaleKv, RefusesAPatchBeforeTheWarmUpOfItsRequest) {
   const c10::InferenceMode guard;
   nn::Sdpa kernel;
   StaleKv stale(kernel);
-  const nn::Site site{0, "a", {0}, {0}, {1, 2}};
-  nn::Frame f{.patch = 0, .streams = {{.patches = {2, 2}}}};
+  const nn::AttentionLayer layer{0, "a", {0}, {0}, {1, 2}};
+  nn::CallContext f{.patch = 0, .streams = {{.patches = {2, 2}}}};
   const auto one = noise({1, 1, 2, 1, 2}, 1), two = noise({2, 1, 2, 1, 2}, 1);
-  const auto patch = [&] { stale.run(f, site, {0, 1, 0}, one.select(2, 0), one, nn::Lse::kNone); };
+  const auto patch = [&] { stale.run(f, layer, {0, 1, 0}, one.select(2, 0), one, nn::Lse::kNone); };
   EXPECT_THROW(patch(), std::logic_error);
-  stale.run(f, site, {0, 1, std::nullopt}, two.select(2, 0), two, nn::Lse::kNone);
+  stale.run(f, layer, {0, 1, std::nullopt}, two.select(2, 0), two, nn::Lse::kNone);
   EXPECT_NO_THROW(patch());
   stale.begin_request();
   EXPECT_THROW(patch(), std::logic_error);
@@ -390,12 +394,12 @@ TEST(StaleKv, AColdStartAttendsToThePatchesThatHaveCome) {
   const c10::InferenceMode guard;
   Spy spy;
   StaleKv stale(spy, Start::kCold);
-  const nn::Site site{0, "a", {0}, {0}, {1, 2}};
-  nn::Frame f{.patch = 0, .streams = {{.patches = {6, 3}}}};
+  const nn::AttentionLayer layer{0, "a", {0}, {0}, {1, 2}};
+  nn::CallContext f{.patch = 0, .streams = {{.patches = {6, 3}}}};
   const auto seen_after = [&](int patch, double value) {
     f.patch = patch;
     const auto kv = at::full({2, 1, 2, 1, 2}, value, at::TensorOptions(at::kDouble));
-    stale.run(f, site, {0, 1, patch}, kv.select(2, 0), kv, nn::Lse::kNone);
+    stale.run(f, layer, {0, 1, patch}, kv.select(2, 0), kv, nn::Lse::kNone);
     std::vector<double> firsts;
     for (int64_t i = 0; i < spy.seen.size(0); i += 2)
       firsts.push_back(spy.seen[i].flatten()[0].item<double>());

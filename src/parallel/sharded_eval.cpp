@@ -9,11 +9,11 @@
 
 namespace atelier::parallel {
 
-Range GroupSpread::mine(int64_t total) const {
+Range GroupShardedEval::mine(int64_t total) const {
   return Partition{total, group_.size()}[group_.rank()];
 }
 
-at::Tensor GroupSpread::gather(const at::Tensor& part, int64_t total) {
+at::Tensor GroupShardedEval::gather(const at::Tensor& part, int64_t total) {
   ENSURE(part.size(0) == mine(total).size);
   auto sizes = part.sizes().vec();
   int64_t row = 1;

@@ -5,9 +5,9 @@
 
 namespace atelier::parallel {
 
-class GroupSpread : public nn::Spread {
+class GroupShardedEval : public nn::ShardedEval {
  public:
-  explicit GroupSpread(comm::Comm& group) : group_(group) {}
+  explicit GroupShardedEval(comm::Comm& group) : group_(group) {}
   Range mine(int64_t total) const override;
   at::Tensor gather(const at::Tensor& part, int64_t total) override;
 

@@ -46,7 +46,7 @@ class ShardedMemory : public nn::Memory {
     int slot = 0;
     at::Tensor share;  // [bytes / ranks], the same for all ranks: the last bytes may be unused
   };
-  struct Slot {
+  struct GatherSlot {
     at::Tensor memory;  // of the largest block that uses it
     int holds = -1;     // block
     comm::Work gather;
@@ -56,7 +56,7 @@ class ShardedMemory : public nn::Memory {
 
   comm::Comm& group_;
   std::map<int, Block> blocks_;
-  Slot slots_[2];
+  GatherSlot slots_[2];
   int building_ = -1;
   int64_t taken_ = 0;  // bytes of the block being built
   std::vector<int> order_;

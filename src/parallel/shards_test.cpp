@@ -72,13 +72,13 @@ TEST(ShardedMemory, EveryBlockIsWholeWhenItRuns) {
         EXPECT_TRUE(model.runs(odd));
         EXPECT_TRUE(model.runs(strange));
       }
-      Model pair(*group, two), single(*group, one), legs(*group, folded);
+      Model pair(*group, two), single(*group, one), chunks(*group, folded);
       const int early[] = {2, 3, 4}, late[] = {9, 10};
       for (int pass = 0; pass < 2; ++pass) {
         EXPECT_TRUE(pair.runs(two));
         EXPECT_TRUE(single.runs(one));
-        EXPECT_TRUE(legs.runs(early));
-        EXPECT_TRUE(legs.runs(late));
+        EXPECT_TRUE(chunks.runs(early));
+        EXPECT_TRUE(chunks.runs(late));
       }
     });
     EXPECT_EQ(failure, "");

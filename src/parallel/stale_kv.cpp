@@ -10,21 +10,22 @@
 namespace atelier::parallel {
 namespace {
 
-int patches_of(const nn::Frame& f) {
+int patches_of(const nn::CallContext& f) {
   int patches = 1;
   for (const auto& stream : f.streams) {
-    if (!stream.rides_first) patches = std::max(patches, stream.patches.parts);
+    if (!stream.pinned_to_first_patch) patches = std::max(patches, stream.patches.parts);
   }
   return patches;
 }
 
 // What arrived in the order [rank][stream][patch] goes to [patch][rank][stream].
-void fill(at::Tensor& slots, const nn::Frame& f, const nn::Site& site, nn::Held held, const at::Tensor& kv) {
+void fill(at::Tensor& slots, const nn::CallContext& f, const nn::AttentionLayer& layer, nn::KvExtent held,
+          const at::Tensor& kv) {
   int64_t to = 0;
   for (int wanted = 0; wanted < patches_of(f); ++wanted) {
     int64_t from = 0;
     for (int rank = held.first; rank < held.first + held.count; ++rank) {
-      for (const int stream : site.streams) {
+      for (const int stream : layer.streams) {
         for (int patch = 0; patch < patches_of(f); ++patch) {
           const int64_t n = f.streams[static_cast<size_t>(stream)].count(rank, patch);
           if (patch == wanted && n > 0) {
@@ -40,10 +41,10 @@ void fill(at::Tensor& slots, const nn::Frame& f, const nn::Site& site, nn::Held 
 }
 
 // Where the tokens of a patch lie in the slots; that of the patch after the last one is the end of all.
-int64_t begin_of(const nn::Frame& f, const nn::Site& site, nn::Held held, int patch) {
+int64_t begin_of(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::KvExtent held, int patch) {
   int64_t begin = 0;
   for (int p = 0; p < patch; ++p) {
-    for (int u = 0; u < held.count; ++u) begin += f.tokens(site.streams, held.first + u, p);
+    for (int u = 0; u < held.count; ++u) begin += f.tokens(layer.streams, held.first + u, p);
   }
   return begin;
 }
@@ -57,26 +58,26 @@ void reserve(at::Tensor& slots, int64_t tokens, const at::Tensor& like) {
 
 }  // namespace
 
-nn::Attended StaleKv::run(const nn::Frame& f, const nn::Site& site, nn::Held held, const at::Tensor& q,
-                          const at::Tensor& kv, nn::Lse lse) {
-  if (patches_of(f) == 1) return next_.run(f, site, held, q, kv, lse);
-  auto& kept = kept_[{f.branch, site.id, held.first}];
+nn::AttentionOutput StaleKv::run(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::KvExtent held,
+                                 const at::Tensor& q, const at::Tensor& kv, nn::Lse lse) {
+  if (patches_of(f) == 1) return next_.run(f, layer, held, q, kv, lse);
+  auto& kept = kept_[{f.branch, layer.id, held.first}];
   if (!held.patch) {
     reserve(kept.slots, kv.size(0), kv);
-    fill(kept.slots, f, site, held, kv);
+    fill(kept.slots, f, layer, held, kv);
     kept.filled = kv.size(0);
-    return next_.run(f, site, held, q, kv, lse);
+    return next_.run(f, layer, held, q, kv, lse);
   }
-  const int64_t begin = begin_of(f, site, held, *held.patch), end = begin + kv.size(0);
-  ENSURE(end == begin_of(f, site, held, *held.patch + 1));
-  if (start_ == Start::kCold) reserve(kept.slots, begin_of(f, site, held, patches_of(f)), kv);
+  const int64_t begin = begin_of(f, layer, held, *held.patch), end = begin + kv.size(0);
+  ENSURE(end == begin_of(f, layer, held, *held.patch + 1));
+  if (start_ == Start::kCold) reserve(kept.slots, begin_of(f, layer, held, patches_of(f)), kv);
   ENSURE(start_ == Start::kCold ? kept.filled >= begin
                                 : kept.slots.defined() && kept.filled == kept.slots.size(0));
   kept.slots.narrow(0, begin, kv.size(0)).copy_(kv);
   kept.filled = std::max(kept.filled, end);
   ran_ = true;
   held.patch.reset();
-  return next_.run(f, site, held, q, kept.slots.narrow(0, 0, kept.filled), lse);
+  return next_.run(f, layer, held, q, kept.slots.narrow(0, 0, kept.filled), lse);
 }
 
 void StaleKv::begin_request() {

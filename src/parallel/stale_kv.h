@@ -15,7 +15,7 @@ enum class Start : uint8_t {
   kCold,  // nothing: a patch attends to the patches before it, until all have come by once
 };
 
-// Stands between Ring and the kernel: what it keeps is keyed (branch, site, whose keys), one buffer each, in
+// Stands between Ring and the kernel: what it keeps is keyed (branch, layer, whose keys), one buffer each, in
 // the order [patch][rank][stream]. Buffers keep their addresses as long as the shape of requests does not
 // change.
 class StaleKv : public nn::AttentionOp {
@@ -24,8 +24,8 @@ class StaleKv : public nn::AttentionOp {
   // The whole sequence fills all slots; a patch replaces its own and attends to all that are filled. A patch
   // before any whole pass of the request is a bug if the start is warm; if it is cold, the patches of the
   // first step come in order. One patch: nothing is kept.
-  nn::Attended run(const nn::Frame&, const nn::Site&, nn::Held, const at::Tensor& q, const at::Tensor& kv,
-                   nn::Lse) override;
+  nn::AttentionOutput run(const nn::CallContext&, const nn::AttentionLayer&, nn::KvExtent,
+                          const at::Tensor& q, const at::Tensor& kv, nn::Lse) override;
   void begin_request();
   int64_t bytes() const;             // of all buffers
   bool ran() const { return ran_; }  // a patch attended to stale keys

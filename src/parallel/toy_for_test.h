@@ -83,7 +83,7 @@ struct Toy {
   bool last_asks_image_only = false;
 
   std::vector<nn::Layout> layouts(int seq_parts) const {
-    return {{.patches = {tokens[0], patches}, .seq_parts = seq_parts, .rides_first = true},
+    return {{.patches = {tokens[0], patches}, .seq_parts = seq_parts, .pinned_to_first_patch = true},
             {.patches = {tokens[1], patches}, .seq_parts = seq_parts}};
   }
   at::Tensor input(int stream) const {
@@ -104,13 +104,13 @@ class ToyModel {
       const auto out = noise({toy.channels, toy.heads, toy.width}, seed + 1);
       out_.push_back(out.narrow(1, mine.begin, mine.size).reshape({toy.channels, -1}));
       const bool all = !(toy.last_asks_image_only && b + 1 == toy.blocks);
-      const nn::Site site{
+      const nn::AttentionLayer layer{
           b, "toy", {0, 1}, all ? std::vector<int>{0, 1} : std::vector<int>{1}, {mine.size, toy.width}};
-      attend_.emplace_back(site, seams);
+      attend_.emplace_back(layer, seams);
     }
   }
 
-  void run(const nn::Frame& f, std::vector<at::Tensor>& x) const {
+  void run(const nn::CallContext& f, std::vector<at::Tensor>& x) const {
     std::vector<nn::Rope> ropes;
     for (int s = 0; s < 2; ++s) ropes.push_back(rope(f, s));
     for (size_t b = 0; b < attend_.size(); ++b) {
@@ -134,7 +134,7 @@ class ToyModel {
     const auto t = fused.view({fused.size(0), fused.size(1), 3, fused.size(2) / 3 / toy_.width, toy_.width});
     return {t.select(2, 0), t.select(2, 1), t.select(2, 2), &norm_, &norm_, &rope};
   }
-  nn::Rope rope(const nn::Frame& f, int stream) const {
+  nn::Rope rope(const nn::CallContext& f, int stream) const {
     at::Tensor at = at::empty({0, 1}, at::TensorOptions(at::kLong));
     std::vector<int64_t> all;
     for (const Range& r : f.streams[static_cast<size_t>(stream)].held(f.seq_rank, f.patch)) {
@@ -156,7 +156,7 @@ class ToyModel {
 // All steps on one rank; its image tokens go to their places in `whole`. Text starts afresh each step.
 inline void run_toy(const Toy& toy, const nn::Seams& seams, int seq_parts, int seq_rank, at::Tensor& whole) {
   const ToyModel model(toy, seams);
-  nn::Frame f{.patch = std::nullopt, .streams = toy.layouts(seq_parts), .seq_rank = seq_rank};
+  nn::CallContext f{.patch = std::nullopt, .streams = toy.layouts(seq_parts), .seq_rank = seq_rank};
   const auto text = cut(toy.input(0), f.streams[0].held(seq_rank, std::nullopt));
   auto image = cut(toy.input(1), f.streams[1].held(seq_rank, std::nullopt));
   for (int step = 0; step < toy.steps; ++step) {

@@ -16,7 +16,7 @@ int64_t sum(std::span<const int64_t> values) {
   return std::accumulate(values.begin(), values.end(), int64_t{0});
 }
 
-struct UlyssesFlight : nn::Inbox::Flight {
+struct UlyssesFlight : nn::ExchangeBuffers::Flight {
   std::vector<int64_t> asking, tokens;  // per rank of the group
   int64_t batch = 0, width = 0;         // width: of a head
   std::vector<int64_t> to, from;        // elements per peer
@@ -26,20 +26,20 @@ struct UlyssesFlight : nn::Inbox::Flight {
 
 }  // namespace
 
-std::vector<int64_t> Ulysses::tokens(const nn::Frame& f, std::span<const int> streams) const {
+std::vector<int64_t> Ulysses::tokens(const nn::CallContext& f, std::span<const int> streams) const {
   std::vector<int64_t> n;
   for (int u = 0; u < group_.size(); ++u) n.push_back(f.tokens(streams, first_ + u, f.patch));
   return n;
 }
 
-std::vector<at::Tensor> Ulysses::in_order(const nn::Frame& f, const nn::Site& site,
+std::vector<at::Tensor> Ulysses::in_order(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                           const std::vector<at::Tensor>& per_rank) const {
   const bool has_patches = std::any_of(f.streams.begin(), f.streams.end(),
                                        [](const nn::Layout& l) { return l.patches.parts > 1; });
   if (has_patches) return per_rank;
   std::vector<at::Tensor> pieces;
   std::vector<int64_t> taken(per_rank.size(), 0);
-  for (const int stream : site.streams) {
+  for (const int stream : layer.streams) {
     for (size_t r = 0; r < per_rank.size(); ++r) {
       const int64_t n =
           f.streams[static_cast<size_t>(stream)].count(first_ + static_cast<int>(r), std::nullopt);
@@ -50,26 +50,27 @@ std::vector<at::Tensor> Ulysses::in_order(const nn::Frame& f, const nn::Site& si
   return pieces;
 }
 
-nn::Inbox Ulysses::inbox(const nn::Frame& f, const nn::Site& site, std::span<const nn::Projected> streams) {
+nn::ExchangeBuffers Ulysses::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
+                                     std::span<const nn::Projected> streams) {
   const auto& k = streams[0].k;
   const int me = group_.rank();
   auto flight = std::make_unique<UlyssesFlight>();
-  flight->asking = tokens(f, site.queries);
-  flight->tokens = tokens(f, site.streams);
+  flight->asking = tokens(f, layer.query_streams);
+  flight->tokens = tokens(f, layer.streams);
   flight->batch = k.size(1);
   flight->width = k.size(3);
   const int64_t asking = flight->asking[me], held = flight->tokens[me];
   int64_t given = 0, given_asking = 0;
   for (const auto& p : streams) given += p.k.size(0), given_asking += p.q.defined() ? p.q.size(0) : 0;
-  ENSURE(given == held && given_asking == asking && k.size(2) == site.heads.count);
+  ENSURE(given == held && given_asking == asking && k.size(2) == layer.heads.count);
 
-  nn::Inbox in;
+  nn::ExchangeBuffers in;
   for (int p = 0; p < group_.size(); ++p) {
-    in.heads.push_back(Partition{site.heads.count, group_.size()}[p]);
+    in.heads.push_back(Partition{layer.heads.count, group_.size()}[p]);
     flight->to.push_back((asking + 2 * held) * flight->batch * in.heads[p].size * flight->width);
   }
   flight->sent = at::empty({sum(flight->to)}, k.options());
-  std::vector<nn::Slot> per_peer;
+  std::vector<nn::ProjectionSlot> per_peer;
   int64_t offset = 0;
   for (int p = 0; p < group_.size(); ++p) {
     const int64_t heads = in.heads[p].size, q = asking * flight->batch * heads * flight->width;
@@ -83,7 +84,7 @@ nn::Inbox Ulysses::inbox(const nn::Frame& f, const nn::Site& site, std::span<con
   return in;
 }
 
-void Ulysses::depart(const nn::Frame&, const nn::Site&, nn::Inbox& in) {
+void Ulysses::launch(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers& in) {
   auto& flight = static_cast<UlyssesFlight&>(*in.flight);
   in.slots.clear();
   const int64_t row = flight.batch * in.heads[group_.rank()].size * flight.width;
@@ -94,7 +95,7 @@ void Ulysses::depart(const nn::Frame&, const nn::Site&, nn::Inbox& in) {
   ran_ = true;
 }
 
-nn::Qkv Ulysses::arrive(const nn::Frame& f, const nn::Site& site, nn::Inbox& in) {
+nn::Qkv Ulysses::wait(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::ExchangeBuffers& in) {
   auto& flight = static_cast<UlyssesFlight&>(*in.flight);
   flight.work.wait();
   const int64_t heads = in.heads[group_.rank()].size;
@@ -108,13 +109,14 @@ nn::Qkv Ulysses::arrive(const nn::Frame& f, const nn::Site& site, nn::Inbox& in)
                      .view({flight.tokens[r], flight.batch, 2, heads, flight.width}));
     offset += flight.from[r];
   }
-  nn::Qkv all{at::cat(q), at::cat(in_order(f, site, kv)), {first_, group_.size(), f.patch}};
+  nn::Qkv all{at::cat(q), at::cat(in_order(f, layer, kv)), {first_, group_.size(), f.patch}};
   flight.sent.reset();
   flight.arrived.reset();
   return all;
 }
 
-at::Tensor Ulysses::back(const nn::Frame&, const nn::Site&, nn::Inbox& in, at::Tensor out) {
+at::Tensor Ulysses::scatter_back(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers& in,
+                                 at::Tensor out) {
   const auto& flight = static_cast<const UlyssesFlight&>(*in.flight);
   const int me = group_.rank();
   const int64_t mine = flight.asking[me];

@@ -10,24 +10,26 @@ namespace atelier::parallel {
 
 // One message per peer and direction: q, k and v travel together. Both ends pay one pass over what arrived,
 // which joins the peers' parts.
-class Ulysses : public nn::Exchange {
+class Ulysses : public nn::SequenceExchange {
  public:
   // group: at most kernels::kMaxTargets ranks with neighbouring sequence ranks, of which the first is
   // `first`.
   Ulysses(comm::Comm& group, int first) : group_(group), first_(first) {}
-  nn::Inbox inbox(const nn::Frame&, const nn::Site&, std::span<const nn::Projected>) override;
-  void depart(const nn::Frame&, const nn::Site&, nn::Inbox&) override;
-  nn::Qkv arrive(const nn::Frame&, const nn::Site&, nn::Inbox&) override;
-  at::Tensor back(const nn::Frame&, const nn::Site&, nn::Inbox&, at::Tensor out) override;
+  nn::ExchangeBuffers buffers(const nn::CallContext&, const nn::AttentionLayer&,
+                              std::span<const nn::Projected>) override;
+  void launch(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers&) override;
+  nn::Qkv wait(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers&) override;
+  at::Tensor scatter_back(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers&,
+                          at::Tensor out) override;
   bool ran() const { return ran_; }
 
  private:
   // Tokens of these streams that each rank of the group holds in this call.
-  std::vector<int64_t> tokens(const nn::Frame&, std::span<const int> streams) const;
+  std::vector<int64_t> tokens(const nn::CallContext&, std::span<const int> streams) const;
   // Keys and values per rank -> in the order of one rank, stream by stream: attention then adds up in the
   // same order, and comes out the same to the last bit. Stale keys are kept rank by rank, so patches stay as
   // they are.
-  std::vector<at::Tensor> in_order(const nn::Frame&, const nn::Site&,
+  std::vector<at::Tensor> in_order(const nn::CallContext&, const nn::AttentionLayer&,
                                    const std::vector<at::Tensor>& per_rank) const;
 
   comm::Comm& group_;

@@ -15,7 +15,7 @@ at::Tensor on_cpu(const at::Tensor& t) {
 
 }  // namespace
 
-void Collector::whole(const std::string& name, const at::Tensor& value) {
+void ActivationRecorder::whole(const std::string& name, const at::Tensor& value) {
   {
     const std::scoped_lock lock(mutex_);
     if (entries_.count(name)) return;
@@ -24,10 +24,10 @@ void Collector::whole(const std::string& name, const at::Tensor& value) {
   // lock.
   const auto here = on_cpu(value);
   const std::scoped_lock lock(mutex_);
-  if (entries_.emplace(name, Entry{here, {}}).second) order_.push_back(name);
+  if (entries_.emplace(name, Recording{here, {}}).second) order_.push_back(name);
 }
 
-void Collector::piece(const std::string& name, int64_t total, Range at, const at::Tensor& rows) {
+void ActivationRecorder::piece(const std::string& name, int64_t total, Range at, const at::Tensor& rows) {
   const auto here = on_cpu(rows);
   const std::scoped_lock lock(mutex_);
   auto& e = entries_[name];
@@ -43,7 +43,7 @@ void Collector::piece(const std::string& name, int64_t total, Range at, const at
   std::fill_n(e.have.begin() + at.begin, at.size, 1);
 }
 
-std::map<std::string, at::Tensor> Collector::tensors() const {
+std::map<std::string, at::Tensor> ActivationRecorder::tensors() const {
   const std::scoped_lock lock(mutex_);
   std::map<std::string, at::Tensor> complete;
   for (const auto& [name, e] : entries_) {
@@ -52,32 +52,32 @@ std::map<std::string, at::Tensor> Collector::tensors() const {
   return complete;
 }
 
-std::vector<std::string> Collector::names() const {
+std::vector<std::string> ActivationRecorder::names() const {
   const std::scoped_lock lock(mutex_);
   return order_;
 }
 
 void RankRecorder::record(std::string_view name, const at::Tensor& value, int stream) {
   const std::string full = prefix_ + std::string(name);
-  if (stream == kWhole) return collector_->whole(full, value);
+  if (stream == kWhole) return recorder_->whole(full, value);
   if (stream != kAll) {
-    return record_stream(full, value, stream, 0, frame_.streams[static_cast<size_t>(stream)].patches.total);
+    return record_stream(full, value, stream, 0, call_.streams[static_cast<size_t>(stream)].patches.total);
   }
   int64_t total = 0, row = 0, before = 0;
-  for (const auto& l : frame_.streams) total += l.patches.total;
-  for (size_t i = 0; i < frame_.streams.size(); ++i) {
-    const int64_t n = frame_.streams[i].count(frame_.seq_rank, frame_.patch);
+  for (const auto& l : call_.streams) total += l.patches.total;
+  for (size_t i = 0; i < call_.streams.size(); ++i) {
+    const int64_t n = call_.streams[i].count(call_.seq_rank, call_.patch);
     record_stream(full, value.narrow(0, row, n), static_cast<int>(i), before, total);
     row += n;
-    before += frame_.streams[i].patches.total;
+    before += call_.streams[i].patches.total;
   }
 }
 
 void RankRecorder::record_stream(const std::string& name, const at::Tensor& rows, int stream, int64_t before,
                                  int64_t total) {
   int64_t row = 0;
-  for (const Range& r : frame_.streams[static_cast<size_t>(stream)].held(frame_.seq_rank, frame_.patch)) {
-    collector_->piece(name, total, {before + r.begin, r.size}, rows.narrow(0, row, r.size));
+  for (const Range& r : call_.streams[static_cast<size_t>(stream)].held(call_.seq_rank, call_.patch)) {
+    recorder_->piece(name, total, {before + r.begin, r.size}, rows.narrow(0, row, r.size));
     row += r.size;
   }
 }

@@ -12,7 +12,7 @@
 namespace atelier::pipeline {
 
 // Shared by the ranks of one process. Results are on the CPU, in float (integers stay); tokens first.
-class Collector {
+class ActivationRecorder {
  public:
   void whole(const std::string& name, const at::Tensor& value);
   // Rows [at.begin, at.end()) of a tensor with `total` rows.
@@ -22,28 +22,28 @@ class Collector {
   std::vector<std::string> names() const;  // in order of arrival
 
  private:
-  struct Entry {
+  struct Recording {
     at::Tensor value;
     std::vector<char> have;  // per row; empty: whole
   };
   mutable std::mutex mutex_;
-  std::map<std::string, Entry> entries_;
+  std::map<std::string, Recording> entries_;
   std::vector<std::string> order_;
 };
 
-// One rank's taps during one call of the model: knows the frame, hence which rows they are.
+// One rank's probes during one call of the model: knows the frame, hence which rows they are.
 class RankRecorder : public nn::Recorder {
  public:
   // collector may be null if nothing is ever recorded
-  RankRecorder(Collector* collector, const nn::Frame& frame, std::string prefix)
-      : collector_(collector), frame_(frame), prefix_(std::move(prefix)) {}
+  RankRecorder(ActivationRecorder* recorder, const nn::CallContext& call, std::string prefix)
+      : recorder_(recorder), call_(call), prefix_(std::move(prefix)) {}
   void record(std::string_view name, const at::Tensor& value, int stream) override;
 
  private:
   void record_stream(const std::string& name, const at::Tensor& rows, int stream, int64_t before,
                      int64_t total);
-  Collector* collector_;
-  const nn::Frame& frame_;
+  ActivationRecorder* recorder_;
+  const nn::CallContext& call_;
   std::string prefix_;
 };
 

@@ -10,14 +10,14 @@ namespace atelier::pipeline {
 
 using plan::Axis;
 
-at::Tensor take(const at::Tensor& whole, std::span<const Range> ranges) {
+at::Tensor rows_of(const at::Tensor& whole, std::span<const Range> ranges) {
   std::vector<at::Tensor> parts;
   for (const Range& r : ranges) parts.push_back(whole.narrow(0, r.begin, r.size));
   if (parts.empty()) return whole.narrow(0, 0, 0);
   return parts.size() == 1 ? parts[0] : at::cat(parts);
 }
 
-at::Tensor Lanes::latents_of(int patch) const {
+at::Tensor RequestBuffers::latents_of(int patch) const {
   if (patch < 0) return latents;
   const Range r = rows[static_cast<size_t>(patch)];
   return latents.narrow(0, r.begin, r.size);
@@ -30,61 +30,63 @@ std::string shape_of(const Denoise& w, int patches) {
 
 namespace {
 
-Lane make_lane(const models::Family& family, const Lanes& lanes, const Denoise& w, std::optional<int> patch,
-               int branch) {
-  Lane lane;
-  lane.frame = lanes.whole;
-  lane.frame.patch = patch;
-  lane.frame.branch = branch;
-  const int rank = lanes.whole.seq_rank;
+BranchBuffers make_branch_buffers(const models::Family& family, const RequestBuffers& buffers,
+                                  const Denoise& w, std::optional<int> patch, int branch) {
+  BranchBuffers branch_buffers;
+  branch_buffers.call = buffers.whole;
+  branch_buffers.call.patch = patch;
+  branch_buffers.call.branch = branch;
+  const int rank = buffers.whole.seq_rank;
   const auto held = [&](int stream) {
-    return lanes.whole.streams[static_cast<size_t>(stream)].held(rank, patch);
+    return buffers.whole.streams[static_cast<size_t>(stream)].held(rank, patch);
   };
-  lane.state.at = {take(family.text_coordinates(w.branches[0].text.size(0)), held(kTextStream)),
-                   take(family.coordinates(w.grid), held(kImageStream))};
-  for (const auto& at : lane.state.at) lane.state.n.push_back(at.size(0));
-  return lane;
+  branch_buffers.state.positions = {
+      rows_of(family.text_coordinates(w.branches[0].text.size(0)), held(kTextStream)),
+      rows_of(family.coordinates(w.grid), held(kImageStream))};
+  for (const auto& at : branch_buffers.state.positions) branch_buffers.state.n.push_back(at.size(0));
+  return branch_buffers;
 }
 
 }  // namespace
 
-Lanes make_lanes(const models::Family& family, const Denoise& w, int patches,
-                 const parallel::Assembly& assembly, at::TensorOptions options) {
-  Lanes lanes;
-  lanes.shape = shape_of(w, patches);
-  lanes.patches = patches;
-  lanes.whole.streams.resize(2);
-  lanes.whole.streams[kTextStream] = {.patches = {w.branches[0].text.size(0), patches},
-                                      .seq_parts = assembly.seq_parts(),
-                                      .rides_first = true};
-  lanes.whole.streams[kImageStream] = {.patches = {w.grid.rows * w.grid.cols, patches},
-                                       .seq_parts = assembly.seq_parts()};
-  lanes.whole.seq_rank = assembly.seq_rank();
+RequestBuffers make_buffers(const models::Family& family, const Denoise& w, int patches,
+                            const parallel::ParallelContext& parallel_context, at::TensorOptions options) {
+  RequestBuffers buffers;
+  buffers.shape = shape_of(w, patches);
+  buffers.patches = patches;
+  buffers.whole.streams.resize(2);
+  buffers.whole.streams[kTextStream] = {.patches = {w.branches[0].text.size(0), patches},
+                                        .seq_parts = parallel_context.seq_parts(),
+                                        .pinned_to_first_patch = true};
+  buffers.whole.streams[kImageStream] = {.patches = {w.grid.rows * w.grid.cols, patches},
+                                         .seq_parts = parallel_context.seq_parts()};
+  buffers.whole.seq_rank = parallel_context.seq_rank();
 
-  const auto& image = lanes.whole.streams[kImageStream];
+  const auto& image = buffers.whole.streams[kImageStream];
   for (int p = 0, row = 0; p < patches; ++p) {
-    const int64_t n = image.count(assembly.seq_rank(), p);
-    lanes.rows.push_back({row, n});
+    const int64_t n = image.count(parallel_context.seq_rank(), p);
+    buffers.rows.push_back({row, n});
     row += static_cast<int>(n);
-    lanes.samplers.push_back(nullptr);
+    buffers.samplers.push_back(nullptr);
   }
-  const auto held = image.held(assembly.seq_rank(), std::nullopt);
+  const auto held = image.held(parallel_context.seq_rank(), std::nullopt);
   auto sizes = w.latents.sizes().vec();
-  sizes[0] = image.count(assembly.seq_rank(), std::nullopt);
-  lanes.latents = at::empty(sizes, w.latents.options().device(options.device()));
-  lanes.step = at::zeros({1}, options.dtype(at::kLong));
+  sizes[0] = image.count(parallel_context.seq_rank(), std::nullopt);
+  buffers.latents = at::empty(sizes, w.latents.options().device(options.device()));
+  buffers.step = at::zeros({1}, options.dtype(at::kLong));
 
-  const bool split = assembly.mesh().size(Axis::kGuidance) > 1;
+  const bool split = parallel_context.mesh().size(Axis::kCfg) > 1;
   for (int b = 0; b < static_cast<int>(w.branches.size()); ++b) {
-    if (!split || assembly.mesh().index(Axis::kGuidance) == b) lanes.branches.push_back(b);
+    if (!split || parallel_context.mesh().index(Axis::kCfg) == b) buffers.branches.push_back(b);
   }
-  lanes.contexts.resize(lanes.branches.size());
-  for (const int b : lanes.branches) {
-    auto& row = lanes.lanes.emplace_back();
-    row.push_back(make_lane(family, lanes, w, std::nullopt, b));
-    for (int p = 0; p < patches && patches > 1; ++p) row.push_back(make_lane(family, lanes, w, p, b));
+  buffers.contexts.resize(buffers.branches.size());
+  for (const int b : buffers.branches) {
+    auto& row = buffers.by_branch.emplace_back();
+    row.push_back(make_branch_buffers(family, buffers, w, std::nullopt, b));
+    for (int p = 0; p < patches && patches > 1; ++p)
+      row.push_back(make_branch_buffers(family, buffers, w, p, b));
   }
-  return lanes;
+  return buffers;
 }
 
 }  // namespace atelier::pipeline

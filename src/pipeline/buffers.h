@@ -1,4 +1,4 @@
-// The buffers of one rank for one shape of request: a lane per branch and patch, with addresses that stay.
+// The buffers of one rank for one shape of request: BranchBuffers per branch and patch, with addresses that stay.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -7,52 +7,52 @@
 #include <vector>
 
 #include "comm/comm.h"
-#include "pipeline/denoise.h"
 #include "nn/call_context.h"
 #include "nn/model.h"
 #include "nn/state.h"
 #include "parallel/parallel_context.h"
+#include "pipeline/denoise.h"
 
 namespace atelier::pipeline {
 
 inline constexpr int kTextStream = 0, kImageStream = 1;
 
 // One branch of one patch, or of the whole sequence, on this rank.
-struct Lane {
-  nn::Frame frame;
+struct BranchBuffers {
+  nn::CallContext call;
   nn::State state;
-  at::Tensor prediction;  // of the last leg, or received from its stage
-  // By leg, and one more for the prediction: recorded graphs write and read here, so the addresses stay. An
+  at::Tensor prediction;  // of the last chunk, or received from its stage
+  // By chunk, and one more for the prediction: recorded graphs write and read here, so the addresses stay. An
   // outbox may be the memory of the inbox: a patch comes again only when it was sampled, so sent and
   // received.
   std::vector<at::Tensor> inbox;     // hidden state from the stage before; worked on in place
-  std::vector<at::Tensor> outbox;    // hidden state for the leg behind
+  std::vector<at::Tensor> outbox;    // hidden state for the chunk behind
   std::vector<comm::Work> incoming;  // receives under way
 };
 
-struct Lanes {
+struct RequestBuffers {
   std::string shape;  // of the request that these buffers fit
   int patches = 1;
-  std::vector<int> branches;             // that this rank computes
-  std::vector<nn::Context> contexts;     // per own branch
-  std::vector<std::vector<Lane>> lanes;  // [own branch][0: whole, 1 + patch]
-  nn::Frame whole;                       // the run's layouts
-  at::Tensor latents;                    // image tokens held here, patch after patch, float
-  std::vector<Range> rows;               // of each patch within latents
-  at::Tensor step;                       // int64 [1], on the device
+  std::vector<int> branches;                          // that this rank computes
+  std::vector<nn::RequestContext> contexts;           // per own branch
+  std::vector<std::vector<BranchBuffers>> by_branch;  // [own branch][0: whole, 1 + patch]
+  nn::CallContext whole;                              // the run's layouts
+  at::Tensor latents;                                 // image tokens held here, patch after patch, float
+  std::vector<Range> rows;                            // of each patch within latents
+  at::Tensor step;                                    // int64 [1], on the device
   std::vector<std::unique_ptr<sampling::Sampler>> samplers;  // per patch
 
-  Lane& lane(size_t branch, int patch) { return lanes[branch][static_cast<size_t>(patch + 1)]; }
+  BranchBuffers& at(size_t branch, int patch) { return by_branch[branch][static_cast<size_t>(patch + 1)]; }
   // This patch's latents (patch -1: all).
   at::Tensor latents_of(int patch) const;
 };
 
 // What a request needs that decides about buffers.
 std::string shape_of(const Denoise& work, int patches);
-// Frames, coordinates and empty buffers; contexts come with each request.
-Lanes make_lanes(const models::Family& family, const Denoise& work, int patches,
-                 const parallel::Assembly& assembly, at::TensorOptions options);
+// Call contexts, coordinates and empty buffers; contexts come with each request.
+RequestBuffers make_buffers(const models::Family& family, const Denoise& work, int patches,
+                            const parallel::ParallelContext& parallel_context, at::TensorOptions options);
 // Rows of a whole token-major tensor that these ranges name, one after another.
-at::Tensor take(const at::Tensor& whole, std::span<const Range> ranges);
+at::Tensor rows_of(const at::Tensor& whole, std::span<const Range> ranges);
 
 }  // namespace atelier::pipeline

@@ -6,8 +6,8 @@
 #include <stop_token>
 #include <vector>
 
-#include "pipeline/activation_recorder.h"
 #include "models/family.h"
+#include "pipeline/activation_recorder.h"
 #include "sampling/sampler.h"
 
 namespace atelier::pipeline {
@@ -26,8 +26,8 @@ struct Denoise {
   at::Tensor latents;  // [N, B, c], float
 };
 
-struct Watch {
-  Collector* taps = nullptr;
+struct StepCallbacks {
+  ActivationRecorder* probes = nullptr;
   std::function<void(int step)> on_step;  // a step of this rank is queued
   std::stop_token stop;                   // looked at before each step; throws Error(kInterrupted)
 };

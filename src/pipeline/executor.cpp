@@ -17,8 +17,8 @@ using plan::Op;
 
 namespace {
 
-// New values into the old memory where the shapes agree: recorded graphs read from there.
-void put(at::Tensor& to, const at::Tensor& from) {
+// Copies into the existing storage where the shapes agree, as recorded CUDA graphs read from that address; otherwise binds.
+void assign_stable_(at::Tensor& to, const at::Tensor& from) {
   const bool has_room = to.defined() && from.defined() && to.sizes() == from.sizes();
   if (!has_room) {
     to = from;
@@ -27,241 +27,245 @@ void put(at::Tensor& to, const at::Tensor& from) {
   }
 }
 
-// The frame reports to the recorder while this object lives.
+// The call reports to the recorder while this object lives.
 class Listening {
  public:
-  Listening(nn::Frame& frame, nn::Recorder& recorder) : frame_(frame) { frame_.taps = &recorder; }
-  ~Listening() { frame_.taps = nullptr; }
+  Listening(nn::CallContext& call, nn::Recorder& recorder) : call_(call) { call_.probes = &recorder; }
+  ~Listening() { call_.probes = nullptr; }
   Listening(const Listening&) = delete;
 
  private:
-  nn::Frame& frame_;
+  nn::CallContext& call_;
 };
 
-at::Tensor like_hidden(const Lane& lane, const nn::Context& context, at::TensorOptions options) {
-  const int64_t n = std::accumulate(lane.state.n.begin(), lane.state.n.end(), int64_t{0});
+at::Tensor like_hidden(const BranchBuffers& buffers, const nn::RequestContext& context,
+                       at::TensorOptions options) {
+  const int64_t n = std::accumulate(buffers.state.n.begin(), buffers.state.n.end(), int64_t{0});
   return at::empty({n, context.tables.size(1), context.width}, options);
 }
 
 }  // namespace
 
-Executor::Executor(const models::Family& family, nn::Model& model, parallel::Assembly& assembly,
-                   std::span<const plan::Leg> route, at::TensorOptions options, GraphMode graphs,
-                   BlockFetcher* fetcher)
+Executor::Executor(const models::Family& family, nn::Model& model,
+                   parallel::ParallelContext& parallel_context, std::span<const plan::ModelChunk> route,
+                   at::TensorOptions options, GraphMode graphs, BlockFetcher* fetcher)
     : family_(family),
       model_(model),
-      assembly_(assembly),
+      parallel_context_(parallel_context),
       route_(route.begin(), route.end()),
       options_(options),
       fetcher_(fetcher),
       graphs_(graphs) {}
 
 int Executor::stage() const {
-  return assembly_.mesh().index(Axis::kStage);
+  return parallel_context_.mesh().index(Axis::kPipeline);
 }
 
-at::Tensor Executor::denoise(const Denoise& work, const Watch& watch) {
-  prepare(work, watch);
+at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks) {
+  prepare(work, callbacks);
   const int steps = static_cast<int>(work.sampler->timesteps().size());
-  const auto lists = plan::schedule(route_, lanes_.patches, steps, assembly_.degrees().warmup);
+  const auto lists = plan::schedule(route_, buffers_.patches, steps, parallel_context_.degrees().warmup);
   int step = -1;
   for (const Op& op : lists[static_cast<size_t>(stage())]) {
     if (op.step > step) {
-      if (step >= 0 && watch.on_step) watch.on_step(step);
+      if (step >= 0 && callbacks.on_step) callbacks.on_step(step);
       step = op.step;
-      if (watch.stop.stop_requested()) throw Error(Kind::kInterrupted, "interrupted while drawing");
+      if (callbacks.stop.stop_requested()) throw Error(Kind::kInterrupted, "interrupted while drawing");
     }
-    perform(op, work, watch);
+    perform(op, work, callbacks);
   }
-  if (watch.on_step && step >= 0) watch.on_step(step);
+  if (callbacks.on_step && step >= 0) callbacks.on_step(step);
   sends_.clear();
   return gather(work);
 }
 
-void Executor::prepare(const Denoise& work, const Watch& watch) {
-  const auto& d = assembly_.degrees();
+void Executor::prepare(const Denoise& work, const StepCallbacks& callbacks) {
+  const auto& d = parallel_context_.degrees();
   const int patches = plan::patch_count(d);
-  if (lanes_.shape != shape_of(work, patches)) {
+  if (buffers_.shape != shape_of(work, patches)) {
     graphs_.clear();
-    lanes_ = {};
+    buffers_ = {};
     // Whole before it counts: a request that runs out of memory here may be tried again.
-    auto fresh = make_lanes(family_, work, patches, assembly_, options_);
-    for (auto& row : fresh.lanes) {
-      for (auto& lane : row) {
-        lane.inbox.resize(route_.size());
-        lane.outbox.resize(route_.size());
-        lane.incoming.resize(route_.size() + 1);
-        model_.enter(lane.frame, lane.state);
+    auto fresh = make_buffers(family_, work, patches, parallel_context_, options_);
+    for (auto& row : fresh.by_branch) {
+      for (auto& buffers : row) {
+        buffers.inbox.resize(route_.size());
+        buffers.outbox.resize(route_.size());
+        buffers.incoming.resize(route_.size() + 1);
+        model_.enter(buffers.call, buffers.state);
       }
     }
-    lanes_ = std::move(fresh);
+    buffers_ = std::move(fresh);
   }
-  assembly_.begin_request();
-  for (auto& s : lanes_.samplers) s = work.sampler->clone();
-  const int rank = assembly_.seq_rank();
-  lanes_.latents.copy_(take(work.latents, lanes_.whole.streams[kImageStream].held(rank, std::nullopt)));
-  for (size_t b = 0; b < lanes_.branches.size(); ++b) {
-    const auto& branch = work.branches[static_cast<size_t>(lanes_.branches[b])];
-    nn::Frame frame = lanes_.lane(b, -1).frame;
-    RankRecorder recorder(watch.taps, frame, "block.");
-    if (watch.taps && lanes_.branches[b] == 0) frame.taps = &recorder;
-    const nn::Prompt prompt{take(branch.text, frame.streams[kTextStream].held(rank, std::nullopt)),
+  parallel_context_.begin_request();
+  for (auto& s : buffers_.samplers) s = work.sampler->clone();
+  const int rank = parallel_context_.seq_rank();
+  buffers_.latents.copy_(
+      rows_of(work.latents, buffers_.whole.streams[kImageStream].held(rank, std::nullopt)));
+  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
+    const auto& branch = work.branches[static_cast<size_t>(buffers_.branches[b])];
+    nn::CallContext call = buffers_.at(b, -1).call;
+    RankRecorder recorder(callbacks.probes, call, "block.");
+    if (callbacks.probes && buffers_.branches[b] == 0) call.probes = &recorder;
+    const nn::Prompt prompt{rows_of(branch.text, call.streams[kTextStream].held(rank, std::nullopt)),
                             branch.pooled, work.guidance};
-    auto fresh = model_.begin(frame, prompt, work.sampler->timesteps());
-    auto& context = lanes_.contexts[b];
-    put(context.tables, fresh.tables);
-    put(context.text, fresh.text);
+    auto fresh = model_.begin(call, prompt, work.sampler->timesteps());
+    auto& context = buffers_.contexts[b];
+    assign_stable_(context.tables, fresh.tables);
+    assign_stable_(context.text, fresh.text);
     context.width = fresh.width;
-    for (auto& lane : lanes_.lanes[b]) lane.state.given = &context;
+    for (auto& buffers : buffers_.by_branch[b]) buffers.state.context = &context;
   }
 }
 
-void Executor::perform(const Op& op, const Denoise& work, const Watch& watch) {
+void Executor::perform(const Op& op, const Denoise& work, const StepCallbacks& callbacks) {
   switch (op.kind) {
-    case Op::kEmbed:  // part of the first leg's run
-    case Op::kHead:   // part of the last leg's run
+    case Op::kEmbed:  // part of the first chunk's run
+    case Op::kHead:   // part of the last chunk's run
       return;
     case Op::kRun:
-      return run(op, watch);
+      return run(op, callbacks);
     case Op::kSend:
       return send(op);
     case Op::kRecv:
       return receive(op);
     case Op::kSample:
-      return sample(op, work, watch);
+      return sample(op, work, callbacks);
   }
 }
 
-void Executor::run(const Op& op, const Watch& watch) {
-  lanes_.step.fill_(op.step);
-  for (size_t b = 0; b < lanes_.branches.size(); ++b) {
-    Lane& lane = lanes_.lane(b, op.patch);
-    lane.incoming[static_cast<size_t>(op.leg)].wait();
-    const bool listened = watch.taps && lanes_.branches[b] == 0;
-    RankRecorder recorder(watch.taps, lane.frame, "block.");
-    RankRecorder inputs(watch.taps, lane.frame, str("step", op.step, "."));
-    if (listened && op.leg == 0) inputs.record("model_in", lanes_.latents_of(op.patch), kImageStream);
+void Executor::run(const Op& op, const StepCallbacks& callbacks) {
+  buffers_.step.fill_(op.step);
+  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
+    BranchBuffers& buffers = buffers_.at(b, op.patch);
+    buffers.incoming[static_cast<size_t>(op.chunk)].wait();
+    const bool listened = callbacks.probes && buffers_.branches[b] == 0;
+    RankRecorder recorder(callbacks.probes, buffers.call, "block.");
+    RankRecorder inputs(callbacks.probes, buffers.call, str("step", op.step, "."));
+    if (listened && op.chunk == 0) inputs.record("model_in", buffers_.latents_of(op.patch), kImageStream);
     if (listened && op.step == 0) {
       ENSURE(!graphs_.is_on());  // what is entered anew is not what they have recorded
-      const Listening listening(lane.frame, recorder);
-      model_.enter(lane.frame, lane.state);
-      run_blocks(lane, b, op.leg, op.patch);
+      const Listening listening(buffers.call, recorder);
+      model_.enter(buffers.call, buffers.state);
+      run_blocks(buffers, b, op.chunk, op.patch);
     } else if (op.step == 0 && op.patch >= 0) {
-      run_blocks(lane, b, op.leg, op.patch);  // a cold start attends to fewer keys than the steps to come
+      run_blocks(buffers, b, op.chunk,
+                 op.patch);  // a cold start attends to fewer keys than the steps to come
     } else {
-      graphs_.run(str(op.leg, " ", b, " ", op.patch), [&] { run_blocks(lane, b, op.leg, op.patch); });
+      graphs_.run(str(op.chunk, " ", b, " ", op.patch), [&] { run_blocks(buffers, b, op.chunk, op.patch); });
     }
-    const bool last = op.leg + 1 == static_cast<int>(route_.size());
-    if (listened && last) inputs.record("model_out", lane.prediction, kImageStream);
+    const bool last = op.chunk + 1 == static_cast<int>(route_.size());
+    if (listened && last) inputs.record("model_out", buffers.prediction, kImageStream);
   }
 }
 
-void Executor::run_blocks(Lane& lane, size_t branch, int leg, int patch) {
-  const auto& part = route_[static_cast<size_t>(leg)];
-  nn::State& s = lane.state;
-  s.row = at::index_select(lanes_.contexts[branch].tables, 0, lanes_.step).squeeze(0);
-  if (leg == 0)
-    model_.embed(lane.frame, s, lanes_.latents_of(patch));
-  else if (route_[static_cast<size_t>(leg) - 1].stage == part.stage)
-    s.x = lane.outbox[static_cast<size_t>(leg) - 1];
+void Executor::run_blocks(BranchBuffers& buffers, size_t branch, int chunk, int patch) {
+  const auto& part = route_[static_cast<size_t>(chunk)];
+  nn::State& s = buffers.state;
+  s.row = at::index_select(buffers_.contexts[branch].tables, 0, buffers_.step).squeeze(0);
+  if (chunk == 0)
+    model_.embed(buffers.call, s, buffers_.latents_of(patch));
+  else if (route_[static_cast<size_t>(chunk) - 1].stage == part.stage)
+    s.x = buffers.outbox[static_cast<size_t>(chunk) - 1];
   else
-    s.x = lane.inbox[static_cast<size_t>(leg)];
+    s.x = buffers.inbox[static_cast<size_t>(chunk)];
   std::vector<int> blocks(static_cast<size_t>(part.end - part.begin));
   std::iota(blocks.begin(), blocks.end(), part.begin);
   if (fetcher_) fetcher_->start(blocks);
   for (const int i : blocks) {
     if (fetcher_) fetcher_->before(i);
-    model_.block(i, lane.frame, s);
+    model_.block(i, buffers.call, s);
   }
-  const bool last = leg + 1 == static_cast<int>(route_.size());
+  const bool last = chunk + 1 == static_cast<int>(route_.size());
   if (last)
-    put(lane.prediction, model_.head(lane.frame, s));
+    assign_stable_(buffers.prediction, model_.head(buffers.call, s));
   else
-    put(lane.outbox[static_cast<size_t>(leg)], s.x);
+    assign_stable_(buffers.outbox[static_cast<size_t>(chunk)], s.x);
 }
 
 void Executor::send(const Op& op) {
-  const bool last = op.leg + 1 == static_cast<int>(route_.size());
-  auto* hop = assembly_.hop({stage(), op.peer_stage});
-  for (size_t b = 0; b < lanes_.branches.size(); ++b) {
-    Lane& lane = lanes_.lane(b, op.patch);
-    const auto& message = last ? lane.prediction : lane.outbox[static_cast<size_t>(op.leg)];
+  const bool last = op.chunk + 1 == static_cast<int>(route_.size());
+  auto* hop = parallel_context_.hop({stage(), op.peer_stage});
+  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
+    BranchBuffers& buffers = buffers_.at(b, op.patch);
+    const auto& message = last ? buffers.prediction : buffers.outbox[static_cast<size_t>(op.chunk)];
     sends_.push_back(hop->send(message.contiguous(), 1));
   }
-  // Letting go of a send waits for it; the schedule promises that so old ones have been received.
-  const size_t most = 4 * lanes_.branches.size() * static_cast<size_t>(lanes_.patches);
+  // Destroying a send waits for it; by the schedule, sends as old as these have been received.
+  const size_t most = 4 * buffers_.branches.size() * static_cast<size_t>(buffers_.patches);
   if (sends_.size() > most) sends_.erase(sends_.begin(), sends_.end() - static_cast<std::ptrdiff_t>(most));
 }
 
 void Executor::receive(const Op& op) {
-  const bool last = op.leg + 1 == static_cast<int>(route_.size());
-  auto* hop = assembly_.hop({op.peer_stage, stage()});
-  for (size_t b = 0; b < lanes_.branches.size(); ++b) {
-    Lane& lane = lanes_.lane(b, op.patch);
-    auto& buffer = last ? lane.prediction : lane.inbox[static_cast<size_t>(op.leg) + 1];
+  const bool last = op.chunk + 1 == static_cast<int>(route_.size());
+  auto* hop = parallel_context_.hop({op.peer_stage, stage()});
+  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
+    BranchBuffers& buffers = buffers_.at(b, op.patch);
+    auto& buffer = last ? buffers.prediction : buffers.inbox[static_cast<size_t>(op.chunk) + 1];
     if (!buffer.defined()) {
-      const auto latents = lanes_.latents_of(op.patch);
-      buffer = last ? at::empty(latents.sizes(), options_) : like_hidden(lane, lanes_.contexts[b], options_);
+      const auto latents = buffers_.latents_of(op.patch);
+      buffer =
+          last ? at::empty(latents.sizes(), options_) : like_hidden(buffers, buffers_.contexts[b], options_);
     }
-    lane.incoming[static_cast<size_t>(op.leg) + 1] = hop->recv(buffer, 0);
+    buffers.incoming[static_cast<size_t>(op.chunk) + 1] = hop->recv(buffer, 0);
   }
 }
 
 at::Tensor Executor::guided(const Op& op, const Denoise& work) {
-  for (size_t b = 0; b < lanes_.branches.size(); ++b) lanes_.lane(b, op.patch).incoming.back().wait();
-  const auto wide = work.latents.scalar_type();
-  const auto mine = lanes_.lane(0, op.patch).prediction.to(wide);
+  for (size_t b = 0; b < buffers_.branches.size(); ++b) buffers_.at(b, op.patch).incoming.back().wait();
+  const auto acc_dtype = work.latents.scalar_type();
+  const auto mine = buffers_.at(0, op.patch).prediction.to(acc_dtype);
   if (work.branches.size() < 2) return mine;
-  if (lanes_.branches.size() == 2)
-    return sampling::guide(mine, lanes_.lane(1, op.patch).prediction.to(wide), work.cfg);
+  if (buffers_.branches.size() == 2)
+    return sampling::guide(mine, buffers_.at(1, op.patch).prediction.to(acc_dtype), work.cfg);
   auto both = at::empty({2 * mine.numel()}, mine.options());
   const int64_t split[] = {mine.numel(), mine.numel()};
-  assembly_.guidance()->all_gather(both, mine.contiguous(), split).wait();
+  parallel_context_.cfg()->all_gather(both, mine.contiguous(), split).wait();
   const auto part = [&](int i) { return both.narrow(0, i * mine.numel(), mine.numel()).view(mine.sizes()); };
   return sampling::guide(part(0), part(1), work.cfg);
 }
 
-void Executor::sample(const Op& op, const Denoise& work, const Watch& watch) {
+void Executor::sample(const Op& op, const Denoise& work, const StepCallbacks& callbacks) {
   const auto prediction = guided(op, work);
-  auto latents = lanes_.latents_of(op.patch);
-  const int first = op.patch < 0 ? 0 : op.patch, last = op.patch < 0 ? lanes_.patches - 1 : op.patch;
+  auto latents = buffers_.latents_of(op.patch);
+  const int first = op.patch < 0 ? 0 : op.patch, last = op.patch < 0 ? buffers_.patches - 1 : op.patch;
   for (int p = first; p <= last; ++p) {
-    const Range rows = lanes_.rows[static_cast<size_t>(p)];
-    auto x = lanes_.latents_of(p);
+    const Range rows = buffers_.rows[static_cast<size_t>(p)];
+    auto x = buffers_.latents_of(p);
     const int64_t offset = op.patch < 0 ? rows.begin : 0;
     x.copy_(
-        lanes_.samplers[static_cast<size_t>(p)]->step(prediction.narrow(0, offset, rows.size), op.step, x));
+        buffers_.samplers[static_cast<size_t>(p)]->step(prediction.narrow(0, offset, rows.size), op.step, x));
   }
-  if (!watch.taps) return;
-  RankRecorder recorder(watch.taps, lanes_.lane(0, op.patch).frame, str("step", op.step, "."));
+  if (!callbacks.probes) return;
+  RankRecorder recorder(callbacks.probes, buffers_.at(0, op.patch).call, str("step", op.step, "."));
   recorder.record("guided", prediction, kImageStream);
   recorder.record("latents", latents, kImageStream);
 }
 
 at::Tensor Executor::gather(const Denoise& work) {
-  const bool all_decode = assembly_.picture_parts() > 1;
+  const bool all_decode = parallel_context_.picture_parts() > 1;
   if (!starts() && !all_decode) return {};
-  at::Tensor whole = at::empty(work.latents.sizes(), lanes_.latents.options());
+  at::Tensor whole = at::empty(work.latents.sizes(), buffers_.latents.options());
   if (starts()) {
-    const auto& image = lanes_.whole.streams[kImageStream];
+    const auto& image = buffers_.whole.streams[kImageStream];
     const int64_t width = work.latents.size(1) * work.latents.size(2);
-    at::Tensor all = lanes_.latents;
-    if (auto* group = assembly_.sequence()) {
+    at::Tensor all = buffers_.latents;
+    if (auto* group = parallel_context_.sequence()) {
       std::vector<int64_t> split;
       for (int r = 0; r < group->size(); ++r) split.push_back(image.count(r, std::nullopt) * width);
-      all = at::empty({work.latents.numel()}, lanes_.latents.options());
-      group->all_gather(all, lanes_.latents, split).wait();
+      all = at::empty({work.latents.numel()}, buffers_.latents.options());
+      group->all_gather(all, buffers_.latents, split).wait();
       all = all.view(work.latents.sizes());
     }
     int64_t row = 0;
-    for (int r = 0; r < assembly_.seq_parts(); ++r) {
+    for (int r = 0; r < parallel_context_.seq_parts(); ++r) {
       for (const Range& to : image.held(r, std::nullopt)) {
         whole.narrow(0, to.begin, to.size).copy_(all.narrow(0, row, to.size));
         row += to.size;
       }
     }
   }
-  if (plan::stages_of(route_) > 1 && all_decode) assembly_.replica()->broadcast(whole, 0);
+  if (plan::stages_of(route_) > 1 && all_decode) parallel_context_.replica()->broadcast(whole, 0);
   return whole;
 }
 

@@ -1,4 +1,4 @@
-// One rank's denoising loop: runs its column of the schedule, leg by leg, patch by patch.
+// One rank's denoising loop: runs its column of the schedule, chunk by chunk, patch by patch.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -6,12 +6,12 @@
 #include <span>
 #include <vector>
 
-#include "pipeline/denoise.h"
-#include "pipeline/graph_cache.h"
-#include "pipeline/buffers.h"
 #include "models/family.h"
 #include "nn/model.h"
 #include "parallel/parallel_context.h"
+#include "pipeline/buffers.h"
+#include "pipeline/denoise.h"
+#include "pipeline/graph_cache.h"
 
 namespace atelier::pipeline {
 
@@ -25,38 +25,38 @@ class BlockFetcher {
 
 class Executor {
  public:
-  // The model holds this rank's legs of the route. fetcher: null where all weights are resident.
-  Executor(const models::Family& family, nn::Model& model, parallel::Assembly& assembly,
-           std::span<const plan::Leg> route, at::TensorOptions options, GraphMode graphs,
+  // The model holds this rank's chunks of the route. fetcher: null where all weights are resident.
+  Executor(const models::Family& family, nn::Model& model, parallel::ParallelContext& parallel_context,
+           std::span<const plan::ModelChunk> route, at::TensorOptions options, GraphMode graphs,
            BlockFetcher* fetcher);
 
   // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank
   // of the replica if all decode; undefined elsewhere.
-  at::Tensor denoise(const Denoise& work, const Watch& watch);
+  at::Tensor denoise(const Denoise& work, const StepCallbacks& callbacks);
   int graphs() const { return graphs_.captured(); }
 
  private:
   int stage() const;
   bool starts() const { return route_.front().stage == stage(); }
-  void prepare(const Denoise& work, const Watch& watch);
-  void perform(const plan::Op& op, const Denoise& work, const Watch& watch);
-  void run(const plan::Op& op, const Watch& watch);
-  void run_blocks(Lane& lane, size_t branch, int leg, int patch);
+  void prepare(const Denoise& work, const StepCallbacks& callbacks);
+  void perform(const plan::Op& op, const Denoise& work, const StepCallbacks& callbacks);
+  void run(const plan::Op& op, const StepCallbacks& callbacks);
+  void run_blocks(BranchBuffers& buffers, size_t branch, int chunk, int patch);
   void send(const plan::Op& op);
   void receive(const plan::Op& op);
-  void sample(const plan::Op& op, const Denoise& work, const Watch& watch);
+  void sample(const plan::Op& op, const Denoise& work, const StepCallbacks& callbacks);
   at::Tensor guided(const plan::Op& op, const Denoise& work);
   at::Tensor gather(const Denoise& work);
 
   const models::Family& family_;
   nn::Model& model_;
-  parallel::Assembly& assembly_;
-  std::vector<plan::Leg> route_;
+  parallel::ParallelContext& parallel_context_;
+  std::vector<plan::ModelChunk> route_;
   at::TensorOptions options_;
   BlockFetcher* fetcher_;
-  Lanes lanes_;
+  RequestBuffers buffers_;
   std::vector<comm::Work> sends_;
-  Graphs graphs_;
+  GraphCache graphs_;
 };
 
 }  // namespace atelier::pipeline

@@ -8,8 +8,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include "pipeline/testing.h"
 #include "nn/patchify.h"
+#include "pipeline/testing.h"
 #include "sampling/flow_euler.h"
 
 namespace atelier::pipeline {
@@ -29,27 +29,28 @@ class CountingModel : public nn::Model {
   std::vector<std::string> calls;
 
   int blocks() const override { return kBlocks; }
-  nn::Context begin(const nn::Frame& f, const nn::Prompt& p, std::span<const float> timesteps) override {
+  nn::RequestContext begin(const nn::CallContext& f, const nn::Prompt& p,
+                           std::span<const float> timesteps) override {
     calls.push_back(str("begin ", f.branch));
     const auto steps = static_cast<int64_t>(timesteps.size()), batch = p.text.size(1);
     auto tables = at::empty({steps, batch, 1}, kWide);
     for (int64_t i = 0; i < steps; ++i) tables[i].fill_(timesteps[static_cast<size_t>(i)]);
     return {tables, p.text, p.text.size(2)};
   }
-  void enter(const nn::Frame& f, nn::State& s) override {
+  void enter(const nn::CallContext& f, nn::State& s) override {
     calls.push_back(str("enter ", f.branch));
-    EXPECT_EQ(s.at[0].size(0), 2);
-    EXPECT_EQ(s.at[1].size(0), 6);
+    EXPECT_EQ(s.positions[0].size(0), 2);
+    EXPECT_EQ(s.positions[1].size(0), 6);
   }
-  void embed(const nn::Frame& f, nn::State& s, const at::Tensor& latents) override {
+  void embed(const nn::CallContext& f, nn::State& s, const at::Tensor& latents) override {
     calls.push_back(str("embed ", f.branch));
-    s.x = at::cat({s.given->text, latents});
+    s.x = at::cat({s.context->text, latents});
   }
-  void block(int i, const nn::Frame&, nn::State& s) override {
+  void block(int i, const nn::CallContext&, nn::State& s) override {
     calls.push_back(str("block ", i));
     EXPECT_EQ(s.stream(0).size(0), 2);
   }
-  at::Tensor head(const nn::Frame&, nn::State& s) override {
+  at::Tensor head(const nn::CallContext&, nn::State& s) override {
     calls.push_back("head");
     return s.stream(1) * s.stream(0)[0][0][0] + s.row.unsqueeze(0);
   }
@@ -72,10 +73,10 @@ struct NotingFetcher : BlockFetcher {
 struct Loop {
   models::Family family = counting_family();
   CountingModel model;
-  std::vector<plan::Leg> route{{0, 0, kBlocks}};
-  parallel::Assembly assembly{{}, nullptr, route, nn::SdpaBackend::kAuto};
+  std::vector<plan::ModelChunk> route{{0, 0, kBlocks}};
+  parallel::ParallelContext parallel_context{{}, nullptr, route, nn::SdpaBackend::kAuto};
   NotingFetcher fetcher;
-  Executor executor{family, model, assembly, route, kWide, GraphMode::kOff, &fetcher};
+  Executor executor{family, model, parallel_context, route, kWide, GraphMode::kOff, &fetcher};
   sampling::FlowEuler sampler{Json{{"shift", 3.0}}, {.steps = 2, .linear_sigmas = true}};
 
   Denoise work(std::vector<double> branches, double cfg = 1) {
@@ -146,9 +147,9 @@ TEST(BlockLoop, TapsDoNotChangeTheResult) {
   Loop run;
   const auto work = run.work({0.5, 0.25}, 3);
   const auto plain = run.executor.denoise(work, {});
-  Collector taps;
-  EXPECT_TRUE(at::equal(run.executor.denoise(work, {.taps = &taps}), plain));
-  const auto seen = taps.tensors();
+  ActivationRecorder probes;
+  EXPECT_TRUE(at::equal(run.executor.denoise(work, {.probes = &probes}), plain));
+  const auto seen = probes.tensors();
   EXPECT_LT(distance(seen.at("step0.model_in"), work.latents), 1e-6);
   EXPECT_LT(distance(seen.at("step1.latents"), plain), 1e-6);
   EXPECT_EQ(seen.count("step2.latents"), 0u);
@@ -167,10 +168,11 @@ TEST(BlockLoop, StopsBeforeAStep) {
 
 // Two ranks record their rows; the pieces come together whatever the order.
 TEST(Collecting, JoinsThePiecesOfSeveralRanks) {
-  Collector c;
+  ActivationRecorder c;
   const auto all = random({7, 2});
-  nn::Frame f;
-  f.streams = {{.patches = {3, 1}, .seq_parts = 2, .rides_first = true}, {.patches = {4, 2}, .seq_parts = 2}};
+  nn::CallContext f;
+  f.streams = {{.patches = {3, 1}, .seq_parts = 2, .pinned_to_first_patch = true},
+               {.patches = {4, 2}, .seq_parts = 2}};
   for (const int rank : {1, 0}) {
     f.seq_rank = rank;
     RankRecorder recorder(&c, f, "t.");

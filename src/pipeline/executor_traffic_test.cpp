@@ -16,7 +16,7 @@ namespace atelier::pipeline {
 namespace {
 
 using plan::Axis;
-using plan::Degrees;
+using plan::ParallelConfig;
 
 struct Count {
   int64_t calls = 0, bytes = 0;  // of all ranks
@@ -44,8 +44,8 @@ Request request(int branches) {
   return r;
 }
 
-Traffic drawn(const Degrees& degrees, const Request& r) {
-  const auto folder = ModelFolder::open(kGolden / "model");
+Traffic drawn(const ParallelConfig& degrees, const Request& r) {
+  const auto folder = ModelRepo::open(kGolden / "model");
   const auto route = pipeline_route(degrees, {}, folder.family().facts(folder.denoiser()));
   auto transports = comm::connect_local(plan::world_size(degrees), {.timeout = std::chrono::seconds(20)});
   Traffic all;
@@ -54,14 +54,14 @@ Traffic drawn(const Degrees& degrees, const Request& r) {
   for (auto& transport : transports) {
     threads.emplace_back([&, t = transport.get()] {
       try {
-        parallel::Assembly assembly(degrees, t, route, nn::SdpaBackend::kAuto);
-        Pipeline pipeline(folder, assembly, route, {});
+        parallel::ParallelContext parallel_context(degrees, t, route, nn::SdpaBackend::kAuto);
+        Pipeline pipeline(folder, parallel_context, route, {});
         t->observe([&](const comm::Event& e) {
           const std::scoped_lock lock(mutex);
           auto& c = all[std::string(e.verb)];
           ++c.calls, c.bytes += e.bytes_sent;
         });
-        pipeline.draw(r, {});
+        pipeline.generate(r, {});
         t->observe({});
       } catch (const std::exception& e) {
         ADD_FAILURE() << e.what();
@@ -90,13 +90,13 @@ int64_t block_bytes(int64_t block) {
 // The closed form: what one rank's design needs, and nothing else.
 class Expected {
  public:
-  Expected(const Degrees& d, int branches) : d_(d), branches_(branches), own_(branches / d.guidance) {
+  Expected(const ParallelConfig& d, int branches) : d_(d), branches_(branches), own_(branches / d.cfg) {
     for (int rank = 0; rank < plan::world_size(d); ++rank) add_rank(plan::Mesh(mesh_sizes(d), rank));
   }
   Traffic traffic;
 
  private:
-  const Degrees& d_;
+  const ParallelConfig& d_;
   const int branches_, own_;  // of a step; those that one rank computes
 
   int parts() const { return d_.ring * d_.ulysses; }
@@ -128,7 +128,7 @@ class Expected {
   }
 
   void add_rank(const plan::Mesh& m) {
-    const int stage = m.index(Axis::kStage);
+    const int stage = m.index(Axis::kPipeline);
     const Range blocks = Partition{kBlocks, d_.stages}[stage];
     add_request(m, blocks);
     for (const int pass : passes()) {
@@ -157,7 +157,7 @@ class Expected {
           Partition{columns, group}[m.sequence_rank() * d_.tensor + m.index(Axis::kTensor)].size;
       count("all_gather", own_, own_ * mine * kSteps * (group - 1));
     }
-    if (parts() > 1 && m.index(Axis::kStage) == 0) {
+    if (parts() > 1 && m.index(Axis::kPipeline) == 0) {
       count("all_gather", 1, image(m.sequence_rank(), -1) * kLatentWidth * (parts() - 1));
     }
     if (d_.stages > 1 && d_.parallel_vae) {
@@ -196,7 +196,7 @@ class Expected {
   // Hidden state to the next stage; the last one sends the prediction, image tokens only.
   void add_hop(const plan::Mesh& m, int pass) {
     const int me = m.sequence_rank();
-    const bool last = m.index(Axis::kStage) + 1 == d_.stages;
+    const bool last = m.index(Axis::kPipeline) + 1 == d_.stages;
     count("send", 1, last ? image(me, pass) * kLatentWidth : tokens(me, pass) * kWidth);
     count("recv", 1, 0);
   }

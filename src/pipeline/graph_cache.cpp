@@ -14,7 +14,7 @@ namespace atelier::pipeline {
 
 #ifdef ATELIER_CUDA
 
-struct Graphs::Cache {
+struct GraphCache::Cache {
   struct Entry {
     bool is_warm = false, is_broken = false;
     std::unique_ptr<at::cuda::CUDAGraph> graph;
@@ -28,7 +28,7 @@ struct Graphs::Cache {
   std::unique_ptr<at::cuda::CUDAGraph> record(const std::function<void()>& body);
 };
 
-std::unique_ptr<at::cuda::CUDAGraph> Graphs::Cache::record(const std::function<void()>& body) {
+std::unique_ptr<at::cuda::CUDAGraph> GraphCache::Cache::record(const std::function<void()>& body) {
   // The allocator's cache stays as it is: to free memory waits for the device, which may have posted a
   // receive for what a peer can only send when it has heard from here.
   if (pool == at::cuda::MempoolId_t{0, 0}) pool = at::cuda::graph_pool_handle();
@@ -49,12 +49,12 @@ std::unique_ptr<at::cuda::CUDAGraph> Graphs::Cache::record(const std::function<v
   return graph;
 }
 
-Graphs::Graphs(GraphMode mode) : cache_(std::make_unique<Cache>()) {
+GraphCache::GraphCache(GraphMode mode) : cache_(std::make_unique<Cache>()) {
   cache_->mode = mode;
 }
-Graphs::~Graphs() = default;
+GraphCache::~GraphCache() = default;
 
-void Graphs::run(const std::string& key, const std::function<void()>& body) {
+void GraphCache::run(const std::string& key, const std::function<void()>& body) {
   if (cache_->mode == GraphMode::kOff) return body();
   auto& e = cache_->entries[key];
   if (e.graph) return e.graph->replay();
@@ -73,16 +73,16 @@ void Graphs::run(const std::string& key, const std::function<void()>& body) {
   e.graph->replay();
 }
 
-bool Graphs::is_on() const {
+bool GraphCache::is_on() const {
   return cache_->mode != GraphMode::kOff;
 }
 
-void Graphs::clear() {
+void GraphCache::clear() {
   cache_->entries.clear();
   cache_->pool = {0, 0};
 }
 
-int Graphs::captured() const {
+int GraphCache::captured() const {
   int n = 0;
   for (const auto& [key, e] : cache_->entries) n += e.graph ? 1 : 0;
   return n;
@@ -90,17 +90,17 @@ int Graphs::captured() const {
 
 #else
 
-struct Graphs::Cache {};
-Graphs::Graphs(GraphMode) : cache_(std::make_unique<Cache>()) {}
-Graphs::~Graphs() = default;
-void Graphs::run(const std::string&, const std::function<void()>& body) {
+struct GraphCache::Cache {};
+GraphCache::GraphCache(GraphMode) : cache_(std::make_unique<Cache>()) {}
+GraphCache::~GraphCache() = default;
+void GraphCache::run(const std::string&, const std::function<void()>& body) {
   body();
 }
-void Graphs::clear() {}
-bool Graphs::is_on() const {
+void GraphCache::clear() {}
+bool GraphCache::is_on() const {
   return false;
 }
-int Graphs::captured() const {
+int GraphCache::captured() const {
   return 0;
 }
 

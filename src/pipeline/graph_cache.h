@@ -9,10 +9,10 @@ namespace atelier::pipeline {
 
 enum class GraphMode { kOff, kOn };
 
-class Graphs {
+class GraphCache {
  public:
-  explicit Graphs(GraphMode mode);
-  ~Graphs();
+  explicit GraphCache(GraphMode mode);
+  ~GraphCache();
   // `body` must do the same work on the same memory at each call of a key, without waiting for the device;
   // what it leaves for others must lie in memory that it did not allocate, because all keys share theirs.
   // Runs it eagerly where memory does not suffice to record it. What else it throws while it is recorded

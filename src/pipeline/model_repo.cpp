@@ -38,7 +38,7 @@ Json component_config(const fs::path& root, std::string_view component, const ch
 
 // Objects that only shapes pass through.
 struct Shapes {
-  nn::Alone exchange;
+  nn::LocalExchange exchange;
   nn::Sdpa attention;
   nn::PlainMemory memory;
   nn::Seams seams{.exchange = &exchange, .attention = &attention};
@@ -50,7 +50,7 @@ struct Shapes {
 // Of all tensors that were asked for.
 int64_t elements_of(const weights::WeightStore& s) {
   int64_t sum = 0;
-  for (const auto& asked : s.asked()) {
+  for (const auto& asked : s.manifest()) {
     sum += std::accumulate(asked.shape.begin(), asked.shape.end(), int64_t{1}, std::multiplies<>());
   }
   return sum;
@@ -58,8 +58,8 @@ int64_t elements_of(const weights::WeightStore& s) {
 
 }  // namespace
 
-ModelFolder ModelFolder::open(const fs::path& folder) {
-  ModelFolder m;
+ModelRepo ModelRepo::open(const fs::path& folder) {
+  ModelRepo m;
   m.root_ = folder;
   m.label_ =
       folder.filename().empty() ? folder.parent_path().filename().string() : folder.filename().string();
@@ -86,8 +86,8 @@ ModelFolder ModelFolder::open(const fs::path& folder) {
   return m;
 }
 
-ModelFolder ModelFolder::open_single_file(const fs::path& file, const fs::path& rest) {
-  ModelFolder m = open(rest);
+ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest) {
+  ModelRepo m = open(rest);
   m.single_file_ = file;
   m.label_ = file.filename().string();
   if (m.family_->config_of_file)
@@ -96,8 +96,8 @@ ModelFolder ModelFolder::open_single_file(const fs::path& file, const fs::path& 
   return m;
 }
 
-ModelFolder ModelFolder::dummy(const std::string& preset, uint64_t seed) {
-  ModelFolder m;
+ModelRepo ModelRepo::dummy(const std::string& preset, uint64_t seed) {
+  ModelRepo m;
   const Json all = models::preset(preset);
   m.family_ = models::find_family(all.at("_class_name").get<std::string>());
   m.label_ = preset + " (dummy weights)";
@@ -108,15 +108,15 @@ ModelFolder ModelFolder::dummy(const std::string& preset, uint64_t seed) {
   return m;
 }
 
-int64_t ModelFolder::encoder_vocabulary(size_t i) const {
+int64_t ModelRepo::encoder_vocabulary(size_t i) const {
   return encoder(i).value("vocab_size", int64_t{1});
 }
 
-std::vector<std::string> ModelFolder::presets() {
+std::vector<std::string> ModelRepo::presets() {
   return models::preset_names();
 }
 
-void ModelFolder::read_configs(const Json& all) {
+void ModelRepo::read_configs(const Json& all) {
   denoiser_ = share(all.at(std::string(family_->component)));
   scheduler_ = share(all.at("scheduler"));
   vae_ = share(all.at("vae"));
@@ -124,8 +124,8 @@ void ModelFolder::read_configs(const Json& all) {
   for (const auto& e : family_->encoders) encoders_.push_back(share(all.at(std::string(e.folder))));
 }
 
-void ModelFolder::settle_defaults(const Json& index) {
-  static_cast<models::Defaults&>(defaults_) = family_->defaults(*denoiser_);
+void ModelRepo::settle_defaults(const Json& index) {
+  static_cast<models::SamplingDefaults&>(defaults_) = family_->defaults(*denoiser_);
   const auto own = index.find("_atelier");
   if (own == index.end() || !own->is_object()) return;
   try {
@@ -140,33 +140,33 @@ void ModelFolder::settle_defaults(const Json& index) {
   }
 }
 
-std::unique_ptr<weights::WeightStore> ModelFolder::store(const std::string& component) const {
+std::unique_ptr<weights::WeightStore> ModelRepo::store(const std::string& component) const {
   if (is_dummy_) return weights::WeightStore::dummy(seed_);
   return weights::WeightStore::open(root_ / component);
 }
 
-std::unique_ptr<weights::WeightStore> ModelFolder::denoiser_weights() const {
+std::unique_ptr<weights::WeightStore> ModelRepo::denoiser_weights() const {
   auto s = single_file_.empty() ? store(std::string(family_->component))
                                 : weights::WeightStore::open(single_file_);
   s->adopt(family_->names(*denoiser_));
   return s;
 }
 
-std::unique_ptr<weights::WeightStore> ModelFolder::vae_weights() const {
+std::unique_ptr<weights::WeightStore> ModelRepo::vae_weights() const {
   auto s = store("vae");
   s->adopt(models::find_vae(*vae_).names());
   return s;
 }
 
-std::unique_ptr<weights::WeightStore> ModelFolder::encoder_weights(size_t i) const {
+std::unique_ptr<weights::WeightStore> ModelRepo::encoder_weights(size_t i) const {
   auto s = store(std::string(family_->encoders[i].folder));
   s->adopt(models::find_encoder(*encoders_[i]).names());
   return s;
 }
 
-Elements ModelFolder::check() const {
+ParameterCounts ModelRepo::check() const {
   std::string problems;
-  Elements elements;
+  ParameterCounts elements;
   const auto collect = [&](std::string_view part, const weights::WeightStore& s,
                            std::span<const std::string_view> ignorable) {
     try {
@@ -204,7 +204,7 @@ Elements ModelFolder::check() const {
   return elements;
 }
 
-void ModelFolder::save(const fs::path& folder, at::ScalarType dtype) const {
+void ModelRepo::save(const fs::path& folder, at::ScalarType dtype) const {
   if (!is_dummy_) throw Error(Kind::kUsage, "only dummy weights can be saved as a dummy folder");
   Shapes shapes;
   const auto write = [&](const std::string& component, const char* file, const Json& config) {

@@ -15,24 +15,24 @@
 namespace atelier::pipeline {
 
 // What a request takes when nobody says otherwise: the family's numbers, or the folder's own.
-struct Defaults : models::Defaults {
+struct ModelDefaults : models::SamplingDefaults {
   double true_cfg = 1;  // scale of a second, negative branch; 1: off
 };
 
 // How many numbers the parts of a model hold.
-struct Elements {
+struct ParameterCounts {
   int64_t denoiser = 0, encoders = 0, vae = 0;
 };
 
-class ModelFolder {
+class ModelRepo {
  public:
   // A diffusers folder. Throws Error(kUsage) for an unknown family, Error(kCheckpoint) for broken files.
-  static ModelFolder open(const std::filesystem::path& folder);
+  static ModelRepo open(const std::filesystem::path& folder);
   // A single-file checkpoint of a denoiser in its original naming; everything else comes from `rest`, a
   // diffusers folder.
-  static ModelFolder open_single_file(const std::filesystem::path& file, const std::filesystem::path& rest);
+  static ModelRepo open_single_file(const std::filesystem::path& file, const std::filesystem::path& rest);
   // Random weights with the configuration of a published model, such as "FLUX.1-schnell".
-  static ModelFolder dummy(const std::string& preset, uint64_t seed);
+  static ModelRepo dummy(const std::string& preset, uint64_t seed);
   static std::vector<std::string> presets();
 
   const models::Family& family() const { return *family_; }
@@ -43,7 +43,7 @@ class ModelFolder {
   const Json& scheduler() const { return *scheduler_; }
   const Json& vae() const { return *vae_; }
   const Json& encoder(size_t i) const { return *encoders_[i]; }
-  const Defaults& defaults() const { return defaults_; }
+  const ModelDefaults& defaults() const { return defaults_; }
   // A saved dummy folder: there are no vocabularies, texts become ids by hashing.
   bool has_no_vocabulary() const { return has_no_vocabulary_; }
   int64_t encoder_vocabulary(size_t i) const;  // entries of the embedding table
@@ -55,7 +55,7 @@ class ModelFolder {
 
   // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of
   // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only.
-  Elements check() const;
+  ParameterCounts check() const;
 
   // Writes the folder of a dummy model: configs and weights in the published names, without tokenizers.
   void save(const std::filesystem::path& folder, at::ScalarType dtype) const;
@@ -72,7 +72,7 @@ class ModelFolder {
   const models::Family* family_ = nullptr;
   std::shared_ptr<const Json> denoiser_, scheduler_, vae_;
   std::vector<std::shared_ptr<const Json>> encoders_;
-  Defaults defaults_;
+  ModelDefaults defaults_;
 };
 
 }  // namespace atelier::pipeline

@@ -17,17 +17,17 @@ namespace fs = std::filesystem;
 const char* const kTransformer = "transformer/diffusion_pytorch_model.safetensors";
 
 std::string open_error(Kind kind, const fs::path& folder) {
-  return error_of(kind, [&] { ModelFolder::open(folder); });
+  return error_of(kind, [&] { ModelRepo::open(folder); });
 }
 std::string check_error(const fs::path& folder) {
-  return error_of(Kind::kCheckpoint, [&] { ModelFolder::open(folder).check(); });
+  return error_of(Kind::kCheckpoint, [&] { ModelRepo::open(folder).check(); });
 }
 
 TEST(Folder, IsReadAndFits) {
-  const auto m = ModelFolder::open(kGolden / "model");
+  const auto m = ModelRepo::open(kGolden / "model");
   EXPECT_EQ(m.family().name, "flux");
   EXPECT_EQ(m.label(), "model");
-  EXPECT_EQ(ModelFolder::open(kGolden / "model/").label(), "model");
+  EXPECT_EQ(ModelRepo::open(kGolden / "model/").label(), "model");
   EXPECT_FALSE(m.is_dummy() || m.has_no_vocabulary());
   EXPECT_EQ(m.defaults().steps, 28);
   EXPECT_EQ(m.encoder_vocabulary(0), 1014);
@@ -39,7 +39,7 @@ TEST(Folder, GivesItsOwnDefaults) {
   copy.edit_json("model_index.json", [](Json& j) {
     j["_atelier"] = {{"num_inference_steps", 9}, {"height", 256}, {"true_cfg_scale", 2.5}};
   });
-  const auto m = ModelFolder::open(copy.path());
+  const auto m = ModelRepo::open(copy.path());
   EXPECT_EQ(m.defaults().steps, 9);
   EXPECT_EQ(m.defaults().height, 256);
   EXPECT_EQ(m.defaults().width, 1024);
@@ -134,19 +134,18 @@ TEST(Folder, ATokenizerThatIsMissingIsNamedBeforeAnythingLoads) {
 
 TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
   const auto message = error_of(Kind::kCheckpoint, [] {
-    ModelFolder::open_single_file(kGolden / "model/vae/diffusion_pytorch_model.safetensors",
-                                  kGolden / "model");
+    ModelRepo::open_single_file(kGolden / "model/vae/diffusion_pytorch_model.safetensors", kGolden / "model");
   });
   EXPECT_TRUE(has(message, "original naming")) << message;
 }
 
 TEST(Folder, DummiesHaveThePublishedSizesAndNoFiles) {
-  const auto m = ModelFolder::dummy("FLUX.1-schnell", 3);
+  const auto m = ModelRepo::dummy("FLUX.1-schnell", 3);
   EXPECT_TRUE(m.is_dummy());
   EXPECT_EQ(m.family().facts(m.denoiser()).blocks, 57);
   EXPECT_EQ(m.defaults().steps, 4);
   EXPECT_NO_THROW(m.check());
-  EXPECT_TRUE(has(error_of(Kind::kUsage, [] { ModelFolder::dummy("FLUX.9", 3); }), "FLUX.1-dev"));
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [] { ModelRepo::dummy("FLUX.9", 3); }), "FLUX.1-dev"));
 }
 
 }  // namespace

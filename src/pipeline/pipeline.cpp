@@ -10,10 +10,10 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "pipeline/device.h"
 #include "nn/builder.h"
 #include "nn/memory.h"
 #include "parallel/shards.h"
+#include "pipeline/device.h"
 
 namespace atelier::pipeline {
 
@@ -69,16 +69,16 @@ at::Tensor share(comm::Comm* replica, at::Tensor value, const at::TensorOptions&
 
 }  // namespace
 
-Pipeline::Pipeline(const ModelFolder& folder, parallel::Assembly& assembly,
-                   std::span<const plan::Leg> route, const LoadOptions& options)
-    : folder_(folder), assembly_(assembly), options_(options), lap_(Clock::now()) {
+Pipeline::Pipeline(const ModelRepo& folder, parallel::ParallelContext& parallel_context,
+                   std::span<const plan::ModelChunk> route, const LoadOptions& options)
+    : folder_(folder), parallel_context_(parallel_context), options_(options), lap_(Clock::now()) {
   const c10::InferenceMode guard;
   const int64_t before = allocated_bytes(options.device);
   load_denoiser(route);
-  if (assembly.picture_parts() > 1 || leads()) {
+  if (parallel_context.picture_parts() > 1 || leads()) {
     const auto store = folder.vae_weights();
     nn::PlainMemory memory;
-    const nn::Builder v(*store, assembly.picture(), memory, on(options, options.vae));
+    const nn::Builder v(*store, parallel_context.picture(), memory, on(options, options.vae));
     vae_ = models::find_vae(folder.vae()).build(folder.vae(), v);
     store->check();
   }
@@ -90,19 +90,19 @@ Pipeline::Pipeline(const ModelFolder& folder, parallel::Assembly& assembly,
 
 Pipeline::~Pipeline() = default;
 
-void Pipeline::load_denoiser(std::span<const plan::Leg> route) {
+void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
   const auto& family = folder_.family();
   std::vector<Range> mine;
-  for (const auto& leg : plan::legs_of(route, assembly_.mesh().index(plan::Axis::kStage))) {
-    mine.push_back({leg.begin, leg.end - leg.begin});
+  for (const auto& chunk : plan::chunks_of(route, parallel_context_.mesh().index(plan::Axis::kPipeline))) {
+    mine.push_back({chunk.begin, chunk.end - chunk.begin});
   }
   const auto options = on(options_, options_.denoiser);
   denoiser_store_ = folder_.denoiser_weights();
   const auto build = [&](nn::Memory& memory, const at::TensorOptions& where) {
     return family.build(folder_.denoiser(),
-                        nn::Builder(*denoiser_store_, assembly_.denoiser(), memory, where), mine);
+                        nn::Builder(*denoiser_store_, parallel_context_.denoiser(), memory, where), mine);
   };
-  if (auto* group = assembly_.shards()) {
+  if (auto* group = parallel_context_.shards()) {
     parallel::BlockSizes sizes;
     build(sizes, options.device(at::kMeta));
     auto memory = std::make_unique<parallel::ShardedMemory>(*group, sizes.bytes(), options_.device);
@@ -114,12 +114,12 @@ void Pipeline::load_denoiser(std::span<const plan::Leg> route) {
     denoiser_ = build(*memory_, options);
   }
   denoiser_store_->check();
-  executor_ = std::make_unique<Executor>(family, *denoiser_, assembly_, route, options, options_.graphs,
-                                         fetcher_.get());
+  executor_ = std::make_unique<Executor>(family, *denoiser_, parallel_context_, route, options,
+                                         options_.graphs, fetcher_.get());
 }
 
 bool Pipeline::leads() const {
-  return !assembly_.replica() || assembly_.replica()->rank() == 0;
+  return !parallel_context_.replica() || parallel_context_.replica()->rank() == 0;
 }
 
 void Pipeline::load_encoders() {
@@ -146,13 +146,13 @@ double Pipeline::lap(const char* phase) {
 }
 
 std::set<std::string> Pipeline::used() const {
-  auto all = assembly_.used();
+  auto all = parallel_context_.used();
   if (executor_->graphs() > 0) all.insert("graph mode: CUDA graphs");
   return all;
 }
 
 Denoise::Branch Pipeline::encode(const std::vector<std::string>& prompts, int64_t max_length,
-                                 const std::string& tap, Collector* taps) {
+                                 const std::string& tap, ActivationRecorder* probes) {
   Denoise::Branch branch;
   const auto options = on(options_, options_.encoders);
   const auto& specs = folder_.family().encoders;
@@ -166,21 +166,21 @@ Denoise::Branch Pipeline::encode(const std::vector<std::string>& prompts, int64_
     }
     const auto t = at::tensor(ids, at::TensorOptions(at::kLong)).view({-1, length});
     const auto e = encoders_[i]->encode(t.to(options_.device), {});
-    if (taps) {
+    if (probes) {
       const std::string name(specs[i].folder);
-      taps->whole(tap + "input_ids." + name, t);
-      taps->whole(tap + "last_hidden_state." + name, e.states);
-      if (e.pooled.defined()) taps->whole(tap + "pooler_output." + name, e.pooled);
+      probes->whole(tap + "input_ids." + name, t);
+      probes->whole(tap + "last_hidden_state." + name, e.states);
+      if (e.pooled.defined()) probes->whole(tap + "pooler_output." + name, e.pooled);
     }
     if (specs[i].use == models::EncoderSpec::Use::kPooled) branch.pooled = e.pooled;
     if (specs[i].use == models::EncoderSpec::Use::kStates)
       branch.text = e.states.transpose(0, 1).contiguous();
   }
-  branch.text = share(assembly_.replica(), branch.text, options);
-  branch.pooled = share(assembly_.replica(), branch.pooled, options);
-  if (taps) {
-    taps->whole(tap + "embeds", branch.text.transpose(0, 1));
-    taps->whole(tap + "pooled", branch.pooled);
+  branch.text = share(parallel_context_.replica(), branch.text, options);
+  branch.pooled = share(parallel_context_.replica(), branch.pooled, options);
+  if (probes) {
+    probes->whole(tap + "embeds", branch.text.transpose(0, 1));
+    probes->whole(tap + "pooled", branch.pooled);
   }
   return branch;
 }
@@ -208,7 +208,7 @@ const at::Tensor& finite(const at::Tensor& images) {
 
 }  // namespace
 
-std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch) {
+std::vector<media::Image> Pipeline::generate(const Request& r, const StepCallbacks& callbacks) {
   const c10::InferenceMode guard;
   const auto& family = folder_.family();
   const auto vae_facts = models::find_vae(folder_.vae()).facts(folder_.vae());
@@ -218,9 +218,9 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   work.grid = family.grid(folder_.denoiser(), vae_facts.spatial, r.height, r.width);
   work.guidance = r.guidance;
   work.cfg = r.true_cfg;
-  work.branches.push_back(encode(r.prompts, r.max_sequence_length, "prompt.", watch.taps));
+  work.branches.push_back(encode(r.prompts, r.max_sequence_length, "prompt.", callbacks.probes));
   if (!r.negatives.empty()) {
-    work.branches.push_back(encode(r.negatives, r.max_sequence_length, "negative.", watch.taps));
+    work.branches.push_back(encode(r.negatives, r.max_sequence_length, "negative.", callbacks.probes));
   }
   synchronize(options_.device);
   lap("encode");
@@ -234,46 +234,46 @@ std::vector<media::Picture> Pipeline::draw(const Request& r, const Watch& watch)
   const auto packed = family.pack(noise).contiguous();
   const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
   work.latents = packed.to(type).to(options_.device) * sampler->init_noise_sigma();
-  if (watch.taps) {
+  if (callbacks.probes) {
     const auto numbers = [](std::span<const float> v) {
       return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
     };
-    watch.taps->whole("noise", noise);
-    watch.taps->whole("noise.packed", packed.transpose(0, 1));
-    watch.taps->whole("timesteps", numbers(sampler->timesteps()));
-    watch.taps->whole("sigmas", numbers(sampler->sigmas()));
+    callbacks.probes->whole("noise", noise);
+    callbacks.probes->whole("noise.packed", packed.transpose(0, 1));
+    callbacks.probes->whole("timesteps", numbers(sampler->timesteps()));
+    callbacks.probes->whole("sigmas", numbers(sampler->sigmas()));
   }
 
-  const auto tokens = denoise(work, watch);
+  const auto tokens = denoise(work, callbacks);
   lap("denoise");
 
   if (!tokens.defined()) return {};
   const auto latents = family.unpack(tokens, work.grid);
-  if (watch.taps) watch.taps->whole("latents.final", latents);
+  if (callbacks.probes) callbacks.probes->whole("latents.final", latents);
   if (!vae_) return {};
-  const auto images = decode(latents / vae_facts.scale + vae_facts.shift, watch);
+  const auto images = decode(latents / vae_facts.scale + vae_facts.shift, callbacks);
   synchronize(options_.device);
-  assembly_.check_alive();
+  parallel_context_.check_alive();
   lap("decode");
-  return leads() ? to_pictures(finite(images)) : std::vector<media::Picture>{};
+  return leads() ? to_images(finite(images)) : std::vector<media::Image>{};
 }
 
-at::Tensor Pipeline::denoise(const Denoise& work, const Watch& watch) {
+at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& callbacks) {
   timing_.step_ms.clear();
-  Watch timed = watch;
+  StepCallbacks timed = callbacks;
   const auto begin = Clock::now();
   auto last = begin;
-  const bool flows = assembly_.degrees().stages > 1;  // waiting at each step would empty the pipe
+  const bool flows = parallel_context_.degrees().pipeline > 1;  // waiting at each step would empty the pipe
   timed.on_step = [&](int step) {
     if (!flows) synchronize(options_.device);
     const auto now = Clock::now();
     timing_.step_ms.push_back(std::chrono::duration<double, std::milli>(now - last).count());
     last = now;
-    if (watch.on_step) watch.on_step(step);
+    if (callbacks.on_step) callbacks.on_step(step);
   };
   auto tokens = executor_->denoise(work, timed);
   synchronize(options_.device);
-  assembly_.check_alive();
+  parallel_context_.check_alive();
   if (flows) {
     const std::chrono::duration<double, std::milli> all = Clock::now() - begin;
     auto& each = timing_.step_ms;
@@ -282,10 +282,10 @@ at::Tensor Pipeline::denoise(const Denoise& work, const Watch& watch) {
   return tokens;
 }
 
-at::Tensor Pipeline::decode(const at::Tensor& z_wide, const Watch& watch) {
+at::Tensor Pipeline::decode(const at::Tensor& z_wide, const StepCallbacks& callbacks) {
   const auto z = z_wide.to(options_.vae);
-  const int parts = assembly_.picture_parts(), rank = assembly_.picture_rank();
-  const auto whole = models::picture_frame(z.size(2), z.size(3), parts, rank);
+  const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
+  const auto whole = models::image_call(z.size(2), z.size(3), parts, rank);
   const Range rows = Partition{z.size(2), parts}[rank];
   const auto run = [&](const at::Tensor& part) {
     if (options_.vae_tiling && parts == 1) return models::decode_tiled(*vae_, part);
@@ -294,22 +294,22 @@ at::Tensor Pipeline::decode(const at::Tensor& z_wide, const Watch& watch) {
   std::vector<at::Tensor> pictures;
   for (int64_t i = 0; options_.vae_slicing && i < z.size(0); ++i) pictures.push_back(run(z.narrow(0, i, 1)));
   auto out = pictures.empty() ? run(z) : at::cat(pictures);
-  if (parts > 1) out = assembly_.gather_rows(out, z.size(2));
-  if (watch.taps) {
-    watch.taps->whole("vae.in", z);
-    watch.taps->whole("vae.out", out);
+  if (parts > 1) out = parallel_context_.gather_rows(out, z.size(2));
+  if (callbacks.probes) {
+    callbacks.probes->whole("vae.in", z);
+    callbacks.probes->whole("vae.out", out);
   }
   const auto image = (out.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
-  if (watch.taps) watch.taps->whole("image", image);
+  if (callbacks.probes) callbacks.probes->whole("image", image);
   return image;
 }
 
-std::vector<media::Picture> to_pictures(const at::Tensor& images) {
+std::vector<media::Image> to_images(const at::Tensor& images) {
   const auto bytes = (images * 255).round().to(at::kByte).permute({0, 2, 3, 1}).contiguous().to(at::kCPU);
-  std::vector<media::Picture> out;
+  std::vector<media::Image> out;
   for (int64_t i = 0; i < bytes.size(0); ++i) {
     const auto one = bytes[i];
-    media::Picture p{static_cast<int>(one.size(1)), static_cast<int>(one.size(0)), {}};
+    media::Image p{static_cast<int>(one.size(1)), static_cast<int>(one.size(0)), {}};
     p.rgb.resize(static_cast<size_t>(one.numel()));
     std::memcpy(p.rgb.data(), one.const_data_ptr(), p.rgb.size());
     out.push_back(std::move(p));

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "media/image.h"
+#include "parallel/parallel_context.h"
 #include "pipeline/denoise.h"
 #include "pipeline/executor.h"
 #include "pipeline/model_repo.h"
-#include "media/image.h"
-#include "parallel/parallel_context.h"
 #include "text/tokenizer.h"
 
 namespace atelier::pipeline {
@@ -48,40 +48,40 @@ struct Timing {
 class Pipeline {
  public:
   // Reads the weights of this rank's part. Throws Error(kCheckpoint, kCapacity).
-  Pipeline(const ModelFolder& folder, parallel::Assembly& assembly, std::span<const plan::Leg> route,
-           const LoadOptions& options);
+  Pipeline(const ModelRepo& folder, parallel::ParallelContext& parallel_context,
+           std::span<const plan::ModelChunk> route, const LoadOptions& options);
   ~Pipeline();
 
   // All ranks of a replica call it with the same request. Pictures on the replica's rank 0, nothing
   // elsewhere. Throws Error(kItem) when a picture holds NaN: after all ranks have done their part, so that
   // they may go on.
-  std::vector<media::Picture> draw(const Request& request, const Watch& watch);
+  std::vector<media::Image> generate(const Request& request, const StepCallbacks& callbacks);
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
   int64_t weight_bytes() const { return weight_bytes_; }
   c10::Device device() const { return options_.device; }
 
  private:
-  void load_denoiser(std::span<const plan::Leg> route);
+  void load_denoiser(std::span<const plan::ModelChunk> route);
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void load_encoders();
   Denoise::Branch encode(const std::vector<std::string>& prompts, int64_t max_length, const std::string& tap,
-                         Collector* taps);
+                         ActivationRecorder* probes);
   at::Tensor denoise(const Denoise& work,
-                     const Watch& watch);  // as Executor::denoise, timed, whole on return
-  at::Tensor decode(const at::Tensor& latents, const Watch& watch);
+                     const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
+  at::Tensor decode(const at::Tensor& latents, const StepCallbacks& callbacks);
   at::Tensor initial_noise(const Request& request, const models::Grid& grid) const;
   double lap(const char* phase);  // seconds since the last lap, added to the phase
 
-  const ModelFolder& folder_;
-  parallel::Assembly& assembly_;
+  const ModelRepo& folder_;
+  parallel::ParallelContext& parallel_context_;
   LoadOptions options_;
   std::unique_ptr<weights::WeightStore> denoiser_store_;
   std::unique_ptr<nn::Memory> memory_;
   std::unique_ptr<BlockFetcher> fetcher_;
   std::unique_ptr<nn::Model> denoiser_;
   std::unique_ptr<models::Vae> vae_;
-  nn::Alone alone_;  // of the encoders, which run whole
+  nn::LocalExchange alone_;  // of the encoders, which run whole
   nn::Sdpa sdpa_;
   std::vector<std::unique_ptr<models::TextEncoder>> encoders_;
   std::vector<std::unique_ptr<text::Tokenizer>> tokenizers_;
@@ -92,6 +92,6 @@ class Pipeline {
 };
 
 // [B, 3, H, W] in [0, 1] -> 8 bits, rounded half to even.
-std::vector<media::Picture> to_pictures(const at::Tensor& images);
+std::vector<media::Image> to_images(const at::Tensor& images);
 
 }  // namespace atelier::pipeline

@@ -11,7 +11,7 @@ namespace atelier::pipeline {
 
 // stage_blocks: blocks of each stage as the user has set them; empty: by the blocks' cost. Models with skip
 // connections get the folded route.
-std::vector<plan::Leg> pipeline_route(const plan::Degrees& degrees, std::span<const int> stage_blocks,
-                                      const models::Facts& facts);
+std::vector<plan::ModelChunk> pipeline_route(const plan::ParallelConfig& degrees,
+                                             std::span<const int> stage_blocks, const models::Facts& facts);
 
 }  // namespace atelier::pipeline

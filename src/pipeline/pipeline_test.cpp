@@ -23,28 +23,28 @@ const char* const kBoats = "two paper boats, watercolor";
 TEST(PipelineDraws, TheSameBytesForTheSameRequest) {
   SmallModel model;
   const auto request = request_for({kFox}, {5});
-  const auto first = model.draw(request), second = model.draw(request);
+  const auto first = model.generate(request), second = model.generate(request);
   ASSERT_EQ(first.size(), 1u);
   EXPECT_EQ(first[0].width, 48);
   EXPECT_EQ(first[0].height, 32);
   EXPECT_EQ(first[0].rgb, second[0].rgb);
-  EXPECT_NE(first[0].rgb, model.draw(request_for({kFox}, {6}))[0].rgb);
-  EXPECT_NE(first[0].rgb, model.draw(request_for({kBoats}, {5}))[0].rgb);
+  EXPECT_NE(first[0].rgb, model.generate(request_for({kFox}, {6}))[0].rgb);
+  EXPECT_NE(first[0].rgb, model.generate(request_for({kBoats}, {5}))[0].rgb);
 }
 
 TEST(PipelineDraws, ABatchAsItsPicturesOneByOne) {
   SmallModel model;
-  const auto both = model.tapped(request_for({kFox, kBoats, kFox}, {5, 9, 5}), "image");
+  const auto both = model.probed(request_for({kFox, kBoats, kFox}, {5, 9, 5}), "image");
   ASSERT_EQ(both.size(0), 3);
-  EXPECT_LT(distance(both.narrow(0, 0, 1), model.tapped(request_for({kFox}, {5}), "image")), 1e-5);
-  EXPECT_LT(distance(both.narrow(0, 1, 1), model.tapped(request_for({kBoats}, {9}), "image")), 1e-5);
+  EXPECT_LT(distance(both.narrow(0, 0, 1), model.probed(request_for({kFox}, {5}), "image")), 1e-5);
+  EXPECT_LT(distance(both.narrow(0, 1, 1), model.probed(request_for({kBoats}, {9}), "image")), 1e-5);
   EXPECT_LT(distance(both.narrow(0, 0, 1), both.narrow(0, 2, 1)), 1e-5);  // tiles of a matrix may round apart
 }
 
 TEST(PipelineDraws, EachPictureFromNoiseOfItsOwnSeed) {
   SmallModel model;
   const auto noise =
-      model.tapped(request_for({kFox, kFox, kFox, kFox}, {3, 4, 5, uint64_t{1} << 40}), "noise");
+      model.probed(request_for({kFox, kFox, kFox, kFox}, {3, 4, 5, uint64_t{1} << 40}), "noise");
   const uint64_t seeds[] = {3, 4, 5, uint64_t{1} << 40};
   for (int64_t i = 0; i < 4; ++i) {
     EXPECT_TRUE(at::equal(noise.narrow(0, i, 1), sampling::noise({1, 16, 4, 6}, seeds[i])));
@@ -56,56 +56,58 @@ TEST(PipelineDraws, ARequestAsIfItWereTheFirst) {
   SmallModel used;
   auto other = request_for({kBoats}, {8});
   other.guidance = 1.5;
-  used.draw(other);
-  EXPECT_EQ(used.draw(request_for({kFox}, {5}))[0].rgb, SmallModel().draw(request_for({kFox}, {5}))[0].rgb);
+  used.generate(other);
+  EXPECT_EQ(used.generate(request_for({kFox}, {5}))[0].rgb,
+            SmallModel().generate(request_for({kFox}, {5}))[0].rgb);
   auto larger = request_for({kFox}, {5});
   larger.height = 64, larger.steps = 4, larger.max_sequence_length = 20;
-  EXPECT_EQ(used.draw(larger)[0].rgb, SmallModel().draw(larger)[0].rgb);
-  EXPECT_EQ(used.draw(request_for({kFox}, {5}))[0].rgb, SmallModel().draw(request_for({kFox}, {5}))[0].rgb);
+  EXPECT_EQ(used.generate(larger)[0].rgb, SmallModel().generate(larger)[0].rgb);
+  EXPECT_EQ(used.generate(request_for({kFox}, {5}))[0].rgb,
+            SmallModel().generate(request_for({kFox}, {5}))[0].rgb);
 }
 
 TEST(PipelineDraws, WithAPromptGuidanceAndANegativePromptThatMatter) {
   SmallModel model;
   auto request = request_for({kFox}, {5});
-  const auto plain = model.tapped(request, "latents.final");
+  const auto plain = model.probed(request, "latents.final");
   request.guidance = 7;
-  EXPECT_GT(distance(model.tapped(request, "latents.final"), plain), 1e-3);
+  EXPECT_GT(distance(model.probed(request, "latents.final"), plain), 1e-3);
   request.guidance = 3.5;
   request.negatives = {kBoats};
-  EXPECT_LT(distance(model.tapped(request, "latents.final"), plain), 1e-5)
+  EXPECT_LT(distance(model.probed(request, "latents.final"), plain), 1e-5)
       << "a scale of one leaves the prompt alone";
   request.true_cfg = 4;
-  const auto guided = model.tapped(request, "latents.final");
+  const auto guided = model.probed(request, "latents.final");
   EXPECT_GT(distance(guided, plain), 1e-2);
   request.negatives = {kFox};
-  EXPECT_LT(distance(model.tapped(request, "latents.final"), plain), 1e-4) << "equal branches cancel";
+  EXPECT_LT(distance(model.probed(request, "latents.final"), plain), 1e-4) << "equal branches cancel";
 }
 
 TEST(PipelineDraws, TheGuidedPredictionFromBothBranches) {
   SmallModel model;
   auto request = request_for({kFox}, {5});
   request.steps = 1;
-  const auto positive = model.tapped(request, "step0.model_out");
+  const auto positive = model.probed(request, "step0.model_out");
   request.prompts = {kBoats};
-  const auto negative = model.tapped(request, "step0.model_out");
+  const auto negative = model.probed(request, "step0.model_out");
   request.prompts = {kFox}, request.negatives = {kBoats}, request.true_cfg = 2.5;
-  EXPECT_LT(distance(model.tapped(request, "step0.guided"), negative + 2.5 * (positive - negative)), 1e-5);
+  EXPECT_LT(distance(model.probed(request, "step0.guided"), negative + 2.5 * (positive - negative)), 1e-5);
 }
 
 TEST(PipelineDraws, SlicedAsWhole) {
   SmallModel whole, sliced({.vae_slicing = true}), tiled({.vae_tiling = true});
   const auto request = request_for({kFox, kBoats}, {5, 6});
-  const auto expected = whole.tapped(request, "image");
-  EXPECT_LT(distance(sliced.tapped(request, "image"), expected), 1e-5);
+  const auto expected = whole.probed(request, "image");
+  EXPECT_LT(distance(sliced.probed(request, "image"), expected), 1e-5);
   // a picture of one tile
-  EXPECT_LT(distance(tiled.tapped(request, "image"), expected), 1e-5);
+  EXPECT_LT(distance(tiled.probed(request, "image"), expected), 1e-5);
 }
 
 TEST(PipelineDraws, InBfloat16CloseToFloat) {
   SmallModel wide, narrow({.denoiser = at::kBFloat16});
   const auto request = request_for({kFox}, {5});
   const double far =
-      distance(narrow.tapped(request, "step0.model_out"), wide.tapped(request, "step0.model_out"));
+      distance(narrow.probed(request, "step0.model_out"), wide.probed(request, "step0.model_out"));
   EXPECT_GT(far, 1e-5) << "nothing was computed in bfloat16";
   EXPECT_LT(far, 1e-1);
 }
@@ -115,18 +117,18 @@ TEST(PipelineStops, BetweenStepsAndGoesOnAfterwards) {
   const auto request = request_for({kFox}, {5});
   std::stop_source source;
   std::vector<int> steps;
-  const Watch watch{
+  const StepCallbacks callbacks{
       .on_step = [&](int step) { steps.push_back(step), step == 1 ? source.request_stop() : false; },
       .stop = source.get_token()};
-  EXPECT_NE(error_of(Kind::kInterrupted, [&] { model.draw(request, watch); }), "no error");
+  EXPECT_NE(error_of(Kind::kInterrupted, [&] { model.generate(request, callbacks); }), "no error");
   EXPECT_EQ(steps, (std::vector<int>{0, 1}));
-  EXPECT_EQ(model.draw(request)[0].rgb, SmallModel().draw(request)[0].rgb);
+  EXPECT_EQ(model.generate(request)[0].rgb, SmallModel().generate(request)[0].rgb);
 }
 
 TEST(PipelineReports, EveryStepAndPhase) {
   SmallModel model;
   std::vector<int> steps;
-  model.draw(request_for({kFox}, {5}), {.on_step = [&](int step) { steps.push_back(step); }});
+  model.generate(request_for({kFox}, {5}), {.on_step = [&](int step) { steps.push_back(step); }});
   EXPECT_EQ(steps, (std::vector<int>{0, 1, 2}));
   EXPECT_EQ(model.pipeline().timing().step_ms.size(), 3u);
   for (const char* phase : {"load", "encode", "denoise", "decode"}) {
@@ -139,10 +141,10 @@ TEST(PipelineRefuses, SizesAndStepsThatCannotBe) {
   SmallModel model;
   auto request = request_for({kFox}, {5});
   request.width = 50;
-  const auto odd = error_of(Kind::kUsage, [&] { model.draw(request); });
+  const auto odd = error_of(Kind::kUsage, [&] { model.generate(request); });
   EXPECT_TRUE(has(odd, "50x32") && has(odd, "48x32")) << odd;
   request.width = 48, request.steps = 0;
-  EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { model.draw(request); }), "num_inference_steps"));
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { model.generate(request); }), "num_inference_steps"));
 }
 
 TEST(PipelineRefuses, WeightsThatHoldNoNumbers) {
@@ -157,7 +159,7 @@ TEST(PipelineRefuses, WeightsThatHoldNoNumbers) {
 
 TEST(Pictures, RoundToTheNearestLevel) {
   const auto image = at::tensor({0.0f, 0.5f, 1.0f, 0.2f / 255, 0.7f / 255, 254.6f / 255}).view({1, 3, 1, 2});
-  const auto pictures = to_pictures(image);
+  const auto pictures = to_images(image);
   ASSERT_EQ(pictures.size(), 1u);
   EXPECT_EQ(pictures[0].width, 2);
   EXPECT_EQ(pictures[0].height, 1);

@@ -6,12 +6,12 @@
 #include <string_view>
 
 #include "base/json.h"
-#include "pipeline/model_repo.h"
-#include "pipeline/pipeline.h"
+#include "base/testing.h"
 #include "nn/testing.h"
 #include "parallel/parallel_context.h"
+#include "pipeline/model_repo.h"
+#include "pipeline/pipeline.h"
 #include "weights/tensors.h"
-#include "base/testing.h"
 
 namespace atelier::pipeline {
 
@@ -46,25 +46,25 @@ class Copy {
 class SmallModel {
  public:
   explicit SmallModel(const LoadOptions& load = {}, const std::filesystem::path& folder = kGolden / "model")
-      : folder_(ModelFolder::open(folder)),
+      : folder_(ModelRepo::open(folder)),
         route_({{0, 0, folder_.family().facts(folder_.denoiser()).blocks}}),
-        assembly_({}, nullptr, route_, nn::SdpaBackend::kAuto),
-        pipeline_(folder_, assembly_, route_, load) {}
+        parallel_context_({}, nullptr, route_, nn::SdpaBackend::kAuto),
+        pipeline_(folder_, parallel_context_, route_, load) {}
   Pipeline& pipeline() { return pipeline_; }
-  std::vector<media::Picture> draw(const Request& request, const Watch& watch = {}) {
-    return pipeline_.draw(request, watch);
+  std::vector<media::Image> generate(const Request& request, const StepCallbacks& callbacks = {}) {
+    return pipeline_.generate(request, callbacks);
   }
   // The tensor of this name that drawing passes by.
-  at::Tensor tapped(const Request& request, const std::string& name) {
-    Collector taps;
-    pipeline_.draw(request, {.taps = &taps});
-    return taps.tensors().at(name);
+  at::Tensor probed(const Request& request, const std::string& name) {
+    ActivationRecorder probes;
+    pipeline_.generate(request, {.probes = &probes});
+    return probes.tensors().at(name);
   }
 
  private:
-  ModelFolder folder_;
-  std::vector<plan::Leg> route_;
-  parallel::Assembly assembly_;
+  ModelRepo folder_;
+  std::vector<plan::ModelChunk> route_;
+  parallel::ParallelContext parallel_context_;
   Pipeline pipeline_;
 };
 

@@ -19,7 +19,7 @@ namespace {
 
 constexpr double kTolerableIdle = 0.1;
 
-int sequence(const Degrees& d) {
+int sequence(const ParallelConfig& d) {
   return d.ring * d.ulysses;
 }
 int most_stages(const ModelShape& s) {
@@ -35,45 +35,46 @@ int percent(double share) {
   return static_cast<int>(std::lround(100 * share));
 }
 
-double head_idle(const Degrees& d, const ModelShape& s) {
+double head_idle(const ParallelConfig& d, const ModelShape& s) {
   const int cut = s.has_convolution_mixer ? 1 : d.ulysses;
   return idle(s.heads, d.tensor * cut, static_cast<double>(ceil_div(ceil_div(s.heads, d.tensor), cut)));
 }
 
-double token_idle(const Degrees& d, const ModelShape& s) {
+double token_idle(const ParallelConfig& d, const ModelShape& s) {
   const int patches = patch_count(d);
   const double largest = static_cast<double>(ceil_div(ceil_div(s.image_tokens, patches), sequence(d)));
   return idle(static_cast<double>(s.image_tokens), patches * sequence(d), largest);
 }
 
-std::vector<Leg> route_of(const Degrees& d, const ModelShape& s) {
-  if (s.has_skips) return folded(s.blocks, d.stages);
-  return s.stage_blocks.empty() ? straight(s.blocks, d.stages) : straight(s.blocks, d.stages, s.stage_blocks);
+std::vector<ModelChunk> route_of(const ParallelConfig& d, const ModelShape& s) {
+  if (s.has_skips) return folded(s.blocks, d.pipeline);
+  return s.stage_blocks.empty() ? straight(s.blocks, d.pipeline)
+                                : straight(s.blocks, d.pipeline, s.stage_blocks);
 }
 
-std::vector<int> stage_loads(const Degrees& d, const ModelShape& s) {
-  std::vector<int> loads(d.stages, 0);
-  for (const Leg& leg : route_of(d, s)) loads[leg.stage] += leg.end - leg.begin;
+std::vector<int> stage_loads(const ParallelConfig& d, const ModelShape& s) {
+  std::vector<int> loads(d.pipeline, 0);
+  for (const ModelChunk& chunk : route_of(d, s)) loads[chunk.stage] += chunk.end - chunk.begin;
   return loads;
 }
 
-double stage_idle(const Degrees& d, const ModelShape& s) {
+double stage_idle(const ParallelConfig& d, const ModelShape& s) {
   const auto loads = stage_loads(d, s);
-  return idle(s.blocks, d.stages, *std::max_element(loads.begin(), loads.end()));
+  return idle(s.blocks, d.pipeline, *std::max_element(loads.begin(), loads.end()));
 }
 
 std::string ranks_without(int64_t n) {
   return str(n, n == 1 ? " rank" : " ranks", " would have none");
 }
 
-std::string cut_refusal(const Degrees& d, const ModelShape& s) {
-  if (d.stages > 1 && s.has_convolution_mixer) {
-    return str("pipefusion=", d.stages, ": ", s.name,
+std::string cut_refusal(const ParallelConfig& d, const ModelShape& s) {
+  if (d.pipeline > 1 && s.has_convolution_mixer) {
+    return str("pipefusion=", d.pipeline, ": ", s.name,
                " mixes positions by convolutions, which stale patches cannot serve: pipefusion must be 1");
   }
-  if (d.stages > most_stages(s)) {
-    return str("pipefusion=", d.stages, ": ", d.stages, " stages, but ", s.name, " has ", s.blocks, " blocks",
-               s.has_skips ? " in mirrored pairs" : "", ": at most ", most_stages(s), " stages");
+  if (d.pipeline > most_stages(s)) {
+    return str("pipefusion=", d.pipeline, ": ", d.pipeline, " stages, but ", s.name, " has ", s.blocks,
+               " blocks", s.has_skips ? " in mirrored pairs" : "", ": at most ", most_stages(s), " stages");
   }
   const int64_t head_ranks = int64_t{s.has_convolution_mixer ? 1 : d.ulysses} * d.tensor;
   if (head_ranks > s.heads) {
@@ -96,10 +97,10 @@ std::string cut_refusal(const Degrees& d, const ModelShape& s) {
 }
 
 // Why these degrees cannot work for this model on any number of ranks; empty: they can.
-std::string refusal(const Degrees& d, const ModelShape& s) {
+std::string refusal(const ParallelConfig& d, const ModelShape& s) {
   for (const auto& [name, value] : {std::pair{"data", d.data},
-                                    {"cfg", d.guidance},
-                                    {"pipefusion", d.stages},
+                                    {"cfg", d.cfg},
+                                    {"pipefusion", d.pipeline},
                                     {"ring", d.ring},
                                     {"ulysses", d.ulysses},
                                     {"tensor", d.tensor},
@@ -108,9 +109,8 @@ std::string refusal(const Degrees& d, const ModelShape& s) {
   }
   if (d.patches < 0) return str("patches=", d.patches, ": must be at least 1, or 0 for as many as stages");
   if (d.warmup < 0) return str("warmup=", d.warmup, ": must be at least 0 steps");
-  if (d.guidance > 2)
-    return str("cfg=", d.guidance, ": there are two branches of guidance, so cfg must be 1 or 2");
-  if (d.guidance > s.branches) {
+  if (d.cfg > 2) return str("cfg=", d.cfg, ": there are two branches of guidance, so cfg must be 1 or 2");
+  if (d.cfg > s.branches) {
     return str(
         "cfg=2: ", s.name,
         " runs one branch per step here (a distilled model, or guidance switched off), so there is no second "
@@ -128,13 +128,13 @@ std::string refusal(const Degrees& d, const ModelShape& s) {
 }
 
 // Preference among layouts that waste the same.
-auto default_order(const Degrees& d) {
-  return std::tuple(-d.guidance, d.data, d.tensor, d.stages, d.ring);
+auto default_order(const ParallelConfig& d) {
+  return std::tuple(-d.cfg, d.data, d.tensor, d.pipeline, d.ring);
 }
 
 // How far a layout is from the one that was asked for. Replicas and tensor cuts serve another purpose than
 // the sequence axes, so going there counts double.
-double distance(const Degrees& a, const Degrees& b) {
+double distance(const ParallelConfig& a, const ParallelConfig& b) {
   const auto x = mesh_sizes(a), y = mesh_sizes(b);
   double sum = 0;
   for (int axis = 0; axis < kAxes; ++axis) {
@@ -144,10 +144,11 @@ double distance(const Degrees& a, const Degrees& b) {
   return sum;
 }
 
-std::vector<Degrees> nearest(const Degrees& asked, const ModelShape& s, int ranks, size_t most) {
+std::vector<ParallelConfig> nearest(const ParallelConfig& asked, const ModelShape& s, int ranks,
+                                    size_t most) {
   auto found = layouts(s, ranks);
-  std::stable_sort(found.begin(), found.end(), [&](const Degrees& a, const Degrees& b) {
-    const auto key = [&](const Degrees& d) {
+  std::stable_sort(found.begin(), found.end(), [&](const ParallelConfig& a, const ParallelConfig& b) {
+    const auto key = [&](const ParallelConfig& d) {
       return std::pair(idle_share(d, s) > kTolerableIdle, distance(asked, d));
     };
     return key(a) < key(b);
@@ -156,9 +157,9 @@ std::vector<Degrees> nearest(const Degrees& asked, const ModelShape& s, int rank
   return found;
 }
 
-std::string in_words(const std::vector<Degrees>& found) {
+std::string in_words(const std::vector<ParallelConfig>& found) {
   std::string text;
-  for (const Degrees& d : found) text += str(text.empty() ? "" : " | ", spell(d));
+  for (const ParallelConfig& d : found) text += str(text.empty() ? "" : " | ", to_string(d));
   return text;
 }
 
@@ -166,10 +167,10 @@ constexpr int kMostRanks = 4096;  // beyond it nobody reads suggestions
 constexpr int kFewRanks = 64;     // up to it, every smaller number of ranks is tried
 
 // The layout nearest to what was asked for on fewer ranks, but on half of them at least.
-Degrees nearest_smaller(const Degrees& asked, const ModelShape& s, int ranks) {
+ParallelConfig nearest_smaller(const ParallelConfig& asked, const ModelShape& s, int ranks) {
   if (ranks > kFewRanks) return nearest(asked, s, ranks / 2, 1).front();
-  std::optional<Degrees> best;
-  const auto key = [&](const Degrees& d) {
+  std::optional<ParallelConfig> best;
+  const auto key = [&](const ParallelConfig& d) {
     return std::pair(idle_share(d, s) > kTolerableIdle, distance(asked, d));
   };
   for (int n = ranks - 1; n >= ranks / 2; --n) {
@@ -179,14 +180,14 @@ Degrees nearest_smaller(const Degrees& asked, const ModelShape& s, int ranks) {
   return *best;
 }
 
-std::string suggestions(const Degrees& asked, const ModelShape& s, int ranks) {
+std::string suggestions(const ParallelConfig& asked, const ModelShape& s, int ranks) {
   std::string text;
   if (ranks >= 1 && ranks <= kMostRanks)
     text = str("; layouts of ", ranks, ranks == 1 ? " rank" : " ranks",
                " that work: ", in_words(nearest(asked, s, ranks, 3)));
   if (ranks >= 2 && ranks <= kMostRanks) {
     const auto fewer = nearest_smaller(asked, s, ranks);
-    text += str("; of ", world_size(fewer), ": ", spell(fewer));
+    text += str("; of ", world_size(fewer), ": ", to_string(fewer));
   }
   return text;
 }
@@ -211,41 +212,41 @@ std::string run_lengths(int64_t total, int parts) {
   return text;
 }
 
-void advise_on_heads(const Degrees& d, const ModelShape& s, std::vector<std::string>& lines) {
+void advise_on_heads(const ParallelConfig& d, const ModelShape& s, std::vector<std::string>& lines) {
   const double share = head_idle(d, s);
   if (percent(share) == 0) return;
   const int ranks = d.tensor * (s.has_convolution_mixer ? 1 : d.ulysses);
   std::string line = str(s.heads, " heads over ", d.tensor > 1 ? str("tensor ", d.tensor, " x ") : "",
                          "ulysses ", d.ulysses, d.tensor > 1 ? "" : " (" + run_lengths(s.heads, ranks) + ")",
                          ": ", percent(share), " % of the attention time is idle");
-  for (const Degrees& even : nearest(d, s, world_size(d), 8)) {
+  for (const ParallelConfig& even : nearest(d, s, world_size(d), 8)) {
     if (percent(head_idle(even, s)) > 0 || idle_share(even, s) >= idle_share(d, s)) continue;
-    line += str("; an even layout of the same ", world_size(d), " ranks: ", spell(even));
+    line += str("; an even layout of the same ", world_size(d), " ranks: ", to_string(even));
     break;
   }
   lines.push_back(line);
 }
 
-void advise_on_stages(const Degrees& d, const ModelShape& s, std::vector<std::string>& lines) {
+void advise_on_stages(const ParallelConfig& d, const ModelShape& s, std::vector<std::string>& lines) {
   if (percent(stage_idle(d, s)) == 0) return;
   std::string list;
   for (int load : stage_loads(d, s)) list += str(list.empty() ? "" : "/", load);
-  lines.push_back(str(s.blocks, " blocks over ", d.stages, " stages (", list,
+  lines.push_back(str(s.blocks, " blocks over ", d.pipeline, " stages (", list,
                       "): ", percent(stage_idle(d, s)), " % of the time is idle"));
 }
 
-bool flows(const Degrees& d, int steps) {
+bool flows(const ParallelConfig& d, int steps) {
   return patch_count(d) > 1 && (steps == 0 || steps > d.warmup);
 }
 
-void advise_on_patches(const Degrees& d, std::vector<std::string>& lines) {
-  if (d.stages > 1) return;
+void advise_on_patches(const ParallelConfig& d, std::vector<std::string>& lines) {
+  if (d.pipeline > 1) return;
   if (d.patches > 1) lines.push_back(str("patches=", d.patches, " has no effect with one stage"));
   if (d.sync) lines.push_back("sync has no effect with one stage");
 }
 
 // Measured on another model than the one that is to draw, so it says which.
-std::string stale_keys_cost(const Degrees& d, int steps) {
+std::string stale_keys_cost(const ParallelConfig& d, int steps) {
   const auto& m = nearest_measured(steps, patch_count(d), d.warmup);
   return str("; stale keys change the picture: on mini with ", m.steps, " steps, ", m.patches,
              " patches and ", m.warmup, " warm-up, PSNR ", std::round(10 * m.psnr) / 10,
@@ -254,7 +255,7 @@ std::string stale_keys_cost(const Degrees& d, int steps) {
 }
 
 // Share of the stages' time without work, transfers not counted.
-double schedule_idle(const Degrees& d, const ModelShape& s, int steps) {
+double schedule_idle(const ParallelConfig& d, const ModelShape& s, int steps) {
   const auto route = route_of(d, s);
   const auto lists = schedule(route, patch_count(d), steps, d.warmup);
   return 1 - simulate(route, lists, {}, SendMode::kPosted).utilisation();
@@ -265,7 +266,7 @@ constexpr double kFaithful = 30;       // dB, at least
 
 }  // namespace
 
-void validate(const Degrees& degrees, const ModelShape& shape, int num_gpus) {
+void validate(const ParallelConfig& degrees, const ModelShape& shape, int num_gpus) {
   const std::string why = refusal(degrees, shape);
   const int ranks = num_gpus > 0 ? num_gpus : std::max(world_size(degrees), 1);
   if (!why.empty()) throw Error(Kind::kUsage, why + suggestions(degrees, shape, ranks));
@@ -276,17 +277,17 @@ void validate(const Degrees& degrees, const ModelShape& shape, int num_gpus) {
                   suggestions(degrees, shape, num_gpus)));
 }
 
-std::vector<Degrees> layouts(const ModelShape& shape, int num_gpus) {
+std::vector<ParallelConfig> layouts(const ModelShape& shape, int num_gpus) {
   ENSURE(num_gpus >= 1);
-  std::vector<Degrees> found;
+  std::vector<ParallelConfig> found;
   std::array<int, kAxes> sizes{};
   factorise(sizes, 0, num_gpus, [&](const std::array<int, kAxes>& z) {
-    const Degrees d{
-        .data = z[0], .guidance = z[1], .stages = z[2], .ring = z[3], .ulysses = z[4], .tensor = z[5]};
+    const ParallelConfig d{
+        .data = z[0], .cfg = z[1], .pipeline = z[2], .ring = z[3], .ulysses = z[4], .tensor = z[5]};
     if (refusal(d, shape).empty()) found.push_back(d);
   });
-  std::stable_sort(found.begin(), found.end(), [&](const Degrees& a, const Degrees& b) {
-    const auto key = [&](const Degrees& d) {
+  std::stable_sort(found.begin(), found.end(), [&](const ParallelConfig& a, const ParallelConfig& b) {
+    const auto key = [&](const ParallelConfig& d) {
       return std::pair(percent(idle_share(d, shape)), default_order(d));
     };
     return key(a) < key(b);
@@ -294,19 +295,19 @@ std::vector<Degrees> layouts(const ModelShape& shape, int num_gpus) {
   return found;
 }
 
-Degrees automatic(const ModelShape& shape, int num_gpus) {
+ParallelConfig automatic(const ModelShape& shape, int num_gpus) {
   ENSURE(num_gpus >= 1);
-  Degrees d;
+  ParallelConfig d;
   int left = num_gpus;
   if (shape.branches >= 2 && left % 2 == 0) {
-    d.guidance = 2;
+    d.cfg = 2;
     left /= 2;
   }
   const int64_t most =
       shape.has_convolution_mixer ? shape.image_tokens : std::min<int64_t>(shape.heads, shape.image_tokens);
   const auto largest = [&](double tolerated) {
     for (int ulysses = left; ulysses > 1; --ulysses) {
-      Degrees trial = d;
+      ParallelConfig trial = d;
       trial.ulysses = ulysses;
       if (left % ulysses == 0 && ulysses <= most && head_idle(trial, shape) <= tolerated) return ulysses;
     }
@@ -320,12 +321,13 @@ Degrees automatic(const ModelShape& shape, int num_gpus) {
   return d;
 }
 
-double idle_share(const Degrees& degrees, const ModelShape& shape) {
+double idle_share(const ParallelConfig& degrees, const ModelShape& shape) {
   return 1 - (1 - head_idle(degrees, shape)) * (1 - token_idle(degrees, shape)) *
                  (1 - stage_idle(degrees, shape));
 }
 
-std::vector<std::string> advice(const Degrees& degrees, const ModelShape& shape, const Workload& work) {
+std::vector<std::string> advice(const ParallelConfig& degrees, const ModelShape& shape,
+                                const Workload& work) {
   std::vector<std::string> lines;
   advise_on_heads(degrees, shape, lines);
   if (const double share = token_idle(degrees, shape); percent(share) > 0) {
@@ -343,34 +345,34 @@ std::vector<std::string> advice(const Degrees& degrees, const ModelShape& shape,
   return lines;
 }
 
-std::vector<std::string> warnings(const Degrees& d, const ModelShape& shape, const Workload& work) {
+std::vector<std::string> warnings(const ParallelConfig& d, const ModelShape& shape, const Workload& work) {
   std::vector<std::string> lines;
-  if (d.stages == 1) return lines;
+  if (d.pipeline == 1) return lines;
   if (!flows(d, work.steps)) {
     const std::string why =
         d.sync || patch_count(d) == 1 ? "" : str(" (", work.steps, " steps, ", d.warmup, " of them warm-up)");
-    lines.push_back(str("pipefusion=", d.stages, " cannot pay here: every step runs whole", why,
-                        ", one stage after another, so at least ", percent(1 - 1.0 / d.stages),
-                        " % of the stages' time is idle; ", d.stages,
+    lines.push_back(str("pipefusion=", d.pipeline, " cannot pay here: every step runs whole", why,
+                        ", one stage after another, so at least ", percent(1 - 1.0 / d.pipeline),
+                        " % of the stages' time is idle; ", d.pipeline,
                         " stages share the weights' memory, but a picture gets no faster"));
     return lines;
   }
   const int patches = patch_count(d);
-  if (patches < d.stages) {
-    lines.push_back(str(patches, " patches for ", d.stages, " stages: at least ",
-                        percent(1 - static_cast<double>(patches) / d.stages),
-                        " % of the time is idle; use patches=", d.stages, " or more"));
+  if (patches < d.pipeline) {
+    lines.push_back(str(patches, " patches for ", d.pipeline, " stages: at least ",
+                        percent(1 - static_cast<double>(patches) / d.pipeline),
+                        " % of the time is idle; use patches=", d.pipeline, " or more"));
   }
   if (work.steps == 0) return lines;
   const double lost = schedule_idle(d, shape, work.steps);
   const bool is_faithful = nearest_measured(work.steps, patches, d.warmup).psnr >= kFaithful;
   if (lost < kIdleThatPays && is_faithful) return lines;
-  lines.push_back(str("pipefusion=", d.stages, " with ", patches, " patches and ", work.steps, " steps, ",
-                      d.warmup, " of them warm-up: ", percent(static_cast<double>(d.warmup) / work.steps),
-                      " % of the steps are serial; predicted ", std::round((1 - lost) * d.stages * 100) / 100,
-                      " times the speed of one stage where ", d.stages, " would be ideal, ", percent(lost),
-                      " % of the stages' time idle (modelled, transfers not counted)",
-                      stale_keys_cost(d, work.steps)));
+  lines.push_back(
+      str("pipefusion=", d.pipeline, " with ", patches, " patches and ", work.steps, " steps, ", d.warmup,
+          " of them warm-up: ", percent(static_cast<double>(d.warmup) / work.steps),
+          " % of the steps are serial; predicted ", std::round((1 - lost) * d.pipeline * 100) / 100,
+          " times the speed of one stage where ", d.pipeline, " would be ideal, ", percent(lost),
+          " % of the stages' time idle (modelled, transfers not counted)", stale_keys_cost(d, work.steps)));
   return lines;
 }
 

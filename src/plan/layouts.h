@@ -31,28 +31,29 @@ struct Workload {
 // or blocks, stages for a model with convolutions, weight shards that do not divide the sequence group, a
 // product that is not num_gpus (0: unknown). Uneven splits and fewer text tokens than ranks are legal. Throws
 // Error(kUsage) with the numbers and the nearest layouts that would work.
-void validate(const Degrees& degrees, const ModelShape& shape, int num_gpus);
+void validate(const ParallelConfig& degrees, const ModelShape& shape, int num_gpus);
 
 // All valid layouts of exactly this many ranks: the least idle first (in whole per cent), among equals the
 // default rule's preference: CFG, then Ulysses, then ring, stages, tensor, data.
-std::vector<Degrees> layouts(const ModelShape& shape, int num_gpus);
+std::vector<ParallelConfig> layouts(const ModelShape& shape, int num_gpus);
 
 // The layout for a number of ranks when no degree was asked for: CFG 2 if there are two branches and an even
 // count; then the largest Ulysses degree up to the heads that leaves at most a tenth of the attention idle
 // (if there is none: the largest up to the heads); the rest ring; what finds no tokens, data. Always valid.
 // num_gpus >= 1.
-Degrees automatic(const ModelShape& shape, int num_gpus);
+ParallelConfig automatic(const ModelShape& shape, int num_gpus);
 
 // Share of the ranks' time that uneven runs of heads, tokens and blocks leave idle, in [0, 1).
-double idle_share(const Degrees& degrees, const ModelShape& shape);
+double idle_share(const ParallelConfig& degrees, const ModelShape& shape);
 
 // Lines for the user about a valid layout: idle shares with an even layout of the same size, settings that
 // have no effect, a batch that the replicas do not divide.
-std::vector<std::string> advice(const Degrees& degrees, const ModelShape& shape, const Workload& work);
+std::vector<std::string> advice(const ParallelConfig& degrees, const ModelShape& shape, const Workload& work);
 
 // Where PipeFusion cannot pay: steps that all run whole, fewer patches than stages, or too few steps for its
 // stages, patches and warm-up. With the predicted idle share (modelled, and it says so) and what stale keys
 // were measured to cost.
-std::vector<std::string> warnings(const Degrees& degrees, const ModelShape& shape, const Workload& work);
+std::vector<std::string> warnings(const ParallelConfig& degrees, const ModelShape& shape,
+                                  const Workload& work);
 
 }  // namespace atelier::plan

@@ -25,14 +25,14 @@ const ModelShape kRows{.name = "rows",
                        .branches = 2,
                        .has_convolution_mixer = true};
 
-std::string refused(const Degrees& degrees, const ModelShape& shape, int num_gpus = 0) {
+std::string refused(const ParallelConfig& degrees, const ModelShape& shape, int num_gpus = 0) {
   try {
     validate(degrees, shape, num_gpus);
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), Kind::kUsage);
     return error.what();
   }
-  ADD_FAILURE() << "accepted: " << spell(degrees);
+  ADD_FAILURE() << "accepted: " << to_string(degrees);
   return "";
 }
 
@@ -45,15 +45,15 @@ TEST(Layouts, ProductMismatchListsEveryFactorAndLayoutsThatWork) {
   expect_mentions(refused({.ulysses = 4}, kLarge, 6),
                   {"need 4 ranks", "data 1 x cfg 1 x pipefusion 1 x ring 1 x ulysses 4 x tensor 1 = 4",
                    "but 6", "layouts of 6 ranks that work: ulysses=6"});
-  expect_mentions(refused({.guidance = 2, .stages = 4}, kGuided, 16), {"= 8", "layouts of 16 ranks"});
-  validate({.guidance = 2, .stages = 4}, kGuided, 8);
-  validate({.guidance = 2, .stages = 4}, kGuided, 0);
+  expect_mentions(refused({.cfg = 2, .pipeline = 4}, kGuided, 16), {"= 8", "layouts of 16 ranks"});
+  validate({.cfg = 2, .pipeline = 4}, kGuided, 8);
+  validate({.cfg = 2, .pipeline = 4}, kGuided, 0);
 }
 
 TEST(Layouts, MoreRanksThanHeadsAreRefusedWithAnEvenWayOut) {
   expect_mentions(refused({.ulysses = 16}, kSmall, 16), {"12 heads", "16 ranks", "4 ranks would have none",
                                                          "ring=4, ulysses=4", "; of 12: ulysses=12"});
-  expect_mentions(refused({.stages = 9}, kSmall), {"; of 6: pipefusion=6"});
+  expect_mentions(refused({.pipeline = 9}, kSmall), {"; of 6: pipefusion=6"});
   expect_mentions(refused({.ulysses = 13}, kSmall, 13),
                   {": 1 rank would have none", "of 13", "; of 12: ulysses=12"});
   expect_mentions(refused({.ulysses = 4, .tensor = 4}, kSmall), {"ulysses 4 x tensor 4 = 16", "12 heads"});
@@ -68,10 +68,10 @@ TEST(Layouts, MoreRanksThanTokensOrBlocksAreRefused) {
   expect_mentions(refused({.ring = 4, .ulysses = 2}, few),
                   {"ring 4 x ulysses 2 = 8", "7 tokens", ": 1 rank would have none"});
   validate({.ring = 7}, few, 7);
-  expect_mentions(refused({.stages = 8}, kSmall), {"8 stages", "6 blocks"});
-  validate({.stages = 6}, kSmall, 6);
-  expect_mentions(refused({.stages = 21}, kSkips), {"40 blocks in mirrored pairs", "at most 20"});
-  expect_mentions(refused({.stages = 2, .patches = 300}, kSmall), {"patches=300", "256 tokens"});
+  expect_mentions(refused({.pipeline = 8}, kSmall), {"8 stages", "6 blocks"});
+  validate({.pipeline = 6}, kSmall, 6);
+  expect_mentions(refused({.pipeline = 21}, kSkips), {"40 blocks in mirrored pairs", "at most 20"});
+  expect_mentions(refused({.pipeline = 2, .patches = 300}, kSmall), {"patches=300", "256 tokens"});
 }
 
 TEST(Layouts, FewerTextTokensThanRanksAreLegal) {
@@ -81,14 +81,14 @@ TEST(Layouts, FewerTextTokensThanRanksAreLegal) {
 }
 
 TEST(Layouts, GuidanceNeedsTwoBranches) {
-  expect_mentions(refused({.guidance = 2}, kLarge), {"one branch per step", "--ulysses_degree 2",
-                                                     "--ring_degree 2", "negative prompt", "true_cfg_scale"});
-  validate({.guidance = 2}, kGuided, 2);
+  expect_mentions(refused({.cfg = 2}, kLarge), {"one branch per step", "--ulysses_degree 2",
+                                                "--ring_degree 2", "negative prompt", "true_cfg_scale"});
+  validate({.cfg = 2}, kGuided, 2);
 }
 
 TEST(Layouts, ConvolutionsAllowNoStages) {
-  expect_mentions(refused({.stages = 2}, kRows), {"pipefusion=2", "convolutions"});
-  validate({.guidance = 2, .ulysses = 16}, kRows, 32);
+  expect_mentions(refused({.pipeline = 2}, kRows), {"pipefusion=2", "convolutions"});
+  validate({.cfg = 2, .ulysses = 16}, kRows, 32);
   expect_mentions(refused({.ulysses = 33}, kRows), {"32 rows"});
 }
 
@@ -105,14 +105,16 @@ TEST(Layouts, DegreesBelowOneAreRefused) {
 }
 
 TEST(Layouts, NamedLayoutsOfTheSpecAreValid) {
-  for (const Degrees& d :
-       {Degrees{.data = 2, .ring = 2, .ulysses = 2}, Degrees{.data = 2, .ulysses = 4},
-        Degrees{.data = 2, .ring = 2, .ulysses = 4}, Degrees{.stages = 2, .ulysses = 4},
-        Degrees{.ulysses = 8}, Degrees{.ring = 4}, Degrees{.stages = 4}, Degrees{.stages = 2, .tensor = 2}}) {
+  for (const ParallelConfig& d :
+       {ParallelConfig{.data = 2, .ring = 2, .ulysses = 2}, ParallelConfig{.data = 2, .ulysses = 4},
+        ParallelConfig{.data = 2, .ring = 2, .ulysses = 4}, ParallelConfig{.pipeline = 2, .ulysses = 4},
+        ParallelConfig{.ulysses = 8}, ParallelConfig{.ring = 4}, ParallelConfig{.pipeline = 4},
+        ParallelConfig{.pipeline = 2, .tensor = 2}}) {
     validate(d, kLarge, world_size(d));
   }
-  for (const Degrees& d : {Degrees{.guidance = 2, .ulysses = 2}, Degrees{.guidance = 2, .stages = 4},
-                           Degrees{.guidance = 2, .stages = 2, .ring = 2}}) {
+  for (const ParallelConfig& d :
+       {ParallelConfig{.cfg = 2, .ulysses = 2}, ParallelConfig{.cfg = 2, .pipeline = 4},
+        ParallelConfig{.cfg = 2, .pipeline = 2, .ring = 2}}) {
     validate(d, kSkips, world_size(d));
   }
 }
@@ -124,9 +126,9 @@ TEST(Layouts, AllAreValidDistinctAndOrderedByIdleTime) {
       ASSERT_FALSE(found.empty());
       std::set<std::string> spellings;
       double last = 0;
-      for (const Degrees& d : found) {
+      for (const ParallelConfig& d : found) {
         ASSERT_NO_THROW(validate(d, shape, ranks));
-        spellings.insert(spell(d));
+        spellings.insert(to_string(d));
         EXPECT_GE(idle_share(d, shape), last - 0.01);
         last = idle_share(d, shape);
       }
@@ -147,23 +149,23 @@ TEST(Layouts, NoneIsMissing) {
     }
   }
   EXPECT_EQ(static_cast<int>(layouts(kLarge, 8).size()), counted);
-  EXPECT_EQ(layouts(kLarge, 8).front(), (Degrees{.ulysses = 8}));
-  EXPECT_EQ(layouts(kGuided, 8).front(), (Degrees{.guidance = 2, .ulysses = 4}));
+  EXPECT_EQ(layouts(kLarge, 8).front(), (ParallelConfig{.ulysses = 8}));
+  EXPECT_EQ(layouts(kGuided, 8).front(), (ParallelConfig{.cfg = 2, .ulysses = 4}));
 }
 
 TEST(Layouts, AutomaticTakesGuidanceThenUlyssesThenRing) {
-  EXPECT_EQ(automatic(kLarge, 1), Degrees{});
-  EXPECT_EQ(automatic(kLarge, 4), (Degrees{.ulysses = 4}));
-  EXPECT_EQ(automatic(kGuided, 4), (Degrees{.guidance = 2, .ulysses = 2}));
-  EXPECT_EQ(automatic(kGuided, 3), (Degrees{.ulysses = 3}));
+  EXPECT_EQ(automatic(kLarge, 1), ParallelConfig{});
+  EXPECT_EQ(automatic(kLarge, 4), (ParallelConfig{.ulysses = 4}));
+  EXPECT_EQ(automatic(kGuided, 4), (ParallelConfig{.cfg = 2, .ulysses = 2}));
+  EXPECT_EQ(automatic(kGuided, 3), (ParallelConfig{.ulysses = 3}));
   EXPECT_EQ(automatic(kSmall, 8),
-            (Degrees{.ring = 2, .ulysses = 4}));             // not 8: a quarter of the attention would idle
-  EXPECT_EQ(automatic(kSmall, 5), (Degrees{.ulysses = 5}));  // uneven, but there is no other divisor
-  EXPECT_EQ(automatic(kSmall, 13), (Degrees{.ring = 13}));
+            (ParallelConfig{.ring = 2, .ulysses = 4}));  // not 8: a quarter of the attention would idle
+  EXPECT_EQ(automatic(kSmall, 5), (ParallelConfig{.ulysses = 5}));  // uneven, but there is no other divisor
+  EXPECT_EQ(automatic(kSmall, 13), (ParallelConfig{.ring = 13}));
   ModelShape tiny = kSmall;
   tiny.image_tokens = 6;
-  EXPECT_EQ(automatic(tiny, 16), (Degrees{.data = 4, .ulysses = 4}));
-  EXPECT_EQ(automatic(kRows, 8), (Degrees{.guidance = 2, .ulysses = 4}));
+  EXPECT_EQ(automatic(tiny, 16), (ParallelConfig{.data = 4, .ulysses = 4}));
+  EXPECT_EQ(automatic(kRows, 8), (ParallelConfig{.cfg = 2, .ulysses = 4}));
 }
 
 TEST(Layouts, AutomaticIsAlwaysValid) {
@@ -182,32 +184,33 @@ TEST(Layouts, UnevenHeadsAreAQuarterIdleAndTheEvenLayoutIsNamed) {
 }
 
 TEST(Layouts, WarnsOfPipefusionThatCannotPayWithThePredictedLoss) {
-  const auto lines = warnings({.stages = 2, .ulysses = 4}, kSkips, {.steps = 4});
+  const auto lines = warnings({.pipeline = 2, .ulysses = 4}, kSkips, {.steps = 4});
   ASSERT_EQ(lines.size(), 1u);
   expect_mentions(
       lines[0], {"pipefusion=2 with 2 patches and 4 steps, 1 of them warm-up", "25 % of the steps are serial",
                  "predicted 1.45 times", "27 % of the stages' time idle", "modelled",
                  "on mini with 4 steps, 2 patches and 1 warm-up, PSNR", "dB against one rank",
                  "% of captions right, one rank 100 %", "measured"});
-  EXPECT_TRUE(warnings({.stages = 2, .ulysses = 4}, kSkips, {.steps = 50}).empty());
+  EXPECT_TRUE(warnings({.pipeline = 2, .ulysses = 4}, kSkips, {.steps = 50}).empty());
   EXPECT_TRUE(warnings({.ulysses = 8}, kSkips, {.steps = 4}).empty());
 }
 
 TEST(Layouts, WarnsOfStepsThatAllRunWhole) {
-  for (const Degrees& d : {Degrees{.stages = 4, .sync = true}, Degrees{.stages = 4, .patches = 1},
-                           Degrees{.stages = 4, .warmup = 20}}) {
+  for (const ParallelConfig& d :
+       {ParallelConfig{.pipeline = 4, .sync = true}, ParallelConfig{.pipeline = 4, .patches = 1},
+        ParallelConfig{.pipeline = 4, .warmup = 20}}) {
     const auto lines = warnings(d, kSkips, {.steps = 20});
-    ASSERT_EQ(lines.size(), 1u) << spell(d);
+    ASSERT_EQ(lines.size(), 1u) << to_string(d);
     expect_mentions(lines[0], {"pipefusion=4 cannot pay here", "every step runs whole", "at least 75 %"});
   }
-  expect_mentions(warnings({.stages = 4, .warmup = 5}, kSkips, {.steps = 4}).at(0),
+  expect_mentions(warnings({.pipeline = 4, .warmup = 5}, kSkips, {.steps = 4}).at(0),
                   {"4 steps, 5 of them warm-up"});
-  expect_mentions(warnings({.stages = 4, .patches = 2}, kSkips, {}).at(0),
+  expect_mentions(warnings({.pipeline = 4, .patches = 2}, kSkips, {}).at(0),
                   {"2 patches for 4 stages", "50 %"});
 }
 
 TEST(Layouts, WarnsOfAStartWithoutWarmUpBecauseOfItsPictures) {
-  const auto lines = warnings({.stages = 2, .warmup = 0}, kSkips, {.steps = 12});
+  const auto lines = warnings({.pipeline = 2, .warmup = 0}, kSkips, {.steps = 12});
   ASSERT_EQ(lines.size(), 1u);
   expect_mentions(lines[0], {"stale keys change the picture"});
 }
@@ -215,7 +218,8 @@ TEST(Layouts, WarnsOfAStartWithoutWarmUpBecauseOfItsPictures) {
 TEST(Layouts, SettingsWithoutEffectAreNamed) {
   expect_mentions(advice({.patches = 4}, kLarge, {}).at(0), {"patches=4 has no effect"});
   expect_mentions(advice({.sync = true}, kLarge, {}).at(0), {"sync has no effect"});
-  expect_mentions(advice({.stages = 4}, kLarge, {}).at(0), {"57 blocks over 4 stages (15/14/14/14)", "5 %"});
+  expect_mentions(advice({.pipeline = 4}, kLarge, {}).at(0),
+                  {"57 blocks over 4 stages (15/14/14/14)", "5 %"});
   expect_mentions(advice({.data = 4}, kLarge, {.batch = 6}).at(0), {"batch 6 over data 4", "2 of 4"});
 }
 

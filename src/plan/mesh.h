@@ -9,7 +9,7 @@
 namespace atelier::plan {
 
 // Outer to inner: neighbours along kTensor have neighbouring global ranks.
-enum class Axis : uint8_t { kData, kGuidance, kStage, kRing, kUlysses, kTensor };
+enum class Axis : uint8_t { kData, kCfg, kPipeline, kRing, kUlysses, kTensor };
 inline constexpr int kAxes = 6;
 
 // The word for an axis in messages and in --strategy: "data", "cfg", "pipefusion", "ring", "ulysses",

@@ -10,32 +10,32 @@ namespace atelier::plan {
 namespace {
 
 using Ranks = std::vector<int>;
-constexpr std::array<Axis, kAxes> kAll{Axis::kData, Axis::kGuidance, Axis::kStage,
-                                       Axis::kRing, Axis::kUlysses,  Axis::kTensor};
+constexpr std::array<Axis, kAxes> kAll{Axis::kData, Axis::kCfg,     Axis::kPipeline,
+                                       Axis::kRing, Axis::kUlysses, Axis::kTensor};
 
 TEST(Mesh, GroupsOfSixteenRanksMatchTheKnownTable) {
   const std::array<int, kAxes> sizes{2, 2, 2, 1, 2, 1};
   const auto group = [&](int rank, AxisSet axes) { return Mesh(sizes, rank).peers(axes); };
   EXPECT_EQ(group(0, kSequence), (Ranks{0, 1}));
   EXPECT_EQ(group(3, kSequence), (Ranks{2, 3}));
-  EXPECT_EQ(group(4, {Axis::kStage}), (Ranks{4, 6}));
-  EXPECT_EQ(group(1, {Axis::kStage}), (Ranks{1, 3}));
-  EXPECT_EQ(group(6, {Axis::kGuidance}), (Ranks{2, 6}));
+  EXPECT_EQ(group(4, {Axis::kPipeline}), (Ranks{4, 6}));
+  EXPECT_EQ(group(1, {Axis::kPipeline}), (Ranks{1, 3}));
+  EXPECT_EQ(group(6, {Axis::kCfg}), (Ranks{2, 6}));
   EXPECT_EQ(group(9, {Axis::kData}), (Ranks{1, 9}));
-  EXPECT_EQ(group(5, {Axis::kStage, Axis::kUlysses}), (Ranks{4, 5, 6, 7}));
+  EXPECT_EQ(group(5, {Axis::kPipeline, Axis::kUlysses}), (Ranks{4, 5, 6, 7}));
   EXPECT_EQ(group(5, {}), (Ranks{5}));
 }
 
 TEST(Mesh, SequenceRankIsRingTimesUlyssesPlusUlysses) {
   const Mesh mesh({1, 2, 1, 3, 4, 1}, 12 + 2 * 4 + 3);
-  EXPECT_EQ(mesh.index(Axis::kGuidance), 1);
+  EXPECT_EQ(mesh.index(Axis::kCfg), 1);
   EXPECT_EQ(mesh.index(Axis::kRing), 2);
   EXPECT_EQ(mesh.index(Axis::kUlysses), 3);
   EXPECT_EQ(mesh.sequence_rank(), 11);
   EXPECT_EQ(mesh.sequence_size(), 12);
   EXPECT_EQ(mesh.peers(kSequence)[mesh.sequence_rank()], mesh.rank());
   EXPECT_EQ(mesh.neighbour(Axis::kRing, 0), 12 + 3);
-  EXPECT_EQ(mesh.neighbour(Axis::kGuidance, 0), 11);
+  EXPECT_EQ(mesh.neighbour(Axis::kCfg, 0), 11);
 }
 
 void expect_groups_partition_the_world(const std::array<int, kAxes>& sizes, unsigned bits) {
@@ -74,7 +74,7 @@ TEST(Mesh, GroupsPartitionTheWorldForEverySetOfAxes) {
 TEST(Mesh, AWrongRankIsABug) {
   EXPECT_THROW(Mesh({1, 1, 2, 1, 1, 1}, 2), std::logic_error);
   EXPECT_THROW(Mesh({1, 0, 2, 1, 1, 1}, 0), std::logic_error);
-  EXPECT_THROW(Mesh({1, 1, 2, 1, 1, 1}, 0).neighbour(Axis::kStage, 2), std::logic_error);
+  EXPECT_THROW(Mesh({1, 1, 2, 1, 1, 1}, 0).neighbour(Axis::kPipeline, 2), std::logic_error);
 }
 
 }  // namespace

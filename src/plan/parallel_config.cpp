@@ -16,43 +16,43 @@ namespace atelier::plan {
 namespace {
 
 struct Word {
-  int Degrees::*number;  // exactly one of the two is set
-  bool Degrees::*flag;
+  int ParallelConfig::*number;  // exactly one of the two is set
+  bool ParallelConfig::*flag;
   int least, most;                      // of a number; 0: no upper bound
   std::vector<std::string_view> names;  // the first is the canonical one
 };
 
 const std::vector<Word>& words() {
   static const std::vector<Word> kWords{
-      {&Degrees::data,
+      {&ParallelConfig::data,
        nullptr,
        1,
        0,
        {"data", "dp", "d", "data_parallel", "data_degree", "data_parallel_degree", "data_parallel_size"}},
-      {&Degrees::guidance,
+      {&ParallelConfig::cfg,
        nullptr,
        1,
        2,
        {"cfg", "cfg_parallel", "use_cfg_parallel", "cfg_degree", "cfg_parallel_degree", "guidance", "g"}},
-      {&Degrees::stages,
+      {&ParallelConfig::pipeline,
        nullptr,
        1,
        0,
        {"pipefusion", "pipefusion_parallel", "pipefusion_degree", "pipefusion_parallel_degree", "pp", "p",
         "stages", "pipeline_parallel", "pipeline_parallel_size"}},
-      {&Degrees::ring, nullptr, 1, 0, {"ring", "ring_degree", "ring_parallel", "r"}},
-      {&Degrees::ulysses, nullptr, 1, 0, {"ulysses", "ulysses_degree", "ulysses_parallel", "u"}},
-      {&Degrees::tensor,
+      {&ParallelConfig::ring, nullptr, 1, 0, {"ring", "ring_degree", "ring_parallel", "r"}},
+      {&ParallelConfig::ulysses, nullptr, 1, 0, {"ulysses", "ulysses_degree", "ulysses_parallel", "u"}},
+      {&ParallelConfig::tensor,
        nullptr,
        1,
        0,
        {"tensor", "tp", "t", "tensor_parallel", "tensor_degree", "tensor_parallel_degree",
         "tensor_parallel_size"}},
-      {&Degrees::patches, nullptr, 1, 0, {"patches", "num_pipeline_patch"}},
-      {&Degrees::warmup, nullptr, 0, 0, {"warmup", "warmup_steps"}},
-      {&Degrees::shard, nullptr, 1, 0, {"shard", "fully_shard", "fully_shard_degree"}},
-      {nullptr, &Degrees::sync, 0, 0, {"sync", "pipefusion_sync"}},
-      {nullptr, &Degrees::parallel_vae, 0, 0, {"parallel_vae", "use_parallel_vae"}},
+      {&ParallelConfig::patches, nullptr, 1, 0, {"patches", "num_pipeline_patch"}},
+      {&ParallelConfig::warmup, nullptr, 0, 0, {"warmup", "warmup_steps"}},
+      {&ParallelConfig::shard, nullptr, 1, 0, {"shard", "fully_shard", "fully_shard_degree"}},
+      {nullptr, &ParallelConfig::sync, 0, 0, {"sync", "pipefusion_sync"}},
+      {nullptr, &ParallelConfig::parallel_vae, 0, 0, {"parallel_vae", "use_parallel_vae"}},
   };
   return kWords;
 }
@@ -105,7 +105,7 @@ std::optional<int> as_number(std::string_view value) {
   return number;
 }
 
-void set(Degrees& degrees, const Word& word, std::string_view name, std::string_view value,
+void set(ParallelConfig& degrees, const Word& word, std::string_view name, std::string_view value,
          std::string_view text) {
   if (word.flag) {
     const auto flag = as_switch(value.empty() ? "true" : value);
@@ -113,7 +113,7 @@ void set(Degrees& degrees, const Word& word, std::string_view name, std::string_
     throw Error(Kind::kUsage,
                 str("strategy \"", text, "\": ", name, "=", value, " is neither true nor false"));
   }
-  const bool is_guidance = word.number == &Degrees::guidance;
+  const bool is_guidance = word.number == &ParallelConfig::cfg;
   std::optional<int> number = as_number(value);
   if (is_guidance && !number) {
     if (const auto flag = as_switch(value.empty() ? "true" : value)) number = *flag ? 2 : 1;
@@ -148,25 +148,25 @@ std::string normalised(std::string_view text) {
 
 }  // namespace
 
-std::array<int, kAxes> mesh_sizes(const Degrees& d) {
-  return {d.data, d.guidance, d.stages, d.ring, d.ulysses, d.tensor};
+std::array<int, kAxes> mesh_sizes(const ParallelConfig& d) {
+  return {d.data, d.cfg, d.pipeline, d.ring, d.ulysses, d.tensor};
 }
 
-int world_size(const Degrees& degrees) {
+int world_size(const ParallelConfig& degrees) {
   int64_t product = 1;  // stays below 2^62: a mistyped degree must not overflow
   for (int size : mesh_sizes(degrees))
     product = std::min<int64_t>(product * size, std::numeric_limits<int>::max());
   return static_cast<int>(product);
 }
 
-int patch_count(const Degrees& degrees) {
-  if ((degrees.stages == 1 && !degrees.simulate) || degrees.sync) return 1;
-  return degrees.patches == 0 ? degrees.stages : degrees.patches;
+int patch_count(const ParallelConfig& degrees) {
+  if ((degrees.pipeline == 1 && !degrees.simulate) || degrees.sync) return 1;
+  return degrees.patches == 0 ? degrees.pipeline : degrees.patches;
 }
 
-Degrees parse_strategy(std::string_view text) {
+ParallelConfig parse_strategy(std::string_view text) {
   const std::string line = normalised(text);
-  Degrees degrees;
+  ParallelConfig degrees;
   std::vector<const Word*> seen;
   for (size_t at = 0; at < line.size();) {
     if (separates(line[at])) {
@@ -186,7 +186,7 @@ Degrees parse_strategy(std::string_view text) {
     }
     seen.push_back(&word);
     const std::string_view value = has_value ? entry.substr(equals + 1) : std::string_view();
-    const bool may_stand_alone = word.flag || word.number == &Degrees::guidance;
+    const bool may_stand_alone = word.flag || word.number == &ParallelConfig::cfg;
     if (value.empty() && (has_value || !may_stand_alone)) {
       throw Error(Kind::kUsage,
                   str("strategy \"", text, "\": ", name, " needs a value, such as ", name, "=2"));
@@ -196,8 +196,8 @@ Degrees parse_strategy(std::string_view text) {
   return degrees;
 }
 
-std::vector<Degrees> parse_strategies(std::string_view text) {
-  std::vector<Degrees> out;
+std::vector<ParallelConfig> parse_strategies(std::string_view text) {
+  std::vector<ParallelConfig> out;
   for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find('|', at), text.size());
     out.push_back(parse_strategy(text.substr(at, end - at)));
@@ -206,8 +206,8 @@ std::vector<Degrees> parse_strategies(std::string_view text) {
   return out;
 }
 
-std::string spell(const Degrees& degrees) {
-  const Degrees plain;
+std::string to_string(const ParallelConfig& degrees) {
+  const ParallelConfig plain;
   std::string text;
   for (const Word& word : words()) {
     if (word.flag ? degrees.*word.flag == plain.*word.flag : degrees.*word.number == plain.*word.number)
@@ -218,7 +218,7 @@ std::string spell(const Degrees& degrees) {
   return text.empty() ? "data=1" : text;
 }
 
-std::string product(const Degrees& degrees) {
+std::string product(const ParallelConfig& degrees) {
   const auto sizes = mesh_sizes(degrees);
   std::string text;
   for (int axis = 0; axis < kAxes; ++axis) {

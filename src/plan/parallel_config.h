@@ -9,10 +9,10 @@
 
 namespace atelier::plan {
 
-struct Degrees {
+struct ParallelConfig {
   int data = 1;
-  int guidance = 1;  // 2: one branch of classifier-free guidance per half
-  int stages = 1;
+  int cfg = 1;  // 2: one branch of classifier-free guidance per half
+  int pipeline = 1;
   int ring = 1, ulysses = 1, tensor = 1;
   int patches = 0;            // 0: as many as stages; see patch_count
   int warmup = 1;             // whole steps before the patches start to flow
@@ -20,28 +20,28 @@ struct Degrees {
   bool simulate = false;      // patches flow with one stage too: what several stages draw, for comparison
   bool parallel_vae = false;  // reuses the ranks
   int shard = 1;              // ranks of the sequence group that share each block's weights; reuses the ranks
-  bool operator==(const Degrees&) const = default;
+  bool operator==(const ParallelConfig&) const = default;
 };
 
 // Degrees along the axes, outer to inner: what Mesh takes.
-std::array<int, kAxes> mesh_sizes(const Degrees& degrees);
+std::array<int, kAxes> mesh_sizes(const ParallelConfig& degrees);
 // The number of ranks: the product of all degrees. VAE and weight shards reuse them.
-int world_size(const Degrees& degrees);
+int world_size(const ParallelConfig& degrees);
 // Patches that really flow: 1 with one stage (unless simulated) or with sync.
-int patch_count(const Degrees& degrees);
+int patch_count(const ParallelConfig& degrees);
 
 // Reads "word=value, word=value"; separators are commas, semicolons and white space, case and -/_ do not
 // matter. Words without a value are switches: "cfg" is cfg=2, "sync", "parallel_vae". An empty text is one
 // rank. Throws Error(kUsage) naming a word that is unknown (with the known ones), given twice or whose value
 // is wrong.
-Degrees parse_strategy(std::string_view text);
+ParallelConfig parse_strategy(std::string_view text);
 // Several, between bars: "ulysses=2 | ring=2". At least one.
-std::vector<Degrees> parse_strategies(std::string_view text);
+std::vector<ParallelConfig> parse_strategies(std::string_view text);
 
 // The spelling that parse_strategy reads back, without the defaults: "cfg=2, ulysses=4"; "one rank" has none:
 // "data=1".
-std::string spell(const Degrees& degrees);
+std::string to_string(const ParallelConfig& degrees);
 // Every factor and the product: "data 1 x cfg 2 x pipefusion 1 x ring 1 x ulysses 4 x tensor 1 = 8".
-std::string product(const Degrees& degrees);
+std::string product(const ParallelConfig& degrees);
 
 }  // namespace atelier::plan

@@ -27,26 +27,29 @@ void expect_mentions(const std::string& message, std::initializer_list<std::stri
 }
 
 TEST(Strategy, EverySpellingOfTheSourcesResolves) {
-  EXPECT_EQ(parse_strategy("ulysses_degree=2"), (Degrees{.ulysses = 2}));
-  EXPECT_EQ(parse_strategy("cfg_parallel=2, ulysses_degree=2"), (Degrees{.guidance = 2, .ulysses = 2}));
-  EXPECT_EQ(parse_strategy("cfg_parallel=2, pipefusion_parallel=4"), (Degrees{.guidance = 2, .stages = 4}));
-  EXPECT_EQ(parse_strategy("pipefusion=2"), (Degrees{.stages = 2}));
-  EXPECT_EQ(parse_strategy("cfg=2, pipefusion=4"), (Degrees{.guidance = 2, .stages = 4}));
-  EXPECT_EQ(parse_strategy("cfg=2,pipefusion=2,ring=2"), (Degrees{.guidance = 2, .stages = 2, .ring = 2}));
+  EXPECT_EQ(parse_strategy("ulysses_degree=2"), (ParallelConfig{.ulysses = 2}));
+  EXPECT_EQ(parse_strategy("cfg_parallel=2, ulysses_degree=2"), (ParallelConfig{.cfg = 2, .ulysses = 2}));
+  EXPECT_EQ(parse_strategy("cfg_parallel=2, pipefusion_parallel=4"),
+            (ParallelConfig{.cfg = 2, .pipeline = 4}));
+  EXPECT_EQ(parse_strategy("pipefusion=2"), (ParallelConfig{.pipeline = 2}));
+  EXPECT_EQ(parse_strategy("cfg=2, pipefusion=4"), (ParallelConfig{.cfg = 2, .pipeline = 4}));
+  EXPECT_EQ(parse_strategy("cfg=2,pipefusion=2,ring=2"),
+            (ParallelConfig{.cfg = 2, .pipeline = 2, .ring = 2}));
   EXPECT_EQ(parse_strategy("dp=2 u=2 r=3 tp=4 p=5"),
-            (Degrees{.data = 2, .stages = 5, .ring = 3, .ulysses = 2, .tensor = 4}));
+            (ParallelConfig{.data = 2, .pipeline = 5, .ring = 3, .ulysses = 2, .tensor = 4}));
 }
 
 TEST(Strategy, CaseDashesSpacesAndSwitchesDoNotMatter) {
   EXPECT_EQ(parse_strategy(" CFG-Parallel = 2 ;\tUlysses-Degree =3 "),
-            (Degrees{.guidance = 2, .ulysses = 3}));
-  EXPECT_EQ(parse_strategy("use_cfg_parallel=true"), (Degrees{.guidance = 2}));
-  EXPECT_EQ(parse_strategy("cfg, pipefusion=2, sync"), (Degrees{.guidance = 2, .stages = 2, .sync = true}));
-  EXPECT_EQ(parse_strategy("cfg=off"), Degrees{});
-  EXPECT_EQ(parse_strategy("cfg=1"), Degrees{});
+            (ParallelConfig{.cfg = 2, .ulysses = 3}));
+  EXPECT_EQ(parse_strategy("use_cfg_parallel=true"), (ParallelConfig{.cfg = 2}));
+  EXPECT_EQ(parse_strategy("cfg, pipefusion=2, sync"),
+            (ParallelConfig{.cfg = 2, .pipeline = 2, .sync = true}));
+  EXPECT_EQ(parse_strategy("cfg=off"), ParallelConfig{});
+  EXPECT_EQ(parse_strategy("cfg=1"), ParallelConfig{});
   EXPECT_EQ(parse_strategy("pipefusion=4, patches=8, warmup=0, parallel_vae, shard=2"),
-            (Degrees{.stages = 4, .patches = 8, .warmup = 0, .parallel_vae = true, .shard = 2}));
-  EXPECT_EQ(parse_strategy(""), Degrees{});
+            (ParallelConfig{.pipeline = 4, .patches = 8, .warmup = 0, .parallel_vae = true, .shard = 2}));
+  EXPECT_EQ(parse_strategy(""), ParallelConfig{});
 }
 
 TEST(Strategy, ErrorsNameTheWordAndTheKnownOnes) {
@@ -70,24 +73,25 @@ TEST(Strategy, ErrorsNameTheWordAndTheKnownOnes) {
 TEST(Strategy, BarsStandBetweenSeveral) {
   const auto several = parse_strategies("data=1 | ulysses=2, ring=2|cfg");
   ASSERT_EQ(several.size(), 3u);
-  EXPECT_EQ(several[0], Degrees{});
+  EXPECT_EQ(several[0], ParallelConfig{});
   EXPECT_EQ(world_size(several[1]), 4);
-  EXPECT_EQ(several[2].guidance, 2);
+  EXPECT_EQ(several[2].cfg, 2);
   EXPECT_EQ(parse_strategies("").size(), 1u);
 }
 
 TEST(Strategy, SpellIsReadBack) {
-  for (const Degrees& d :
-       {Degrees{}, Degrees{.guidance = 2, .ulysses = 4}, Degrees{.data = 3, .tensor = 2, .warmup = 0},
-        Degrees{.stages = 2, .patches = 6, .sync = true, .parallel_vae = true, .shard = 1}}) {
-    EXPECT_EQ(parse_strategy(spell(d)), d) << spell(d);
+  for (const ParallelConfig& d :
+       {ParallelConfig{}, ParallelConfig{.cfg = 2, .ulysses = 4},
+        ParallelConfig{.data = 3, .tensor = 2, .warmup = 0},
+        ParallelConfig{.pipeline = 2, .patches = 6, .sync = true, .parallel_vae = true, .shard = 1}}) {
+    EXPECT_EQ(parse_strategy(to_string(d)), d) << to_string(d);
   }
-  EXPECT_EQ(spell({.guidance = 2, .stages = 2, .ring = 2}), "cfg=2, pipefusion=2, ring=2");
-  EXPECT_EQ(spell({}), "data=1");
+  EXPECT_EQ(to_string({.cfg = 2, .pipeline = 2, .ring = 2}), "cfg=2, pipefusion=2, ring=2");
+  EXPECT_EQ(to_string({}), "data=1");
 }
 
 TEST(Strategy, ProductAndSizesListEveryFactor) {
-  const Degrees d{.guidance = 2, .stages = 4, .ulysses = 2};
+  const ParallelConfig d{.cfg = 2, .pipeline = 4, .ulysses = 2};
   EXPECT_EQ(world_size(d), 16);
   EXPECT_EQ(product(d), "data 1 x cfg 2 x pipefusion 4 x ring 1 x ulysses 2 x tensor 1 = 16");
   EXPECT_EQ(mesh_sizes(d), (std::array<int, kAxes>{1, 2, 4, 1, 2, 1}));
@@ -95,10 +99,10 @@ TEST(Strategy, ProductAndSizesListEveryFactor) {
 }
 
 TEST(Strategy, PatchesFollowTheStagesUnlessSaid) {
-  EXPECT_EQ(patch_count({.stages = 4}), 4);
-  EXPECT_EQ(patch_count({.stages = 4, .patches = 7}), 7);
-  EXPECT_EQ(patch_count({.stages = 1, .patches = 7}), 1);
-  EXPECT_EQ(patch_count({.stages = 4, .patches = 7, .sync = true}), 1);
+  EXPECT_EQ(patch_count({.pipeline = 4}), 4);
+  EXPECT_EQ(patch_count({.pipeline = 4, .patches = 7}), 7);
+  EXPECT_EQ(patch_count({.pipeline = 1, .patches = 7}), 1);
+  EXPECT_EQ(patch_count({.pipeline = 4, .patches = 7, .sync = true}), 1);
 }
 
 }  // namespace

@@ -18,14 +18,14 @@ void require_a_block_per_stage(int units, int blocks, int stages, const char* wh
                                 blocks, " blocks", why, ": choose 1 to ", units, " stages"));
 }
 
-std::vector<Leg> in_order(std::span<const int> sizes) {
-  std::vector<Leg> legs;
+std::vector<ModelChunk> in_order(std::span<const int> sizes) {
+  std::vector<ModelChunk> chunks;
   int begin = 0;
   for (int stage = 0; stage < static_cast<int>(sizes.size()); ++stage) {
-    legs.push_back({stage, begin, begin + sizes[stage]});
+    chunks.push_back({stage, begin, begin + sizes[stage]});
     begin += sizes[stage];
   }
-  return legs;
+  return chunks;
 }
 
 // The smallest possible cost of the most expensive of `stages` runs. sum[i]: cost of the first i blocks.
@@ -44,7 +44,7 @@ double smallest_bottleneck(const std::vector<double>& sum, int stages) {
 
 }  // namespace
 
-std::vector<Leg> straight(int blocks, int stages) {
+std::vector<ModelChunk> straight(int blocks, int stages) {
   require_a_block_per_stage(blocks, blocks, stages, "");
   std::vector<int> sizes;
   for (int stage = 0; stage < stages; ++stage) {
@@ -53,7 +53,7 @@ std::vector<Leg> straight(int blocks, int stages) {
   return in_order(sizes);
 }
 
-std::vector<Leg> straight(int blocks, int stages, std::span<const int> sizes) {
+std::vector<ModelChunk> straight(int blocks, int stages, std::span<const int> sizes) {
   int sum = 0;
   std::string list;
   for (int size : sizes) {
@@ -70,7 +70,7 @@ std::vector<Leg> straight(int blocks, int stages, std::span<const int> sizes) {
   return in_order(sizes);
 }
 
-std::vector<Leg> straight(std::span<const double> cost, int stages) {
+std::vector<ModelChunk> straight(std::span<const double> cost, int stages) {
   const int n = static_cast<int>(cost.size());
   require_a_block_per_stage(n, n, stages, "");
   std::vector<double> sum{0};
@@ -102,33 +102,33 @@ std::vector<Leg> straight(std::span<const double> cost, int stages) {
   return in_order(sizes);
 }
 
-std::vector<Leg> folded(int blocks, int stages) {
+std::vector<ModelChunk> folded(int blocks, int stages) {
   if (stages == 1) return straight(blocks, 1);
   const int half = blocks / 2;
   require_a_block_per_stage((blocks + 1) / 2, blocks, stages, " in mirrored pairs");
   const Partition pairs{half, stages};
   const auto cut = [&](int stage) { return static_cast<int>(pairs[stage].begin); };
-  std::vector<Leg> legs;
+  std::vector<ModelChunk> chunks;
   for (int stage = 0; stage < stages; ++stage)
-    legs.push_back({stage, cut(stage), stage + 1 < stages ? cut(stage + 1) : half});
+    chunks.push_back({stage, cut(stage), stage + 1 < stages ? cut(stage + 1) : half});
   for (int stage = stages - 1; stage >= 0; --stage) {
-    legs.push_back({stage, stage + 1 < stages ? blocks - cut(stage + 1) : half, blocks - cut(stage)});
+    chunks.push_back({stage, stage + 1 < stages ? blocks - cut(stage + 1) : half, blocks - cut(stage)});
   }
-  std::erase_if(legs, [](const Leg& leg) { return leg.begin == leg.end; });
-  return legs;
+  std::erase_if(chunks, [](const ModelChunk& chunk) { return chunk.begin == chunk.end; });
+  return chunks;
 }
 
-std::vector<Leg> legs_of(std::span<const Leg> route, int stage) {
-  std::vector<Leg> mine;
-  for (const Leg& leg : route) {
-    if (leg.stage == stage) mine.push_back(leg);
+std::vector<ModelChunk> chunks_of(std::span<const ModelChunk> route, int stage) {
+  std::vector<ModelChunk> mine;
+  for (const ModelChunk& chunk : route) {
+    if (chunk.stage == stage) mine.push_back(chunk);
   }
   return mine;
 }
 
-int stages_of(std::span<const Leg> route) {
+int stages_of(std::span<const ModelChunk> route) {
   int stages = 0;
-  for (const Leg& leg : route) stages = std::max(stages, leg.stage + 1);
+  for (const ModelChunk& chunk : route) stages = std::max(stages, chunk.stage + 1);
   return stages;
 }
 

@@ -6,30 +6,30 @@
 
 namespace atelier::plan {
 
-// Blocks [begin, end) run on this stage, then the patch goes on to the next leg.
-struct Leg {
+// Blocks [begin, end) run on this stage, then the patch goes on to the next chunk.
+struct ModelChunk {
   int stage = 0, begin = 0, end = 0;
-  bool operator==(const Leg&) const = default;
+  bool operator==(const ModelChunk&) const = default;
 };
 
 // Equal runs of blocks, one per stage, the longer ones first. Throws Error(kUsage) if a stage would be left
 // empty.
-std::vector<Leg> straight(int blocks, int stages);
+std::vector<ModelChunk> straight(int blocks, int stages);
 // One run per stage of exactly these sizes (--attn_layer_num_for_pp). Throws Error(kUsage) unless there is
 // one size per stage, each at least 1, and their sum is `blocks`.
-std::vector<Leg> straight(int blocks, int stages, std::span<const int> sizes);
+std::vector<ModelChunk> straight(int blocks, int stages, std::span<const int> sizes);
 // One run per stage that makes the most expensive stage as cheap as possible, and then the stages as even as
 // possible; cost: one positive number per block, in any unit.
-std::vector<Leg> straight(std::span<const double> cost, int stages);
+std::vector<ModelChunk> straight(std::span<const double> cost, int stages);
 
 // For models whose block n-1-i needs the output of block i (long skips): stages 0..p-1, then p-1..0,
 // mirrored, so that both ends of a skip live on one stage and the output ends on stage 0. With an odd number
 // of blocks the last stage has the middle one. Throws Error(kUsage) if a stage would be left empty. One
-// stage: one leg.
-std::vector<Leg> folded(int blocks, int stages);
+// stage: one chunk.
+std::vector<ModelChunk> folded(int blocks, int stages);
 
 // The blocks a stage builds, ascending; the folded route gives a stage two runs.
-std::vector<Leg> legs_of(std::span<const Leg> route, int stage);
-int stages_of(std::span<const Leg> route);
+std::vector<ModelChunk> chunks_of(std::span<const ModelChunk> route, int stage);
+int stages_of(std::span<const ModelChunk> route);
 
 }  // namespace atelier::plan

@@ -13,12 +13,12 @@
 namespace atelier::plan {
 namespace {
 
-void expect_contiguous(const std::vector<Leg>& route, int blocks) {
+void expect_contiguous(const std::vector<ModelChunk>& route, int blocks) {
   int next = 0;
-  for (const Leg& leg : route) {
-    ASSERT_EQ(leg.begin, next);
-    ASSERT_GT(leg.end, leg.begin);
-    next = leg.end;
+  for (const ModelChunk& chunk : route) {
+    ASSERT_EQ(chunk.begin, next);
+    ASSERT_GT(chunk.end, chunk.begin);
+    next = chunk.end;
   }
   ASSERT_EQ(next, blocks);
 }
@@ -60,7 +60,7 @@ TEST(Route, GivenSizesAreTakenAsTheyAre) {
   const std::vector<int> sizes{10, 9, 19, 19};
   const auto route = straight(57, 4, sizes);
   expect_contiguous(route, 57);
-  EXPECT_EQ(route[2], (Leg{2, 19, 38}));
+  EXPECT_EQ(route[2], (ModelChunk{2, 19, 38}));
 }
 
 TEST(Route, GivenSizesMustFitStagesAndBlocks) {
@@ -104,8 +104,9 @@ TEST(Route, NoSplitHasACheaperBottleneck) {
       ASSERT_EQ(static_cast<int>(route.size()), stages);
       expect_contiguous(route, static_cast<int>(cost.size()));
       double largest = 0;
-      for (const Leg& leg : route) {
-        largest = std::max(largest, std::accumulate(cost.begin() + leg.begin, cost.begin() + leg.end, 0.0));
+      for (const ModelChunk& chunk : route) {
+        largest =
+            std::max(largest, std::accumulate(cost.begin() + chunk.begin, cost.begin() + chunk.end, 0.0));
       }
       EXPECT_NEAR(largest, best_by_trying(cost, stages), 1e-9);
     }
@@ -126,9 +127,9 @@ TEST(Route, FoldedKeepsMirroredBlocksOnOneStage) {
       const auto route = folded(blocks, stages);
       expect_contiguous(route, blocks);
       std::vector<int> home(blocks, -1), load(stages, 0);
-      for (const Leg& leg : route) {
-        for (int block = leg.begin; block < leg.end; ++block) home[block] = leg.stage;
-        load[leg.stage] += leg.end - leg.begin;
+      for (const ModelChunk& chunk : route) {
+        for (int block = chunk.begin; block < chunk.end; ++block) home[block] = chunk.stage;
+        load[chunk.stage] += chunk.end - chunk.begin;
       }
       for (int block = 0; block < blocks; ++block) ASSERT_EQ(home[block], home[blocks - 1 - block]);
       EXPECT_GE(*std::min_element(load.begin(), load.end()), 1);
@@ -139,11 +140,11 @@ TEST(Route, FoldedKeepsMirroredBlocksOnOneStage) {
 }
 
 TEST(Route, FoldedIsZeroToLastAndBack) {
-  EXPECT_EQ(folded(40, 2), (std::vector<Leg>{{0, 0, 10}, {1, 10, 20}, {1, 20, 30}, {0, 30, 40}}));
-  EXPECT_EQ(folded(5, 2), (std::vector<Leg>{{0, 0, 1}, {1, 1, 2}, {1, 2, 4}, {0, 4, 5}}));
-  EXPECT_EQ(folded(3, 2), (std::vector<Leg>{{0, 0, 1}, {1, 1, 2}, {0, 2, 3}}));
-  EXPECT_EQ(folded(7, 1), (std::vector<Leg>{{0, 0, 7}}));
-  EXPECT_EQ(legs_of(folded(40, 2), 0), (std::vector<Leg>{{0, 0, 10}, {0, 30, 40}}));
+  EXPECT_EQ(folded(40, 2), (std::vector<ModelChunk>{{0, 0, 10}, {1, 10, 20}, {1, 20, 30}, {0, 30, 40}}));
+  EXPECT_EQ(folded(5, 2), (std::vector<ModelChunk>{{0, 0, 1}, {1, 1, 2}, {1, 2, 4}, {0, 4, 5}}));
+  EXPECT_EQ(folded(3, 2), (std::vector<ModelChunk>{{0, 0, 1}, {1, 1, 2}, {0, 2, 3}}));
+  EXPECT_EQ(folded(7, 1), (std::vector<ModelChunk>{{0, 0, 7}}));
+  EXPECT_EQ(chunks_of(folded(40, 2), 0), (std::vector<ModelChunk>{{0, 0, 10}, {0, 30, 40}}));
   EXPECT_EQ(stages_of(folded(40, 2)), 2);
 }
 

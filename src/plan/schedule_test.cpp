@@ -15,20 +15,20 @@ namespace {
 
 using Lists = std::vector<std::vector<Op>>;
 
-double utilisation(const std::vector<Leg>& route, int patches, int steps, int warmup,
+double utilisation(const std::vector<ModelChunk>& route, int patches, int steps, int warmup,
                    SendMode mode = SendMode::kPosted) {
   const Simulation played = simulate(route, schedule(route, patches, steps, warmup), {}, mode);
   EXPECT_EQ(played.fault, "");
   return played.utilisation();
 }
 
-std::string fault_of(const std::vector<Leg>& route, const Lists& lists,
+std::string fault_of(const std::vector<ModelChunk>& route, const Lists& lists,
                      SendMode mode = SendMode::kRendezvous) {
   return simulate(route, lists, {}, mode).fault;
 }
 
-using Split = std::vector<Leg> (*)(int blocks, int stages);
-std::vector<Leg> straight_split(int blocks, int stages) {
+using Split = std::vector<ModelChunk> (*)(int blocks, int stages);
+std::vector<ModelChunk> straight_split(int blocks, int stages) {
   return straight(blocks, stages);
 }
 
@@ -42,7 +42,7 @@ void expect_ends(Split split, int stages, int patches, int steps, int warmup) {
     if (std::find(played.rbegin(), played.rend(), lists) != played.rend()) continue;
     played.push_back(std::move(lists));
     ASSERT_EQ(fault_of(route, played.back()), "")
-        << blocks << " blocks, " << route.size() << " legs, " << patches << " patches, " << steps
+        << blocks << " blocks, " << route.size() << " chunks, " << patches << " patches, " << steps
         << " steps, warm-up " << warmup;
   }
 }
@@ -88,7 +88,7 @@ TEST(Schedule, EndsForAnyCostsTheStagesReallyHave) {
     const int stages = 2 + round % 7, patches = 1 + round / 7 % 8;
     const auto route = round % 2 ? folded(40, stages) : straight(57, stages);
     Costs costs{.embed = random(), .head = random(), .sample = random(), .hop = random()};
-    for (size_t leg = 0; leg < route.size(); ++leg) costs.legs.push_back(random());
+    for (size_t chunk = 0; chunk < route.size(); ++chunk) costs.chunks.push_back(random());
     for (SendMode mode : {SendMode::kPosted, SendMode::kRendezvous, SendMode::kBuffered}) {
       ASSERT_EQ(simulate(route, schedule(route, patches, 4, 1), costs, mode).fault, "");
     }
@@ -163,23 +163,23 @@ TEST(Schedule, DirectionsAreTheHopsOfTheRoute) {
 
 // The planted mistakes.
 
-Op& find(Lists& lists, Op::Kind kind, int leg, int patch, int step) {
+Op& find(Lists& lists, Op::Code kind, int chunk, int patch, int step) {
   for (auto& list : lists) {
     for (Op& op : list) {
-      if (op.kind == kind && op.leg == leg && op.patch == patch && op.step == step) return op;
+      if (op.kind == kind && op.chunk == chunk && op.patch == patch && op.step == step) return op;
     }
   }
   throw std::logic_error("no such operation");
 }
 
-void drop(Lists& lists, Op::Kind kind, int leg, int patch, int step) {
-  const Op target = find(lists, kind, leg, patch, step);
+void drop(Lists& lists, Op::Code kind, int chunk, int patch, int step) {
+  const Op target = find(lists, kind, chunk, patch, step);
   for (auto& list : lists) std::erase(list, target);
 }
 
 TEST(Simulator, SendsBeforeReceivesDeadlockOnlyWhenSendsWait) {
   // Both stages send their second patch before they take the other's: the order that hung in a trial.
-  const std::vector<Leg> route = straight(4, 2);
+  const std::vector<ModelChunk> route = straight(4, 2);
   const Lists lists{{{Op::kEmbed, 0, 0, 0},
                      {Op::kRun, 0, 0, 0},
                      {Op::kSend, 0, 0, 0, 1},
@@ -201,7 +201,7 @@ TEST(Simulator, SendsBeforeReceivesDeadlockOnlyWhenSendsWait) {
   EXPECT_EQ(fault_of(route, lists, SendMode::kPosted), "");
   EXPECT_EQ(fault_of(route, lists, SendMode::kBuffered), "");
   const std::string fault = fault_of(route, lists, SendMode::kRendezvous);
-  EXPECT_NE(fault.find("deadlock: stage 0 waits in operation 5 (send leg 0 patch 1"), std::string::npos)
+  EXPECT_NE(fault.find("deadlock: stage 0 waits in operation 5 (send chunk 0 patch 1"), std::string::npos)
       << fault;
 }
 

@@ -15,7 +15,7 @@ constexpr double kUnknown = -1;
 
 std::string describe(const Op& op) {
   constexpr const char* kNames[] = {"embed", "run", "send", "recv", "head", "sample"};
-  std::string text = str(kNames[op.kind], " leg ", op.leg, " patch ", op.patch, " step ", op.step);
+  std::string text = str(kNames[op.kind], " chunk ", op.chunk, " patch ", op.patch, " step ", op.step);
   if (op.peer_stage >= 0) text += str(op.kind == Op::kSend ? " to stage " : " from stage ", op.peer_stage);
   return text;
 }
@@ -30,7 +30,7 @@ struct Lane {
 
 class Machine {
  public:
-  Machine(std::span<const Leg> route, std::span<const std::vector<Op>> lists, const Costs& costs,
+  Machine(std::span<const ModelChunk> route, std::span<const std::vector<Op>> lists, const Costs& costs,
           SendMode mode);
   Simulation run();
 
@@ -38,12 +38,12 @@ class Machine {
   enum Verdict : uint8_t { kDone, kWaits };
 
   int slots() const { return patches_ + 1; }
-  int slot(const Op& op) const { return op.leg * slots() + op.patch + 1; }
-  int item(const Op& op) const { return (op.leg * steps_ + op.step) * slots() + op.patch + 1; }
+  int slot(const Op& op) const { return op.chunk * slots() + op.patch + 1; }
+  int item(const Op& op) const { return (op.chunk * steps_ + op.step) * slots() + op.patch + 1; }
   double share(const Op& op) const { return op.patch < 0 ? 1.0 : 1.0 / patches_; }
-  int last_leg() const { return static_cast<int>(route_.size()) - 1; }
-  int target(int leg) const { return route_[leg == last_leg() ? 0 : leg + 1].stage; }
-  bool travels(int leg) const { return target(leg) != route_[leg].stage; }
+  int last_chunk() const { return static_cast<int>(route_.size()) - 1; }
+  int target(int chunk) const { return route_[chunk == last_chunk() ? 0 : chunk + 1].stage; }
+  bool travels(int chunk) const { return target(chunk) != route_[chunk].stage; }
   Lane& lane(int from, int to) { return lanes_[from * stages() + to]; }
   int stages() const { return static_cast<int>(lists_.size()); }
 
@@ -54,7 +54,7 @@ class Machine {
   void meet(Lane& lane, double hop);
   Verdict step(int stage);
   Verdict embed(int stage, const Op& op);
-  Verdict run_leg(int stage, const Op& op);
+  Verdict run_chunk(int stage, const Op& op);
   Verdict send(int stage, const Op& op);
   Verdict recv(int stage, const Op& op);
   Verdict head(int stage, const Op& op);
@@ -63,7 +63,7 @@ class Machine {
   std::string stuck() const;
   void check_complete();
 
-  std::span<const Leg> route_;
+  std::span<const ModelChunk> route_;
   std::span<const std::vector<Op>> lists_;
   Costs costs_;
   SendMode mode_;
@@ -73,23 +73,23 @@ class Machine {
   std::vector<char> posted_;     // per stage: the operation it waits in is already in its lane
   std::vector<double> clock_;    // per stage
   std::vector<Lane> lanes_;      // per pair of stages
-  std::vector<double> arrival_;  // per item: when the output of its leg is on the stage that reads it
+  std::vector<double> arrival_;  // per item: when the output of its chunk is on the stage that reads it
   std::vector<char> embedded_, ran_, predicted_, sampled_;  // per item
   std::vector<char> full_;         // per slot: a received message nobody has read yet
   std::vector<int> in_send_slot_;  // per slot: the item last sent from it, -1: none
-  std::vector<int> last_ran_;      // per leg: the last (step, patch) as one number
+  std::vector<int> last_ran_;      // per chunk: the last (step, patch) as one number
 };
 
-Machine::Machine(std::span<const Leg> route, std::span<const std::vector<Op>> lists, const Costs& costs,
-                 SendMode mode)
+Machine::Machine(std::span<const ModelChunk> route, std::span<const std::vector<Op>> lists,
+                 const Costs& costs, SendMode mode)
     : route_(route), lists_(lists), costs_(costs), mode_(mode) {
   ENSURE(!route.empty() && lists.size() == static_cast<size_t>(stages_of(route)));
-  if (costs_.legs.empty()) {
-    for (const Leg& leg : route) costs_.legs.push_back(leg.end - leg.begin);
+  if (costs_.chunks.empty()) {
+    for (const ModelChunk& chunk : route) costs_.chunks.push_back(chunk.end - chunk.begin);
   }
   for (const auto& list : lists) {
     for (const Op& op : list) {
-      ENSURE(op.leg >= 0 && op.leg <= last_leg() && op.patch >= -1 && op.step >= 0);
+      ENSURE(op.chunk >= 0 && op.chunk <= last_chunk() && op.patch >= -1 && op.step >= 0);
       patches_ = std::max(patches_, op.patch + 1);
       steps_ = std::max(steps_, op.step + 1);
     }
@@ -112,14 +112,14 @@ void Machine::require(bool holds, const Op& op, const char* rule) {
 }
 
 void Machine::check_place(int stage, const Op& op) {
-  const int home = op.kind == Op::kRecv ? target(op.leg) : route_[op.leg].stage;
+  const int home = op.kind == Op::kRecv ? target(op.chunk) : route_[op.chunk].stage;
   require(stage == home, op, "stands in the list of another stage");
-  if (op.kind == Op::kEmbed || op.kind == Op::kSample) require(op.leg == 0, op, "belongs to leg 0");
-  if (op.kind == Op::kHead) require(op.leg == last_leg(), op, "belongs to the last leg");
+  if (op.kind == Op::kEmbed || op.kind == Op::kSample) require(op.chunk == 0, op, "belongs to chunk 0");
+  if (op.kind == Op::kHead) require(op.chunk == last_chunk(), op, "belongs to the last chunk");
   if (op.kind == Op::kSend)
-    require(travels(op.leg) && op.peer_stage == target(op.leg), op, "names a wrong peer");
+    require(travels(op.chunk) && op.peer_stage == target(op.chunk), op, "names a wrong peer");
   if (op.kind == Op::kRecv) {
-    require(travels(op.leg) && op.peer_stage == route_[op.leg].stage, op, "names a wrong peer");
+    require(travels(op.chunk) && op.peer_stage == route_[op.chunk].stage, op, "names a wrong peer");
   }
 }
 
@@ -128,11 +128,11 @@ void Machine::work(int stage, double duration) {
   result_.busy[stage] += duration;
 }
 
-// op names the leg whose output is wanted.
+// op names the chunk whose output is wanted.
 Machine::Verdict Machine::take_input(int stage, const Op& op) {
-  if (travels(op.leg)) require(full_[slot(op)], op, "is read before its receive was started");
+  if (travels(op.chunk)) require(full_[slot(op)], op, "is read before its receive was started");
   if (arrival_[item(op)] == kUnknown) {
-    require(travels(op.leg), op, "is read before it was computed");
+    require(travels(op.chunk), op, "is read before it was computed");
     return kWaits;
   }
   full_[slot(op)] = 0;
@@ -152,24 +152,24 @@ Machine::Verdict Machine::embed(int stage, const Op& op) {
   return kDone;
 }
 
-Machine::Verdict Machine::run_leg(int stage, const Op& op) {
-  if (op.leg == 0) {
+Machine::Verdict Machine::run_chunk(int stage, const Op& op) {
+  if (op.chunk == 0) {
     require(embedded_[item(op)], op, "runs before its embed");
   } else {
     Op input = op;
-    --input.leg;
+    --input.chunk;
     if (take_input(stage, input) == kWaits) return kWaits;
   }
   const int place = op.step * slots() + op.patch + 1;
-  require(place > last_ran_[op.leg], op, "breaks the order (step, patch)");
-  last_ran_[op.leg] = place;
+  require(place > last_ran_[op.chunk], op, "breaks the order (step, patch)");
+  last_ran_[op.chunk] = place;
   if (const int old = in_send_slot_[slot(op)]; old >= 0) {
     require(arrival_[old] != kUnknown && arrival_[old] <= clock_[stage], op,
             "overwrites a message under way");
   }
   ran_[item(op)] = 1;
-  work(stage, costs_.legs[op.leg] * share(op));
-  if (!travels(op.leg)) arrival_[item(op)] = clock_[stage];
+  work(stage, costs_.chunks[op.chunk] * share(op));
+  if (!travels(op.chunk)) arrival_[item(op)] = clock_[stage];
   return kDone;
 }
 
@@ -177,14 +177,14 @@ Machine::Verdict Machine::head(int stage, const Op& op) {
   require(ran_[item(op)], op, "stands before its run");
   predicted_[item(op)] = 1;
   work(stage, costs_.head * share(op));
-  if (!travels(op.leg)) arrival_[item(op)] = clock_[stage];
+  if (!travels(op.chunk)) arrival_[item(op)] = clock_[stage];
   return kDone;
 }
 
 Machine::Verdict Machine::sample(int stage, const Op& op) {
   Op prediction = op;
-  prediction.leg = last_leg();
-  if (!travels(last_leg())) require(predicted_[item(prediction)], op, "stands before the head");
+  prediction.chunk = last_chunk();
+  if (!travels(last_chunk())) require(predicted_[item(prediction)], op, "stands before the head");
   if (take_input(stage, prediction) == kWaits) return kWaits;
   require(!sampled_[item(op)], op, "is done twice");
   sampled_[item(op)] = 1;
@@ -196,7 +196,7 @@ Machine::Verdict Machine::sample(int stage, const Op& op) {
 void Machine::meet(Lane& lane, double hop) {
   for (; lane.met < std::min(lane.sends.size(), lane.recvs.size()); ++lane.met) {
     const Op &sent = lane.sends[lane.met], &wanted = lane.recvs[lane.met];
-    require(sent.leg == wanted.leg && sent.patch == wanted.patch && sent.step == wanted.step, wanted,
+    require(sent.chunk == wanted.chunk && sent.patch == wanted.patch && sent.step == wanted.step, wanted,
             "meets another message of its direction");
     const double begin = std::max({lane.sent[lane.met], lane.posted[lane.met], lane.idle_since});
     lane.idle_since = begin + hop * share(sent);
@@ -221,7 +221,8 @@ Machine::Verdict Machine::post(int stage, const Op& op, Lane& lane) {
 }
 
 Machine::Verdict Machine::send(int stage, const Op& op) {
-  require(op.leg == last_leg() ? predicted_[item(op)] : ran_[item(op)], op, "stands before what it sends");
+  require(op.chunk == last_chunk() ? predicted_[item(op)] : ran_[item(op)], op,
+          "stands before what it sends");
   in_send_slot_[slot(op)] = item(op);
   return post(stage, op, lane(stage, op.peer_stage));
 }
@@ -242,7 +243,7 @@ Machine::Verdict Machine::step(int stage) {
     case Op::kEmbed:
       return embed(stage, op);
     case Op::kRun:
-      return run_leg(stage, op);
+      return run_chunk(stage, op);
     case Op::kSend:
       return send(stage, op);
     case Op::kRecv:
@@ -305,8 +306,8 @@ double Simulation::utilisation() const {
   return std::accumulate(busy.begin(), busy.end(), 0.0) / (makespan * static_cast<double>(busy.size()));
 }
 
-Simulation simulate(std::span<const Leg> route, std::span<const std::vector<Op>> lists, const Costs& costs,
-                    SendMode mode) {
+Simulation simulate(std::span<const ModelChunk> route, std::span<const std::vector<Op>> lists,
+                    const Costs& costs, SendMode mode) {
   return Machine(route, lists, costs, mode).run();
 }
 

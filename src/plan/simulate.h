@@ -18,7 +18,7 @@ enum class SendMode : uint8_t {
 
 // Durations for the whole sequence, in any one unit; a patch takes its share.
 struct Costs {
-  std::vector<double> legs;  // empty: the number of blocks of each leg
+  std::vector<double> chunks;  // empty: the number of blocks of each chunk
   double embed = 0, head = 0, sample = 0;
   double hop = 0;  // from the start of a transfer to its end
 };
@@ -31,11 +31,11 @@ struct Simulation {
   double utilisation() const;
 };
 
-// Checks that each operation stands on the stage that owns it, that each leg sees its patches in the order
+// Checks that each operation stands on the stage that owns it, that each chunk sees its patches in the order
 // (step, patch), that embeds follow their sampling, runs their input and sends their run, that receives match
 // the sends of their direction one to one and in order, that no buffer slot is overwritten before it was
 // read, and that every step samples either the whole sequence or every patch.
-Simulation simulate(std::span<const Leg> route, std::span<const std::vector<Op>> lists, const Costs& costs,
-                    SendMode mode);
+Simulation simulate(std::span<const ModelChunk> route, std::span<const std::vector<Op>> lists,
+                    const Costs& costs, SendMode mode);
 
 }  // namespace atelier::plan

@@ -22,7 +22,7 @@ std::filesystem::path log_folder(const std::filesystem::path& log_dir,
   return (output_dir.empty() ? std::filesystem::path(".") : output_dir) / "logs" / stamp;
 }
 
-std::string log_file_name(const Process& process) {
+std::string log_file_name(const ProcessIndex& process) {
   if (process.nodes <= 1 && process.processes <= 1) return "process_0.log";
   return str("node", process.node, "_process", process.process, ".log");
 }

@@ -13,12 +13,12 @@ std::string log_stamp(std::chrono::system_clock::time_point now);
 std::filesystem::path log_folder(const std::filesystem::path& log_dir,
                                  const std::filesystem::path& output_dir, const std::string& stamp);
 
-struct Process {
+struct ProcessIndex {
   int node = 0, nodes = 1;
   int process = 0, processes = 1;  // on this node
 };
 
 // "process_0.log" for one process in all, else "node1_process3.log".
-std::string log_file_name(const Process& process);
+std::string log_file_name(const ProcessIndex& process);
 
 }  // namespace atelier::report

@@ -71,7 +71,7 @@ void Progress::phase(const std::string& what) {
   draw(is_new);
 }
 
-void Progress::step(const Step& step) {
+void Progress::step(const StepProgress& step) {
   const std::scoped_lock lock(mutex_);
   if (first_step_ < 0) first_step_ = clock_() - step.ms / 1000;
   phase_.clear();

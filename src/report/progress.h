@@ -16,7 +16,7 @@ enum class Style { kBar, kLines, kSilent };
 enum class Noise { kQuiet, kNormal };
 Style style_for(std::FILE* stream, Noise noise, const char* term);
 
-struct Step {
+struct StepProgress {
   int group = 0;     // which data-parallel group reports
   int done = 0;      // denoising steps of its batch that are finished, of
   int total = 1;     // this many
@@ -39,7 +39,7 @@ class Progress {
 
   // What happens outside of steps: "loading weights", "decoding". Shown by the bar only.
   void phase(const std::string& what);
-  void step(const Step& step);
+  void step(const StepProgress& step);
   // A picture is written under this name after so many seconds, or failed.
   void picture(const std::string& name, double seconds);
   void failure(const std::string& name, const std::string& reason);
@@ -69,8 +69,8 @@ class Progress {
   int64_t done_ = 0, failed_ = 0;
   double steps_ms_ = 0;
   int64_t steps_ = 0;
-  Step last_;
-  std::map<int, Step> running_;  // by group
+  StepProgress last_;
+  std::map<int, StepProgress> running_;  // by group
   std::string phase_;
   bool is_drawn_ = false, is_finished_ = false;
 };

@@ -193,10 +193,4 @@ void RunReport::write(const std::filesystem::path& output_dir) const {
   write_json(output_dir / kReportName, json());
 }
 
-PhaseTimer::PhaseTimer(RunReport& report, std::string name) : report_(report), name_(std::move(name)) {}
-
-PhaseTimer::~PhaseTimer() {
-  report_.add_phase(name_, watch_.seconds());
-}
-
 }  // namespace atelier::report

@@ -94,18 +94,4 @@ class RunReport {
   Json settings_ = Json::object();
 };
 
-// Adds the time of its scope to a phase.
-class PhaseTimer {
- public:
-  PhaseTimer(RunReport& report, std::string name);
-  ~PhaseTimer();
-  PhaseTimer(const PhaseTimer&) = delete;
-  PhaseTimer& operator=(const PhaseTimer&) = delete;
-
- private:
-  RunReport& report_;
-  std::string name_;
-  Stopwatch watch_;
-};
-
 }  // namespace atelier::report

@@ -20,7 +20,7 @@ struct Item {
   std::string where;             // "prompts.jsonl:12"; empty for a prompt of the command line
 };
 
-struct Row {
+struct PromptRow {
   Item item;  // sub, seed and name are not final
   std::optional<int> images;
   std::string custom_name;  // as written; empty: named by index
@@ -31,7 +31,7 @@ struct BadRow {
 };
 
 struct Prompts {
-  std::vector<Row> rows;
+  std::vector<PromptRow> rows;
   std::vector<BadRow> bad;
 };
 

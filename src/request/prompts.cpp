@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
-#include "request/csv.h"
 #include "base/text.h"
+#include "request/csv.h"
 
 namespace atelier::request {
 namespace fs = std::filesystem;
@@ -92,9 +92,9 @@ class Fields {
   const Json& object_;
 };
 
-Row row_of(const Json& object, const std::string& name_column, int64_t default_index) {
+PromptRow row_of(const Json& object, const std::string& name_column, int64_t default_index) {
   const Fields fields(object);
-  Row row;
+  PromptRow row;
   Item& item = row.item;
   const auto prompt = fields.text("prompt");
   if (!prompt) bad("it has no prompt");
@@ -132,7 +132,7 @@ class Collector {
     try {
       const Json object = make();
       if (object.is_structured() && object.contains(column_)) has_column_ = true;
-      Row row = row_of(object, column_, default_index);
+      PromptRow row = row_of(object, column_, default_index);
       row.item.where = where;
       // rows with a name of their own are not named by index
       if (row.custom_name.empty()) {

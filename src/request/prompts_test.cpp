@@ -3,9 +3,9 @@
 
 #include <random>
 
-#include "request/csv.h"
 #include "base/scratch.h"
 #include "base/text.h"
+#include "request/csv.h"
 #include "request/work.h"
 
 namespace atelier::request {
@@ -13,7 +13,7 @@ namespace {
 
 std::vector<int64_t> indices(const Prompts& prompts) {
   std::vector<int64_t> out;
-  for (const Row& row : prompts.rows) out.push_back(row.item.index);
+  for (const PromptRow& row : prompts.rows) out.push_back(row.item.index);
   return out;
 }
 
@@ -50,7 +50,7 @@ TEST(PromptFile, EveryFieldOfARowIsRead) {
       R"({"prompt":"a","negative_prompt":"b","height":512,"width":"768","seed":18446744073709551615,)"
       R"("num_inference_steps":4.0,"guidance_scale":"3.5","num_images_per_prompt":2,"index":"7",)"
       R"("output_path":"x/y.jpg"})");
-  const Row row = read_prompts(good).rows.at(0);
+  const PromptRow row = read_prompts(good).rows.at(0);
   EXPECT_EQ(row.item.negative_prompt, "b");
   EXPECT_TRUE(row.item.has_negative);
   EXPECT_EQ(row.item.height, 512);

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kMaxItems = 10'000'000;
 
-std::vector<Item> items_of(const Row& row, const Defaults& defaults) {
+std::vector<Item> items_of(const PromptRow& row, const PromptDefaults& defaults) {
   const int images = row.images.value_or(defaults.images);
   const std::optional<uint64_t> seed = row.item.seed ? row.item.seed : defaults.seed;
   std::vector<Item> items(static_cast<size_t>(images), row.item);
@@ -34,17 +34,17 @@ auto shape_of(const Item& item) {
 
 }  // namespace
 
-std::vector<Item> expand(Prompts& prompts, const Defaults& defaults) {
+std::vector<Item> expand(Prompts& prompts, const PromptDefaults& defaults) {
   int64_t total = 0;
-  for (const Row& row : prompts.rows) total += row.images.value_or(defaults.images);
+  for (const PromptRow& row : prompts.rows) total += row.images.value_or(defaults.images);
   if (total > kMaxItems) {
     throw Error(Kind::kUsage, str(total, " pictures are asked for; at most ", kMaxItems,
                                   " fit into one run: split the file"));
   }
   std::vector<Item> items;
   std::unordered_map<std::string, std::string> names;  // name -> where
-  std::vector<Row> good;
-  for (Row& row : prompts.rows) {
+  std::vector<PromptRow> good;
+  for (PromptRow& row : prompts.rows) {
     try {
       std::vector<Item> some = items_of(row, defaults);
       for (const Item& item : some) {
@@ -66,7 +66,7 @@ std::vector<Item> expand(Prompts& prompts, const Defaults& defaults) {
   return items;
 }
 
-std::vector<Row> rows_of_node(const std::vector<Row>& rows, int node, int nodes) {
+std::vector<PromptRow> rows_of_node(const std::vector<PromptRow>& rows, int node, int nodes) {
   const Range share = Partition{static_cast<int64_t>(rows.size()), nodes}[node];
   return {rows.begin() + share.begin, rows.begin() + share.end()};
 }

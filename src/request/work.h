@@ -9,7 +9,7 @@
 
 namespace atelier::request {
 
-struct Defaults {
+struct PromptDefaults {
   int images = 1;                // num_images_per_prompt of rows that do not say
   std::optional<uint64_t> seed;  // of rows that do not say; unset stays unset
   std::string suffix = ".png";
@@ -18,11 +18,11 @@ struct Defaults {
 // One item per picture, in order. Picture s of a row has seed + s. A row whose name is refused, or is also
 // the name of an earlier row's picture, goes to prompts.bad. Throws Error(kUsage) for more than ten million
 // pictures.
-std::vector<Item> expand(Prompts& prompts, const Defaults& defaults);
+std::vector<Item> expand(Prompts& prompts, const PromptDefaults& defaults);
 
 // The rows that node `node` of `nodes` draws: runs whose sizes differ by at most one, longer ones first. Cut
 // before anything is skipped, so that every node cuts alike.
-std::vector<Row> rows_of_node(const std::vector<Row>& rows, int node, int nodes);
+std::vector<PromptRow> rows_of_node(const std::vector<PromptRow>& rows, int node, int nodes);
 
 // Runs of neighbours with equal size, steps, guidance and presence of a negative prompt, at most batch_size
 // >= 1 each.

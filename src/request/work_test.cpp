@@ -1,15 +1,15 @@
 // Names, expansion of rows, batches.
 #include "request/work.h"
 
+#include "base/scratch.h"
 #include "request/names.h"
 #include "request/prompts.h"
-#include "base/scratch.h"
 
 namespace atelier::request {
 namespace {
 
-Row row(int64_t index, std::optional<int> images = {}, std::string name = {}) {
-  Row r;
+PromptRow row(int64_t index, std::optional<int> images = {}, std::string name = {}) {
+  PromptRow r;
   r.item.prompt = "p";
   r.item.index = index;
   r.item.where = str("f:", index + 1);
@@ -108,13 +108,13 @@ TEST(Batches, OnlyEqualShapesShareABatch) {
 }
 
 TEST(Nodes, SharesCoverAllRowsOnce) {
-  std::vector<Row> rows;
+  std::vector<PromptRow> rows;
   for (int i = 0; i < 11; ++i) rows.push_back(row(i));
   std::vector<int64_t> seen;
   for (int node = 0; node < 4; ++node) {
     const auto share = rows_of_node(rows, node, 4);
     EXPECT_EQ(share.size(), node < 3 ? 3U : 2U);
-    for (const Row& r : share) seen.push_back(r.item.index);
+    for (const PromptRow& r : share) seen.push_back(r.item.index);
   }
   EXPECT_EQ(seen, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
 }

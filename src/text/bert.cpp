@@ -106,7 +106,7 @@ BertRules parse_rules(const Json& config) {
 
 class BertTokenizer final : public Tokenizer {
  public:
-  BertTokenizer(Vocabulary vocabulary, const Settings& settings)
+  BertTokenizer(Vocabulary vocabulary, const TokenizerConfig& settings)
       : vocabulary_(std::move(vocabulary)),
         rules_(parse_rules(settings.config)),
         max_length_(settings.model_max_length) {
@@ -250,7 +250,7 @@ Vocabulary parse_entries(const Json& entries) {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> open_bert(const Settings& settings) {
+std::unique_ptr<Tokenizer> open_bert(const TokenizerConfig& settings) {
   const fs::path lines = settings.folder / "vocab.txt";
   const fs::path whole = settings.folder / "tokenizer.json";
   const bool use_whole = !fs::exists(lines) && fs::exists(whole);

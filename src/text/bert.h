@@ -8,6 +8,6 @@
 namespace atelier::text {
 
 // From vocab.txt, or from tokenizer.json's vocabulary. Throws Error(kCheckpoint).
-std::unique_ptr<Tokenizer> open_bert(const Settings& settings);
+std::unique_ptr<Tokenizer> open_bert(const TokenizerConfig& settings);
 
 }  // namespace atelier::text

@@ -64,7 +64,7 @@ size_t word_end(std::string_view text, size_t at) {
 
 class ClipTokenizer final : public Tokenizer {
  public:
-  ClipTokenizer(const Settings& settings, const Vocabulary& vocabulary, const Merges& merges)
+  ClipTokenizer(const TokenizerConfig& settings, const Vocabulary& vocabulary, const Merges& merges)
       : start_(required(settings, vocabulary, "bos_token", kStart)),
         end_(required(settings, vocabulary, "eos_token", kEnd)),
         pad_(required(settings, vocabulary, "pad_token", kEnd)),
@@ -101,8 +101,8 @@ class ClipTokenizer final : public Tokenizer {
     return found == vocabulary.end() ? -1 : found->second;
   }
 
-  static int32_t required(const Settings& settings, const Vocabulary& vocabulary, std::string_view name,
-                          std::string_view otherwise) {
+  static int32_t required(const TokenizerConfig& settings, const Vocabulary& vocabulary,
+                          std::string_view name, std::string_view otherwise) {
     const std::string token = settings.special(name, otherwise);
     int64_t id = find(vocabulary, token);
     for (const AddedToken& added : settings.added) {
@@ -184,7 +184,7 @@ Merges parse_merges(const Json& entries) {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> open_clip(const Settings& settings) {
+std::unique_ptr<Tokenizer> open_clip(const TokenizerConfig& settings) {
   const fs::path vocabulary_file = settings.folder / "vocab.json";
   const fs::path merges_file = settings.folder / "merges.txt";
   const fs::path whole_file = settings.folder / "tokenizer.json";

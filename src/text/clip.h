@@ -8,6 +8,6 @@
 namespace atelier::text {
 
 // From vocab.json and merges.txt, or from tokenizer.json alone. Throws Error(kCheckpoint).
-std::unique_ptr<Tokenizer> open_clip(const Settings& settings);
+std::unique_ptr<Tokenizer> open_clip(const TokenizerConfig& settings);
 
 }  // namespace atelier::text

@@ -54,7 +54,7 @@ Tally compare(const fs::path& file, const std::string& key, Encode&& encode) {
 Tally compare_plain(const fs::path& file, const Tokenizer& tokenizer, int64_t length,
                     const std::string& key = "ids") {
   return compare(file, key, [&](const Json& line) {
-    Encoded encoded = tokenizer.encode(line.at("text").get<std::string>(), length);
+    Encoding encoded = tokenizer.encode(line.at("text").get<std::string>(), length);
     encoded.ids.resize(static_cast<size_t>(std::count(encoded.mask.begin(), encoded.mask.end(), 1)));
     return encoded.ids;
   });
@@ -108,7 +108,7 @@ TEST_P(Goldens, EveryString_HasTheReferenceIds) {
   const Tally plain = compare_plain(goldens() / (name + ".jsonl"), *tokenizer, length);
   EXPECT_EQ(tokenizer->pad_id(), settings.at("pad_id").get<int64_t>());
   const Tally padded = compare(goldens() / (name + ".padded.jsonl"), "ids", [&](const Json& line) {
-    const Encoded encoded = tokenizer->encode(line.at("text").get<std::string>(), length);
+    const Encoding encoded = tokenizer->encode(line.at("text").get<std::string>(), length);
     EXPECT_EQ(encoded.mask, line.at("mask").get<std::vector<int64_t>>());
     return encoded.ids;
   });

@@ -23,7 +23,7 @@ AddedToken parse_special(const Json& value) {
   return token;
 }
 
-void read_named(const Json& from, Settings& to) {
+void read_named(const Json& from, TokenizerConfig& to) {
   for (const std::string_view name : kNames) {
     const auto found = from.find(name);
     if (found != from.end() && !found->is_null())
@@ -57,7 +57,7 @@ int64_t parse_id(const std::string& text, const fs::path& file) {
   return std::stoll(text);
 }
 
-void read_config(const fs::path& file, Settings& to) {
+void read_config(const fs::path& file, TokenizerConfig& to) {
   to.config = read_settings_file(file);
   parsing(file, [&] {
     to.tokenizer_class = to.config.contains("tokenizer_class") && to.config["tokenizer_class"].is_string()
@@ -77,7 +77,7 @@ void read_config(const fs::path& file, Settings& to) {
   });
 }
 
-void read_added_tokens(const fs::path& file, Settings& to) {
+void read_added_tokens(const fs::path& file, TokenizerConfig& to) {
   const Json contents = read_settings_file(file);
   parsing(file, [&] {
     for (const auto& [content, id] : contents.items()) {
@@ -124,8 +124,8 @@ AddedToken parse_added_token(const Json& value) {
   return token;
 }
 
-Settings read_settings(const fs::path& folder) {
-  Settings settings{.folder = folder, .model_max_length = std::numeric_limits<int64_t>::max()};
+TokenizerConfig read_settings(const fs::path& folder) {
+  TokenizerConfig settings{.folder = folder, .model_max_length = std::numeric_limits<int64_t>::max()};
   const fs::path config = folder / "tokenizer_config.json";
   const fs::path map = folder / "special_tokens_map.json";
   const fs::path added = folder / "added_tokens.json";
@@ -140,12 +140,12 @@ Settings read_settings(const fs::path& folder) {
   return settings;
 }
 
-std::string Settings::special(std::string_view name, std::string_view otherwise) const {
+std::string TokenizerConfig::special(std::string_view name, std::string_view otherwise) const {
   const auto found = named.find(name);
   return found == named.end() ? std::string(otherwise) : found->second.content;
 }
 
-std::vector<AddedToken> complete_added_tokens(const Settings& settings) {
+std::vector<AddedToken> complete_added_tokens(const TokenizerConfig& settings) {
   std::vector<AddedToken> all = settings.added;
   const auto add = [&](const AddedToken& token) {
     const bool known =

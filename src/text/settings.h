@@ -25,7 +25,7 @@ struct AddedToken {
   bool special = true;
 };
 
-struct Settings {
+struct TokenizerConfig {
   std::filesystem::path folder;
   std::string tokenizer_class;  // empty where unset
   Json config = Json::object();
@@ -42,7 +42,7 @@ struct Settings {
 };
 
 // Throws Error(kCheckpoint) naming the file that is malformed. Missing files leave defaults.
-Settings read_settings(const std::filesystem::path& folder);
+TokenizerConfig read_settings(const std::filesystem::path& folder);
 
 // A JSON file of the folder. Throws Error(kCheckpoint) when it is missing or not JSON.
 Json read_settings_file(const std::filesystem::path& file);
@@ -53,7 +53,7 @@ AddedToken parse_added_token(const Json& value);
 
 // The added tokens as transformers completes them: `settings.added`, then the named special tokens, then the
 // additional ones, each content once.
-std::vector<AddedToken> complete_added_tokens(const Settings& settings);
+std::vector<AddedToken> complete_added_tokens(const TokenizerConfig& settings);
 
 [[noreturn]] void throw_malformed(const std::filesystem::path& file, std::string_view what);
 

@@ -9,15 +9,15 @@ namespace atelier::text {
 
 // Chooses by the files: tokenizer.json means the fast behaviour, spiece.model alone the slow one unless the
 // class name ends in Fast. Throws Error(kCheckpoint).
-std::unique_ptr<Tokenizer> open_t5(const Settings& settings);
+std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings);
 
 // T5TokenizerFast from tokenizer.json, or converted from spiece.model.
-std::unique_ptr<Tokenizer> open_t5_fast(const Settings& settings);
+std::unique_ptr<Tokenizer> open_t5_fast(const TokenizerConfig& settings);
 // T5Tokenizer from spiece.model: SentencePiece itself, with byte fallback where the model has it.
-std::unique_ptr<Tokenizer> open_t5_slow(const Settings& settings);
+std::unique_ptr<Tokenizer> open_t5_slow(const TokenizerConfig& settings);
 
 // How many <extra_id_N> the class adds behind the vocabulary (`extra_ids`, 100 where unset).
-int64_t extra_ids(const Settings& settings);
+int64_t extra_ids(const TokenizerConfig& settings);
 
 // The id of a token by its text among the added tokens, or -1.
 int64_t find_added(const std::vector<AddedToken>& added, std::string_view content);

@@ -26,7 +26,7 @@ struct Parts {
 
 class T5FastTokenizer final : public Tokenizer {
  public:
-  T5FastTokenizer(Parts parts, const Settings& settings)
+  T5FastTokenizer(Parts parts, const TokenizerConfig& settings)
       : parts_(std::move(parts)), max_length_(settings.model_max_length) {
     const auto find = [&](const std::string& token) { return parts_.model.find(token); };
     assign_ids(parts_.added, find, parts_.model.size());
@@ -75,7 +75,7 @@ Unigram parse_model(const Json& model) {
 }
 
 // tokenizer.json's added tokens; those of tokenizer_config.json replace equal ones and join.
-std::vector<AddedToken> merge_added(const Json& listed, const Settings& settings) {
+std::vector<AddedToken> merge_added(const Json& listed, const TokenizerConfig& settings) {
   std::vector<AddedToken> all;
   for (const Json& entry : listed) all.push_back(parse_added_token(entry));
   for (const AddedToken& token : complete_added_tokens(settings)) {
@@ -91,7 +91,7 @@ std::vector<AddedToken> merge_added(const Json& listed, const Settings& settings
   return all;
 }
 
-Parts parse_whole(const Json& file, const Settings& settings) {
+Parts parse_whole(const Json& file, const TokenizerConfig& settings) {
   return {.normalizer = parse_normalizer(file.value("normalizer", Json())),
           .pre_tokenizer = parse_pre_tokenizer(file.value("pre_tokenizer", Json())),
           .model = parse_model(file.at("model")),
@@ -100,7 +100,7 @@ Parts parse_whole(const Json& file, const Settings& settings) {
 }
 
 // What convert_slow_tokenizer.py makes of spiece.model. Byte fallback is dropped, as there.
-Parts convert_spiece(SpieceModel model, const Settings& settings) {
+Parts convert_spiece(SpieceModel model, const TokenizerConfig& settings) {
   std::vector<AddedToken> added = complete_added_tokens(settings);
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const Piece& piece = model.pieces[id];
@@ -131,7 +131,7 @@ Parts convert_spiece(SpieceModel model, const Settings& settings) {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> open_t5_fast(const Settings& settings) {
+std::unique_ptr<Tokenizer> open_t5_fast(const TokenizerConfig& settings) {
   const fs::path whole = settings.folder / "tokenizer.json";
   const fs::path file = fs::exists(whole) ? whole : settings.folder / "spiece.model";
   try {

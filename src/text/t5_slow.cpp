@@ -12,7 +12,7 @@
 namespace atelier::text {
 namespace fs = std::filesystem;
 
-int64_t extra_ids(const Settings& settings) {
+int64_t extra_ids(const TokenizerConfig& settings) {
   constexpr int64_t kDefault = 100;
   constexpr int64_t kMost = 100000;
   const int64_t count = settings.config.value("extra_ids", kDefault);
@@ -27,7 +27,7 @@ int64_t find_added(const std::vector<AddedToken>& added, std::string_view conten
   return found == added.end() ? -1 : found->id;
 }
 
-std::unique_ptr<Tokenizer> open_t5(const Settings& settings) {
+std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings) {
   const bool has_whole = fs::exists(settings.folder / "tokenizer.json");
   const bool has_spiece = fs::exists(settings.folder / "spiece.model");
   if (!has_whole && !has_spiece) {
@@ -44,7 +44,7 @@ namespace {
 constexpr std::string_view kMark = "\u2581";
 
 // The sentinels that the class defines by itself, then what the folder says, then missing special tokens.
-std::vector<AddedToken> slow_added_tokens(const Settings& settings, const Unigram& model) {
+std::vector<AddedToken> slow_added_tokens(const TokenizerConfig& settings, const Unigram& model) {
   const auto is_sentinel = [](const AddedToken& token) {
     return token.content.find("<extra_id_") != std::string::npos;
   };
@@ -74,7 +74,7 @@ std::vector<AddedToken> slow_added_tokens(const Settings& settings, const Unigra
 
 class T5SlowTokenizer final : public Tokenizer {
  public:
-  T5SlowTokenizer(const SpieceModel& spiece, const Settings& settings)
+  T5SlowTokenizer(const SpieceModel& spiece, const TokenizerConfig& settings)
       : normalizer_(spiece),
         model_(spiece.pieces, spiece.unk_id, Unigram::Dialect::kSentencePiece,
                spiece.byte_fallback ? Unigram::Unknown::kBytes : Unigram::Unknown::kUnk),
@@ -89,7 +89,7 @@ class T5SlowTokenizer final : public Tokenizer {
     if (!is_legacy_) unknown_length_ = spiece_ids(unknown_).size();
   }
 
-  static bool is_legacy(const Settings& settings) {
+  static bool is_legacy(const TokenizerConfig& settings) {
     const auto found = settings.config.find("legacy");
     return found == settings.config.end() || found->is_null() || found->get<bool>();
   }
@@ -156,7 +156,7 @@ class T5SlowTokenizer final : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> open_t5_slow(const Settings& settings) {
+std::unique_ptr<Tokenizer> open_t5_slow(const TokenizerConfig& settings) {
   const fs::path file = settings.folder / "spiece.model";
   const std::string bytes = read_vocabulary_file(file);
   try {

@@ -14,8 +14,8 @@
 namespace atelier::text {
 namespace fs = std::filesystem;
 
-Encoded Tokenizer::encode(std::string_view text, int64_t max_length) const {
-  Encoded out{.ids = ids(text)};
+Encoding Tokenizer::encode(std::string_view text, int64_t max_length) const {
+  Encoding out{.ids = ids(text)};
   const auto length = static_cast<int64_t>(out.ids.size());
   if (length > max_length) {
     const auto specials = static_cast<int64_t>(ids("").size());
@@ -60,7 +60,7 @@ Family family_from_files(const fs::path& folder) {
           "folder again"));
 }
 
-Family family_of(const Settings& settings) {
+Family family_of(const TokenizerConfig& settings) {
   const std::string& name = settings.tokenizer_class;
   if (name.starts_with("CLIPTokenizer")) return Family::kClip;
   if (name.starts_with("T5Tokenizer") || name.starts_with("MT5Tokenizer") ||
@@ -83,7 +83,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& folder) {
     throw Error(Kind::kCheckpoint, str("no tokenizer folder at ", folder.string(),
                                        "; check the model's path or download it again"));
   }
-  const Settings settings = read_settings(folder);
+  const TokenizerConfig settings = read_settings(folder);
   switch (family_of(settings)) {
     case Family::kClip:
       return open_clip(settings);

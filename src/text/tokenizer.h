@@ -9,7 +9,7 @@
 namespace atelier::text {
 
 // Ids and attention mask (1 for a token, 0 for padding), both of the length asked for.
-struct Encoded {
+struct Encoding {
   std::vector<int64_t> ids, mask;
 };
 
@@ -22,7 +22,7 @@ class Tokenizer {
   virtual std::vector<int64_t> ids(std::string_view text) const = 0;
   // Truncates at the right keeping the closing special token, pads at the right. Throws Error(kUsage) when
   // max_length has no room for the special tokens.
-  Encoded encode(std::string_view text, int64_t max_length) const;
+  Encoding encode(std::string_view text, int64_t max_length) const;
   virtual int64_t pad_id() const = 0;
   // From tokenizer_config.json; the largest int64 where unset.
   virtual int64_t model_max_length() const = 0;

@@ -60,7 +60,7 @@ void expect_mentions(const std::string& text, const std::string& word) {
 
 TEST(Encode, ShortText_IsPaddedAtTheRight) {
   const auto clip = open_tokenizer(kData / "clip");
-  const Encoded encoded = clip->encode("a cat", 8);
+  const Encoding encoded = clip->encode("a cat", 8);
   const Ids plain = clip->ids("a cat");
   ASSERT_EQ(encoded.ids.size(), 8U);
   ASSERT_EQ(encoded.mask.size(), 8U);
@@ -74,7 +74,7 @@ TEST(Encode, LongText_KeepsTheClosingToken) {
   for (const char* name : {"clip", "t5", "mt5", "bert"}) {
     const auto tokenizer = open_tokenizer(kData / name);
     const Ids plain = tokenizer->ids("one two three four five six seven eight nine ten");
-    const Encoded encoded = tokenizer->encode("one two three four five six seven eight nine ten", 6);
+    const Encoding encoded = tokenizer->encode("one two three four five six seven eight nine ten", 6);
     Ids expected(plain.begin(), plain.begin() + 5);
     expected.push_back(plain.back());
     EXPECT_EQ(encoded.ids, expected) << name;

@@ -55,7 +55,7 @@ void Unigram::build_search() {
   }
   std::ranges::sort(sorted_, {}, [&](int64_t id) { return piece(id); });
   for (uint32_t i = 0; i < sorted_.size(); ++i) {
-    Range& range = by_first_byte_[static_cast<unsigned char>(piece(sorted_[i])[0])];
+    ByteRange& range = by_first_byte_[static_cast<unsigned char>(piece(sorted_[i])[0])];
     if (range.end == 0) range.begin = i;
     range.end = i + 1;
   }
@@ -67,7 +67,7 @@ int64_t Unigram::find(const std::string& piece) const {
 }
 
 // The pieces of `range`, equal in `depth` bytes, whose next byte is `byte`.
-Unigram::Range Unigram::narrow(Range range, size_t depth, unsigned char byte) const {
+Unigram::ByteRange Unigram::narrow(ByteRange range, size_t depth, unsigned char byte) const {
   const auto next = [&](int64_t id) {
     const std::string_view text = piece(id);
     return text.size() > depth ? static_cast<int>(static_cast<unsigned char>(text[depth])) : -1;
@@ -101,7 +101,7 @@ std::vector<Unigram::Step> Unigram::best_path(std::string_view text) const {
     const Score so_far = ends[start].score;
     const size_t one = std::min(char_length(text[start]), text.size() - start);
     bool has_single = false;
-    Range range = by_first_byte_[static_cast<unsigned char>(text[start])];
+    ByteRange range = by_first_byte_[static_cast<unsigned char>(text[start])];
     for (size_t depth = 1; range.begin < range.end; ++depth) {
       const int64_t first = sorted_[range.begin];
       if (this->piece(first).size() == depth) {

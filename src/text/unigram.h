@@ -41,7 +41,7 @@ class Unigram {
     int64_t start;
     int64_t id;
   };
-  struct Range {
+  struct ByteRange {
     uint32_t begin = 0, end = 0;
   };
   template <class Score>
@@ -49,7 +49,7 @@ class Unigram {
   bool is_searched(const Piece& piece) const;
   double score_of(const Piece& piece) const;
   void build_search();
-  Range narrow(Range range, size_t depth, unsigned char byte) const;
+  ByteRange narrow(ByteRange range, size_t depth, unsigned char byte) const;
   void append_unknown(std::string_view run, std::vector<int64_t>& ids) const;
 
   std::vector<Piece> pieces_;
@@ -59,7 +59,7 @@ class Unigram {
   double greatest_score_ = 0;
   std::unordered_map<std::string_view, int64_t> by_text_;
   std::vector<int64_t> sorted_;  // ids of the searched pieces by their text: prefixes are ranges
-  std::array<Range, 256> by_first_byte_;
+  std::array<ByteRange, 256> by_first_byte_;
   std::array<int64_t, 256> byte_ids_;  // ids of <0x00> to <0xFF>; unk_id_ where there is no byte fallback
   bool has_bytes_ = false;
 };

@@ -56,7 +56,7 @@ void measure(pipeline::Pipeline& pipeline, int rank, const BenchOptions& o, Meas
   const double load = pipeline.timing().seconds.at("load");
   auto before = pipeline.timing().seconds;
   for (int run = -o.warmups; run < o.runs; ++run) {
-    pipeline.draw(o.request, {});
+    pipeline.generate(o.request, {});
     const auto now = pipeline.timing().seconds;
     const auto took = [&](const char* phase) {
       const auto b = std::as_const(before).find(phase), n = now.find(phase);
@@ -82,7 +82,7 @@ void measure(pipeline::Pipeline& pipeline, int rank, const BenchOptions& o, Meas
 
 }  // namespace
 
-Json bench_layout(const pipeline::ModelFolder& folder, const std::string& layout, const BenchOptions& o) {
+Json bench_layout(const pipeline::ModelRepo& folder, const std::string& layout, const BenchOptions& o) {
   const auto degrees = plan::parse_strategy(layout);
   const int ranks = plan::world_size(degrees);
   Json row{{"model", folder.label()},

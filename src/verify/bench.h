@@ -19,6 +19,6 @@ struct BenchOptions {
 // runs (the slowest rank's denoising time over the steps), picture_s {...}, load_s, encode_s, decode_s,
 // load_anonymous_host_bytes (the most that loading held in this process), weight_bytes and peak_bytes per
 // rank, used, device, seed, size, steps. A layout that fails has "problem".
-Json bench_layout(const pipeline::ModelFolder& folder, const std::string& layout, const BenchOptions& options);
+Json bench_layout(const pipeline::ModelRepo& folder, const std::string& layout, const BenchOptions& options);
 
 }  // namespace atelier::verify

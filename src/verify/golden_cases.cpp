@@ -12,12 +12,12 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "base/text.h"
 #include "base/error.h"
+#include "base/text.h"
+#include "nn/sdpa.h"
 #include "pipeline/device.h"
 #include "verify/thread_ranks.h"
 #include "verify/verify.h"
-#include "nn/sdpa.h"
 
 namespace atelier::verify {
 namespace {
@@ -44,7 +44,7 @@ std::vector<std::string> texts(const Json& call, const char* key) {
   return {call[key].get<std::string>()};
 }
 
-pipeline::Request request_of(const pipeline::ModelFolder& folder, const Json& call, const Tensors& recorded) {
+pipeline::Request request_of(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded) {
   pipeline::Request r;
   const auto& d = folder.defaults();
   const int each = call.value("num_images_per_prompt", 1);
@@ -59,7 +59,7 @@ pipeline::Request request_of(const pipeline::ModelFolder& folder, const Json& ca
   r.height = call.value("height", d.height);
   r.width = call.value("width", d.width);
   r.steps = call.value("num_inference_steps", d.steps);
-  r.guidance = call.value("guidance_scale", d.guidance);
+  r.guidance = call.value("guidance_scale", d.cfg);
   r.max_sequence_length = call.value("max_sequence_length", int64_t{512});
   r.seeds.assign(r.prompts.size(), 0);
   const auto noise = recorded.find("noise");
@@ -88,13 +88,13 @@ bool is_per_prompt(const std::string& name) {
 
 // The folder of a part, and an object that builds it whole on one rank.
 struct Part {
-  nn::Alone exchange;
+  nn::LocalExchange exchange;
   nn::Sdpa attention;
   nn::PlainMemory memory;
   nn::Seams seams{.exchange = &exchange, .attention = &attention};
   std::unique_ptr<weights::WeightStore> store;
   Json config;
-  Part(const fs::path& folder, std::vector<weights::Name> (*names)(const Json&))
+  Part(const fs::path& folder, std::vector<weights::NameRule> (*names)(const Json&))
       : config(read_json(folder / "config.json")) {
     store = weights::WeightStore::open(folder);
     store->adopt(names(config));
@@ -119,7 +119,7 @@ class PartRecorder : public nn::Recorder {
 }  // namespace
 
 Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
-  const auto folder = pipeline::ModelFolder::open(o.folder / "model");
+  const auto folder = pipeline::ModelRepo::open(o.folder / "model");
   folder.check();
   if (!golden.contains("call"))
     throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
@@ -127,8 +127,8 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tens
   pipeline::LoadOptions load;
   load.device = o.device;
   load.denoiser = o.denoiser;
-  pipeline::Collector collector;
-  draw_on_ranks(folder, o.degrees, load, request, &collector);
+  pipeline::ActivationRecorder collector;
+  generate_on_ranks(folder, o.degrees, load, request, &collector);
   const auto batch = static_cast<int64_t>(request.prompts.size());
   const int64_t each = golden["call"].value("num_images_per_prompt", int64_t{1});
   const auto tensors = collector.tensors();
@@ -166,19 +166,19 @@ Produced produce_vaes(const VerifyOptions& o, const Json&, const Tensors& record
     };
     PartRecorder recorder(out, dot + "block.");
     if (const auto z = input("z"); z.defined()) {
-      auto frame = models::picture_frame(z.size(2), z.size(3), 1, 0);
-      vae->decode(frame, z).clone();
-      frame.taps = &recorder;
-      add(out, dot + "decode_slice0", vae->decode(frame, z.narrow(0, 0, 1)));
-      frame.taps = nullptr;
-      add(out, dot + "decode", vae->decode(frame, z));
+      auto call = models::image_call(z.size(2), z.size(3), 1, 0);
+      vae->decode(call, z).clone();
+      call.probes = &recorder;
+      add(out, dot + "decode_slice0", vae->decode(call, z.narrow(0, 0, 1)));
+      call.probes = nullptr;
+      add(out, dot + "decode", vae->decode(call, z));
       add(out, dot + "decode_tiled", models::decode_tiled(*vae, z));
     }
     if (const auto x = input("x"); x.defined()) {
       const int64_t s = vae->facts().spatial;
-      auto frame = models::picture_frame(x.size(2) / s, x.size(3) / s, 1, 0);
-      frame.taps = &recorder;
-      const auto moments = vae->encode(frame, x);
+      auto call = models::image_call(x.size(2) / s, x.size(3) / s, 1, 0);
+      call.probes = &recorder;
+      const auto moments = vae->encode(call, x);
       const auto halves = moments.chunk(2, 1);
       add(out, dot + "encode.moments", moments);
       add(out, dot + "encode.mean", halves[0]);
@@ -283,8 +283,7 @@ Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
     for (const bool padded : {false, true}) {
       const std::string file = name + (padded ? ".padded.jsonl" : ".jsonl");
       bool skip = !o.only.empty();
-      for (const auto& glob : o.only)
-        skip = skip && !glob_matches(glob, file) && !glob_matches(glob, name);
+      for (const auto& glob : o.only) skip = skip && !glob_matches(glob, file) && !glob_matches(glob, name);
       std::ifstream in(o.folder / file);
       if (skip || !in) continue;
       const auto tokenizer = text::open_tokenizer(o.folder / "model" / name);
@@ -301,12 +300,12 @@ Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
         ++total;
         if (got != want && wrong++ == 0) first = text.substr(0, 30);
       }
-      Row r{file,
-            str("[", total, "]"),
-            wrong ? str(wrong, " texts differ, the first: ", first) : "every text equal",
-            0,
-            0,
-            Verdict::kPass};
+      ComparisonRow r{file,
+                      str("[", total, "]"),
+                      wrong ? str(wrong, " texts differ, the first: ", first) : "every text equal",
+                      0,
+                      0,
+                      Verdict::kPass};
       if (wrong || total == 0) r.verdict = Verdict::kFail;
       result.rows.push_back(r);
     }

@@ -17,21 +17,21 @@ namespace {
 
 struct Drawn {
   at::Tensor latents;
-  std::vector<media::Picture> pictures;
+  std::vector<media::Image> pictures;
 };
 
-Drawn draw(const pipeline::ModelFolder& folder, const plan::Degrees& degrees, const pipeline::Request& request,
-           at::ScalarType type) {
+Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
+           const pipeline::Request& request, at::ScalarType type) {
   pipeline::LoadOptions load;
   load.denoiser = type;
-  pipeline::Collector collector;
+  pipeline::ActivationRecorder collector;
   Drawn d;
-  d.pictures = draw_on_ranks(folder, degrees, load, request, &collector);
+  d.pictures = generate_on_ranks(folder, degrees, load, request, &collector);
   d.latents = collector.tensors().at("latents.final").to(at::kDouble);
   return d;
 }
 
-pipeline::Request request_of(const pipeline::ModelFolder& folder, const Json& j) {
+pipeline::Request request_of(const pipeline::ModelRepo& folder, const Json& j) {
   pipeline::Request r;
   const auto& d = folder.defaults();
   r.prompts = j.at("prompts").get<std::vector<std::string>>();
@@ -39,7 +39,7 @@ pipeline::Request request_of(const pipeline::ModelFolder& folder, const Json& j)
   for (size_t i = 0; i < r.prompts.size(); ++i) r.seeds.push_back(j.value("seed", uint64_t{0}) + i);
   r.height = j.value("height", d.height), r.width = j.value("width", d.width);
   r.steps = j.value("steps", d.steps);
-  r.guidance = j.value("guidance", d.guidance);
+  r.guidance = j.value("guidance", d.cfg);
   r.true_cfg = j.value("true_cfg", r.negatives.empty() ? 1.0 : 2.0);
   r.max_sequence_length = j.value("max_sequence_length", d.max_sequence_length);
   return r;
@@ -47,8 +47,7 @@ pipeline::Request request_of(const pipeline::ModelFolder& folder, const Json& j)
 
 constexpr double kRoundedOtherwise = 1e-3;
 
-void compare_pixels(MatrixRow& row, const std::vector<media::Picture>& a,
-                    const std::vector<media::Picture>& b) {
+void compare_pixels(MatrixRow& row, const std::vector<media::Image>& a, const std::vector<media::Image>& b) {
   int64_t values = 0, other = 0;
   for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
     for (size_t k = 0; k < a[i].rgb.size() && k < b[i].rgb.size(); ++k) {
@@ -79,7 +78,7 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
   const double tolerance = matrix.at("tolerance").get<double>();
   for (const auto& c : matrix.at("cases")) {
     const auto model = c.at("model").get<std::string>();
-    const auto folder = pipeline::ModelFolder::open(root / model);
+    const auto folder = pipeline::ModelRepo::open(root / model);
     const pipeline::Request request = request_of(folder, c.at("request"));
     const auto type = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
     const Drawn plain = draw(folder, {}, request, type);
@@ -92,7 +91,7 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
       try {
         Drawn reference = plain;
         if (stale) {
-          plan::Degrees one{
+          plan::ParallelConfig one{
               .patches = plan::patch_count(degrees), .warmup = degrees.warmup, .simulate = true};
           reference = draw(folder, one, request, type);
         }

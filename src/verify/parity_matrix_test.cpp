@@ -15,31 +15,30 @@
 namespace atelier::verify {
 namespace {
 
-using plan::Degrees;
+using plan::ParallelConfig;
 
 const Json kMatrix = read_json("tests/parity/matrix.json");
 
-std::vector<Degrees> layouts(const Json& one_case) {
-  std::vector<Degrees> all;
+std::vector<ParallelConfig> layouts(const Json& one_case) {
+  std::vector<ParallelConfig> all;
   for (const char* kind : {"exact", "stale"}) {
-    for (const auto& text : one_case.at(kind))
-      all.push_back(plan::parse_strategy(text.get<std::string>()));
+    for (const auto& text : one_case.at(kind)) all.push_back(plan::parse_strategy(text.get<std::string>()));
   }
   return all;
 }
-std::vector<Degrees> layouts() {
-  std::vector<Degrees> all;
+std::vector<ParallelConfig> layouts() {
+  std::vector<ParallelConfig> all;
   for (const auto& c : kMatrix.at("cases")) {
     for (const auto& d : layouts(c)) all.push_back(d);
   }
   return all;
 }
 
-std::set<std::string> strategies(const Degrees& d) {
+std::set<std::string> strategies(const ParallelConfig& d) {
   std::set<std::string> used;
   if (d.data > 1) used.insert("data");
-  if (d.guidance > 1) used.insert("cfg");
-  if (d.stages > 1) used.insert("pipefusion");
+  if (d.cfg > 1) used.insert("cfg");
+  if (d.pipeline > 1) used.insert("pipefusion");
   if (d.ring > 1) used.insert("ring");
   if (d.ulysses > 1) used.insert("ulysses");
   if (d.tensor > 1) used.insert("tensor");
@@ -86,7 +85,7 @@ TEST(Matrix, HoldsUnevenHeadsAndTokens) {
   bool five_of_twelve = false, seven_of_text = false, prime_tokens = false, prime_ranks = false;
   for (const auto& c : kMatrix.at("cases")) {
     const auto& request = c.at("request");
-    const auto model = pipeline::ModelFolder::open(c.at("model").get<std::string>());
+    const auto model = pipeline::ModelRepo::open(c.at("model").get<std::string>());
     const auto heads = model.family().facts(model.denoiser()).heads.count;
     const int64_t tokens =
         request.value("height", int64_t{256}) / 16 * (request.value("width", int64_t{256}) / 16);
@@ -106,7 +105,8 @@ TEST(Matrix, HoldsUnevenHeadsAndTokens) {
 
 TEST(Matrix, GoesUpToSixteenRanks) {
   const auto all = layouts();
-  EXPECT_TRUE(std::any_of(all.begin(), all.end(), [](const Degrees& d) { return world_size(d) == 16; }));
+  EXPECT_TRUE(
+      std::any_of(all.begin(), all.end(), [](const ParallelConfig& d) { return world_size(d) == 16; }));
 }
 
 Json small_matrix(double tolerance, const std::vector<std::string>& exact,

@@ -10,9 +10,9 @@
 
 #include "base/error.h"
 #include "comm/comm.h"
+#include "models/vae.h"
 #include "pipeline/device.h"
 #include "pipeline/pipeline_route.h"
-#include "models/vae.h"
 #include "plan/layouts.h"
 
 namespace atelier::verify {
@@ -20,29 +20,29 @@ namespace atelier::verify {
 namespace {
 
 // A private folder for the file where processes and threads meet; gone with this object.
-class MeetingFolder {
+class RendezvousFolder {
  public:
-  MeetingFolder() {
+  RendezvousFolder() {
     std::string name = (std::filesystem::temp_directory_path() / "atelier-ranks-XXXXXX").string();
     if (!::mkdtemp(name.data())) throw Error(Kind::kUsage, str("cannot make a folder like ", name));
     path_ = name;
   }
-  ~MeetingFolder() {
+  ~RendezvousFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  MeetingFolder(const MeetingFolder&) = delete;
+  RendezvousFolder(const RendezvousFolder&) = delete;
   std::filesystem::path file() const { return path_ / "store"; }
 
  private:
   std::filesystem::path path_;
 };
 
-std::unique_ptr<comm::Transport> connect_gpu(const comm::Meeting& meeting) {
+std::unique_ptr<comm::Transport> connect_gpu(const comm::Rendezvous& rendezvous) {
 #ifdef ATELIER_CUDA
-  return comm::connect_nccl(meeting);
+  return comm::connect_nccl(rendezvous);
 #else
-  throw Error(Kind::kUsage, str("rank ", meeting.rank, " was given a GPU, but this build has no CUDA"));
+  throw Error(Kind::kUsage, str("rank ", rendezvous.rank, " was given a GPU, but this build has no CUDA"));
 #endif
 }
 
@@ -64,7 +64,8 @@ class FirstError {
 
 }  // namespace
 
-void on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees, const pipeline::LoadOptions& load,
+void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
+              const pipeline::LoadOptions& load,
               const std::function<void(pipeline::Pipeline&, int rank)>& work) {
   const auto route = pipeline::pipeline_route(degrees, {}, folder.family().facts(folder.denoiser()));
   const int world = plan::world_size(degrees);
@@ -72,10 +73,10 @@ void on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees,
   const auto one = [&](comm::Transport* transport, int rank, const pipeline::LoadOptions& options) {
     pipeline::use_device(options.device);
     pipeline::reset_peak(options.device);
-    parallel::Assembly assembly(degrees, transport, route, options.attention);
+    parallel::ParallelContext parallel_context(degrees, transport, route, options.attention);
     std::optional<pipeline::Pipeline> pipeline;
     try {
-      work(pipeline.emplace(folder, assembly, route, options), rank);
+      work(pipeline.emplace(folder, parallel_context, route, options), rank);
     } catch (...) {
       if (transport) transport->abort();  // before what this rank holds goes: that may wait for peers
       throw;
@@ -84,9 +85,10 @@ void on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees,
   if (world == 1) return one(nullptr, 0, load);
   const bool cuda = load.device.is_cuda();
   if (cuda && pipeline::cuda_devices() < world) {
-    throw Error(Kind::kUsage, str("the layout needs ", world, " GPUs, this machine has ", pipeline::cuda_devices()));
+    throw Error(Kind::kUsage,
+                str("the layout needs ", world, " GPUs, this machine has ", pipeline::cuda_devices()));
   }
-  const MeetingFolder meeting;
+  const RendezvousFolder rendezvous;
   auto transports = cuda ? std::vector<std::unique_ptr<comm::Transport>>(static_cast<size_t>(world))
                          : comm::connect_local(world);
   FirstError first;
@@ -109,7 +111,7 @@ void on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees,
   };
   on_each([&](int rank, c10::Device device) {
     auto& transport = transports[static_cast<size_t>(rank)];
-    if (cuda) transport = connect_gpu({.file = meeting.file(), .rank = rank, .size = world});
+    if (cuda) transport = connect_gpu({.file = rendezvous.file(), .rank = rank, .size = world});
     pipeline::LoadOptions mine = load;
     mine.device = device;
     one(transport.get(), rank, mine);
@@ -122,7 +124,7 @@ void on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees,
 namespace {
 
 // What decides about layouts of this request.
-plan::ModelShape limits_of(const pipeline::ModelFolder& folder, const pipeline::Request& r) {
+plan::ModelShape limits_of(const pipeline::ModelRepo& folder, const pipeline::Request& r) {
   const auto facts = folder.family().facts(folder.denoiser());
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
   const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
@@ -138,13 +140,16 @@ plan::ModelShape limits_of(const pipeline::ModelFolder& folder, const pipeline::
 
 }  // namespace
 
-std::vector<media::Picture> draw_on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees,
-                                          const pipeline::LoadOptions& load, const pipeline::Request& request, pipeline::Collector* taps) {
+std::vector<media::Image> generate_on_ranks(const pipeline::ModelRepo& folder,
+                                            const plan::ParallelConfig& degrees,
+                                            const pipeline::LoadOptions& load,
+                                            const pipeline::Request& request,
+                                            pipeline::ActivationRecorder* probes) {
   plan::validate(degrees, limits_of(folder, request), 0);
-  std::vector<media::Picture> pictures;
+  std::vector<media::Image> pictures;
   std::mutex mutex;
   on_ranks(folder, degrees, load, [&](pipeline::Pipeline& pipeline, int rank) {
-    auto drawn = pipeline.draw(request, {.taps = taps});
+    auto drawn = pipeline.generate(request, {.probes = probes});
     const std::scoped_lock lock(mutex);
     if (rank == 0) pictures = std::move(drawn);
   });

@@ -12,12 +12,16 @@ namespace atelier::verify {
 // Loads the model on every rank of the layout and calls `work` there. One rank uses the device of `load`;
 // several use the CPU, or the GPUs 0, 1, ... Throws what the first failing rank threw, Error(kUsage) for too
 // few GPUs.
-void on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees, const pipeline::LoadOptions& load,
+void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
+              const pipeline::LoadOptions& load,
               const std::function<void(pipeline::Pipeline&, int rank)>& work);
 
 // Draws one request. Pictures of the writing rank of replica 0. Throws Error(kUsage) for a layout that this
 // request does not allow, before anything loads.
-std::vector<media::Picture> draw_on_ranks(const pipeline::ModelFolder& folder, const plan::Degrees& degrees,
-                                          const pipeline::LoadOptions& load, const pipeline::Request& request, pipeline::Collector* taps);
+std::vector<media::Image> generate_on_ranks(const pipeline::ModelRepo& folder,
+                                            const plan::ParallelConfig& degrees,
+                                            const pipeline::LoadOptions& load,
+                                            const pipeline::Request& request,
+                                            pipeline::ActivationRecorder* probes);
 
 }  // namespace atelier::verify

@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <regex>
 
-#include "base/text.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "weights/tensors.h"
 
 namespace atelier::verify {
@@ -60,8 +60,9 @@ std::string shape_text(const at::Tensor& t) {
   return s + "]";
 }
 
-Row compare(const std::string& name, const at::Tensor& ours_any, const at::Tensor& golden_any, Tolerance t) {
-  Row row{name, shape_text(golden_any), "", 0, 0, Verdict::kPass};
+ComparisonRow compare(const std::string& name, const at::Tensor& ours_any, const at::Tensor& golden_any,
+                      Tolerance t) {
+  ComparisonRow row{name, shape_text(golden_any), "", 0, 0, Verdict::kPass};
   if (ours_any.sizes() != golden_any.sizes()) {
     row.note = "shape " + shape_text(ours_any);
     row.verdict = Verdict::kFail;
@@ -123,7 +124,7 @@ Comparison compare_all(const VerifyOptions& o, const Json& golden,
 
 int Comparison::count(Verdict v) const {
   return static_cast<int>(
-      std::count_if(rows.begin(), rows.end(), [&](const Row& r) { return r.verdict == v; }));
+      std::count_if(rows.begin(), rows.end(), [&](const ComparisonRow& r) { return r.verdict == v; }));
 }
 
 namespace {

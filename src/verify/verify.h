@@ -18,17 +18,17 @@ struct VerifyOptions {
   std::vector<std::string> only;  // globs of tensor names; none: all
   c10::Device device = c10::kCPU;
   at::ScalarType denoiser = at::kFloat;  // the rest computes in float32
-  plan::Degrees degrees;
+  plan::ParallelConfig degrees;
 };
 
 enum class Verdict { kPass, kFail, kMissing };
-struct Row {
+struct ComparisonRow {
   std::string name, shape, note;
   double max = 0, mean = 0;  // of |a - b| / rms(b), or the absolute error, or PSNR where the note says so
   Verdict verdict = Verdict::kPass;
 };
 struct Comparison {
-  std::vector<Row> rows;
+  std::vector<ComparisonRow> rows;
   int count(Verdict v) const;
   bool passed() const { return count(Verdict::kFail) == 0 && count(Verdict::kMissing) == 0 && !rows.empty(); }
 };

@@ -30,8 +30,9 @@ std::vector<std::string> named(const Comparison& c, Verdict v) {
   return names;
 }
 
-const Row& row(const Comparison& c, const std::string& name) {
-  const auto found = std::find_if(c.rows.begin(), c.rows.end(), [&](const Row& r) { return r.name == name; });
+const ComparisonRow& row(const Comparison& c, const std::string& name) {
+  const auto found =
+      std::find_if(c.rows.begin(), c.rows.end(), [&](const ComparisonRow& r) { return r.name == name; });
   if (found == c.rows.end()) throw std::runtime_error("no row " + name);
   return *found;
 }
@@ -70,18 +71,19 @@ TEST(Verify, PassesWithADenoiserInBfloat16ByItsOwnTolerances) {
 }
 
 TEST(Verify, RefusesLayoutsThatTheCallDoesNotAllow) {
-  const auto refused = [](plan::Degrees d) {
+  const auto refused = [](plan::ParallelConfig d) {
     return error_of(Kind::kUsage, [&] { verify({.folder = pipeline::kGolden, .degrees = d}); });
   };
-  EXPECT_TRUE(has(refused({.guidance = 2}), "one branch per step"));
+  EXPECT_TRUE(has(refused({.cfg = 2}), "one branch per step"));
   EXPECT_TRUE(has(refused({.ulysses = 5}), "4 heads: 1 rank would have none"));
-  EXPECT_TRUE(has(refused({.stages = 6}), "5 blocks: at most 5 stages"));
+  EXPECT_TRUE(has(refused({.pipeline = 6}), "5 blocks: at most 5 stages"));
 }
 
 TEST(Verify, PassesUnderOddLayouts) {
   for (const char* layout :
        {"ulysses=3", "ring=5", "ring=7, parallel_vae", "tensor=3", "pipefusion=3, sync, ring=2"}) {
-    EXPECT_TRUE(verify({.folder = pipeline::kGolden, .degrees = plan::parse_strategy(layout)}).passed()) << layout;
+    EXPECT_TRUE(verify({.folder = pipeline::kGolden, .degrees = plan::parse_strategy(layout)}).passed())
+        << layout;
   }
 }
 
@@ -215,7 +217,8 @@ struct Vocabularies {
 };
 
 TEST(Verify, TokenizersMustGiveEveryIdOfEveryText) {
-  const auto recorded = weights::read_tensors(pipeline::kGolden / kRecorded).at("prompt.input_ids.text_encoder")[0];
+  const auto recorded =
+      weights::read_tensors(pipeline::kGolden / kRecorded).at("prompt.input_ids.text_encoder")[0];
   const Json golden = read_json(pipeline::kGolden / "golden.json");
   std::vector<int64_t> ids;
   for (int64_t i = 0; i < 5; ++i) ids.push_back(recorded[i].item<int64_t>());
@@ -245,12 +248,15 @@ TEST(Verify, FoldersOfAnotherFormAreErrorsThatNameTheFile) {
   const auto noise =
       refused([](const pipeline::Copy& c) { c.edit_tensors(kRecorded, [](auto& t) { t.erase("noise"); }); });
   EXPECT_TRUE(has(noise, "noise")) << noise;
-  const auto file = refused([](const pipeline::Copy& c) { write_file_atomically(c.path() / kRecorded, "short"); });
+  const auto file =
+      refused([](const pipeline::Copy& c) { write_file_atomically(c.path() / kRecorded, "short"); });
   EXPECT_TRUE(has(file, kRecorded)) << file;
-  const auto list = refused([](const pipeline::Copy& c) { write_file_atomically(c.path() / "golden.json", "[1]"); });
+  const auto list =
+      refused([](const pipeline::Copy& c) { write_file_atomically(c.path() / "golden.json", "[1]"); });
   EXPECT_TRUE(has(list, "golden.json")) << list;
-  const auto type = refused(
-      [](const pipeline::Copy& c) { c.edit_json("golden.json", [](Json& j) { j["call"]["height"] = "tall"; }); });
+  const auto type = refused([](const pipeline::Copy& c) {
+    c.edit_json("golden.json", [](Json& j) { j["call"]["height"] = "tall"; });
+  });
   EXPECT_TRUE(has(type, "golden.json") && has(type, "number")) << type;
   const auto wrong = refused([](const pipeline::Copy& c) {
     c.edit_tensors(kRecorded, [](auto& t) { t["noise"] = at::zeros({2, 16, 4, 4}); });

@@ -9,11 +9,11 @@
 #include <atomic>
 #include <cmath>
 
-#include "base/text.h"
 #include "base/check.h"
 #include "base/error.h"
-#include "weights/convert.h"
 #include "base/quote.h"
+#include "base/text.h"
+#include "weights/convert.h"
 #include "weights/tensors.h"
 
 namespace atelier::weights {
@@ -28,7 +28,7 @@ std::string asked_text(at::IntArrayRef full) {
 
 }  // namespace
 
-CheckpointStore::CheckpointStore(Shards shards) : shards_(std::move(shards)), crew_(default_workers()) {
+CheckpointStore::CheckpointStore(Shards shards) : shards_(std::move(shards)), pool_(default_workers()) {
   for (const auto& file : shards_.files) {
     for (const auto& [name, entry] : file->entries()) {
       const bool fresh = raw_.emplace(name, Canonical{{{name, file.get(), &entry, {}}}, 0}).second;
@@ -40,7 +40,7 @@ CheckpointStore::CheckpointStore(Shards shards) : shards_(std::move(shards)), cr
   }
 }
 
-void CheckpointStore::adopt(std::span<const Name> rules) {
+void CheckpointStore::adopt(std::span<const NameRule> rules) {
   for (const auto& rule : rules) {
     ENSURE(!rule.parts.empty() && (rule.axis == 0 || rule.axis == 1));
     adopt(rule);
@@ -48,14 +48,14 @@ void CheckpointStore::adopt(std::span<const Name> rules) {
   }
 }
 
-void CheckpointStore::adopt(const Name& rule) {
+void CheckpointStore::adopt(const NameRule& rule) {
   for (const auto& part : rule.parts) {
     for (const auto& [name, _] : raw_) {
       const auto found = match(part.name, name);
       if (!found) continue;
       Canonical made{{}, rule.axis};
       for (const auto& p : rule.parts) {
-        Piece piece{fill(p.name, *found), nullptr, nullptr, p.rows};
+        CheckpointPiece piece{fill(p.name, *found), nullptr, nullptr, p.rows};
         if (const auto at = raw_.find(piece.name); at != raw_.end()) {
           piece.file = at->second.pieces[0].file;
           piece.entry = at->second.pieces[0].entry;
@@ -99,7 +99,7 @@ void CheckpointStore::note(Problem problem) const {
 void CheckpointStore::note_read(std::string_view name, at::IntArrayRef full, const Canonical& tensor) const {
   const std::lock_guard lock(mutex_);
   for (const auto& piece : tensor.pieces) read_.insert(piece.name);
-  if (asked_names_.emplace(name).second) asked_.push_back({std::string(name), full.vec()});
+  if (asked_names_.emplace(name).second) manifest_.push_back({std::string(name), full.vec()});
 }
 
 void CheckpointStore::read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full,
@@ -142,7 +142,7 @@ void CheckpointStore::read_on_cpu(std::span<const Band> bands, at::Tensor& out, 
   for (const auto& band : bands) {
     const int64_t step = kTaskBytes / size_of(band.dtype);
     const auto stored = to_torch(band.dtype);
-    crew_.run((band.elements + step - 1) / step, [&](int64_t task) {
+    pool_.run((band.elements + step - 1) / step, [&](int64_t task) {
       const Range part{task * step, std::min(step, band.elements - task * step)};
       const Elements here{to.at(band.first + part.begin), to.dtype};
       if (stored == to.dtype) {
@@ -165,7 +165,7 @@ void CheckpointStore::read_on_cuda(std::span<const Band> bands, at::Tensor& out,
   const std::lock_guard one_at_a_time(upload_mutex_);
   auto& uploader = uploaders_[out.device().index()];
   if (!uploader) uploader = make_uploader(out.device());
-  uploader->upload(bands, out, crew_);
+  uploader->upload(bands, out, pool_);
   if (!out.is_floating_point()) return;
   const auto flat = out.view({-1});
   const bool is_byte = out.element_size() == 1;  // no comparison of 8-bit floats exists
@@ -215,9 +215,9 @@ int64_t CheckpointStore::bytes_read() const {
   return bytes_read_;
 }
 
-std::vector<Asked> CheckpointStore::asked() const {
+std::vector<ManifestEntry> CheckpointStore::manifest() const {
   const std::lock_guard lock(mutex_);
-  return asked_;
+  return manifest_;
 }
 
 // The checkpoint's own name for a canonical one, if a rule knows it.

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "weights/thread_pool.h"
 #include "weights/safetensors.h"
 #include "weights/slices.h"
 #include "weights/store.h"
+#include "weights/thread_pool.h"
 #include "weights/upload.h"
 
 namespace atelier::weights {
@@ -28,7 +28,7 @@ class CheckpointStore : public WeightStore {
  public:
   explicit CheckpointStore(Shards shards);
 
-  void adopt(std::span<const Name> rules) override;
+  void adopt(std::span<const NameRule> rules) override;
   bool has(std::string_view name) const override;
   std::vector<int64_t> shape(std::string_view name) const override;
   at::ScalarType dtype(std::string_view name) const override;
@@ -39,7 +39,7 @@ class CheckpointStore : public WeightStore {
   void check() const override;
   void check(std::span<const std::string_view> ignorable) const override;
   int64_t bytes_read() const override;
-  std::vector<Asked> asked() const override;
+  std::vector<ManifestEntry> manifest() const override;
 
  private:
   struct Problem {
@@ -52,7 +52,7 @@ class CheckpointStore : public WeightStore {
   };
 
   const Canonical* find(std::string_view name) const;
-  void adopt(const Name& rule);
+  void adopt(const NameRule& rule);
   void note(Problem problem) const;
   void note_read(std::string_view name, at::IntArrayRef full, const Canonical& tensor) const;
   void read_on_cpu(std::span<const Band> bands, at::Tensor& out, std::string_view name) const;
@@ -64,12 +64,12 @@ class CheckpointStore : public WeightStore {
 
   Shards shards_;
   std::map<std::string, Canonical, std::less<>> raw_, canonical_;
-  std::vector<Name> rules_;
-  mutable Crew crew_;
+  std::vector<NameRule> rules_;
+  mutable ThreadPool pool_;
 
   mutable std::mutex mutex_;  // of everything below
   mutable std::set<std::string, std::less<>> read_;
-  mutable std::vector<Asked> asked_;
+  mutable std::vector<ManifestEntry> manifest_;
   mutable std::set<std::string, std::less<>> asked_names_;
   mutable std::vector<Problem> problems_;
   mutable std::set<std::string, std::less<>> unsound_;

@@ -11,12 +11,12 @@
 #include <map>
 #include <mutex>
 
-#include "base/text.h"
 #include "base/check.h"
+#include "base/text.h"
 #include "weights/convert.h"
-#include "weights/thread_pool.h"
 #include "weights/slices.h"
 #include "weights/store.h"
+#include "weights/thread_pool.h"
 
 namespace atelier::weights {
 namespace {
@@ -87,9 +87,9 @@ at::Generator generator_on(c10::Device device, uint64_t seed) {
 class DummyStore : public WeightStore {
  public:
   DummyStore(uint64_t seed, std::vector<std::string> absent)
-      : seed_(seed), absent_(std::move(absent)), crew_(default_workers()) {}
+      : seed_(seed), absent_(std::move(absent)), pool_(default_workers()) {}
 
-  void adopt(std::span<const Name>) override {}
+  void adopt(std::span<const NameRule>) override {}
 
   bool has(std::string_view name) const override {
     return std::none_of(absent_.begin(), absent_.end(), [&](auto& glob) { return glob_matches(glob, name); });
@@ -119,7 +119,7 @@ class DummyStore : public WeightStore {
     const auto tasks = tasks_of(recipe, rows);
     if (out.is_cpu()) {
       const auto n = static_cast<int64_t>(tasks.size());
-      crew_.run(n, [&](int64_t i) { fill_on_cpu(out, name, recipe, tasks[static_cast<size_t>(i)], wanted); });
+      pool_.run(n, [&](int64_t i) { fill_on_cpu(out, name, recipe, tasks[static_cast<size_t>(i)], wanted); });
     } else {
       for (const auto& task : tasks) fill_on_device(out, name, recipe, task, wanted);
     }
@@ -127,7 +127,7 @@ class DummyStore : public WeightStore {
 
   std::vector<std::string> names() const override {
     std::vector<std::string> out;
-    for (const auto& a : asked()) out.push_back(a.name);
+    for (const auto& a : manifest()) out.push_back(a.name);
     return out;
   }
   std::vector<std::string> unread() const override { return {}; }
@@ -138,9 +138,9 @@ class DummyStore : public WeightStore {
     const std::lock_guard lock(mutex_);
     return bytes_;
   }
-  std::vector<Asked> asked() const override {
+  std::vector<ManifestEntry> manifest() const override {
     const std::lock_guard lock(mutex_);
-    return asked_;
+    return manifest_;
   }
 
  private:
@@ -149,7 +149,7 @@ class DummyStore : public WeightStore {
     bytes_ += static_cast<int64_t>(out.nbytes());
     const auto [at, fresh] = shapes_.try_emplace(std::string(name), full.vec());
     ENSURE(at->second == full.vec());
-    if (fresh) asked_.push_back({std::string(name), full.vec()});
+    if (fresh) manifest_.push_back({std::string(name), full.vec()});
   }
 
   // The whole block, float32, [rows, width].
@@ -192,10 +192,10 @@ class DummyStore : public WeightStore {
 
   uint64_t seed_;
   std::vector<std::string> absent_;
-  mutable Crew crew_;
+  mutable ThreadPool pool_;
   mutable std::mutex mutex_;
   mutable std::map<std::string, std::vector<int64_t>, std::less<>> shapes_;
-  mutable std::vector<Asked> asked_;
+  mutable std::vector<ManifestEntry> manifest_;
   mutable int64_t bytes_ = 0;
 };
 

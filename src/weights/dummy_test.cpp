@@ -7,10 +7,10 @@
 #include <gtest/gtest.h>
 
 #include "base/files.h"
+#include "base/testing.h"
 #include "weights/save.h"
 #include "weights/store.h"
 #include "weights/tensors.h"
-#include "base/testing.h"
 
 namespace atelier::weights {
 namespace {
@@ -66,7 +66,7 @@ TEST(Save, RefusesRulesThatLeaveHoles) {
   const TemporaryFolder folder;
   const auto store = WeightStore::dummy(1);
   read(*store, "a.weight", {4, 4});
-  const Name rules[] = {{"a", {{"fused", {8, 4}}}}};
+  const NameRule rules[] = {{"a", {{"fused", {8, 4}}}}};
   EXPECT_THAT(message_of(Kind::kUsage, [&] { save_checkpoint(*store, rules, options_for(folder)); }),
               HasSubstr("undefined"));
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));

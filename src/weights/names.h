@@ -11,7 +11,7 @@
 namespace atelier::weights {
 
 // One tensor of the checkpoint, or a range of its rows.
-struct Part {
+struct SourcePart {
   std::string name;  // "{}" stands for one index (digits)
   Range rows = {};   // size 0: all rows
 };
@@ -20,9 +20,9 @@ struct Part {
 // A name matches a tensor's whole name or everything below it: "text_model.encoder" covers
 // "text_model.encoder.layers.0.mlp.fc1.weight", so that one rule renames a prefix, and a layer's name without
 // ".weight"/".bias" covers both. The k-th "{}" of every part equals the k-th "{}" of the canonical name.
-struct Name {
+struct NameRule {
   std::string canonical;
-  std::vector<Part> parts;
+  std::vector<SourcePart> parts;
   int axis = 0;
 };
 

@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "weights/checkpoint_store.h"
 #include "base/quote.h"
+#include "weights/checkpoint_store.h"
 
 namespace atelier::weights {
 namespace fs = std::filesystem;

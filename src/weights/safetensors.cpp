@@ -1,7 +1,6 @@
 #include "weights/safetensors.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,13 +44,10 @@ SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&& other) noexcept {
   std::swap(entries_, other.entries_);
   std::swap(metadata_, other.metadata_);
   std::swap(fd_, other.fd_);
-  std::swap(map_, other.map_);
-  std::swap(size_, other.size_);
   return *this;
 }
 
 SafetensorsFile::~SafetensorsFile() {
-  if (map_ != nullptr) ::munmap(const_cast<std::byte*>(map_), static_cast<size_t>(size_));
   if (fd_ >= 0) ::close(fd_);
 }
 
@@ -63,13 +59,13 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   if (file.fd_ < 0) fail(path, str("cannot open it: ", std::strerror(errno)));
   struct stat status = {};
   if (::fstat(file.fd_, &status) != 0 || !S_ISREG(status.st_mode)) fail(path, "it is not a regular file");
-  file.size_ = status.st_size;
+  const int64_t size = status.st_size;
   std::array<char, 32> start{};
   const auto begin =
-      std::as_writable_bytes(std::span(start)).first(std::min<size_t>(start.size(), file.size_));
+      std::as_writable_bytes(std::span(start)).first(std::min<size_t>(start.size(), static_cast<size_t>(size)));
   file.read(0, begin);
   const std::string_view text(start.data(), begin.size());
-  if (file.size_ < 8 + 2) fail(path, str("it has only ", file.size_, " bytes; ", guess(text)));
+  if (size < 8 + 2) fail(path, str("it has only ", size, " bytes; ", guess(text)));
 
   uint64_t length = 0;
   std::memcpy(&length, start.data(), sizeof length);
@@ -77,24 +73,15 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
     fail(path, str("the header claims ", length, " bytes, more than ", kMaxHeaderBytes, "; ", guess(text)));
   }
   const auto header_bytes = static_cast<int64_t>(length);
-  if (header_bytes > file.size_ - 8) {
-    fail(path, str("truncated: the header needs ", header_bytes, " bytes, the file has ", file.size_ - 8,
+  if (header_bytes > size - 8) {
+    fail(path, str("truncated: the header needs ", header_bytes, " bytes, the file has ", size - 8,
                    "; ", guess(text)));
   }
   std::string header(static_cast<size_t>(header_bytes), '\0');
   file.read(8, std::as_writable_bytes(std::span(header)));
-  parse_header(path.string(), header, file.size_ - 8 - header_bytes, file.entries_, file.metadata_);
-
-  void* map = ::mmap(nullptr, static_cast<size_t>(file.size_), PROT_READ, MAP_SHARED, file.fd_, 0);
-  if (map == MAP_FAILED) fail(path, str("cannot map it: ", std::strerror(errno)));
-  file.map_ = static_cast<const std::byte*>(map);
+  parse_header(path.string(), header, size - 8 - header_bytes, file.entries_, file.metadata_);
   ::posix_fadvise(file.fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
   return file;
-}
-
-std::span<const std::byte> SafetensorsFile::bytes(const Entry& entry) const {
-  ENSURE(entry.offset >= 0 && entry.bytes >= 0 && entry.bytes <= size_ - entry.offset);
-  return {map_ + entry.offset, static_cast<size_t>(entry.bytes)};
 }
 
 void SafetensorsFile::read(int64_t offset, std::span<std::byte> out) const {

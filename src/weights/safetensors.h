@@ -22,7 +22,7 @@ int64_t size_of(DType dtype);
 std::optional<DType> find_dtype(std::string_view name);
 
 // What a header promises about one tensor.
-struct Promise {
+struct TensorSpec {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
@@ -32,17 +32,16 @@ struct Promise {
 
 using Metadata = std::map<std::string, std::string>;
 
-struct Entry {
+struct TensorEntry {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   int64_t offset = 0;  // of the first byte, from the start of the file
   int64_t bytes = 0;
 };
 
-using Entries = std::map<std::string, Entry, std::less<>>;
+using Entries = std::map<std::string, TensorEntry, std::less<>>;
 
-// One open file, mapped read-only. Tensors may lie at any byte offset (older writers do not align): use
-// read(), or copy out of bytes().
+// One open file. Tensors may lie at any byte offset (older writers do not align): use read().
 class SafetensorsFile {
  public:
   // Headers longer than this are refused.
@@ -63,9 +62,6 @@ class SafetensorsFile {
   const Entries& entries() const { return entries_; }
   const Metadata& metadata() const { return metadata_; }
 
-  // The tensor inside the mapping. A file that shrinks afterwards makes access fail with SIGBUS; read() does
-  // not.
-  std::span<const std::byte> bytes(const Entry& entry) const;
   // Copies file bytes [offset, offset + out.size()). Any thread. Throws Error(kCheckpoint) when the file is
   // shorter by now or the disk fails.
   void read(int64_t offset, std::span<std::byte> out) const;
@@ -77,8 +73,6 @@ class SafetensorsFile {
   Entries entries_;
   Metadata metadata_;
   int fd_ = -1;
-  const std::byte* map_ = nullptr;
-  int64_t size_ = 0;
 };
 
 // Parses and checks a header that stands before `data_bytes` bytes of tensors and fills the two maps; offsets

@@ -164,7 +164,7 @@ class HeaderReader {
   int level_ = 0;
   bool in_metadata_ = false, has_metadata_ = false;
   std::string name_, field_;
-  Entry entry_;
+  TensorEntry entry_;
   std::array<bool, 3> seen_{};
   std::vector<int64_t> numbers_;
 };
@@ -174,7 +174,7 @@ void check_places(std::string_view file, const Entries& entries, int64_t data_by
   const auto fail = [&](const std::string& what) { throw Error(Kind::kCheckpoint, str(file, ": ", what)); };
   std::vector<const Entries::value_type*> order;
   order.reserve(entries.size());
-  int64_t promised = 0;
+  int64_t shard_specs = 0;
   for (const auto& item : entries) {
     const auto& [name, entry] = item;
     const auto bytes = checked_bytes(entry.dtype, entry.shape);
@@ -183,11 +183,11 @@ void check_places(std::string_view file, const Entries& entries, int64_t data_by
       fail(str("tensor ", in_quotes(name), ": shape ", shape_text(entry.shape), " of ", name_of(entry.dtype),
                " needs ", *bytes, " bytes, data_offsets give ", entry.bytes));
     }
-    promised = std::max(promised, entry.offset + entry.bytes);
+    shard_specs = std::max(shard_specs, entry.offset + entry.bytes);
     order.push_back(&item);
   }
-  if (promised > data_bytes) {
-    fail(str("truncated: the header promises ", promised, " bytes of tensors, the file has ", data_bytes,
+  if (shard_specs > data_bytes) {
+    fail(str("truncated: the header promises ", shard_specs, " bytes of tensors, the file has ", data_bytes,
              "; download it again"));
   }
   std::sort(order.begin(), order.end(), [](auto* a, auto* b) {
@@ -224,7 +224,7 @@ std::optional<DType> find_dtype(std::string_view name) {
   return std::nullopt;
 }
 
-int64_t Promise::bytes() const {
+int64_t TensorSpec::bytes() const {
   return checked_bytes(dtype, shape).value();
 }
 

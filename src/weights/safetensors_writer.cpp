@@ -27,18 +27,18 @@ namespace {
                                                 : "; choose another folder or mend its permissions"));
 }
 
-std::string header_of(std::span<const Promise> promises, const Metadata& metadata) {
+std::string header_of(std::span<const TensorSpec> specs, const Metadata& metadata) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string_view> names;
   int64_t offset = 0;
-  for (const auto& p : promises) {
+  for (const auto& p : specs) {
     ENSURE(names.insert(p.name).second && p.name != "__metadata__");
     const int64_t end = offset + p.bytes();
     header[p.name] = {{"dtype", name_of(p.dtype)}, {"shape", p.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
-  std::string text = promises.empty() && metadata.empty() ? "{}" : header.dump();
+  std::string text = specs.empty() && metadata.empty() ? "{}" : header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors begin aligned
   return text;
 }
@@ -55,11 +55,11 @@ void check_room(const fs::path& file, int64_t bytes) {
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(fs::path path, std::span<const Promise> promises,
+SafetensorsWriter::SafetensorsWriter(fs::path path, std::span<const TensorSpec> specs,
                                      const Metadata& metadata)
     : path_(std::move(path)), temporary_(path_.string() + str(".", ::getpid(), ".tmp")) {
-  const std::string header = header_of(promises, metadata);
-  for (const auto& p : promises) missing_ += p.bytes();
+  const std::string header = header_of(specs, metadata);
+  for (const auto& p : specs) missing_ += p.bytes();
   const int64_t tensors = missing_;
   std::error_code ignored;
   if (path_.has_parent_path()) fs::create_directories(path_.parent_path(), ignored);
@@ -109,22 +109,22 @@ void write_safetensors(const fs::path& path, std::span<const Whole> tensors, con
   std::vector<const Whole*> order;
   for (const auto& t : tensors) order.push_back(&t);
   std::stable_sort(order.begin(), order.end(),
-                   [](auto* a, auto* b) { return size_of(a->promise.dtype) > size_of(b->promise.dtype); });
-  std::vector<Promise> promises;
+                   [](auto* a, auto* b) { return size_of(a->spec.dtype) > size_of(b->spec.dtype); });
+  std::vector<TensorSpec> specs;
   for (const auto* t : order) {
-    ENSURE(static_cast<int64_t>(t->bytes.size()) == t->promise.bytes());
-    promises.push_back(t->promise);
+    ENSURE(static_cast<int64_t>(t->bytes.size()) == t->spec.bytes());
+    specs.push_back(t->spec);
   }
-  SafetensorsWriter writer(path, promises, metadata);
+  SafetensorsWriter writer(path, specs, metadata);
   for (const auto* t : order) writer.append(t->bytes);
   writer.finish();
 }
 
-ShardedWriter::ShardedWriter(Options options, std::vector<Promise> promises)
-    : options_(std::move(options)), promises_(std::move(promises)) {
+ShardedWriter::ShardedWriter(Options options, std::vector<TensorSpec> specs)
+    : options_(std::move(options)), specs_(std::move(specs)) {
   int64_t total = 0, in_shard = 0;
-  for (size_t i = 0; i < promises_.size(); ++i) {
-    const int64_t bytes = promises_[i].bytes();
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    const int64_t bytes = specs_[i].bytes();
     if (i == 0 || in_shard + bytes > options_.max_shard_bytes) {
       first_.push_back(static_cast<int64_t>(i));
       in_shard = 0;
@@ -147,16 +147,16 @@ std::string ShardedWriter::shard_name(int shard) const {
   return options_.stem + number + ".safetensors";
 }
 
-std::span<const Promise> ShardedWriter::promised(int shard) const {
+std::span<const TensorSpec> ShardedWriter::shard_specs(int shard) const {
   const auto begin = static_cast<size_t>(first_[static_cast<size_t>(shard)]);
   const auto end =
-      shard + 1 < shards() ? static_cast<size_t>(first_[static_cast<size_t>(shard) + 1]) : promises_.size();
-  return std::span(promises_).subspan(begin, end - begin);
+      shard + 1 < shards() ? static_cast<size_t>(first_[static_cast<size_t>(shard) + 1]) : specs_.size();
+  return std::span(specs_).subspan(begin, end - begin);
 }
 
 void ShardedWriter::open_shard() {
   ENSURE(next_ < shards());
-  current_ = std::make_unique<SafetensorsWriter>(options_.folder / shard_name(next_), promised(next_),
+  current_ = std::make_unique<SafetensorsWriter>(options_.folder / shard_name(next_), shard_specs(next_),
                                                  Metadata{{"format", "pt"}});
   ++next_;
 }
@@ -190,7 +190,7 @@ void ShardedWriter::finish() {
   Json map = Json::object();
   int64_t total = 0;
   for (int shard = 0; shard < shards(); ++shard) {
-    for (const auto& p : promised(shard)) {
+    for (const auto& p : shard_specs(shard)) {
       map[p.name] = shard_name(shard);
       total += p.bytes();
     }

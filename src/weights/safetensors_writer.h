@@ -17,7 +17,7 @@ namespace atelier::weights {
 class SafetensorsWriter {
  public:
   // Throws Error(kCapacity) when the disk has too little room, Error(kUsage) when the place is not writable.
-  SafetensorsWriter(std::filesystem::path path, std::span<const Promise> promises, const Metadata& metadata);
+  SafetensorsWriter(std::filesystem::path path, std::span<const TensorSpec> specs, const Metadata& metadata);
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
   ~SafetensorsWriter();
@@ -34,7 +34,7 @@ class SafetensorsWriter {
 };
 
 struct Whole {
-  Promise promise;
+  TensorSpec spec;
   std::span<const std::byte> bytes;
 };
 
@@ -52,7 +52,7 @@ class ShardedWriter {
     int64_t max_shard_bytes = 5'000'000'000;
   };
   // Throws as SafetensorsWriter does; a tensor larger than a shard gets a shard of its own.
-  ShardedWriter(Options options, std::vector<Promise> promises);
+  ShardedWriter(Options options, std::vector<TensorSpec> specs);
   ~ShardedWriter();
 
   void append(std::span<const std::byte> bytes);
@@ -61,11 +61,11 @@ class ShardedWriter {
 
  private:
   std::string shard_name(int shard) const;
-  std::span<const Promise> promised(int shard) const;
+  std::span<const TensorSpec> shard_specs(int shard) const;
   void open_shard();
 
   Options options_;
-  std::vector<Promise> promises_;
+  std::vector<TensorSpec> specs_;
   std::vector<int64_t> first_;  // index of each shard's first promise
   int next_ = 0;                // shard to be opened next
   std::unique_ptr<SafetensorsWriter> current_;

@@ -16,7 +16,7 @@ namespace {
 
 // Part of a canonical tensor that becomes rows of a checkpoint tensor.
 struct Source {
-  const Asked* asked;
+  const ManifestEntry* asked;
   Range rows, cols;  // of the canonical tensor; size 0: all
   Range to;          // rows of the checkpoint tensor; size 0: all
 };
@@ -44,7 +44,7 @@ struct Targets {
 }
 
 // Follows one rule backwards.
-void split(const Name& rule, const Match& found, const Asked& asked, Targets& targets) {
+void split(const NameRule& rule, const Match& found, const ManifestEntry& asked, Targets& targets) {
   const auto along = static_cast<size_t>(rule.axis);
   const auto parts = static_cast<int64_t>(rule.parts.size());
   int64_t begin = 0;
@@ -67,10 +67,10 @@ void split(const Name& rule, const Match& found, const Asked& asked, Targets& ta
   if (parts > 1 && begin != asked.shape[along]) fail(asked.name, "the rule's rows do not cover it");
 }
 
-Targets targets_of(const std::vector<Asked>& asked, std::span<const Name> rules) {
+Targets targets_of(const std::vector<ManifestEntry>& asked, std::span<const NameRule> rules) {
   Targets targets;
   for (const auto& a : asked) {
-    const auto fits = [&](const Name& rule) { return match(rule.canonical, a.name).has_value(); };
+    const auto fits = [&](const NameRule& rule) { return match(rule.canonical, a.name).has_value(); };
     const auto rule = std::find_if(rules.begin(), rules.end(), fits);
     if (rule == rules.end()) {
       targets.add(a.name, a.shape, {&a, {}, {}, {}});
@@ -100,17 +100,18 @@ at::Tensor make(const WeightStore& store, const Target& target, const SaveOption
 
 }  // namespace
 
-int64_t save_checkpoint(const WeightStore& store, std::span<const Name> rules, const SaveOptions& options) {
+int64_t save_checkpoint(const WeightStore& store, std::span<const NameRule> rules,
+                        const SaveOptions& options) {
   const c10::InferenceMode no_grad;
-  const auto asked = store.asked();
+  const auto asked = store.manifest();
   const Targets targets = targets_of(asked, rules);
-  std::vector<Promise> promises;
+  std::vector<TensorSpec> specs;
   int64_t bytes = 0;
   for (const auto& name : targets.order) {
-    promises.push_back({name, from_torch(options.dtype), targets.by_name.at(name).shape});
-    bytes += promises.back().bytes();
+    specs.push_back({name, from_torch(options.dtype), targets.by_name.at(name).shape});
+    bytes += specs.back().bytes();
   }
-  ShardedWriter writer({options.folder, options.stem, options.max_shard_bytes}, std::move(promises));
+  ShardedWriter writer({options.folder, options.stem, options.max_shard_bytes}, std::move(specs));
   for (const auto& name : targets.order) {
     const at::Tensor t = make(store, targets.by_name.at(name), options);
     writer.append({static_cast<const std::byte*>(t.const_data_ptr()), t.nbytes()});

@@ -26,6 +26,7 @@ struct SaveOptions {
 // several canonical tensors that share a checkpoint tensor are joined. Tensors without a rule keep their
 // names. Returns the bytes of all tensors. Throws Error(kUsage) if a rule leaves part of a tensor undefined,
 // Error(kCapacity) when the disk is full.
-int64_t save_checkpoint(const WeightStore& store, std::span<const Name> rules, const SaveOptions& options);
+int64_t save_checkpoint(const WeightStore& store, std::span<const NameRule> rules,
+                        const SaveOptions& options);
 
 }  // namespace atelier::weights

@@ -38,7 +38,7 @@ std::vector<Range> ranges_of(std::span<const Range> wanted, int64_t all) {
   return {wanted.begin(), wanted.end()};
 }
 
-std::vector<int64_t> shape_of(const Piece& piece) {
+std::vector<int64_t> shape_of(const CheckpointPiece& piece) {
   auto shape = piece.entry->shape;
   if (piece.rows.size > 0) shape[0] = piece.rows.size;
   return shape;
@@ -46,7 +46,7 @@ std::vector<int64_t> shape_of(const Piece& piece) {
 
 // Where a piece lies in the canonical matrix.
 struct Tile {
-  const Piece* piece;
+  const CheckpointPiece* piece;
   Range rows, cols;
 };
 

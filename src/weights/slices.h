@@ -13,10 +13,10 @@
 namespace atelier::weights {
 
 // One part of a canonical tensor, found in a file.
-struct Piece {
+struct CheckpointPiece {
   std::string name;                       // in the checkpoint
   const SafetensorsFile* file = nullptr;  // null: the checkpoint lacks it
-  const Entry* entry = nullptr;
+  const TensorEntry* entry = nullptr;
   Range rows;  // size 0: all
 };
 
@@ -27,7 +27,7 @@ struct Fit {
 };
 
 struct Canonical {
-  std::vector<Piece> pieces;
+  std::vector<CheckpointPiece> pieces;
   int axis = 0;
   bool is_complete() const;
   Fit fit() const;

@@ -17,7 +17,7 @@
 namespace atelier::weights {
 
 // A tensor that somebody read.
-struct Asked {
+struct ManifestEntry {
   std::string name;            // canonical
   std::vector<int64_t> shape;  // of the whole tensor
 };
@@ -32,8 +32,7 @@ class WeightStore {
   static std::unique_ptr<WeightStore> open(const std::filesystem::path& path);
 
   // Random weights of whatever shape is asked: N(0, 1/fan_in) for tensors of two dimensions or more, ones for
-  // 1-D
-  // ".weight" (norms), small numbers for other 1-D tensors. A tensor's values depend on the seed and its
+  // 1-D ".weight" (norms), small numbers for other 1-D tensors. A tensor's values depend on the seed and its
   // canonical name only, so that every slice on every rank agrees (on one kind of device). has() is true for
   // all names but those that match a glob of `absent`.
   static std::unique_ptr<WeightStore> dummy(uint64_t seed, std::vector<std::string> absent = {});
@@ -42,7 +41,7 @@ class WeightStore {
 
   // Adds rules; those whose parts exist apply. Where two rules make the same canonical name, the one with all
   // its parts wins, then the earlier one. Tensors keep their own names as well.
-  virtual void adopt(std::span<const Name> rules) = 0;
+  virtual void adopt(std::span<const NameRule> rules) = 0;
 
   virtual bool has(std::string_view name) const = 0;
   // Shape of the whole canonical tensor; empty if there is none. Dummy weights: known once asked for.
@@ -71,7 +70,7 @@ class WeightStore {
   // Bytes taken from files (for dummy weights: generated) so far.
   virtual int64_t bytes_read() const = 0;
   // Every tensor that was read, in the order of the first reads.
-  virtual std::vector<Asked> asked() const = 0;
+  virtual std::vector<ManifestEntry> manifest() const = 0;
 };
 
 }  // namespace atelier::weights

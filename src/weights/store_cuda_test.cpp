@@ -16,10 +16,10 @@
 #include <iostream>
 #include <limits>
 
+#include "base/testing.h"
 #include "weights/safetensors_writer.h"
 #include "weights/store.h"
 #include "weights/tensors.h"
-#include "base/testing.h"
 
 namespace atelier::weights {
 namespace {
@@ -135,10 +135,10 @@ int64_t anonymous_megabytes() {
 TEST_F(StoreCuda, DISABLED_LoadSpeed) {
   constexpr int kTensors = 128;
   const std::vector<int64_t> shape{4096, 8192};  // 64 MiB in bfloat16
-  std::vector<Promise> promises;
-  for (int i = 0; i < kTensors; ++i) promises.push_back({str("t", i, ".weight"), DType::kBF16, shape});
+  std::vector<TensorSpec> specs;
+  for (int i = 0; i < kTensors; ++i) specs.push_back({str("t", i, ".weight"), DType::kBF16, shape});
   const at::Tensor values = at::randn({4096, 8192}).to(at::kBFloat16);
-  ShardedWriter writer({folder_.path(), "model", 5'000'000'000}, promises);
+  ShardedWriter writer({folder_.path(), "model", 5'000'000'000}, specs);
   for (int i = 0; i < kTensors; ++i) {
     writer.append({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()});
   }
@@ -149,7 +149,7 @@ TEST_F(StoreCuda, DISABLED_LoadSpeed) {
       const Range cols{1024, is_cut ? 1024 : 8192};
       std::vector<at::Tensor> out;
       const auto start = std::chrono::steady_clock::now();
-      for (const auto& p : promises) {
+      for (const auto& p : specs) {
         out.push_back(at::empty({4096, is_cut ? 1024 : 8192}, at::TensorOptions(dtype).device(at::kCUDA)));
         store->read_into(out.back(), p.name, shape, {}, {&cols, is_cut ? size_t{1} : size_t{0}});
       }

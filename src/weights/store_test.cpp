@@ -15,8 +15,8 @@
 
 #include "base/files.h"
 #include "base/json.h"
-#include "weights/tensors.h"
 #include "base/testing.h"
+#include "weights/tensors.h"
 
 namespace atelier::weights {
 namespace {
@@ -70,7 +70,7 @@ class StoreTest : public ::testing::Test {
     tensors_ = t;
     write_tensors(folder_ / "model.safetensors", t);
   }
-  static std::vector<Name> rules(int axis) {
+  static std::vector<NameRule> rules(int axis) {
     return {{"b.{}.qkv", {{"blocks.{}.to_q"}, {"blocks.{}.to_k"}, {"blocks.{}.to_v"}}, axis}};
   }
   at::Tensor stacked(const char* suffix, int64_t dim) const {
@@ -143,7 +143,7 @@ TEST_F(StoreTest, AgreesWithTorchOnRandomSlices) {
 
 TEST_F(StoreTest, LaterSpellingsApplyWhereTheirPartsExist) {
   const auto store = WeightStore::open(folder_.path());
-  const Name both[] = {
+  const NameRule both[] = {
       {"b.{}.qkv", {{"layers.{}.fused"}}}, rules(0)[0], {"t", {{"table"}}}, {"all", {{"blocks"}}}};
   store->adopt(both);
   EXPECT_TRUE(store->has("b.0.qkv.weight"));
@@ -153,8 +153,8 @@ TEST_F(StoreTest, LaterSpellingsApplyWhereTheirPartsExist) {
 
 TEST_F(StoreTest, PartsWithRowRangesCutFusedTensors) {
   const auto store = WeightStore::open(folder_.path());
-  const Name cut[] = {{"swapped", {{"blocks.0.to_q", {2, 2}}, {"blocks.0.to_q", {0, 2}}}},
-                      {"beyond", {{"blocks.0.to_q", {2, 3}}}}};
+  const NameRule cut[] = {{"swapped", {{"blocks.0.to_q", {2, 2}}, {"blocks.0.to_q", {0, 2}}}},
+                          {"beyond", {{"blocks.0.to_q", {2, 3}}}}};
   store->adopt(cut);
   const auto& q = tensors_.at("blocks.0.to_q.weight");
   EXPECT_TRUE(at::equal(read(*store, "swapped.weight", {4, 6}), slice(q, 0, {{2, 2}, {0, 2}})));

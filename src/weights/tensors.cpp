@@ -30,7 +30,7 @@ DType from_torch(at::ScalarType dtype) {
               str("tensors of type ", at::toString(dtype), " cannot be written to safetensors"));
 }
 
-at::Tensor read_tensor(const SafetensorsFile& file, const Entry& entry) {
+at::Tensor read_tensor(const SafetensorsFile& file, const TensorEntry& entry) {
   at::Tensor out = at::empty(entry.shape, at::TensorOptions(to_torch(entry.dtype)));
   file.read(entry.offset, {static_cast<std::byte*>(out.data_ptr()), static_cast<size_t>(entry.bytes)});
   return out;

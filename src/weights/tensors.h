@@ -18,7 +18,7 @@ DType from_torch(at::ScalarType dtype);
 
 // Copies of all tensors, on the CPU, in their stored types. Throws as SafetensorsFile::open.
 Tensors read_tensors(const std::filesystem::path& file);
-at::Tensor read_tensor(const SafetensorsFile& file, const Entry& entry);
+at::Tensor read_tensor(const SafetensorsFile& file, const TensorEntry& entry);
 // From any device; atomic. Throws as SafetensorsWriter.
 void write_tensors(const std::filesystem::path& file, const Tensors& tensors, const Metadata& metadata = {});
 

@@ -8,7 +8,7 @@ int default_workers() {
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
 }
 
-Crew::~Crew() {
+ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(mutex_);
     is_closing_ = true;
@@ -17,11 +17,11 @@ Crew::~Crew() {
   for (auto& t : threads_) t.join();
 }
 
-void Crew::start() {
+void ThreadPool::start() {
   while (static_cast<int>(threads_.size()) + 1 < workers_) threads_.emplace_back([this] { serve(); });
 }
 
-void Crew::take_tasks(std::unique_lock<std::mutex>& lock) {
+void ThreadPool::take_tasks(std::unique_lock<std::mutex>& lock) {
   while (next_ < tasks_) {
     const int64_t task = next_++;
     ++active_;
@@ -43,7 +43,7 @@ void Crew::take_tasks(std::unique_lock<std::mutex>& lock) {
   if (active_ == 0) done_.notify_all();
 }
 
-void Crew::serve() {
+void ThreadPool::serve() {
   std::unique_lock lock(mutex_);
   while (true) {
     wake_.wait(lock, [&] { return is_closing_ || next_ < tasks_; });
@@ -52,7 +52,7 @@ void Crew::serve() {
   }
 }
 
-void Crew::run(int64_t tasks, const std::function<void(int64_t)>& work) {
+void ThreadPool::run(int64_t tasks, const std::function<void(int64_t)>& work) {
   if (tasks == 1) return work(0);
   const std::lock_guard turn(turn_);
   start();

@@ -11,13 +11,13 @@
 
 namespace atelier::weights {
 
-class Crew {
+class ThreadPool {
  public:
   // Threads start at the first run() with more than one task; the caller of run() is one of `workers`.
-  explicit Crew(int workers) : workers_(workers) {}
-  Crew(const Crew&) = delete;
-  Crew& operator=(const Crew&) = delete;
-  ~Crew();
+  explicit ThreadPool(int workers) : workers_(workers) {}
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+  ~ThreadPool();
 
   // Calls work(0) ... work(tasks - 1), in any order, at the same time; returns when all are done. Rethrows
   // the first exception. One run at a time: others wait.

@@ -5,8 +5,8 @@
 #include <memory>
 #include <span>
 
-#include "weights/thread_pool.h"
 #include "weights/slices.h"
+#include "weights/thread_pool.h"
 
 namespace atelier::weights {
 
@@ -14,7 +14,7 @@ class Uploader {
  public:
   virtual ~Uploader() = default;
   // Queues the copy of all bands into `out` (contiguous, on the uploader's device) on the current stream.
-  virtual void upload(std::span<const Band> bands, at::Tensor& out, Crew& crew) = 0;
+  virtual void upload(std::span<const Band> bands, at::Tensor& out, ThreadPool& pool) = 0;
 };
 
 // Throws Error(kUsage) in a build without CUDA.

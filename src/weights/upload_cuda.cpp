@@ -44,7 +44,7 @@ class CudaUploader : public Uploader {
 
   ~CudaUploader() override { release(); }
 
-  void upload(std::span<const Band> bands, at::Tensor& out, Crew& crew) override {
+  void upload(std::span<const Band> bands, at::Tensor& out, ThreadPool& pool) override {
     const c10::cuda::CUDAGuard guard(device_);
     const auto stream = c10::cuda::getCurrentCUDAStream(device_.index());
     for (const auto& band : bands) {
@@ -53,7 +53,7 @@ class CudaUploader : public Uploader {
         const Range part{e, std::min(most, band.elements - e)};
         Slot& slot = room_for(part.size * size, stream);
         std::byte* const staged = slot.data + slot.used;
-        fill(band, part, staged, crew);
+        fill(band, part, staged, pool);
         send(band, part, staged, out, stream);
         slot.used += (part.size * size + kAlign - 1) / kAlign * kAlign;
         C10_CUDA_CHECK(cudaEventRecord(slot.free, stream));
@@ -73,9 +73,9 @@ class CudaUploader : public Uploader {
     return slots_[current_];
   }
 
-  static void fill(const Band& band, Range part, std::byte* staged, Crew& crew) {
+  static void fill(const Band& band, Range part, std::byte* staged, ThreadPool& pool) {
     const int64_t size = size_of(band.dtype), step = kTaskBytes / size;
-    crew.run((part.size + step - 1) / step, [&](int64_t task) {
+    pool.run((part.size + step - 1) / step, [&](int64_t task) {
       const int64_t begin = task * step, n = std::min(step, part.size - begin);
       copy_out(band, {part.begin + begin, n}, staged + begin * size);
     });

@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "base/error.h"
 #include "app/settings/config.h"
+#include "base/error.h"
 
 using namespace atelier;
 

@@ -9,39 +9,39 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/version.h"
-#include "verify/bench.h"
 #include "pipeline/device.h"
 #include "plan/parallel_config.h"
+#include "verify/bench.h"
 
 namespace atelier::app {
 namespace {
 
 constexpr int kRuns = 5, kWarmups = 2;
 
-verify::BenchOptions options_of(const Resolved& resolved, const Plan& plan) {
-  auto items = plan.pictures.items;
+verify::BenchOptions options_of(const Resolved& resolved, const RunSpec& spec) {
+  auto items = spec.requests.items;
   fill_seeds(items, resolved.settings.input.seed.value_or(0));
   const auto batch = static_cast<size_t>(resolved.settings.input.batch_size);
   if (items.size() > batch) items.resize(batch);
-  if (items.empty()) throw Error(Kind::kUsage, "nothing to draw: " + plan.pictures.bad.front().reason);
+  if (items.empty()) throw Error(Kind::kUsage, "nothing to draw: " + spec.requests.bad.front().reason);
   verify::BenchOptions o;
-  o.request = cluster::request_of(plan.job, items);
-  o.load = cluster::load_options(plan.job, plan.device.device);
+  o.request = cluster::request_of(spec.job, items);
+  o.load = cluster::load_options(spec.job, spec.device.device);
   const auto& output = resolved.settings.output;
   o.runs = resolved.is_set("num_iterations") ? output.num_iterations : kRuns;
   o.warmups = resolved.is_set("warmup_calls") ? output.warmup_calls : kWarmups;
   return o;
 }
 
-Json time_layout(Resolved resolved, const plan::Degrees& layout, const Environment& variables) {
-  resolved.settings.backend.strategy = plan::spell(layout);
-  auto plan = make_plan(resolved, find_model(resolved, variables, [](const std::string&) {}, {}),
-                        read_prompts(resolved), 0);
-  pipeline::set_tf32(plan.job.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
-  auto row = verify::bench_layout(plan.model.folder, plan::spell(plan.layout.degrees),
-                                  options_of(resolved, plan));
-  row["dtype"] = plan.job.denoiser_dtype;
-  row["tf32"] = plan.job.tf32;
+Json time_layout(Resolved resolved, const plan::ParallelConfig& layout, const Environment& variables) {
+  resolved.settings.backend.strategy = plan::to_string(layout);
+  auto spec = make_run_spec(resolved, find_model(resolved, variables, [](const std::string&) {}, {}),
+                            read_prompts(resolved), 0);
+  pipeline::set_tf32(spec.job.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
+  auto row = verify::bench_layout(spec.model.folder, plan::to_string(spec.layout.degrees),
+                                  options_of(resolved, spec));
+  row["dtype"] = spec.job.denoiser_dtype;
+  row["tf32"] = spec.job.tf32;
   return row;
 }
 

@@ -20,7 +20,7 @@ bool is_shown(const Resolved& resolved, const std::string& section, const Field&
 
 void print_json(Resolved& resolved) {
   Json out = Json::object();
-  resolved.settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
+  resolved.settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
     if (!is_shown(resolved, section, field)) return;
     const std::string key(field.name);
     out[section][key] = to_json(slot);
@@ -31,7 +31,7 @@ void print_json(Resolved& resolved) {
 
 void print_table(Resolved& resolved) {
   std::string last;
-  resolved.settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
+  resolved.settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
     if (!is_shown(resolved, section, field)) return;
     if (section != last) std::cout << "[" << section << "]\n";
     last = section;
@@ -60,7 +60,7 @@ int config_command(const Arguments& arguments) {
     print_json(resolved);
   } else {
     print_table(resolved);
-    const std::string layout = plan::spell(degrees);
+    const std::string layout = plan::to_string(degrees);
     std::cout << "layout of these: " << (layout.empty() ? "one rank" : layout) << "\n";
   }
   return 0;

@@ -8,11 +8,11 @@
 #include "app/run/find_model.h"
 #include "base/error.h"
 #include "base/version.h"
-#include "pipeline/device.h"
+#include "hub/sources.h"
 #include "models/family.h"
 #include "models/presets.h"
+#include "pipeline/device.h"
 #include "report/clock.h"
-#include "hub/sources.h"
 
 namespace atelier::app {
 namespace {

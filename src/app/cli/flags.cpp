@@ -27,7 +27,7 @@ std::string dashed(const std::string& name) {
 }
 
 // "--resume,!--no_resume": the second one switches off.
-std::string spellings(const Field& field, const Slot& slot) {
+std::string spellings(const Field& field, const FieldRef& slot) {
   std::string out;
   for (const auto& name : names_of(field)) {
     out += (out.empty() ? "" : ",") + dashed(name);
@@ -45,7 +45,7 @@ class Parser {
     known_ = {"--config", "--help"};
     for (const auto& s : set.switches) switches_[s] = app_.add_flag("--" + s);
     Settings settings;
-    settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
+    settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
       if (field.surfaces & set.surface) add(section, field, slot);
     });
   }
@@ -85,7 +85,7 @@ class Parser {
     CLI::Option* option;
   };
 
-  void add(const std::string& section, const Field& field, const Slot& slot) {
+  void add(const std::string& section, const Field& field, const FieldRef& slot) {
     const std::string help(field.help);
     auto* option = is_switch(slot) ? app_.add_flag(spellings(field, slot), help)
                                    : app_.add_option(spellings(field, slot), help);

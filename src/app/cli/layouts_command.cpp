@@ -21,7 +21,7 @@ int layouts_command(const Arguments& arguments) {
   if (count == "auto") throw Error(Kind::kUsage, "layouts needs a number of ranks: --num_gpus N");
   const auto model = find_model(resolved, variables, [](const std::string&) {}, {});
   auto prompts = resolved.settings.input.prompt.empty() ? request::one_prompt("-") : read_prompts(resolved);
-  const auto pictures = plan_pictures(resolved, model.folder, std::move(prompts), ".png");
+  const auto pictures = make_requests(resolved, model.folder, std::move(prompts), ".png");
   const auto shape = shape_of(model.folder, pictures.extent);
   const int ranks = asked_ranks(resolved);
   const auto chosen = plan::automatic(shape, ranks);
@@ -31,7 +31,7 @@ int layouts_command(const Arguments& arguments) {
             << (shape.branches == 1 ? " branch" : " branches") << "\n";
   for (const auto& d : plan::layouts(shape, ranks)) {
     const int idle = static_cast<int>(std::lround(100 * plan::idle_share(d, shape)));
-    std::cout << std::left << std::setw(44) << plan::spell(d) << std::right << std::setw(3) << idle
+    std::cout << std::left << std::setw(44) << plan::to_string(d) << std::right << std::setw(3) << idle
               << " % idle" << (d == chosen ? "  (taken when only --num_gpus is given)" : "") << "\n";
   }
   std::cout << "idle: of what uneven parts leave; PipeFusion's warm-up, filling and draining come on top\n";

@@ -8,16 +8,16 @@
 #include <stop_token>
 
 #include "app/cli/commands.h"
-#include "app/run/draw.h"
 #include "app/cli/flags.h"
+#include "app/run/draw.h"
 #include "app/run/interrupt.h"
 #include "app/run/launch_choice.h"
 #include "app/run/run_spec.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "pipeline/device.h"
 #include "cluster/job.h"
 #include "cluster/launch/launch.h"
+#include "pipeline/device.h"
 
 namespace atelier::app {
 namespace {
@@ -73,9 +73,9 @@ int save_dummy(const Resolved& resolved, const FoundModel& model, const std::sto
 
 // Draws alone, or leads the processes of a launcher.
 int lead(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt,
-         const std::optional<cluster::Outer>& outer) {
-  std::optional<cluster::Rally> rally;
-  if (outer) rally.emplace(*outer);
+         const std::optional<cluster::LauncherEnv>& env) {
+  std::optional<cluster::Coordinator> coordinator;
+  if (env) coordinator.emplace(*env);
   const bool is_quiet = resolved.settings.output.quiet;
   const auto tell = [is_quiet](const std::string& line) {
     if (!is_quiet) std::cout << line << std::endl;
@@ -85,14 +85,14 @@ int lead(const Resolved& resolved, const Environment& variables, const Interrupt
   }
   auto prompts = read_prompts(resolved);
   auto model = find_model(resolved, variables, tell, interrupt.token());
-  auto plan = make_plan(resolved, std::move(model), std::move(prompts), outer ? outer->size : 0);
+  auto spec = make_run_spec(resolved, std::move(model), std::move(prompts), env ? env->size : 0);
   const Start start = [&](const cluster::Job& job, jobs::Queue& queue, const cluster::Events& events,
                           std::stop_token stop) {
-    return rally ? cluster::run_job(job, queue, events, std::move(stop), *rally)
-                 : cluster::run_job(job, queue, events, std::move(stop));
+    return coordinator ? cluster::run_job(job, queue, events, std::move(stop), *coordinator)
+                       : cluster::run_job(job, queue, events, std::move(stop));
   };
-  const int code = draw(std::move(plan), resolved, interrupt, start);
-  if (rally) rally->finish(code);
+  const int code = draw(std::move(spec), resolved, interrupt, start);
+  if (coordinator) coordinator->finish(code);
   return code;
 }
 
@@ -102,11 +102,11 @@ int draw_command(const FlagSet& set, const Arguments& arguments) {
   const Environment variables = environment();
   const Resolved resolved = resolve(set.surface, parsed.flags, variables, parsed.config);
   set_console(resolved.settings);
-  const auto outer = find_launch(resolved, variables, pipeline::cuda_devices());
-  if (outer && outer->rank > 0) return cluster::follow(*outer);
+  const auto env = find_launch(resolved, variables, pipeline::cuda_devices());
+  if (env && env->rank > 0) return cluster::run_node_agent(*env);
   for (const auto& warning : resolved.warnings) log::warning(warning);
   const Interrupt interrupt;
-  return lead(resolved, variables, interrupt, outer);
+  return lead(resolved, variables, interrupt, env);
 }
 
 }  // namespace

@@ -6,13 +6,13 @@
 
 #include "app/cli/commands.h"
 #include "app/run/device_choice.h"
-#include "app/settings/dtype.h"
 #include "app/run/find_model.h"
+#include "app/settings/dtype.h"
 #include "base/error.h"
 #include "pipeline/device.h"
+#include "plan/parallel_config.h"
 #include "verify/parity_matrix.h"
 #include "verify/verify.h"
-#include "plan/parallel_config.h"
 
 namespace atelier::app {
 
@@ -103,7 +103,7 @@ int verify_command(const Arguments& arguments) {
   int failed = 0;
   for (const auto& layout : layouts) {
     if (layouts.size() > 1)
-      std::cout << "layout " << (layout == plan::Degrees{} ? "one rank" : plan::spell(layout))
+      std::cout << "layout " << (layout == plan::ParallelConfig{} ? "one rank" : plan::to_string(layout))
                 << std::endl;
     o.degrees = layout;
     failed += verify_layout(o, layouts.size() > 1) ? 0 : 1;

@@ -49,7 +49,7 @@ constexpr struct {
     {"DG_FLUX2", "_ENHANCER_MODE"},
 };
 
-std::vector<std::string> idle_names() {
+std::vector<std::string> unused_names() {
   std::vector<std::string> out;
   for (const auto& group : kIdle) {
     for (const auto& name : words_of(group.names)) out.push_back(std::string(group.prefix) + name);
@@ -73,10 +73,10 @@ Environment environment() {
   return out;
 }
 
-std::vector<std::string> idle_variables(const Environment& environment,
-                                        const std::vector<std::string>& used) {
+std::vector<std::string> unused_variables(const Environment& environment,
+                                          const std::vector<std::string>& used) {
   std::vector<std::string> out;
-  for (const auto& name : idle_names()) {
+  for (const auto& name : unused_names()) {
     if (environment.count(name) && !holds(used, name)) out.push_back(name);
   }
   return out;
@@ -84,7 +84,7 @@ std::vector<std::string> idle_variables(const Environment& environment,
 
 std::vector<std::string> unknown_variables(const Environment& environment,
                                            const std::vector<std::string>& used) {
-  auto known = idle_names();
+  auto known = unused_names();
   known.insert(known.end(), used.begin(), used.end());
   std::vector<std::string> out;
   for (const auto& [name, value] : environment) {

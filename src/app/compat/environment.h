@@ -12,7 +12,8 @@ using Environment = std::map<std::string, std::string>;
 Environment environment();
 
 // Variables that are known and mean nothing here, in order. Their values are never shown: some are keys.
-std::vector<std::string> idle_variables(const Environment& environment, const std::vector<std::string>& used);
+std::vector<std::string> unused_variables(const Environment& environment,
+                                          const std::vector<std::string>& used);
 // One sentence per DG_ variable that nobody knows, with the nearest known one.
 std::vector<std::string> unknown_variables(const Environment& environment,
                                            const std::vector<std::string>& used);

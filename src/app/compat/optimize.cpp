@@ -54,7 +54,7 @@ void apply_optimize(Resolved& resolved) {
     const Word& found = find_word(word, origin.text);
     const std::string setting(found.setting), where = str(origin.text, " ", word);
     if (resolved.is_set(setting) && resolved.origin(setting).level >= origin.level) continue;
-    resolved.settings.fields([&](const std::string&, const Field& field, const Slot& slot) {
+    resolved.settings.fields([&](const std::string&, const Field& field, const FieldRef& slot) {
       if (field.name == setting) set_from_text(field, slot, {std::string(found.value)}, where);
     });
     resolved.origins[setting] = {origin.level, where};

@@ -18,7 +18,7 @@ constexpr std::string_view kNotOffered = "is not offered";
 constexpr std::string_view kRemote = "is for remote services: no effect";
 constexpr std::string_view kShard = "is not in this build: use --fully_shard_degree";
 
-constexpr Later kLater[] = {
+constexpr UnsupportedSetting kLater[] = {
     {"offload", Takes::kValue, "none", kOffload, Treated::kRefused, "", "none model sequential group"},
     {"enable_cpu_offload", Takes::kSwitch, "", kOffload, Treated::kRefused, "enable_model_cpu_offload"},
     {"enable_sequential_cpu_offload", Takes::kSwitch, "", kOffload},
@@ -115,12 +115,12 @@ constexpr Later kLater[] = {
 
 }  // namespace
 
-std::span<const Later> later_settings() {
+std::span<const UnsupportedSetting> unsupported_settings() {
   return kLater;
 }
 
-void LaterSettings::fields(const Visit& visit) {
-  for (const Later& l : kLater) {
+void UnsupportedSettings::fields(const Visit& visit) {
+  for (const UnsupportedSetting& l : kLater) {
     const Field field{
         .name = l.name, .help = "", .aliases = l.aliases, .choices = l.choices, .surfaces = l.surfaces};
     const std::string key(l.name);

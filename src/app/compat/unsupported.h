@@ -13,7 +13,7 @@ namespace atelier::app {
 enum class Takes { kSwitch, kValue, kList };
 enum class Treated { kRefused, kNoted };
 
-struct Later {
+struct UnsupportedSetting {
   std::string_view name;
   Takes takes;
   std::string_view neutral;  // a value that asks for nothing: never refused
@@ -24,6 +24,6 @@ struct Later {
   unsigned surfaces = kBoth;
 };
 
-std::span<const Later> later_settings();
+std::span<const UnsupportedSetting> unsupported_settings();
 
 }  // namespace atelier::app

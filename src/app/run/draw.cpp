@@ -12,18 +12,18 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/version.h"
-#include "pipeline/device.h"
 #include "jobs/ledger.h"
 #include "jobs/output_folder.h"
 #include "jobs/queue.h"
 #include "jobs/resume.h"
-#include "request/settings.h"
-#include "request/work.h"
 #include "media/image.h"
+#include "pipeline/device.h"
 #include "plan/parallel_config.h"
 #include "report/log_names.h"
 #include "report/progress.h"
 #include "report/run_report.h"
+#include "request/settings.h"
+#include "request/work.h"
 
 namespace atelier::app {
 namespace {
@@ -44,8 +44,8 @@ uint64_t random_seed() {
 
 class Session {
  public:
-  Session(Plan plan, const Resolved& resolved)
-      : plan_(std::move(plan)),
+  Session(RunSpec spec, const Resolved& resolved)
+      : plan_(std::move(spec)),
         resolved_(resolved),
         folder_(plan_.job.output),
         ledger_(folder_.path() / jobs::kLedgerName) {
@@ -77,7 +77,7 @@ class Session {
   void introduce() {
     for (const auto& line : header(plan_, resolved_)) say(resolved_, line);
     Json settings = to_json(resolved_.settings);
-    settings["layout"] = plan::spell(plan_.layout.degrees);
+    settings["layout"] = plan::to_string(plan_.layout.degrees);
     report_.set_settings(settings);
     report_.set_version("atelier", kVersion);
     for (const auto& note : resolved_.notes) report_.add_note(note);
@@ -96,7 +96,8 @@ class Session {
         .resume = !out.resume        ? jobs::Resume::kOff
                   : out.keep_changed ? jobs::Resume::kKeepChanged
                                      : jobs::Resume::kRedoChanged,
-        .settings = [this](const request::Item& item) { return request::item_settings(item, plan_.settings); },
+        .settings =
+            [this](const request::Item& item) { return request::item_settings(item, plan_.settings); },
         .is_whole_file = media::is_complete};
     auto scan = jobs::scan(plan_.pictures.items, folder_.path(), ledger_, rules);
     if (!scan.summary.empty()) say(resolved_, scan.summary);
@@ -193,7 +194,7 @@ class Session {
     report_.add_note("workers were started again: " + reason);
   }
 
-  void take(const cluster::Outcome& outcome) {
+  void take(const cluster::RunResult& outcome) {
     for (const auto& failure : outcome.failures) {
       progress_->clear();
       log::error(str(failure.item.name, " failed after ", failure.attempts,
@@ -248,7 +249,7 @@ class Session {
     return failed_ > 0 ? 1 : 0;
   }
 
-  Plan plan_;
+  RunSpec plan_;
   const Resolved& resolved_;
   jobs::OutputFolder folder_;
   jobs::Ledger ledger_;
@@ -265,8 +266,8 @@ class Session {
 
 }  // namespace
 
-int draw(Plan plan, const Resolved& resolved, const Interrupt& interrupt, const Start& start) {
-  return Session(std::move(plan), resolved).run(interrupt, start);
+int draw(RunSpec spec, const Resolved& resolved, const Interrupt& interrupt, const Start& start) {
+  return Session(std::move(spec), resolved).run(interrupt, start);
 }
 
 }  // namespace atelier::app

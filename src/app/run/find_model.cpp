@@ -4,10 +4,10 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "models/family.h"
-#include "report/clock.h"
 #include "hub/download.h"
 #include "hub/sources.h"
+#include "models/family.h"
+#include "report/clock.h"
 
 namespace atelier::app {
 namespace {
@@ -33,9 +33,10 @@ hub::SourceOptions source_options(const ModelSettings& m, const Environment& env
 }
 
 // A line per file and per tenth of the whole.
-std::function<void(const hub::Progress&)> teller(const std::function<void(const std::string&)>& tell) {
+std::function<void(const hub::DownloadProgress&)> teller(
+    const std::function<void(const std::string&)>& tell) {
   auto last = std::make_shared<std::pair<std::string, int64_t>>("", -1);
-  return [tell, last](const hub::Progress& p) {
+  return [tell, last](const hub::DownloadProgress& p) {
     const int64_t tenth = p.total > 0 ? p.done * 10 / p.total : 0;
     if (p.file == last->first && tenth == last->second) return;
     *last = {p.file, tenth};
@@ -43,9 +44,9 @@ std::function<void(const hub::Progress&)> teller(const std::function<void(const 
   };
 }
 
-hub::Source download(const ModelSettings& m, const Environment& environment,
-                         const hub::SourceOptions& where,
-                         const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
+hub::ModelSource download(const ModelSettings& m, const Environment& environment,
+                          const hub::SourceOptions& where,
+                          const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
   hub::DownloadOptions o;
   if (const std::string endpoint = value_of(environment, "HF_ENDPOINT"); !endpoint.empty())
     o.endpoint = endpoint;
@@ -62,8 +63,8 @@ std::string families() {
   return known;
 }
 
-hub::Source source_of(const ModelSettings& m, const Environment& environment,
-                          const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
+hub::ModelSource source_of(const ModelSettings& m, const Environment& environment,
+                           const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
   const auto options = source_options(m, environment);
   try {
     return hub::resolve(m.model_name, options);
@@ -83,7 +84,7 @@ FoundModel open_dummy(const ModelSettings& m, const std::string& preset) {
   return {spec, std::move(folder), preset, str("dummy weights, seed ", spec.dummy_seed), ""};
 }
 
-FoundModel open_source(const ModelSettings& m, const hub::Source& source,
+FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
                        const hub::SourceOptions& options) {
   cluster::ModelSpec spec{.folder = source.folder};
   const bool is_file = fs::is_regular_file(source.folder);

@@ -13,7 +13,7 @@ namespace atelier::app {
 
 struct FoundModel {
   cluster::ModelSpec spec;
-  pipeline::ModelFolder folder;
+  pipeline::ModelRepo folder;
   std::string name;      // for the header and the record of a picture: the id, or the folder's name
   std::string how;       // "built-in", "local folder", "Hugging Face cache", "dummy weights"
   std::string revision;  // of a model from the hub

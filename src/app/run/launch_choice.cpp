@@ -17,20 +17,20 @@ int ranks_of_span(const Resolved& resolved, int devices) {
 
 }  // namespace
 
-std::optional<cluster::Outer> find_launch(const Resolved& resolved, const Environment& environment,
-                                         int devices) {
+std::optional<cluster::LauncherEnv> find_launch(const Resolved& resolved, const Environment& environment,
+                                                int devices) {
   const auto variable = [&](const std::string& name) -> std::optional<std::string> {
     const auto at = environment.find(name);
     return at == environment.end() ? std::nullopt : std::optional(at->second);
   };
   const auto& d = resolved.settings.device;
-  if (!d.span_nodes) return cluster::outer_launcher(variable);
+  if (!d.span_nodes) return cluster::find_launcher_env(variable);
   return cluster::spanning({.node = d.node_rank,
-                           .nodes = d.num_nodes,
-                           .ranks = ranks_of_span(resolved, devices),
-                           .host = d.master_addr,
-                           .port = d.master_port,
-                           .key = variable("ATELIER_CLUSTER_KEY").value_or("")});
+                            .nodes = d.num_nodes,
+                            .ranks = ranks_of_span(resolved, devices),
+                            .host = d.master_addr,
+                            .port = d.master_port,
+                            .key = variable("ATELIER_CLUSTER_KEY").value_or("")});
 }
 
 }  // namespace atelier::app

@@ -10,7 +10,7 @@ namespace atelier::app {
 
 // torchrun, mpirun and srun by their variables; --span_nodes by its flags; none for a process that is alone.
 // devices: GPUs of this machine. Throws Error(kUsage).
-std::optional<cluster::Outer> find_launch(const Resolved& resolved, const Environment& environment,
-                                         int devices);
+std::optional<cluster::LauncherEnv> find_launch(const Resolved& resolved, const Environment& environment,
+                                                int devices);
 
 }  // namespace atelier::app

@@ -25,10 +25,10 @@ class Merge {
   }
 
   template <class T>
-  void take(const char* name, T plan::Degrees::*member, T value) {
+  void take(const char* name, T plan::ParallelConfig::*member, T value) {
     const Origin origin = resolved_.origin(name);
     T& mine = degrees_.*member;
-    const bool strategy_says = has_strategy_ && mine != plan::Degrees().*member;
+    const bool strategy_says = has_strategy_ && mine != plan::ParallelConfig().*member;
     if (!has_strategy_ || origin.level > strategy_.level) {
       mine = value;
     } else if (resolved_.is_set(name) && origin.level == strategy_.level && !strategy_says) {
@@ -38,13 +38,13 @@ class Merge {
                                     origin.text, " say different things; keep one"));
     }
   }
-  const plan::Degrees& degrees() const { return degrees_; }
+  const plan::ParallelConfig& degrees() const { return degrees_; }
 
  private:
   const Resolved& resolved_;
   const Origin strategy_;
   const bool has_strategy_;
-  plan::Degrees degrees_;
+  plan::ParallelConfig degrees_;
 };
 
 // A strategy speaks for the whole layout: what lower levels say is dropped.
@@ -78,13 +78,13 @@ std::string asked_degrees(const Resolved& resolved) {
   std::string out;
   for (const auto& [name, is_asked] : degrees) {
     if (is_dropped(resolved, name)) continue;
-    if (!is_asked && resolved.origin(name).level != Level::kFlag) continue;
+    if (!is_asked && resolved.origin(name).level != Precedence::kFlag) continue;
     out += (out.empty() ? "" : ", ") + resolved.origin(name).text;
   }
   return out;
 }
 
-void take_axes(const plan::Degrees& from, plan::Degrees& to) {
+void take_axes(const plan::ParallelConfig& from, plan::ParallelConfig& to) {
   to.data = from.data, to.guidance = from.guidance, to.stages = from.stages;
   to.ring = from.ring, to.ulysses = from.ulysses, to.tensor = from.tensor;
 }
@@ -134,7 +134,7 @@ int asked_ranks(const Resolved& resolved) {
   return value;
 }
 
-plan::ModelShape shape_of(const pipeline::ModelFolder& folder, const Extent& extent) {
+plan::ModelShape shape_of(const pipeline::ModelRepo& folder, const Extent& extent) {
   const auto& family = folder.family();
   const auto facts = family.facts(folder.denoiser());
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
@@ -149,8 +149,8 @@ plan::ModelShape shape_of(const pipeline::ModelFolder& folder, const Extent& ext
           .has_skips = facts.has_skips};
 }
 
-plan::Degrees degrees_of(const Resolved& resolved) {
-  using D = plan::Degrees;
+plan::ParallelConfig degrees_of(const Resolved& resolved) {
+  using D = plan::ParallelConfig;
   const auto& b = resolved.settings.backend;
   Merge m(resolved);
   m.take("data_parallel_degree", &D::data, b.data_parallel_degree);
@@ -194,12 +194,13 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& sha
   return out;
 }
 
-std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size, int data) {
+std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size,
+                                                  int data) {
   const auto groups = static_cast<size_t>(data);
   const size_t each = static_cast<size_t>(std::max(1, batch_size / data));
   const size_t full = items.size() / (groups * each) * groups * each, rest = items.size() - full;
   auto out = request::batches({items.begin(), items.begin() + static_cast<std::ptrdiff_t>(full)},
-                           static_cast<int>(each));
+                              static_cast<int>(each));
   const int last = static_cast<int>((rest + groups - 1) / groups);
   if (rest == 0) return out;
   // rest = data * last - missing: the first groups draw `last`, the others one less
@@ -208,8 +209,8 @@ std::vector<std::vector<request::Item>> share_out(std::span<const request::Item>
   const auto add = [&](size_t begin, size_t end, int size) {
     if (begin == end || size == 0) return;
     for (auto& b : request::batches({items.begin() + static_cast<std::ptrdiff_t>(begin),
-                                  items.begin() + static_cast<std::ptrdiff_t>(end)},
-                                 size))
+                                     items.begin() + static_cast<std::ptrdiff_t>(end)},
+                                    size))
       out.push_back(std::move(b));
   };
   add(full, full + longer, last);

@@ -8,13 +8,13 @@
 #include "app/run/device_choice.h"
 #include "app/settings/resolve.h"
 #include "pipeline/model_repo.h"
-#include "request/work.h"
 #include "plan/layouts.h"
+#include "request/work.h"
 
 namespace atelier::app {
 
 struct LayoutChoice {
-  plan::Degrees degrees;
+  plan::ParallelConfig degrees;
   int ranks = 1;
   std::string why;                    // one clause: who decided
   std::vector<std::string> remarks;   // advice, one sentence each
@@ -28,9 +28,9 @@ struct Extent {
   int steps = 0, batch = 0;
 };
 
-plan::ModelShape shape_of(const pipeline::ModelFolder& folder, const Extent& extent);
+plan::ModelShape shape_of(const pipeline::ModelRepo& folder, const Extent& extent);
 // What the settings say about degrees: fields and --strategy together.
-plan::Degrees degrees_of(const Resolved& resolved);
+plan::ParallelConfig degrees_of(const Resolved& resolved);
 
 // The number that --num_gpus asks for; 0: auto. Throws Error(kUsage) for anything else.
 int asked_ranks(const Resolved& resolved);
@@ -46,6 +46,7 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& sha
 
 // What the groups draw at a time: batch_size / data pictures each while there are full rounds; the rest in
 // equal parts, so that no group waits for more than one picture of another.
-std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size, int data);
+std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size,
+                                                  int data);
 
 }  // namespace atelier::app

@@ -13,7 +13,6 @@
 namespace atelier::app {
 namespace {
 
-
 const plan::ModelShape kShape{
     .name = "small", .heads = 12, .blocks = 8, .image_tokens = 256, .text_tokens = 32, .branches = 2};
 
@@ -24,7 +23,7 @@ LayoutChoice chosen(const Arguments& arguments, const Environment& variables = {
   return choose_layout(resolved, shape, {.steps = 12, .batch = 1}, machine);
 }
 std::string layout(const Arguments& arguments, const Environment& variables = {}) {
-  return plan::spell(chosen(arguments, variables).degrees);
+  return plan::to_string(chosen(arguments, variables).degrees);
 }
 std::string refused(const Arguments& arguments, const Environment& variables = {},
                     const Machine& machine = {}, const plan::ModelShape& shape = kShape) {
@@ -40,8 +39,8 @@ TEST(LayoutChoice, ACountWithoutDegreesTakesGuidanceThenHeadsAndSaysSo) {
   EXPECT_EQ(chosen({"--num_gpus", "4"}).why, "--num_gpus, layout chosen by rule");
   plan::ModelShape one_branch = kShape;
   one_branch.branches = 1;
-  EXPECT_EQ(plan::spell(chosen({"--num_gpus", "4"}, {}, {}, one_branch).degrees), "ulysses=4");
-  EXPECT_EQ(plan::spell(chosen({"--num_gpus", "24"}, {}, {}, one_branch).degrees), "ring=2, ulysses=12");
+  EXPECT_EQ(plan::to_string(chosen({"--num_gpus", "4"}, {}, {}, one_branch).degrees), "ulysses=4");
+  EXPECT_EQ(plan::to_string(chosen({"--num_gpus", "24"}, {}, {}, one_branch).degrees), "ring=2, ulysses=12");
 }
 
 TEST(LayoutChoice, AFlagWinsOverTheEnvironmentAndThatOverAFile) {
@@ -56,7 +55,7 @@ TEST(LayoutChoice, AFlagWinsOverTheEnvironmentAndThatOverAFile) {
 TEST(LayoutChoice, AStrategyWinsAsAWholeOverLowerLevelsAndNamesWhatItDrops) {
   const Environment variables{{"DG_XDIT_RING_DEGREE", "3"}, {"DG_XDIT_USE_CFG_PARALLEL", "true"}};
   const auto choice = chosen({"--strategy", "ulysses=2"}, variables);
-  EXPECT_EQ(plan::spell(choice.degrees), "ulysses=2");
+  EXPECT_EQ(plan::to_string(choice.degrees), "ulysses=2");
   EXPECT_EQ(choice.why, "--strategy");
   ASSERT_EQ(choice.remarks.size(), 1u);
   expect_mentions(choice.remarks[0], {"--strategy", "DG_XDIT_RING_DEGREE", "DG_XDIT_USE_CFG_PARALLEL"});
@@ -94,7 +93,7 @@ TEST(LayoutChoice, RefusesMoreRanksThanGpusAndRanksOnOneNamedDevice) {
   machine.devices = 2;
   expect_mentions(refused({"--num_gpus", "4"}, {}, machine),
                   {"4 ranks", "2 GPUs are visible", "--device cpu"});
-  EXPECT_EQ(plan::spell(chosen({}, {}, machine).degrees), "cfg=2");
+  EXPECT_EQ(plan::to_string(chosen({}, {}, machine).degrees), "cfg=2");
   machine.device.device = c10::Device(c10::kCUDA, 1);
   expect_mentions(refused({"--device", "cuda:1", "--num_gpus", "2"}, {}, machine),
                   {"cuda:1", "2 ranks", "--device cuda"});
@@ -109,7 +108,8 @@ TEST(LayoutChoice, WarnsWherePipefusionCannotPay) {
 
 std::vector<size_t> sizes(size_t items, int batch_size, int data) {
   std::vector<size_t> out;
-  for (const auto& b : share_out(std::vector<request::Item>(items), batch_size, data)) out.push_back(b.size());
+  for (const auto& b : share_out(std::vector<request::Item>(items), batch_size, data))
+    out.push_back(b.size());
   return out;
 }
 

@@ -7,9 +7,9 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "request/work.h"
 #include "models/vae.h"
 #include "plan/parallel_config.h"
+#include "request/work.h"
 
 namespace atelier::app {
 namespace {
@@ -58,7 +58,7 @@ struct Branches {
   std::string why;
 };
 
-Branches choose_branches(const Resolved& resolved, const pipeline::Defaults& defaults, double guidance) {
+Branches choose_branches(const Resolved& resolved, const pipeline::ModelDefaults& defaults, double guidance) {
   const auto& asked = resolved.settings.input.true_cfg_scale;
   if (asked) return {*asked, *asked > 1, resolved.origin("true_cfg_scale").text};
   if (defaults.true_cfg > 1)
@@ -71,7 +71,7 @@ Branches choose_branches(const Resolved& resolved, const pipeline::Defaults& def
 // alone.
 class SizeCheck {
  public:
-  SizeCheck(const pipeline::ModelFolder& folder, int height, int width)
+  SizeCheck(const pipeline::ModelRepo& folder, int height, int width)
       : folder_(folder), spatial_(models::find_vae(folder.vae()).facts(folder.vae()).spatial) {
     area(height, width);
   }
@@ -94,7 +94,7 @@ class SizeCheck {
   }
 
  private:
-  const pipeline::ModelFolder& folder_;
+  const pipeline::ModelRepo& folder_;
   const int64_t spatial_;
   std::map<std::pair<int, int>, std::string> known_;
 };
@@ -104,9 +104,9 @@ struct Fill {
   double guidance;
 };
 
-Fill fill_of(const InputSettings& input, const pipeline::Defaults& d) {
+Fill fill_of(const InputSettings& input, const pipeline::ModelDefaults& d) {
   return {input.height.value_or(d.height), input.width.value_or(d.width),
-          input.num_inference_steps.value_or(d.steps), input.guidance_scale.value_or(d.guidance)};
+          input.num_inference_steps.value_or(d.steps), input.guidance_scale.value_or(d.cfg)};
 }
 
 void complete(request::Item& item, const Fill& fill, const InputSettings& input, const Branches& branches) {
@@ -158,8 +158,8 @@ request::Prompts read_prompts(const Resolved& resolved) {
   return request::read_prompts(file, input.output_name_column);
 }
 
-Pictures plan_pictures(const Resolved& resolved, const pipeline::ModelFolder& folder, request::Prompts prompts,
-                       const std::string& suffix) {
+RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
+                         request::Prompts prompts, const std::string& suffix) {
   const auto& s = resolved.settings;
   const auto& defaults = folder.defaults();
   if (s.input.limit && prompts.rows.size() > static_cast<size_t>(*s.input.limit))
@@ -170,7 +170,7 @@ Pictures plan_pictures(const Resolved& resolved, const pipeline::ModelFolder& fo
   const Fill fill = fill_of(s.input, defaults);
   const Branches branches = choose_branches(resolved, defaults, fill.guidance);
   SizeCheck sizes(folder, fill.height, fill.width);
-  Pictures out;
+  RequestSet out;
   bool loses_negative = false;
   for (auto& item : request::expand(prompts, {s.input.num_images_per_prompt, s.input.seed, suffix})) {
     loses_negative =
@@ -200,7 +200,7 @@ Pictures plan_pictures(const Resolved& resolved, const pipeline::ModelFolder& fo
 }
 
 Json run_settings(const Resolved& resolved, const FoundModel& model, const cluster::Job& job,
-                  const Pictures& pictures) {
+                  const RequestSet& pictures) {
   Json out{{"model", model.name},
            {"scheduler", model.folder.scheduler().value("_class_name", std::string())},
            {"dtype", job.denoiser_dtype},
@@ -213,7 +213,7 @@ Json run_settings(const Resolved& resolved, const FoundModel& model, const clust
   // Stale keys change the picture; every other layout is exact.
   const bool is_stale = plan::patch_count(job.degrees) > 1;
   if (is_stale) {
-    out["pipefusion"] = str("stages ", job.degrees.stages, ", patches ", plan::patch_count(job.degrees),
+    out["pipefusion"] = str("stages ", job.degrees.pipeline, ", patches ", plan::patch_count(job.degrees),
                             ", warmup ", job.degrees.warmup);
   }
   return out;

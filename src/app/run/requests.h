@@ -13,11 +13,11 @@
 
 namespace atelier::app {
 
-struct Pictures {
+struct RequestSet {
   std::vector<request::Item> items;  // without seeds where none is asked for
   std::vector<request::BadRow> bad;  // rows and pictures that cannot be drawn
-  double true_cfg = 1;            // scale of the negative branch
-  std::string true_cfg_why;       // one clause for the header; empty: no picture has such a branch
+  double true_cfg = 1;               // scale of the negative branch
+  std::string true_cfg_why;          // one clause for the header; empty: no picture has such a branch
   int64_t max_sequence_length = 0;
   Extent extent;  // the least picture, for limits
   std::vector<std::string> notes;
@@ -27,12 +27,12 @@ struct Pictures {
 request::Prompts read_prompts(const Resolved& resolved);
 // suffix: of the file names, ".png". Throws Error(kUsage) for sizes that the model cannot draw, unless a row
 // of the file asks for them: then the row is bad.
-Pictures plan_pictures(const Resolved& resolved, const pipeline::ModelFolder& folder, request::Prompts prompts,
-                       const std::string& suffix);
+RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
+                         request::Prompts prompts, const std::string& suffix);
 
 // What decides how all pictures of a run look, for records and resuming.
 Json run_settings(const Resolved& resolved, const FoundModel& model, const cluster::Job& job,
-                  const Pictures& pictures);
+                  const RequestSet& pictures);
 
 // Gives pictures without a seed one: `random` plus the sub-index.
 void fill_seeds(std::vector<request::Item>& items, uint64_t random);

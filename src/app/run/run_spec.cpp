@@ -6,9 +6,9 @@
 #include "app/settings/dtype.h"
 #include "app/settings/unused.h"
 #include "base/error.h"
-#include "pipeline/device.h"
 #include "media/image.h"
 #include "models/vae.h"
+#include "pipeline/device.h"
 #include "report/run_report.h"
 
 namespace atelier::app {
@@ -23,27 +23,27 @@ std::string attention_of(const std::string& name) {
   return name == "xformers" ? "efficient" : name;
 }
 
-cluster::Job job_of(const Resolved& resolved, const Plan& plan) {
+cluster::Job job_of(const Resolved& resolved, const RunSpec& spec) {
   const auto& s = resolved.settings;
-  const bool cuda = plan.device.device.is_cuda();
+  const bool cuda = spec.device.device.is_cuda();
   cluster::Job job;
-  job.model = plan.model.spec;
-  job.device = cuda ? plan.device.device.str() : "cpu";
+  job.model = spec.model.spec;
+  job.device = cuda ? spec.device.device.str() : "cpu";
   job.denoiser_dtype = s.device.torch_dtype.empty() ? (cuda ? "bfloat16" : "float32") : s.device.torch_dtype;
   // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
   const bool is_half = cuda && job.denoiser_dtype != "float32";
   job.encoder_dtype = job.vae_dtype = is_half ? "bfloat16" : "float32";
   job.attention = attention_of(s.engine.attention_backend);
   job.vae_slicing = s.engine.enable_vae_slicing;
-  const bool is_cut = plan.layout.degrees.parallel_vae && plan.layout.ranks > plan.layout.degrees.data;
+  const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
   job.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
   job.tf32 = s.device.enable_tf32;
   job.graphs = s.engine.enable_compile.value_or(true) && cuda;
   job.debug = s.engine.debug;
-  job.degrees = plan.layout.degrees;
+  job.degrees = spec.layout.degrees;
   job.stage_blocks = s.backend.attn_layer_num_for_pp;
-  job.true_cfg = plan.pictures.true_cfg;
-  job.max_sequence_length = plan.pictures.max_sequence_length;
+  job.true_cfg = spec.requests.true_cfg;
+  job.max_sequence_length = spec.requests.max_sequence_length;
   job.output = s.output.output_dir;
   job.format = format_of(s.output);
   job.quality = s.output.quality;
@@ -57,7 +57,7 @@ cluster::Job job_of(const Resolved& resolved, const Plan& plan) {
 std::vector<int> stage_blocks(const Resolved& resolved, const plan::ModelShape& shape) {
   const auto& blocks = resolved.settings.backend.attn_layer_num_for_pp;
   if (blocks.empty()) return {};
-  const int stages = degrees_of(resolved).stages;
+  const int stages = degrees_of(resolved).pipeline;
   int sum = 0, least = 1;
   for (const int b : blocks) sum += b, least = std::min(least, b);
   if (static_cast<int>(blocks.size()) == stages && sum == shape.blocks && least > 0) return blocks;
@@ -74,9 +74,9 @@ std::vector<int> stage_blocks(const Resolved& resolved, const plan::ModelShape& 
 // On the CPU nobody says that memory is short before the machine stands still. Counts the least that is held
 // at once: one copy of the weights; input and output of one convolution at full size. Throws
 // Error(kCapacity).
-void check_memory(const Resolved& resolved, const Plan& plan, const pipeline::Elements& sizes) {
-  if (plan.device.device.is_cuda() || resolved.settings.device.span_nodes) return;
-  const auto& job = plan.job;
+void check_memory(const Resolved& resolved, const RunSpec& spec, const pipeline::ParameterCounts& sizes) {
+  if (spec.device.device.is_cuda() || resolved.settings.device.span_nodes) return;
+  const auto& job = spec.job;
   const int64_t there = report::available_host_bytes();
   if (there == 0) return;
   const auto bytes_of = [](const std::string& dtype) { return dtype == "float32" ? 4 : 2; };
@@ -87,8 +87,8 @@ void check_memory(const Resolved& resolved, const Plan& plan, const pipeline::El
                 job.denoiser_dtype == "float32" ? "try --torch_dtype bfloat16, a GPU or a larger machine"
                                                 : "take a GPU or a larger machine");
   }
-  const auto& extent = plan.pictures.extent;
-  const auto& vae = plan.model.folder.vae();
+  const auto& extent = spec.requests.extent;
+  const auto& vae = spec.model.folder.vae();
   const int64_t at_once = job.vae_slicing ? 1 : std::max(1, extent.batch / job.degrees.data);
   const int64_t pictures =
       2 * 4 * at_once * models::find_vae(vae).facts(vae).full_width * extent.height * extent.width;
@@ -96,8 +96,8 @@ void check_memory(const Resolved& resolved, const Plan& plan, const pipeline::El
     fail_memory("pictures", pictures, there, "make them smaller, or try --enable_tiling or --enable_slicing");
 }
 
-std::string size_line(const Plan& plan) {
-  const auto& items = plan.pictures.items;
+std::string size_line(const RunSpec& spec) {
+  const auto& items = spec.requests.items;
   if (items.empty()) return "none";
   const auto& first = items.front();
   bool same_size = true, same_steps = true;
@@ -112,27 +112,28 @@ std::string size_line(const Plan& plan) {
   return out;
 }
 
-std::string branch_line(const Plan& plan) {
-  if (plan.pictures.true_cfg_why.empty()) return "one branch per step";
-  return str("true CFG ", plan.pictures.true_cfg, " (", plan.pictures.true_cfg_why, ")");
+std::string branch_line(const RunSpec& spec) {
+  if (spec.requests.true_cfg_why.empty()) return "one branch per step";
+  return str("true CFG ", spec.requests.true_cfg, " (", spec.requests.true_cfg_why, ")");
 }
 
-std::string device_line(const Plan& plan) {
-  const auto& job = plan.job;
-  std::string out = str(job.device, " (", plan.device.why);
-  if (plan.device.device.is_cuda()) {
-    out += ", " + pipeline::device_name({c10::kCUDA, plan.device.device.has_index() ? plan.device.device.index()
-                                                                                  : c10::DeviceIndex(0)});
+std::string device_line(const RunSpec& spec) {
+  const auto& job = spec.job;
+  std::string out = str(job.device, " (", spec.device.why);
+  if (spec.device.device.is_cuda()) {
+    out +=
+        ", " + pipeline::device_name({c10::kCUDA, spec.device.device.has_index() ? spec.device.device.index()
+                                                                                 : c10::DeviceIndex(0)});
   }
   out += str("), denoiser ", job.denoiser_dtype, ", encoders and VAE ", job.encoder_dtype);
-  if (plan.device.device.is_cuda()) out += str(", TF32 ", job.tf32 ? "on" : "off");
+  if (spec.device.device.is_cuda()) out += str(", TF32 ", job.tf32 ? "on" : "off");
   return out;
 }
 
-std::string graph_line(const Plan& plan, const Resolved& resolved) {
+std::string graph_line(const RunSpec& spec, const Resolved& resolved) {
   const auto& asked = resolved.settings.engine.enable_compile;
-  if (plan.device.device.is_cuda()) {
-    return str("graph mode ", plan.job.graphs ? "on: CUDA graphs over the blocks, fused kernels" : "off",
+  if (spec.device.device.is_cuda()) {
+    return str("graph mode ", spec.job.graphs ? "on: CUDA graphs over the blocks, fused kernels" : "off",
                asked ? " (" + resolved.origin("enable_compile").text + ")" : " (default)");
   }
   return asked && *asked ? "graph mode: no CUDA graphs on the CPU, fused kernels only" : "";
@@ -140,48 +141,48 @@ std::string graph_line(const Plan& plan, const Resolved& resolved) {
 
 }  // namespace
 
-Plan make_plan(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched) {
+RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched) {
   const auto& s = resolved.settings;
   const int devices = pipeline::cuda_devices();
   const auto sizes = model.folder.check();
-  Plan plan{.model = std::move(model)};
-  plan.device = choose_device(s.device.device, devices);
+  RunSpec spec{.model = std::move(model)};
+  spec.device = choose_device(s.device.device, devices);
   const std::string suffix(media::suffix(format_of(s.output)));
-  plan.pictures = plan_pictures(resolved, plan.model.folder, std::move(prompts), suffix);
-  auto shape = shape_of(plan.model.folder, plan.pictures.extent);
+  spec.requests = make_requests(resolved, spec.model.folder, std::move(prompts), suffix);
+  auto shape = shape_of(spec.model.folder, spec.requests.extent);
   shape.stage_blocks = stage_blocks(resolved, shape);
-  plan.layout = choose_layout(resolved, shape, plan.pictures.extent, {plan.device, devices, launched});
-  if (plan.layout.ranks == 1 && plan.device.device.is_cuda() && !plan.device.device.has_index() &&
+  spec.layout = choose_layout(resolved, shape, spec.requests.extent, {spec.device, devices, launched});
+  if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index() &&
       launched == 0) {
-    plan.device.device = c10::Device(c10::kCUDA, 0);
+    spec.device.device = c10::Device(c10::kCUDA, 0);
   }
-  for (auto& note : idle_settings(resolved, plan)) plan.pictures.notes.push_back(std::move(note));
-  plan.job = job_of(resolved, plan);
-  check_memory(resolved, plan, sizes);
-  plan.settings = run_settings(resolved, plan.model, plan.job, plan.pictures);
-  return plan;
+  for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
+  spec.job = job_of(resolved, spec);
+  check_memory(resolved, spec, sizes);
+  spec.settings = run_settings(resolved, spec.model, spec.job, spec.requests);
+  return spec;
 }
 
-std::vector<std::string> header(const Plan& plan, const Resolved& resolved) {
+std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved) {
   const auto& s = resolved.settings;
-  const auto& m = plan.model;
+  const auto& m = spec.model;
   const std::string revision = m.revision.empty() ? "" : ", revision " + m.revision.substr(0, 12);
   std::vector<std::string> out;
   out.push_back(str("model    ", m.name, " (", m.how, revision, "), family ", m.folder.family().name,
                     ", backend ", s.model.backend, " = the engine of this program"));
-  out.push_back(str("draw     ", size_line(plan), ", ", branch_line(plan), ", batch ", s.input.batch_size));
-  out.push_back(str("layout   ", plan.layout.ranks, plan.layout.ranks == 1 ? " rank" : " ranks", " (",
-                    plan.layout.why, "): ", plan::product(plan.layout.degrees)));
-  out.push_back("device   " + device_line(plan));
-  if (const auto line = graph_line(plan, resolved); !line.empty()) out.push_back("         " + line);
+  out.push_back(str("draw     ", size_line(spec), ", ", branch_line(spec), ", batch ", s.input.batch_size));
+  out.push_back(str("layout   ", spec.layout.ranks, spec.layout.ranks == 1 ? " rank" : " ranks", " (",
+                    spec.layout.why, "): ", plan::product(spec.layout.degrees)));
+  out.push_back("device   " + device_line(spec));
+  if (const auto line = graph_line(spec, resolved); !line.empty()) out.push_back("         " + line);
   if (s.device.num_nodes > 1 && !s.device.span_nodes) {
     out.push_back(
         str("node     ", s.device.node_rank, " of ", s.device.num_nodes, ": draws its share of the prompts"));
   }
-  for (const auto& warning : plan.layout.warnings) out.push_back("warning  " + warning);
-  for (const auto& remark : plan.layout.remarks) out.push_back("note     " + remark);
+  for (const auto& warning : spec.layout.warnings) out.push_back("warning  " + warning);
+  for (const auto& remark : spec.layout.remarks) out.push_back("note     " + remark);
   for (const auto& note : resolved.notes) out.push_back("note     " + note);
-  for (const auto& note : plan.pictures.notes) out.push_back("note     " + note);
+  for (const auto& note : spec.requests.notes) out.push_back("note     " + note);
   return out;
 }
 

@@ -12,9 +12,9 @@
 
 namespace atelier::app {
 
-struct Plan {
+struct RunSpec {
   FoundModel model;
-  Pictures pictures;
+  RequestSet requests;
   LayoutChoice layout;
   DeviceChoice device;
   cluster::Job job;
@@ -23,9 +23,9 @@ struct Plan {
 
 // launched: ranks that an outer launcher has started; 0: none. Throws Error(kUsage, kCheckpoint): nothing of
 // the model is loaded, but its files are checked against what they should hold.
-Plan make_plan(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched);
+RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched);
 
 // The head of a run for people, one fact per line.
-std::vector<std::string> header(const Plan& plan, const Resolved& resolved);
+std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved);
 
 }  // namespace atelier::app

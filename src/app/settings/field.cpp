@@ -101,11 +101,11 @@ Json json_of(const std::optional<T>& value) {
 
 }  // namespace
 
-bool is_switch(const Slot& slot) {
+bool is_switch(const FieldRef& slot) {
   return std::holds_alternative<bool*>(slot) || std::holds_alternative<std::optional<bool>*>(slot);
 }
 
-bool is_list(const Slot& slot) {
+bool is_list(const FieldRef& slot) {
   return std::holds_alternative<std::vector<int>*>(slot) ||
          std::holds_alternative<std::vector<std::string>*>(slot);
 }
@@ -117,12 +117,12 @@ std::optional<bool> to_switch(std::string_view word) {
   return std::nullopt;
 }
 
-void set_from_text(const Field& field, const Slot& slot, const std::vector<std::string>& words,
+void set_from_text(const Field& field, const FieldRef& slot, const std::vector<std::string>& words,
                    const std::string& where) {
   std::visit(FromText{field, words, where}, slot);
 }
 
-void set_from_json(const Field& field, const Slot& slot, const Json& value, const std::string& where) {
+void set_from_json(const Field& field, const FieldRef& slot, const Json& value, const std::string& where) {
   if (value.is_null()) return;
   std::vector<std::string> words;
   if (value.is_array()) {
@@ -134,11 +134,11 @@ void set_from_json(const Field& field, const Slot& slot, const Json& value, cons
   set_from_text(field, slot, words, where);
 }
 
-Json to_json(const Slot& slot) {
+Json to_json(const FieldRef& slot) {
   return std::visit([](const auto* value) { return json_of(*value); }, slot);
 }
 
-std::string shown(const Slot& slot) {
+std::string shown(const FieldRef& slot) {
   const Json value = to_json(slot);
   if (value.is_null()) return "(unset)";
   if (value.is_string()) return value.get<std::string>().empty() ? "(unset)" : value.get<std::string>();

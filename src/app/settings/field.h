@@ -29,25 +29,25 @@ struct Field {
 };
 
 // Where a setting's value lives. Optionals are unset until somebody says.
-using Slot =
+using FieldRef =
     std::variant<bool*, std::optional<bool>*, int*, std::optional<int>*, double*, std::optional<double>*,
                  std::optional<uint64_t>*, std::string*, std::vector<int>*, std::vector<std::string>*>;
-using Visit = std::function<void(const Field&, Slot)>;
+using Visit = std::function<void(const Field&, FieldRef)>;
 
-bool is_switch(const Slot& slot);
-bool is_list(const Slot& slot);
+bool is_switch(const FieldRef& slot);
+bool is_list(const FieldRef& slot);
 
 // Reads a value from words, such as those behind a flag. where: begins the message of Error(kUsage) when a
 // word does not fit: "--height". A list of numbers may be one word with commas.
-void set_from_text(const Field& field, const Slot& slot, const std::vector<std::string>& words,
+void set_from_text(const Field& field, const FieldRef& slot, const std::vector<std::string>& words,
                    const std::string& where);
 // The same for a value of a file. null leaves the slot as it is.
-void set_from_json(const Field& field, const Slot& slot, const Json& value, const std::string& where);
+void set_from_json(const Field& field, const FieldRef& slot, const Json& value, const std::string& where);
 // true, yes, on, 1 and their opposites, in any case; none for anything else.
 std::optional<bool> to_switch(std::string_view word);
 
-Json to_json(const Slot& slot);                            // null: unset
-std::string shown(const Slot& slot);                       // for people; "(unset)"
+Json to_json(const FieldRef& slot);                        // null: unset
+std::string shown(const FieldRef& slot);                   // for people; "(unset)"
 std::vector<std::string> words_of(std::string_view text);  // separated by spaces or commas
 
 }  // namespace atelier::app

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/error.h"
 #include "app/settings/config.h"
+#include "base/error.h"
 
 namespace atelier::app {
 namespace {
@@ -13,7 +13,7 @@ namespace {
 struct Entry {
   std::string section;
   Field field;
-  Slot slot;
+  FieldRef slot;
 };
 
 std::string underscored(std::string key) {
@@ -25,7 +25,7 @@ std::string underscored(std::string key) {
 class Entries {
  public:
   explicit Entries(Settings& settings) {
-    settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
+    settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
       all_.push_back({section, field, slot});
     });
     for (const auto& e : all_) {
@@ -80,7 +80,7 @@ class FileReader {
                     str(at, ": ", key, " and ", other->second, " are one setting; give it once"));
       }
       set_from_json(entry->field, entry->slot, value, str(at, ": ", key));
-      out_.origins[name] = {Level::kFile, str(key, " in ", at)};
+      out_.origins[name] = {Precedence::kFile, str(key, " in ", at)};
     }
   }
 
@@ -112,10 +112,10 @@ void read_environment(const Environment& environment, const Entries& entries, Re
     const auto at = environment.find(variable);
     if (at == environment.end() || at->second.empty()) continue;
     set_from_text(e.field, e.slot, {at->second}, str(variable, " in the environment"));
-    out.origins[std::string(e.field.name)] = {Level::kEnvironment, variable};
+    out.origins[std::string(e.field.name)] = {Precedence::kEnvironment, variable};
   }
   std::string idle;
-  for (const auto& name : idle_variables(environment, used)) idle += (idle.empty() ? "" : ", ") + name;
+  for (const auto& name : unused_variables(environment, used)) idle += (idle.empty() ? "" : ", ") + name;
   if (!idle.empty()) out.notes.push_back("known, but without effect in this build: " + idle);
   for (auto& warning : unknown_variables(environment, used)) out.warnings.push_back(std::move(warning));
 }
@@ -125,7 +125,7 @@ void read_flags(const std::vector<Given>& flags, const Entries& entries, Resolve
     const Entry* entry = entries.find(given.name);
     if (!entry) throw Error(Kind::kUsage, str("unknown flag ", given.spelling));
     set_from_text(entry->field, entry->slot, given.words, given.spelling);
-    out.origins[std::string(entry->field.name)] = {Level::kFlag, given.spelling};
+    out.origins[std::string(entry->field.name)] = {Precedence::kFlag, given.spelling};
   }
 }
 

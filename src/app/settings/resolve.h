@@ -11,10 +11,10 @@
 
 namespace atelier::app {
 
-enum class Level { kDefault, kFile, kEnvironment, kFlag };
+enum class Precedence { kDefault, kFile, kEnvironment, kFlag };
 
 struct Origin {
-  Level level = Level::kDefault;
+  Precedence level = Precedence::kDefault;
   std::string text = "default";  // "--seed", "DG_XDIT_RING_DEGREE", "run.yaml:3"
 };
 
@@ -43,7 +43,7 @@ Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environ
 
 // What no later stage can use: refused settings, contradictions, numbers out of range; fills notes. Part of
 // resolve.
-void refuse(Resolved& resolved);
+void validate(Resolved& resolved);
 // Words of --optimize set what nobody of the same level or above has set. Part of resolve.
 void apply_optimize(Resolved& resolved);
 

@@ -156,7 +156,7 @@ void OutputSettings::fields(const Visit& visit) {
 
 void Settings::fields(const VisitSection& visit) {
   const auto section = [&](const char* name) {
-    return [&visit, name](const Field& field, Slot slot) { visit(name, field, slot); };
+    return [&visit, name](const Field& field, FieldRef slot) { visit(name, field, slot); };
   };
   model.fields(section("model"));
   device.fields(section("device"));
@@ -164,7 +164,7 @@ void Settings::fields(const VisitSection& visit) {
   input.fields(section("input"));
   engine.fields(section("engine"));
   output.fields(section("output"));
-  later.fields(section("later"));
+  unsupported.fields(section("later"));
 }
 
 Settings defaults_for(Surface surface) {
@@ -179,7 +179,7 @@ Settings defaults_for(Surface surface) {
 
 Json to_json(Settings settings) {
   Json out = Json::object();
-  settings.fields([&](const std::string& section, const Field& field, const Slot& slot) {
+  settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
     const Json value = to_json(slot);
     const bool is_asked = section != "later" || (value != Json(false) && !value.empty() && value != Json(""));
     if (is_asked) out[section][std::string(field.name)] = value;

@@ -78,7 +78,7 @@ struct OutputSettings {
 };
 
 // Settings of the tools that users come from which this build refuses, or takes with a note: see later.h.
-struct LaterSettings {
+struct UnsupportedSettings {
   std::map<std::string, bool, std::less<>> switches;
   std::map<std::string, std::string, std::less<>> values;
   std::map<std::string, std::vector<std::string>, std::less<>> lists;
@@ -92,9 +92,9 @@ struct Settings {
   InputSettings input;
   EngineSettings engine;
   OutputSettings output;
-  LaterSettings later;
+  UnsupportedSettings unsupported;
 
-  using VisitSection = std::function<void(const std::string& section, const Field&, Slot)>;
+  using VisitSection = std::function<void(const std::string& section, const Field&, FieldRef)>;
   void fields(const VisitSection& visit);
 };
 

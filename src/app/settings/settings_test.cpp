@@ -14,7 +14,6 @@
 namespace atelier::app {
 namespace {
 
-
 Resolved resolved(const Arguments& arguments, Surface surface = kT2i, const Environment& variables = {}) {
   const Parsed parsed = parse_flags({surface, "test", "", {}}, one_spelling(arguments));
   return resolve(surface, parsed.flags, variables, parsed.config);
@@ -185,7 +184,7 @@ TEST(Flags, AllOfXditAreKnownInEverySpelling) {
 }
 
 TEST(Flags, WhatIsNotBuiltIsRefusedByName) {
-  for (const Later& l : later_settings()) {
+  for (const UnsupportedSetting& l : unsupported_settings()) {
     if (l.treated != Treated::kRefused || l.surfaces == 0) continue;
     const Surface surface = l.surfaces & kT2i ? kT2i : kRun;
     const auto choices = words_of(l.choices);
@@ -197,7 +196,7 @@ TEST(Flags, WhatIsNotBuiltIsRefusedByName) {
 }
 
 TEST(Flags, WhatHasNoEffectIsNotedOnce) {
-  for (const Later& l : later_settings()) {
+  for (const UnsupportedSetting& l : unsupported_settings()) {
     if (l.treated != Treated::kNoted || l.surfaces == 0) continue;
     Arguments arguments{"--" + std::string(l.name)};
     if (l.takes != Takes::kSwitch) arguments.push_back("7");
@@ -427,7 +426,7 @@ TEST(Refusals, NameWhatThisBuildHas) {
 TEST(Fields, HaveDistinctNamesInEverySpelling) {
   Settings settings;
   std::map<std::string, std::string> seen;
-  settings.fields([&](const std::string&, const Field& field, const Slot&) {
+  settings.fields([&](const std::string&, const Field& field, const FieldRef&) {
     auto names = words_of(field.aliases);
     names.emplace_back(field.name);
     for (const auto& name : names) {

@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "pipeline/model_repo.h"
 #include "media/image.h"
 #include "models/family.h"
+#include "pipeline/model_repo.h"
 
 namespace atelier::app {
 namespace {
@@ -26,63 +26,63 @@ class Notes {
   std::vector<std::string> all_;
 };
 
-bool writes_quality(const Plan& plan, const std::string& suffix) {
-  const auto& items = plan.pictures.items;
+bool writes_quality(const RunSpec& spec, const std::string& suffix) {
+  const auto& items = spec.requests.items;
   if (items.empty()) return suffix != "png";
   return std::any_of(items.begin(), items.end(),
                      [](const auto& i) { return media::format_of(i.name) != media::Format::kPng; });
 }
 
-void add_inputs(Notes& notes, const Resolved& r, const Plan& plan) {
+void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
   const auto& input = r.settings.input;
   const bool by_flag =
       std::any_of(input.prompt.begin(), input.prompt.end(), [](auto& p) { return !p.empty(); });
   notes.add(by_flag, "prompts_file", "is not read: --prompt wins");
   notes.add(by_flag, "dataset_path", "is not read: --prompt wins");
   notes.add(by_flag, "output_name_column", "has no effect: a prompt of the command line has no fields");
-  const auto facts = plan.model.folder.family().facts(plan.model.folder.denoiser());
-  const bool is_embedded = plan.model.folder.denoiser().value("guidance_embeds", !facts.distilled_guidance);
+  const auto facts = spec.model.folder.family().facts(spec.model.folder.denoiser());
+  const bool is_embedded = spec.model.folder.denoiser().value("guidance_embeds", !facts.distilled_guidance);
   const bool is_scale =
-      plan.pictures.true_cfg > 1 && plan.pictures.true_cfg_why.starts_with("guidance_scale");
+      spec.requests.true_cfg > 1 && spec.requests.true_cfg_why.starts_with("guidance_scale");
   notes.add(!is_embedded && !is_scale, "guidance_scale",
             "has no effect: this model takes no guidance; --true_cfg_scale weighs a negative prompt");
 }
 
-void add_layout(Notes& notes, const Resolved& r, const Plan& plan) {
+void add_layout(Notes& notes, const Resolved& r, const RunSpec& spec) {
   const auto& device = r.settings.device;
-  const auto& degrees = plan.layout.degrees;
-  notes.add(plan.layout.ranks == 1 && r.settings.backend.use_parallel_vae, "use_parallel_vae",
+  const auto& degrees = spec.layout.degrees;
+  notes.add(spec.layout.ranks == 1 && r.settings.backend.use_parallel_vae, "use_parallel_vae",
             "has no effect with one rank");
-  notes.add(plan.layout.ranks == 1 && r.settings.backend.shard_dit, "shard_dit",
+  notes.add(spec.layout.ranks == 1 && r.settings.backend.shard_dit, "shard_dit",
             "has no effect with one rank");
-  const bool is_cut = degrees.parallel_vae && plan.layout.ranks > degrees.data;
+  const bool is_cut = degrees.parallel_vae && spec.layout.ranks > degrees.data;
   for (const char* name : {"enable_vae_tiling", "optimize"}) {
     notes.add(is_cut && r.settings.engine.enable_vae_tiling, name,
               "decodes no tiles: with parallel VAE every rank decodes its rows");
   }
-  notes.add(degrees.stages == 1, "warmup_steps", "has no effect with one stage");
+  notes.add(degrees.pipeline == 1, "warmup_steps", "has no effect with one stage");
   notes.add(!device.span_nodes, "master_addr", "has no effect without --span_nodes");
   notes.add(!device.span_nodes, "master_port", "has no effect without --span_nodes");
 }
 
 }  // namespace
 
-std::vector<std::string> idle_settings(const Resolved& resolved, const Plan& plan) {
+std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec& spec) {
   Notes notes(resolved);
   const auto& s = resolved.settings;
-  const bool is_cpu = !plan.device.device.is_cuda();
-  const bool has_revisions = plan.model.how == "Hugging Face cache" || plan.model.how == "download";
+  const bool is_cpu = !spec.device.device.is_cuda();
+  const bool has_revisions = spec.model.how == "Hugging Face cache" || spec.model.how == "download";
   notes.add(!has_revisions, "revision", "has no effect: only models from the hub have revisions");
-  add_inputs(notes, resolved, plan);
-  add_layout(notes, resolved, plan);
+  add_inputs(notes, resolved, spec);
+  add_layout(notes, resolved, spec);
   const auto& attention = s.engine.attention_backend;
   notes.add(is_cpu && attention != "math" && attention != "sdpa" && attention != "auto" && !attention.empty(),
             "attention_backend", "has no effect on the CPU, which has one attention kernel besides math");
-  notes.add(!is_cpu && plan.job.denoiser_dtype == "float32" && (attention == "cudnn" || attention == "flash"),
+  notes.add(!is_cpu && spec.job.denoiser_dtype == "float32" && (attention == "cudnn" || attention == "flash"),
             "attention_backend",
             "has no effect in float32, which that kernel cannot compute; memory-efficient attention runs");
   notes.add(is_cpu && s.device.enable_tf32, "enable_tf32", "has no effect on the CPU");
-  notes.add(!writes_quality(plan, s.output.output_format), "quality", "has no effect on png");
+  notes.add(!writes_quality(spec, s.output.output_format), "quality", "has no effect on png");
   notes.add(!s.output.resume && s.output.keep_changed, "keep_changed", "has no effect without --resume");
   return notes.take();
 }

@@ -9,6 +9,6 @@
 namespace atelier::app {
 
 // One sentence each, naming who gave the setting. The plan's job need not be filled in.
-std::vector<std::string> idle_settings(const Resolved& resolved, const Plan& plan);
+std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec& spec);
 
 }  // namespace atelier::app

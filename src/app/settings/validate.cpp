@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "app/settings/dtype.h"
 #include "app/compat/unsupported.h"
+#include "app/settings/dtype.h"
 #include "app/settings/resolve.h"
 #include "base/error.h"
 #include "models/family.h"
@@ -22,7 +22,7 @@ bool asks_for_ranks(const BackendSettings& b) {
 }
 
 // What a refused or noted setting was set to; empty if it asks for nothing.
-std::string asked_of(const LaterSettings& later, const Later& l) {
+std::string asked_of(const UnsupportedSettings& later, const UnsupportedSetting& l) {
   const std::string key(l.name);
   if (l.takes == Takes::kSwitch) return later.switches.count(key) && later.switches.at(key) ? "true" : "";
   if (l.takes == Takes::kList) {
@@ -37,8 +37,8 @@ bool is_offload(std::string_view name) {
 }
 
 void refuse_later(Resolved& r) {
-  for (const Later& l : later_settings()) {
-    if (asked_of(r.settings.later, l).empty()) continue;
+  for (const UnsupportedSetting& l : unsupported_settings()) {
+    if (asked_of(r.settings.unsupported, l).empty()) continue;
     const std::string where = r.origin(std::string(l.name)).text;
     if (l.treated == Treated::kNoted) {
       r.notes.push_back(str(where, " ", l.why));
@@ -148,7 +148,7 @@ constexpr Limit kLimits[] = {
 };
 
 void check_limits(Resolved& r) {
-  r.settings.fields([&](const std::string&, const Field& field, const Slot& slot) {
+  r.settings.fields([&](const std::string&, const Field& field, const FieldRef& slot) {
     const auto limit = std::find_if(std::begin(kLimits), std::end(kLimits),
                                     [&](const Limit& l) { return l.name == field.name; });
     if (limit == std::end(kLimits)) return;
@@ -180,7 +180,7 @@ void refuse_contradictions(Resolved& r) {
 
 }  // namespace
 
-void refuse(Resolved& resolved) {
+void validate(Resolved& resolved) {
   refuse_later(resolved);
   refuse_backend(resolved);
   refuse_family(resolved);

@@ -27,53 +27,54 @@ T value(const Json& message, const char* key) {
 
 }  // namespace
 
-Rally::Rally(Outer outer) : outer_(std::move(outer)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  for (int i = 1; i <= Outer::kPorts && listener_.get() < 0; ++i)
-    listener_ = listen_at(outer_.host, outer_.port + i);
+Coordinator::Coordinator(LauncherEnv env)
+    : env_(std::move(env)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  for (int i = 1; i <= LauncherEnv::kPorts && listener_.get() < 0; ++i)
+    listener_ = listen_at(env_.host, env_.port + i);
   if (listener_.get() < 0) {
-    throw Error(Kind::kPeer, str("the ports ", outer_.port + 1, " to ", outer_.port + Outer::kPorts, " at ",
-                                 outer_.host, " are taken; set another MASTER_PORT"));
+    throw Error(Kind::kPeer, str("the ports ", env_.port + 1, " to ", env_.port + LauncherEnv::kPorts, " at ",
+                                 env_.host, " are taken; set another MASTER_PORT"));
   }
   thread_ = std::jthread([this](const std::stop_token& stop) { work(stop); });
 }
 
-Rally::~Rally() {
+Coordinator::~Coordinator() {
   finish(1);
 }
 
-int Rally::present() const {
-  int ranks = outer_.ranks;
-  for (const auto& post : posts_) ranks += post.ranks;
+int Coordinator::present() const {
+  int ranks = env_.ranks;
+  for (const auto& agent : agents_) ranks += agent.ranks;
   return ranks;
 }
 
-void Rally::add(News news) {
-  news_.push_back(std::move(news));
+void Coordinator::add(AgentEvent event) {
+  events_.push_back(std::move(event));
   const uint64_t one = 1;
   [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
 }
 
-std::vector<Rally::News> Rally::take_news() {
+std::vector<Coordinator::AgentEvent> Coordinator::take_events() {
   uint64_t count = 0;
   [[maybe_unused]] const auto read = ::read(wake_.get(), &count, sizeof count);
   const std::scoped_lock lock(mutex_);
-  return std::exchange(news_, {});
+  return std::exchange(events_, {});
 }
 
-void Rally::work(const std::stop_token& stop) {
+void Coordinator::work(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     std::vector<pollfd> entries{{listener_.get(), POLLIN, 0}};
     {
       const std::scoped_lock lock(mutex_);
-      for (const auto& post : posts_) entries.push_back({post.channel->fd(), POLLIN, 0});
+      for (const auto& agent : agents_) entries.push_back({agent.channel->fd(), POLLIN, 0});
     }
     if (::poll(entries.data(), entries.size(), 100) <= 0) continue;
     {
       const std::scoped_lock lock(mutex_);  // posts are added by this thread only
       for (size_t i = entries.size(); i-- > 1;) {
-        if (entries[i].revents) listen(posts_[i - 1]);
+        if (entries[i].revents) listen(agents_[i - 1]);
       }
-      std::erase_if(posts_, [&](const Post& p) {
+      std::erase_if(agents_, [&](const AgentConnection& p) {
         if (!p.channel) lost_ += p.ranks;
         return !p.channel;
       });
@@ -83,17 +84,17 @@ void Rally::work(const std::stop_token& stop) {
   }
 }
 
-void Rally::greet(int listener) {
+void Coordinator::greet(int listener) {
   auto fd = accept_from(listener);
   if (fd.get() < 0) return;
   try {
-    auto channel = std::make_unique<Channel>(fd.release(), Channel::Side::kSupervisor, outer_.key);
+    auto channel = std::make_unique<Channel>(fd.release(), Channel::Side::kSupervisor, env_.key);
     const auto hello = channel->wait(kGreeting);
     if (!hello || kind_of(*hello) != message::kHello) return;
     const auto rank = value<int>(*hello, "rank"), ranks = value<int>(*hello, "ranks"),
                start = value<int>(*hello, "start");
     const auto host = value<std::string>(*hello, "host");
-    if (rank < outer_.ranks || ranks < 1 || rank + ranks > outer_.size) return;
+    if (rank < env_.ranks || ranks < 1 || rank + ranks > env_.size) return;
     const std::scoped_lock lock(mutex_);
     if (start >= 0) {
       add({.rank = rank,
@@ -110,37 +111,37 @@ void Rally::greet(int listener) {
       order["start"] = start_;
       channel->send(order);
     }
-    posts_.push_back({rank, ranks, host, std::move(channel)});
+    agents_.push_back({rank, ranks, host, std::move(channel)});
     changed_.notify_all();
   } catch (const Error& e) {
     log::debug(str("refused a connection: ", e.what()));
   }
 }
 
-void Rally::listen(Post& post) {
+void Coordinator::listen(AgentConnection& agent) {
   bool is_open = false;
   try {
-    is_open = post.channel->take_in();
-    while (const auto message = post.channel->next()) {
+    is_open = agent.channel->take_in();
+    while (const auto message = agent.channel->next()) {
       if (kind_of(*message) != message::kExited) continue;
       add({.rank = value<int>(*message, "rank"),
            .start = value<int>(*message, "start"),
-           .host = post.host,
+           .host = agent.host,
            .what = value<std::string>(*message, "what")});
     }
   } catch (const Error& e) {
     log::warning(e.what());
   }
   if (is_open) return;
-  add({.rank = post.rank, .host = post.host, .what = "is gone"});
-  post.channel.reset();
+  add({.rank = agent.rank, .host = agent.host, .what = "is gone"});
+  agent.channel.reset();
 }
 
-void Rally::tell_all(const Json& order) {
-  for (const auto& post : posts_) post.channel->send(order);
+void Coordinator::tell_all(const Json& order) {
+  for (const auto& agent : agents_) agent.channel->send(order);
 }
 
-void Rally::start(int number) {
+void Coordinator::start(int number) {
   const std::scoped_lock lock(mutex_);
   start_ = number;
   Json order = message_of(message::kStart);
@@ -148,25 +149,25 @@ void Rally::start(int number) {
   tell_all(order);
 }
 
-void Rally::end_workers() {
+void Coordinator::end_workers() {
   const std::scoped_lock lock(mutex_);
   start_ = -1;
   tell_all(message_of(message::kEndWorkers));
 }
 
-void Rally::finish(int code) {
+void Coordinator::finish(int code) {
   {
     std::unique_lock lock(mutex_);
     if (is_finished_) return;
     is_finished_ = true;
-    changed_.wait_for(lock, kPatience, [&] { return present() + lost_ >= outer_.size; });  // late ones too
+    changed_.wait_for(lock, kPatience, [&] { return present() + lost_ >= env_.size; });  // late ones too
     Json order = message_of(message::kEnd);
     order["code"] = code;
     tell_all(order);
   }
   thread_ = {};
   // their answer is the end of the connection
-  for (const auto& post : posts_) post.channel->wait(std::chrono::seconds(3));
+  for (const auto& agent : agents_) agent.channel->wait(std::chrono::seconds(3));
 }
 
 }  // namespace atelier::cluster

@@ -11,15 +11,15 @@
 #include <thread>
 #include <vector>
 
+#include "cluster/channel.h"
 #include "cluster/job.h"
 #include "cluster/process.h"
-#include "cluster/channel.h"
 #include "cluster/protocol.h"
 
 namespace atelier::cluster {
 
 // One launched process: it stands for the ranks [rank, rank + ranks) of `size`.
-struct Outer {
+struct LauncherEnv {
   std::string launcher;  // "torchrun", "mpirun", "srun", "--span_nodes"
   int rank = 0, size = 1, ranks = 1;
   int local_rank = 0, local_size = 1;  // of `rank`, on its host
@@ -31,32 +31,32 @@ struct Outer {
 };
 
 // The value of a variable; none if it is not set.
-using Environment = std::function<std::optional<std::string>(const std::string& name)>;
+using EnvironmentLookup = std::function<std::optional<std::string>(const std::string& name)>;
 
 // What the environment says about an outer launcher; none for a process that was started alone. Throws
 // Error(kUsage) naming the variable that is missing or wrong.
-std::optional<Outer> outer_launcher(const Environment& environment);
+std::optional<LauncherEnv> find_launcher_env(const EnvironmentLookup& environment);
 
 // --span_nodes: `nodes` processes, one per node, with `ranks` ranks in all, as many on each node. Throws
 // Error(kUsage).
-struct Span {
+struct NodeSpan {
   int node = 0, nodes = 1, ranks = 1;
   std::string host;  // of node 0
   int port = 29500;
   std::string key;  // a secret that all nodes know; empty: messages are only told apart from other runs'
 };
-Outer spanning(const Span& span);
+LauncherEnv spanning(const NodeSpan& span);
 
 // The first host of a Slurm list such as "gpu[03-05,9],login1": "gpu03".
 std::string first_host(const std::string& list);
 
 // At the process of rank 0: where the other launched processes report, and the workers that they start on
 // order.
-class Rally {
+class Coordinator {
  public:
   // A worker that has come, or (no channel) one that has ended, or (start -1) a launched process that is
   // gone.
-  struct News {
+  struct AgentEvent {
     int rank = 0, start = -1;
     int local_rank = 0, local_size = 1;
     std::string host, what;
@@ -64,12 +64,12 @@ class Rally {
   };
 
   // Throws Error(kUsage) for an address that is not of this host, Error(kPeer) when all ports are taken.
-  explicit Rally(Outer outer);
-  ~Rally();  // finish(1), if nobody has
+  explicit Coordinator(LauncherEnv env);
+  ~Coordinator();  // finish(1), if nobody has
 
-  const Outer& outer() const { return outer_; }
+  const LauncherEnv& env() const { return env_; }
   int wake_fd() const { return wake_.get(); }  // readable when there is news
-  std::vector<News> take_news();
+  std::vector<AgentEvent> take_events();
   // Workers for all ranks but this process's own, in place of those of earlier starts.
   void start(int number);
   // Ends all of them.
@@ -80,24 +80,24 @@ class Rally {
   static constexpr std::chrono::seconds kPatience{10};
 
  private:
-  struct Post {
+  struct AgentConnection {
     int rank = 0, ranks = 1;
     std::string host;
     std::unique_ptr<Channel> channel;
   };
   void work(const std::stop_token& stop);
   void greet(int fd);
-  void listen(Post& post);
+  void listen(AgentConnection& agent);
   void tell_all(const Json& order);
-  void add(News news);
+  void add(AgentEvent event);
   int present() const;  // ranks whose processes are here
 
-  const Outer outer_;
+  const LauncherEnv env_;
   Descriptor listener_, wake_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<Post> posts_;
-  std::vector<News> news_;
+  std::vector<AgentConnection> agents_;
+  std::vector<AgentEvent> events_;
   int start_ = -1;  // what was ordered last; -1: nothing
   bool is_finished_ = false;
   int lost_ = 0;  // ranks of processes that came and are gone
@@ -106,10 +106,11 @@ class Rally {
 
 // As run_job, over all processes of a launcher; at rank 0. Throws Error(kUsage) too unless the layout's ranks
 // are the launcher's.
-Outcome run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop, Rally& rally);
+RunResult run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop,
+                  Coordinator& coordinator);
 
 // At the other processes: starts workers when rank 0 says so. Returns rank 0's exit code, or 1 after a
 // message when rank 0 cannot be reached or is gone.
-int follow(const Outer& outer);
+int run_node_agent(const LauncherEnv& env);
 
 }  // namespace atelier::cluster

@@ -11,7 +11,7 @@ namespace {
 
 class Reader {
  public:
-  Reader(const Environment& environment, std::string launcher)
+  Reader(const EnvironmentLookup& environment, std::string launcher)
       : environment_(environment), launcher_(std::move(launcher)) {}
 
   std::optional<int> number(const std::string& name) const {
@@ -28,7 +28,7 @@ class Reader {
   bool has(const std::string& name) const { return !text(name).empty(); }
 
  private:
-  const Environment& environment_;
+  const EnvironmentLookup& environment_;
   std::string launcher_;
 };
 
@@ -39,7 +39,7 @@ int port_for(const std::string& job) {
   return 20000 + static_cast<int>(hash % 10000);
 }
 
-void check(const Outer& o) {
+void check(const LauncherEnv& o) {
   if (o.size < 1 || o.rank < 0 || o.rank + o.ranks > o.size || o.local_rank < 0) {
     throw Error(Kind::kUsage, str(o.launcher, " says rank ", o.rank, " (local ", o.local_rank, ") of ",
                                   o.size, " ranks, which cannot be"));
@@ -54,7 +54,8 @@ void check(const Outer& o) {
     throw Error(Kind::kUsage, str("MASTER_PORT=", o.port, " is not in 1..65535"));
 }
 
-void settle_meeting(Outer& o, const Reader& env, const std::string& job, const std::string& default_host) {
+void settle_meeting(LauncherEnv& o, const Reader& env, const std::string& job,
+                    const std::string& default_host) {
   o.host = env.has("MASTER_ADDR") ? env.text("MASTER_ADDR") : default_host;
   o.port = env.number("MASTER_PORT").value_or(port_for(job));
   const std::string secret = env.text("ATELIER_CLUSTER_KEY");
@@ -63,22 +64,22 @@ void settle_meeting(Outer& o, const Reader& env, const std::string& job, const s
   check(o);
 }
 
-std::optional<Outer> torchrun(const Environment& environment) {
+std::optional<LauncherEnv> torchrun(const EnvironmentLookup& environment) {
   const Reader env(environment, "torchrun");
   const auto rank = env.number("RANK"), size = env.number("WORLD_SIZE");
   if (!rank || !size) return std::nullopt;
-  Outer o{.launcher = "torchrun", .rank = *rank, .size = *size};
+  LauncherEnv o{.launcher = "torchrun", .rank = *rank, .size = *size};
   o.local_rank = env.number("LOCAL_RANK").value_or(0);
   o.local_size = env.number("LOCAL_WORLD_SIZE").value_or(1);
   settle_meeting(o, env, env.text("TORCHELASTIC_RUN_ID"), "");
   return o;
 }
 
-std::optional<Outer> mpirun(const Environment& environment) {
+std::optional<LauncherEnv> mpirun(const EnvironmentLookup& environment) {
   const Reader env(environment, "mpirun");
   const auto rank = env.number("OMPI_COMM_WORLD_RANK"), size = env.number("OMPI_COMM_WORLD_SIZE");
   if (!rank || !size) return std::nullopt;
-  Outer o{.launcher = "mpirun", .rank = *rank, .size = *size};
+  LauncherEnv o{.launcher = "mpirun", .rank = *rank, .size = *size};
   o.local_rank = env.number("OMPI_COMM_WORLD_LOCAL_RANK").value_or(0);
   o.local_size = env.number("OMPI_COMM_WORLD_LOCAL_SIZE").value_or(1);
   const std::string job =
@@ -87,7 +88,7 @@ std::optional<Outer> mpirun(const Environment& environment) {
   return o;
 }
 
-std::optional<Outer> srun(const Environment& environment) {
+std::optional<LauncherEnv> srun(const EnvironmentLookup& environment) {
   const Reader env(environment, "srun");
   const auto rank = env.number("SLURM_PROCID");
   auto size = env.number("SLURM_STEP_NUM_TASKS");
@@ -95,7 +96,7 @@ std::optional<Outer> srun(const Environment& environment) {
   if (!rank || !size) return std::nullopt;
   // a batch script itself is task 0 of a job whose tasks nobody has started
   if (!env.has("SLURM_STEP_ID") && env.text("ENVIRONMENT") == "BATCH") return std::nullopt;
-  Outer o{.launcher = "srun", .rank = *rank, .size = *size};
+  LauncherEnv o{.launcher = "srun", .rank = *rank, .size = *size};
   o.local_rank = env.number("SLURM_LOCALID").value_or(0);
   const int nodes = env.number("SLURM_STEP_NUM_NODES").value_or(env.number("SLURM_NNODES").value_or(1));
   o.local_size = std::max(1, o.size / std::max(1, nodes));
@@ -121,21 +122,21 @@ std::string first_host(const std::string& list) {
   return host + list.substr(close + 1, next - close - 1);
 }
 
-std::optional<Outer> outer_launcher(const Environment& environment) {
+std::optional<LauncherEnv> find_launcher_env(const EnvironmentLookup& environment) {
   for (const auto read : {torchrun, mpirun, srun}) {
-    if (auto outer = read(environment)) return outer->size > 1 ? outer : std::nullopt;
+    if (auto env = read(environment)) return env->size > 1 ? env : std::nullopt;
   }
   return std::nullopt;
 }
 
-Outer spanning(const Span& span) {
+LauncherEnv spanning(const NodeSpan& span) {
   if (span.nodes < 1 || span.node < 0 || span.node >= span.nodes || span.ranks < span.nodes ||
       span.ranks % span.nodes != 0) {
     throw Error(Kind::kUsage,
                 str("--span_nodes spreads --num_gpus evenly over --num_nodes, found node ", span.node, " of ",
                     span.nodes, " nodes with ", span.ranks, " ranks in all"));
   }
-  Outer o{.launcher = "--span_nodes", .size = span.ranks, .ranks = span.ranks / span.nodes};
+  LauncherEnv o{.launcher = "--span_nodes", .size = span.ranks, .ranks = span.ranks / span.nodes};
   o.rank = span.node * o.ranks;
   o.local_size = o.ranks;
   o.host = span.host;

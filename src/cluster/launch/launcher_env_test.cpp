@@ -12,8 +12,8 @@ namespace {
 
 using Variables = std::map<std::string, std::string>;
 
-std::optional<Outer> outer_of(const Variables& variables) {
-  return outer_launcher([&](const std::string& name) -> std::optional<std::string> {
+std::optional<LauncherEnv> outer_of(const Variables& variables) {
+  return find_launcher_env([&](const std::string& name) -> std::optional<std::string> {
     const auto found = variables.find(name);
     return found == variables.end() ? std::nullopt : std::optional(found->second);
   });
@@ -34,15 +34,15 @@ TEST(Outer_TorchrunIsRead, AndGoesBeforeOthers) {
                            {"MASTER_PORT", "29400"},
                            {"SLURM_PROCID", "0"},
                            {"SLURM_NTASKS", "2"}};
-  const auto outer = outer_of(torchrun);
-  ASSERT_TRUE(outer);
-  EXPECT_EQ(outer->rank, 5);
-  EXPECT_EQ(outer->local_rank, 1);
-  EXPECT_EQ(outer->local_size, 4);
-  EXPECT_EQ(outer->size, 8);
-  EXPECT_EQ(outer->host, "10.0.0.1");
-  EXPECT_EQ(outer->port, 29400);
-  EXPECT_EQ(outer->launcher, "torchrun");
+  const auto env = outer_of(torchrun);
+  ASSERT_TRUE(env);
+  EXPECT_EQ(env->rank, 5);
+  EXPECT_EQ(env->local_rank, 1);
+  EXPECT_EQ(env->local_size, 4);
+  EXPECT_EQ(env->size, 8);
+  EXPECT_EQ(env->host, "10.0.0.1");
+  EXPECT_EQ(env->port, 29400);
+  EXPECT_EQ(env->launcher, "torchrun");
 }
 
 TEST(Outer_AllRanksOfOneRunAgreeOnKeyAndPort, AndOtherRunsDoNot) {
@@ -106,10 +106,10 @@ TEST(Outer_TheFirstHostOfASlurmListIsFound, InEverySpelling) {
 }
 
 TEST(Outer_NodesShareTheRanksEvenly, OrAreRefused) {
-  const auto outer = spanning({.node = 1, .nodes = 2, .ranks = 4, .host = "h"});
-  EXPECT_EQ(outer.rank, 2);
-  EXPECT_EQ(outer.ranks, 2);
-  EXPECT_EQ(outer.size, 4);
+  const auto env = spanning({.node = 1, .nodes = 2, .ranks = 4, .host = "h"});
+  EXPECT_EQ(env.rank, 2);
+  EXPECT_EQ(env.ranks, 2);
+  EXPECT_EQ(env.size, 4);
   EXPECT_THROW(spanning({.node = 0, .nodes = 2, .ranks = 3, .host = "h"}), Error);
   EXPECT_THROW(spanning({.node = 2, .nodes = 2, .ranks = 4, .host = "h"}), Error);
   EXPECT_THROW(spanning({.node = 0, .nodes = 2, .ranks = 4}), Error);

@@ -15,14 +15,14 @@ namespace {
 constexpr std::chrono::seconds kSearch{120};  // for rank 0, which may still be starting
 constexpr std::chrono::milliseconds kGrace{1000};
 
-class Follower {
+class NodeAgent {
  public:
-  explicit Follower(const Outer& outer) : outer_(outer) {}
+  explicit NodeAgent(const LauncherEnv& env) : env_(env) {}
 
   int run() {
     if (!find()) {
-      log::error(str("rank ", outer_.rank, ": rank 0 was not found at ", outer_.host, ", ports ",
-                     outer_.port + 1, " to ", outer_.port + Outer::kPorts, ", in ", kSearch.count(),
+      log::error(str("rank ", env_.rank, ": rank 0 was not found at ", env_.host, ", ports ", env_.port + 1,
+                     " to ", env_.port + LauncherEnv::kPorts, ", in ", kSearch.count(),
                      " s; are MASTER_ADDR and MASTER_PORT the same for all?"));
       return 1;
     }
@@ -35,7 +35,7 @@ class Follower {
       }
       if (!is_open) {
         end_workers();
-        log::error(str("rank ", outer_.rank, ": the process of rank 0 is gone"));
+        log::error(str("rank ", env_.rank, ": the process of rank 0 is gone"));
         return 1;
       }
       report_ended();
@@ -52,8 +52,8 @@ class Follower {
     Json message = message_of(message::kHello);
     message["rank"] = rank;
     message["ranks"] = ranks;
-    message["local_rank"] = outer_.local_rank + rank - outer_.rank;
-    message["local_size"] = outer_.local_size;
+    message["local_rank"] = env_.local_rank + rank - env_.rank;
+    message["local_size"] = env_.local_size;
     message["start"] = start;
     message["host"] = own_host_name();
     return message;
@@ -62,8 +62,8 @@ class Follower {
   bool find() {
     const auto end = std::chrono::steady_clock::now() + kSearch;
     while (std::chrono::steady_clock::now() < end) {
-      for (int i = 1; i <= Outer::kPorts; ++i) {
-        if (greets(outer_.port + i)) return true;
+      for (int i = 1; i <= LauncherEnv::kPorts; ++i) {
+        if (greets(env_.port + i)) return true;
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
@@ -71,11 +71,11 @@ class Follower {
   }
 
   bool greets(int port) {
-    auto fd = connect_to(outer_.host, port);
+    auto fd = connect_to(env_.host, port);
     if (fd.get() < 0) return false;
     try {
-      auto channel = std::make_unique<Channel>(fd.release(), Channel::Side::kWorker, outer_.key);
-      channel->send(hello(outer_.rank, outer_.ranks, -1));
+      auto channel = std::make_unique<Channel>(fd.release(), Channel::Side::kWorker, env_.key);
+      channel->send(hello(env_.rank, env_.ranks, -1));
       const auto answer = channel->wait(std::chrono::seconds(15));
       if (!answer || kind_of(*answer) != message::kWelcome) return false;
       channel_ = std::move(channel);
@@ -98,12 +98,12 @@ class Follower {
   void start(int number) {
     end_workers();
     number_ = number;
-    for (int i = 0; i < outer_.ranks; ++i) {
-      const auto socket = connect_to(outer_.host, port_);
+    for (int i = 0; i < env_.ranks; ++i) {
+      const auto socket = connect_to(env_.host, port_);
       if (socket.get() < 0) return;  // rank 0 is gone: the end of its connection says so
-      const Json identity{{"key", outer_.key}, {"hello", hello(outer_.rank + i, 1, number)}};
+      const Json identity{{"key", env_.key}, {"hello", hello(env_.rank + i, 1, number)}};
       workers_.push_back(
-          {outer_.rank + i,
+          {env_.rank + i,
            Child::start({.socket = socket.get(), .environment = {"ATELIER_WORKER=" + identity.dump()}})});
     }
   }
@@ -131,7 +131,7 @@ class Follower {
     }
   }
 
-  const Outer outer_;
+  const LauncherEnv env_;
   std::unique_ptr<Channel> channel_;
   int port_ = 0, number_ = 0;
   std::vector<Worker> workers_;
@@ -139,11 +139,11 @@ class Follower {
 
 }  // namespace
 
-int follow(const Outer& outer) {
+int run_node_agent(const LauncherEnv& env) {
   try {
-    return Follower(outer).run();
+    return NodeAgent(env).run();
   } catch (const std::exception& e) {
-    log::error(str("rank ", outer.rank, ": ", e.what()));
+    log::error(str("rank ", env.rank, ": ", e.what()));
     return 1;
   }
 }

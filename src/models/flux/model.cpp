@@ -13,9 +13,9 @@
 #include "base/error.h"
 #include "models/config.h"
 #include "models/family.h"
+#include "models/flux/names.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
-#include "models/flux/names.h"
 
 namespace atelier::models {
 namespace {
@@ -60,7 +60,7 @@ struct FluxConfig {
 
 // The text or the image side of a double block.
 struct Half {
-  Table mod;
+  ModulationTable mod;
   Linear qkv, out, up, down;
   HeadNorm norm_q, norm_k;
   int64_t head_dim;
@@ -90,7 +90,7 @@ struct DoubleBlock {
         image(c, b / "image"),
         attend(b.attention("attn", {kText, kImage}, c.heads)),
         width(c.width) {}
-  void operator()(const Frame& f, State& s) const {
+  void operator()(const CallContext& f, State& s) const {
     const auto xt = s.stream(kText), xi = s.stream(kImage);
     const auto mt = modulations(text.mod, s, width), mi = modulations(image.mod, s, width);
     const auto o = attend(f, {text.project(norm(xt, mt.attention), s.ropes[kText]),
@@ -108,7 +108,7 @@ struct DoubleBlock {
 };
 
 struct SingleBlock {
-  Table mod;
+  ModulationTable mod;
   Linear qkv, up, out;
   HeadNorm norm_q, norm_k;
   Attention attend;
@@ -124,7 +124,7 @@ struct SingleBlock {
         attend(b.attention("attn", {kText, kImage}, c.heads)),
         width(c.width),
         head_dim(c.heads.unit) {}
-  void operator()(const Frame& f, State& s) const {
+  void operator()(const CallContext& f, State& s) const {
     const auto m = modulations(mod, s, width).attention;
     const auto x = norm(s.x, m);
     auto pending = attend.start(f, {split_qkv(qkv(x), head_dim, norm_q, norm_k, s.ropes[kJoint])});
@@ -168,7 +168,8 @@ class Flux : public nn::Model {
 
   int blocks() const override { return c_.blocks(); }
 
-  nn::Context begin(const Frame& f, const nn::Prompt& p, std::span<const float> timesteps) override {
+  nn::RequestContext begin(const CallContext& f, const nn::Prompt& p,
+                           std::span<const float> timesteps) override {
     // Sinusoids of numbers up to 3500 magnify the last bit of a frequency: the CPU's serve every device.
     const auto numbers = [&](const at::Tensor& t) { return nn::sinusoid(t, kSinusoid).to(options_); };
     const auto t = at::tensor(at::ArrayRef<float>(timesteps.data(), timesteps.size()));
@@ -178,51 +179,51 @@ class Flux : public nn::Model {
       condition = condition + guidance_(numbers(g)).unsqueeze(0);
     }
     condition = condition + pooled_(p.pooled.to(options_)).unsqueeze(0);  // [steps, B, C]
-    tap(f, "time_text_embed", condition[0], nn::Recorder::kWhole);
-    nn::Context context{tables_->evaluate(at::silu(condition)), {}, c_.width};
+    probe(f, "time_text_embed", condition[0], nn::Recorder::kWhole);
+    nn::RequestContext context{tables_->evaluate(at::silu(condition)), {}, c_.width};
     if (text_in_) {
       context.text = text_in_(p.text.to(options_));
-      tap(f, "context_embedder", context.text, kText);
+      probe(f, "context_embedder", context.text, kText);
     }
     return context;
   }
 
-  void enter(const Frame& f, State& s) override {
+  void enter(const CallContext& f, State& s) override {
     const auto rope = [&](const at::Tensor& at) { return nn::rope_of(at, c_.axes, kTheta, options_); };
-    s.ropes = {rope(s.at[kText]), rope(s.at[kImage]), {}};
+    s.ropes = {rope(s.positions[kText]), rope(s.positions[kImage]), {}};
     s.ropes[kJoint] = {at::cat({s.ropes[kText].cos, s.ropes[kImage].cos}),
                        at::cat({s.ropes[kText].sin, s.ropes[kImage].sin})};
-    if (!f.taps) return;
-    tap(f, "pos_embed.0", s.ropes[kJoint].cos.repeat_interleave(2, 1), nn::Recorder::kAll);
-    tap(f, "pos_embed.1", s.ropes[kJoint].sin.repeat_interleave(2, 1), nn::Recorder::kAll);
+    if (!f.probes) return;
+    probe(f, "pos_embed.0", s.ropes[kJoint].cos.repeat_interleave(2, 1), nn::Recorder::kAll);
+    probe(f, "pos_embed.1", s.ropes[kJoint].sin.repeat_interleave(2, 1), nn::Recorder::kAll);
   }
 
-  void embed(const Frame& f, State& s, const at::Tensor& latents) override {
+  void embed(const CallContext& f, State& s, const at::Tensor& latents) override {
     const auto image = image_in_(latents.to(options_.dtype()));
-    tap(f, "x_embedder", image, kImage);
-    s.x = s.n[kText] > 0 ? at::cat({s.given->text, image}) : image;
+    probe(f, "x_embedder", image, kImage);
+    s.x = s.n[kText] > 0 ? at::cat({s.context->text, image}) : image;
   }
 
-  void block(int i, const Frame& f, State& s) override {
+  void block(int i, const CallContext& f, State& s) override {
     const bool is_double = i < c_.doubles;
     if (is_double) {
       doubles_.at(i)(f, s);
     } else {
       singles_.at(i)(f, s);
     }
-    if (!f.taps) return;
+    if (!f.probes) return;
     const auto name =
         is_double ? str("transformer_blocks.", i) : str("single_transformer_blocks.", i - c_.doubles);
-    tap(f, name + ".0", s.stream(kText), kText);
-    tap(f, name + ".1", s.stream(kImage), kImage);
+    probe(f, name + ".0", s.stream(kText), kText);
+    probe(f, name + ".1", s.stream(kImage), kImage);
   }
 
-  at::Tensor head(const Frame& f, State& s) override {
+  at::Tensor head(const CallContext& f, State& s) override {
     const auto m = chunks(last_, s, 2);  // scale first: AdaLayerNormContinuous
     const auto x = norm(s.stream(kImage), {m[1], m[0], {}});
-    tap(f, "norm_out", x, kImage);
+    probe(f, "norm_out", x, kImage);
     const auto out = out_(x);
-    tap(f, "proj_out", out, kImage);
+    probe(f, "proj_out", out, kImage);
     return out;
   }
 
@@ -245,8 +246,8 @@ class Flux : public nn::Model {
   std::map<int, DoubleBlock> doubles_;
   std::map<int, SingleBlock> singles_;
   Linear image_in_, text_in_, out_;
-  Table last_;
-  std::shared_ptr<nn::Tables> tables_;
+  ModulationTable last_;
+  std::shared_ptr<nn::ModulationTables> tables_;
 };
 
 Facts facts(const Json& config) {
@@ -256,7 +257,7 @@ Facts facts(const Json& config) {
   return f;
 }
 
-Defaults defaults(const Json& config) {
+SamplingDefaults defaults(const Json& config) {
   if (FluxConfig(config).guidance) return {};
   return {.steps = 4, .guidance = 0.0, .max_sequence_length = 256};
 }
@@ -285,7 +286,7 @@ at::Tensor text_coordinates(int64_t tokens) {
 }
 
 // Of diffusers folders and of files in the original naming, whose fused tensors are cut by width.
-std::vector<weights::Name> names(const Json& config) {
+std::vector<weights::NameRule> names(const Json& config) {
   auto all = names_flux_diffusers();
   const int64_t width = FluxConfig(config).width;
   for (const char* prefix : {"", "model.diffusion_model."}) {

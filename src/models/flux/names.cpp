@@ -58,9 +58,9 @@ constexpr std::array<Pair, 4> kSingleOriginal{{{"mod", "modulation.lin"},
 
 }  // namespace
 
-std::vector<weights::Name> names_flux_diffusers() {
+std::vector<weights::NameRule> names_flux_diffusers() {
   const std::string from = "transformer_blocks.{}.", single = "single_transformer_blocks.{}.";
-  std::vector<weights::Name> names{{"norm_out.linear", {{"norm_out.linear"}}}};
+  std::vector<weights::NameRule> names{{"norm_out.linear", {{"norm_out.linear"}}}};
   // Rules that change nothing: where other rules follow, these come first when a checkpoint is written.
   for (const auto& [canonical, _] : kOuter) names.push_back({canonical, {{canonical}}});
   for (const auto& [canonical, stored] : kDoubleDiffusers) {
@@ -78,9 +78,9 @@ std::vector<weights::Name> names_flux_diffusers() {
   return names;
 }
 
-std::vector<weights::Name> names_flux_original(int64_t width, std::string_view prefix) {
+std::vector<weights::NameRule> names_flux_original(int64_t width, std::string_view prefix) {
   const std::string before(prefix), single = before + "single_blocks.{}.";
-  std::vector<weights::Name> names;
+  std::vector<weights::NameRule> names;
   for (const auto& [canonical, stored] : kOuter) names.push_back({canonical, {{before + stored}}});
   const std::string last = before + "final_layer.adaLN_modulation.1";  // shift, scale -> scale, shift
   names.push_back({"norm_out.linear", {{last, {width, width}}, {last, {0, width}}}});

@@ -13,13 +13,13 @@
 namespace atelier::models {
 
 // diffusers folders: transformer_blocks.{}.attn.to_q, ... -> double.{}.image.qkv, ...
-std::vector<weights::Name> names_flux_diffusers();
+std::vector<weights::NameRule> names_flux_diffusers();
 
 // Black Forest Labs' own naming: double_blocks.{}.img_attn.qkv, single_blocks.{}.linear1, ... -> the same
 // canonical names. `width` is the model's width (row ranges of fused tensors depend on it), `prefix` what
 // stands before every name, such as "model.diffusion_model.". final_layer.adaLN_modulation holds shift then
 // scale, norm_out.linear the reverse: its halves are swapped.
-std::vector<weights::Name> names_flux_original(int64_t width, std::string_view prefix = "");
+std::vector<weights::NameRule> names_flux_original(int64_t width, std::string_view prefix = "");
 
 // Sizes as the tensors of a file in the original naming show them.
 struct FluxSizes {

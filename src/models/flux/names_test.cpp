@@ -12,10 +12,10 @@
 #include <sstream>
 
 #include "base/files.h"
+#include "base/testing.h"
 #include "weights/save.h"
 #include "weights/store.h"
 #include "weights/tensors.h"
-#include "base/testing.h"
 
 namespace atelier::models {
 namespace {
@@ -72,8 +72,8 @@ void read_flux(const WeightStore& store, const FluxWidths& f = {}) {
 }
 
 void expect_same(const WeightStore& a, const WeightStore& b) {
-  ASSERT_FALSE(a.asked().empty());
-  for (const auto& [name, shape] : a.asked()) {
+  ASSERT_FALSE(a.manifest().empty());
+  for (const auto& [name, shape] : a.manifest()) {
     EXPECT_TRUE(at::equal(read(a, name, shape), read(b, name, shape))) << name;
   }
   b.check();

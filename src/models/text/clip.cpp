@@ -74,7 +74,7 @@ class Clip : public TextEncoder {
     if (c.projects) projection_ = b.linear("text_projection", c.width, c.projection, Bias::kNo);
   }
 
-  Encoded encode(const at::Tensor& ids, const at::Tensor& mask) const override {
+  EncoderOutput encode(const at::Tensor& ids, const at::Tensor& mask) const override {
     const int64_t n = ids.size(1);
     if (n > c_.positions) {
       throw Error(Kind::kUsage,
@@ -82,7 +82,7 @@ class Clip : public TextEncoder {
     }
     auto x = at::embedding(tokens_, ids) + positions_.narrow(0, 0, n);
     const auto bias = hidden_keys(n, mask, x);
-    Encoded e{.hidden = {x}};
+    EncoderOutput e{.hidden = {x}};
     for (const auto& layer : layers_) {
       x = x + attention(layer, layer.norm1(x), bias);
       x = x + layer.down(activate(layer.up(layer.norm2(x))));
@@ -132,7 +132,7 @@ class Clip : public TextEncoder {
   Linear projection_;
 };
 
-std::vector<weights::Name> names() {  // folders have the prefix or, if saved by transformers 5, not
+std::vector<weights::NameRule> names() {  // folders have the prefix or, if saved by transformers 5, not
   return {{"embeddings", {{"text_model.embeddings"}}},
           {"encoder", {{"text_model.encoder"}}},
           {"final_layer_norm", {{"text_model.final_layer_norm"}}}};

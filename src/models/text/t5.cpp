@@ -85,10 +85,10 @@ class T5 : public TextEncoder {
       layers_.emplace_back(c, b / "encoder" / "block" / i, i == 0 || c.bias_in_each);
   }
 
-  Encoded encode(const at::Tensor& ids, const at::Tensor& mask) const override {
+  EncoderOutput encode(const at::Tensor& ids, const at::Tensor& mask) const override {
     auto x = at::embedding(tokens_, ids);
     const auto bucket = buckets(ids.size(1), ids.options());
-    Encoded e{.hidden = {x}};
+    EncoderOutput e{.hidden = {x}};
     at::Tensor bias;
     for (const auto& layer : layers_) {
       if (layer.relative.defined()) bias = scores_bias(layer.relative, bucket, mask);
@@ -141,7 +141,7 @@ class T5 : public TextEncoder {
   std::vector<T5Layer> layers_;
 };
 
-std::vector<weights::Name> names() {  // one tensor, stored under either name or under both
+std::vector<weights::NameRule> names() {  // one tensor, stored under either name or under both
   return {{"embed.weight", {{"shared.weight"}}}, {"embed.weight", {{"encoder.embed_tokens.weight"}}}};
 }
 

@@ -85,7 +85,7 @@ struct MidAttention {
         qkv(b.linear("qkv", channels, 3 * channels)),
         out(b.linear("to_out.0", channels, channels)),
         attend(b.attention("attn", {0}, Dim{1, channels})) {}
-  at::Tensor operator()(const Frame& f, const at::Tensor& x) const {
+  at::Tensor operator()(const CallContext& f, const at::Tensor& x) const {
     const auto tokens = norm(x).flatten(2).permute({2, 0, 1});  // [positions, B, C]
     const auto t = qkv(tokens).unflatten(-1, {3, 1, -1});
     const auto o = out(attend(f, {Projected{t.select(2, 0), t.select(2, 1), t.select(2, 2)}}));
@@ -100,16 +100,16 @@ struct Mid {
       : first(c, b / "resnets" / 0, channels, channels), second(c, b / "resnets" / 1, channels, channels) {
     if (c.attention) attention.emplace(c, b / "attentions" / 0, channels);
   }
-  at::Tensor operator()(const Frame& f, const std::string& name, const at::Tensor& in) const {
+  at::Tensor operator()(const CallContext& f, const std::string& name, const at::Tensor& in) const {
     auto x = first(in);
-    tap(f, name + ".resnets.0", x, Recorder::kWhole);
+    probe(f, name + ".resnets.0", x, Recorder::kWhole);
     if (attention) {
       x = (*attention)(f, x);
-      tap(f, name + ".attentions.0", x, Recorder::kWhole);
+      probe(f, name + ".attentions.0", x, Recorder::kWhole);
     }
     x = second(x);
-    tap(f, name + ".resnets.1", x, Recorder::kWhole);
-    tap(f, name, x, Recorder::kWhole);
+    probe(f, name + ".resnets.1", x, Recorder::kWhole);
+    probe(f, name, x, Recorder::kWhole);
     return x;
   }
 };
@@ -129,20 +129,20 @@ class AutoencoderKl : public Vae {
   }
   const VaeFacts& facts() const override { return c_.facts; }
 
-  at::Tensor decode(const Frame& f, const at::Tensor& z) const override {
+  at::Tensor decode(const CallContext& f, const at::Tensor& z) const override {
     auto x = z;
     if (post_quant_) {
       x = (*post_quant_)(x);
-      tap(f, "post_quant_conv", x, Recorder::kWhole);
+      probe(f, "post_quant_conv", x, Recorder::kWhole);
     }
     return decoder_(f, x);
   }
 
-  at::Tensor encode(const Frame& f, const at::Tensor& x) const override {
+  at::Tensor encode(const CallContext& f, const at::Tensor& x) const override {
     auto y = encoder_(f, x);
     if (quant_) {
       y = (*quant_)(y);
-      tap(f, "quant_conv", y, Recorder::kWhole);
+      probe(f, "quant_conv", y, Recorder::kWhole);
     }
     return y;
   }
@@ -170,18 +170,18 @@ class AutoencoderKl : public Vae {
           level.resample = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalve);
       }
     }
-    at::Tensor operator()(const Frame& f, const at::Tensor& pixels) const {
+    at::Tensor operator()(const CallContext& f, const at::Tensor& pixels) const {
       auto x = in(pixels);
-      tap(f, "encoder.conv_in", x, Recorder::kWhole);
+      probe(f, "encoder.conv_in", x, Recorder::kWhole);
       for (size_t i = 0; i < levels.size(); ++i) {
         for (const auto& r : levels[i].resnets) x = r(x);
         if (levels[i].resample) x = (*levels[i].resample)(x);
-        tap(f, str("encoder.down_blocks.", i), x, Recorder::kWhole);
+        probe(f, str("encoder.down_blocks.", i), x, Recorder::kWhole);
       }
       x = norm(mid(f, "encoder.mid_block", x));
-      tap(f, "encoder.conv_norm_out", x, Recorder::kWhole);
+      probe(f, "encoder.conv_norm_out", x, Recorder::kWhole);
       x = out(at::silu(x));
-      tap(f, "encoder.conv_out", x, Recorder::kWhole);
+      probe(f, "encoder.conv_out", x, Recorder::kWhole);
       return x;
     }
   };
@@ -209,17 +209,17 @@ class AutoencoderKl : public Vae {
           level.resample = (at / "upsamplers" / 0).conv2d("conv", channels, channels, kSame);
       }
     }
-    at::Tensor operator()(const Frame& f, const at::Tensor& z) const {
+    at::Tensor operator()(const CallContext& f, const at::Tensor& z) const {
       auto x = in(z);
-      tap(f, "decoder.conv_in", x, Recorder::kWhole);
+      probe(f, "decoder.conv_in", x, Recorder::kWhole);
       x = mid(f, "decoder.mid_block", x);
       for (size_t i = 0; i < levels.size(); ++i) {
         for (const auto& r : levels[i].resnets) x = r(x);
         if (levels[i].resample) x = (*levels[i].resample)(upsample2(x));
-        tap(f, str("decoder.up_blocks.", i), x, Recorder::kWhole);
+        probe(f, str("decoder.up_blocks.", i), x, Recorder::kWhole);
       }
       x = out(at::silu(norm(x)));
-      tap(f, "decoder.conv_out", x, Recorder::kWhole);
+      probe(f, "decoder.conv_out", x, Recorder::kWhole);
       return x;
     }
   };
@@ -230,8 +230,8 @@ class AutoencoderKl : public Vae {
   std::optional<Conv2d> quant_, post_quant_;
 };
 
-std::vector<weights::Name> names() {
-  std::vector<weights::Name> all;
+std::vector<weights::NameRule> names() {
+  std::vector<weights::NameRule> all;
   for (const std::string side : {"encoder", "decoder"}) {
     const std::string at = side + ".mid_block.attentions.0.";
     all.push_back({at + "qkv", {{at + "to_q"}, {at + "to_k"}, {at + "to_v"}}});

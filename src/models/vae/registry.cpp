@@ -19,8 +19,8 @@ const VaeFamily& find_vae(const Json& config) {
   throw Error(Kind::kCheckpoint, str("vae/config.json: _class_name is ", name, "; known is AutoencoderKL"));
 }
 
-nn::Frame picture_frame(int64_t rows, int64_t cols, int parts, int part) {
-  nn::Frame f;
+nn::CallContext image_call(int64_t rows, int64_t cols, int parts, int part) {
+  nn::CallContext f;
   f.streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}};
   f.seq_rank = part;
   return f;

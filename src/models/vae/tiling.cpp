@@ -50,8 +50,8 @@ at::Tensor tiled(const at::Tensor& x, Tiling t, const std::function<at::Tensor(c
   return at::cat(rows, 2);
 }
 
-nn::Frame whole(int64_t rows, int64_t cols) {
-  return picture_frame(rows, cols, 1, 0);
+nn::CallContext whole(int64_t rows, int64_t cols) {
+  return image_call(rows, cols, 1, 0);
 }
 
 }  // namespace
