@@ -330,7 +330,7 @@ struct Launched {
     coordinator.emplace(outers[0]);
     codes.resize(outers.size());
     for (size_t i = 1; i < outers.size(); ++i)
-      followers.emplace_back([this, i] { codes[i] = follow(outers[i]); });
+      followers.emplace_back([this, i] { codes[i] = run_node_agent(outers[i]); });
   }
   void finish(int code) {
     coordinator->finish(code);

@@ -22,7 +22,7 @@ struct AttentionLayer {
   int id = 0;
   std::string name;
   std::vector<int> streams;        // whose keys and values
-  std::vector<int> query_streams;  // streams that ask
+  std::vector<int> query_streams;  // streams that have queries
   Dim heads;                       // held here, after the tensor cut
 };
 
@@ -80,8 +80,8 @@ class SequenceExchange {
   virtual ~SequenceExchange() = default;
   virtual ExchangeBuffers buffers(const CallContext&, const AttentionLayer&, std::span<const Projected>) = 0;
   virtual void launch(const CallContext&, const AttentionLayer&,
-                      ExchangeBuffers&) = 0;  // everything is written: let it fly
-  virtual Qkv wait(const CallContext&, const AttentionLayer&, ExchangeBuffers&) = 0;  // waits
+                      ExchangeBuffers&) = 0;  // all buffers are written: starts the transfers
+  virtual Qkv wait(const CallContext&, const AttentionLayer&, ExchangeBuffers&) = 0;
   // [tokens that ask, B, h here, d] -> [tokens that ask here, B, all heads, d]
   virtual at::Tensor scatter_back(const CallContext&, const AttentionLayer&, ExchangeBuffers&,
                                   at::Tensor out) = 0;

@@ -129,14 +129,14 @@ class Expected {
 
   void add_rank(const plan::Mesh& m) {
     const int stage = m.index(Axis::kPipeline);
-    const Range blocks = Partition{kBlocks, d_.stages}[stage];
+    const Range blocks = Partition{kBlocks, d_.pipeline}[stage];
     add_request(m, blocks);
     for (const int pass : passes()) {
       for (int b = 0; b < own_; ++b) {
         for (int64_t i = blocks.begin; i < blocks.end(); ++i) add_block(m, i, pass);
-        if (d_.stages > 1) add_hop(m, pass);
+        if (d_.pipeline > 1) add_hop(m, pass);
       }
-      if (stage == 0 && d_.guidance == 2)
+      if (stage == 0 && d_.cfg == 2)
         count("all_gather", 1, image(m.sequence_rank(), pass) * kLatentWidth);
     }
     add_shards(blocks);
@@ -160,7 +160,7 @@ class Expected {
     if (parts() > 1 && m.index(Axis::kPipeline) == 0) {
       count("all_gather", 1, image(m.sequence_rank(), -1) * kLatentWidth * (parts() - 1));
     }
-    if (d_.stages > 1 && d_.parallel_vae) {
+    if (d_.pipeline > 1 && d_.parallel_vae) {
       count("broadcast", 1, leads ? kImage * kLatentWidth * (replica() - 1) : 0);
     }
   }
@@ -196,7 +196,7 @@ class Expected {
   // Hidden state to the next stage; the last one sends the prediction, image tokens only.
   void add_hop(const plan::Mesh& m, int pass) {
     const int me = m.sequence_rank();
-    const bool last = m.index(Axis::kPipeline) + 1 == d_.stages;
+    const bool last = m.index(Axis::kPipeline) + 1 == d_.pipeline;
     count("send", 1, last ? image(me, pass) * kLatentWidth : tokens(me, pass) * kWidth);
     count("recv", 1, 0);
   }

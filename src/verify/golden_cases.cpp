@@ -59,7 +59,7 @@ pipeline::Request request_of(const pipeline::ModelRepo& folder, const Json& call
   r.height = call.value("height", d.height);
   r.width = call.value("width", d.width);
   r.steps = call.value("num_inference_steps", d.steps);
-  r.guidance = call.value("guidance_scale", d.cfg);
+  r.guidance = call.value("guidance_scale", d.guidance);
   r.max_sequence_length = call.value("max_sequence_length", int64_t{512});
   r.seeds.assign(r.prompts.size(), 0);
   const auto noise = recorded.find("noise");

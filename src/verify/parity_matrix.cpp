@@ -39,7 +39,7 @@ pipeline::Request request_of(const pipeline::ModelRepo& folder, const Json& j) {
   for (size_t i = 0; i < r.prompts.size(); ++i) r.seeds.push_back(j.value("seed", uint64_t{0}) + i);
   r.height = j.value("height", d.height), r.width = j.value("width", d.width);
   r.steps = j.value("steps", d.steps);
-  r.guidance = j.value("guidance", d.cfg);
+  r.guidance = j.value("guidance", d.guidance);
   r.true_cfg = j.value("true_cfg", r.negatives.empty() ? 1.0 : 2.0);
   r.max_sequence_length = j.value("max_sequence_length", d.max_sequence_length);
   return r;

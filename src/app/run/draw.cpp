@@ -45,9 +45,9 @@ uint64_t random_seed() {
 class Session {
  public:
   Session(RunSpec spec, const Resolved& resolved)
-      : plan_(std::move(spec)),
+      : spec_(std::move(spec)),
         resolved_(resolved),
-        folder_(plan_.job.output),
+        folder_(spec_.job.output),
         ledger_(folder_.path() / jobs::kLedgerName) {
     open_log();
   }
@@ -55,7 +55,7 @@ class Session {
   int run(const Interrupt& interrupt, const Start& start) {
     introduce();
     find_work();
-    if (todo_.empty() && plan_.pictures.items.empty() && plan_.pictures.bad.empty())
+    if (todo_.empty() && spec_.requests.items.empty() && spec_.requests.bad.empty())
       say(resolved_, "nothing to draw");
     if (!todo_.empty()) draw(interrupt, start);
     return finish();
@@ -75,14 +75,14 @@ class Session {
   }
 
   void introduce() {
-    for (const auto& line : header(plan_, resolved_)) say(resolved_, line);
+    for (const auto& line : header(spec_, resolved_)) say(resolved_, line);
     Json settings = to_json(resolved_.settings);
-    settings["layout"] = plan::to_string(plan_.layout.degrees);
+    settings["layout"] = plan::to_string(spec_.layout.degrees);
     report_.set_settings(settings);
     report_.set_version("atelier", kVersion);
     for (const auto& note : resolved_.notes) report_.add_note(note);
-    for (const auto& note : plan_.pictures.notes) report_.add_note(note);
-    for (const auto& bad : plan_.pictures.bad) {
+    for (const auto& note : spec_.requests.notes) report_.add_note(note);
+    for (const auto& bad : spec_.requests.bad) {
       log::error(str(bad.where, ": ", bad.reason));
       report_.add_failure(bad.where, bad.reason);
       ++failed_;
@@ -97,9 +97,9 @@ class Session {
                   : out.keep_changed ? jobs::Resume::kKeepChanged
                                      : jobs::Resume::kRedoChanged,
         .settings =
-            [this](const request::Item& item) { return request::item_settings(item, plan_.settings); },
+            [this](const request::Item& item) { return request::item_settings(item, spec_.settings); },
         .is_whole_file = media::is_complete};
-    auto scan = jobs::scan(plan_.pictures.items, folder_.path(), ledger_, rules);
+    auto scan = jobs::scan(spec_.requests.items, folder_.path(), ledger_, rules);
     if (!scan.summary.empty()) say(resolved_, scan.summary);
     if (ledger_.had_torn_tail()) log::warning("the ledger's last line was half written and has been cut off");
     report_.set_skipped(scan.skipped);
@@ -118,7 +118,7 @@ class Session {
   std::vector<std::vector<request::Item>> batches() const {
     std::vector<std::vector<request::Item>> out;
     for (int i = 0; i < repeats(); ++i) {
-      for (auto& batch : share_out(todo_, resolved_.settings.input.batch_size, plan_.job.degrees.data)) {
+      for (auto& batch : share_out(todo_, resolved_.settings.input.batch_size, spec_.job.degrees.data)) {
         out.push_back(std::move(batch));
       }
     }
@@ -132,14 +132,14 @@ class Session {
     const int64_t pictures = static_cast<int64_t>(todo_.size()) * repeats();
     report::Progress progress(pictures, style, stdout);
     progress_ = &progress;
-    jobs::Queue queue(batches(), plan_.job.max_retries);
+    jobs::Queue queue(batches(), spec_.job.max_retries);
     const cluster::Events events{
         .on_phase = [this](const std::string& phase) { on_phase(phase); },
         .on_step = [this](int group, int step, int steps) { on_step(group, step, steps); },
         .on_picture = [this](const cluster::Finished& f) { on_picture(f); },
         .on_restart = [this](const std::string& reason) { on_restart(reason); }};
     try {
-      const auto outcome = start(plan_.job, queue, events, interrupt.token());
+      const auto outcome = start(spec_.job, queue, events, interrupt.token());
       take(outcome);
     } catch (const std::exception& e) {
       progress.finish();
@@ -171,7 +171,7 @@ class Session {
   }
 
   int pictures_at_once() const {
-    return std::max(1, std::min(resolved_.settings.input.batch_size / plan_.job.degrees.data,
+    return std::max(1, std::min(resolved_.settings.input.batch_size / spec_.job.degrees.data,
                                 static_cast<int>(todo_.size())));
   }
 
@@ -179,7 +179,7 @@ class Session {
     progress_->picture((folder_.path() / f.item.name).string(), f.seconds);
     report_.add_picture(f.item.name, f.seconds);
     if (++times_drawn_[f.item.name] == 1) {
-      const auto settings = request::item_settings(f.item, plan_.settings);
+      const auto settings = request::item_settings(f.item, spec_.settings);
       ledger_.append(jobs::done_record(f.item, settings, read_file(folder_.path() / f.item.name), f.seconds));
     }
     if (++drawn_ % static_cast<int64_t>(todo_.size()) == 0) {
@@ -200,7 +200,7 @@ class Session {
       log::error(str(failure.item.name, " failed after ", failure.attempts,
                      failure.attempts == 1 ? " try: " : " tries: ", failure.reason));
       report_.add_failure(failure.item.name, failure.reason);
-      ledger_.append(jobs::failed_record(failure.item, request::item_settings(failure.item, plan_.settings),
+      ledger_.append(jobs::failed_record(failure.item, request::item_settings(failure.item, spec_.settings),
                                          failure.reason));
       ++failed_;
     }
@@ -249,7 +249,7 @@ class Session {
     return failed_ > 0 ? 1 : 0;
   }
 
-  RunSpec plan_;
+  RunSpec spec_;
   const Resolved& resolved_;
   jobs::OutputFolder folder_;
   jobs::Ledger ledger_;

@@ -85,7 +85,7 @@ std::string asked_degrees(const Resolved& resolved) {
 }
 
 void take_axes(const plan::ParallelConfig& from, plan::ParallelConfig& to) {
-  to.data = from.data, to.guidance = from.guidance, to.stages = from.stages;
+  to.data = from.data, to.cfg = from.cfg, to.pipeline = from.pipeline;
   to.ring = from.ring, to.ulysses = from.ulysses, to.tensor = from.tensor;
 }
 
@@ -154,8 +154,8 @@ plan::ParallelConfig degrees_of(const Resolved& resolved) {
   const auto& b = resolved.settings.backend;
   Merge m(resolved);
   m.take("data_parallel_degree", &D::data, b.data_parallel_degree);
-  m.take("use_cfg_parallel", &D::guidance, b.use_cfg_parallel ? 2 : 1);
-  m.take("pipefusion_degree", &D::stages, b.pipefusion_degree);
+  m.take("use_cfg_parallel", &D::cfg, b.use_cfg_parallel ? 2 : 1);
+  m.take("pipefusion_degree", &D::pipeline, b.pipefusion_degree);
   m.take("ring_degree", &D::ring, b.ring_degree);
   m.take("ulysses_degree", &D::ulysses, b.ulysses_degree);
   m.take("tensor_parallel_degree", &D::tensor, b.tensor_parallel_degree);

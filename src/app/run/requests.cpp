@@ -106,7 +106,7 @@ struct Fill {
 
 Fill fill_of(const InputSettings& input, const pipeline::ModelDefaults& d) {
   return {input.height.value_or(d.height), input.width.value_or(d.width),
-          input.num_inference_steps.value_or(d.steps), input.guidance_scale.value_or(d.cfg)};
+          input.num_inference_steps.value_or(d.steps), input.guidance_scale.value_or(d.guidance)};
 }
 
 void complete(request::Item& item, const Fill& fill, const InputSettings& input, const Branches& branches) {
