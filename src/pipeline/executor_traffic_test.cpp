@@ -136,8 +136,7 @@ class Expected {
         for (int64_t i = blocks.begin; i < blocks.end(); ++i) add_block(m, i, pass);
         if (d_.pipeline > 1) add_hop(m, pass);
       }
-      if (stage == 0 && d_.cfg == 2)
-        count("all_gather", 1, image(m.sequence_rank(), pass) * kLatentWidth);
+      if (stage == 0 && d_.cfg == 2) count("all_gather", 1, image(m.sequence_rank(), pass) * kLatentWidth);
     }
     add_shards(blocks);
   }

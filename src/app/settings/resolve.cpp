@@ -146,7 +146,7 @@ Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environ
   read_environment(environment, entries, out);
   read_flags(flags, entries, out);
   apply_optimize(out);
-  refuse(out);
+  validate(out);
   return out;
 }
 
