@@ -38,12 +38,6 @@ Json run_settings(const Job& job, const pipeline::ModelRepo& folder) {
   return settings;
 }
 
-// libtorch's allocator on the CPU has no exception type of its own.
-bool is_out_of_memory(const std::exception& e) {
-  return dynamic_cast<const c10::OutOfMemoryError*>(&e) || dynamic_cast<const std::bad_alloc*>(&e) ||
-         std::string_view(e.what()).find("can't allocate memory") != std::string_view::npos;
-}
-
 }  // namespace
 
 c10::Device device_named(const std::string& name, int number) {
@@ -55,11 +49,6 @@ c10::Device device_named(const std::string& name, int number) {
   } catch (const c10::Error&) {
   }
   throw Error(Kind::kUsage, str("unknown device ", name, "; known are cpu, cuda and cuda:N"));
-}
-
-std::string reason_of(const std::exception& e) {
-  const auto* torch = dynamic_cast<const c10::Error*>(&e);
-  return torch ? torch->what_without_backtrace() : e.what();
 }
 
 struct ModelRunner::Parts {
@@ -92,12 +81,11 @@ ModelRunner::ModelRunner(const Job& job, c10::Device device, comm::Transport* tr
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {
-    if (!is_out_of_memory(e)) throw;
+    if (!pipeline::is_out_of_memory(e)) throw;
     throw Error(Kind::kCapacity, str("the model does not fit in the memory of ",
-                                     pipeline::device_name(device), ": ", reason_of(e)));
+                                     pipeline::device_name(device), ": ", pipeline::reason_of(e)));
   }
-  const auto* replica = parts_->parallel_context.replica();
-  if (!replica || replica->rank() == 0) parts_->output.emplace(job.output);
+  if (leads()) parts_->output.emplace(job.output);
 }
 
 ModelRunner::~ModelRunner() = default;
@@ -112,15 +100,15 @@ std::vector<media::Image> ModelRunner::generate(const jobs::Batch& batch,
     } catch (const Error&) {
       throw;
     } catch (const std::exception& e) {
-      if (!is_out_of_memory(e)) throw;
+      if (!pipeline::is_out_of_memory(e)) throw;
       if (tries == 1) {
         throw Error(
             Kind::kCapacity,
             str(request.prompts.size(), " of ", request.width, "x", request.height,
                 " at once do not fit in the memory of ", pipeline::device_name(p.device),
-                p.device.is_cuda()
-                    ? "; make the batch or the pictures smaller, or try --enable_tiling: " + reason_of(e)
-                    : "; make the batch or the pictures smaller, or try --enable_tiling"));
+                p.device.is_cuda() ? "; make the batch or the pictures smaller, or try --enable_tiling: " +
+                                         pipeline::reason_of(e)
+                                   : "; make the batch or the pictures smaller, or try --enable_tiling"));
       }
     }
     // here, where the exception and what it kept alive are gone
@@ -139,6 +127,11 @@ int64_t ModelRunner::write(const request::Item& item, const media::Image& pictur
 
 bool ModelRunner::is_alone() const {
   return !parts_->parallel_context.replica();
+}
+
+bool ModelRunner::leads() const {
+  const auto* replica = parts_->parallel_context.replica();
+  return !replica || replica->rank() == 0;
 }
 
 bool ModelRunner::is_device_alive() const {

@@ -29,6 +29,7 @@ class ModelRunner {
   int64_t write(const request::Item& item, const media::Image& picture) const;
 
   bool is_alone() const;         // no other rank draws the same batch
+  bool leads() const;            // rank 0 of its replica
   bool is_device_alive() const;  // false once the device refuses all further work
   RankStats stats() const;
 
@@ -39,7 +40,5 @@ class ModelRunner {
 
 // "cpu", "cuda" (the device of this number) or "cuda:N". Throws Error(kUsage) for anything else.
 c10::Device device_named(const std::string& name, int number);
-// What happened, for people: without the call stacks that libtorch adds.
-std::string reason_of(const std::exception& e);
 
 }  // namespace atelier::cluster

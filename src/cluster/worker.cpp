@@ -23,6 +23,7 @@
 #include "cluster/output_writer.h"
 #include "cluster/protocol.h"
 #include "pipeline/device.h"
+#include "pipeline/leader.h"
 #include "report/clock.h"
 
 namespace atelier::cluster {
@@ -189,7 +190,7 @@ class Worker {
       studio_.emplace(job_, device, transport_.get());
       log::debug(str("loaded on ", device.str()));
     } catch (const c10::OutOfMemoryError& e) {
-      fail_for_good(0, std::make_exception_ptr(Error(Kind::kCapacity, reason_of(e))));
+      fail_for_good(0, std::make_exception_ptr(Error(Kind::kCapacity, pipeline::reason_of(e))));
     } catch (...) {
       fail_for_good(0, std::current_exception());
     }
@@ -208,7 +209,7 @@ class Worker {
     } catch (...) {
       const bool may_go_on = is_in_step(std::current_exception()) && studio_->is_device_alive();
       if (!may_go_on) fail_for_good(batch.id, std::current_exception());
-      send_failure(batch.id, std::current_exception(), false, whereabouts_.phase);
+      if (studio_->leads()) send_failure(batch.id, std::current_exception(), false, whereabouts_.phase);
       whereabouts_.phase = "idle";
       return;
     }
@@ -221,13 +222,13 @@ class Worker {
     writer.submit(std::move(batch), std::move(pictures), seconds);
   }
 
-  // Do the peers, if there are any, wait for nothing? Only a picture that is no result leaves them in step.
+  // Do the peers, if there are any, wait for nothing?
   bool is_in_step(const std::exception_ptr& error) const {
     if (studio_->is_alone()) return true;
     try {
       std::rethrow_exception(error);
-    } catch (const Error& e) {
-      return e.kind() == Kind::kItem;
+    } catch (const pipeline::RequestError&) {
+      return true;
     } catch (...) {
       return false;
     }
@@ -291,7 +292,7 @@ class Worker {
       message["reason"] = e.what();
     } catch (const std::exception& e) {
       message["kind"] = static_cast<int>(Kind::kItem);
-      message["reason"] = reason_of(e);
+      message["reason"] = pipeline::reason_of(e);
     }
     channel_.send(message);
   }

@@ -24,8 +24,8 @@ using nn::has;
 const at::TensorOptions kWide(at::kDouble), kIds(at::kLong);
 
 std::unique_ptr<TextEncoder> build(const Json& config, const weights::WeightStore& store) {
-  static nn::OneRank alone;
-  return find_encoder(config).build(config, alone.builder(store));
+  static nn::SingleRank alone;
+  return find_encoder(config).build(config, alone.builder(store, at::TensorOptions(at::kDouble)));
 }
 
 Json t5_config(int64_t width, const char* architecture = "T5EncoderModel") {

@@ -2,6 +2,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <span>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "models/text_encoder.h"
 #include "nn/builder.h"
 #include "nn/model.h"
 #include "weights/names.h"
@@ -20,19 +22,48 @@ class WeightStore;
 
 namespace atelier::models {
 
-// A text encoder of the pipeline folder and what the denoiser takes from it.
+// A text encoder of the pipeline folder.
 struct EncoderSpec {
-  enum class Use { kPooled, kStates };
   std::string_view folder, tokenizer;  // sub-folders of the pipeline
-  Use use;
-  int64_t max_length;  // tokens; 0: the request's max_sequence_length
 };
 
-// One size of picture as the denoiser sees it.
+// A sequence of tokens that flows through the blocks. The order of the streams is that of joint attention.
+struct StreamSpec {
+  enum StreamKind { kJoint, kLatent };  // kJoint: made of the prompt; kLatent: what is denoised, exactly one
+  std::string_view name;
+  StreamKind kind = kJoint;
+  bool pinned_to_first_patch = false;  // not cut into patches: travels with the first one
+};
+
+// One size of image or video as the denoiser sees it.
 struct Grid {
-  int64_t rows = 0, cols = 0;                                     // tokens
-  int64_t channels = 0;                                           // of a token
-  int64_t latent_channels = 0, latent_rows = 0, latent_cols = 0;  // of the VAE's latents
+  int64_t frames = 1, rows = 0, cols = 0;  // tokens
+  int64_t channels = 0;                    // of a token
+  // Of the VAE's latents; no frames: [B, C, H, W], without an axis for time.
+  int64_t latent_channels = 0, latent_frames = 0, latent_rows = 0, latent_cols = 0;
+
+  int64_t tokens() const { return frames * rows * cols; }
+  // Sizes of the latents of a batch.
+  std::vector<int64_t> latent(int64_t batch) const;
+};
+
+// What the family's guidance_scale means.
+enum class GuidanceScale {
+  kEmbedded,        // an input of the model, distilled; a second branch only for true_cfg_scale
+  kClassifierFree,  // the weight of a second branch
+};
+
+// What the second branch is conditioned on when no negative prompt is given.
+enum class ImplicitNegative { kNone, kEmptyPrompt, kZeros };
+
+// The prompts of one branch of a batch, and what else conditions it.
+struct PromptBatch {
+  // prompt, prompt_2 and prompt_3 of each sample, the first where another is not given.
+  std::array<std::vector<std::string>, 3> texts;
+  bool is_absent = false;  // nobody gave a negative prompt: the texts are empty
+  int64_t max_sequence_length = 0;
+  int64_t height = 0, width = 0;  // pixels
+  double guidance_scale = 0;
 };
 
 struct SamplingDefaults {
@@ -50,37 +81,46 @@ enum class Sigmas { kLinearToInverse, kFromScheduler };
 struct Facts {
   Dim heads;
   int blocks = 0;
-  std::vector<double> cost;         // relative, per block
-  bool distilled_guidance = false;  // guidance is an input of the one branch, not a second branch
+  std::vector<double> cost;  // relative, per block
   bool has_skips = false, has_convolution_mixer = false;
 };
 
 struct Family {
   std::string_view name;
-  std::string_view pipeline;   // _class_name in model_index.json
-  std::string_view component;  // folder of the denoiser
-  std::string_view denoiser;   // _class_name in its config.json
+  std::string_view pipeline;              // _class_name in model_index.json
+  std::string_view denoiser;              // _class_name in the denoiser's config.json
+  std::vector<std::string_view> experts;  // folders of the denoisers, of one class; a step names one
   std::vector<EncoderSpec> encoders;
+  std::vector<StreamSpec> streams;
+  GuidanceScale guidance_scale;
+  ImplicitNegative implicit_negative;
   int64_t most_text_tokens;  // that max_sequence_length may be, as the reference's pipeline has it
   Sigmas sigmas;
-  double pipeline_time_scale =
-      1;  // what the reference's pipeline multiplies timesteps by before it calls the model
+  // What the reference's pipeline multiplies timesteps by before it calls the model.
+  double pipeline_time_scale = 1;
 
   Facts (*facts)(const Json& config);
   SamplingDefaults (*defaults)(const Json& config);
   // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE.
-  Grid (*grid)(const Json& config, int64_t spatial, int64_t height, int64_t width);
-  at::Tensor (*pack)(const at::Tensor& latents);                     // [B, C, H, W] -> [tokens, B, channels]
+  Grid (*grid)(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t frames);
+  at::Tensor (*pack)(const at::Tensor& latents);                     // Grid::latent -> [tokens, B, channels]
   at::Tensor (*unpack)(const at::Tensor& tokens, const Grid& grid);  // and back
-  at::Tensor (*coordinates)(const Grid& grid);                       // [tokens, axes], int64
-  at::Tensor (*text_coordinates)(int64_t tokens);                    // [tokens, axes], int64
-  std::vector<weights::NameRule> (*names)(const Json& config);       // checkpoint names -> canonical names
+  // Of a stream with so many tokens: [tokens, axes], int64.
+  at::Tensor (*coordinates)(const Json& config, const Grid& grid, int stream, int64_t tokens);
+  // Joins, pads and replaces what the encoders give for one branch.
+  nn::Conditioning (*condition)(Encoders& encoders, const PromptBatch& prompts);
+  std::vector<weights::NameRule> (*names)(const Json& config);  // checkpoint names -> canonical names
   // Config of a single-file checkpoint in its original naming, sizes read from the tensors; the rest from
   // `like`.
   Json (*config_of_file)(const weights::WeightStore& file, const Json& like);
   // Builds the blocks of these ranges, and what belongs to the first and the last block.
   std::unique_ptr<nn::Model> (*build)(const Json& config, const nn::Builder&, std::span<const Range> blocks);
+
+  int latent_stream() const;  // its place among the streams
 };
+
+// Scale of the second branch of a request; 1: there is none.
+double cfg_scale(const Family& family, double guidance_scale, double true_cfg_scale, bool has_negative);
 
 // models/registry.cpp: one line per model.
 std::span<const Family* const> families();

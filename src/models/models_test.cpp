@@ -51,7 +51,7 @@ struct CountingMemory : nn::PlainMemory {
 struct Built {
   std::unique_ptr<weights::WeightStore> store = weights::WeightStore::dummy(1);
   CountingMemory memory;
-  nn::OneRank seams;
+  nn::SingleRank seams;
   std::unique_ptr<nn::Model> model;
   Built(const Json& config, std::vector<Range> blocks, int cut = 0, int cuts = 1) : seams(cut, cuts) {
     const nn::Builder b(*store, seams.seams, memory, at::TensorOptions(at::kFloat).device(at::kMeta));
@@ -122,28 +122,30 @@ TEST(Flux, FactsDescribeTheConfig) {
 }
 
 TEST(Flux, SizesThatItCannotDrawAreRefusedWithOnesThatItCan) {
-  const Grid g = flux().grid(small_flux(), 8, 64, 96);
+  const Grid g = flux().grid(small_flux(), 8, 64, 96, 1);
   EXPECT_EQ(g.rows, 4);
   EXPECT_EQ(g.cols, 6);
   EXPECT_EQ(g.latent_rows, 8);
   EXPECT_EQ(g.latent_cols, 12);
   EXPECT_EQ(g.latent_channels, 4);
-  const auto odd = error_of(Kind::kUsage, [] { flux().grid(small_flux(), 8, 70, 1000); });
+  const auto odd = error_of(Kind::kUsage, [] { flux().grid(small_flux(), 8, 70, 1000, 1); });
   EXPECT_TRUE(has(odd, "1000x70") && has(odd, "multiples of 16") && has(odd, "1008x64")) << odd;
-  const auto tiny = error_of(Kind::kUsage, [] { flux().grid(small_flux(), 8, 0, -16); });
+  const auto tiny = error_of(Kind::kUsage, [] { flux().grid(small_flux(), 8, 0, -16, 1); });
   EXPECT_TRUE(has(tiny, "try 16x16")) << tiny;
 }
 
 TEST(Flux, PackingAndCoordinatesAgree) {
-  const Grid g = flux().grid(small_flux(), 8, 64, 96);
+  const Grid g = flux().grid(small_flux(), 8, 64, 96, 1);
   const auto latents = nn::random({2, 4, 8, 12});
   const auto tokens = flux().pack(latents);
   EXPECT_EQ(tokens.sizes(), (at::IntArrayRef{24, 2, 16}));
   EXPECT_TRUE(at::equal(flux().unpack(tokens, g), latents));
-  const auto at = flux().coordinates(g);
+  const auto at = flux().coordinates(small_flux(), g, flux().latent_stream(), 24);
   EXPECT_EQ(at[23][1].item<int64_t>(), 3);
   EXPECT_EQ(at[23][2].item<int64_t>(), 5);
-  EXPECT_EQ(flux().text_coordinates(7).abs().max().item<int64_t>(), 0);
+  const auto text = flux().coordinates(small_flux(), g, 0, 7);
+  EXPECT_EQ(text.size(0), 7);
+  EXPECT_EQ(text.abs().max().item<int64_t>(), 0);
 }
 
 TEST(Flux, ConfigsThatCannotBeAreNamed) {
@@ -182,9 +184,9 @@ TEST(Presets, HaveThePublishedNumberOfParameters) {
   EXPECT_EQ(elements(*Built(dev["transformer"], {{0, 57}}).store), 11'901'408'320);
   EXPECT_EQ(elements(*Built(schnell["transformer"], {{0, 57}}).store), 11'891'178'560);
   const auto count = [](auto&& family, const Json& config) {
-    nn::OneRank one;
+    nn::SingleRank one;
     const auto store = weights::WeightStore::dummy(1);
-    family.build(config, one.builder(*store, at::kFloat, at::kMeta));
+    family.build(config, one.builder(*store, at::TensorOptions(at::kFloat).device(at::kMeta)));
     return elements(*store);
   };
   EXPECT_EQ(count(find_vae(dev["vae"]), dev["vae"]), 83'819'683);
@@ -202,8 +204,9 @@ Json small_vae() {
 
 struct BuiltVae {
   std::unique_ptr<weights::WeightStore> store = weights::WeightStore::dummy(2);
-  nn::OneRank one;
-  std::unique_ptr<Vae> vae = find_vae(small_vae()).build(small_vae(), one.builder(*store));
+  nn::SingleRank one;
+  std::unique_ptr<Vae> vae =
+      find_vae(small_vae()).build(small_vae(), one.builder(*store, at::TensorOptions(at::kDouble)));
 };
 
 TEST(Autoencoder, FactsComeFromTheConfig) {
@@ -247,6 +250,27 @@ TEST(Autoencoder, ConfigsThatCannotBeAreNamed) {
   EXPECT_TRUE(has(refused(Json::array()), "vae/config.json")) << refused(Json::array());
   EXPECT_TRUE(has(refused({{"_class_name", 7}}), "vae/config.json"));
   EXPECT_TRUE(has(refused({{"_class_name", "AutoencoderDC"}}), "AutoencoderDC"));
+}
+
+TEST(Guidance, HasASecondBranchWhereTheFamilySaysSo) {
+  const Family& distilled = flux();
+  EXPECT_EQ(cfg_scale(distilled, 3.5, 4, true), 4);
+  EXPECT_EQ(cfg_scale(distilled, 3.5, 4, false), 1) << "nothing stands in for a negative prompt";
+  EXPECT_EQ(cfg_scale(distilled, 3.5, 1, true), 1);
+  Family classic = distilled;
+  classic.guidance_scale = GuidanceScale::kClassifierFree;
+  classic.implicit_negative = ImplicitNegative::kEmptyPrompt;
+  EXPECT_EQ(cfg_scale(classic, 7, 4, true), 7);
+  EXPECT_EQ(cfg_scale(classic, 7, 1, false), 7);
+  EXPECT_EQ(cfg_scale(classic, 1, 4, true), 1);
+}
+
+TEST(Grids, HaveAnAxisForTimeOnlyWithFrames) {
+  Grid g{.frames = 3, .rows = 4, .cols = 5, .latent_channels = 16, .latent_rows = 8, .latent_cols = 10};
+  EXPECT_EQ(g.tokens(), 60);
+  EXPECT_EQ(g.latent(2), (std::vector<int64_t>{2, 16, 8, 10}));
+  g.latent_frames = 3;
+  EXPECT_EQ(g.latent(2), (std::vector<int64_t>{2, 16, 3, 8, 10}));
 }
 
 TEST(Registry, KnowsPipelinesAndDenoisersByTheirClass) {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,6 +28,28 @@ class TextEncoder {
   virtual EncoderOutput encode(const at::Tensor& ids, const at::Tensor& mask) const = 0;
   // The norm behind the last layer, for those that take an earlier layer's states.
   virtual at::Tensor final_norm(const at::Tensor& states) const = 0;
+};
+
+// One encoder for all texts of a batch.
+struct TextCall {
+  std::string_view encoder;                                        // sub-folder of the pipeline
+  int64_t length;                                                  // tokens; texts are cut or padded to it
+  enum class Padding { kSeen, kMasked } padding = Padding::kSeen;  // by the encoder's own attention
+  int layer =
+      0;  // states after which layer, counted from the end, without the final norm; 0: last_hidden_state
+};
+
+struct TextStates {
+  at::Tensor states;             // [B, T, C]
+  at::Tensor pooled, projected;  // as EncoderOutput
+  std::vector<int64_t> lengths;  // tokens before the padding, per text
+};
+
+// The text encoders of a loaded pipeline, as a family's condition() asks them.
+class Encoders {
+ public:
+  virtual ~Encoders() = default;
+  virtual TextStates encode(const TextCall& call, std::span<const std::string> texts) = 0;
 };
 
 struct EncoderFamily {

@@ -55,18 +55,25 @@ void copy(const Projected& p, std::span<const ProjectionSlot> slots, std::span<c
   for (size_t r = 0; r < slots.size(); ++r) {
     const auto of_peer = [&](const at::Tensor& t) { return t.narrow(2, heads[r].begin, heads[r].size); };
     if (p.q.defined()) at::Tensor(slots[r].q).copy_(of_peer(p.q));
-    slots[r].kv.select(2, 0).copy_(of_peer(p.k));
-    slots[r].kv.select(2, 1).copy_(of_peer(p.v));
+    if (p.k.defined()) slots[r].kv.select(2, 0).copy_(of_peer(p.k));
+    if (p.v.defined()) slots[r].kv.select(2, 1).copy_(of_peer(p.v));
   }
 }
 
+struct AloneFlight : ExchangeBuffers::Flight {
+  ProjectionSlot buffer;
+};
+
+}  // namespace
+
 void place(const Projected& p, std::span<const ProjectionSlot> slots, std::span<const Range> heads) {
-  if (p.k.size(0) == 0) return;
-  if (p.k.size(3) > kWidestHead) return copy(p, slots, heads);
+  const auto& any = p.k.defined() ? p.k : p.q;  // sizes are the same
+  if (any.size(0) == 0) return;
+  if (any.size(3) > kWidestHead) return copy(p, slots, heads);
   std::vector<kernels::Target> targets;
   for (size_t r = 0; r < slots.size(); ++r) {
-    targets.push_back({slots[r].q.defined() ? slots[r].q.data_ptr() : nullptr, slots[r].kv.data_ptr(),
-                       heads[r].begin, heads[r].size});
+    const auto data = [](const at::Tensor& t) { return t.defined() ? t.data_ptr() : nullptr; };
+    targets.push_back({data(slots[r].q), data(slots[r].kv), heads[r].begin, heads[r].size});
   }
   kernels::Placement all{.q = source_of(p.q), .k = source_of(p.k), .v = source_of(p.v)};
   all.norm_q = kind_of(p.norm_q);
@@ -76,27 +83,21 @@ void place(const Projected& p, std::span<const ProjectionSlot> slots, std::span<
   if (p.norm_k)
     all.weight_k = data_of(p.norm_k->weight), all.bias_k = data_of(p.norm_k->bias), all.eps_k = p.norm_k->eps;
   if (p.rope) {
-    ENSURE(p.rope->cos.size(0) == p.k.size(0));
+    ENSURE(p.rope->cos.size(0) == any.size(0));
     all.cos = static_cast<const float*>(data_of(p.rope->cos));
     all.sin = static_cast<const float*>(data_of(p.rope->sin));
   }
-  all.n = p.k.size(0), all.batch = p.k.size(1), all.heads = p.k.size(2), all.head_dim = p.k.size(3);
+  all.n = any.size(0), all.batch = any.size(1), all.heads = any.size(2), all.head_dim = any.size(3);
   all.targets = targets;
-  const auto where = launch_target_of(p.k);
-  const auto type = dtype_of(p.k);
+  const auto where = launch_target_of(any);
+  const auto type = dtype_of(any);
   if (where.cuda) return kernels::place(where, type, all);
-  const int64_t bytes = p.k.element_size(), rope_bytes = p.k.scalar_type() == at::kDouble ? 8 : 4;
+  const int64_t bytes = any.element_size(), rope_bytes = any.scalar_type() == at::kDouble ? 8 : 4;
   at::parallel_for(0, all.n, grain(all.batch * all.heads * all.head_dim), [&](int64_t begin, int64_t end) {
     auto mine = targets;
     kernels::place(where, type, slice(all, mine, begin, end, bytes, rope_bytes));
   });
 }
-
-struct AloneFlight : ExchangeBuffers::Flight {
-  ProjectionSlot buffer;
-};
-
-}  // namespace
 
 Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k,
                     const Rope& rope) {

@@ -155,6 +155,9 @@ class LocalExchange : public SequenceExchange {
   int seq_rank_;
 };
 
+// Norm over each head of q and k, rope, then every head to the peer that owns it; heads: of each peer.
+// Without k and v for queries of a prompt, without q for those that have none.
+void place(const Projected&, std::span<const ProjectionSlot> slots, std::span<const Range> heads);
 // Per stream and peer, views of flat per-peer buffers; shared by all exchanges. tokens already laid: q0, k0.
 std::vector<std::vector<ProjectionSlot>> lay_out(std::span<const Projected>,
                                                  std::span<const ProjectionSlot> per_peer);

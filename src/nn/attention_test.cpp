@@ -83,7 +83,7 @@ CallContext frame_of(std::vector<int64_t> tokens) {
   return f;
 }
 
-Attention attention_of(OneRank& one, std::vector<int> streams, std::vector<int> query_streams) {
+Attention attention_of(SingleRank& one, std::vector<int> streams, std::vector<int> query_streams) {
   return {AttentionLayer{0, "attn", std::move(streams), std::move(query_streams), Dim{kHeads, kWidth}},
           one.seams};
 }
@@ -91,7 +91,7 @@ Attention attention_of(OneRank& one, std::vector<int> streams, std::vector<int> 
 TEST(AttentionOfOneRank, TwoStreamsAttendToEachOther) {
   for (const auto type : kTypes) {
     const Stream text(5, type, 20), image(11, type, 30);
-    OneRank one;
+    SingleRank one;
     const CallContext f = frame_of({5, 11});
     const auto out = attention_of(one, {0, 1}, {0, 1})(f, {text.projected(), image.projected()});
     const auto t = text.projected(), i = image.projected();
@@ -106,7 +106,7 @@ TEST(AttentionOfOneRank, TwoStreamsAttendToEachOther) {
 
 TEST(AttentionOfOneRank, AStreamThatDoesNotAskStillGivesItsKeys) {
   const Stream text(5, at::kDouble, 20), image(11, at::kDouble, 30);
-  OneRank one;
+  SingleRank one;
   auto t = text.projected();
   const auto i = image.projected();
   const auto keys = at::cat({prepared(t.k, text.norm_k, text.rope), prepared(i.k, image.norm_k, image.rope)});
@@ -118,7 +118,7 @@ TEST(AttentionOfOneRank, AStreamThatDoesNotAskStillGivesItsKeys) {
 
 TEST(AttentionOfOneRank, StartedOnesMayFinishInAnyOrder) {
   const Stream a(7, at::kDouble, 40), b(9, at::kDouble, 50);
-  OneRank one;
+  SingleRank one;
   const CallContext f = frame_of({7}), g = frame_of({9});
   const auto attend = attention_of(one, {0}, {0});
   const auto alone_a = attend(f, {a.projected()}), alone_b = attend(g, {b.projected()});
@@ -131,7 +131,7 @@ TEST(AttentionOfOneRank, StartedOnesMayFinishInAnyOrder) {
 TEST(AttentionOfOneRank, NormsAndRopeMayBeAbsent) {
   const auto q = random({6, kBatch, kHeads, kWidth}), k = random(q.sizes(), at::kDouble, 2),
              v = random(q.sizes(), at::kDouble, 3);
-  OneRank one;
+  SingleRank one;
   const auto out = attention_of(one, {0}, {0})(frame_of({6}), {Projected{q, k, v}});
   EXPECT_LT(distance(out, plain_attention(q, k, v).out.flatten(2)), 1e-12);
 }
@@ -139,7 +139,7 @@ TEST(AttentionOfOneRank, NormsAndRopeMayBeAbsent) {
 TEST(AttentionOfOneRank, ZeroTokensAreLegal) {
   for (const auto type : kTypes) {
     const Stream none(0, type, 20), image(4, type, 30);
-    OneRank one;
+    SingleRank one;
     const auto i = image.projected();
     const auto keys = prepared(i.k, image.norm_k, image.rope);
     const auto expected = plain_attention(prepared(i.q, image.norm_q, image.rope), keys, i.v);
@@ -152,7 +152,7 @@ TEST(AttentionOfOneRank, ZeroTokensAreLegal) {
 
 TEST(AttentionOfOneRank, AFrameThatCountsOtherTokensIsABug) {
   const Stream image(4, at::kDouble, 30);
-  OneRank one;
+  SingleRank one;
   EXPECT_THROW(attention_of(one, {0}, {0})(frame_of({5}), {image.projected()}), std::logic_error);
 }
 

@@ -89,6 +89,21 @@ ModulationTable Builder::table(std::string_view name, int64_t in, int64_t out) c
   return shared_->tables->add(path(name), in, out);
 }
 
+at::Tensor Builder::resident(std::string_view name, at::IntArrayRef sizes) const {
+  Builder outside = *this;
+  outside.block_ = Memory::kResident;
+  return outside.buffer(name, sizes);
+}
+
+ModulationTable Builder::offset_table(std::string_view name, const ModulationTable& shared,
+                                      int64_t parts) const {
+  return shared_->tables->add_offset(shared, resident(name, {parts, shared.size / parts}));
+}
+
+ModulationTable Builder::embedding_table(std::string_view name, int64_t parts, int64_t width) const {
+  return shared_->tables->add_offset_of_embedding(resident(name, {parts, width}));
+}
+
 HeadNorm Builder::head_norm(std::string_view name, Dim heads, HeadNorm::NormKind kind, double eps) const {
   const auto p = path(name);
   return {kind, read(p + ".weight", {heads.unit}, {}, {}),
@@ -108,11 +123,19 @@ at::Tensor Builder::buffer(std::string_view name, at::IntArrayRef sizes) const {
   return read(path(name), sizes, {}, {});
 }
 
+Dim Builder::held(Dim heads) const {
+  return {Partition{heads.count, seams_.tensor_size}[seams_.tensor_rank].size, heads.unit};
+}
+
+CrossAttention Builder::cross_attention(Dim heads) const {
+  return {shared_->layers++, held(heads)};
+}
+
 Attention Builder::attention(std::string_view name, std::vector<int> streams, Dim heads,
                              std::vector<int> query_streams) const {
-  const Dim here{Partition{heads.count, seams_.tensor_size}[seams_.tensor_rank].size, heads.unit};
   if (query_streams.empty()) query_streams = streams;
-  return {AttentionLayer{shared_->layers++, path(name), std::move(streams), std::move(query_streams), here},
+  return {AttentionLayer{shared_->layers++, path(name), std::move(streams), std::move(query_streams),
+                         held(heads)},
           seams_};
 }
 

@@ -13,6 +13,7 @@
 #include "base/partition.h"
 #include "nn/attention.h"
 #include "nn/conv.h"
+#include "nn/cross_attention.h"
 #include "nn/linear.h"
 #include "nn/memory.h"
 #include "nn/modulation_table.h"
@@ -48,6 +49,10 @@ class Builder {
                   Bias bias = Bias::kYes) const;
   // Depends on timestep and prompt only.
   ModulationTable table(std::string_view name, int64_t in, int64_t out) const;
+  // What `shared` gives plus a tensor [parts, width] of this exact name: adaLN-single.
+  ModulationTable offset_table(std::string_view name, const ModulationTable& shared, int64_t parts) const;
+  // The embedding itself in each of its parts, plus a tensor [parts, width] of this exact name.
+  ModulationTable embedding_table(std::string_view name, int64_t parts, int64_t width) const;
   HeadNorm head_norm(std::string_view name, Dim heads, HeadNorm::NormKind kind = HeadNorm::NormKind::kRms,
                      double eps = 1e-6) const;
   RmsNorm rms_norm(std::string_view name, int64_t channels, double eps) const;
@@ -56,6 +61,7 @@ class Builder {
   at::Tensor buffer(std::string_view name, at::IntArrayRef sizes) const;
   Attention attention(std::string_view name, std::vector<int> streams, Dim heads,
                       std::vector<int> query_streams = {}) const;
+  CrossAttention cross_attention(Dim heads) const;
   Conv2d conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const;
   GroupNorm group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const;
 
@@ -71,6 +77,9 @@ class Builder {
   std::vector<Range> cut(std::initializer_list<Dim> segments) const;
   at::Tensor read(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
                   const std::vector<Range>& cols) const;
+  Dim held(Dim heads) const;  // after the tensor cut
+  // As buffer(), but of no block, because it is read before the first block runs.
+  at::Tensor resident(std::string_view name, at::IntArrayRef sizes) const;
   std::string path(std::string_view name) const { return prefix_ + std::string(name); }
 
   const weights::WeightStore* store_;

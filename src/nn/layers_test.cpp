@@ -354,6 +354,33 @@ TEST(TablesOfAModel, SharesOfSeveralRanksMakeTheSame) {
   EXPECT_LT(distance(all, t.direct()), 1e-14);
 }
 
+// adaLN-single: one linear for all blocks, numbers of its own for each, and the embedding itself at the end.
+TEST(TablesOfAModel, OffsetsAddToASharedLinearAndToTheEmbedding) {
+  const TwoTables t;
+  const auto one = random({2, 2}, at::kDouble, 6), two = random({2, 2}, at::kDouble, 7),
+             last = random({2, 3}, at::kDouble, 8);
+  for (const bool shared_by_ranks : {false, true}) {
+    ThirdOf thirds;
+    at::Tensor all;
+    std::vector<ModulationTable> tables;
+    for (int rank = 0; rank < (shared_by_ranks ? 3 : 1); ++rank) {
+      thirds.rank = rank;
+      ModulationTables m(t.store, shared_by_ranks ? &thirds : nullptr, at::TensorOptions(at::kDouble));
+      const auto shared = m.add("a", 3, 4);
+      tables = {shared, m.add_offset(shared, one), m.add("b", 3, 7), m.add_offset(shared, two),
+                m.add_offset_of_embedding(last)};
+      m.load();
+      all = m.evaluate(t.condition, t.condition * 2);
+      EXPECT_EQ(m.total(), all.size(-1));
+    }
+    const auto a = t.direct().narrow(-1, 0, 4), b = t.direct().narrow(-1, 4, 7);
+    const at::Tensor expected[] = {a, a + one.flatten(), b, a + two.flatten(),
+                                   (t.condition * 2).repeat({1, 1, 2}) + last.flatten()};
+    for (size_t i = 0; i < tables.size(); ++i)
+      EXPECT_LT(distance(all.narrow(-1, tables[i].begin, tables[i].size), expected[i]), 1e-14) << i;
+  }
+}
+
 TEST(TablesOfAModel, ModulationsComeInTheOrderShiftScaleGate) {
   State s;
   s.row = random({2, 20});
@@ -372,8 +399,8 @@ TEST(BuilderOfLayers, SlicesOfAllRanksMakeTheWholeLayer) {
   at::Tensor sum;
   std::vector<at::Tensor> q, k, v;
   for (int rank = 0; rank < 2; ++rank) {
-    OneRank one(rank, 2);
-    const auto b = one.builder(store) / "b";
+    SingleRank one(rank, 2);
+    const auto b = one.builder(store, at::TensorOptions(at::kDouble)) / "b";
     // three heads of two channels: 2 + 1
     const auto y = b.expand("qkv", 4, {Dim{3, 2}, Dim{3, 2}, Dim{3, 2}})(x).chunk(3, -1);
     q.push_back(y[0]), k.push_back(y[1]), v.push_back(y[2]);

@@ -1,5 +1,6 @@
 #include "nn/modulation_table.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
@@ -10,21 +11,38 @@
 
 namespace atelier::nn {
 
-ModulationTable ModulationTables::add(const std::string& name, int64_t in, int64_t out) {
-  ENSURE(all_.empty() || all_.front().in == in);
+ModulationTable ModulationTables::added(One one) {
   ENSURE(!weight_.defined());
-  all_.push_back({name, in, out});
-  total_ += out;
-  return {total_ - out, out};
+  all_.push_back(std::move(one));
+  const int64_t size = all_.back().out;
+  total_ += size;
+  return {total_ - size, size, static_cast<int>(all_.size()) - 1};
+}
+
+ModulationTable ModulationTables::add(const std::string& name, int64_t in, int64_t out) {
+  ENSURE(in_ == 0 || in_ == in);
+  in_ = in;
+  linear_rows_ += out;
+  return added({.name = name, .in = in, .out = out});
+}
+
+ModulationTable ModulationTables::add_offset(const ModulationTable& shared, const at::Tensor& offset) {
+  ENSURE(!all_.at(static_cast<size_t>(shared.index)).name.empty() && offset.numel() == shared.size);
+  return added({.out = shared.size, .shared = shared.index, .offset = offset.flatten()});
+}
+
+ModulationTable ModulationTables::add_offset_of_embedding(const at::Tensor& offset) {
+  return added({.out = offset.numel(), .offset = offset.flatten()});
 }
 
 void ModulationTables::load() {
-  if (all_.empty()) return;
-  const Range mine = sharded_eval_ ? sharded_eval_->mine(total_) : Range{0, total_};
-  weight_ = at::empty({mine.size, all_.front().in}, options_);
+  if (linear_rows_ == 0) return;
+  const Range mine = sharded_eval_ ? sharded_eval_->mine(linear_rows_) : Range{0, linear_rows_};
+  weight_ = at::empty({mine.size, in_}, options_);
   bias_ = at::empty({mine.size}, options_);
   int64_t base = 0;
   for (const auto& t : all_) {
+    if (t.name.empty()) continue;
     const int64_t lo = std::max(mine.begin, base), hi = std::min(mine.end(), base + t.out);
     if (lo < hi) {
       const Range rows{lo - base, hi - lo};
@@ -36,13 +54,31 @@ void ModulationTables::load() {
   }
 }
 
-at::Tensor ModulationTables::evaluate(const at::Tensor& condition) const {
-  if (all_.empty()) return at::empty({condition.size(0), condition.size(1), 0}, condition.options());
+at::Tensor ModulationTables::linears(const at::Tensor& condition) const {
+  if (linear_rows_ == 0) return at::empty({condition.size(0), condition.size(1), 0}, condition.options());
   ENSURE(weight_.defined());
   const auto part = at::linear(condition, weight_, bias_);  // [rows, B, mine]
   if (!sharded_eval_) return part;
-  const auto whole = sharded_eval_->gather(part.permute({2, 0, 1}).contiguous(), total_);
+  const auto whole = sharded_eval_->gather(part.permute({2, 0, 1}).contiguous(), linear_rows_);
   return whole.permute({1, 2, 0}).contiguous();
+}
+
+at::Tensor ModulationTables::evaluate(const at::Tensor& condition, const at::Tensor& embedding) const {
+  const auto of_linears = linears(condition);
+  if (linear_rows_ == total_) return of_linears;
+  std::vector<at::Tensor> pieces;
+  int64_t column = 0;
+  for (const auto& t : all_) {
+    if (!t.name.empty()) {
+      pieces.push_back(of_linears.narrow(-1, column, t.out));
+      column += t.out;
+    } else if (t.shared >= 0) {
+      pieces.push_back(pieces[static_cast<size_t>(t.shared)] + t.offset);
+    } else {
+      pieces.push_back(embedding.repeat({1, 1, t.out / embedding.size(-1)}) + t.offset);
+    }
+  }
+  return at::cat(pieces, -1);
 }
 
 std::vector<at::Tensor> chunks(const ModulationTable& t, const State& s, int parts) {

@@ -17,34 +17,47 @@ namespace atelier::nn {
 
 struct State;
 
-// One such linear: a range of the channels of all tables side by side.
+// One table: a range of the channels of all tables side by side.
 struct ModulationTable {
   int64_t begin = -1, size = 0;
+  int index = -1;  // among the tables, in the order in which they were added
 };
 
-// All tables of the blocks that this rank built. Each rank of the stage keeps its share of the rows; no step
-// reads them.
+// All tables of the blocks that this rank built. Each rank of the stage keeps its share of the linears' rows;
+// no step reads them.
 class ModulationTables {
  public:
   ModulationTables(const weights::WeightStore& store, ShardedEval* sharded_eval, at::TensorOptions options)
       : store_(&store), sharded_eval_(sharded_eval), options_(options) {}
+  // A linear of the condition.
   ModulationTable add(const std::string& name, int64_t in, int64_t out);
+  // What a linear that was added before gives, plus numbers of its own (adaLN-single: Chen et al.,
+  // PixArt-alpha, arXiv 2310.00426). offset: as many numbers as that table is wide.
+  ModulationTable add_offset(const ModulationTable& shared, const at::Tensor& offset);
+  // The embedding itself, repeated, plus numbers of its own. offset [parts, width].
+  ModulationTable add_offset_of_embedding(const at::Tensor& offset);
   // Reads this rank's rows, once, after the last add().
   void load();
-  // condition [rows, B, in] -> [rows, B, all tables]; one gather.
-  at::Tensor evaluate(const at::Tensor& condition) const;
+  // condition [rows, B, in] -> [rows, B, all tables]; one gather. embedding [rows, B, width]: only for tables
+  // that repeat it.
+  at::Tensor evaluate(const at::Tensor& condition, const at::Tensor& embedding = {}) const;
   int64_t total() const { return total_; }
 
  private:
   struct One {
-    std::string name;
-    int64_t in, out;
+    std::string name;  // of the linear; empty: an offset
+    int64_t in = 0, out = 0;
+    int shared = -1;    // table that the offset is added to; -1: the embedding
+    at::Tensor offset;  // [out]
   };
+  ModulationTable added(One one);
+  at::Tensor linears(const at::Tensor& condition) const;
+
   const weights::WeightStore* store_;
   ShardedEval* sharded_eval_;
   at::TensorOptions options_;
   std::vector<One> all_;
-  int64_t total_ = 0;
+  int64_t total_ = 0, linear_rows_ = 0, in_ = 0;
   at::Tensor weight_, bias_;  // [rows held, in], [rows held]
 };
 

@@ -1,20 +1,37 @@
-// What flows through the blocks.
+// What flows through the blocks, and what a request made of its prompt for them.
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <vector>
 
 #include "nn/rope.h"
 
 namespace atelier::nn {
 
-// Made once per request and branch by Model::begin. Owned by the engine, which may write new values in place.
-struct RequestContext {
-  at::Tensor tables;  // [steps, B, all tables]
-  // [text tokens held here, B, C], embedded; undefined on stages that do not begin the sequence
-  at::Tensor text;
-  int64_t width = 0;  // C: channels of the hidden state
+// Keys and values of one cross attention: of the whole prompt, on every rank.
+struct KeyValue {
+  at::Tensor kv;    // [T, B, 2, heads held, d]
+  at::Tensor mask;  // [B, 1, 1, T], added to the scores: 0, or -inf for padding; undefined: all keys count
 };
+
+// Made once per request and branch by Model::begin.
+struct RequestContext {
+  at::Tensor tables;                // [steps, B, all tables]
+  std::vector<at::Tensor> streams;  // per joint stream: [tokens held here, B, C], embedded
+  std::map<int, KeyValue> cross;    // by number of the cross attention
+  int64_t width = 0;                // C: channels of the hidden state
+  // [T, B, C], whole and embedded: of what blocks make their keys and values of; only until begin_block.
+  at::Tensor prompt;
+
+  // Takes the values of another request of the same shape into the memory of this one, which recorded graphs
+  // read from.
+  void assign_(const RequestContext& fresh);
+};
+
+// Copies into the memory that `to` has where the sizes agree; otherwise `to` gets memory that nobody else
+// writes to.
+void assign_stable_(at::Tensor& to, const at::Tensor& from);
 
 struct State {
   at::Tensor x;  // [all tokens held here, B, C]: the streams one after another, so a hop is one message

@@ -16,8 +16,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "nn/builder.h"
-#include "nn/sdpa.h"
+#include "nn/single_rank.h"
 #include "weights/store.h"
 #include "weights/tensors.h"
 
@@ -99,24 +98,6 @@ class PlantedStore : public weights::WeightStore {
   }
   std::map<std::string, at::Tensor> tensors_;
   mutable std::vector<weights::ManifestEntry> manifest_;
-};
-
-// Everything that a builder needs on one rank, or on one rank of several that cut features.
-struct OneRank {
-  LocalExchange exchange;
-  Sdpa attention;
-  PlainMemory memory;
-  Seams seams{.exchange = &exchange, .attention = &attention};
-
-  OneRank() = default;
-  OneRank(int tensor_rank, int tensor_size) {
-    seams.tensor_rank = tensor_rank;
-    seams.tensor_size = tensor_size;
-  }
-  Builder builder(const weights::WeightStore& store, at::ScalarType type = at::kDouble,
-                  c10::Device device = c10::kCPU) {
-    return {store, seams, memory, at::TensorOptions(type).device(device)};
-  }
 };
 
 }  // namespace atelier::nn

@@ -15,8 +15,6 @@
 
 namespace atelier::pipeline {
 
-inline constexpr int kTextStream = 0, kImageStream = 1;
-
 // One branch of one patch, or of the whole sequence, on this rank.
 struct BranchBuffers {
   nn::CallContext call;
@@ -37,12 +35,14 @@ struct RequestBuffers {
   std::vector<nn::RequestContext> contexts;           // per own branch
   std::vector<std::vector<BranchBuffers>> by_branch;  // [own branch][0: whole, 1 + patch]
   nn::CallContext whole;                              // the run's layouts
+  int latent_stream = 0;                              // its place among the streams
   at::Tensor latents;                                 // image tokens held here, patch after patch, float
   std::vector<Range> rows;                            // of each patch within latents
   at::Tensor step;                                    // int64 [1], on the device
   std::vector<std::unique_ptr<sampling::Sampler>> samplers;  // per patch
 
   BranchBuffers& at(size_t branch, int patch) { return by_branch[branch][static_cast<size_t>(patch + 1)]; }
+  const nn::Layout& latent_layout() const { return whole.streams[static_cast<size_t>(latent_stream)]; }
   // This patch's latents (patch -1: all).
   at::Tensor latents_of(int patch) const;
 };
@@ -50,7 +50,7 @@ struct RequestBuffers {
 // What a request needs that decides about buffers.
 std::string shape_of(const Denoise& work, int patches);
 // Call contexts, coordinates and empty buffers; contexts come with each request.
-RequestBuffers make_buffers(const models::Family& family, const Denoise& work, int patches,
+RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& work, int patches,
                             const parallel::ParallelContext& parallel_context, at::TensorOptions options);
 // Rows of a whole token-major tensor that these ranges name, one after another.
 at::Tensor rows_of(const at::Tensor& whole, std::span<const Range> ranges);

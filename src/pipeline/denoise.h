@@ -3,24 +3,41 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <span>
 #include <stop_token>
 #include <vector>
 
 #include "models/family.h"
+#include "nn/model.h"
 #include "pipeline/activation_recorder.h"
 #include "sampling/sampler.h"
 
 namespace atelier::pipeline {
 
+// Brings a block's weights to where the block expects them before it runs.
+class BlockFetcher {
+ public:
+  virtual ~BlockFetcher() = default;
+  virtual void start(std::span<const int> blocks) = 0;  // these run next, in this order
+  virtual void before(int block) = 0;
+};
+
+// A family's model on this rank.
+struct Denoiser {
+  // One of the denoisers that share the steps of a request.
+  struct Expert {
+    nn::Model* model = nullptr;
+    BlockFetcher* fetcher = nullptr;  // null where all weights are resident
+  };
+  const models::Family& family;
+  const Json& config;  // that the family's functions read
+  std::vector<Expert> experts;
+};
+
 // Whole tensors, equal on all ranks of a replica.
 struct Denoise {
-  struct Branch {
-    at::Tensor text;    // [T, B, C]
-    at::Tensor pooled;  // [B, C]
-  };
-  std::vector<Branch> branches;  // conditional, then unconditional if guided
-  double guidance = 0;           // embedded by the model
-  double cfg = 1;                // of sampling::guide, with two branches
+  std::vector<nn::Conditioning> branches;  // conditional, then unconditional if guided; of the same sizes
+  double cfg = 1;                          // of sampling::guide, with two branches
   models::Grid grid;
   const sampling::Sampler* sampler = nullptr;
   at::Tensor latents;  // [N, B, c], float

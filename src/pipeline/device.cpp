@@ -1,6 +1,7 @@
 #include "pipeline/device.h"
 
 #include <ATen/Context.h>
+#include <c10/util/Exception.h>
 
 #ifdef ATELIER_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -9,12 +10,26 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
+#include <new>
+#include <string_view>
+
 #include "comm/comm.h"
 
 namespace atelier::pipeline {
 
 void prepare_process() {
   comm::set_nccl_defaults();
+}
+
+bool is_out_of_memory(const std::exception& e) {
+  // libtorch's allocator on the CPU has no exception type of its own.
+  return dynamic_cast<const c10::OutOfMemoryError*>(&e) || dynamic_cast<const std::bad_alloc*>(&e) ||
+         std::string_view(e.what()).find("can't allocate memory") != std::string_view::npos;
+}
+
+std::string reason_of(const std::exception& e) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&e);
+  return torch ? torch->what_without_backtrace() : e.what();
 }
 
 void set_tf32(Tf32 mode) {

@@ -3,6 +3,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <exception>
 #include <string>
 
 namespace atelier::pipeline {
@@ -23,6 +24,10 @@ int cuda_devices();
 std::string device_name(c10::Device device);
 // Makes the device current for this thread and sets what must be set before the first tensor on it.
 void use_device(c10::Device device);
+// Whether it says that memory did not suffice, on any device.
+bool is_out_of_memory(const std::exception& e);
+// What happened, for people: without the call stacks that libtorch adds.
+std::string reason_of(const std::exception& e);
 enum class Tf32 { kOff, kOn };
 void set_tf32(Tf32 mode);
 

@@ -17,16 +17,6 @@ using plan::Op;
 
 namespace {
 
-// Copies into the existing storage where the shapes agree, as recorded CUDA graphs read from that address; otherwise binds.
-void assign_stable_(at::Tensor& to, const at::Tensor& from) {
-  const bool has_room = to.defined() && from.defined() && to.sizes() == from.sizes();
-  if (!has_room) {
-    to = from;
-  } else if (to.data_ptr() != from.data_ptr()) {
-    to.copy_(from);
-  }
-}
-
 // The call reports to the recorder while this object lives.
 class Listening {
  public:
@@ -46,16 +36,17 @@ at::Tensor like_hidden(const BranchBuffers& buffers, const nn::RequestContext& c
 
 }  // namespace
 
-Executor::Executor(const models::Family& family, nn::Model& model,
-                   parallel::ParallelContext& parallel_context, std::span<const plan::ModelChunk> route,
-                   at::TensorOptions options, GraphMode graphs, BlockFetcher* fetcher)
-    : family_(family),
-      model_(model),
+Executor::Executor(const Denoiser& denoiser, parallel::ParallelContext& parallel_context,
+                   std::span<const plan::ModelChunk> route, at::TensorOptions options, GraphMode graphs)
+    : denoiser_(denoiser),
+      model_(*denoiser.experts.front().model),
       parallel_context_(parallel_context),
       route_(route.begin(), route.end()),
       options_(options),
-      fetcher_(fetcher),
-      graphs_(graphs) {}
+      fetcher_(denoiser.experts.front().fetcher),
+      graphs_(graphs) {
+  ENSURE(denoiser.experts.size() == 1);
+}
 
 int Executor::stage() const {
   return parallel_context_.mesh().index(Axis::kPipeline);
@@ -86,7 +77,7 @@ void Executor::prepare(const Denoise& work, const StepCallbacks& callbacks) {
     graphs_.clear();
     buffers_ = {};
     // Whole before it counts: a request that runs out of memory here may be tried again.
-    auto fresh = make_buffers(family_, work, patches, parallel_context_, options_);
+    auto fresh = make_buffers(denoiser_, work, patches, parallel_context_, options_);
     for (auto& row : fresh.by_branch) {
       for (auto& buffers : row) {
         buffers.inbox.resize(route_.size());
@@ -100,21 +91,43 @@ void Executor::prepare(const Denoise& work, const StepCallbacks& callbacks) {
   parallel_context_.begin_request();
   for (auto& s : buffers_.samplers) s = work.sampler->clone();
   const int rank = parallel_context_.seq_rank();
-  buffers_.latents.copy_(
-      rows_of(work.latents, buffers_.whole.streams[kImageStream].held(rank, std::nullopt)));
+  buffers_.latents.copy_(rows_of(work.latents, buffers_.latent_layout().held(rank, std::nullopt)));
+  begin(work, callbacks);
+}
+
+void Executor::begin(const Denoise& work, const StepCallbacks& callbacks) {
+  std::vector<nn::Conditioning> held;
+  std::vector<nn::RequestContext> fresh;
   for (size_t b = 0; b < buffers_.branches.size(); ++b) {
-    const auto& branch = work.branches[static_cast<size_t>(buffers_.branches[b])];
     nn::CallContext call = buffers_.at(b, -1).call;
     RankRecorder recorder(callbacks.probes, call, "block.");
     if (callbacks.probes && buffers_.branches[b] == 0) call.probes = &recorder;
-    const nn::Prompt prompt{rows_of(branch.text, call.streams[kTextStream].held(rank, std::nullopt)),
-                            branch.pooled, work.guidance};
-    auto fresh = model_.begin(call, prompt, work.sampler->timesteps());
-    auto& context = buffers_.contexts[b];
-    assign_stable_(context.tables, fresh.tables);
-    assign_stable_(context.text, fresh.text);
-    context.width = fresh.width;
-    for (auto& buffers : buffers_.by_branch[b]) buffers.state.context = &context;
+    auto& mine = held.emplace_back(work.branches[static_cast<size_t>(buffers_.branches[b])]);
+    for (size_t i = 0, joint = 0; i < call.streams.size(); ++i) {
+      if (static_cast<int>(i) == buffers_.latent_stream) continue;
+      auto& tokens = mine.streams.at(joint++);
+      ENSURE(tokens.size(0) == call.streams[i].patches.total);
+      tokens = rows_of(tokens, call.streams[i].held(call.seq_rank, std::nullopt));
+    }
+    fresh.push_back(model_.begin(call, mine, work.sampler->timesteps()));
+  }
+  if (!fresh.empty() && fresh.front().prompt.defined()) begin_blocks(held, fresh);
+  for (size_t b = 0; b < fresh.size(); ++b) {
+    buffers_.contexts[b].assign_(fresh[b]);
+    for (auto& buffers : buffers_.by_branch[b]) buffers.state.context = &buffers_.contexts[b];
+  }
+}
+
+// Every block makes what it needs of the prompt, for all branches while its weights are there.
+void Executor::begin_blocks(std::span<const nn::Conditioning> held, std::span<nn::RequestContext> contexts) {
+  std::vector<int> blocks;
+  for (const auto& chunk : plan::chunks_of(route_, stage())) {
+    for (int i = chunk.begin; i < chunk.end; ++i) blocks.push_back(i);
+  }
+  if (fetcher_) fetcher_->start(blocks);
+  for (const int i : blocks) {
+    if (fetcher_) fetcher_->before(i);
+    for (size_t b = 0; b < held.size(); ++b) model_.begin_block(i, held[b], contexts[b]);
   }
 }
 
@@ -142,7 +155,8 @@ void Executor::run(const Op& op, const StepCallbacks& callbacks) {
     const bool listened = callbacks.probes && buffers_.branches[b] == 0;
     RankRecorder recorder(callbacks.probes, buffers.call, "block.");
     RankRecorder inputs(callbacks.probes, buffers.call, str("step", op.step, "."));
-    if (listened && op.chunk == 0) inputs.record("model_in", buffers_.latents_of(op.patch), kImageStream);
+    if (listened && op.chunk == 0)
+      inputs.record("model_in", buffers_.latents_of(op.patch), buffers_.latent_stream);
     if (listened && op.step == 0) {
       ENSURE(!graphs_.is_on());  // what is entered anew is not what they have recorded
       const Listening listening(buffers.call, recorder);
@@ -155,7 +169,7 @@ void Executor::run(const Op& op, const StepCallbacks& callbacks) {
       graphs_.run(str(op.chunk, " ", b, " ", op.patch), [&] { run_blocks(buffers, b, op.chunk, op.patch); });
     }
     const bool last = op.chunk + 1 == static_cast<int>(route_.size());
-    if (listened && last) inputs.record("model_out", buffers.prediction, kImageStream);
+    if (listened && last) inputs.record("model_out", buffers.prediction, buffers_.latent_stream);
   }
 }
 
@@ -178,9 +192,9 @@ void Executor::run_blocks(BranchBuffers& buffers, size_t branch, int chunk, int 
   }
   const bool last = chunk + 1 == static_cast<int>(route_.size());
   if (last)
-    assign_stable_(buffers.prediction, model_.head(buffers.call, s));
+    nn::assign_stable_(buffers.prediction, model_.head(buffers.call, s));
   else
-    assign_stable_(buffers.outbox[static_cast<size_t>(chunk)], s.x);
+    nn::assign_stable_(buffers.outbox[static_cast<size_t>(chunk)], s.x);
 }
 
 void Executor::send(const Op& op) {
@@ -238,8 +252,8 @@ void Executor::sample(const Op& op, const Denoise& work, const StepCallbacks& ca
   }
   if (!callbacks.probes) return;
   RankRecorder recorder(callbacks.probes, buffers_.at(0, op.patch).call, str("step", op.step, "."));
-  recorder.record("guided", prediction, kImageStream);
-  recorder.record("latents", latents, kImageStream);
+  recorder.record("guided", prediction, buffers_.latent_stream);
+  recorder.record("latents", latents, buffers_.latent_stream);
 }
 
 at::Tensor Executor::gather(const Denoise& work) {
@@ -247,19 +261,19 @@ at::Tensor Executor::gather(const Denoise& work) {
   if (!starts() && !all_decode) return {};
   at::Tensor whole = at::empty(work.latents.sizes(), buffers_.latents.options());
   if (starts()) {
-    const auto& image = buffers_.whole.streams[kImageStream];
+    const auto& latent = buffers_.latent_layout();
     const int64_t width = work.latents.size(1) * work.latents.size(2);
     at::Tensor all = buffers_.latents;
     if (auto* group = parallel_context_.sequence()) {
       std::vector<int64_t> split;
-      for (int r = 0; r < group->size(); ++r) split.push_back(image.count(r, std::nullopt) * width);
+      for (int r = 0; r < group->size(); ++r) split.push_back(latent.count(r, std::nullopt) * width);
       all = at::empty({work.latents.numel()}, buffers_.latents.options());
       group->all_gather(all, buffers_.latents, split).wait();
       all = all.view(work.latents.sizes());
     }
     int64_t row = 0;
     for (int r = 0; r < parallel_context_.seq_parts(); ++r) {
-      for (const Range& to : image.held(r, std::nullopt)) {
+      for (const Range& to : latent.held(r, std::nullopt)) {
         whole.narrow(0, to.begin, to.size).copy_(all.narrow(0, row, to.size));
         row += to.size;
       }

@@ -15,20 +15,11 @@
 
 namespace atelier::pipeline {
 
-// Brings a block's weights to where the block expects them before it runs.
-class BlockFetcher {
- public:
-  virtual ~BlockFetcher() = default;
-  virtual void start(std::span<const int> blocks) = 0;  // these run next, in this order
-  virtual void before(int block) = 0;
-};
-
 class Executor {
  public:
-  // The model holds this rank's chunks of the route. fetcher: null where all weights are resident.
-  Executor(const models::Family& family, nn::Model& model, parallel::ParallelContext& parallel_context,
-           std::span<const plan::ModelChunk> route, at::TensorOptions options, GraphMode graphs,
-           BlockFetcher* fetcher);
+  // The experts hold this rank's chunks of the route.
+  Executor(const Denoiser& denoiser, parallel::ParallelContext& parallel_context,
+           std::span<const plan::ModelChunk> route, at::TensorOptions options, GraphMode graphs);
 
   // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank
   // of the replica if all decode; undefined elsewhere.
@@ -39,6 +30,8 @@ class Executor {
   int stage() const;
   bool starts() const { return route_.front().stage == stage(); }
   void prepare(const Denoise& work, const StepCallbacks& callbacks);
+  void begin(const Denoise& work, const StepCallbacks& callbacks);
+  void begin_blocks(std::span<const nn::Conditioning> held, std::span<nn::RequestContext> contexts);
   void perform(const plan::Op& op, const Denoise& work, const StepCallbacks& callbacks);
   void run(const plan::Op& op, const StepCallbacks& callbacks);
   void run_blocks(BranchBuffers& buffers, size_t branch, int chunk, int patch);
@@ -48,7 +41,7 @@ class Executor {
   at::Tensor guided(const plan::Op& op, const Denoise& work);
   at::Tensor gather(const Denoise& work);
 
-  const models::Family& family_;
+  const Denoiser denoiser_;
   nn::Model& model_;
   parallel::ParallelContext& parallel_context_;
   std::vector<plan::ModelChunk> route_;

@@ -29,13 +29,13 @@ class CountingModel : public nn::Model {
   std::vector<std::string> calls;
 
   int blocks() const override { return kBlocks; }
-  nn::RequestContext begin(const nn::CallContext& f, const nn::Prompt& p,
+  nn::RequestContext begin(const nn::CallContext& f, const nn::Conditioning& given,
                            std::span<const float> timesteps) override {
     calls.push_back(str("begin ", f.branch));
-    const auto steps = static_cast<int64_t>(timesteps.size()), batch = p.text.size(1);
+    const auto steps = static_cast<int64_t>(timesteps.size()), batch = given.streams[0].size(1);
     auto tables = at::empty({steps, batch, 1}, kWide);
     for (int64_t i = 0; i < steps; ++i) tables[i].fill_(timesteps[static_cast<size_t>(i)]);
-    return {tables, p.text, p.text.size(2)};
+    return {.tables = tables, .streams = given.streams, .width = given.streams[0].size(2)};
   }
   void enter(const nn::CallContext& f, nn::State& s) override {
     calls.push_back(str("enter ", f.branch));
@@ -44,7 +44,7 @@ class CountingModel : public nn::Model {
   }
   void embed(const nn::CallContext& f, nn::State& s, const at::Tensor& latents) override {
     calls.push_back(str("embed ", f.branch));
-    s.x = at::cat({s.context->text, latents});
+    s.x = at::cat({s.context->streams[0], latents});
   }
   void block(int i, const nn::CallContext&, nn::State& s) override {
     calls.push_back(str("block ", i));
@@ -59,8 +59,11 @@ class CountingModel : public nn::Model {
 models::Family counting_family() {
   models::Family f{};
   f.name = "counting";
-  f.coordinates = [](const models::Grid& g) { return nn::grid_coordinates(g.rows, g.cols); };
-  f.text_coordinates = [](int64_t n) { return at::zeros({n, 3}, at::TensorOptions(at::kLong)); };
+  f.streams = {{"text", models::StreamSpec::kJoint, true}, {"image", models::StreamSpec::kLatent}};
+  f.coordinates = [](const Json&, const models::Grid& g, int stream, int64_t tokens) {
+    if (stream == 0) return at::zeros({tokens, 3}, at::TensorOptions(at::kLong));
+    return nn::grid_coordinates(g.rows, g.cols);
+  };
   return f;
 }
 
@@ -72,17 +75,18 @@ struct NotingFetcher : BlockFetcher {
 
 struct Loop {
   models::Family family = counting_family();
+  Json config;
   CountingModel model;
   std::vector<plan::ModelChunk> route{{0, 0, kBlocks}};
   parallel::ParallelContext parallel_context{{}, nullptr, route, nn::SdpaBackend::kAuto};
   NotingFetcher fetcher;
-  Executor executor{family, model, parallel_context, route, kWide, GraphMode::kOff, &fetcher};
+  Executor executor{{family, config, {{&model, &fetcher}}}, parallel_context, route, kWide, GraphMode::kOff};
   sampling::FlowEuler sampler{Json{{"shift", 3.0}}, {.steps = 2, .linear_sigmas = true}};
 
   Denoise work(std::vector<double> branches, double cfg = 1) {
     Denoise w;
     for (const double first : branches)
-      w.branches.push_back({at::full({2, 1, 4}, first, kWide), at::zeros({1, 1}, kWide)});
+      w.branches.push_back({.streams = {at::full({2, 1, 4}, first, kWide)}});
     w.cfg = cfg;
     w.grid = {.rows = 2, .cols = 3, .channels = 4};
     w.sampler = &sampler;

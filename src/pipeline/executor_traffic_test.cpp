@@ -146,8 +146,10 @@ class Expected {
     const bool leads = m.rank() % replica() == 0;
     if (replica() > 1) {
       const int64_t others = leads ? replica() - 1 : 0;
-      count("broadcast", 2 * branches_, 2 * branches_ * others * 4, sizeof(int64_t));  // shapes
-      count("broadcast", 2 * branches_, branches_ * others * (kText * kTextWidth + kPooledWidth));
+      const int64_t tensors =
+          rounded_up(kText * kTextWidth * kWide, kTensorUnit) + rounded_up(kPooledWidth * kWide, kTensorUnit);
+      count("broadcast", 1, others * 2, sizeof(int64_t));  // of the header and of all tensors
+      count("broadcast", 1, others * (kHeaderUnit + branches_ * tensors), 1);
     }
     int64_t columns = blocks.end() == kBlocks ? 2 * kWidth : 0;
     for (int64_t i = blocks.begin; i < blocks.end(); ++i) columns += (i < kDoubles ? 12 : 3) * kWidth;

@@ -1,14 +1,14 @@
 #include "pipeline/model_repo.h"
 
-#include <array>
-#include <functional>
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "models/presets.h"
-#include "nn/builder.h"
-#include "nn/sdpa.h"
+#include "models/text_encoder.h"
+#include "models/vae.h"
+#include "nn/single_rank.h"
 #include "sampling/sampler.h"
 #include "text/tokenizer.h"
 #include "weights/save.h"
@@ -27,7 +27,7 @@ std::string known_families() {
   return known;
 }
 
-Json component_config(const fs::path& root, std::string_view component, const char* file) {
+Json read_config(const fs::path& root, const std::string& component, const char* file) {
   const fs::path path = root / component / file;
   if (!fs::exists(path)) {
     throw Error(Kind::kCheckpoint, str(root.string(), " has no ", (fs::path(component) / file).string(),
@@ -36,23 +36,59 @@ Json component_config(const fs::path& root, std::string_view component, const ch
   return read_json(path);
 }
 
-// Objects that only shapes pass through.
-struct Shapes {
-  nn::LocalExchange exchange;
-  nn::Sdpa attention;
-  nn::PlainMemory memory;
-  nn::Seams seams{.exchange = &exchange, .attention = &attention};
-  nn::Builder builder(const weights::WeightStore& s) {
-    return {s, seams, memory, at::TensorOptions(at::kBFloat16).device(at::kMeta)};
-  }
-};
+// Sub-folders of a family's parts, and what they are.
+std::vector<std::pair<std::string, Component::ComponentKind>> parts_of(const models::Family& family) {
+  std::vector<std::pair<std::string, Component::ComponentKind>> all;
+  for (const auto name : family.experts) all.emplace_back(name, Component::ComponentKind::kDenoiser);
+  all.emplace_back("vae", Component::ComponentKind::kVae);
+  for (const auto& e : family.encoders) all.emplace_back(e.folder, Component::ComponentKind::kEncoder);
+  return all;
+}
 
-// Of all tensors that were asked for.
-int64_t elements_of(const weights::WeightStore& s) {
-  int64_t sum = 0;
-  for (const auto& asked : s.manifest()) {
-    sum += std::accumulate(asked.shape.begin(), asked.shape.end(), int64_t{1}, std::multiplies<>());
+// Builds a component whole on no device: only shapes pass through.
+void build_shapes(const models::Family& family, const Component& c, const weights::WeightStore& store) {
+  nn::SingleRank whole;
+  const auto b = whole.builder(store, at::TensorOptions(at::kBFloat16).device(at::kMeta));
+  const Range blocks{0, c.kind == Component::ComponentKind::kDenoiser ? family.facts(*c.config).blocks : 0};
+  switch (c.kind) {
+    case Component::ComponentKind::kDenoiser:
+      family.build(*c.config, b, std::span(&blocks, 1));
+      break;
+    case Component::ComponentKind::kVae:
+      models::find_vae(*c.config).build(*c.config, b);
+      break;
+    case Component::ComponentKind::kEncoder:
+      models::find_encoder(*c.config).build(*c.config, b);
   }
+}
+
+std::vector<weights::NameRule> names_of(const models::Family& family, const Component& c) {
+  switch (c.kind) {
+    case Component::ComponentKind::kDenoiser:
+      return family.names(*c.config);
+    case Component::ComponentKind::kVae:
+      return models::find_vae(*c.config).names();
+    default:
+      return models::find_encoder(*c.config).names();
+  }
+}
+
+// Globs of tensors that may be in its files and nobody reads.
+std::span<const std::string_view> ignorable_of(const Component& c) {
+  switch (c.kind) {
+    case Component::ComponentKind::kDenoiser:
+      return {};
+    case Component::ComponentKind::kVae:
+      return models::find_vae(*c.config).ignorable;
+    default:
+      return models::find_encoder(*c.config).ignorable;
+  }
+}
+
+// Numbers in all tensors that were asked for.
+int64_t numbers_in(const weights::WeightStore& s) {
+  int64_t sum = 0;
+  for (const auto& entry : s.manifest()) sum += c10::multiply_integers(entry.shape);
   return sum;
 }
 
@@ -74,58 +110,53 @@ ModelRepo ModelRepo::open(const fs::path& folder) {
     throw Error(Kind::kUsage, str(folder.string(), ": model_index.json names ", pipeline, "; this build has ",
                                   known_families()));
   }
-  Json all;
-  all[std::string(m.family_->component)] = component_config(folder, m.family_->component, "config.json");
-  all["scheduler"] = component_config(folder, "scheduler", "scheduler_config.json");
-  all["vae"] = component_config(folder, "vae", "config.json");
-  for (const auto& e : m.family_->encoders)
-    all[std::string(e.folder)] = component_config(folder, e.folder, "config.json");
-  m.read_configs(all);
+  for (const auto& [name, kind] : parts_of(*m.family_))
+    m.components_.push_back({kind, name, share(read_config(folder, name, "config.json"))});
+  m.scheduler_ = share(read_config(folder, "scheduler", "scheduler_config.json"));
   m.settle_defaults(index);
-  m.has_no_vocabulary_ = index.contains("_atelier_dummy_seed");
+  m.has_vocabulary_ = !index.contains("_atelier_dummy_seed");
   return m;
 }
 
 ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest) {
   ModelRepo m = open(rest);
-  m.single_file_ = file;
+  auto& denoiser = m.components_.front();
+  denoiser.file = file;
   m.label_ = file.filename().string();
   if (m.family_->config_of_file)
-    m.denoiser_ = share(m.family_->config_of_file(*weights::WeightStore::open(file), *m.denoiser_));
+    denoiser.config = share(m.family_->config_of_file(*weights::WeightStore::open(file), *denoiser.config));
   m.settle_defaults(Json::object());
   return m;
 }
 
-ModelRepo ModelRepo::dummy(const std::string& preset, uint64_t seed) {
+ModelRepo ModelRepo::random(const models::Family& family, const Json& configs, std::string label,
+                            uint64_t seed) {
   ModelRepo m;
-  const Json all = models::preset(preset);
-  m.family_ = models::find_family(all.at("_class_name").get<std::string>());
-  m.label_ = preset + " (dummy weights)";
-  m.is_dummy_ = true;
-  m.seed_ = seed;
-  m.read_configs(all);
-  m.settle_defaults(all);
+  m.family_ = &family;
+  m.label_ = std::move(label);
+  m.dummy_seed_ = seed;
+  for (const auto& [name, kind] : parts_of(family))
+    m.components_.push_back({kind, name, share(configs.at(name))});
+  m.scheduler_ = share(configs.at("scheduler"));
+  m.settle_defaults(configs);
   return m;
 }
 
-int64_t ModelRepo::encoder_vocabulary(size_t i) const {
-  return encoder(i).value("vocab_size", int64_t{1});
+ModelRepo ModelRepo::dummy(const std::string& preset, uint64_t seed) {
+  const Json configs = models::preset(preset);
+  const auto* family = models::find_family(configs.at("_class_name").get<std::string>());
+  return random(*family, configs, preset + " (dummy weights)", seed);
 }
 
-std::vector<std::string> ModelRepo::presets() {
-  return models::preset_names();
-}
-
-void ModelRepo::read_configs(const Json& all) {
-  denoiser_ = share(all.at(std::string(family_->component)));
-  scheduler_ = share(all.at("scheduler"));
-  vae_ = share(all.at("vae"));
-  encoders_.clear();
-  for (const auto& e : family_->encoders) encoders_.push_back(share(all.at(std::string(e.folder))));
+const Component& ModelRepo::component(std::string_view name) const {
+  const auto found = std::find_if(components_.begin(), components_.end(),
+                                  [&](const Component& c) { return c.name == name; });
+  ENSURE(found != components_.end());
+  return *found;
 }
 
 void ModelRepo::settle_defaults(const Json& index) {
-  static_cast<models::SamplingDefaults&>(defaults_) = family_->defaults(*denoiser_);
+  static_cast<models::SamplingDefaults&>(defaults_) = family_->defaults(denoiser());
   const auto own = index.find("_atelier");
   if (own == index.end() || !own->is_object()) return;
   try {
@@ -140,98 +171,62 @@ void ModelRepo::settle_defaults(const Json& index) {
   }
 }
 
-std::unique_ptr<weights::WeightStore> ModelRepo::store(const std::string& component) const {
-  if (is_dummy_) return weights::WeightStore::dummy(seed_);
-  return weights::WeightStore::open(root_ / component);
+int64_t ModelRepo::vocabulary(std::string_view encoder) const {
+  return component(encoder).config->value("vocab_size", int64_t{1});
 }
 
-std::unique_ptr<weights::WeightStore> ModelRepo::denoiser_weights() const {
-  auto s = single_file_.empty() ? store(std::string(family_->component))
-                                : weights::WeightStore::open(single_file_);
-  s->adopt(family_->names(*denoiser_));
-  return s;
+std::vector<std::string> ModelRepo::presets() {
+  return models::preset_names();
 }
 
-std::unique_ptr<weights::WeightStore> ModelRepo::vae_weights() const {
-  auto s = store("vae");
-  s->adopt(models::find_vae(*vae_).names());
-  return s;
-}
-
-std::unique_ptr<weights::WeightStore> ModelRepo::encoder_weights(size_t i) const {
-  auto s = store(std::string(family_->encoders[i].folder));
-  s->adopt(models::find_encoder(*encoders_[i]).names());
-  return s;
+std::unique_ptr<weights::WeightStore> ModelRepo::weights(const Component& c) const {
+  auto store = dummy_seed_      ? weights::WeightStore::dummy(*dummy_seed_)
+               : c.file.empty() ? weights::WeightStore::open(root_ / c.name)
+                                : weights::WeightStore::open(c.file);
+  store->adopt(names_of(*family_, c));
+  return store;
 }
 
 ParameterCounts ModelRepo::check() const {
   std::string problems;
-  ParameterCounts elements;
-  const auto collect = [&](std::string_view part, const weights::WeightStore& s,
-                           std::span<const std::string_view> ignorable) {
+  ParameterCounts counts;
+  for (const auto& c : components_) {
+    const auto store = weights(c);
+    build_shapes(*family_, c, *store);
     try {
-      s.check(ignorable);
+      store->check(ignorable_of(c));
     } catch (const Error& e) {
-      problems += str(problems.empty() ? "" : "\n", part, ": ", e.what());
+      problems += str(problems.empty() ? "" : "\n", c.name, ": ", e.what());
     }
-  };
-  Shapes shapes;
-  {
-    const auto s = denoiser_weights();
-    const Range all{0, family_->facts(*denoiser_).blocks};
-    family_->build(*denoiser_, shapes.builder(*s), std::span(&all, 1));
-    collect(family_->component, *s, {});
-    elements.denoiser = elements_of(*s);
+    auto& count = c.kind == Component::ComponentKind::kDenoiser  ? counts.denoiser
+                  : c.kind == Component::ComponentKind::kEncoder ? counts.encoders
+                                                                 : counts.vae;
+    count += numbers_in(*store);
   }
-  {
-    const auto s = vae_weights();
-    const auto& family = models::find_vae(*vae_);
-    family.build(*vae_, shapes.builder(*s));
-    collect("vae", *s, family.ignorable);
-    elements.vae = elements_of(*s);
-  }
-  for (size_t i = 0; i < encoders_.size(); ++i) {
-    const auto s = encoder_weights(i);
-    const auto& family = models::find_encoder(*encoders_[i]);
-    family.build(*encoders_[i], shapes.builder(*s));
-    collect(family_->encoders[i].folder, *s, family.ignorable);
-    elements.encoders += elements_of(*s);
-    if (!is_dummy_ && !has_no_vocabulary_) text::open_tokenizer(root_ / family_->encoders[i].tokenizer);
+  for (const auto& e : family_->encoders) {
+    if (has_vocabulary()) text::open_tokenizer(root_ / e.tokenizer);
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
   // Any call will do: what the configuration asks for must be there.
   sampling::make_sampler(*scheduler_, {.steps = 1, .linear_sigmas = true, .mu = 1.0});
-  return elements;
+  return counts;
 }
 
 void ModelRepo::save(const fs::path& folder, at::ScalarType dtype) const {
-  if (!is_dummy_) throw Error(Kind::kUsage, "only dummy weights can be saved as a dummy folder");
-  Shapes shapes;
-  const auto write = [&](const std::string& component, const char* file, const Json& config) {
-    fs::create_directories(folder / component);
-    write_json(folder / component / file, config);
-  };
-  Json index{{"_class_name", std::string(family_->pipeline)}, {"_atelier_dummy_seed", seed_}};
-  const Range all{0, family_->facts(*denoiser_).blocks};
-  const auto s = denoiser_weights();
-  family_->build(*denoiser_, shapes.builder(*s), std::span(&all, 1));
-  const std::string component(family_->component);
-  write(component, "config.json", *denoiser_);
-  weights::save_checkpoint(*s, family_->names(*denoiser_), {.folder = folder / component, .dtype = dtype});
-  const auto v = vae_weights();
-  models::find_vae(*vae_).build(*vae_, shapes.builder(*v));
-  write("vae", "config.json", *vae_);
-  weights::save_checkpoint(*v, models::find_vae(*vae_).names(), {.folder = folder / "vae", .dtype = dtype});
-  for (size_t i = 0; i < encoders_.size(); ++i) {
-    const std::string name(family_->encoders[i].folder);
-    const auto e = encoder_weights(i);
-    const auto& family = models::find_encoder(*encoders_[i]);
-    family.build(*encoders_[i], shapes.builder(*e));
-    write(name, "config.json", *encoders_[i]);
-    weights::save_checkpoint(*e, family.names(), {.folder = folder / name, .stem = "model", .dtype = dtype});
+  if (!is_dummy()) throw Error(Kind::kUsage, "only dummy weights can be saved as a dummy folder");
+  for (const auto& c : components_) {
+    const auto store = weights(c);
+    build_shapes(*family_, c, *store);
+    fs::create_directories(folder / c.name);
+    write_json(folder / c.name / "config.json", *c.config);
+    const char* stem = c.kind == Component::ComponentKind::kEncoder ? "model" : "diffusion_pytorch_model";
+    weights::save_checkpoint(*store, names_of(*family_, c),
+                             {.folder = folder / c.name, .stem = stem, .dtype = dtype});
   }
-  write("scheduler", "scheduler_config.json", *scheduler_);
-  write_json(folder / "model_index.json", index);
+  fs::create_directories(folder / "scheduler");
+  write_json(folder / "scheduler/scheduler_config.json", *scheduler_);
+  write_json(folder / "model_index.json",
+             {{"_class_name", std::string(family_->pipeline)}, {"_atelier_dummy_seed", *dummy_seed_}});
 }
 
 }  // namespace atelier::pipeline

@@ -3,13 +3,13 @@
 #pragma once
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
 #include "models/family.h"
-#include "models/text_encoder.h"
-#include "models/vae.h"
 #include "weights/store.h"
 
 namespace atelier::pipeline {
@@ -24,6 +24,14 @@ struct ParameterCounts {
   int64_t denoiser = 0, encoders = 0, vae = 0;
 };
 
+// A part of a model that has weights.
+struct Component {
+  enum class ComponentKind { kDenoiser, kVae, kEncoder } kind;
+  std::string name;                    // its sub-folder
+  std::shared_ptr<const Json> config;  // config.json
+  std::filesystem::path file;          // of its weights; empty: those in the sub-folder
+};
+
 class ModelRepo {
  public:
   // A diffusers folder. Throws Error(kUsage) for an unknown family, Error(kCheckpoint) for broken files.
@@ -31,27 +39,28 @@ class ModelRepo {
   // A single-file checkpoint of a denoiser in its original naming; everything else comes from `rest`, a
   // diffusers folder.
   static ModelRepo open_single_file(const std::filesystem::path& file, const std::filesystem::path& rest);
-  // Random weights with the configuration of a published model, such as "FLUX.1-schnell".
+  // Random weights for the configurations of all components, each under its folder's name.
+  static ModelRepo random(const models::Family& family, const Json& configs, std::string label,
+                          uint64_t seed);
+  // The same with those of a published model, such as "FLUX.1-schnell".
   static ModelRepo dummy(const std::string& preset, uint64_t seed);
   static std::vector<std::string> presets();
 
   const models::Family& family() const { return *family_; }
   const std::string& label() const { return label_; }
-  bool is_dummy() const { return is_dummy_; }
+  bool is_dummy() const { return dummy_seed_.has_value(); }
   const std::filesystem::path& root() const { return root_; }
-  const Json& denoiser() const { return *denoiser_; }
-  const Json& scheduler() const { return *scheduler_; }
-  const Json& vae() const { return *vae_; }
-  const Json& encoder(size_t i) const { return *encoders_[i]; }
   const ModelDefaults& defaults() const { return defaults_; }
-  // A saved dummy folder: there are no vocabularies, texts become ids by hashing.
-  bool has_no_vocabulary() const { return has_no_vocabulary_; }
-  int64_t encoder_vocabulary(size_t i) const;  // entries of the embedding table
+  const Component& component(std::string_view name) const;
+  const Json& denoiser() const { return *components_.front().config; }  // of the first expert
+  const Json& vae() const { return *component("vae").config; }
+  const Json& scheduler() const { return *scheduler_; }
+  // Dummies, also saved ones, have none: texts become ids by hashing.
+  bool has_vocabulary() const { return has_vocabulary_; }
+  int64_t vocabulary(std::string_view encoder) const;  // entries of the embedding table
 
-  // Fresh stores with the names adopted.
-  std::unique_ptr<weights::WeightStore> denoiser_weights() const;
-  std::unique_ptr<weights::WeightStore> vae_weights() const;
-  std::unique_ptr<weights::WeightStore> encoder_weights(size_t i) const;
+  // A fresh store with the names adopted.
+  std::unique_ptr<weights::WeightStore> weights(const Component& component) const;
 
   // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of
   // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only.
@@ -61,17 +70,15 @@ class ModelRepo {
   void save(const std::filesystem::path& folder, at::ScalarType dtype) const;
 
  private:
-  std::unique_ptr<weights::WeightStore> store(const std::string& component) const;
-  void read_configs(const Json& all);
   void settle_defaults(const Json& index);
 
-  std::filesystem::path root_, single_file_;
+  std::filesystem::path root_;
   std::string label_;
-  bool is_dummy_ = false, has_no_vocabulary_ = false;
-  uint64_t seed_ = 0;
+  std::optional<uint64_t> dummy_seed_;
+  bool has_vocabulary_ = false;
   const models::Family* family_ = nullptr;
-  std::shared_ptr<const Json> denoiser_, scheduler_, vae_;
-  std::vector<std::shared_ptr<const Json>> encoders_;
+  std::vector<Component> components_;  // experts, autoencoder, encoders
+  std::shared_ptr<const Json> scheduler_;
   ModelDefaults defaults_;
 };
 

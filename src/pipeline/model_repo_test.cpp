@@ -28,9 +28,9 @@ TEST(Folder, IsReadAndFits) {
   EXPECT_EQ(m.family().name, "flux");
   EXPECT_EQ(m.label(), "model");
   EXPECT_EQ(ModelRepo::open(kGolden / "model/").label(), "model");
-  EXPECT_FALSE(m.is_dummy() || m.has_no_vocabulary());
+  EXPECT_TRUE(!m.is_dummy() && m.has_vocabulary());
   EXPECT_EQ(m.defaults().steps, 28);
-  EXPECT_EQ(m.encoder_vocabulary(0), 1014);
+  EXPECT_EQ(m.vocabulary("text_encoder"), 1014);
   EXPECT_NO_THROW(m.check());
 }
 

@@ -1,7 +1,6 @@
-// A loaded model on one rank: texts and seeds in, pictures out. The same for every family.
+// A loaded model on one rank: texts and seeds in, images out. The same for every family.
 #pragma once
 #include <chrono>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,8 +12,10 @@
 #include "parallel/parallel_context.h"
 #include "pipeline/denoise.h"
 #include "pipeline/executor.h"
+#include "pipeline/image_stage.h"
+#include "pipeline/leader.h"
 #include "pipeline/model_repo.h"
-#include "text/tokenizer.h"
+#include "pipeline/text_stage.h"
 
 namespace atelier::pipeline {
 
@@ -26,7 +27,7 @@ struct LoadOptions {
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
 };
 
-// One batch: pictures of one size with the same settings.
+// One batch: images of one size with the same settings.
 struct Request {
   std::vector<std::string> prompts;
   std::vector<std::string> negatives;  // as many as prompts, or none: no second branch
@@ -38,7 +39,7 @@ struct Request {
   at::Tensor noise;  // [B, C, h, w] instead of the seeds'; may be undefined
 };
 
-// What drawing reports while it runs.
+// What generating reports while it runs.
 struct Timing {
   std::map<std::string, double> seconds;  // by phase: load, encode, denoise, decode
   // Of the last request; the first one includes what waits before it. Where steps overlap, all are the mean.
@@ -48,13 +49,13 @@ struct Timing {
 class Pipeline {
  public:
   // Reads the weights of this rank's part. Throws Error(kCheckpoint, kCapacity).
-  Pipeline(const ModelRepo& folder, parallel::ParallelContext& parallel_context,
+  Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_context,
            std::span<const plan::ModelChunk> route, const LoadOptions& options);
   ~Pipeline();
 
-  // All ranks of a replica call it with the same request. Pictures on the replica's rank 0, nothing
-  // elsewhere. Throws Error(kItem) when a picture holds NaN: after all ranks have done their part, so that
-  // they may go on.
+  // All ranks of a replica call it with the same request. Images on the replica's rank 0, nothing elsewhere.
+  // Throws RequestError for a request that cannot be: on every rank, or, where an image holds NaN, on rank 0
+  // after all ranks have done their part.
   std::vector<media::Image> generate(const Request& request, const StepCallbacks& callbacks);
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
@@ -64,34 +65,27 @@ class Pipeline {
  private:
   void load_denoiser(std::span<const plan::ModelChunk> route);
   bool leads() const;  // rank 0 of the replica: encodes, writes
-  void load_encoders();
-  Denoise::Branch encode(const std::vector<std::string>& prompts, int64_t max_length, const std::string& tap,
-                         ActivationRecorder* probes);
+  void prepare(const Request& request, Denoise& work);
+  void condition(const Request& request, Denoise& work, ActivationRecorder* probes);
+  void draw_noise(const Request& request, Denoise& work, ActivationRecorder* probes) const;
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
-  at::Tensor decode(const at::Tensor& latents, const StepCallbacks& callbacks);
-  at::Tensor initial_noise(const Request& request, const models::Grid& grid) const;
-  double lap(const char* phase);  // seconds since the last lap, added to the phase
+  double lap(const char* phase);                       // seconds since the last lap, added to the phase
 
-  const ModelRepo& folder_;
+  const ModelRepo& model_;
   parallel::ParallelContext& parallel_context_;
   LoadOptions options_;
   std::unique_ptr<weights::WeightStore> denoiser_store_;
   std::unique_ptr<nn::Memory> memory_;
   std::unique_ptr<BlockFetcher> fetcher_;
   std::unique_ptr<nn::Model> denoiser_;
-  std::unique_ptr<models::Vae> vae_;
-  nn::LocalExchange alone_;  // of the encoders, which run whole
-  nn::Sdpa sdpa_;
-  std::vector<std::unique_ptr<models::TextEncoder>> encoders_;
-  std::vector<std::unique_ptr<text::Tokenizer>> tokenizers_;
+  std::optional<TextStage> texts_;    // on the leader
+  std::optional<ImageStage> images_;  // on the leader, and on every rank that decodes rows
   std::unique_ptr<Executor> executor_;
+  std::unique_ptr<sampling::Sampler> sampler_;  // of the running request
   Timing timing_;
   int64_t weight_bytes_ = 0;
   std::chrono::steady_clock::time_point lap_;
 };
-
-// [B, 3, H, W] in [0, 1] -> 8 bits, rounded half to even.
-std::vector<media::Image> to_images(const at::Tensor& images);
 
 }  // namespace atelier::pipeline

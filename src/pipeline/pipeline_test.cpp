@@ -147,6 +147,29 @@ TEST(PipelineRefuses, SizesAndStepsThatCannotBe) {
   EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { model.generate(request); }), "num_inference_steps"));
 }
 
+// Only the leader knows that there is no room for a token; the others wait for what it has encoded.
+TEST(PipelineRefuses, WhatTheLeaderCannotEncodeOnEveryRankAndGoesOn) {
+  const auto model = ModelRepo::open(kGolden / "model");
+  const auto expected = SmallModel().generate(request_for({kFox}, {5}))[0].rgb;
+  for (const char* layout : {"ulysses=2", "pipefusion=2, sync", "ring=2, tensor=2"}) {
+    on_ranks(model, plan::parse_strategy(layout), {}, [&](Pipeline& p, int rank) {
+      auto request = request_for({kFox}, {5});
+      for (const auto& spoil : std::initializer_list<std::function<void(Request&)>>{
+               [](Request& r) { r.max_sequence_length = 0; }, [](Request& r) { r.width = 50; },
+               [](Request& r) { r.steps = 0; }}) {
+        auto bad = request;
+        spoil(bad);
+        EXPECT_THROW(p.generate(bad, {}), RequestError) << layout << " rank " << rank;
+      }
+      const auto images = p.generate(request, {});
+      if (rank > 0) return;
+      int64_t other = 0;
+      for (size_t i = 0; i < expected.size(); ++i) other += images.at(0).rgb[i] != expected[i];
+      EXPECT_LE(other, 2) << layout;
+    });
+  }
+}
+
 TEST(PipelineRefuses, WeightsThatHoldNoNumbers) {
   const Copy copy(kGolden / "model");
   copy.edit_tensors("transformer/diffusion_pytorch_model.safetensors",

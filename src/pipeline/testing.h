@@ -1,16 +1,22 @@
 // What the engine's tests share: the small recorded model, copies of it to damage, and its pictures.
 #pragma once
+#include <gtest/gtest.h>
+
+#include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "base/json.h"
 #include "base/testing.h"
+#include "comm/comm.h"
 #include "nn/testing.h"
 #include "parallel/parallel_context.h"
 #include "pipeline/model_repo.h"
 #include "pipeline/pipeline.h"
+#include "pipeline/pipeline_route.h"
 #include "weights/tensors.h"
 
 namespace atelier::pipeline {
@@ -67,6 +73,28 @@ class SmallModel {
   parallel::ParallelContext parallel_context_;
   Pipeline pipeline_;
 };
+
+// Runs `work` on a thread per rank of the layout, each with its part of the model; what any of them throws
+// fails the test.
+inline void on_ranks(const ModelRepo& model, const plan::ParallelConfig& layout, const LoadOptions& load,
+                     const std::function<void(Pipeline&, int rank)>& work) {
+  const auto route = pipeline_route(layout, {}, model.family().facts(model.denoiser()));
+  const int world = plan::world_size(layout);
+  auto transports = comm::connect_local(world, {.timeout = std::chrono::seconds(20)});
+  std::vector<std::jthread> threads;
+  for (auto& transport : transports) {
+    threads.emplace_back([&, t = world > 1 ? transport.get() : nullptr, rank = transport->rank()] {
+      try {
+        parallel::ParallelContext parallel_context(layout, t, route, nn::SdpaBackend::kAuto);
+        Pipeline pipeline(model, parallel_context, route, load);
+        work(pipeline, rank);
+      } catch (const std::exception& e) {
+        ADD_FAILURE() << "rank " << rank << ": " << e.what();
+        if (t) t->abort();
+      }
+    });
+  }
+}
 
 inline Request request_for(std::vector<std::string> prompts, std::vector<uint64_t> seeds) {
   Request r;

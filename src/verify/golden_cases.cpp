@@ -14,7 +14,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "nn/sdpa.h"
+#include "nn/single_rank.h"
 #include "pipeline/device.h"
 #include "verify/thread_ranks.h"
 #include "verify/verify.h"
@@ -66,9 +66,8 @@ pipeline::Request request_of(const pipeline::ModelRepo& folder, const Json& call
   if (noise == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
   r.noise = noise->second;
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
-  const int64_t sizes[] = {static_cast<int64_t>(r.prompts.size()), grid.latent_channels, grid.latent_rows,
-                           grid.latent_cols};
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width, 1);
+  const auto sizes = grid.latent(static_cast<int64_t>(r.prompts.size()));
   if (r.noise.sizes() != at::IntArrayRef(sizes)) {
     throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", r.noise.sizes(),
                                            ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
@@ -86,12 +85,9 @@ bool is_per_prompt(const std::string& name) {
   return rest != "embeds" && rest != "pooled";
 }
 
-// The folder of a part, and an object that builds it whole on one rank.
+// The folder of a part, and what builds it whole on one rank.
 struct Part {
-  nn::LocalExchange exchange;
-  nn::Sdpa attention;
-  nn::PlainMemory memory;
-  nn::Seams seams{.exchange = &exchange, .attention = &attention};
+  nn::SingleRank whole;
   std::unique_ptr<weights::WeightStore> store;
   Json config;
   Part(const fs::path& folder, std::vector<weights::NameRule> (*names)(const Json&))
@@ -100,7 +96,7 @@ struct Part {
     store->adopt(names(config));
   }
   nn::Builder builder(c10::Device device) {
-    return {*store, seams, memory, at::TensorOptions(at::kFloat).device(device)};
+    return whole.builder(*store, at::TensorOptions(at::kFloat).device(device));
   }
 };
 

@@ -127,11 +127,11 @@ namespace {
 plan::ModelShape limits_of(const pipeline::ModelRepo& folder, const pipeline::Request& r) {
   const auto facts = folder.family().facts(folder.denoiser());
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width);
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width, 1);
   return {.name = folder.label(),
           .heads = static_cast<int>(facts.heads.count),
           .blocks = facts.blocks,
-          .image_tokens = grid.rows * grid.cols,
+          .image_tokens = grid.tokens(),
           .text_tokens = r.max_sequence_length,
           .branches = r.negatives.empty() ? 1 : 2,
           .has_convolution_mixer = facts.has_convolution_mixer,

@@ -138,11 +138,11 @@ plan::ModelShape shape_of(const pipeline::ModelRepo& folder, const Extent& exten
   const auto& family = folder.family();
   const auto facts = family.facts(folder.denoiser());
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto grid = family.grid(folder.denoiser(), spatial, extent.height, extent.width);
+  const auto grid = family.grid(folder.denoiser(), spatial, extent.height, extent.width, 1);
   return {.name = folder.label(),
           .heads = static_cast<int>(facts.heads.count),
           .blocks = facts.blocks,
-          .image_tokens = grid.rows * grid.cols,
+          .image_tokens = grid.tokens(),
           .text_tokens = extent.text_tokens,
           .branches = extent.branches,
           .has_convolution_mixer = facts.has_convolution_mixer,

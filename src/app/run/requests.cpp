@@ -78,8 +78,8 @@ class SizeCheck {
 
   // Tokens; throws Error(kUsage).
   int64_t area(int height, int width) const {
-    const auto grid = folder_.family().grid(folder_.denoiser(), spatial_, height, width);
-    return grid.rows * grid.cols;
+    const auto grid = folder_.family().grid(folder_.denoiser(), spatial_, height, width, 1);
+    return grid.tokens();
   }
   // Empty if the size is good.
   const std::string& problem(int height, int width) {

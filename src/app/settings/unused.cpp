@@ -41,7 +41,8 @@ void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
   notes.add(by_flag, "dataset_path", "is not read: --prompt wins");
   notes.add(by_flag, "output_name_column", "has no effect: a prompt of the command line has no fields");
   const auto facts = spec.model.folder.family().facts(spec.model.folder.denoiser());
-  const bool is_embedded = spec.model.folder.denoiser().value("guidance_embeds", !facts.distilled_guidance);
+  const bool is_embedded = spec.model.folder.denoiser().value(
+      "guidance_embeds", spec.model.folder.family().guidance_scale != models::GuidanceScale::kEmbedded);
   const bool is_scale =
       spec.requests.true_cfg > 1 && spec.requests.true_cfg_why.starts_with("guidance_scale");
   notes.add(!is_embedded && !is_scale, "guidance_scale",

@@ -168,22 +168,22 @@ class Flux : public nn::Model {
 
   int blocks() const override { return c_.blocks(); }
 
-  nn::RequestContext begin(const CallContext& f, const nn::Prompt& p,
-                           std::span<const float> timesteps) override {
+  RequestContext begin(const CallContext& f, const Conditioning& given,
+                       std::span<const float> timesteps) override {
     // Sinusoids of numbers up to 3500 magnify the last bit of a frequency: the CPU's serve every device.
     const auto numbers = [&](const at::Tensor& t) { return nn::sinusoid(t, kSinusoid).to(options_); };
     const auto t = at::tensor(at::ArrayRef<float>(timesteps.data(), timesteps.size()));
     auto condition = time_(numbers(t)).unsqueeze(1);  // [steps, 1, C]
     if (c_.guidance) {
-      const auto g = at::full({1}, p.guidance * 1000.0, t.options());
+      const auto g = at::full({1}, given.guidance * 1000.0, t.options());
       condition = condition + guidance_(numbers(g)).unsqueeze(0);
     }
-    condition = condition + pooled_(p.pooled.to(options_)).unsqueeze(0);  // [steps, B, C]
+    condition = condition + pooled_(given.whole.at("pooled").to(options_)).unsqueeze(0);  // [steps, B, C]
     probe(f, "time_text_embed", condition[0], nn::Recorder::kWhole);
-    nn::RequestContext context{tables_->evaluate(at::silu(condition)), {}, c_.width};
+    RequestContext context{.tables = tables_->evaluate(at::silu(condition)), .width = c_.width};
     if (text_in_) {
-      context.text = text_in_(p.text.to(options_));
-      probe(f, "context_embedder", context.text, kText);
+      context.streams = {text_in_(given.streams[0].to(options_))};
+      probe(f, "context_embedder", context.streams[0], kText);
     }
     return context;
   }
@@ -201,7 +201,7 @@ class Flux : public nn::Model {
   void embed(const CallContext& f, State& s, const at::Tensor& latents) override {
     const auto image = image_in_(latents.to(options_.dtype()));
     probe(f, "x_embedder", image, kImage);
-    s.x = s.n[kText] > 0 ? at::cat({s.context->text, image}) : image;
+    s.x = s.n[kText] > 0 ? at::cat({s.context->streams[0], image}) : image;
   }
 
   void block(int i, const CallContext& f, State& s) override {
@@ -252,7 +252,7 @@ class Flux : public nn::Model {
 
 Facts facts(const Json& config) {
   const FluxConfig c(config);
-  Facts f{.heads = c.heads, .blocks = c.blocks(), .distilled_guidance = true};
+  Facts f{.heads = c.heads, .blocks = c.blocks()};
   f.cost.assign(static_cast<size_t>(c.blocks()), 1.0);
   return f;
 }
@@ -262,7 +262,7 @@ SamplingDefaults defaults(const Json& config) {
   return {.steps = 4, .guidance = 0.0, .max_sequence_length = 256};
 }
 
-Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width) {
+Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t) {
   const FluxConfig c(config);
   const int64_t cell = 2 * spatial;  // 2x2 latents make a token
   if (height < cell || width < cell || height % cell != 0 || width % cell != 0) {
@@ -272,17 +272,28 @@ Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width) {
                     std::max(cell, (height + cell / 2) / cell * cell)));
   }
   const int64_t rows = height / cell, cols = width / cell;
-  return {rows, cols, c.in_channels, c.in_channels / 4, 2 * rows, 2 * cols};
+  return {.rows = rows,
+          .cols = cols,
+          .channels = c.in_channels,
+          .latent_channels = c.in_channels / 4,
+          .latent_rows = 2 * rows,
+          .latent_cols = 2 * cols};
 }
 
 at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {
   return nn::unpack_2x2(tokens, g.rows, g.cols);
 }
-at::Tensor coordinates(const Grid& g) {
+at::Tensor coordinates(const Json&, const Grid& g, int stream, int64_t tokens) {
+  if (stream == kText) return at::zeros({tokens, 3}, at::TensorOptions(at::kLong));
   return nn::grid_coordinates(g.rows, g.cols);
 }
-at::Tensor text_coordinates(int64_t tokens) {
-  return at::zeros({tokens, 3}, at::TensorOptions(at::kLong));
+
+Conditioning condition(Encoders& encoders, const PromptBatch& p) {
+  const auto clip = encoders.encode({"text_encoder", 77}, p.texts[0]);
+  const auto t5 = encoders.encode({"text_encoder_2", p.max_sequence_length}, p.texts[1]);
+  return {.streams = {t5.states.transpose(0, 1).contiguous()},
+          .whole = {{"pooled", clip.pooled}},
+          .guidance = p.guidance_scale};
 }
 
 // Of diffusers folders and of files in the original naming, whose fused tensors are cut by width.
@@ -295,21 +306,6 @@ std::vector<weights::NameRule> names(const Json& config) {
   return all;
 }
 
-Json config_of_file(const weights::WeightStore& file, const Json& like) {
-  const auto found = find_flux_original(file);
-  if (!found) throw Error(Kind::kCheckpoint, "the file holds no FLUX transformer in the original naming");
-  Json config = like;
-  config["num_attention_heads"] = found->width / found->head_dim;
-  config["attention_head_dim"] = found->head_dim;
-  config["in_channels"] = found->in_channels;
-  config["num_layers"] = found->doubles;
-  config["num_single_layers"] = found->singles;
-  config["joint_attention_dim"] = found->text_width;
-  config["pooled_projection_dim"] = found->pooled_width;
-  config["guidance_embeds"] = found->guidance;
-  return config;
-}
-
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
   return std::make_unique<Flux>(FluxConfig(config), b, blocks);
 }
@@ -319,10 +315,12 @@ std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span
 extern const Family kFlux{
     .name = "flux",
     .pipeline = "FluxPipeline",
-    .component = "transformer",
     .denoiser = "FluxTransformer2DModel",
-    .encoders = {{"text_encoder", "tokenizer", EncoderSpec::Use::kPooled, 77},
-                 {"text_encoder_2", "tokenizer_2", EncoderSpec::Use::kStates, 0}},
+    .experts = {"transformer"},
+    .encoders = {{"text_encoder", "tokenizer"}, {"text_encoder_2", "tokenizer_2"}},
+    .streams = {{"text", StreamSpec::kJoint, true}, {"image", StreamSpec::kLatent}},
+    .guidance_scale = GuidanceScale::kEmbedded,
+    .implicit_negative = ImplicitNegative::kNone,
     .most_text_tokens = 512,
     .sigmas = Sigmas::kLinearToInverse,
     .pipeline_time_scale = 1e-3,
@@ -332,9 +330,9 @@ extern const Family kFlux{
     .pack = nn::pack_2x2,
     .unpack = unpack,
     .coordinates = coordinates,
-    .text_coordinates = text_coordinates,
+    .condition = condition,
     .names = names,
-    .config_of_file = config_of_file,
+    .config_of_file = config_of_flux_file,
     .build = build,
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 
@@ -131,6 +132,21 @@ std::optional<FluxSizes> find_flux_original(const weights::WeightStore& store) {
   sizes.doubles = count("double_blocks", "img_attn.qkv.weight");
   sizes.singles = count("single_blocks", "linear1.weight");
   return sizes;
+}
+
+Json config_of_flux_file(const weights::WeightStore& file, const Json& like) {
+  const auto found = find_flux_original(file);
+  if (!found) throw Error(Kind::kCheckpoint, "the file holds no FLUX transformer in the original naming");
+  Json config = like;
+  config["num_attention_heads"] = found->width / found->head_dim;
+  config["attention_head_dim"] = found->head_dim;
+  config["in_channels"] = found->in_channels;
+  config["num_layers"] = found->doubles;
+  config["num_single_layers"] = found->singles;
+  config["joint_attention_dim"] = found->text_width;
+  config["pooled_projection_dim"] = found->pooled_width;
+  config["guidance_embeds"] = found->guidance;
+  return config;
 }
 
 }  // namespace atelier::models

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "weights/names.h"
 #include "weights/store.h"
 
@@ -31,5 +32,7 @@ struct FluxSizes {
 // Nothing if the store holds no FLUX transformer in the original naming.
 // Throws Error(kCheckpoint) if it does but lacks a tensor that tells a size.
 std::optional<FluxSizes> find_flux_original(const weights::WeightStore& store);
+// config.json of such a file, with what no tensor tells taken from `like`. Throws Error(kCheckpoint).
+Json config_of_flux_file(const weights::WeightStore& file, const Json& like);
 
 }  // namespace atelier::models

@@ -1,0 +1,57 @@
+#include "pipeline/image_stage.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+
+#include <cstring>
+
+namespace atelier::pipeline {
+
+ImageStage::ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
+                       const DecodeOptions& options)
+    : parallel_context_(parallel_context), options_(options) {
+  const auto store = model.weights(model.component("vae"));
+  nn::PlainMemory memory;
+  const nn::Builder b(*store, parallel_context.picture(), memory,
+                      at::TensorOptions(options.type).device(options.device));
+  vae_ = models::find_vae(model.vae()).build(model.vae(), b);
+  store->check();
+}
+
+at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* probes) const {
+  const auto& facts = vae_->facts();
+  const auto z = (latents / facts.scale + facts.shift).to(options_.type);
+  const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
+  const auto whole = models::image_call(z.size(2), z.size(3), parts, rank);
+  const Range rows = Partition{z.size(2), parts}[rank];
+  const auto run = [&](const at::Tensor& part) {
+    if (options_.tiling && parts == 1) return models::decode_tiled(*vae_, part);
+    return vae_->decode(whole, parts == 1 ? part : part.narrow(2, rows.begin, rows.size).contiguous());
+  };
+  std::vector<at::Tensor> each;
+  for (int64_t i = 0; options_.slicing && i < z.size(0); ++i) each.push_back(run(z.narrow(0, i, 1)));
+  auto out = each.empty() ? run(z) : at::cat(each);
+  if (parts > 1) out = parallel_context_.gather_rows(out, z.size(2));
+  const auto image = (out.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
+  if (probes) {
+    probes->whole("vae.in", z);
+    probes->whole("vae.out", out);
+    probes->whole("image", image);
+  }
+  return image;
+}
+
+std::vector<media::Image> to_images(const at::Tensor& images) {
+  const auto bytes = (images * 255).round().to(at::kByte).permute({0, 2, 3, 1}).contiguous().to(at::kCPU);
+  std::vector<media::Image> out;
+  for (int64_t i = 0; i < bytes.size(0); ++i) {
+    const auto one = bytes[i];
+    media::Image image{static_cast<int>(one.size(1)), static_cast<int>(one.size(0)), {}};
+    image.rgb.resize(static_cast<size_t>(one.numel()));
+    std::memcpy(image.rgb.data(), one.const_data_ptr(), image.rgb.size());
+    out.push_back(std::move(image));
+  }
+  return out;
+}
+
+}  // namespace atelier::pipeline

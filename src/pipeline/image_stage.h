@@ -1,0 +1,38 @@
+// The last stage of a request: latents to images, whole on the leader or by rows on all ranks of a replica.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "media/image.h"
+#include "models/vae.h"
+#include "parallel/parallel_context.h"
+#include "pipeline/activation_recorder.h"
+#include "pipeline/model_repo.h"
+
+namespace atelier::pipeline {
+
+class ImageStage {
+ public:
+  struct DecodeOptions {
+    c10::Device device = c10::kCPU;
+    at::ScalarType type = at::kFloat;
+    bool slicing = false, tiling = false;  // one image at a time; overlapping tiles
+  };
+  // Loads the autoencoder. Its rows are cut over the replica if the layout says so.
+  ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
+             const DecodeOptions& options);
+
+  // latents [B, C, h, w] as the denoiser leaves them -> [B, 3, H, W] in [0, 1], float; by rows: on every
+  // rank.
+  at::Tensor decode(const at::Tensor& latents, ActivationRecorder* probes) const;
+
+ private:
+  const parallel::ParallelContext& parallel_context_;
+  DecodeOptions options_;
+  std::unique_ptr<models::Vae> vae_;
+};
+
+// [B, 3, H, W] in [0, 1] -> 8 bits, rounded half to even.
+std::vector<media::Image> to_images(const at::Tensor& images);
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,145 @@
+#include "pipeline/text_stage.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace atelier::pipeline {
+namespace {
+
+constexpr int64_t kCacheBytes = int64_t{64} << 20;
+
+// Ids for models without a vocabulary: equal texts give equal ids.
+std::vector<int64_t> hashed_ids(const std::string& text, int64_t length, int64_t vocabulary) {
+  std::vector<int64_t> ids(static_cast<size_t>(length));
+  uint64_t h = 1469598103934665603ull;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    h = (h ^ (i < text.size() ? static_cast<unsigned char>(text[i]) : 0u)) * 1099511628211ull;
+    ids[i] = static_cast<int64_t>((h >> 20) % static_cast<uint64_t>(vocabulary));
+  }
+  return ids;
+}
+
+int64_t bytes_of(const models::TextStates& s) {
+  int64_t bytes = 0;
+  for (const auto& t : {s.states, s.pooled, s.projected})
+    bytes += t.defined() ? static_cast<int64_t>(t.nbytes()) : 0;
+  return bytes;
+}
+
+at::Tensor row(const std::vector<int64_t>& numbers) {
+  return at::tensor(numbers, at::TensorOptions(at::kLong)).unsqueeze(0);
+}
+
+// [1, ...] of each sample -> [B, ...]; undefined where one of them is.
+at::Tensor joined(const std::vector<models::TextStates>& each, at::Tensor models::TextStates::*part) {
+  std::vector<at::Tensor> all;
+  for (const auto& one : each) all.push_back(one.*part);
+  return all.front().defined() ? at::cat(all) : at::Tensor();
+}
+
+}  // namespace
+
+const models::TextStates* TextCache::find(const Key& key) {
+  const auto found = places_.find(key);
+  if (found == places_.end()) return nullptr;
+  entries_.splice(entries_.begin(), entries_, found->second);
+  return &found->second->second;
+}
+
+void TextCache::put(const Key& key, const models::TextStates& states) {
+  const int64_t bytes = bytes_of(states);
+  if (bytes > budget_ || places_.contains(key)) return;
+  while (bytes_ + bytes > budget_) {
+    bytes_ -= bytes_of(entries_.back().second);
+    places_.erase(entries_.back().first);
+    entries_.pop_back();
+  }
+  entries_.emplace_front(key, states);
+  places_[key] = entries_.begin();
+  bytes_ += bytes;
+}
+
+TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type)
+    : family_(model.family()), device_(device), cache_(kCacheBytes) {
+  for (const auto& spec : family_.encoders) {
+    const auto& component = model.component(spec.folder);
+    const auto store = model.weights(component);
+    auto& loaded = encoders_[component.name];
+    loaded.encoder =
+        models::find_encoder(*component.config)
+            .build(*component.config, whole_.builder(*store, at::TensorOptions(type).device(device)));
+    store->check();
+    loaded.vocabulary = model.vocabulary(spec.folder);
+    if (model.has_vocabulary()) loaded.tokenizer = text::open_tokenizer(model.root() / spec.tokenizer);
+  }
+}
+
+nn::Conditioning TextStage::condition(const models::PromptBatch& prompts, ActivationRecorder* probes,
+                                      const std::string& prefix) {
+  probes_ = probes;
+  prefix_ = prefix;
+  return family_.condition(*this, prompts);
+}
+
+text::Encoding TextStage::tokens(const Loaded& loaded, const std::string& text, int64_t length) const {
+  if (loaded.tokenizer) return loaded.tokenizer->encode(text, length);
+  std::vector<int64_t> mask(static_cast<size_t>(length), 0);
+  std::fill_n(mask.begin(), std::min(mask.size(), text.size() + 1), 1);
+  return {hashed_ids(text, length, loaded.vocabulary), mask};
+}
+
+models::TextStates TextStage::encode_one(const Loaded& loaded, const models::TextCall& call,
+                                         const text::Encoding& tokens) {
+  ++encoded_;
+  const auto mask =
+      call.padding == models::TextCall::Padding::kMasked ? row(tokens.mask).to(device_) : at::Tensor();
+  const auto e = loaded.encoder->encode(row(tokens.ids).to(device_), mask);
+  models::TextStates one{e.states, e.pooled, e.projected, {}};
+  if (call.layer < 0) one.states = e.hidden.at(e.hidden.size() - static_cast<size_t>(-call.layer));
+  for (const auto& t : {one.states, one.pooled, one.projected}) {
+    if (!t.defined() || t.isfinite().all().item<bool>()) continue;
+    throw Error(Kind::kItem,
+                str(call.encoder, " made numbers out of range of a prompt; try another type for it"));
+  }
+  one.lengths = {std::accumulate(tokens.mask.begin(), tokens.mask.end(), int64_t{0})};
+  return one;
+}
+
+models::TextStates TextStage::encode(const models::TextCall& call, std::span<const std::string> texts) {
+  const auto& loaded = encoders_.find(call.encoder)->second;
+  std::vector<models::TextStates> each;
+  std::vector<at::Tensor> ids;
+  models::TextStates all;
+  for (const auto& text : texts) {
+    const auto t = tokens(loaded, text, call.length);
+    const TextCache::Key key{std::string(call.encoder), call.padding, call.layer, t.ids};
+    const auto* known = cache_.find(key);
+    if (known) {
+      each.push_back(*known);
+    } else {
+      each.push_back(encode_one(loaded, call, t));
+      cache_.put(key, each.back());
+    }
+    ids.push_back(row(t.ids));
+    all.lengths.push_back(each.back().lengths.front());
+  }
+  all.states = joined(each, &models::TextStates::states);
+  all.pooled = joined(each, &models::TextStates::pooled);
+  all.projected = joined(each, &models::TextStates::projected);
+  if (probes_) {
+    const std::string name(call.encoder);
+    probes_->whole(prefix_ + "input_ids." + name, at::cat(ids));
+    probes_->whole(prefix_ + "last_hidden_state." + name, all.states);
+    if (all.pooled.defined()) probes_->whole(prefix_ + "pooler_output." + name, all.pooled);
+  }
+  return all;
+}
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,81 @@
+// The first stage of a request, on the rank that leads a replica: texts to conditioning.
+#pragma once
+#include <c10/core/Device.h>
+
+#include <list>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "models/family.h"
+#include "models/text_encoder.h"
+#include "nn/single_rank.h"
+#include "pipeline/activation_recorder.h"
+#include "pipeline/model_repo.h"
+#include "text/tokenizer.h"
+
+namespace atelier::pipeline {
+
+// What encoders gave for texts of earlier requests, under a budget of bytes: the least recently used goes
+// first.
+class TextCache {
+ public:
+  struct Key {
+    std::string encoder;
+    models::TextCall::Padding padding;
+    int layer;
+    std::vector<int64_t> ids;
+    auto operator<=>(const Key&) const = default;
+  };
+  explicit TextCache(int64_t budget) : budget_(budget) {}
+  // Null if there is none; valid until the next put.
+  const models::TextStates* find(const Key& key);
+  void put(const Key& key, const models::TextStates& states);
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  using Entry = std::pair<Key, models::TextStates>;
+  int64_t budget_, bytes_ = 0;
+  std::list<Entry> entries_;  // the most recently used first
+  std::map<Key, std::list<Entry>::iterator> places_;
+};
+
+// The text encoders and their tokenizers. Every text is encoded by itself, so that its states depend neither
+// on the texts beside it nor on those before it.
+class TextStage : public models::Encoders {
+ public:
+  // Loads all encoders of the model. Throws Error(kCheckpoint).
+  TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type);
+
+  // One branch of a batch, of the family of the model. Reports tokens and states as `prefix`... if there are
+  // probes.
+  nn::Conditioning condition(const models::PromptBatch& prompts, ActivationRecorder* probes,
+                             const std::string& prefix);
+  // Throws Error(kUsage) for a text that the encoder cannot take, Error(kItem) when its states hold no
+  // numbers.
+  models::TextStates encode(const models::TextCall& call, std::span<const std::string> texts) override;
+  int64_t encoded() const { return encoded_; }  // texts that were not in the cache
+
+ private:
+  struct Loaded {
+    std::unique_ptr<models::TextEncoder> encoder;
+    std::unique_ptr<text::Tokenizer> tokenizer;  // null: texts become ids by hashing
+    int64_t vocabulary = 1;
+  };
+  text::Encoding tokens(const Loaded& loaded, const std::string& text, int64_t length) const;
+  models::TextStates encode_one(const Loaded& loaded, const models::TextCall& call,
+                                const text::Encoding& tokens);
+
+  const models::Family& family_;
+  c10::Device device_;
+  nn::SingleRank whole_;
+  std::map<std::string, Loaded, std::less<>> encoders_;
+  TextCache cache_;
+  ActivationRecorder* probes_ = nullptr;  // of the running condition()
+  std::string prefix_;
+  int64_t encoded_ = 0;
+};
+
+}  // namespace atelier::pipeline
