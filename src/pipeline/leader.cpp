@@ -8,7 +8,6 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "base/json.h"
 #include "pipeline/device.h"
@@ -20,132 +19,102 @@ int64_t rounded_up(int64_t bytes, int64_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-// The bytes of tensors one after another, and what they are.
-class Packer {
- public:
-  explicit Packer(c10::Device device) : device_(device) {}
-
-  // null for an undefined tensor
-  Json add(const at::Tensor& t) {
+// {"lengths", "guidance", "streams": [...], "whole": {...}} of each branch, tensors by sizes and type, null if
+// undefined; their bytes go to `parts` in this order.
+Json describe(const Conditionings& branches, c10::Device device, std::vector<at::Tensor>& parts) {
+  const auto add = [&](const at::Tensor& t) -> Json {
     if (!t.defined()) return nullptr;
-    const auto flat = t.to(device_).contiguous().reshape(-1);
-    const auto bytes = static_cast<int64_t>(flat.nbytes()), room = rounded_up(bytes, kTensorUnit);
-    if (bytes > 0) parts_.push_back(flat.view(at::kByte));
-    if (room > bytes) parts_.push_back(at::zeros({room - bytes}, flat.options().dtype(at::kByte)));
+    const auto bytes = t.to(device).contiguous().reshape(-1).view(at::kByte);
+    parts.push_back(bytes);
+    parts.push_back(at::zeros({rounded_up(bytes.numel(), kTensorUnit) - bytes.numel()}, bytes.options()));
     return {{"sizes", t.sizes().vec()}, {"type", static_cast<int>(t.scalar_type())}};
-  }
-  at::Tensor bytes() const {
-    return parts_.empty() ? at::empty({0}, at::TensorOptions(at::kByte).device(device_)) : at::cat(parts_);
-  }
-
- private:
-  c10::Device device_;
-  std::vector<at::Tensor> parts_;
-};
-
-// Views of the received bytes, in the order in which they were added.
-class Unpacker {
- public:
-  explicit Unpacker(at::Tensor bytes) : bytes_(std::move(bytes)) {}
-
-  at::Tensor next(const Json& described) {
-    if (described.is_null()) return {};
-    const auto sizes = described.at("sizes").get<std::vector<int64_t>>();
-    const auto type = static_cast<at::ScalarType>(described.at("type").get<int>());
-    const int64_t bytes = c10::multiply_integers(sizes) * static_cast<int64_t>(c10::elementSize(type));
-    const auto flat = bytes_.narrow(0, at_, bytes);
-    at_ += rounded_up(bytes, kTensorUnit);
-    if (bytes == 0) return at::empty(sizes, bytes_.options().dtype(type));
-    return flat.view(type).view(sizes);
-  }
-
- private:
-  at::Tensor bytes_;
-  int64_t at_ = 0;
-};
-
-Json describe(const Conditionings& branches, Packer& packer) {
+  };
   Json all = Json::array();
   for (const auto& b : branches) {
     Json streams = Json::array(), whole = Json::object();
-    for (const auto& t : b.streams) streams.push_back(packer.add(t));
-    for (const auto& [name, t] : b.whole) whole[name] = packer.add(t);
-    all.push_back({{"streams", streams}, {"whole", whole}, {"lengths", b.lengths}, {"guidance", b.guidance}});
+    for (const auto& t : b.streams) streams.push_back(add(t));
+    for (const auto& [name, t] : b.whole) whole[name] = add(t);
+    all.push_back({{"lengths", b.lengths}, {"guidance", b.guidance}, {"streams", streams}, {"whole", whole}});
   }
   return all;
 }
 
-Conditionings restore(const Json& described, Unpacker& unpacker) {
+// The branches again, as views of the bytes.
+Conditionings restore(const Json& described, const at::Tensor& bytes) {
+  int64_t at = 0;
+  const auto next = [&](const Json& d) -> at::Tensor {
+    if (d.is_null()) return {};
+    const auto sizes = d.at("sizes").get<std::vector<int64_t>>();
+    const auto type = static_cast<at::ScalarType>(d.at("type").get<int>());
+    const int64_t n = c10::multiply_integers(sizes) * static_cast<int64_t>(c10::elementSize(type)),
+                  begin = at;
+    at += rounded_up(n, kTensorUnit);
+    return bytes.narrow(0, begin, n).view(type).view(sizes);
+  };
   Conditionings branches;
   for (const auto& b : described) {
     auto& branch = branches.emplace_back();
-    for (const auto& t : b.at("streams")) branch.streams.push_back(unpacker.next(t));
-    for (const auto& [name, t] : b.at("whole").items()) branch.whole[name] = unpacker.next(t);
-    branch.lengths = b.at("lengths").get<std::vector<int64_t>>();
-    branch.guidance = b.at("guidance").get<double>();
+    b.at("lengths").get_to(branch.lengths);
+    b.at("guidance").get_to(branch.guidance);
+    for (const auto& t : b.at("streams")) branch.streams.push_back(next(t));
+    for (const auto& [name, t] : b.at("whole").items()) branch.whole[name] = next(t);
   }
   return branches;
 }
 
-// What `make` gives or throws, as a header: {"branches"} or {"kind", "error"}.
-struct Outcome {
-  Conditionings branches;
-  Json header;
-  at::Tensor bytes;
+// {header bytes, bytes of the message}, the message: the header as text, then the tensors.
+struct Message {
+  at::Tensor sizes, bytes;
 
-  Outcome(c10::Device device, const std::function<Conditionings()>& make) {
-    for (int tries = 2; tries > 0; --tries) {
-      try {
-        Packer packer(device);
-        branches = make();
-        header = {{"branches", describe(branches, packer)}};
-        bytes = packer.bytes();
-        return;
-      } catch (const Error& e) {
-        fail(device, e.kind(), e.what());
-        return;
-      } catch (const std::exception& e) {
-        const bool short_of_memory = is_out_of_memory(e);
-        fail(device, short_of_memory ? Kind::kCapacity : Kind::kItem, reason_of(e));
-        if (!short_of_memory) return;
-      }
-      empty_cache(device);
-    }
-  }
-
- private:
-  void fail(c10::Device device, Kind kind, const std::string& reason) {
-    branches.clear();
-    header = {{"kind", static_cast<int>(kind)}, {"error", reason}};
-    bytes = at::empty({0}, at::TensorOptions(at::kByte).device(device));
+  Message() = default;
+  Message(const Json& header, std::vector<at::Tensor> parts, c10::Device device) {
+    // The message of an exception may hold bytes that are no text.
+    std::string text = header.dump(-1, ' ', false, Json::error_handler_t::replace);
+    text.resize(static_cast<size_t>(rounded_up(static_cast<int64_t>(text.size()), kHeaderUnit)), ' ');
+    auto first = at::empty({static_cast<int64_t>(text.size())}, at::TensorOptions(at::kByte));
+    std::memcpy(first.data_ptr(), text.data(), text.size());
+    parts.insert(parts.begin(), first.to(device));
+    bytes = at::cat(parts);
+    sizes = at::tensor({first.numel(), bytes.numel()}, at::TensorOptions(at::kLong)).to(device);
   }
 };
 
-// The header and the tensors' bytes of the leader, on every rank.
-std::pair<Json, at::Tensor> exchange(comm::Comm& replica, c10::Device device, const Outcome* mine) {
-  const auto on_device = at::TensorOptions(at::kByte).device(device);
-  auto sizes = at::zeros({2}, at::TensorOptions(at::kLong));
-  at::Tensor all;
-  if (mine) {
-    // A message of the reason may hold bytes that are no text.
-    std::string text = mine->header.dump(-1, ' ', false, Json::error_handler_t::replace);
-    text.resize(static_cast<size_t>(rounded_up(static_cast<int64_t>(text.size()), kHeaderUnit)), ' ');
-    auto header = at::empty({static_cast<int64_t>(text.size())}, at::TensorOptions(at::kByte));
-    std::memcpy(header.data_ptr(), text.data(), text.size());
-    sizes = at::tensor({header.numel(), mine->bytes.numel()}, at::TensorOptions(at::kLong));
-    all = at::cat({header.to(device), mine->bytes});
+// What `make` gives or throws, ready to be sent: nothing behind it can fail on the leader alone.
+Message outcome(c10::Device device, const std::function<Conditionings()>& make, Conditionings& made) {
+  const auto failure = [&](Kind kind, const std::string& reason) {
+    made.clear();
+    return Message({{"kind", static_cast<int>(kind)}, {"error", reason}}, {}, device);
+  };
+  for (bool is_last = false;; is_last = true) {
+    try {
+      made = make();
+      std::vector<at::Tensor> parts;
+      const Json branches = describe(made, device, parts);
+      return {{{"branches", branches}}, parts, device};
+    } catch (const Error& e) {
+      return failure(e.kind(), e.what());
+    } catch (const std::exception& e) {
+      if (!is_out_of_memory(e)) return failure(Kind::kItem, reason_of(e));
+      if (is_last) return failure(Kind::kCapacity, reason_of(e));
+    }
+    empty_cache(device);  // here, where the exception and what it kept alive are gone
   }
-  auto announced = sizes.to(device);
-  replica.broadcast(announced, 0);
-  sizes = announced.to(at::kCPU);
+}
+
+// Header and tensors of the leader's message, on every rank.
+std::pair<Json, at::Tensor> exchange(comm::Comm& replica, c10::Device device, Message message) {
+  const auto options = at::TensorOptions(at::kByte).device(device);
+  if (!message.sizes.defined()) message.sizes = at::zeros({2}, options.dtype(at::kLong));
+  replica.broadcast(message.sizes, 0);
+  const auto sizes = message.sizes.to(at::kCPU);
   replica.check_alive();  // an aborted broadcast leaves anything there
-  const int64_t header_bytes = sizes[0].item<int64_t>(), tensor_bytes = sizes[1].item<int64_t>();
-  if (!mine) all = at::empty({header_bytes + tensor_bytes}, on_device);
-  replica.broadcast(all, 0);
-  const auto text = all.narrow(0, 0, header_bytes).to(at::kCPU).contiguous();
+  const int64_t header = sizes[0].item<int64_t>(), all = sizes[1].item<int64_t>();
+  if (!message.bytes.defined()) message.bytes = at::empty({all}, options);
+  replica.broadcast(message.bytes, 0);
+  const auto text = message.bytes.narrow(0, 0, header).to(at::kCPU);
   replica.check_alive();
   const auto* begin = static_cast<const char*>(text.const_data_ptr());
-  return {Json::parse(begin, begin + header_bytes), all.narrow(0, header_bytes, tensor_bytes)};
+  return {Json::parse(begin, begin + header), message.bytes.narrow(0, header, all - header)};
 }
 
 }  // namespace
@@ -161,15 +130,13 @@ Conditionings from_leader(comm::Comm* replica, c10::Device device,
       throw RequestError(e.kind(), e.what());
     }
   }
-  std::optional<Outcome> mine;
-  if (replica->rank() == 0) mine.emplace(device, make);
-  const auto [header, bytes] = exchange(*replica, device, mine ? &*mine : nullptr);
+  const bool leads = replica->rank() == 0;
+  Conditionings made;
+  const auto [header, bytes] = exchange(*replica, device, leads ? outcome(device, make, made) : Message());
   if (header.contains("error"))
     throw RequestError(static_cast<Kind>(header.at("kind").get<int>()),
                        header.at("error").get<std::string>());
-  if (mine) return std::move(mine->branches);
-  Unpacker unpacker(bytes);
-  return restore(header.at("branches"), unpacker);
+  return leads ? made : restore(header.at("branches"), bytes);
 }
 
 }  // namespace atelier::pipeline
