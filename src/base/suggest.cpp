@@ -1,0 +1,83 @@
+// Names by meaning, then by spelling.
+#include "base/suggest.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace atelier {
+namespace {
+
+// Words that other tools use, and what means the same here; several where surfaces differ. Nothing behind the
+// word: there is no such setting, and what is spelled like it has another meaning.
+struct Meaning {
+  std::string_view words, ours;
+};
+constexpr Meaning kMeanings[] = {
+    {"steps step num_steps sampling_steps sample_steps inference_steps ddim_steps n_steps iterations",
+     "num_inference_steps"},
+    {"cfg cfg_scale guidance scale embedded_guidance distilled_cfg_scale", "guidance_scale"},
+    {"true_cfg true_guidance", "true_cfg_scale"},
+    {"rescale cfg_rescale rescale_cfg", "guidance_rescale"},
+    {"negative neg neg_prompt n_prompt negative_text uncond uc", "negative_prompt"},
+    {"text caption positive positive_prompt", "prompt"},
+    {"t5_prompt t5xxl clip_g prompt2", "prompt_2"},
+    {"num_images n_samples num_samples n_iter batch_count num_outputs images n count",
+     "num_images_per_prompt"},
+    {"random_seed noise_seed manual_seed rng_seed", "seed"},
+    {"w", "width"},
+    {"h", "height"},
+    {"max_length max_seq_len max_tokens text_len", "max_sequence_length"},
+    {"filename file_name image_path save_as output_name", "output_path"},
+    {"model_id model_path ckpt checkpoint pretrained_model_name_or_path unet", "model_name"},
+    {"outdir out output output_folder save_path save_dir output_path", "output_dir"},
+    {"prompts prompt_file from_file input_file", "prompts_file"},
+    {"precision", "torch_dtype"},
+    {"gpus ngpus ngpu nproc nproc_per_node world_size num_devices", "num_gpus"},
+    {"sp sp_size ulysses ulysses_size", "ulysses_degree"},
+    {"ring ring_size cp", "ring_degree"},
+    {"tp tp_size tensor_parallel", "tensor_parallel_degree"},
+    {"dp dp_size data_parallel", "data_parallel_degree"},
+    {"pp pp_size pipeline_parallel pipefusion", "pipefusion_degree"},
+    {"attention attn attn_backend", "attention_backend"},
+    {"tiling tile_vae vae_tile", "enable_vae_tiling"},
+    {"slicing", "enable_vae_slicing"},
+    {"format image_format ext extension", "output_format"},
+    {"sampler sampler_name sampling_method scheduler shift lora loras vae strength memory lowvram medvram",
+     ""},
+};
+
+bool holds(std::string_view words, std::string_view word) {
+  for (size_t at = 0; at < words.size();) {
+    const size_t end = std::min(words.find(' ', at), words.size());
+    if (words.substr(at, end - at) == word) return true;
+    at = end + 1;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string suggestion(std::string_view name, std::span<const std::string> candidates) {
+  std::string word = lower(name);
+  std::replace(word.begin(), word.end(), '-', '_');
+  bool is_known_elsewhere = false;
+  for (const auto& [words, ours] : kMeanings) {
+    if (!holds(words, word)) continue;
+    is_known_elsewhere = true;
+    if (std::find(candidates.begin(), candidates.end(), ours) != candidates.end()) return std::string(ours);
+  }
+  if (is_known_elsewhere) return {};
+  const size_t slips = word.size() < 6 ? 1 : word.size() < 15 ? 2 : 3;
+  const auto near = nearest(name, candidates, 1);
+  return !near.empty() && edit_distance(name, near.front()) <= slips ? near.front() : std::string();
+}
+
+std::string did_you_mean(std::string_view name, std::span<const std::string> candidates,
+                         std::string_view otherwise) {
+  const std::string near = suggestion(name, candidates);
+  return near.empty() ? std::string(otherwise) : str("; did you mean ", near, "?");
+}
+
+}  // namespace atelier
