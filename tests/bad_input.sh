@@ -106,7 +106,7 @@ check_flags() {
   expect 2 'cannot read nothere.yaml' --config nothere.yaml --prompt x
   printf 'height: 64\nulysses_degre: 2\n' >typo.yaml
   expect 2 'typo.yaml:2: unknown key ulysses_degre; did you mean ulysses_degree' --config typo.yaml --prompt x
-  DG_XDIT_RING_DEGREE=two expect 2 'DG_XDIT_RING_DEGREE in the environment: "two"' --prompt x
+  DG_XDIT_RING_DEGREE=two expect 2 'DG_XDIT_RING_DEGREE in the environment: ring_degree must be an integer.*"two"' --prompt x
   expect 0 'note .*--quality .*png' --quality 80 --prompt x
   expect 0 'note .*--revision' --revision main --prompt x
   expect 0 'note .*--output_name_column' --output_name_column id --prompt x
@@ -132,7 +132,7 @@ check_prompt_files() {
   expect 2 'header line with the column "prompt"' --prompts_file none.csv
   {
     printf '%s\n' '{"prompt": "good"}' 'no json' '{"prompt": ""}' '{"text": "x"}' '{"prompt": "x", "height": 100}'
-    printf '%s\n' '{"prompt": "x", "seed": -1}' '{"prompt": "x", "output_path": "../x.png"}' '{"prompt": "two", "index": 90}'
+    printf '%s\n' '{"prompt": "x", "seed": -2}' '{"prompt": "x", "output_path": "../x.png"}' '{"prompt": "two", "index": 90}'
     printf '%s\n' '{"prompt": "x", "index": 90}' '{"prompt": "y", "index": 90, "output_path": "sub/y.png"}'
     printf '{"prompt": "\xff"}\n'
   } >rows.jsonl

@@ -112,22 +112,21 @@ TEST(Wire_TheEndOfTheOtherSideIsNoticed, AfterItsLastMessage) {
 }
 
 TEST(Wire_ItemsAndPlacesComeBackEqual, WithUnsetValuesUnset) {
-  request::Item item{
-      .index = 4, .sub = 1, .prompt = "p", .negative_prompt = "n", .has_negative = true, .name = "a/b.png"};
-  item.seed = 0xffffffffffffffffull;
-  item.guidance = 3.5;
-  const auto back = item_from_json(Json::parse(to_json(item).dump()));
-  EXPECT_EQ(back.seed, item.seed);
-  EXPECT_EQ(back.guidance, item.guidance);
+  request::Request request{.prompt = "p", .negative_prompt = "n", .index = 4, .sub = 1, .name = "a/b.png"};
+  request.seed = 0xffffffffffffffffull;
+  request.guidance_scale = 3.5;
+  const auto back = request_from_json(Json::parse(to_json(request).dump()));
+  EXPECT_EQ(back.seed, request.seed);
+  EXPECT_EQ(back.guidance_scale, request.guidance_scale);
   EXPECT_FALSE(back.height);
-  EXPECT_EQ(back.name, item.name);
-  EXPECT_TRUE(back.has_negative);
+  EXPECT_EQ(back.name, request.name);
+  EXPECT_TRUE(back.negative_prompt);
   const auto info = rank_info_from_json(
       to_json(RankInfo{.rank = 3, .size = 8, .local_rank = 1, .rendezvous_host = "h", .rendezvous_port = 5}));
   EXPECT_EQ(info.rank, 3);
   EXPECT_EQ(info.rendezvous_port, 5);
   EXPECT_THROW(rank_info_from_json(Json::object()), Error);
-  EXPECT_THROW(item_from_json({{"index", "one"}}), Error);
+  EXPECT_THROW(request_from_json({{"index", "one"}}), Error);
 }
 
 }  // namespace

@@ -20,13 +20,15 @@ class ModelRunner {
   ModelRunner(const Job& job, c10::Device device, comm::Transport* transport);
   ~ModelRunner();
 
-  // Pictures on the replica's rank 0, nothing elsewhere. A replica of one rank that runs out of memory
+  // Artifacts on the replica's rank 0, nothing elsewhere. A replica of one rank that runs out of memory
   // empties its cache and tries once more. Throws Error(kCapacity) when the memory does not suffice,
-  // Error(kItem) for pictures that are no result, and what Pipeline::draw throws.
-  std::vector<media::Image> generate(const jobs::Batch& batch, const pipeline::StepCallbacks& callbacks);
-  // Any thread. Throws what OutputFolder::write and media::encode throw. Returns the size of the file in
-  // bytes.
-  int64_t write(const request::Item& item, const media::Image& picture) const;
+  // Error(kItem) for pictures that are no result, and what Pipeline::generate throws.
+  std::vector<media::Artifact> generate(request::Requests batch,
+                                        const pipeline::StepCallbacks& callbacks);
+  BatchTimes times() const;  // of the last batch
+  // Any thread. Throws what OutputFolder::write and media::encode throw. What it
+  // returns has no seconds.
+  jobs::Stored write(const request::Request& request, const media::Artifact& artifact) const;
 
   bool is_alone() const;         // no other rank draws the same batch
   bool leads() const;            // rank 0 of its replica

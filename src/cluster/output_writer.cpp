@@ -18,10 +18,10 @@ OutputWriter::~OutputWriter() {
   thread_.join();
 }
 
-void OutputWriter::submit(jobs::Batch batch, std::vector<media::Image> pictures, double seconds) {
+void OutputWriter::submit(jobs::Batch batch, std::vector<media::Artifact> artifacts, double seconds) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !next_; });
-  next_ = WriteTask{std::move(batch), std::move(pictures), seconds};
+  next_ = WriteTask{std::move(batch), std::move(artifacts), seconds};
   changed_.notify_all();
 }
 
@@ -49,10 +49,11 @@ void OutputWriter::work() {
 
 void OutputWriter::print(const WriteTask& task) {
   try {
-    for (size_t i = 0; i < task.pictures.size(); ++i) {
+    for (size_t i = 0; i < task.artifacts.size(); ++i) {
       const report::Stopwatch callbacks;
-      const int64_t bytes = events_.write(task.batch.items[i], task.pictures[i]);
-      events_.on_picture(task.batch.id, {task.batch.items[i], bytes, task.seconds + callbacks.seconds()});
+      auto stored = events_.write(task.batch.requests[i], task.artifacts[i]);
+      stored.seconds = task.seconds + callbacks.seconds();
+      events_.on_picture(task.batch.id, {task.batch.requests[i], std::move(stored)});
     }
   } catch (...) {
     events_.on_end(task.batch, std::current_exception());

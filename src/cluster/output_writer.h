@@ -14,7 +14,7 @@ namespace atelier::cluster {
 
 // What happens to a batch, called on the printer's thread.
 struct OutputWriterEvents {
-  std::function<int64_t(const request::Item&, const media::Image&)> write;  // gives the size of the file
+  std::function<jobs::Stored(const request::Request&, const media::Artifact&)> write;  // seconds: 0
   std::function<void(int64_t batch, const Finished&)> on_picture;
   std::function<void(const jobs::Batch&, std::exception_ptr)> on_end;  // null: all of it is written
 };
@@ -25,14 +25,14 @@ class OutputWriter {
   ~OutputWriter();  // drops what is not begun
 
   // Waits while an earlier batch still waits to be begun. seconds: that each picture took to draw.
-  void submit(jobs::Batch batch, std::vector<media::Image> pictures, double seconds);
+  void submit(jobs::Batch batch, std::vector<media::Artifact> artifacts, double seconds);
   // Waits until everything is written.
   void finish();
 
  private:
   struct WriteTask {
     jobs::Batch batch;
-    std::vector<media::Image> pictures;
+    std::vector<media::Artifact> artifacts;
     double seconds = 0;
   };
   void work();

@@ -50,42 +50,16 @@ RankInfo rank_info_from_json(const Json& j) {
   });
 }
 
-Json to_json(const request::Item& i) {
-  Json j{{"index", i.index},
-         {"sub", i.sub},
-         {"prompt", i.prompt},
-         {"negative_prompt", i.negative_prompt},
-         {"has_negative", i.has_negative},
-         {"name", i.name},
-         {"where", i.where}};
-  if (i.height) j["height"] = *i.height;
-  if (i.width) j["width"] = *i.width;
-  if (i.steps) j["steps"] = *i.steps;
-  if (i.guidance) j["guidance"] = *i.guidance;
-  if (i.seed) j["seed"] = *i.seed;
-  return j;
+Json to_json(const request::Request& request) {
+  return fields_to_json(fields_of(request));
 }
 
-request::Item item_from_json(const Json& j) {
-  return reading("picture to draw", [&] {
-    request::Item i;
-    j.at("index").get_to(i.index);
-    j.at("sub").get_to(i.sub);
-    j.at("prompt").get_to(i.prompt);
-    j.at("negative_prompt").get_to(i.negative_prompt);
-    j.at("has_negative").get_to(i.has_negative);
-    j.at("name").get_to(i.name);
-    j.at("where").get_to(i.where);
-    const auto optional = [&]<class T>(const char* key, std::optional<T>& value) {
-      if (j.contains(key)) value = j.at(key).get<T>();
-    };
-    optional("height", i.height);
-    optional("width", i.width);
-    optional("steps", i.steps);
-    optional("guidance", i.guidance);
-    optional("seed", i.seed);
-    return i;
-  });
+request::Request request_from_json(const Json& j) {
+  try {
+    return fields_from_json<request::Request>(j);
+  } catch (const Error& e) {
+    throw Error(Kind::kPeer, str("a message between processes holds no picture to draw: ", e.what()));
+  }
 }
 
 Json to_json(const RankStats& s) {
@@ -95,7 +69,6 @@ Json to_json(const RankStats& s) {
           {"peak_device_bytes", s.peak_device_bytes},
           {"peak_host_bytes", s.peak_host_bytes},
           {"seconds", s.seconds},
-          {"step_ms", s.step_ms},
           {"used", s.used}};
 }
 
@@ -108,7 +81,6 @@ RankStats stats_from_json(const Json& j) {
     j.at("peak_device_bytes").get_to(s.peak_device_bytes);
     j.at("peak_host_bytes").get_to(s.peak_host_bytes);
     j.at("seconds").get_to(s.seconds);
-    j.at("step_ms").get_to(s.step_ms);
     j.at("used").get_to(s.used);
     return s;
   });

@@ -4,7 +4,7 @@
 
 #include "base/json.h"
 #include "cluster/job.h"
-#include "request/item.h"
+#include "request/request.h"
 
 namespace atelier::cluster {
 
@@ -12,16 +12,17 @@ namespace atelier::cluster {
 //   supervisor to worker
 namespace message {
 inline constexpr const char* kJob = "job";      // job, place
-inline constexpr const char* kBatch = "batch";  // id, attempt, items
+inline constexpr const char* kBatch = "batch";  // id, attempt, requests
 inline constexpr const char* kStop = "stop";    // send statistics and leave
 //   worker to supervisor
-inline constexpr const char* kHello = "hello";      // rank, ranks, local_rank, local_size, start, host: of
-                                                    // whoever comes over TCP; start -1: a launched process
-inline constexpr const char* kAlive = "alive";      // batch, phase, step: every 0.5 s
-inline constexpr const char* kReady = "ready";      // loaded
-inline constexpr const char* kStep = "step";        // batch, step, steps
-inline constexpr const char* kDrawn = "drawn";      // batch: may have the next one while this one is written
-inline constexpr const char* kPicture = "picture";  // batch, name, bytes, seconds: is in the output folder
+inline constexpr const char* kHello = "hello";  // rank, ranks, local_rank, local_size, start, host: of
+                                                // whoever comes over TCP; start -1: a launched process
+inline constexpr const char* kAlive = "alive";  // batch, phase, step: every 0.5 s
+inline constexpr const char* kReady = "ready";  // loaded
+inline constexpr const char* kStep = "step";    // batch, step, steps
+inline constexpr const char* kDrawn = "drawn";  // batch, seconds, step_ms: may have the next one while this
+                                                // one is written
+inline constexpr const char* kPicture = "picture";  // batch, name, bytes, sha256, seconds: is in the folder
 inline constexpr const char* kDone = "done";        // batch: all is written
 inline constexpr const char* kFailed =
     "failed";  // batch (0: none), kind, reason, phase; is_over: this worker draws no more
@@ -47,11 +48,11 @@ struct RankInfo {
 // The kind is one of the constants above.
 Json message_of(const char* kind);
 Json to_json(const RankInfo& info);
-Json to_json(const request::Item& item);
+Json to_json(const request::Request& request);
 Json to_json(const RankStats& stats);
 // These throw Error(kPeer) for anything else.
 RankInfo rank_info_from_json(const Json& json);
-request::Item item_from_json(const Json& json);
+request::Request request_from_json(const Json& json);
 RankStats stats_from_json(const Json& json);
 std::string kind_of(const Json& message);
 

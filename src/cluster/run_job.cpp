@@ -14,9 +14,10 @@ RunResult run_job(const Job& job, jobs::Queue& queue, const Events& events, std:
 RunResult run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop,
                   Coordinator& coordinator) {
   const auto& env = coordinator.env();
-  if (const int world = plan::world_size(job.degrees); world != env.size) {
-    throw Error(Kind::kUsage, str(env.launcher, " has started ", env.size, " ranks, the layout needs ",
-                                  plan::product(job.degrees), "; start ", world, " or change the degrees"));
+  if (const int world = plan::world_size(job.engine.layout); world != env.size) {
+    throw Error(Kind::kUsage,
+                str(env.launcher, " has started ", env.size, " ranks, the layout needs ",
+                    plan::product(job.engine.layout), "; start ", world, " or change the degrees"));
   }
   if (queue.is_finished()) return {.failures = queue.failures()};
   return Supervisor(job, queue, events, std::move(stop), &coordinator).run();

@@ -34,8 +34,8 @@ Supervisor::Supervisor(const Job& job, jobs::Queue& queue, const Events& events,
       stop_(std::move(stop)),
       coordinator_(coordinator),
       stop_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      retry_policy_(queue, plan::world_size(job.degrees) == job.degrees.data ? 1 : 2),
-      groups_(static_cast<size_t>(job.degrees.data)) {}
+      retry_policy_(queue, plan::world_size(job.engine.layout) == job.engine.layout.data ? 1 : 2),
+      groups_(static_cast<size_t>(job.engine.layout.data)) {}
 
 RunResult Supervisor::run() {
   const std::stop_callback wake(stop_, [fd = stop_fd_.get()] {
@@ -105,8 +105,7 @@ void Supervisor::on_message(const WorkerGroup::WorkerEvent& event) {
   } else if (kind == message::kStep && leads && events_.on_step) {
     events_.on_step(group, event.message.at("step").get<int>(), event.message.at("steps").get<int>());
   } else if (kind == message::kDrawn) {
-    if (InFlightBatch* batch_in_flight = find(group, event.message.at("batch").get<int64_t>()))
-      batch_in_flight->is_drawn = true, batch_in_flight->since = rank.heard;
+    hear_drawn(group, event.message);
   } else if (kind == message::kPicture) {
     on_image_written(group, event.message);
   } else if (kind == message::kDone) {
@@ -119,18 +118,28 @@ void Supervisor::on_message(const WorkerGroup::WorkerEvent& event) {
   }
 }
 
+void Supervisor::hear_drawn(int group, const Json& message) {
+  InFlightBatch* batch_in_flight = find(group, message.at("batch").get<int64_t>());
+  if (!batch_in_flight) return;
+  batch_in_flight->is_drawn = true, batch_in_flight->since = Clock::now();
+  if (!events_.on_drawn) return;
+  events_.on_drawn(group, {message.at("seconds").get<std::map<std::string, double>>(),
+                           message.at("step_ms").get<std::vector<double>>()});
+}
+
 void Supervisor::on_image_written(int group, const Json& message) {
   InFlightBatch* batch_in_flight = find(group, message.at("batch").get<int64_t>());
   if (!batch_in_flight) return;
   const auto name = message.at("name").get<std::string>();
-  auto& items = batch_in_flight->batch.items;
-  const auto item =
-      std::find_if(items.begin(), items.end(), [&](const request::Item& i) { return i.name == name; });
-  if (item == items.end()) return;
-  const Finished finished{std::move(*item), message.at("bytes").get<int64_t>(),
-                          message.at("seconds").get<double>()};
-  items.erase(item);
-  queue_.item_done(batch_in_flight->batch.id, name);
+  auto& requests = batch_in_flight->batch.requests;
+  const auto request = std::find_if(requests.begin(), requests.end(),
+                                    [&](const request::Request& i) { return i.name == name; });
+  if (request == requests.end()) return;
+  const Finished finished{std::move(*request),
+                          {message.at("sha256").get<std::string>(), message.at("bytes").get<uint64_t>(),
+                           message.at("seconds").get<double>()}};
+  requests.erase(request);
+  queue_.request_done(batch_in_flight->batch.id, name);
   without_picture_ = 0;
   if (events_.on_picture) events_.on_picture(finished);
 }
@@ -190,25 +199,25 @@ void Supervisor::watch_clocks() {
       add({rank, Severity::kSilent, Kind::kPeer,
            str("gave no sign of life for ", kSilence.count(), " s (in phase ", r.phase, ")"), 0, false,
            !r.is_ready});
-    } else if (!r.is_ready && seconds_between(started_, now) > job_.start_timeout_s) {
+    } else if (!r.is_ready && seconds_between(started_, now) > job_.pool.start_timeout_s) {
       const char* what = workers_->has_come(rank) ? "has not loaded" : "has not come";
       add({rank, Severity::kLate, Kind::kPeer,
-           str(what, " within ", job_.start_timeout_s, " s (in phase ", r.phase, ")"), 0, false, true});
+           str(what, " within ", job_.pool.start_timeout_s, " s (in phase ", r.phase, ")"), 0, false, true});
     }
   }
   watch_in_flight(now);
 }
 
 void Supervisor::watch_in_flight(Clock::time_point now) {
-  for (int group = 0; group < job_.degrees.data; ++group) {
+  for (int group = 0; group < job_.engine.layout.data; ++group) {
     for (const auto& batch_in_flight : groups_[static_cast<size_t>(group)].in_flight) {
-      if (seconds_between(batch_in_flight.since, now) <= job_.item_timeout_s) continue;
+      if (seconds_between(batch_in_flight.since, now) <= job_.pool.batch_timeout_s) continue;
       const int rank = batch_in_flight.is_drawn ? group * ranks_per_group() : latest_rank(group);
       const auto& r = ranks_[static_cast<size_t>(rank)];
       const std::string where =
           batch_in_flight.is_drawn ? "while writing" : str("in phase ", r.phase, ", step ", r.step);
       add({rank, Severity::kLate, Kind::kPeer,
-           str("is late: a batch took longer than ", job_.item_timeout_s, " s; it is ", where),
+           str("is late: a batch took longer than ", job_.pool.batch_timeout_s, " s; it is ", where),
            batch_in_flight.batch.id, false, false});
     }
   }
@@ -239,7 +248,7 @@ bool Supervisor::is_group_ready(int group) const {
 
 void Supervisor::dispatch() {
   bool are_ready = true;
-  for (int group = 0; group < job_.degrees.data; ++group) {
+  for (int group = 0; group < job_.engine.layout.data; ++group) {
     if (!is_group_ready(group)) {
       are_ready = false;
     } else {
@@ -267,9 +276,9 @@ bool Supervisor::dispatch_to(int number) {
   Json message = message_of(message::kBatch);
   message["id"] = batch->id;
   message["attempt"] = batch->attempt;
-  message["items"] = Json::array();
-  for (const auto& item : batch->items) message["items"].push_back(to_json(item));
-  log::debug(str("group ", number, " draws ", batch->items.size(), " pictures: batch ", batch->id,
+  message["requests"] = Json::array();
+  for (const auto& request : batch->requests) message["requests"].push_back(to_json(request));
+  log::debug(str("group ", number, " draws ", batch->requests.size(), " pictures: batch ", batch->id,
                  ", attempt ", batch->attempt));
   for (int i = 0; i < ranks_per_group(); ++i) workers_->send(number * ranks_per_group() + i, message);
   group.in_flight.push_back({std::move(*batch), Clock::now(), false});
@@ -314,7 +323,7 @@ void Supervisor::on_failures() {
   for (auto& group : groups_) {
     for (auto batch_in_flight = group.in_flight.rbegin(); batch_in_flight != group.in_flight.rend();
          ++batch_in_flight) {
-      if (batch_in_flight->batch.items.empty()) {
+      if (batch_in_flight->batch.requests.empty()) {
         queue_.done(batch_in_flight->batch.id);
       } else {
         group.requeued.push_front(std::move(batch_in_flight->batch));
@@ -323,7 +332,7 @@ void Supervisor::on_failures() {
     group.in_flight.clear();
   }
   cause_ = str(who, " ", cause.reason);
-  if (++without_picture_ > kHopeless * (job_.max_retries + 1)) {
+  if (++without_picture_ > kHopeless * (job_.pool.max_retries + 1)) {
     throw Error(Kind::kPeer, str("the workers were started ", without_picture_,
                                  " times without a picture, last because ", cause_));
   }
@@ -334,13 +343,13 @@ void Supervisor::check_start(const WorkerFailure& cause) {
       cause.kind == Kind::kCheckpoint || cause.kind == Kind::kUsage || cause.kind == Kind::kCapacity;
   if (is_refusal) throw Error(cause.kind, str("rank ", cause.rank, " ", cause.reason));
   const bool is_accident = cause.severity == Severity::kGone || cause.severity == Severity::kSilent;
-  const int limit = is_accident ? job_.max_retries : 1;
+  const int limit = is_accident ? job_.pool.max_retries : 1;
   if (++failed_starts_ <= limit) return;
   throw Error(Kind::kPeer,
               str("rank ", cause.rank, " did not load, ", failed_starts_, " times in a row: ", cause.reason,
-                  job_.device == "cpu" ? ""
-                                       : "; NCCL_DEBUG=INFO shows what its connections do, "
-                                         "NCCL_IB_DISABLE=1 leaves InfiniBand out"));
+                  job_.engine.device == "cpu" ? ""
+                                              : "; NCCL_DEBUG=INFO shows what its connections do, "
+                                                "NCCL_IB_DISABLE=1 leaves InfiniBand out"));
 }
 
 void Supervisor::attribute(const WorkerFailure& cause) {
@@ -353,7 +362,7 @@ void Supervisor::attribute(const WorkerFailure& cause) {
   }
   if (attributed == in_flight.end()) attributed = in_flight.begin();
   if (attributed == in_flight.end()) {
-    if (++fruitless_ <= job_.max_retries) return;
+    if (++fruitless_ <= job_.pool.max_retries) return;
     throw Error(Kind::kPeer,
                 str("rank ", cause.rank, " ended ", fruitless_, " times without work: ", cause.reason));
   }
@@ -385,11 +394,11 @@ void Supervisor::shutdown() {
 // What workers of this host had begun to write when they were ended. Their own cleaning comes with their next
 // picture, which there may not be.
 void Supervisor::remove_temporaries() const {
-  std::set<fs::path> folders{job_.output};
+  std::set<fs::path> folders{job_.sink.folder};
   for (const auto& group : groups_) {
     for (const auto& batch_in_flight : group.in_flight) {
-      for (const auto& item : batch_in_flight.batch.items)
-        folders.insert(job_.output / fs::path(item.name).parent_path());
+      for (const auto& request : batch_in_flight.batch.requests)
+        folders.insert(job_.sink.folder / fs::path(request.name).parent_path());
     }
   }
   std::error_code ignored;

@@ -61,6 +61,7 @@ class Supervisor {
   bool serve();  // false when there is trouble
   void on_message(const WorkerGroup::WorkerEvent& event);
   void on_worker_failed(int rank, const Json& message);
+  void hear_drawn(int group, const Json& message);
   void on_image_written(int group, const Json& message);
   void watch_clocks();
   void watch_in_flight(Clock::time_point now);
@@ -75,7 +76,7 @@ class Supervisor {
   void interrupt();
   void remove_temporaries() const;
 
-  int ranks_per_group() const { return workers_->size() / job_.degrees.data; }
+  int ranks_per_group() const { return workers_->size() / job_.engine.layout.data; }
   int group_of(int rank) const { return rank / ranks_per_group(); }
   bool is_group_ready(int group) const;
   int latest_rank(int group) const;

@@ -92,31 +92,31 @@ struct Trial {
   std::vector<std::string> restarts;
   RunResult outcome;
 
-  explicit Trial(int items, int data = 1, int ulysses = 1) {
-    for (int i = 0; i < items; ++i) prompts.push_back(str("prompt ", i));
-    job.degrees.data = data;
-    job.degrees.ulysses = ulysses;
-    job.item_timeout_s = 60;
-    job.start_timeout_s = 60;
+  explicit Trial(int requests, int data = 1, int ulysses = 1) {
+    for (int i = 0; i < requests; ++i) prompts.push_back(str("prompt ", i));
+    job.engine.layout.data = data;
+    job.engine.layout.ulysses = ulysses;
+    job.pool.batch_timeout_s = 60;
+    job.pool.start_timeout_s = 60;
   }
 
-  std::vector<std::vector<request::Item>> batches() const {
-    std::vector<std::vector<request::Item>> out;
+  std::vector<std::vector<request::Request>> batches() const {
+    std::vector<std::vector<request::Request>> out;
     for (size_t i = 0; i < prompts.size(); ++i) {
       if (i % static_cast<size_t>(per_batch) == 0) out.emplace_back();
-      out.back().push_back({.index = static_cast<int64_t>(i), .prompt = prompts[i], .name = str(i, ".txt")});
+      out.back().push_back({.prompt = prompts[i], .index = static_cast<int64_t>(i), .name = str(i, ".txt")});
     }
     return out;
   }
 
   void go() {
     const Variable fake("ATELIER_TEST_FAKE_WORKER", "1"), broken("ATELIER_FAULT", fault);
-    job.output = folder.path();
-    job.max_retries = max_retries;
+    job.sink.folder = folder.path();
+    job.pool.max_retries = max_retries;
     jobs::Queue queue(batches(), max_retries);
     const Events events{.on_picture =
                             [&](const Finished& f) {
-                              ++pictures[f.item.name];
+                              ++pictures[f.request.name];
                               if (on_picture) on_picture(f);
                             },
                         .on_restart = [&](const std::string& why) { restarts.push_back(why); }};
@@ -160,7 +160,7 @@ TEST(Supervisor_DrawsEverythingOnce, OnSeveralGroups) {
   EXPECT_EQ(run.outcome.restarts, 0);
   ASSERT_EQ(run.outcome.ranks.size(), 3u);
   EXPECT_EQ(run.outcome.ranks[2].rank, 2);
-  EXPECT_EQ(run.outcome.ranks[2].step_ms.size(), 2u);  // those of the last message
+  EXPECT_EQ(run.outcome.ranks[2].seconds.at("denoise"), 2);  // of the last message
   EXPECT_EQ(open_descriptors(), before);
 }
 
@@ -192,7 +192,7 @@ TEST(Supervisor_AnExceptionInAWorkerIsRetried, AndNamesRankAndReason) {
 TEST(Supervisor_AHungWorkerIsNoticed, AfterTheItemsTime) {
   Trial run(2, 1, 2);
   run.fault = "0:step:hang";
-  run.job.item_timeout_s = 1.5;
+  run.job.pool.batch_timeout_s = 1.5;
   const auto begin = Clock::now();
   run.go();
   EXPECT_LT(seconds_since(begin), 20);
@@ -242,7 +242,7 @@ TEST(Supervisor_OtherGroupsPicturesAreNotCharged, ForADeathThatIsNotTheirs) {
 
 TEST(Supervisor_AModelThatDoesNotLoadEndsTheRun, WithItsKindAtOnce) {
   Trial run(2, 2);
-  run.job.model.preset = "broken";
+  run.job.engine.model.preset = "broken";
   EXPECT_EQ(run.fail(), Kind::kCheckpoint);
   EXPECT_NE(run.reason.find("a tensor is missing"), std::string::npos);
   EXPECT_TRUE(run.restarts.empty());
@@ -261,7 +261,7 @@ TEST(Supervisor_WorkersThatAlwaysDieWhileLoadingEndTheRun, AfterSomeTries) {
 TEST(SlowSupervisor_AWorkerThatNeverLoadsEndsTheRun, AfterTheStartTime) {
   Trial run(1, 1, 2);
   run.fault = "1:load:hang:always";
-  run.job.start_timeout_s = 3;
+  run.job.pool.start_timeout_s = 3;
   EXPECT_EQ(run.fail(), Kind::kPeer);
   EXPECT_NE(run.reason.find("has not loaded within 3 s"), std::string::npos) << run.reason;
   run.expect_nothing_left();
@@ -347,9 +347,9 @@ TEST(Launch_RanksOfOtherProcessesDraw, AndAreStartedAgain) {
   const Variable fake("ATELIER_TEST_FAKE_WORKER", "1"), fault("ATELIER_FAULT", "2:step:1:kill");
   Launched launched(3);
   Trial run(6, 3);
-  run.job.output = run.folder.path();
+  run.job.sink.folder = run.folder.path();
   jobs::Queue queue(run.batches(), run.max_retries);
-  const Events events{.on_picture = [&](const Finished& f) { ++run.pictures[f.item.name]; },
+  const Events events{.on_picture = [&](const Finished& f) { ++run.pictures[f.request.name]; },
                       .on_restart = [&](const std::string& reason) { run.restarts.push_back(reason); }};
   const auto outcome = run_job(run.job, queue, events, {}, *launched.coordinator);
   launched.finish(0);

@@ -112,26 +112,26 @@ std::unique_ptr<comm::Transport> connect(const Job& job, const RankInfo& info, c
   rendezvous.rank = info.rank;
   rendezvous.size = info.size;
   // the supervisor notices ranks that hang, with knowledge of all of them: its time-outs come first
-  const double patience_s = std::max(job.start_timeout_s, job.item_timeout_s) + 60;
+  const double patience_s = std::max(job.pool.start_timeout_s, job.pool.batch_timeout_s) + 60;
   rendezvous.timeout = std::chrono::milliseconds(static_cast<int64_t>(patience_s * 1000));
 #ifdef ATELIER_CUDA
   if (device.is_cuda()) return comm::connect_nccl(rendezvous);
 #endif
-  if (device.is_cuda()) throw Error(Kind::kUsage, "this build knows no GPUs; add --device cpu");
+  if (device.is_cuda()) throw Error(Kind::kUsage, "this build knows no GPUs; use device cpu");
   return comm::connect_gloo(rendezvous);
 }
 
 // A launcher may show each process one device only.
 c10::Device device_of(const Job& job, const RankInfo& info) {
-  if (job.device == "cpu") return c10::kCPU;
+  if (job.engine.device == "cpu") return c10::kCPU;
   const int devices = pipeline::cuda_devices();
-  const bool is_named = job.device != "cuda";  // "cuda:1", which one rank may ask for
+  const bool is_named = job.engine.device != "cuda";  // "cuda:1", which one rank may ask for
   const int by_rank = devices == 1 ? 0 : info.local_rank;
-  const int number = is_named ? device_named(job.device, 0).index() : by_rank;
+  const int number = is_named ? device_named(job.engine.device, 0).index() : by_rank;
   if (number >= devices) {
     throw Error(Kind::kUsage,
                 str("rank ", info.rank, " needs device ", number, " of its host, which has ", devices,
-                    " GPUs that this process may use; give --num_gpus ", devices, " or fewer"));
+                    " GPUs that this process may use; give num_gpus ", devices, " or fewer"));
   }
   return device_named("cuda", number);
 }
@@ -145,14 +145,14 @@ class Worker {
         faults_(std::getenv("ATELIER_FAULT"), place_.rank, place_.start),
         line_(channel, whereabouts_) {
     log::set_context(str("rank=", place_.rank));
-    if (job_.debug) log::set_console(log::Level::kDebug);
+    if (job_.engine.debug) log::set_console(log::Level::kDebug);
   }
 
   int run() {
     load();
     report(message::kReady);
     OutputWriter writer(
-        {.write = [this](const auto& item, const auto& picture) { return write(item, picture); },
+        {.write = [this](const auto& request, const auto& artifact) { return write(request, artifact); },
          .on_picture = [this](int64_t batch, const Finished& f) { on_picture(batch, f); },
          .on_end = [this](const jobs::Batch& b, std::exception_ptr e) { on_end(b, e); }});
     for (;;) {
@@ -161,7 +161,7 @@ class Worker {
       if (kind == message::kStop) break;
       if (kind != message::kBatch) throw Error(Kind::kPeer, "the supervisor sent " + kind);
       jobs::Batch batch{order.at("id").get<int64_t>(), order.at("attempt").get<int>(), {}};
-      for (const auto& item : order.at("items")) batch.items.push_back(item_from_json(item));
+      for (const auto& request : order.at("requests")) batch.requests.push_back(request_from_json(request));
       draw(std::move(batch), writer);
     }
     writer.finish();
@@ -173,13 +173,13 @@ class Worker {
   void load() {
     whereabouts_.phase = "connect";
     try {
-      if (job_.device == "cpu" && !std::getenv("OMP_NUM_THREADS"))
+      if (job_.engine.device == "cpu" && !std::getenv("OMP_NUM_THREADS"))
         at::set_num_threads(
             std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / place_.local_size));
       const auto device = device_of(job_, place_);
       pipeline::use_device(device);
       transport_ = connect(job_, place_, device);
-      if (transport_ && job_.debug) {
+      if (transport_ && job_.engine.debug) {
         transport_->observe([](const comm::Event& e) {
           log::debug(str("collective=", e.verb, " group=\"", e.group, "\" bytes=", e.bytes_sent,
                          " peers=", e.peers));
@@ -202,10 +202,10 @@ class Worker {
     whereabouts_.batch = batch.id;
     whereabouts_.step = 0;
     whereabouts_.phase = "encode";
-    std::vector<media::Image> pictures;
+    std::vector<media::Artifact> artifacts;
     try {
       faults_.reach(Fault::Phase::kEncode);
-      pictures = studio_->generate(batch, {.on_step = [&](int step) { on_step(batch, step); }});
+      artifacts = studio_->generate(batch.requests, {.on_step = [&](int step) { on_step(batch, step); }});
     } catch (...) {
       const bool may_go_on = is_in_step(std::current_exception()) && studio_->is_device_alive();
       if (!may_go_on) fail_for_good(batch.id, std::current_exception());
@@ -214,12 +214,15 @@ class Worker {
       return;
     }
     whereabouts_.phase = "idle";
-    const double seconds = callbacks.seconds() / static_cast<double>(batch.items.size());
-    if (pictures.empty()) return;
+    const double seconds = callbacks.seconds() / static_cast<double>(batch.requests.size());
+    if (artifacts.empty()) return;
     Json drawn = message_of(message::kDrawn);
+    const BatchTimes times = studio_->times();
     drawn["batch"] = batch.id;
+    drawn["seconds"] = times.seconds;
+    drawn["step_ms"] = times.step_ms;
     channel_.send(drawn);
-    writer.submit(std::move(batch), std::move(pictures), seconds);
+    writer.submit(std::move(batch), std::move(artifacts), seconds);
   }
 
   // Do the peers, if there are any, wait for nothing?
@@ -235,7 +238,7 @@ class Worker {
   }
 
   void on_step(const jobs::Batch& batch, int step) {
-    const int steps = batch.items.front().steps.value_or(0);
+    const int steps = batch.requests.front().num_inference_steps.value_or(0);
     whereabouts_.phase = "step";
     whereabouts_.step = step;
     faults_.reach(Fault::Phase::kStep);
@@ -250,17 +253,18 @@ class Worker {
     channel_.send(message);
   }
 
-  int64_t write(const request::Item& item, const media::Image& picture) {
+  jobs::Stored write(const request::Request& request, const media::Artifact& artifact) {
     faults_.reach(Fault::Phase::kWrite);
-    return studio_->write(item, picture);
+    return studio_->write(request, artifact);
   }
 
   void on_picture(int64_t batch, const Finished& finished) {
     Json message = message_of(message::kPicture);
     message["batch"] = batch;
-    message["name"] = finished.item.name;
-    message["bytes"] = finished.bytes;
-    message["seconds"] = finished.seconds;
+    message["name"] = finished.request.name;
+    message["bytes"] = finished.stored.bytes;
+    message["sha256"] = finished.stored.sha256;
+    message["seconds"] = finished.stored.seconds;
     channel_.send(message);
   }
 

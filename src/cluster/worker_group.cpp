@@ -34,7 +34,7 @@ WorkerGroup::WorkerGroup(const Job& job, Coordinator* coordinator, int number)
     : job_(job),
       coordinator_(coordinator),
       number_(number),
-      workers_(static_cast<size_t>(plan::world_size(job.degrees))) {
+      workers_(static_cast<size_t>(plan::world_size(job.engine.layout))) {
   if (coordinator_) {
     rendezvous_host_ = coordinator_->env().host;
     rendezvous_port_ = free_port(rendezvous_host_);
@@ -55,7 +55,7 @@ void WorkerGroup::start_here(int rank) {
   auto [ours, theirs] = socket_pair();
   ChildPlan plan{.socket = theirs.get(), .rendezvous = rendezvous_.get()};
   const int local_size = coordinator_ ? coordinator_->env().local_size : size();
-  if (job_.device == "cpu" && !std::getenv("OMP_NUM_THREADS")) {
+  if (job_.engine.device == "cpu" && !std::getenv("OMP_NUM_THREADS")) {
     plan.environment.push_back(str("OMP_NUM_THREADS=", std::max(1, usable_cores() / local_size)));
   }
   worker.child = Child::start(plan);

@@ -36,11 +36,11 @@ class FakeWorker {
   }
 
   int run() {
-    std::ofstream(job_.output / str("process-", ::getpid())) << place_.rank;
+    std::ofstream(job_.sink.folder / str("process-", ::getpid())) << place_.rank;
     guarded(0, "load", [&] {
       faults_.reach(Fault::Phase::kLoad);
       meet();
-      if (job_.model.preset == "broken") throw Error(Kind::kCheckpoint, "a tensor is missing");
+      if (job_.engine.model.preset == "broken") throw Error(Kind::kCheckpoint, "a tensor is missing");
     });
     RankStats stats{.rank = place_.rank, .device = "none"};
     Json ready = message_of(message::kReady);
@@ -52,7 +52,7 @@ class FakeWorker {
       if (kind_of(*order) == message::kStop) break;
       draw(*order);
     }
-    stats.step_ms = {1, 2};
+    stats.seconds = {{"denoise", 2}};
     Json last = message_of(message::kStats);
     last["stats"] = to_json(stats);
     channel_.send(last);
@@ -62,7 +62,7 @@ class FakeWorker {
  private:
   // As real workers do when they open their groups.
   void meet() const {
-    const auto file = [&](int rank) { return job_.output / str("start-", place_.start, "-", rank); };
+    const auto file = [&](int rank) { return job_.sink.folder / str("start-", place_.start, "-", rank); };
     std::ofstream(file(place_.rank)) << ' ';
     for (int rank = 0; rank < place_.size; ++rank) {
       while (!std::filesystem::exists(file(rank))) std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -110,23 +110,23 @@ class FakeWorker {
       }
       faults_.reach(Fault::Phase::kDecode);
     });
-    if (place_.rank % (place_.size / job_.degrees.data) != 0) return;
+    if (place_.rank % (place_.size / job_.engine.layout.data) != 0) return;
     tell(message::kDrawn, id);
-    for (const auto& json : order.at("items")) write(id, item_from_json(json));
+    for (const auto& json : order.at("requests")) write(id, request_from_json(json));
     tell(message::kDone, id);
   }
 
-  void write(int64_t id, const request::Item& item) {
+  void write(int64_t id, const request::Request& request) {
     guarded(id, "write", [&] {
-      if (item.prompt == "too much") throw Error(Kind::kCapacity, "the disk is full");
-      const auto unfinished = job_.output / str(".atelier-host-", ::getpid(), "-0.tmp");
-      std::ofstream(unfinished) << item.prompt;
+      if (request.prompt == "too much") throw Error(Kind::kCapacity, "the disk is full");
+      const auto unfinished = job_.sink.folder / str(".atelier-host-", ::getpid(), "-0.tmp");
+      std::ofstream(unfinished) << request.prompt;
       faults_.reach(Fault::Phase::kWrite);
-      std::filesystem::rename(unfinished, job_.output / item.name);
+      std::filesystem::rename(unfinished, job_.sink.folder / request.name);
     });
     Json message = message_of(message::kPicture);
-    message["batch"] = id, message["name"] = item.name, message["bytes"] = item.prompt.size(),
-    message["seconds"] = 0.1;
+    message["batch"] = id, message["name"] = request.name, message["bytes"] = request.prompt.size(),
+    message["sha256"] = "", message["seconds"] = 0.1;
     channel_.send(message);
   }
 
@@ -159,9 +159,9 @@ int fake_worker_main(int fd) {
 // A run of its own, to be killed.
 int supervise(const char* folder) {
   Job job;
-  job.degrees.data = 2;
-  job.output = folder;
-  std::vector<std::vector<request::Item>> batches;
+  job.engine.layout.data = 2;
+  job.sink.folder = folder;
+  std::vector<std::vector<request::Request>> batches;
   for (int i = 0; i < 10000; ++i) batches.push_back({{.prompt = "p", .name = std::to_string(i)}});
   jobs::Queue queue(std::move(batches), 0);
   run_job(job, queue, {}, {});

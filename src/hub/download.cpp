@@ -328,7 +328,7 @@ ModelSource Hub::fetch_all() {
                                   " (pickles are never loaded); look for a copy with safetensors"));
   }
   if (options_.revision != commit_) write_file_atomically(folder() / "refs" / options_.revision, commit_);
-  return {snapshot(), id_, commit_, "download"};
+  return {snapshot(), id_, commit_, Provenance::kDownload};
 }
 
 bool has_extension(std::string_view file, std::string_view extension) {

@@ -162,7 +162,7 @@ TEST_F(DownloadTest, FetchesWhatIsNeededIntoTheCacheLayout) {
   }
   const auto found = resolve(kId, {{}, o.cache, ""});
   EXPECT_EQ(fs::canonical(found.folder), fs::canonical(source.folder));
-  EXPECT_EQ(found.how, "Hugging Face cache");
+  EXPECT_EQ(found.how, Provenance::kCache);
 }
 
 TEST_F(DownloadTest, FetchesNothingTwice) {

@@ -44,9 +44,9 @@ std::optional<ModelSource> find_local(std::string_view name, bool is_known_name)
   const auto status = fs::status(path, ignored);
   // A folder that happens to be called like a known model, but holds none, does not hide the model.
   if (fs::is_directory(status) && (!is_known_name || is_model_folder(path))) {
-    return ModelSource{path, std::string(name), "", "local folder"};
+    return ModelSource{path, std::string(name), "", Provenance::kLocalFolder};
   }
-  if (fs::is_regular_file(status)) return ModelSource{path, std::string(name), "", "local file"};
+  if (fs::is_regular_file(status)) return ModelSource{path, std::string(name), "", Provenance::kLocalFile};
   return std::nullopt;
 }
 
@@ -83,8 +83,7 @@ std::string folder_name(std::string_view id) {
 std::string how_to_get(std::string_view id, const std::string& revision) {
   const std::string flag = revision.empty() ? "" : " --revision " + revision;
   return str("; get it with: hf download ", id, flag,
-             " (gated models: accept the licence on the model's page and set ",
-             "HF_TOKEN first), or run the same command with --download");
+             " (gated models: accept the licence on the model's page and set ", "HF_TOKEN first)");
 }
 
 ModelSource find_cached(std::string_view name, const std::string& id, const SourceOptions& options) {
@@ -96,20 +95,20 @@ ModelSource find_cached(std::string_view name, const std::string& id, const Sour
     const char* local = fs::is_directory(fs::path(name), ignored)
                             ? "the folder of that name holds no model_index.json"
                             : "no folder of that name";
-    throw Error(Kind::kUsage, str("model ", id, which, " is not on this machine (", local, ", and not in ",
-                                  options.cache.string(), ")", how_to_get(id, options.revision)));
+    throw NotHere(str("model ", id, which, " is not on this machine (", local, ", and not in ",
+                      options.cache.string(), ")", how_to_get(id, options.revision)));
   }
   if (!is_model_folder(snapshot)) {
-    throw Error(Kind::kUsage, str("model ", id, " in ", snapshot.string(),
-                                  " has no model_index.json: it is incomplete or no diffusers folder",
-                                  how_to_get(id, options.revision)));
+    throw NotHere(str("model ", id, " in ", snapshot.string(),
+                      " has no model_index.json: it is incomplete or no diffusers folder",
+                      how_to_get(id, options.revision)));
   }
   const auto missing = missing_components(snapshot);
   if (!missing.empty()) {
-    throw Error(Kind::kUsage, str("model ", id, " in ", snapshot.string(), " is incomplete: ",
-                                  list_text(missing, 6), " missing", how_to_get(id, options.revision)));
+    throw NotHere(str("model ", id, " in ", snapshot.string(), " is incomplete: ", list_text(missing, 6),
+                      " missing", how_to_get(id, options.revision)));
   }
-  return {snapshot, id, snapshot.filename().string(), "Hugging Face cache"};
+  return {snapshot, id, snapshot.filename().string(), Provenance::kCache};
 }
 
 [[noreturn]] void fail_unknown(std::string_view name) {
@@ -160,6 +159,12 @@ bool is_complete(const fs::path& component, const std::string& class_name) {
 
 }  // namespace
 
+std::string_view to_string(Provenance how) {
+  constexpr std::string_view kNames[] = {"local folder", "local file", "built-in", "Hugging Face cache",
+                                         "download"};
+  return kNames[static_cast<size_t>(how)];
+}
+
 fs::path hub_cache(const HubEnvironment& environment) {
   if (!environment.hf_hub_cache.empty()) return environment.hf_hub_cache;
   if (!environment.hf_home.empty()) return fs::path(environment.hf_home) / "hub";
@@ -180,11 +185,11 @@ ModelSource resolve(std::string_view name, const SourceOptions& options) {
   if (options.revision.find("..") != std::string::npos || options.revision.starts_with('/')) {
     throw Error(Kind::kUsage, str("revision ", in_quotes(options.revision), " is no branch, tag or commit"));
   }
-  if (name.empty()) throw Error(Kind::kUsage, "no model is named: give --model_name");
+  if (name.empty()) throw Error(Kind::kUsage, "no model is named: give a model_name");
   const std::string id = hub_id(name);
   if (auto local = find_local(name, name == "mini" || !id.empty())) return *local;
   if (name == "mini") {
-    if (is_model_folder(options.mini)) return {options.mini, "mini", "", "built-in"};
+    if (is_model_folder(options.mini)) return {options.mini, "mini", "", Provenance::kBuiltIn};
     throw Error(Kind::kUsage, str("the built-in model mini is not at ", options.mini.string(),
                                   ": the installation is incomplete"));
   }

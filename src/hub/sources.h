@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
+
 namespace atelier::hub {
 
 // Values of the environment variables of these names; empty if unset.
@@ -19,11 +21,14 @@ struct HubEnvironment {
 // XDG_CACHE_HOME/huggingface/hub, HOME/.cache/huggingface/hub.
 std::filesystem::path hub_cache(const HubEnvironment& environment);
 
+enum class Provenance { kLocalFolder, kLocalFile, kBuiltIn, kCache, kDownload };
+std::string_view to_string(Provenance how);  // "Hugging Face cache"
+
 struct ModelSource {
   std::filesystem::path folder;  // the model folder, or a single .safetensors file
   std::string id;                // "org/name", "mini", or the path as given
   std::string revision;          // the commit where it is known, otherwise empty
-  std::string how;               // "local folder", "local file", "built-in", "Hugging Face cache", "download"
+  Provenance how = Provenance::kLocalFolder;
 };
 
 struct SourceOptions {
@@ -32,8 +37,15 @@ struct SourceOptions {
   std::string revision;         // branch, tag or commit; empty: main
 };
 
+// A model that would have to be fetched first, or fetched again.
+class NotHere : public Error {
+ public:
+  explicit NotHere(const std::string& message) : Error(Kind::kUsage, message) {}
+};
+
 // A local folder or file wins, then "mini", then aliases and ids looked up in the cache.
-// Throws Error(kUsage) with the exact command that downloads it when it is not there or incomplete.
+// Throws NotHere with the exact command that downloads it when it is not there or incomplete, Error(kUsage) for
+// names that cannot be a model.
 ModelSource resolve(std::string_view name, const SourceOptions& options);
 
 // "FLUX.1-dev", "flux-dev", "black-forest-labs/FLUX.1-dev" -> "black-forest-labs/FLUX.1-dev"; empty if the

@@ -11,10 +11,9 @@
 #include <cstring>
 #include <ctime>
 
-#include "base/digest.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "request/item.h"
+#include "request/request.h"
 #include "request/settings.h"
 
 namespace atelier::jobs {
@@ -97,11 +96,11 @@ std::string read_all(int fd) {
   }
 }
 
-Record base_record(const request::Item& item, const Json& settings) {
+Record base_record(const request::Request& request, const Json& settings) {
   Record r;
-  r.name = item.name;
-  r.index = item.index;
-  r.sub = item.sub;
+  r.name = request.name;
+  r.index = request.index;
+  r.sub = request.sub;
   r.settings = settings;
   r.settings_hash = request::settings_hash(settings);
   const auto seed = settings.find("seed");
@@ -111,17 +110,16 @@ Record base_record(const request::Item& item, const Json& settings) {
 
 }  // namespace
 
-Record done_record(const request::Item& item, const Json& settings, std::string_view file_bytes,
-                   double seconds) {
-  Record r = base_record(item, settings);
-  r.sha256 = sha256(file_bytes);
-  r.bytes = file_bytes.size();
-  r.seconds = seconds;
+Record done_record(const request::Request& request, const Json& settings, const Stored& stored) {
+  Record r = base_record(request, settings);
+  r.sha256 = stored.sha256;
+  r.bytes = stored.bytes;
+  r.seconds = stored.seconds;
   return r;
 }
 
-Record failed_record(const request::Item& item, const Json& settings, const std::string& error) {
-  Record r = base_record(item, settings);
+Record failed_record(const request::Request& request, const Json& settings, const std::string& error) {
+  Record r = base_record(request, settings);
   r.is_done = false;
   r.error = error;
   return r;
@@ -135,7 +133,7 @@ Ledger::Ledger(const std::filesystem::path& file) : path_(file) {
     const std::string why = fd_ < 0 ? std::strerror(errno) : "it is not a plain file";
     if (fd_ >= 0) ::close(fd_);
     throw Error(Kind::kUsage, str("cannot open the ledger ", file.string(), ": ", why,
-                                  "; mend its permissions or choose another --output_dir"));
+                                  "; mend its permissions or choose another output_dir"));
   }
   load();
 }

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "request/item.h"
+#include "request/request.h"
 
 namespace atelier::jobs {
 
@@ -31,10 +31,15 @@ struct Record {
   std::string time;   // UTC; set by append when empty
 };
 
-// A record of a picture that has been written: hashes, size and seed are filled in from the arguments.
-Record done_record(const request::Item& item, const Json& settings, std::string_view file_bytes,
-                   double seconds);
-Record failed_record(const request::Item& item, const Json& settings, const std::string& error);
+// What is known of a file that has been written.
+struct Stored {
+  std::string sha256;
+  uint64_t bytes = 0;
+  double seconds = 0;
+};
+// settings: request::look(). The hash and the seed come from there.
+Record done_record(const request::Request& request, const Json& settings, const Stored& stored);
+Record failed_record(const request::Request& request, const Json& settings, const std::string& error);
 
 // Any thread may use it, and several processes may append to one file.
 class Ledger {

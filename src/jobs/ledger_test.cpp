@@ -18,12 +18,16 @@ namespace atelier::jobs {
 namespace {
 namespace fs = std::filesystem;
 
-request::Item item(int64_t index, const std::string& prompt = "a cat") {
-  request::Item i;
+request::Request request(int64_t index, const std::string& prompt = "a cat") {
+  request::Request i;
   i.index = index;
   i.prompt = prompt;
   i.name = str(index, ".png");
   return i;
+}
+
+Stored stored(std::string_view bytes, double seconds) {
+  return {sha256(bytes), bytes.size(), seconds};
 }
 
 const Json kRun = {{"model", "mini"}, {"num_inference_steps", 4}, {"guidance_scale", 3.5}, {"seed", 9}};
@@ -58,15 +62,14 @@ TEST(Settings, DifferencesAreNamed) {
 }
 
 TEST(Settings, AnItemsOwnValuesWin) {
-  request::Item i = item(1);
-  i.steps = 8;
+  request::Request i = request(1);
+  i.num_inference_steps = 8;
   i.seed = 18446744073709551615ULL;
-  const Json s = request::item_settings(i, kRun);
+  const Json s = request::look(i, kRun);
   EXPECT_EQ(s["num_inference_steps"], 8);
   EXPECT_EQ(s["guidance_scale"], 3.5);
   EXPECT_EQ(s["seed"], 18446744073709551615ULL);
-  EXPECT_TRUE(s["height"].is_null());
-  EXPECT_TRUE(s["negative_prompt"].is_null());
+  EXPECT_FALSE(s.contains("height"));
 }
 
 TEST(Ledger, RecordsComeBack) {
@@ -74,10 +77,10 @@ TEST(Ledger, RecordsComeBack) {
   {
     Ledger ledger(dir / kLedgerName);
     ledger.append(
-        done_record(item(0, "line\nend \xFF"), request::item_settings(item(0), kRun), "bytes", 1.5));
-    ledger.append(failed_record(item(1), kRun, "NaN"));
-    ledger.append(failed_record(item(2), kRun, "NaN"));
-    ledger.append(done_record(item(2), kRun, "x", 1));
+        done_record(request(0, "line\nend \xFF"), request::look(request(0), kRun), stored("bytes", 1.5)));
+    ledger.append(failed_record(request(1), kRun, "NaN"));
+    ledger.append(failed_record(request(2), kRun, "NaN"));
+    ledger.append(done_record(request(2), kRun, stored("x", 1)));
   }
   const Ledger ledger(dir / kLedgerName);
   EXPECT_EQ(ledger.garbage_lines(), 0);
@@ -101,7 +104,7 @@ TEST(Ledger, CutAtAnyByteItStillLoadsAndGrows) {
   const fs::path file = dir / kLedgerName;
   {
     Ledger ledger(file);
-    for (int i = 0; i < 3; ++i) ledger.append(done_record(item(i), kRun, "b", 1));
+    for (int i = 0; i < 3; ++i) ledger.append(done_record(request(i), kRun, stored("b", 1)));
   }
   const std::string whole = read_file(file);
   for (size_t n = 0; n <= whole.size(); n += n < whole.size() - 8 ? 7 : 1) {
@@ -109,7 +112,7 @@ TEST(Ledger, CutAtAnyByteItStillLoadsAndGrows) {
     {
       Ledger ledger(file);
       EXPECT_EQ(ledger.garbage_lines(), 0) << n;
-      ledger.append(done_record(item(9), kRun, "b", 1));
+      ledger.append(done_record(request(9), kRun, stored("b", 1)));
     }
     const Ledger again(file);
     EXPECT_EQ(again.garbage_lines(), 0) << n;
@@ -138,14 +141,14 @@ TEST(Ledger, RandomBytesNeverCrash) {
   std::mt19937 random(3);
   {
     Ledger ledger(dir / "good");
-    for (int i = 0; i < 3; ++i) ledger.append(done_record(item(i), kRun, "b", 1));
+    for (int i = 0; i < 3; ++i) ledger.append(done_record(request(i), kRun, stored("b", 1)));
   }
   const std::string good = read_file(dir / "good");
   for (int round = 0; round < 100; ++round) {
     std::string bytes = good;
     for (size_t k = random() % 20; k > 0; --k) bytes[random() % bytes.size()] = static_cast<char>(random());
     Ledger ledger(dir.write("bad", bytes));
-    ledger.append(failed_record(item(8), kRun, "e"));
+    ledger.append(failed_record(request(8), kRun, "e"));
     EXPECT_TRUE(Ledger(dir / "bad").find("8.png"));
   }
 }
@@ -160,7 +163,7 @@ TEST(Ledger, ThreadsAndProcessesDoNotMixLines) {
     for (int t = 0; t < 3; ++t) {
       threads.emplace_back([&, t] {
         for (int i = 0; i < 20; ++i)
-          ledger.append(done_record(item((child == 0 ? 1000 : 0) + 100 * t + i), kRun, "b", 1));
+          ledger.append(done_record(request((child == 0 ? 1000 : 0) + 100 * t + i), kRun, stored("b", 1)));
       });
     }
     for (auto& thread : threads) thread.join();
@@ -183,15 +186,15 @@ TEST(Ledger, AFullDiskLeavesNoHalfLine) {
     GTEST_SKIP() << "cannot mount a small disk";
   {
     Ledger ledger(dir / kLedgerName);
-    ledger.append(done_record(item(0), kRun, "b", 1));
+    ledger.append(done_record(request(0), kRun, stored("b", 1)));
     const std::string before = read_file(dir / kLedgerName);
     message_of(Kind::kCapacity, [&] {
-      ledger.append(done_record(item(1, std::string(40000, 'x')),
-                                request::item_settings(item(1, std::string(40000, 'x')), kRun), "b", 1));
+      ledger.append(done_record(request(1, std::string(40000, 'x')),
+                                request::look(request(1, std::string(40000, 'x')), kRun), stored("b", 1)));
     });
     EXPECT_EQ(read_file(dir / kLedgerName), before);
     EXPECT_FALSE(ledger.find("1.png"));
-    ledger.append(done_record(item(2), kRun, "b", 1));
+    ledger.append(done_record(request(2), kRun, stored("b", 1)));
     EXPECT_EQ(Ledger(dir / kLedgerName).garbage_lines(), 0);
   }
   ::umount(dir.path().c_str());
@@ -206,26 +209,26 @@ TEST(Ledger, UnusableFilesAreNamed) {
 }
 
 ScanRules rules(Resume resume, const Json& run = kRun) {
-  return {resume, [run](const request::Item& i) { return request::item_settings(i, run); },
+  return {resume, [run](const request::Request& i) { return request::look(i, run); },
           [](const fs::path& file) { return fs::file_size(file) > 1; }};
 }
 
-void finish(const Scratch& dir, Ledger& ledger, const request::Item& i, const Json& run = kRun) {
+void finish(const Scratch& dir, Ledger& ledger, const request::Request& i, const Json& run = kRun) {
   dir.write(i.name, "whole");
-  ledger.append(done_record(i, request::item_settings(i, run), "whole", 1));
+  ledger.append(done_record(i, request::look(i, run), stored("whole", 1)));
 }
 
 TEST(Resume, FinishedPicturesAreLeftOut) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  const std::vector<request::Item> items = {item(0), item(1), item(2), item(3), item(4)};
-  EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kRedoChanged)).todo.size(), 5U);
-  EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kRedoChanged)).summary, "");
-  finish(dir, ledger, items[0]);
+  const std::vector<request::Request> requests = {request(0), request(1), request(2), request(3), request(4)};
+  EXPECT_EQ(scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged)).todo.size(), 5U);
+  EXPECT_EQ(scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged)).summary, "");
+  finish(dir, ledger, requests[0]);
   dir.write("1.png", "x");      // one byte: not whole
   dir.write("2.png", "whole");  // no record
-  ledger.append(failed_record(items[3], kRun, "e"));
-  const Scan s = scan(items, dir.path(), ledger, rules(Resume::kRedoChanged));
+  ledger.append(failed_record(requests[3], kRun, "e"));
+  const Scan s = scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged));
   ASSERT_EQ(s.todo.size(), 3U);
   EXPECT_EQ(s.todo[0].name, "1.png");
   EXPECT_EQ(s.todo[1].name, "3.png");
@@ -235,20 +238,20 @@ TEST(Resume, FinishedPicturesAreLeftOut) {
   EXPECT_EQ(s.summary,
             "resume: 2 of 5 pictures are there, 3 to draw; 1 file is damaged and drawn again; 1 failed the "
             "last time");
-  EXPECT_EQ(scan(items, dir.path(), ledger, rules(Resume::kOff)).todo.size(), 5U);
+  EXPECT_EQ(scan(requests, dir.path(), ledger, rules(Resume::kOff)).todo.size(), 5U);
 }
 
 TEST(Resume, EverySubIndexIsChecked) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  std::vector<request::Item> items = {item(0), item(0), item(0)};
+  std::vector<request::Request> requests = {request(0), request(0), request(0)};
   for (int s = 0; s < 3; ++s) {
-    items[static_cast<size_t>(s)].sub = s;
-    items[static_cast<size_t>(s)].name = str("0_0", s, ".png");
+    requests[static_cast<size_t>(s)].sub = s;
+    requests[static_cast<size_t>(s)].name = str("0_0", s, ".png");
   }
-  finish(dir, ledger, items[0]);
-  finish(dir, ledger, items[2]);
-  const Scan result = scan(items, dir.path(), ledger, rules(Resume::kRedoChanged));
+  finish(dir, ledger, requests[0]);
+  finish(dir, ledger, requests[2]);
+  const Scan result = scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged));
   ASSERT_EQ(result.todo.size(), 1U);
   EXPECT_EQ(result.todo[0].sub, 1);
 }
@@ -256,17 +259,17 @@ TEST(Resume, EverySubIndexIsChecked) {
 TEST(Resume, OtherSettingsAreReportedAndRedoneOrKept) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  const std::vector<request::Item> items = {item(0), item(1)};
-  for (const request::Item& i : items) finish(dir, ledger, i);
+  const std::vector<request::Request> requests = {request(0), request(1)};
+  for (const request::Request& i : requests) finish(dir, ledger, i);
   Json other = kRun;
   other["num_inference_steps"] = 8;
-  const Scan redo = scan(items, dir.path(), ledger, rules(Resume::kRedoChanged, other));
+  const Scan redo = scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged, other));
   EXPECT_EQ(redo.todo.size(), 2U);
   EXPECT_EQ(redo.changes.at("num_inference_steps").pictures, 2);
   EXPECT_EQ(redo.summary,
             "resume: 0 of 2 pictures are there, 2 to draw; 2 were made with other settings "
             "(num_inference_steps: 2, 4 -> 8) and drawn again");
-  const Scan keep = scan(items, dir.path(), ledger, rules(Resume::kKeepChanged, other));
+  const Scan keep = scan(requests, dir.path(), ledger, rules(Resume::kKeepChanged, other));
   EXPECT_TRUE(keep.todo.empty());
   EXPECT_NE(keep.summary.find("kept"), std::string::npos);
 }
@@ -274,10 +277,10 @@ TEST(Resume, OtherSettingsAreReportedAndRedoneOrKept) {
 TEST(Resume, ARandomSeedOfTheLastRunDoesNotCount) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  finish(dir, ledger, item(0));
+  finish(dir, ledger, request(0));
   Json unset = kRun;
   unset["seed"] = nullptr;
-  EXPECT_TRUE(scan({item(0)}, dir.path(), ledger, rules(Resume::kRedoChanged, unset)).todo.empty());
+  EXPECT_TRUE(scan({request(0)}, dir.path(), ledger, rules(Resume::kRedoChanged, unset)).todo.empty());
 }
 
 }  // namespace

@@ -32,8 +32,7 @@ namespace {
                 what + "a part of the name is a symbolic link or a file, where a folder is needed");
   }
   if (error == EISDIR || error == ENAMETOOLONG) throw Error(Kind::kItem, what + std::strerror(error));
-  throw Error(Kind::kUsage,
-              str(what, std::strerror(error), "; choose another folder with --output_dir or mend this one"));
+  throw Error(Kind::kUsage, str(what, std::strerror(error), "; choose another output_dir or mend this one"));
 }
 
 class Handle {
@@ -114,7 +113,7 @@ OutputFolder::OutputFolder(const fs::path& folder) : path_(folder) {
   if (handle_ < 0) {
     throw Error(Kind::kUsage,
                 str("cannot use the output folder ", folder.string(), ": ",
-                    error ? error.message() : std::strerror(errno), "; choose another with --output_dir"));
+                    error ? error.message() : std::strerror(errno), "; choose another output_dir"));
   }
   // permissions alone do not tell about read-only and full disks
   const std::string probe = temporary_name();

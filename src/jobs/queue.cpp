@@ -5,10 +5,10 @@
 
 namespace atelier::jobs {
 
-Queue::Queue(std::vector<std::vector<request::Item>> batches, int max_retries)
+Queue::Queue(std::vector<std::vector<request::Request>> batches, int max_retries)
     : max_retries_(std::max(0, max_retries)) {
-  for (auto& items : batches) {
-    if (!items.empty()) waiting_.push_back({0, 1, std::move(items)});
+  for (auto& requests : batches) {
+    if (!requests.empty()) waiting_.push_back({0, 1, std::move(requests)});
   }
 }
 
@@ -17,7 +17,7 @@ std::optional<Batch> Queue::next(int group) {
   Batch batch = std::move(waiting_.front());
   waiting_.pop_front();
   batch.id = next_id_++;
-  if (batch.attempt > 1) retries_ += static_cast<int64_t>(batch.items.size());
+  if (batch.attempt > 1) retries_ += static_cast<int64_t>(batch.requests.size());
   in_flight_[batch.id] = {group, batch};
   return batch;
 }
@@ -27,19 +27,19 @@ std::optional<Batch> Queue::take(int group) {
   return next(group);
 }
 
-void Queue::item_done(int64_t batch, const std::string& name) {
+void Queue::request_done(int64_t batch, const std::string& name) {
   const std::scoped_lock lock(mutex_);
   const auto entry = in_flight_.find(batch);
   if (entry == in_flight_.end()) return;
   finished_ += static_cast<int64_t>(
-      std::erase_if(entry->second.batch.items, [&](const request::Item& i) { return i.name == name; }));
+      std::erase_if(entry->second.batch.requests, [&](const request::Request& i) { return i.name == name; }));
 }
 
 void Queue::done(int64_t batch) {
   const std::scoped_lock lock(mutex_);
   const auto entry = in_flight_.find(batch);
   if (entry == in_flight_.end()) return;
-  finished_ += static_cast<int64_t>(entry->second.batch.items.size());
+  finished_ += static_cast<int64_t>(entry->second.batch.requests.size());
   in_flight_.erase(entry);
 }
 
@@ -47,11 +47,11 @@ void Queue::settle(std::map<int64_t, InFlight>::iterator entry, const std::strin
   Batch batch = std::move(entry->second.batch);
   in_flight_.erase(entry);
   // from the back, so that the front keeps the order
-  for (auto item = batch.items.rbegin(); item != batch.items.rend(); ++item) {
+  for (auto request = batch.requests.rbegin(); request != batch.requests.rend(); ++request) {
     if (batch.attempt > max_retries_) {
-      failures_.push_back({std::move(*item), reason, batch.attempt});
+      failures_.push_back({std::move(*request), reason, batch.attempt});
     } else {
-      waiting_.push_front({0, batch.attempt + 1, {std::move(*item)}});
+      waiting_.push_front({0, batch.attempt + 1, {std::move(*request)}});
     }
   }
 }
@@ -66,9 +66,9 @@ void Queue::give_up(int64_t batch, const std::string& name, const std::string& r
   const std::scoped_lock lock(mutex_);
   const auto entry = in_flight_.find(batch);
   if (entry == in_flight_.end()) return;
-  std::erase_if(entry->second.batch.items, [&](request::Item& item) {
-    if (item.name != name) return false;
-    failures_.push_back({item, reason, entry->second.batch.attempt});
+  std::erase_if(entry->second.batch.requests, [&](request::Request& request) {
+    if (request.name != name) return false;
+    failures_.push_back({request, reason, entry->second.batch.attempt});
     return true;
   });
 }
@@ -80,10 +80,10 @@ bool Queue::is_finished() const {
 
 int64_t Queue::pending() const {
   const std::scoped_lock lock(mutex_);
-  size_t items = 0;
-  for (const Batch& batch : waiting_) items += batch.items.size();
-  for (const auto& [id, entry] : in_flight_) items += entry.batch.items.size();
-  return static_cast<int64_t>(items);
+  size_t requests = 0;
+  for (const Batch& batch : waiting_) requests += batch.requests.size();
+  for (const auto& [id, entry] : in_flight_) requests += entry.batch.requests.size();
+  return static_cast<int64_t>(requests);
 }
 
 int64_t Queue::finished() const {

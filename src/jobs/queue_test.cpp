@@ -12,8 +12,8 @@
 namespace atelier::jobs {
 namespace {
 
-std::vector<std::vector<request::Item>> some(int count, int size) {
-  std::vector<std::vector<request::Item>> out;
+std::vector<std::vector<request::Request>> some(int count, int size) {
+  std::vector<std::vector<request::Request>> out;
   for (int i = 0; i < count; ++i) {
     if (i % size == 0) out.emplace_back();
     out.back().emplace_back().index = i;
@@ -26,9 +26,9 @@ TEST(Queue, HandsOutInOrderUntilDone) {
   Queue q(some(5, 2), 3);
   EXPECT_EQ(q.pending(), 5);
   const auto a = q.take(0), b = q.take(1), c = q.take(0);
-  EXPECT_EQ(a->items[0].index, 0);
-  EXPECT_EQ(b->items[0].index, 2);
-  EXPECT_EQ(c->items.size(), 1U);
+  EXPECT_EQ(a->requests[0].index, 0);
+  EXPECT_EQ(b->requests[0].index, 2);
+  EXPECT_EQ(c->requests.size(), 1U);
   EXPECT_FALSE(q.take(1));
   q.done(a->id);
   q.done(b->id);
@@ -43,12 +43,12 @@ TEST(Queue, RetriesEachItemAloneUpToTheLimit) {
   Queue q(some(2, 2), 2);
   q.failed(q.take(0)->id, "e1");
   auto a = q.take(0);
-  EXPECT_EQ(a->items.size(), 1U);
-  EXPECT_EQ(a->items[0].index, 0);
+  EXPECT_EQ(a->requests.size(), 1U);
+  EXPECT_EQ(a->requests[0].index, 0);
   EXPECT_EQ(a->attempt, 2);
   q.failed(a->id, "e2");
   a = q.take(0);
-  EXPECT_EQ(a->items[0].index, 0);
+  EXPECT_EQ(a->requests[0].index, 0);
   EXPECT_EQ(a->attempt, 3);
   q.failed(a->id, "e3");
   ASSERT_EQ(q.failures().size(), 1U);
@@ -63,11 +63,11 @@ TEST(Queue, RetriesEachItemAloneUpToTheLimit) {
 TEST(Queue, WrittenItemsAreNotDrawnAgain) {
   Queue q(some(3, 3), 1);
   const auto a = q.take(0);
-  q.item_done(a->id, "1");
-  q.item_done(a->id, "1");
+  q.request_done(a->id, "1");
+  q.request_done(a->id, "1");
   q.failed(a->id, "e");
-  EXPECT_EQ(q.take(0)->items[0].name, "0");
-  EXPECT_EQ(q.take(0)->items[0].name, "2");
+  EXPECT_EQ(q.take(0)->requests[0].name, "0");
+  EXPECT_EQ(q.take(0)->requests[0].name, "2");
   EXPECT_FALSE(q.take(0));
   EXPECT_EQ(q.finished(), 1);
 }
@@ -79,7 +79,7 @@ TEST(Queue, GivingUpSkipsRetries) {
   q.done(a->id);
   EXPECT_EQ(q.finished(), 1);
   ASSERT_EQ(q.failures().size(), 1U);
-  EXPECT_EQ(q.failures()[0].item.name, "0");
+  EXPECT_EQ(q.failures()[0].request.name, "0");
 }
 
 TEST(Queue, NoRetriesMeansOneTry) {
@@ -104,14 +104,14 @@ TEST(Queue, ThreadsWithFaultsFinishEveryItemOnce) {
           continue;
         }
         bool is_dead = false;
-        for (const request::Item& item : batch->items) {
+        for (const request::Request& request : batch->requests) {
           if (random() % 5 == 0) {
             is_dead = true;
             break;
           }
-          q.item_done(batch->id, item.name);
+          q.request_done(batch->id, request.name);
           const std::scoped_lock lock(mutex);
-          ++written[item.name];
+          ++written[request.name];
         }
         if (is_dead) {
           q.failed(batch->id, "error");

@@ -14,14 +14,14 @@ std::string shown(const Json& settings, const std::string& key) {
   return text.size() > 40 ? "(a long text)" : text;
 }
 
-Found look(const request::Item& item, const std::filesystem::path& file, const Ledger& ledger,
+Found look(const request::Request& request, const std::filesystem::path& file, const Ledger& ledger,
            const ScanRules& rules, Scan& out) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return Found::kAbsent;
   if (!rules.is_whole_file(file)) return Found::kDamaged;
-  const auto record = ledger.find(item.name);
+  const auto record = ledger.find(request.name);
   if (!record || !record->is_done) return Found::kUnrecorded;
-  const Json asked = rules.settings(item);
+  const Json asked = rules.settings(request);
   const auto keys = request::differing_keys(asked, record->settings);
   for (const std::string& key : keys) {
     Change& change = out.changes[key];
@@ -49,21 +49,21 @@ std::string summary_of(const Scan& scan, size_t total, Resume resume) {
     text += str(is_first ? "" : ", ", key, ": ", change.pictures, ", ", change.was, " -> ", change.is);
     is_first = false;
   }
-  return text +
-         (resume == Resume::kKeepChanged ? ") and kept: --no_resume draws them again" : ") and drawn again");
+  return text + (resume == Resume::kKeepChanged ? ") and kept: without resume they are drawn again"
+                                                : ") and drawn again");
 }
 
 }  // namespace
 
-Scan scan(const std::vector<request::Item>& items, const std::filesystem::path& folder, const Ledger& ledger,
-          const ScanRules& rules) {
+Scan scan(const std::vector<request::Request>& requests, const std::filesystem::path& folder,
+          const Ledger& ledger, const ScanRules& rules) {
   Scan out;
   if (rules.resume == Resume::kOff) {
-    out.todo = items;
+    out.todo = requests;
     return out;
   }
-  for (const request::Item& item : items) {
-    const Found found = look(item, folder / item.name, ledger, rules, out);
+  for (const request::Request& request : requests) {
+    const Found found = look(request, folder / request.name, ledger, rules, out);
     ++out.count[found];
     const bool is_kept = found == Found::kDone || found == Found::kUnrecorded ||
                          (found == Found::kChanged && rules.resume == Resume::kKeepChanged);
@@ -71,11 +71,11 @@ Scan scan(const std::vector<request::Item>& items, const std::filesystem::path& 
       ++out.skipped;
       continue;
     }
-    const auto record = ledger.find(item.name);
+    const auto record = ledger.find(request.name);
     out.failed_before += record && !record->is_done;
-    out.todo.push_back(item);
+    out.todo.push_back(request);
   }
-  out.summary = summary_of(out, items.size(), rules.resume);
+  out.summary = summary_of(out, requests.size(), rules.resume);
   return out;
 }
 

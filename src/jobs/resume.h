@@ -8,7 +8,7 @@
 
 #include "base/json.h"
 #include "jobs/ledger.h"
-#include "request/item.h"
+#include "request/request.h"
 
 namespace atelier::jobs {
 
@@ -33,11 +33,11 @@ struct Change {
 };
 
 struct Scan {
-  std::vector<request::Item> todo;
-  std::map<Found, int64_t> count;         // of all items
+  std::vector<request::Request> todo;
+  std::map<Found, int64_t> count;         // of all requests
   std::map<std::string, Change> changes;  // by key
   int64_t skipped = 0;
-  int64_t failed_before = 0;  // items of todo whose last record is a failure
+  int64_t failed_before = 0;  // requests of todo whose last record is a failure
   // For people, such as "resume: 12 of 20 pictures are there, 8 to draw; 3 were made with other settings
   // (num_inference_steps: 3, 4 -> 8) and are drawn again"; empty if nothing was found.
   std::string summary;
@@ -45,12 +45,12 @@ struct Scan {
 
 struct ScanRules {
   Resume resume = Resume::kRedoChanged;
-  std::function<Json(const request::Item&)> settings;               // as asked for now
+  std::function<Json(const request::Request&)> settings;            // as asked for now
   std::function<bool(const std::filesystem::path&)> is_whole_file;  // media::is_complete
 };
 
-// Every item is looked at, each of several pictures of a row for itself.
-Scan scan(const std::vector<request::Item>& items, const std::filesystem::path& folder, const Ledger& ledger,
-          const ScanRules& rules);
+// Every request is looked at, each of several pictures of a row for itself.
+Scan scan(const std::vector<request::Request>& requests, const std::filesystem::path& folder,
+          const Ledger& ledger, const ScanRules& rules);
 
 }  // namespace atelier::jobs

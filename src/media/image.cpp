@@ -113,6 +113,11 @@ std::string encode(const Image& picture, Format format, int quality, const Metad
   return {};
 }
 
+std::string encode(const Artifact& artifact, Format format, int quality, const Metadata& metadata) {
+  if (const auto* picture = std::get_if<Image>(&artifact)) return encode(*picture, format, quality, metadata);
+  throw Error(Kind::kUsage, "no file format of this build holds a video");
+}
+
 Image decode(std::string_view bytes) {
   const auto format = sniff(bytes);
   if (!format) throw Error(Kind::kUsage, "this is not a picture that can be read: PNG, JPEG and WebP are");

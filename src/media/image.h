@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/json.h"
@@ -17,6 +18,14 @@ struct Image {
   int width = 0, height = 0;
   std::vector<uint8_t> rgb;  // [height, width, 3], row-major
 };
+
+struct Video {
+  std::vector<Image> frames;  // of one size
+  double fps = 0;
+};
+
+// What a model makes of one request.
+using Artifact = std::variant<Image, Video>;
 
 struct Metadata {
   std::string parameters;                                   // for people: the text other tools show and paste
@@ -38,6 +47,8 @@ std::string_view suffix(Format format);
 // size that the format cannot hold, Error(kItem) when the encoder fails.
 std::string encode(const Image& picture, Format format, int quality = kDefaultQuality,
                    const Metadata& metadata = {});
+// The same for any artifact; throws Error(kUsage) for a video, which no format here can hold.
+std::string encode(const Artifact& artifact, Format format, int quality, const Metadata& metadata);
 // Reads PNG, JPEG and WebP by their first bytes. Grey, palette, 16-bit and CMYK become 8-bit RGB; alpha is
 // dropped. Throws Error(kUsage) for anything unknown, truncated, damaged or larger than kMaxPixels.
 Image decode(std::string_view bytes);
@@ -48,9 +59,7 @@ std::optional<Metadata> read_metadata(std::string_view bytes);
 bool is_complete(const std::filesystem::path& file);
 bool is_whole(std::string_view bytes);
 
-// Metadata of a generated picture from the settings that made it: an A1111-like text of prompt,
-// negative_prompt, num_inference_steps, scheduler, guidance_scale, seed, width, height and model, and every
-// key as a value.
-Metadata describe(const Json& settings);
+// Metadata of a generated picture from request::look(): a text as A1111 writes it, and every key as a value.
+Metadata describe(const Json& look);
 
 }  // namespace atelier::media

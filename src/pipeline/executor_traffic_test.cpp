@@ -37,14 +37,15 @@ constexpr int64_t kTextWidth = 56, kPooledWidth = 24, kLatentWidth = 64;
 constexpr int64_t kText = 7, kRows = 7, kCols = 5, kImage = kRows * kCols;
 constexpr int kSteps = 3;
 
-Request request(int branches) {
-  auto r = request_for({"two paper boats"}, {5});
-  r.height = 16 * kRows, r.width = 16 * kCols, r.steps = kSteps, r.max_sequence_length = kText;
-  if (branches == 2) r.negatives = {"rain"}, r.true_cfg = 3;
-  return r;
+std::vector<request::Request> batch_of(int branches) {
+  auto batch = request_for({"two paper boats"}, {5});
+  auto& r = batch.front();
+  r.height = 16 * kRows, r.width = 16 * kCols, r.num_inference_steps = kSteps, r.max_sequence_length = kText;
+  if (branches == 2) r.negative_prompt = "rain", r.true_cfg_scale = 3;
+  return batch;
 }
 
-Traffic drawn(const ParallelConfig& degrees, const Request& r) {
+Traffic drawn(const ParallelConfig& degrees, request::Requests batch) {
   const auto folder = ModelRepo::open(kGolden / "model");
   const auto route = pipeline_route(degrees, {}, folder.family().facts(folder.denoiser()));
   auto transports = comm::connect_local(plan::world_size(degrees), {.timeout = std::chrono::seconds(20)});
@@ -61,7 +62,7 @@ Traffic drawn(const ParallelConfig& degrees, const Request& r) {
           auto& c = all[std::string(e.verb)];
           ++c.calls, c.bytes += e.bytes_sent;
         });
-        pipeline.generate(r, {});
+        pipeline.generate(batch, {});
         t->observe({});
       } catch (const std::exception& e) {
         ADD_FAILURE() << e.what();
@@ -247,13 +248,13 @@ void expect_arithmetic(const std::string& layout, int branches) {
       expected[verb].calls += c.calls, expected[verb].bytes += c.bytes;
     }
   }
-  const auto seen = drawn(d, request(branches));
+  const auto seen = drawn(d, batch_of(branches));
   EXPECT_EQ(seen, expected) << layout << "\n seen     " << text_of(seen) << "\n expected "
                             << text_of(expected);
 }
 
 TEST(Traffic, OneRankSaysNothing) {
-  EXPECT_TRUE(drawn({}, request(2)).empty());
+  EXPECT_TRUE(drawn({}, batch_of(2)).empty());
 }
 
 TEST(Traffic, OfTheSequenceAxesIsWhatArithmeticSays) {

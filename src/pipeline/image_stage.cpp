@@ -41,9 +41,9 @@ at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* pro
   return image;
 }
 
-std::vector<media::Image> to_images(const at::Tensor& images) {
+std::vector<media::Artifact> to_artifacts(const at::Tensor& images) {
   const auto bytes = (images * 255).round().to(at::kByte).permute({0, 2, 3, 1}).contiguous().to(at::kCPU);
-  std::vector<media::Image> out;
+  std::vector<media::Artifact> out;
   for (int64_t i = 0; i < bytes.size(0); ++i) {
     const auto one = bytes[i];
     media::Image image{static_cast<int>(one.size(1)), static_cast<int>(one.size(0)), {}};

@@ -33,6 +33,6 @@ class ImageStage {
 };
 
 // [B, 3, H, W] in [0, 1] -> 8 bits, rounded half to even.
-std::vector<media::Image> to_images(const at::Tensor& images);
+std::vector<media::Artifact> to_artifacts(const at::Tensor& images);
 
 }  // namespace atelier::pipeline

@@ -35,18 +35,21 @@ class ShardFetcher : public BlockFetcher {
 };
 
 // The prompts of one branch as the family sees them.
-models::PromptBatch prompts_of(const Request& r, const std::vector<std::string>& prompts) {
-  return {.texts = {prompts, prompts, prompts},
-          .max_sequence_length = r.max_sequence_length,
-          .height = r.height,
-          .width = r.width,
-          .guidance_scale = r.guidance};
+models::PromptBatch prompts_of(request::Requests batch, request::CfgBranch branch) {
+  const auto& r = batch.front();
+  models::PromptBatch out{.max_sequence_length = *r.max_sequence_length,
+                          .height = *r.height,
+                          .width = *r.width,
+                          .guidance_scale = *r.guidance_scale};
+  for (size_t encoder = 0; encoder < out.texts.size(); ++encoder) {
+    for (const auto& one : batch) out.texts[encoder].push_back(request::prompt_of(one, branch, encoder));
+  }
+  return out;
 }
 
-at::Tensor initial_noise(const Request& r, const models::Grid& grid) {
-  if (r.noise.defined()) return r.noise;
+at::Tensor initial_noise(request::Requests batch, const models::Grid& grid) {
   std::vector<at::Tensor> each;
-  for (const uint64_t seed : r.seeds) each.push_back(sampling::noise(grid.latent(1), seed));
+  for (const auto& r : batch) each.push_back(sampling::noise(grid.latent(1), *r.seed));
   return at::cat(each);
 }
 
@@ -54,9 +57,8 @@ const at::Tensor& finite(const at::Tensor& images) {
   const auto whole = at::isfinite(images).flatten(1).all(1).to(at::kCPU);
   for (int64_t i = 0; i < whole.size(0); ++i) {
     if (whole[i].item<bool>()) continue;
-    throw RequestError(Kind::kItem,
-                       str("picture ", i + 1, " of ", whole.size(0),
-                           " holds numbers out of range; try --torch_dtype bfloat16 or float32"));
+    throw RequestError(Kind::kItem, str("picture ", i + 1, " of ", whole.size(0),
+                                        " holds numbers out of range; try torch_dtype bfloat16 or float32"));
   }
   return images;
 }
@@ -129,28 +131,32 @@ std::set<std::string> Pipeline::used() const {
 }
 
 // What depends on sizes and steps only. Throws Error(kUsage) for what cannot be.
-void Pipeline::prepare(const Request& r, Denoise& work) {
+void Pipeline::prepare(const request::Request& r, Denoise& work) {
   const auto& family = model_.family();
   const auto vae = models::find_vae(model_.vae()).facts(model_.vae());
-  work.cfg = r.true_cfg;
-  work.grid = family.grid(model_.denoiser(), vae.spatial, r.height, r.width, 1);
+  work.cfg = r.true_cfg_scale.value_or(1);
+  work.grid = family.grid(model_.denoiser(), vae.spatial, *r.height, *r.width, 1);
   sampler_ = sampling::make_sampler(model_.scheduler(),
-                                    {.steps = r.steps,
+                                    {.steps = *r.num_inference_steps,
                                      .linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse,
                                      .tokens = work.grid.tokens()});
   work.sampler = sampler_.get();
 }
 
 // The leader sees first whether the request can be done at all: its verdict is everybody's.
-void Pipeline::condition(const Request& r, Denoise& work, ActivationRecorder* probes) {
+void Pipeline::condition(request::Requests batch, Denoise& work, ActivationRecorder* probes) {
   work.branches = from_leader(parallel_context_.replica(), options_.device, [&] {
-    prepare(r, work);
-    Conditionings branches{texts_->condition(prompts_of(r, r.prompts), probes, "prompt.")};
-    if (!r.negatives.empty())
-      branches.push_back(texts_->condition(prompts_of(r, r.negatives), probes, "negative."));
+    request::check_batch(batch);
+    prepare(batch.front(), work);
+    const auto one = [&](request::CfgBranch branch, const char* prefix) {
+      return texts_->condition(prompts_of(batch, branch), probes, prefix);
+    };
+    Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
+    if (request::branches(batch.front()) == 2)
+      branches.push_back(one(request::CfgBranch::kNegative, "negative."));
     return branches;
   });
-  if (!leads()) prepare(r, work);
+  if (!leads()) prepare(batch.front(), work);
   for (size_t b = 0; probes && b < work.branches.size(); ++b) {
     const std::string prefix = b == 0 ? "prompt." : "negative.";
     for (const auto& t : work.branches[b].streams) probes->whole(prefix + "embeds", t.transpose(0, 1));
@@ -158,8 +164,7 @@ void Pipeline::condition(const Request& r, Denoise& work, ActivationRecorder* pr
   }
 }
 
-void Pipeline::draw_noise(const Request& r, Denoise& work, ActivationRecorder* probes) const {
-  const auto noise = initial_noise(r, work.grid);
+void Pipeline::take_noise(const at::Tensor& noise, Denoise& work, ActivationRecorder* probes) const {
   const auto packed = model_.family().pack(noise).contiguous();
   const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
   work.latents = packed.to(type).to(options_.device) * work.sampler->init_noise_sigma();
@@ -173,15 +178,16 @@ void Pipeline::draw_noise(const Request& r, Denoise& work, ActivationRecorder* p
   probes->whole("sigmas", numbers(work.sampler->sigmas()));
 }
 
-std::vector<media::Image> Pipeline::generate(const Request& r, const StepCallbacks& callbacks) {
+std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const StepCallbacks& callbacks,
+                                                const at::Tensor& noise) {
   const c10::InferenceMode guard;
   lap_ = Clock::now();
   Denoise work;
-  condition(r, work, callbacks.probes);
+  condition(batch, work, callbacks.probes);
   synchronize(options_.device);
   lap("encode");
 
-  draw_noise(r, work, callbacks.probes);
+  take_noise(noise.defined() ? noise : initial_noise(batch, work.grid), work, callbacks.probes);
   const auto tokens = denoise(work, callbacks);
   lap("denoise");
 
@@ -193,7 +199,7 @@ std::vector<media::Image> Pipeline::generate(const Request& r, const StepCallbac
   synchronize(options_.device);
   parallel_context_.check_alive();
   lap("decode");
-  return leads() ? to_images(finite(images)) : std::vector<media::Image>{};
+  return leads() ? to_artifacts(finite(images)) : std::vector<media::Artifact>{};
 }
 
 at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& callbacks) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "pipeline/leader.h"
 #include "pipeline/model_repo.h"
 #include "pipeline/text_stage.h"
+#include "request/request.h"
 
 namespace atelier::pipeline {
 
@@ -25,18 +27,6 @@ struct LoadOptions {
   bool vae_slicing = false, vae_tiling = false;
   GraphMode graphs = GraphMode::kOff;
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
-};
-
-// One batch: images of one size with the same settings.
-struct Request {
-  std::vector<std::string> prompts;
-  std::vector<std::string> negatives;  // as many as prompts, or none: no second branch
-  std::vector<uint64_t> seeds;         // as many as prompts
-  int height = 0, width = 0, steps = 0;
-  double guidance = 0;  // embedded, for models distilled with it
-  double true_cfg = 1;  // scale of the second branch
-  int64_t max_sequence_length = 0;
-  at::Tensor noise;  // [B, C, h, w] instead of the seeds'; may be undefined
 };
 
 // What generating reports while it runs.
@@ -53,10 +43,11 @@ class Pipeline {
            std::span<const plan::ModelChunk> route, const LoadOptions& options);
   ~Pipeline();
 
-  // All ranks of a replica call it with the same request. Images on the replica's rank 0, nothing elsewhere.
-  // Throws RequestError for a request that cannot be: on every rank, or, where an image holds NaN, on rank 0
-  // after all ranks have done their part.
-  std::vector<media::Image> generate(const Request& request, const StepCallbacks& callbacks);
+  // All ranks of a replica call it with the same batch. noise: [B, C, h, w] in place of the seeds'; may be
+  // undefined. Artifacts on the replica's rank 0, nothing elsewhere. Throws RequestError for a batch that cannot
+  // be: on every rank, or, where an image holds NaN, on rank 0 after all ranks have done their part.
+  std::vector<media::Artifact> generate(request::Requests batch, const StepCallbacks& callbacks,
+                                        const at::Tensor& noise = {});
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
   int64_t weight_bytes() const { return weight_bytes_; }
@@ -65,9 +56,9 @@ class Pipeline {
  private:
   void load_denoiser(std::span<const plan::ModelChunk> route);
   bool leads() const;  // rank 0 of the replica: encodes, writes
-  void prepare(const Request& request, Denoise& work);
-  void condition(const Request& request, Denoise& work, ActivationRecorder* probes);
-  void draw_noise(const Request& request, Denoise& work, ActivationRecorder* probes) const;
+  void prepare(const request::Request& request, Denoise& work);
+  void condition(request::Requests batch, Denoise& work, ActivationRecorder* probes);
+  void take_noise(const at::Tensor& noise, Denoise& work, ActivationRecorder* probes) const;
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
   double lap(const char* phase);                       // seconds since the last lap, added to the phase

@@ -55,12 +55,12 @@ TEST(PipelineDraws, EachPictureFromNoiseOfItsOwnSeed) {
 TEST(PipelineDraws, ARequestAsIfItWereTheFirst) {
   SmallModel used;
   auto other = request_for({kBoats}, {8});
-  other.guidance = 1.5;
+  other[0].guidance_scale = 1.5;
   used.generate(other);
   EXPECT_EQ(used.generate(request_for({kFox}, {5}))[0].rgb,
             SmallModel().generate(request_for({kFox}, {5}))[0].rgb);
   auto larger = request_for({kFox}, {5});
-  larger.height = 64, larger.steps = 4, larger.max_sequence_length = 20;
+  larger[0].height = 64, larger[0].num_inference_steps = 4, larger[0].max_sequence_length = 20;
   EXPECT_EQ(used.generate(larger)[0].rgb, SmallModel().generate(larger)[0].rgb);
   EXPECT_EQ(used.generate(request_for({kFox}, {5}))[0].rgb,
             SmallModel().generate(request_for({kFox}, {5}))[0].rgb);
@@ -70,27 +70,27 @@ TEST(PipelineDraws, WithAPromptGuidanceAndANegativePromptThatMatter) {
   SmallModel model;
   auto request = request_for({kFox}, {5});
   const auto plain = model.probed(request, "latents.final");
-  request.guidance = 7;
+  request[0].guidance_scale = 7;
   EXPECT_GT(distance(model.probed(request, "latents.final"), plain), 1e-3);
-  request.guidance = 3.5;
-  request.negatives = {kBoats};
+  request[0].guidance_scale = 3.5;
+  request[0].negative_prompt = kBoats;
   EXPECT_LT(distance(model.probed(request, "latents.final"), plain), 1e-5)
       << "a scale of one leaves the prompt alone";
-  request.true_cfg = 4;
+  request[0].true_cfg_scale = 4;
   const auto guided = model.probed(request, "latents.final");
   EXPECT_GT(distance(guided, plain), 1e-2);
-  request.negatives = {kFox};
+  request[0].negative_prompt = kFox;
   EXPECT_LT(distance(model.probed(request, "latents.final"), plain), 1e-4) << "equal branches cancel";
 }
 
 TEST(PipelineDraws, TheGuidedPredictionFromBothBranches) {
   SmallModel model;
   auto request = request_for({kFox}, {5});
-  request.steps = 1;
+  request[0].num_inference_steps = 1;
   const auto positive = model.probed(request, "step0.model_out");
-  request.prompts = {kBoats};
+  request[0].prompt = kBoats;
   const auto negative = model.probed(request, "step0.model_out");
-  request.prompts = {kFox}, request.negatives = {kBoats}, request.true_cfg = 2.5;
+  request[0].prompt = kFox, request[0].negative_prompt = kBoats, request[0].true_cfg_scale = 2.5;
   EXPECT_LT(distance(model.probed(request, "step0.guided"), negative + 2.5 * (positive - negative)), 1e-5);
 }
 
@@ -140,10 +140,10 @@ TEST(PipelineReports, EveryStepAndPhase) {
 TEST(PipelineRefuses, SizesAndStepsThatCannotBe) {
   SmallModel model;
   auto request = request_for({kFox}, {5});
-  request.width = 50;
+  request[0].width = 50;
   const auto odd = error_of(Kind::kUsage, [&] { model.generate(request); });
   EXPECT_TRUE(has(odd, "50x32") && has(odd, "48x32")) << odd;
-  request.width = 48, request.steps = 0;
+  request[0].width = 48, request[0].num_inference_steps = 0;
   EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { model.generate(request); }), "num_inference_steps"));
 }
 
@@ -154,17 +154,17 @@ TEST(PipelineRefuses, WhatTheLeaderCannotEncodeOnEveryRankAndGoesOn) {
   for (const char* layout : {"ulysses=2", "pipefusion=2, sync", "ring=2, tensor=2"}) {
     on_ranks(model, plan::parse_strategy(layout), {}, [&](Pipeline& p, int rank) {
       auto request = request_for({kFox}, {5});
-      for (const auto& spoil : std::initializer_list<std::function<void(Request&)>>{
-               [](Request& r) { r.max_sequence_length = 0; }, [](Request& r) { r.width = 50; },
-               [](Request& r) { r.steps = 0; }}) {
+      for (const auto& spoil : std::initializer_list<std::function<void(request::Request&)>>{
+               [](auto& r) { r.max_sequence_length = 0; }, [](auto& r) { r.width = 50; },
+               [](auto& r) { r.num_inference_steps = 0; }, [](auto& r) { r.seed.reset(); }}) {
         auto bad = request;
-        spoil(bad);
+        spoil(bad[0]);
         EXPECT_THROW(p.generate(bad, {}), RequestError) << layout << " rank " << rank;
       }
       const auto images = p.generate(request, {});
       if (rank > 0) return;
       int64_t other = 0;
-      for (size_t i = 0; i < expected.size(); ++i) other += images.at(0).rgb[i] != expected[i];
+      for (size_t i = 0; i < expected.size(); ++i) other += image_of(images.at(0)).rgb[i] != expected[i];
       EXPECT_LE(other, 2) << layout;
     });
   }
@@ -182,12 +182,12 @@ TEST(PipelineRefuses, WeightsThatHoldNoNumbers) {
 
 TEST(Pictures, RoundToTheNearestLevel) {
   const auto image = at::tensor({0.0f, 0.5f, 1.0f, 0.2f / 255, 0.7f / 255, 254.6f / 255}).view({1, 3, 1, 2});
-  const auto pictures = to_images(image);
+  const auto pictures = to_artifacts(image);
   ASSERT_EQ(pictures.size(), 1u);
-  EXPECT_EQ(pictures[0].width, 2);
-  EXPECT_EQ(pictures[0].height, 1);
-  EXPECT_EQ(pictures[0].rgb,
-            (std::vector<uint8_t>{0, 255, 1, 128, 0, 255}));  // pixel by pixel: red, green, blue
+  const auto& picture = image_of(pictures[0]);
+  EXPECT_EQ(picture.width, 2);
+  EXPECT_EQ(picture.height, 1);
+  EXPECT_EQ(picture.rgb, (std::vector<uint8_t>{0, 255, 1, 128, 0, 255}));  // pixel by pixel: red, green, blue
 }
 
 }  // namespace

@@ -48,6 +48,10 @@ class Copy {
   TemporaryFolder folder_;
 };
 
+inline const media::Image& image_of(const media::Artifact& artifact) {
+  return std::get<media::Image>(artifact);
+}
+
 // The recorded model on one rank of the CPU, ready to draw.
 class SmallModel {
  public:
@@ -57,13 +61,15 @@ class SmallModel {
         parallel_context_({}, nullptr, route_, nn::SdpaBackend::kAuto),
         pipeline_(folder_, parallel_context_, route_, load) {}
   Pipeline& pipeline() { return pipeline_; }
-  std::vector<media::Image> generate(const Request& request, const StepCallbacks& callbacks = {}) {
-    return pipeline_.generate(request, callbacks);
+  std::vector<media::Image> generate(request::Requests batch, const StepCallbacks& callbacks = {}) {
+    std::vector<media::Image> out;
+    for (auto& a : pipeline_.generate(batch, callbacks)) out.push_back(std::get<media::Image>(std::move(a)));
+    return out;
   }
   // The tensor of this name that drawing passes by.
-  at::Tensor probed(const Request& request, const std::string& name) {
+  at::Tensor probed(request::Requests batch, const std::string& name) {
     ActivationRecorder probes;
-    pipeline_.generate(request, {.probes = &probes});
+    pipeline_.generate(batch, {.probes = &probes});
     return probes.tensors().at(name);
   }
 
@@ -96,14 +102,17 @@ inline void on_ranks(const ModelRepo& model, const plan::ParallelConfig& layout,
   }
 }
 
-inline Request request_for(std::vector<std::string> prompts, std::vector<uint64_t> seeds) {
-  Request r;
-  r.prompts = std::move(prompts);
-  r.seeds = std::move(seeds);
-  r.height = 32, r.width = 48, r.steps = 3;
-  r.guidance = 3.5;
-  r.max_sequence_length = 16;
-  return r;
+inline std::vector<request::Request> request_for(const std::vector<std::string>& prompts,
+                                                 const std::vector<uint64_t>& seeds) {
+  std::vector<request::Request> batch;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    auto& r = batch.emplace_back();
+    r.prompt = prompts[i], r.seed = seeds[i];
+    r.height = 32, r.width = 48, r.num_inference_steps = 3;
+    r.guidance_scale = 3.5;
+    r.max_sequence_length = 16;
+  }
+  return batch;
 }
 
 }  // namespace atelier::pipeline

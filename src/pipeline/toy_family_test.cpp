@@ -18,27 +18,29 @@ const ModelRepo& model() {
   return repo;
 }
 
-Request request(std::vector<std::string> prompts = {"a fox in the snow", "two boats"}) {
-  auto r = request_for(std::move(prompts), {3, 4});
-  r.seeds.resize(r.prompts.size());
-  r.height = 24, r.width = 20, r.max_sequence_length = 24;
-  r.negatives.assign(r.prompts.size(), "rain");
-  r.true_cfg = 3;
-  return r;
+std::vector<request::Request> batch_of(const std::vector<std::string>& prompts = {"a fox in the snow",
+                                                                                  "two boats"}) {
+  auto batch = request_for(prompts, {3, 4});
+  for (auto& r : batch) {
+    r.height = 24, r.width = 20, r.max_sequence_length = 24;
+    r.negative_prompt = "rain";
+    r.true_cfg_scale = 3;
+  }
+  return batch;
 }
 
 const LoadOptions kDouble{.denoiser = at::kDouble};
 
-at::Tensor latents(const plan::ParallelConfig& layout, const Request& r) {
+at::Tensor latents(const plan::ParallelConfig& layout, const std::vector<request::Request>& batch) {
   ActivationRecorder probes;
-  on_ranks(model(), layout, kDouble, [&](Pipeline& p, int) { p.generate(r, {.probes = &probes}); });
+  on_ranks(model(), layout, kDouble, [&](Pipeline& p, int) { p.generate(batch, {.probes = &probes}); });
   return probes.tensors().at("latents.final").to(at::kDouble);
 }
 
 void expect_as_one_rank(const std::vector<const char*>& layouts) {
-  const auto expected = latents({}, request());
+  const auto expected = latents({}, batch_of());
   for (const char* layout : layouts)
-    EXPECT_LT(distance(latents(plan::parse_strategy(layout), request()), expected), 1e-6) << layout;
+    EXPECT_LT(distance(latents(plan::parse_strategy(layout), batch_of()), expected), 1e-6) << layout;
 }
 
 TEST(ToyFamily, IsTheSameOnTwoRanks) {
@@ -57,21 +59,21 @@ TEST(ToyFamily, StalePatchesAreThoseOfTheSameScheduleOnOneRank) {
        {"pipefusion=2, patches=3", "pipefusion=2, ulysses=2", "pipefusion=4, warmup=0"}) {
     const auto d = plan::parse_strategy(layout);
     const plan::ParallelConfig one{.patches = plan::patch_count(d), .warmup = d.warmup, .simulate = true};
-    EXPECT_LT(distance(latents(d, request()), latents(one, request())), 1e-6) << layout;
+    EXPECT_LT(distance(latents(d, batch_of()), latents(one, batch_of())), 1e-6) << layout;
   }
 }
 
 TEST(ToyFamily, IsBlindToPaddingOfTheTextItAttendsTo) {
-  auto longer = request();
-  longer.max_sequence_length = 40;
-  EXPECT_LT(distance(latents({}, longer), latents({}, request())), 1e-6);
+  auto longer = batch_of();
+  for (auto& r : longer) r.max_sequence_length = 40;
+  EXPECT_LT(distance(latents({}, longer), latents({}, batch_of())), 1e-6);
 }
 
 TEST(ToyFamily, UsesEveryPartOfItsConditioning) {
-  const auto expected = latents({}, request());
-  EXPECT_GT(distance(latents({}, request({"a fox in the snow", "two cows"})), expected), 1e-4);
-  auto negative = request();
-  negative.negatives = {"fog", "fog"};
+  const auto expected = latents({}, batch_of());
+  EXPECT_GT(distance(latents({}, batch_of({"a fox in the snow", "two cows"})), expected), 1e-4);
+  auto negative = batch_of();
+  for (auto& r : negative) r.negative_prompt = "fog";
   EXPECT_GT(distance(latents({}, negative), expected), 1e-4);
 }
 
@@ -79,18 +81,19 @@ TEST(ToyFamily, KeysAndValuesOfARequestReplaceThoseOfTheLast) {
   Pipeline* used = nullptr;
   on_ranks(model(), {}, {}, [&](Pipeline& p, int) {
     used = &p;
-    p.generate(request({"an owl", "a very long prompt"}), {});
-    const auto again = p.generate(request(), {});
-    on_ranks(model(), {}, {},
-             [&](Pipeline& fresh, int) { EXPECT_EQ(fresh.generate(request(), {})[1].rgb, again[1].rgb); });
+    p.generate(batch_of({"an owl", "a very long prompt"}), {});
+    const auto again = p.generate(batch_of(), {});
+    on_ranks(model(), {}, {}, [&](Pipeline& fresh, int) {
+      EXPECT_EQ(image_of(fresh.generate(batch_of(), {})[1]).rgb, image_of(again[1]).rgb);
+    });
   });
   EXPECT_NE(used, nullptr);
 }
 
 TEST(ToyFamily, ImagesOfABatchAreThoseOfItsPromptsAlone) {
-  Request one = request({"two boats"});
-  one.seeds = {4};
-  EXPECT_LT(distance(latents({}, one), latents({}, request()).narrow(0, 1, 1)), 1e-6);
+  auto one = batch_of({"two boats"});
+  one[0].seed = 4;
+  EXPECT_LT(distance(latents({}, one), latents({}, batch_of()).narrow(0, 1, 1)), 1e-6);
 }
 
 }  // namespace

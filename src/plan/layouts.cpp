@@ -114,9 +114,9 @@ std::string refusal(const ParallelConfig& d, const ModelShape& s) {
     return str(
         "cfg=2: ", s.name,
         " runs one branch per step here (a distilled model, or guidance switched off), so there is no second "
-        "branch to give to the other ranks; use --ulysses_degree ",
-        2 * d.ulysses, " or --ring_degree ", 2 * d.ring,
-        " in its place, or ask for real guidance with a negative prompt and --true_cfg_scale above 1, which "
+        "branch to give to the other ranks; use ulysses_degree ",
+        2 * d.ulysses, " or ring_degree ", 2 * d.ring,
+        " in its place, or ask for real guidance with a negative prompt and true_cfg_scale above 1, which "
         "makes cfg=2 legal");
   }
   const std::string cut = cut_refusal(d, s);

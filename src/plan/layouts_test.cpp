@@ -81,8 +81,8 @@ TEST(Layouts, FewerTextTokensThanRanksAreLegal) {
 }
 
 TEST(Layouts, GuidanceNeedsTwoBranches) {
-  expect_mentions(refused({.cfg = 2}, kLarge), {"one branch per step", "--ulysses_degree 2",
-                                                "--ring_degree 2", "negative prompt", "true_cfg_scale"});
+  expect_mentions(refused({.cfg = 2}, kLarge), {"one branch per step", "ulysses_degree 2", "ring_degree 2",
+                                                "negative prompt", "true_cfg_scale"});
   validate({.cfg = 2}, kGuided, 2);
 }
 

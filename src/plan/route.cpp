@@ -63,7 +63,7 @@ std::vector<ModelChunk> straight(int blocks, int stages, std::span<const int> si
   const bool all_positive = std::all_of(sizes.begin(), sizes.end(), [](int size) { return size >= 1; });
   if (static_cast<int>(sizes.size()) != stages || sum != blocks || !all_positive) {
     throw Error(Kind::kUsage,
-                str("--attn_layer_num_for_pp ", list, ": ", sizes.size(), " numbers with the sum ", sum,
+                str("attn_layer_num_for_pp ", list, ": ", sizes.size(), " numbers with the sum ", sum,
                     "; needed: ", stages, " numbers (one per stage), each at least 1, with the sum ", blocks,
                     " (the model's blocks)"));
   }

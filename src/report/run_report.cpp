@@ -90,9 +90,13 @@ void RunReport::add_phase(const std::string& name, double seconds) {
   }
 }
 
-void RunReport::add_step(double ms) {
+void RunReport::add_batch(int group, const std::map<std::string, double>& seconds,
+                          const std::vector<double>& step_ms) {
   const std::scoped_lock lock(mutex_);
-  steps_.add(ms);
+  GroupWork& work = groups_[group];
+  ++work.batches;
+  for (const auto& [phase, s] : seconds) work.seconds[phase] += s;
+  for (const double ms : step_ms) steps_.add(ms);
 }
 
 void RunReport::add_peak(int rank, const Peak& peak) {
@@ -151,22 +155,20 @@ Json RunReport::pictures_json() const {
 
 Json RunReport::json() const {
   const std::scoped_lock lock(mutex_);
-  Json phases = Json::array(), peaks = Json::array();
+  Json phases = Json::array(), peaks = Json::array(), groups = Json::array();
   for (const Timed& p : phases_) phases.push_back({{"name", p.name}, {"seconds", rounded(p.seconds)}});
   for (const auto& [rank, peak] : peaks_) {
     peaks.push_back({{"rank", rank}, {"host_bytes", peak.host_bytes}, {"device_bytes", peak.device_bytes}});
   }
-  return {{"schema", "atelier-run-1"},
-          {"started", started_},
-          {"seconds", rounded(total_.seconds())},
-          {"phases", phases},
-          {"ms_per_step", steps_.json()},
-          {"peak_memory", peaks},
-          {"kernels", kernels_},
-          {"notes", notes_},
-          {"settings", settings_},
-          {"versions", versions_},
-          {"pictures", pictures_json()}};
+  for (const auto& [group, work] : groups_) {
+    Json seconds = Json::object();
+    for (const auto& [phase, s] : work.seconds) seconds[phase] = rounded(s);
+    groups.push_back({{"group", group}, {"batches", work.batches}, {"seconds", seconds}});
+  }
+  return {{"schema", "atelier-run-2"}, {"started", started_},   {"seconds", rounded(total_.seconds())},
+          {"phases", phases},          {"groups", groups},      {"ms_per_step", steps_.json()},
+          {"peak_memory", peaks},      {"kernels", kernels_},   {"notes", notes_},
+          {"settings", settings_},     {"versions", versions_}, {"pictures", pictures_json()}};
 }
 
 std::string RunReport::line() const {

@@ -49,9 +49,14 @@ int64_t available_host_bytes();
 // Any thread may add to it.
 class RunReport {
  public:
-  // Adds up when a name comes more than once; names stay in the order of their first coming.
+  RunReport() = default;
+  // since: runs from when the run's time counts.
+  explicit RunReport(const Stopwatch& since) : total_(since) {}
+  // A part of the run's own time, as the leading process sees it. Adds up when a name comes more than once;
+  // names stay in the order of their first coming.
   void add_phase(const std::string& name, double seconds);
-  void add_step(double ms);
+  // A batch that a group of ranks has drawn: its phases (encode, denoise, decode) and steps.
+  void add_batch(int group, const std::map<std::string, double>& seconds, const std::vector<double>& step_ms);
   // Keeps the greatest of what a rank reports.
   void add_peak(int rank, const Peak& peak);
   void add_kernel(const std::string& name);
@@ -78,6 +83,10 @@ class RunReport {
     std::string name;
     double seconds = 0;
   };
+  struct GroupWork {
+    int64_t batches = 0;
+    std::map<std::string, double> seconds;
+  };
   Json pictures_json() const;
 
   mutable std::mutex mutex_;
@@ -88,6 +97,7 @@ class RunReport {
   int64_t drawn_ = 0, failed_ = 0, skipped_ = 0;
   Series steps_, picture_seconds_;
   std::map<int, Peak> peaks_;
+  std::map<int, GroupWork> groups_;
   std::set<std::string> kernels_;
   std::vector<std::string> notes_;
   std::map<std::string, std::string> versions_;

@@ -1,15 +1,14 @@
-// The four prompt file kinds, and the one function that turns a row's fields into a Row.
+// The four prompt file kinds, and the one function that turns a row's fields into a PromptRow.
 #include "request/prompts.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/suggest.h"
 #include "base/text.h"
 #include "request/csv.h"
 
@@ -17,104 +16,36 @@ namespace atelier::request {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr size_t kMaxPromptBytes = 1 << 20;
-constexpr int kMaxSide = 65536, kMaxSteps = 10000, kMaxImages = 10000;
+const std::string kNameColumn = "output_path";
 
-// Reason why one row cannot be used; ends in a BadRow, never leaves this file.
-struct RowError {
-  std::string reason;
-};
-
+// Why one row cannot be used; ends in a BadRow.
 [[noreturn]] void bad(const std::string& reason) {
-  throw RowError{reason};
+  throw Error(Kind::kItem, reason);
 }
-
-std::string shown(const Json& value) {
-  std::string text = value.is_structured() ? (value.is_array() ? "an array" : "an object")
-                                           : value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
-}
-
-// Reads typed fields of one row; unset ones give nothing.
-class Fields {
- public:
-  explicit Fields(const Json& object) : object_(object) {}
-
-  const Json* find(const std::string& key) const {
-    const auto at = object_.find(key);
-    return at == object_.end() || at->is_null() ? nullptr : &*at;
-  }
-  std::optional<std::string> text(const std::string& key) const {
-    const Json* value = find(key);
-    if (value == nullptr) return std::nullopt;
-    if (!value->is_string()) bad(str(key, " must be text, not ", shown(*value)));
-    const auto& text = value->get_ref<const std::string&>();
-    if (text.size() > kMaxPromptBytes) bad(str(key, " is longer than ", kMaxPromptBytes, " bytes"));
-    if (text.find('\0') != std::string::npos) bad(key + " holds a NUL character");
-    return text;
-  }
-  std::optional<int64_t> integer(const std::string& key, int64_t low, int64_t high) const {
-    const Json* value = find(key);
-    if (value == nullptr) return std::nullopt;
-    const auto number = to_integer(number_text(*value));
-    if (!number || *number < low || *number > high) {
-      bad(high == std::numeric_limits<int64_t>::max()
-              ? str(key, " must be a whole number of at least ", low, ", not ", shown(*value))
-              : str(key, " must be a whole number from ", low, " to ", high, ", not ", shown(*value)));
-    }
-    return number;
-  }
-  std::optional<int> small(const std::string& key, int low, int high) const {
-    const auto number = integer(key, low, high);
-    return number ? std::optional<int>(static_cast<int>(*number)) : std::nullopt;
-  }
-  std::optional<double> number(const std::string& key) const {
-    const Json* value = find(key);
-    if (value == nullptr) return std::nullopt;
-    const auto number = to_number(number_text(*value));
-    if (!number || *number < 0) bad(str(key, " must be a number of at least 0, not ", shown(*value)));
-    return number;
-  }
-  std::optional<uint64_t> seed() const {
-    const Json* value = find("seed");
-    if (value == nullptr) return std::nullopt;
-    const auto number = to_unsigned(number_text(*value));
-    if (!number) bad(str("seed must be a whole number from 0 to 18446744073709551615, not ", shown(*value)));
-    return number;
-  }
-
- private:
-  static std::string number_text(const Json& value) {
-    if (value.is_string()) return std::string(trim(value.get_ref<const std::string&>()));
-    return value.is_number() ? value.dump() : std::string();
-  }
-  const Json& object_;
-};
 
 PromptRow row_of(const Json& object, const std::string& name_column, int64_t default_index) {
-  const Fields fields(object);
   PromptRow row;
-  Item& item = row.item;
-  const auto prompt = fields.text("prompt");
-  if (!prompt) bad("it has no prompt");
-  item.prompt = std::string(trim(*prompt));
-  if (item.prompt.empty()) bad("its prompt is empty");
-  if (const auto negative = fields.text("negative_prompt")) {
-    item.negative_prompt = *negative;
-    item.has_negative = true;
-  }
-  item.height = fields.small("height", 1, kMaxSide);
-  item.width = fields.small("width", 1, kMaxSide);
-  item.steps = fields.small("num_inference_steps", 1, kMaxSteps);
-  item.guidance = fields.number("guidance_scale");
-  item.seed = fields.seed();
-  row.images = fields.small("num_images_per_prompt", 1, kMaxImages);
-  item.index = fields.integer("index", 0, std::numeric_limits<int64_t>::max()).value_or(default_index);
-  const std::string& column = name_column.empty() ? "output_path" : name_column;
-  if (const Json* name = fields.find(column)) {
+  row.request.index = default_index;
+  row.fields([&](const Field& field, const FieldRef& slot) {
+    const auto at = object.find(field.name);
+    if (at == object.end() || at->is_null()) return;
+    if (is_text(slot) && !at->is_string()) bad(str(field.name, " must be text, not ", shown(*at)));
+    set_from_json(field, slot, *at, "");
+    check_limits(field, slot, "");
+  });
+  const auto given = [&](const std::string& key) {
+    const auto at = object.find(key);
+    return at == object.end() || at->is_null() ? nullptr : &*at;
+  };
+  std::string& prompt = row.request.prompt;
+  if (!given("prompt")) bad("it has no prompt");
+  prompt = std::string(trim(prompt));
+  if (prompt.empty()) bad("its prompt is empty");
+  const std::string& column = name_column.empty() ? kNameColumn : name_column;
+  if (const Json* name = given(column)) {
     // an identifier column may well hold numbers
-    row.custom_name = name->is_number() ? name->dump() : std::string(trim(fields.text(column).value_or("")));
+    if (!name->is_number() && !name->is_string()) bad(str(column, " must be text, not ", shown(*name)));
+    row.custom_name = name->is_number() ? name->dump() : std::string(trim(name->get<std::string>()));
   }
   return row;
 }
@@ -123,7 +54,11 @@ PromptRow row_of(const Json& object, const std::string& name_column, int64_t def
 class Collector {
  public:
   Collector(const fs::path& file, const std::string& name_column)
-      : file_(file.string()), column_(name_column) {}
+      : file_(file.string()), column_(name_column) {
+    PromptRow().fields([this](const Field& field, const FieldRef&) { known_.emplace_back(field.name); });
+    known_.push_back(kNameColumn);
+    if (!column_.empty()) known_.push_back(column_);
+  }
 
   // Takes a row's fields, read or not: make() may call bad().
   template <class Make>
@@ -133,15 +68,16 @@ class Collector {
       const Json object = make();
       if (object.is_structured() && object.contains(column_)) has_column_ = true;
       PromptRow row = row_of(object, column_, default_index);
-      row.item.where = where;
+      row.request.where = where;
+      warn_of_unknown(object, where);
       // rows with a name of their own are not named by index
       if (row.custom_name.empty()) {
-        const auto [first, is_new] = seen_.emplace(row.item.index, where);
-        if (!is_new) bad(str("index ", row.item.index, " is already used at ", first->second));
+        const auto [first, is_new] = seen_.emplace(row.request.index, where);
+        if (!is_new) bad(str("index ", row.request.index, " is already used at ", first->second));
       }
       prompts_.rows.push_back(std::move(row));
-    } catch (const RowError& e) {
-      prompts_.bad.push_back({where, e.reason});
+    } catch (const Error& e) {
+      prompts_.bad.push_back({where, e.what()});
     }
   }
 
@@ -155,15 +91,26 @@ class Collector {
                                     " bad ones, at ", first.where, ": ", first.reason));
     }
     if (!column_.empty() && !has_column_) {
-      throw Error(Kind::kUsage, str("no row of ", file_, " has the field \"", column_,
-                                    "\" that --output_name_column names"));
+      throw Error(Kind::kUsage,
+                  str("no row of ", file_, " has the field \"", column_, "\" that output_name_column names"));
     }
     return std::move(prompts_);
   }
 
  private:
+  // Once for every name, at the first row that has it.
+  void warn_of_unknown(const Json& object, const std::string& where) {
+    for (const auto& [name, value] : object.items()) {
+      if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
+      prompts_.warnings.push_back(
+          str(where, ": the field \"", name.substr(0, 60), "\" has no effect", did_you_mean(name, known_)));
+      known_.push_back(name);
+    }
+  }
+
   std::string file_, column_;
   bool has_column_ = false;
+  std::vector<std::string> known_;  // names of fields, also unknown ones that have been told of
   Prompts prompts_;
   std::unordered_map<int64_t, std::string> seen_;
 };
@@ -326,6 +273,17 @@ std::string suffix_of(const fs::path& file) {
 
 }  // namespace
 
+void PromptRow::fields(const Visit& visit) {
+  request.fields([&](const Field& field, const FieldRef& slot) {
+    if (field.effect != Effect::kPlace || field.name == "index") visit(field, slot);
+  });
+  visit({.name = "num_images_per_prompt",
+         .help = "pictures per prompt, with seeds seed, seed+1, ...",
+         .least = 1,
+         .most = 10000},
+        &images);
+}
+
 Prompts parse_prompts(std::string_view bytes, const fs::path& file, const std::string& output_name_column) {
   const std::string end = suffix_of(file);
   const std::string_view text = without_mark(bytes, file);
@@ -344,7 +302,7 @@ Prompts read_prompts(const fs::path& file, const std::string& output_name_column
 
 Prompts one_prompt(const std::string& prompt) {
   Prompts prompts;
-  prompts.rows.emplace_back().item.prompt = prompt;
+  prompts.rows.emplace_back().request.prompt = prompt;
   return prompts;
 }
 

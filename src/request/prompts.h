@@ -3,16 +3,35 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "request/item.h"
+#include "request/request.h"
 
 namespace atelier::request {
 
-// Fields that a row may hold: prompt (needed), negative_prompt, height, width, seed, num_inference_steps,
-// guidance_scale, num_images_per_prompt, index, output_path. Numbers may be written as text; null and, in
-// CSV, an empty cell mean unset. Without index: .jsonl and .txt the line, .json the place in the array, .csv
-// the data row, from 0. output_name_column: the field to name files by instead of output_path; empty for
-// none. Throws Error(kUsage) if the file cannot be read, is of another kind, or has no valid row at all.
+struct PromptRow {
+  Request request;  // sub, seed and name are not final
+  std::optional<int> images;
+  std::string custom_name;  // as written; empty: named by index
+  // What a row may say: everything that decides what its pictures look like, its index, how many pictures.
+  void fields(const Visit& visit);
+};
+
+struct BadRow {
+  std::string where, reason;
+};
+
+struct Prompts {
+  std::vector<PromptRow> rows;
+  std::vector<BadRow> bad;
+  std::vector<std::string> warnings = {};  // of names that nobody knows, one sentence each
+};
+
+// A row holds the fields of PromptRow, of which it needs a prompt, and output_path. Numbers may be written as text;
+// null and, in CSV, an empty cell mean unset. Without index: .jsonl and .txt the line, .json the place in the
+// array, .csv the data row, from 0. output_name_column: the field to name files by instead of output_path;
+// empty for none. Throws Error(kUsage) if the file cannot be read, is of another kind, or has no valid row at
+// all.
 Prompts read_prompts(const std::filesystem::path& file, const std::string& output_name_column = {});
 
 // The same for bytes that stand for a file of this name.

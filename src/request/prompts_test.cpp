@@ -13,7 +13,7 @@ namespace {
 
 std::vector<int64_t> indices(const Prompts& prompts) {
   std::vector<int64_t> out;
-  for (const PromptRow& row : prompts.rows) out.push_back(row.item.index);
+  for (const PromptRow& row : prompts.rows) out.push_back(row.request.index);
   return out;
 }
 
@@ -37,10 +37,10 @@ TEST(PromptFile, JsonlTakesObjectsAndTextsAndCountsPhysicalLines) {
   const Prompts p = read_prompts(file);
   EXPECT_TRUE(p.bad.empty());
   EXPECT_EQ(indices(p), (Indices{0, 2, 70}));
-  EXPECT_EQ(p.rows[0].item.prompt, "a cat");
-  EXPECT_EQ(p.rows[1].item.prompt, "a dog");
-  EXPECT_EQ(p.rows[2].item.prompt, "猫");
-  EXPECT_TRUE(p.rows[1].item.where.ends_with("p.jsonl:3")) << p.rows[1].item.where;
+  EXPECT_EQ(p.rows[0].request.prompt, "a cat");
+  EXPECT_EQ(p.rows[1].request.prompt, "a dog");
+  EXPECT_EQ(p.rows[2].request.prompt, "猫");
+  EXPECT_TRUE(p.rows[1].request.where.ends_with("p.jsonl:3")) << p.rows[1].request.where;
 }
 
 TEST(PromptFile, EveryFieldOfARowIsRead) {
@@ -51,15 +51,15 @@ TEST(PromptFile, EveryFieldOfARowIsRead) {
       R"("num_inference_steps":4.0,"guidance_scale":"3.5","num_images_per_prompt":2,"index":"7",)"
       R"("output_path":"x/y.jpg"})");
   const PromptRow row = read_prompts(good).rows.at(0);
-  EXPECT_EQ(row.item.negative_prompt, "b");
-  EXPECT_TRUE(row.item.has_negative);
-  EXPECT_EQ(row.item.height, 512);
-  EXPECT_EQ(row.item.width, 768);
-  EXPECT_EQ(row.item.seed, 18446744073709551615ULL);
-  EXPECT_EQ(row.item.steps, 4);
-  EXPECT_EQ(row.item.guidance, 3.5);
+  EXPECT_EQ(row.request.negative_prompt, "b");
+  EXPECT_TRUE(row.request.negative_prompt.has_value());
+  EXPECT_EQ(row.request.height, 512);
+  EXPECT_EQ(row.request.width, 768);
+  EXPECT_EQ(row.request.seed, 18446744073709551615ULL);
+  EXPECT_EQ(row.request.num_inference_steps, 4);
+  EXPECT_EQ(row.request.guidance_scale, 3.5);
   EXPECT_EQ(row.images, 2);
-  EXPECT_EQ(row.item.index, 7);
+  EXPECT_EQ(row.request.index, 7);
   EXPECT_EQ(row.custom_name, "x/y.jpg");
 }
 
@@ -69,9 +69,9 @@ TEST(PromptFile, NullMeansUnsetAndAnEmptyNegativeIsOne) {
                               "{\"prompt\":\"a\",\"height\":null,\"negative_prompt\":null,\"index\":null}\n"
                               "{\"prompt\":\"a\",\"negative_prompt\":\"\"}\n");
   const Prompts p = read_prompts(file);
-  EXPECT_EQ(p.rows.at(0).item.height, std::nullopt);
-  EXPECT_FALSE(p.rows[0].item.has_negative);
-  EXPECT_TRUE(p.rows.at(1).item.has_negative);
+  EXPECT_EQ(p.rows.at(0).request.height, std::nullopt);
+  EXPECT_FALSE(p.rows[0].request.negative_prompt.has_value());
+  EXPECT_TRUE(p.rows.at(1).request.negative_prompt.has_value());
   EXPECT_EQ(indices(p), (Indices{0, 1}));
 }
 
@@ -117,6 +117,38 @@ TEST(PromptFile, BadRowsAreNamedAndTheOthersGoOn) {
   }
 }
 
+TEST(PromptFile, EveryFieldOfTheListIsAColumn) {
+  PromptRow().fields([](const Field& field, const FieldRef&) {
+    if (field.name == "prompt") return;
+    const std::string name(field.name);
+    Prompts p = parse_prompts("prompt," + name + "\nx,1\n", "p.csv");
+    ASSERT_EQ(p.rows.size(), 1u) << name;
+    EXPECT_TRUE(p.warnings.empty()) << name;
+    p.rows[0].fields([&](const Field& other, const FieldRef& slot) {
+      if (other.name != field.name) return;
+      EXPECT_EQ(shown(slot).substr(0, 1), "1") << name;
+    });
+  });
+}
+
+TEST(PromptFile, NamesThatNobodyKnowsAreToldOnceWithTheNearest) {
+  const Prompts p = parse_prompts(
+      "{\"prompt\":\"a\",\"steps\":4,\"num_inference_step\":3,\"cfg\":9,\"negative\":\"b\",\"id\":1}\n"
+      "{\"prompt\":\"a\",\"steps\":4,\"output_path\":\"x\"}\n",
+      "p.jsonl", "id");
+  ASSERT_EQ(p.warnings.size(), 4u);
+  const char* expected[] = {"\"cfg\" has no effect; did you mean guidance_scale?",
+                            "\"negative\" has no effect; did you mean negative_prompt?",
+                            "\"num_inference_step\" has no effect; did you mean num_inference_steps?",
+                            "\"steps\" has no effect; did you mean num_inference_steps?"};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_NE(p.warnings[i].find(expected[i]), std::string::npos) << p.warnings[i];
+    EXPECT_TRUE(p.warnings[i].starts_with("p.jsonl:1: ")) << p.warnings[i];
+  }
+  EXPECT_EQ(parse_prompts("prompt,colour\na,\nb,9\n", "p.csv").warnings.at(0),
+            "p.csv:3: the field \"colour\" has no effect");
+}
+
 TEST(PromptFile, JsonArraysCountPlacesAndNameLines) {
   const Scratch dir;
   const Prompts p =
@@ -124,8 +156,8 @@ TEST(PromptFile, JsonArraysCountPlacesAndNameLines) {
                              "[\n  \"a, [b]\",\n  {\"prompt\": \"c \\\" d\",\n   \"k\": [1, {\"z\": 2}]},\n\n"
                              "  {\"index\": 3},\n  7,\n  {\"prompt\": \"e\"}]"));
   EXPECT_EQ(indices(p), (Indices{0, 1, 4}));
-  EXPECT_EQ(p.rows[0].item.prompt, "a, [b]");
-  EXPECT_EQ(p.rows[1].item.prompt, "c \" d");
+  EXPECT_EQ(p.rows[0].request.prompt, "a, [b]");
+  EXPECT_EQ(p.rows[1].request.prompt, "c \" d");
   ASSERT_EQ(p.bad.size(), 2U);
   EXPECT_TRUE(p.bad[0].where.ends_with(":6")) << p.bad[0].where;
   EXPECT_TRUE(p.bad[1].where.ends_with(":7")) << p.bad[1].where;
@@ -140,8 +172,8 @@ TEST(PromptFile, TextFilesHaveOnePromptPerLine) {
   const Prompts p =
       read_prompts(dir.write("p.txt", "\xEF\xBB\xBF  a cat \r\n\r\n\ta dog, \"quoted\"\rbad \xC0\x80\n"));
   EXPECT_EQ(indices(p), (Indices{0, 2}));
-  EXPECT_EQ(p.rows[0].item.prompt, "a cat");
-  EXPECT_EQ(p.rows[1].item.prompt, "a dog, \"quoted\"");
+  EXPECT_EQ(p.rows[0].request.prompt, "a cat");
+  EXPECT_EQ(p.rows[1].request.prompt, "a dog, \"quoted\"");
   ASSERT_EQ(p.bad.size(), 1U);
   EXPECT_TRUE(p.bad[0].where.ends_with(":4"));
 }
@@ -158,12 +190,12 @@ TEST(PromptFile, CsvQuotesMayHoldCommasQuotesAndLineEnds) {
                                            ",1\r\n"
                                            "last,1024.0,\"11\""));
   EXPECT_EQ(indices(p), (Indices{10, 1, 2, 11}));
-  EXPECT_EQ(p.rows[0].item.prompt, "a, \"b\"\nc");
-  EXPECT_EQ(p.rows[0].item.height, 512);
-  EXPECT_EQ(p.rows[1].item.height, std::nullopt);
+  EXPECT_EQ(p.rows[0].request.prompt, "a, \"b\"\nc");
+  EXPECT_EQ(p.rows[0].request.height, 512);
+  EXPECT_EQ(p.rows[1].request.height, std::nullopt);
   EXPECT_EQ(p.rows[1].custom_name, "dir/n.png");
-  EXPECT_EQ(p.rows[3].item.height, 1024);
-  EXPECT_TRUE(p.rows[1].item.where.ends_with(":5")) << p.rows[1].item.where;
+  EXPECT_EQ(p.rows[3].request.height, 1024);
+  EXPECT_TRUE(p.rows[1].request.where.ends_with(":5")) << p.rows[1].request.where;
   ASSERT_EQ(p.bad.size(), 2U);
   EXPECT_NE(p.bad[0].reason.find("5 cells, the header 4"), std::string::npos) << p.bad[0].reason;
   EXPECT_NE(p.bad[1].reason.find("no prompt"), std::string::npos);

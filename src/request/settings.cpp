@@ -32,25 +32,6 @@ Json normal(const Json& value) {
 
 }  // namespace
 
-Json item_settings(const Item& item, const Json& run) {
-  Json out = run.is_object() ? run : Json::object();
-  const auto set = [&](const char* key, const auto& value) {
-    if (value) {
-      out[key] = *value;
-    } else if (!out.contains(key)) {
-      out[key] = nullptr;
-    }
-  };
-  out["prompt"] = item.prompt;
-  set("negative_prompt", item.has_negative ? std::optional(item.negative_prompt) : std::nullopt);
-  set("height", item.height);
-  set("width", item.width);
-  set("num_inference_steps", item.steps);
-  set("guidance_scale", item.guidance);
-  set("seed", item.seed);
-  return out;
-}
-
 std::string canonical(const Json& settings) {
   return normal(settings).dump(-1, ' ', false, Json::error_handler_t::replace);
 }

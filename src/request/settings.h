@@ -1,17 +1,12 @@
-// The settings that decide what a picture looks like, their hash, and what differs between two of them.
+// What an output looks like (look()), compared: a hash, and what differs between two of them.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
-#include "request/item.h"
 
 namespace atelier::request {
-
-// The settings of a run (a flat object) with the item's own in place of them: prompt, negative_prompt,
-// height, width, num_inference_steps, guidance_scale, seed. What neither sets is null.
-Json item_settings(const Item& item, const Json& run);
 
 // The same text for equal settings: keys sorted, nulls left out, 7.0 and 7 the same.
 std::string canonical(const Json& settings);

@@ -10,17 +10,17 @@ namespace {
 
 PromptRow row(int64_t index, std::optional<int> images = {}, std::string name = {}) {
   PromptRow r;
-  r.item.prompt = "p";
-  r.item.index = index;
-  r.item.where = str("f:", index + 1);
+  r.request.prompt = "p";
+  r.request.index = index;
+  r.request.where = str("f:", index + 1);
   r.images = images;
   r.custom_name = std::move(name);
   return r;
 }
 
-std::vector<std::string> names(const std::vector<Item>& items) {
+std::vector<std::string> names(const std::vector<Request>& items) {
   std::vector<std::string> out;
-  for (const Item& item : items) out.push_back(item.name);
+  for (const Request& item : items) out.push_back(item.name);
   return out;
 }
 
@@ -56,7 +56,7 @@ TEST(Names, NothingLeavesTheFolder) {
 
 TEST(Expand, EachPictureHasItsSubIndexAndSeed) {
   Prompts p{{row(0), row(5, 3), row(6, 1)}, {}};
-  p.rows[1].item.seed = 100;
+  p.rows[1].request.seed = 100;
   const auto items = expand(p, {.images = 2, .seed = 7});
   EXPECT_EQ(names(items), (Names{"000000_00.png", "000000_01.png", "000005_00.png", "000005_01.png",
                                  "000005_02.png", "000006.png"}));
@@ -95,11 +95,11 @@ TEST(Batches, ShortLastBatchIsKept) {
 }
 
 TEST(Batches, OnlyEqualShapesShareABatch) {
-  std::vector<Item> items(7);
+  std::vector<Request> items(7);
   items[1].height = 512;
-  items[2].steps = 3;
-  items[3].guidance = 2.0;
-  items[4].has_negative = true;
+  items[2].num_inference_steps = 3;
+  items[3].guidance_scale = 2.0;
+  items[4].negative_prompt = "b", items[4].true_cfg_scale = 2;
   items[5].seed = 3;
   items[6].prompt = "other";
   const auto b = batches(items, 8);
@@ -114,7 +114,7 @@ TEST(Nodes, SharesCoverAllRowsOnce) {
   for (int node = 0; node < 4; ++node) {
     const auto share = rows_of_node(rows, node, 4);
     EXPECT_EQ(share.size(), node < 3 ? 3U : 2U);
-    for (const PromptRow& r : share) seen.push_back(r.item.index);
+    for (const PromptRow& r : share) seen.push_back(r.request.index);
   }
   EXPECT_EQ(seen, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
 }

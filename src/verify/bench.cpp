@@ -56,7 +56,7 @@ void measure(pipeline::Pipeline& pipeline, int rank, const BenchOptions& o, Meas
   const double load = pipeline.timing().seconds.at("load");
   auto before = pipeline.timing().seconds;
   for (int run = -o.warmups; run < o.runs; ++run) {
-    pipeline.generate(o.request, {});
+    pipeline.generate(o.batch, {});
     const auto now = pipeline.timing().seconds;
     const auto took = [&](const char* phase) {
       const auto b = std::as_const(before).find(phase), n = now.find(phase);
@@ -85,15 +85,16 @@ void measure(pipeline::Pipeline& pipeline, int rank, const BenchOptions& o, Meas
 Json bench_layout(const pipeline::ModelRepo& folder, const std::string& layout, const BenchOptions& o) {
   const auto degrees = plan::parse_strategy(layout);
   const int ranks = plan::world_size(degrees);
+  const auto& r = o.batch.front();
   Json row{{"model", folder.label()},
            {"layout", layout},
            {"ranks", ranks},
-           {"height", o.request.height},
-           {"width", o.request.width},
-           {"steps", o.request.steps},
-           {"batch", o.request.prompts.size()},
-           {"branches", o.request.negatives.empty() ? 1 : 2},
-           {"text_tokens", o.request.max_sequence_length},
+           {"height", *r.height},
+           {"width", *r.width},
+           {"steps", *r.num_inference_steps},
+           {"batch", o.batch.size()},
+           {"branches", request::branches(r)},
+           {"text_tokens", *r.max_sequence_length},
            {"runs", o.runs},
            {"warmups", o.warmups}};
   Measured m;
@@ -111,7 +112,7 @@ Json bench_layout(const pipeline::ModelRepo& folder, const std::string& layout, 
     return row;
   }
   std::vector<double> per_step;
-  for (const double s : m.denoise) per_step.push_back(s * 1000 / o.request.steps);
+  for (const double s : m.denoise) per_step.push_back(s * 1000 / *r.num_inference_steps);
   row["ms_per_step"] = spread(per_step);
   row["picture_s"] = spread(m.picture);
   row["encode_s"] = spread(m.encode);

@@ -10,7 +10,7 @@
 namespace atelier::verify {
 
 struct BenchOptions {
-  pipeline::Request request;
+  std::vector<request::Request> batch;
   pipeline::LoadOptions load;
   int warmups = 2, runs = 5;
 };

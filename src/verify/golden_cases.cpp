@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "nn/single_rank.h"
 #include "pipeline/device.h"
+#include "verify/requests.h"
 #include "verify/thread_ranks.h"
 #include "verify/verify.h"
 
@@ -38,41 +39,19 @@ bool is_token_major(const std::string& name) {
   return name.starts_with("step");
 }
 
-std::vector<std::string> texts(const Json& call, const char* key) {
-  if (!call.contains(key) || call[key].is_null()) return {};
-  if (call[key].is_array()) return call[key].get<std::vector<std::string>>();
-  return {call[key].get<std::string>()};
-}
-
-pipeline::Request request_of(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded) {
-  pipeline::Request r;
-  const auto& d = folder.defaults();
-  const int each = call.value("num_images_per_prompt", 1);
-  if (each < 1) throw Error(Kind::kUsage, str("golden.json: num_images_per_prompt is ", each));
-  for (const auto& p : texts(call, "prompt")) r.prompts.insert(r.prompts.end(), static_cast<size_t>(each), p);
-  r.true_cfg = call.value("true_cfg_scale", 1.0);
-  auto negatives = texts(call, "negative_prompt");
-  if (r.true_cfg > 1 && !negatives.empty()) {
-    negatives.resize(r.prompts.size(), negatives.back());
-    r.negatives = negatives;
-  }
-  r.height = call.value("height", d.height);
-  r.width = call.value("width", d.width);
-  r.steps = call.value("num_inference_steps", d.steps);
-  r.guidance = call.value("guidance_scale", d.guidance);
-  r.max_sequence_length = call.value("max_sequence_length", int64_t{512});
-  r.seeds.assign(r.prompts.size(), 0);
+// The recorded noise, which must fit the requests.
+at::Tensor noise_for(const pipeline::ModelRepo& folder, request::Requests batch, const Tensors& recorded) {
   const auto noise = recorded.find("noise");
   if (noise == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
-  r.noise = noise->second;
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width, 1);
-  const auto sizes = grid.latent(static_cast<int64_t>(r.prompts.size()));
-  if (r.noise.sizes() != at::IntArrayRef(sizes)) {
-    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", r.noise.sizes(),
+  const auto& r = batch.front();
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
+  const auto sizes = grid.latent(static_cast<int64_t>(batch.size()));
+  if (noise->second.sizes() != at::IntArrayRef(sizes)) {
+    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", noise->second.sizes(),
                                            ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
   }
-  return r;
+  return noise->second;
 }
 
 // What the text encoders take and give: the reference runs them once per prompt, however many pictures it
@@ -119,13 +98,15 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tens
   folder.check();
   if (!golden.contains("call"))
     throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
-  const pipeline::Request request = request_of(folder, golden["call"], recorded);
+  auto defaults = folder.defaults();
+  defaults.max_sequence_length = 512;  // of the recorded call, whatever the folder's own
+  const auto requests = requests_of(golden["call"], defaults, "golden.json");
   pipeline::LoadOptions load;
   load.device = o.device;
   load.denoiser = o.denoiser;
   pipeline::ActivationRecorder collector;
-  generate_on_ranks(folder, o.degrees, load, request, &collector);
-  const auto batch = static_cast<int64_t>(request.prompts.size());
+  generate_on_ranks(folder, o.degrees, load, requests, &collector, noise_for(folder, requests, recorded));
+  const auto batch = static_cast<int64_t>(requests.size());
   const int64_t each = golden["call"].value("num_images_per_prompt", int64_t{1});
   const auto tensors = collector.tensors();
   Produced out;

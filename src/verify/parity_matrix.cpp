@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "pipeline/model_repo.h"
+#include "verify/requests.h"
 #include "verify/thread_ranks.h"
 
 namespace atelier::verify {
@@ -17,41 +18,29 @@ namespace {
 
 struct Drawn {
   at::Tensor latents;
-  std::vector<media::Image> pictures;
+  std::vector<media::Artifact> pictures;
 };
 
-Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
-           const pipeline::Request& request, at::ScalarType type) {
+Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees, request::Requests batch,
+           at::ScalarType type) {
   pipeline::LoadOptions load;
   load.denoiser = type;
   pipeline::ActivationRecorder collector;
   Drawn d;
-  d.pictures = generate_on_ranks(folder, degrees, load, request, &collector);
+  d.pictures = generate_on_ranks(folder, degrees, load, batch, &collector);
   d.latents = collector.tensors().at("latents.final").to(at::kDouble);
   return d;
 }
 
-pipeline::Request request_of(const pipeline::ModelRepo& folder, const Json& j) {
-  pipeline::Request r;
-  const auto& d = folder.defaults();
-  r.prompts = j.at("prompts").get<std::vector<std::string>>();
-  r.negatives = j.value("negatives", std::vector<std::string>{});
-  for (size_t i = 0; i < r.prompts.size(); ++i) r.seeds.push_back(j.value("seed", uint64_t{0}) + i);
-  r.height = j.value("height", d.height), r.width = j.value("width", d.width);
-  r.steps = j.value("steps", d.steps);
-  r.guidance = j.value("guidance", d.guidance);
-  r.true_cfg = j.value("true_cfg", r.negatives.empty() ? 1.0 : 2.0);
-  r.max_sequence_length = j.value("max_sequence_length", d.max_sequence_length);
-  return r;
-}
-
 constexpr double kRoundedOtherwise = 1e-3;
 
-void compare_pixels(MatrixRow& row, const std::vector<media::Image>& a, const std::vector<media::Image>& b) {
+void compare_pixels(MatrixRow& row, const std::vector<media::Artifact>& a,
+                    const std::vector<media::Artifact>& b) {
   int64_t values = 0, other = 0;
   for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
-    for (size_t k = 0; k < a[i].rgb.size() && k < b[i].rgb.size(); ++k) {
-      const int d = std::abs(int{a[i].rgb[k]} - int{b[i].rgb[k]});
+    const auto &x = std::get<media::Image>(a[i]).rgb, &y = std::get<media::Image>(b[i]).rgb;
+    for (size_t k = 0; k < x.size() && k < y.size(); ++k) {
+      const int d = std::abs(int{x[k]} - int{y[k]});
       row.levels = std::max(row.levels, d);
       other += d != 0;
       ++values;
@@ -79,9 +68,9 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
   for (const auto& c : matrix.at("cases")) {
     const auto model = c.at("model").get<std::string>();
     const auto folder = pipeline::ModelRepo::open(root / model);
-    const pipeline::Request request = request_of(folder, c.at("request"));
+    const auto batch = requests_of(c.at("request"), folder.defaults(), "request of the matrix");
     const auto type = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
-    const Drawn plain = draw(folder, {}, request, type);
+    const Drawn plain = draw(folder, {}, batch, type);
     const auto compare = [&](const std::string& layout, bool stale) {
       const auto degrees = plan::parse_strategy(layout);
       MatrixRow row{.model = model,
@@ -93,9 +82,9 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
         if (stale) {
           plan::ParallelConfig one{
               .patches = plan::patch_count(degrees), .warmup = degrees.warmup, .simulate = true};
-          reference = draw(folder, one, request, type);
+          reference = draw(folder, one, batch, type);
         }
-        judge(row, draw(folder, degrees, request, type), reference, tolerance);
+        judge(row, draw(folder, degrees, batch, type), reference, tolerance);
       } catch (const std::exception& e) {
         row.problem = e.what();
       }

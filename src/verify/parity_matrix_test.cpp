@@ -111,14 +111,17 @@ TEST(Matrix, GoesUpToSixteenRanks) {
 
 Json small_matrix(double tolerance, const std::vector<std::string>& exact,
                   const std::vector<std::string>& stale) {
-  return {
-      {"tolerance", tolerance},
-      {"cases",
-       {{{"model", (pipeline::kGolden / "model").string()},
-         {"request",
-          {{"prompts", {"a fox"}}, {"height", 32}, {"width", 48}, {"steps", 2}, {"max_sequence_length", 7}}},
-         {"exact", exact},
-         {"stale", stale}}}}};
+  return {{"tolerance", tolerance},
+          {"cases",
+           {{{"model", (pipeline::kGolden / "model").string()},
+             {"request",
+              {{"prompt", {"a fox"}},
+               {"height", 32},
+               {"width", 48},
+               {"num_inference_steps", 2},
+               {"max_sequence_length", 7}}},
+             {"exact", exact},
+             {"stale", stale}}}}};
 }
 
 TEST(Matrix, FailsWhereLatentsDifferOrALayoutIsImpossible) {

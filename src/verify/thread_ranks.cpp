@@ -124,36 +124,36 @@ void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& deg
 namespace {
 
 // What decides about layouts of this request.
-plan::ModelShape limits_of(const pipeline::ModelRepo& folder, const pipeline::Request& r) {
+plan::ModelShape limits_of(const pipeline::ModelRepo& folder, const request::Request& r) {
   const auto facts = folder.family().facts(folder.denoiser());
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto grid = folder.family().grid(folder.denoiser(), spatial, r.height, r.width, 1);
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
   return {.name = folder.label(),
           .heads = static_cast<int>(facts.heads.count),
           .blocks = facts.blocks,
           .image_tokens = grid.tokens(),
-          .text_tokens = r.max_sequence_length,
-          .branches = r.negatives.empty() ? 1 : 2,
+          .text_tokens = *r.max_sequence_length,
+          .branches = request::branches(r),
           .has_convolution_mixer = facts.has_convolution_mixer,
           .has_skips = facts.has_skips};
 }
 
 }  // namespace
 
-std::vector<media::Image> generate_on_ranks(const pipeline::ModelRepo& folder,
-                                            const plan::ParallelConfig& degrees,
-                                            const pipeline::LoadOptions& load,
-                                            const pipeline::Request& request,
-                                            pipeline::ActivationRecorder* probes) {
-  plan::validate(degrees, limits_of(folder, request), 0);
-  std::vector<media::Image> pictures;
+std::vector<media::Artifact> generate_on_ranks(const pipeline::ModelRepo& folder,
+                                               const plan::ParallelConfig& degrees,
+                                               const pipeline::LoadOptions& load, request::Requests batch,
+                                               pipeline::ActivationRecorder* probes,
+                                               const at::Tensor& noise) {
+  plan::validate(degrees, limits_of(folder, batch.front()), 0);
+  std::vector<media::Artifact> artifacts;
   std::mutex mutex;
   on_ranks(folder, degrees, load, [&](pipeline::Pipeline& pipeline, int rank) {
-    auto drawn = pipeline.generate(request, {.probes = probes});
+    auto drawn = pipeline.generate(batch, {.probes = probes}, noise);
     const std::scoped_lock lock(mutex);
-    if (rank == 0) pictures = std::move(drawn);
+    if (rank == 0) artifacts = std::move(drawn);
   });
-  return pictures;
+  return artifacts;
 }
 
 }  // namespace atelier::verify

@@ -16,12 +16,12 @@ void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& deg
               const pipeline::LoadOptions& load,
               const std::function<void(pipeline::Pipeline&, int rank)>& work);
 
-// Draws one request. Pictures of the writing rank of replica 0. Throws Error(kUsage) for a layout that this
+// Draws one batch. Artifacts of the writing rank of replica 0. Throws Error(kUsage) for a layout that this
 // request does not allow, before anything loads.
-std::vector<media::Image> generate_on_ranks(const pipeline::ModelRepo& folder,
-                                            const plan::ParallelConfig& degrees,
-                                            const pipeline::LoadOptions& load,
-                                            const pipeline::Request& request,
-                                            pipeline::ActivationRecorder* probes);
+std::vector<media::Artifact> generate_on_ranks(const pipeline::ModelRepo& folder,
+                                               const plan::ParallelConfig& degrees,
+                                               const pipeline::LoadOptions& load, request::Requests batch,
+                                               pipeline::ActivationRecorder* probes,
+                                               const at::Tensor& noise = {});
 
 }  // namespace atelier::verify

@@ -19,14 +19,14 @@ namespace {
 constexpr int kRuns = 5, kWarmups = 2;
 
 verify::BenchOptions options_of(const Resolved& resolved, const RunSpec& spec) {
-  auto items = spec.requests.items;
-  fill_seeds(items, resolved.settings.input.seed.value_or(0));
-  const auto batch = static_cast<size_t>(resolved.settings.input.batch_size);
-  if (items.size() > batch) items.resize(batch);
-  if (items.empty()) throw Error(Kind::kUsage, "nothing to draw: " + spec.requests.bad.front().reason);
+  auto batch = spec.requests.requests;
+  fill_seeds(batch, resolved.settings.input.row.request.seed.value_or(0));
+  const auto most = static_cast<size_t>(resolved.settings.input.batch_size);
+  if (batch.size() > most) batch.resize(most);
+  if (batch.empty()) throw Error(Kind::kUsage, "nothing to draw: " + spec.requests.bad.front().reason);
   verify::BenchOptions o;
-  o.request = cluster::request_of(spec.job, items);
-  o.load = cluster::load_options(spec.job, spec.device.device);
+  o.batch = std::move(batch);
+  o.load = pipeline::load_options(spec.job.engine, spec.device.device);
   const auto& output = resolved.settings.output;
   o.runs = resolved.is_set("num_iterations") ? output.num_iterations : kRuns;
   o.warmups = resolved.is_set("warmup_calls") ? output.warmup_calls : kWarmups;
@@ -37,11 +37,11 @@ Json time_layout(Resolved resolved, const plan::ParallelConfig& layout, const En
   resolved.settings.backend.strategy = plan::to_string(layout);
   auto spec = make_run_spec(resolved, find_model(resolved, variables, [](const std::string&) {}, {}),
                             read_prompts(resolved), 0);
-  pipeline::set_tf32(spec.job.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
+  pipeline::set_tf32(spec.job.engine.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
   auto row = verify::bench_layout(spec.model.folder, plan::to_string(spec.layout.degrees),
                                   options_of(resolved, spec));
-  row["dtype"] = spec.job.denoiser_dtype;
-  row["tf32"] = spec.job.tf32;
+  row["dtype"] = spec.job.engine.precision.denoiser;
+  row["tf32"] = spec.job.engine.tf32;
   return row;
 }
 
@@ -72,7 +72,8 @@ int bench_command(const Arguments& arguments) {
   if (parsed.is_help) return 0;
   const Environment variables = environment();
   auto resolved = resolve(kRun, parsed.flags, variables, parsed.config);
-  if (resolved.settings.input.prompt.empty()) resolved.settings.input.prompt = {"a fox in the snow"};
+  auto& prompts = resolved.settings.input.texts["prompt"];
+  if (prompts.empty()) prompts = {"a fox in the snow"};
   Json out{{"atelier", kVersion}, {"arguments", arguments}, {"rows", Json::array()}};
   int failed = 0;
   for (const auto& layout : plan::parse_strategies(resolved.settings.backend.strategy)) {

@@ -15,7 +15,9 @@ namespace {
 
 // Settings that this build refuses are shown only where somebody has set them.
 bool is_shown(const Resolved& resolved, const std::string& section, const Field& field) {
-  return resolved.is_set(std::string(field.name)) || (section != "later" && !field.help.empty());
+  const bool is_offered =
+      section != "unsupported" && !field.help.empty() && (field.surfaces & resolved.surface);
+  return resolved.is_set(std::string(field.name)) || is_offered;
 }
 
 void print_json(Resolved& resolved) {
@@ -23,7 +25,7 @@ void print_json(Resolved& resolved) {
   resolved.settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
     if (!is_shown(resolved, section, field)) return;
     const std::string key(field.name);
-    out[section][key] = to_json(slot);
+    out[section][key] = json_of(slot);
     out["sources"][key] = resolved.origin(key).text;
   });
   std::cout << out.dump(2) << "\n";
@@ -44,25 +46,32 @@ void print_table(Resolved& resolved) {
 }  // namespace
 
 int config_command(const Arguments& arguments) {
-  if (arguments.empty() || arguments[0] != "show") {
-    const bool is_help = !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h");
-    if (is_help) std::cout << "atelier config show [--json] [flags of t2i]: settings and who set them\n";
-    if (is_help) return 0;
-    throw Error(Kind::kUsage, "config knows one word: atelier config show [--json] [flags of t2i]");
-  }
-  const FlagSet set{kT2i, "config show", "Prints every setting of t2i, its value, and who set it.", {"json"}};
-  const Parsed parsed = parse_flags(set, {arguments.begin() + 1, arguments.end()});
+  constexpr const char* kUsage =
+      "atelier config show [t2i|run] [--json] [flags of that command]: settings and who set them";
+  const bool is_help = !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h");
+  if (is_help) std::cout << kUsage << "\n";
+  if (is_help) return 0;
+  if (arguments.empty() || arguments[0] != "show")
+    throw Error(Kind::kUsage, str("config knows one word: ", kUsage));
+  const bool is_named = arguments.size() > 1 && (arguments[1] == "run" || arguments[1] == "t2i");
+  const std::string command = is_named ? arguments[1] : "t2i";
+  const FlagSet set{command == "run" ? kRun : kT2i,
+                    "config show " + command,
+                    "Prints every setting of " + command + ", its value, and who set it.",
+                    {"json"}};
+  const Parsed parsed = parse_flags(set, {arguments.begin() + (is_named ? 2 : 1), arguments.end()});
   if (parsed.is_help) return 0;
   Resolved resolved = resolve(set.surface, parsed.flags, environment(), parsed.config);
   for (const auto& w : resolved.warnings) log::warning(w);
   const auto degrees = degrees_of(resolved);
   if (parsed.switches.count("json")) {
     print_json(resolved);
-  } else {
-    print_table(resolved);
-    const std::string layout = plan::to_string(degrees);
-    std::cout << "layout of these: " << (layout.empty() ? "one rank" : layout) << "\n";
+    return 0;
   }
+  print_table(resolved);
+  const bool is_one = degrees == plan::ParallelConfig();
+  std::cout << "layout of these: " << (is_one ? "one rank" : plan::to_string(degrees)) << "\n";
+  for (const auto& note : resolved.notes) std::cout << "note: " << note << "\n";
   return 0;
 }
 

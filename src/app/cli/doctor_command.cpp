@@ -55,10 +55,7 @@ void print_machine() {
 }
 
 void print_models(const Environment& variables) {
-  const auto get = [&](const char* name) {
-    const auto at = variables.find(name);
-    return at == variables.end() ? std::string() : at->second;
-  };
+  const auto get = [&](const char* name) { return value_of(variables, name); };
   const auto mini = share_folder(variables, program_file()) / "models" / "mini";
   line("mini",
        std::filesystem::exists(mini / "model_index.json") ? mini.string() : "not found: set ATELIER_SHARE");

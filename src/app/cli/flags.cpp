@@ -6,8 +6,8 @@
 #include <iostream>
 #include <map>
 
-#include "app/compat/environment.h"
 #include "base/error.h"
+#include "base/suggest.h"
 
 namespace atelier::app {
 namespace {
@@ -147,9 +147,12 @@ class Parser {
   [[noreturn]] void refuse(const std::string& argument) const {
     if (!argument.starts_with("-")) throw Error(Kind::kUsage, str("unexpected argument \"", argument, "\""));
     const std::string key = argument.substr(0, argument.find('='));
-    const std::string near = nearest_name(key, known_);
-    throw Error(Kind::kUsage, str("unknown flag ", key, near.empty() ? "" : "; did you mean " + near + "?",
-                                  near.empty() ? "; --help lists all" : ""));
+    std::vector<std::string> names;
+    for (const auto& known : known_) names.push_back(known.substr(known.find_first_not_of('-')));
+    const std::string near = suggestion(key.substr(std::min(key.find_first_not_of('-'), key.size())), names);
+    throw Error(Kind::kUsage,
+                str("unknown flag ", key,
+                    near.empty() ? "; --help lists all" : "; did you mean " + dashed(near) + "?"));
   }
 
   CLI::App app_;

@@ -20,7 +20,8 @@ int layouts_command(const Arguments& arguments) {
   const std::string& count = resolved.settings.device.num_gpus;
   if (count == "auto") throw Error(Kind::kUsage, "layouts needs a number of ranks: --num_gpus N");
   const auto model = find_model(resolved, variables, [](const std::string&) {}, {});
-  auto prompts = resolved.settings.input.prompt.empty() ? request::one_prompt("-") : read_prompts(resolved);
+  auto prompts =
+      resolved.settings.input.texts_of("prompt").empty() ? request::one_prompt("-") : read_prompts(resolved);
   const auto pictures = make_requests(resolved, model.folder, std::move(prompts), ".png");
   const auto shape = shape_of(model.folder, pictures.extent);
   const int ranks = asked_ranks(resolved);

@@ -74,6 +74,7 @@ int save_dummy(const Resolved& resolved, const FoundModel& model, const std::sto
 // Draws alone, or leads the processes of a launcher.
 int lead(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt,
          const std::optional<cluster::LauncherEnv>& env) {
+  const report::Stopwatch clock;
   std::optional<cluster::Coordinator> coordinator;
   if (env) coordinator.emplace(*env);
   const bool is_quiet = resolved.settings.output.quiet;
@@ -86,6 +87,7 @@ int lead(const Resolved& resolved, const Environment& variables, const Interrupt
   auto prompts = read_prompts(resolved);
   auto model = find_model(resolved, variables, tell, interrupt.token());
   auto spec = make_run_spec(resolved, std::move(model), std::move(prompts), env ? env->size : 0);
+  spec.clock = clock;
   const Start start = [&](const cluster::Job& job, jobs::Queue& queue, const cluster::Events& events,
                           std::stop_token stop) {
     return coordinator ? cluster::run_job(job, queue, events, std::move(stop), *coordinator)
@@ -106,7 +108,11 @@ int draw_command(const FlagSet& set, const Arguments& arguments) {
   if (env && env->rank > 0) return cluster::run_node_agent(*env);
   for (const auto& warning : resolved.warnings) log::warning(warning);
   const Interrupt interrupt;
-  return lead(resolved, variables, interrupt, env);
+  try {
+    return lead(resolved, variables, interrupt, env);
+  } catch (const Error& e) {
+    throw Error(e.kind(), with_origins(e.what(), resolved));
+  }
 }
 
 }  // namespace

@@ -10,15 +10,14 @@ using Environment = std::map<std::string, std::string>;
 
 // Of this process.
 Environment environment();
+// Empty if there is none.
+std::string value_of(const Environment& environment, const std::string& name);
 
-// Variables that are known and mean nothing here, in order. Their values are never shown: some are keys.
-std::vector<std::string> unused_variables(const Environment& environment,
-                                          const std::vector<std::string>& used);
-// One sentence per DG_ variable that nobody knows, with the nearest known one.
-std::vector<std::string> unknown_variables(const Environment& environment,
-                                           const std::vector<std::string>& used);
-
-// The candidate that differs least from the name, none if all differ too much.
-std::string nearest_name(const std::string& name, const std::vector<std::string>& candidates);
+// DG_ variables that nothing here uses. Their values are never shown: some are keys.
+struct Unused {
+  std::vector<std::string> idle;     // names that the tools they come from know
+  std::vector<std::string> unknown;  // one sentence each, with the nearest known name
+};
+Unused unused_variables(const Environment& environment, const std::vector<std::string>& used);
 
 }  // namespace atelier::app

@@ -1,137 +1,117 @@
 // The table of settings that this build refuses or only notes.
 #include "app/compat/unsupported.h"
 
-#include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "app/settings/settings.h"
 
 namespace atelier::app {
 namespace {
 
-constexpr std::string_view kOffload = "is not in this build: the weights stay on their device";
-constexpr std::string_view kCache = "is not in this build: every step computes every block";
-constexpr std::string_view kStorage = "is not in this build: weights are float32, bfloat16 or float16";
-constexpr std::string_view kVideo = "is for video: no family of this build draws any";
-constexpr std::string_view kPictures = "is not in this build: no family of it takes input pictures";
-constexpr std::string_view kTrace = "is not in this build: report.json holds the times of phases and steps";
-constexpr std::string_view kNotOffered = "is not offered";
-constexpr std::string_view kRemote = "is for remote services: no effect";
-constexpr std::string_view kShard = "is not in this build: use --fully_shard_degree";
-
-constexpr UnsupportedSetting kLater[] = {
-    {"offload", Takes::kValue, "none", kOffload, Treated::kRefused, "", "none model sequential group"},
-    {"enable_cpu_offload", Takes::kSwitch, "", kOffload, Treated::kRefused, "enable_model_cpu_offload"},
-    {"enable_sequential_cpu_offload", Takes::kSwitch, "", kOffload},
-    {"enable_group_offloading", Takes::kSwitch, "", kOffload},
-    {"enable_layerwise_casting", Takes::kSwitch, "", kStorage},
-    {"enable_fuse_qkv", Takes::kSwitch, "", "has no effect: q, k and v are always one product",
-     Treated::kNoted},
-    {"cache_type", Takes::kValue, "none", kCache, Treated::kRefused, "",
-     "none deep_cache first_block_cache pab faster_cache cache_dit taylor_seer"},
-    {"use_teacache", Takes::kSwitch, "", kCache},
-    {"use_fbcache", Takes::kSwitch, "", kCache},
-    {"use_fp8_t5_encoder", Takes::kSwitch, "", kStorage},
-    {"use_fp8_gemms", Takes::kSwitch, "", kStorage},
-    {"use_int8_gemms", Takes::kSwitch, "", kStorage},
-    {"use_fp4_gemms", Takes::kSwitch, "", kStorage},
-    {"fp8_precision_override_prefix_patterns", Takes::kValue, "", kStorage, Treated::kRefused, "", "", kRun},
-    {"fp8_precision_override_suffix_patterns", Takes::kValue, "", kStorage, Treated::kRefused, "", "", kRun},
-    {"shard_t5_encoder", Takes::kSwitch, "", "is not in this build: the encoders run whole on one rank"},
-    {"use_fsdp", Takes::kSwitch, "", kShard, Treated::kRefused, "", "", kRun},
-    {"no_reshard_after_forward", Takes::kSwitch, "", kShard, Treated::kRefused, "", "", kRun},
-    {"memory_efficient_sharding", Takes::kSwitch, "",
-     "has no effect: every rank reads only its part of the weights", Treated::kNoted, "", "", kRun},
-    {"gpu_memory_fraction", Takes::kValue, "1.0", "is not in this build: a GPU's memory cannot be capped",
-     Treated::kRefused, "", "", 0},
-    {"enable_activation_checkpointing", Takes::kSwitch, "",
-     "is not in this build: there is no chunked forward", Treated::kRefused, "", "", 0},
-    {"enable_gradient_checkpointing", Takes::kSwitch, "", "has no effect: nothing is trained",
-     Treated::kNoted, "", "", 0},
-    {"api_max_retries", Takes::kValue, "", kRemote, Treated::kNoted},
-    {"retry_delay", Takes::kValue, "", kRemote, Treated::kNoted},
-    {"max_global_workers", Takes::kValue, "", kRemote, Treated::kNoted},
-    {"num_processes", Takes::kValue, "", kRemote, Treated::kNoted},
-    {"dit_parallel_size", Takes::kValue, "0", "has no effect: the ranks are the product of the degrees",
-     Treated::kNoted, "", "", kRun},
-    {"vae_parallel_size", Takes::kValue, "0", "has no effect: --use_parallel_vae reuses the ranks",
-     Treated::kNoted, "", "", kRun},
-    {"split_scheme", Takes::kValue, "row", "has no effect: every layer says itself how it is cut",
-     Treated::kNoted, "", "", kRun},
-    {"no_use_resolution_binning", Takes::kSwitch, "", "has no effect: sizes are taken as asked",
-     Treated::kNoted, "", "", kRun},
-    {"output_type", Takes::kValue, "pil", "can only be pil: pictures are written as files (--output_format)",
-     Treated::kRefused, "", "", kRun},
-    {"trust_remote_code", Takes::kSwitch, "", "is refused: code from model repositories is never run"},
-    {"num_frames", Takes::kValue, "1", kVideo, Treated::kRefused, "", "", kRun},
-    {"flow_shift", Takes::kValue, "", kVideo, Treated::kRefused, "", "", kRun},
-    {"guidance_scale_2", Takes::kValue, "", kVideo, Treated::kRefused, "", "", kRun},
-    {"img_file_path", Takes::kValue, "", kPictures, Treated::kRefused, "", "", kRun},
-    {"input_images", Takes::kList, "", kPictures, Treated::kRefused, "", "", kRun},
-    {"resize_input_images", Takes::kSwitch, "", kPictures, Treated::kRefused, "", "", kRun},
-    {"task", Takes::kValue, "", "is not in this build: its families have one task", Treated::kRefused, "", "",
-     kRun},
-    {"profile", Takes::kSwitch, "", kTrace, Treated::kRefused, "", "", kRun},
-    {"profile_wait", Takes::kValue, "2", kTrace, Treated::kRefused, "", "", kRun},
-    {"profile_warmup", Takes::kValue, "2", kTrace, Treated::kRefused, "", "", kRun},
-    {"profile_active", Takes::kValue, "1", kTrace, Treated::kRefused, "", "", kRun},
-    {"cross_attention_backend", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_vae_channels_last_format", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_onediff", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_ray", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"ray_world_size", Takes::kValue, "1", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_fast_attn", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"n_calib", Takes::kValue, "8", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"threshold", Takes::kValue, "0.5", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"window_size", Takes::kValue, "64", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"coco_path", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_cache", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"wan_teacache_thresh", Takes::kValue, "0.2", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"wan_teacache_use_ret_steps", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_hybrid_attn_schedule", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"hybrid_attn_low_precision_backend", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"hybrid_attn_high_precision_backend", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"num_hybrid_attn_high_precision_steps", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"hybrid_attn_schedule", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_hybrid_gemm_schedule", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"num_hybrid_gemm_high_precision_steps", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_ssta_sparse_text_to_image", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"spargeattn_simthreshold", Takes::kValue, "0.3", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"spargeattn_cdfthreshold", Takes::kValue, "0.92", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"spargeattn_reorder_sequence", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_spargeattn_static_block_mask", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_spargeattn_head_balance", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"vsa_block_size", Takes::kValue, "128", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"vsa_top_k", Takes::kValue, "1", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"vsa_top_k_ratio", Takes::kValue, "0.0", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"vsa_drop_rates", Takes::kList, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"vsa_calls_per_step", Takes::kValue, "2", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"vsa_prob_threshold", Takes::kValue, "0.9", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"vsa_reorder_sequence", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_vsa_static_block_mask", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"use_vsa_first_frame_mask", Takes::kSwitch, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"distilled_transformer_path", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
-    {"distilled_transformer_2_path", Takes::kValue, "", kNotOffered, Treated::kRefused, "", "", kRun},
+// Settings that share a reason. names: "switch", "value=" (with the word that asks for nothing behind it),
+// "list*".
+struct Group {
+  Treated treated;
+  unsigned surfaces;  // 0: only in files
+  std::string_view why, names;
 };
+
+constexpr Group kGroups[] = {
+    {Treated::kRefused, kBoth,
+     "is not in this build: the weights stay on their device; in a parallel layout every rank holds its part",
+     "offload=none enable_cpu_offload enable_model_cpu_offload enable_sequential_cpu_offload "
+     "enable_group_offloading"},
+    {Treated::kRefused, kBoth, "is not in this build: every step computes every block",
+     "cache_type=none use_teacache use_fbcache"},
+    {Treated::kRefused, kBoth, "is not in this build: weights are float32, bfloat16 or float16",
+     "enable_layerwise_casting use_fp8_t5_encoder use_fp8_gemms use_int8_gemms use_fp4_gemms"},
+    {Treated::kRefused, kRun, "is not in this build: weights are float32, bfloat16 or float16",
+     "fp8_precision_override_prefix_patterns= fp8_precision_override_suffix_patterns="},
+    {Treated::kRefused, kBoth, "is not in this build: the encoders run whole on one rank",
+     "shard_t5_encoder"},
+    {Treated::kRefused, kBoth, "is refused: code from model repositories is never run", "trust_remote_code"},
+    {Treated::kRefused, kRun, "is not in this build: use --fully_shard_degree",
+     "use_fsdp no_reshard_after_forward"},
+    {Treated::kRefused, kRun, "can only be pil: pictures are written as files (--output_format)",
+     "output_type=pil"},
+    {Treated::kRefused, kRun, "is for video: no family of this build draws any",
+     "num_frames=1 flow_shift= guidance_scale_2="},
+    {Treated::kRefused, kRun, "is not in this build: no family of it takes input pictures",
+     "img_file_path= input_images* resize_input_images"},
+    {Treated::kRefused, kRun, "is not in this build: its families have one task", "task="},
+    {Treated::kRefused, kRun, "is not in this build: report.json holds the times of phases and steps",
+     "profile profile_wait=2 profile_warmup=2 profile_active=1"},
+    {Treated::kRefused, kRun, "is not offered",
+     "cross_attention_backend= use_vae_channels_last_format use_onediff use_ray ray_world_size=1 "
+     "use_fast_attn n_calib=8 threshold=0.5 window_size=64 coco_path= use_cache wan_teacache_thresh=0.2 "
+     "wan_teacache_use_ret_steps use_hybrid_attn_schedule hybrid_attn_low_precision_backend= "
+     "hybrid_attn_high_precision_backend= num_hybrid_attn_high_precision_steps= hybrid_attn_schedule= "
+     "use_hybrid_gemm_schedule num_hybrid_gemm_high_precision_steps= use_ssta_sparse_text_to_image "
+     "spargeattn_simthreshold=0.3 spargeattn_cdfthreshold=0.92 spargeattn_reorder_sequence "
+     "use_spargeattn_static_block_mask use_spargeattn_head_balance vsa_block_size=128 "
+     "vsa_prob_threshold=0.9 vsa_reorder_sequence use_vsa_static_block_mask use_vsa_first_frame_mask "
+     "distilled_transformer_path= distilled_transformer_2_path="},
+    {Treated::kRefused, 0, "is not in this build: a GPU's memory cannot be capped",
+     "gpu_memory_fraction=1.0"},
+    {Treated::kRefused, 0, "is not in this build: there is no chunked forward",
+     "enable_activation_checkpointing"},
+    {Treated::kNoted, 0, "has no effect: nothing is trained", "enable_gradient_checkpointing"},
+    {Treated::kNoted, kBoth, "has no effect: q, k and v are always one product", "enable_fuse_qkv"},
+    {Treated::kNoted, kBoth, "is for remote services: no effect",
+     "api_max_retries= retry_delay= max_global_workers= num_processes="},
+    {Treated::kNoted, kRun, "has no effect: every rank reads only its part of the weights",
+     "memory_efficient_sharding"},
+    {Treated::kNoted, kRun, "has no effect: the ranks are the product of the degrees", "dit_parallel_size=0"},
+    {Treated::kNoted, kRun, "has no effect: --use_parallel_vae reuses the ranks", "vae_parallel_size=0"},
+    {Treated::kNoted, kRun, "has no effect: every layer says itself how it is cut", "split_scheme=row"},
+    {Treated::kNoted, kRun, "has no effect: sizes are taken as asked", "no_use_resolution_binning"},
+};
+
+std::vector<Unsupported> read_table() {
+  using Takes = Unsupported::Takes;
+  std::vector<Unsupported> out;
+  for (const Group& g : kGroups) {
+    for (size_t at = 0; at < g.names.size();) {
+      const size_t end = std::min(g.names.find(' ', at), g.names.size());
+      const std::string_view word = g.names.substr(at, end - at);
+      const size_t mark = std::min(word.find_first_of("=*"), word.size());
+      const Takes takes = mark == word.size() ? Takes::kSwitch
+                          : word[mark] == '*' ? Takes::kList
+                                              : Takes::kValue;
+      out.push_back({word.substr(0, mark), takes, word.substr(std::min(mark + 1, word.size())), g.why,
+                     g.treated, g.surfaces});
+      at = end + 1;
+    }
+  }
+  return out;
+}
 
 }  // namespace
 
-std::span<const UnsupportedSetting> unsupported_settings() {
-  return kLater;
+const std::vector<Unsupported>& unsupported_settings() {
+  static const std::vector<Unsupported> all = read_table();
+  return all;
 }
 
 void UnsupportedSettings::fields(const Visit& visit) {
-  for (const UnsupportedSetting& l : kLater) {
-    const Field field{
-        .name = l.name, .help = "", .aliases = l.aliases, .choices = l.choices, .surfaces = l.surfaces};
-    const std::string key(l.name);
-    if (l.takes == Takes::kSwitch) {
-      visit(field, &switches[key]);
-    } else if (l.takes == Takes::kList) {
-      visit(field, &lists[key]);
-    } else {
-      visit(field, &values[key]);
-    }
+  for (const Unsupported& u : unsupported_settings()) {
+    Value& value = values[u.name];
+    const FieldRef slot = u.takes == Unsupported::Takes::kSwitch ? FieldRef(&value.on)
+                      : u.takes == Unsupported::Takes::kList ? FieldRef(&value.words)
+                                                             : FieldRef(&value.text);
+    visit({.name = u.name, .surfaces = u.surfaces}, slot);
   }
+}
+
+std::vector<const Unsupported*> UnsupportedSettings::asked() const {
+  std::vector<const Unsupported*> out;
+  for (const Unsupported& u : unsupported_settings()) {
+    const auto at = values.find(u.name);
+    if (at == values.end()) continue;
+    const auto& [on, text, words] = at->second;
+    if (on || !words.empty() || (!text.empty() && text != u.neutral)) out.push_back(&u);
+  }
+  return out;
 }
 
 }  // namespace atelier::app

@@ -1,29 +1,41 @@
 // Settings that the tools users come from have and this build does not: refused by name, or taken with one
 // note. Never ignored.
 #pragma once
-#include <span>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "app/settings/field.h"
+#include "base/field.h"
 
 namespace atelier::app {
 
-enum class Takes { kSwitch, kValue, kList };
 enum class Treated { kRefused, kNoted };
 
-struct UnsupportedSetting {
+struct Unsupported {
+  enum class Takes { kSwitch, kValue, kList };
   std::string_view name;
-  Takes takes;
+  Takes takes = Takes::kSwitch;
   std::string_view neutral;  // a value that asks for nothing: never refused
   std::string_view why;      // the rest of the sentence "--name ..."
   Treated treated = Treated::kRefused;
-  std::string_view aliases = "";
-  std::string_view choices = "";
-  unsigned surfaces = kBoth;
+  unsigned surfaces = 0;
 };
 
-std::span<const UnsupportedSetting> unsupported_settings();
+const std::vector<Unsupported>& unsupported_settings();
+
+// What was given for them.
+struct UnsupportedSettings {
+  struct Value {
+    bool on = false;
+    std::string text;
+    std::vector<std::string> words;
+  };
+  std::map<std::string_view, Value> values;
+
+  void fields(const Visit& visit);
+  // Settings that ask for something, in the order of the table.
+  std::vector<const Unsupported*> asked() const;
+};
 
 }  // namespace atelier::app

@@ -9,7 +9,6 @@
 #include <random>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "jobs/ledger.h"
@@ -22,7 +21,6 @@
 #include "report/log_names.h"
 #include "report/progress.h"
 #include "report/run_report.h"
-#include "request/settings.h"
 #include "request/work.h"
 
 namespace atelier::app {
@@ -47,15 +45,19 @@ class Session {
   Session(RunSpec spec, const Resolved& resolved)
       : spec_(std::move(spec)),
         resolved_(resolved),
-        folder_(spec_.job.output),
-        ledger_(folder_.path() / jobs::kLedgerName) {
+        folder_(spec_.job.sink.folder),
+        ledger_(folder_.path() / jobs::kLedgerName),
+        report_(spec_.clock) {
     open_log();
   }
 
   int run(const Interrupt& interrupt, const Start& start) {
     introduce();
+    report_.add_phase("prepare", spec_.clock.seconds());
+    phase_.restart();
     find_work();
-    if (todo_.empty() && spec_.requests.items.empty() && spec_.requests.bad.empty())
+    end_phase("scan");
+    if (todo_.empty() && spec_.requests.requests.empty() && spec_.requests.bad.empty())
       say(resolved_, "nothing to draw");
     if (!todo_.empty()) draw(interrupt, start);
     return finish();
@@ -64,6 +66,11 @@ class Session {
  private:
   int repeats() const {
     return resolved_.settings.output.warmup_calls + resolved_.settings.output.num_iterations;
+  }
+
+  void end_phase(const char* name) {
+    report_.add_phase(name, phase_.seconds());
+    phase_.restart();
   }
 
   void open_log() {
@@ -77,6 +84,7 @@ class Session {
   void introduce() {
     for (const auto& line : header(spec_, resolved_)) say(resolved_, line);
     Json settings = to_json(resolved_.settings);
+    settings["record"] = spec_.job.sink.record;
     settings["layout"] = plan::to_string(spec_.layout.degrees);
     report_.set_settings(settings);
     report_.set_version("atelier", kVersion);
@@ -97,9 +105,9 @@ class Session {
                   : out.keep_changed ? jobs::Resume::kKeepChanged
                                      : jobs::Resume::kRedoChanged,
         .settings =
-            [this](const request::Item& item) { return request::item_settings(item, spec_.settings); },
+            [this](const request::Request& request) { return request::look(request, spec_.job.sink.record); },
         .is_whole_file = media::is_complete};
-    auto scan = jobs::scan(spec_.requests.items, folder_.path(), ledger_, rules);
+    auto scan = jobs::scan(spec_.requests.requests, folder_.path(), ledger_, rules);
     if (!scan.summary.empty()) say(resolved_, scan.summary);
     if (ledger_.had_torn_tail()) log::warning("the ledger's last line was half written and has been cut off");
     report_.set_skipped(scan.skipped);
@@ -107,7 +115,7 @@ class Session {
     if (todo_.empty()) return;
     const uint64_t random = random_seed();
     const bool is_random = std::any_of(todo_.begin(), todo_.end(), [](const auto& i) { return !i.seed; });
-    const auto& seed = resolved_.settings.input.seed;
+    const auto& seed = resolved_.settings.input.row.request.seed;
     fill_seeds(todo_, random);
     if (is_random) report_.add_note(str("random seed ", random));
     say(resolved_, is_random ? str("seed     ", random, " (random; --seed ", random, " repeats it)")
@@ -115,10 +123,11 @@ class Session {
                                    seed ? str(*seed, " (", resolved_.origin("seed").text, ")") : "per row"));
   }
 
-  std::vector<std::vector<request::Item>> batches() const {
-    std::vector<std::vector<request::Item>> out;
+  std::vector<std::vector<request::Request>> batches() const {
+    std::vector<std::vector<request::Request>> out;
     for (int i = 0; i < repeats(); ++i) {
-      for (auto& batch : share_out(todo_, resolved_.settings.input.batch_size, spec_.job.degrees.data)) {
+      for (auto& batch :
+           share_out(todo_, resolved_.settings.input.batch_size, spec_.job.engine.layout.data)) {
         out.push_back(std::move(batch));
       }
     }
@@ -132,18 +141,22 @@ class Session {
     const int64_t pictures = static_cast<int64_t>(todo_.size()) * repeats();
     report::Progress progress(pictures, style, stdout);
     progress_ = &progress;
-    jobs::Queue queue(batches(), spec_.job.max_retries);
+    jobs::Queue queue(batches(), spec_.job.pool.max_retries);
     const cluster::Events events{
         .on_phase = [this](const std::string& phase) { on_phase(phase); },
         .on_step = [this](int group, int step, int steps) { on_step(group, step, steps); },
+        .on_drawn = [this](int group,
+                           const cluster::BatchTimes& t) { report_.add_batch(group, t.seconds, t.step_ms); },
         .on_picture = [this](const cluster::Finished& f) { on_picture(f); },
         .on_restart = [this](const std::string& reason) { on_restart(reason); }};
     try {
       const auto outcome = start(spec_.job, queue, events, interrupt.token());
+      end_phase("draw");
       take(outcome);
     } catch (const std::exception& e) {
       progress.finish();
       progress_ = nullptr;
+      end_phase("draw");
       report_unfinished(e);
       throw;
     }
@@ -153,9 +166,10 @@ class Session {
 
   void on_phase(const std::string& phase) {
     progress_->phase(phase == "load" ? "loading the model" : phase);
+    end_phase(phase == "ready" ? "start" : "draw");
     if (phase == "ready") {
       iteration_.restart();
-      log::debug(str("loaded after ", report::time_text(total_.seconds())));
+      log::debug(str("loaded after ", report::time_text(spec_.clock.seconds())));
     }
   }
 
@@ -171,16 +185,16 @@ class Session {
   }
 
   int pictures_at_once() const {
-    return std::max(1, std::min(resolved_.settings.input.batch_size / spec_.job.degrees.data,
+    return std::max(1, std::min(resolved_.settings.input.batch_size / spec_.job.engine.layout.data,
                                 static_cast<int>(todo_.size())));
   }
 
   void on_picture(const cluster::Finished& f) {
-    progress_->picture((folder_.path() / f.item.name).string(), f.seconds);
-    report_.add_picture(f.item.name, f.seconds);
-    if (++times_drawn_[f.item.name] == 1) {
-      const auto settings = request::item_settings(f.item, spec_.settings);
-      ledger_.append(jobs::done_record(f.item, settings, read_file(folder_.path() / f.item.name), f.seconds));
+    progress_->picture((folder_.path() / f.request.name).string(), f.stored.seconds);
+    report_.add_picture(f.request.name, f.stored.seconds);
+    if (++times_drawn_[f.request.name] == 1) {
+      const auto settings = request::look(f.request, spec_.job.sink.record);
+      ledger_.append(jobs::done_record(f.request, settings, f.stored));
     }
     if (++drawn_ % static_cast<int64_t>(todo_.size()) == 0) {
       timings_.push_back(iteration_.seconds());
@@ -197,19 +211,16 @@ class Session {
   void take(const cluster::RunResult& outcome) {
     for (const auto& failure : outcome.failures) {
       progress_->clear();
-      log::error(str(failure.item.name, " failed after ", failure.attempts,
+      log::error(str(failure.request.name, " failed after ", failure.attempts,
                      failure.attempts == 1 ? " try: " : " tries: ", failure.reason));
-      report_.add_failure(failure.item.name, failure.reason);
-      ledger_.append(jobs::failed_record(failure.item, request::item_settings(failure.item, spec_.settings),
-                                         failure.reason));
+      report_.add_failure(failure.request.name, failure.reason);
+      ledger_.append(jobs::failed_record(
+          failure.request, request::look(failure.request, spec_.job.sink.record), failure.reason));
       ++failed_;
     }
     for (const auto& rank : outcome.ranks) {
       report_.add_peak(rank.rank, {rank.peak_host_bytes, rank.peak_device_bytes});
       for (const auto& kernel : rank.used) report_.add_kernel(kernel);
-      if (rank.rank != 0) continue;
-      for (const auto& [phase, seconds] : rank.seconds) report_.add_phase(phase, seconds);
-      for (const double ms : rank.step_ms) report_.add_step(ms);
     }
     if (outcome.restarts > 0)
       report_.add_note(str("workers were started again ", outcome.restarts, " times"));
@@ -221,8 +232,8 @@ class Session {
   void report_unfinished(const std::exception& why) {
     const auto* error = dynamic_cast<const Error*>(&why);
     const bool is_failure = !error || error->kind() != Kind::kInterrupted;
-    for (const auto& item : todo_) {
-      if (is_failure && times_drawn_.count(item.name) == 0) report_.add_failure(item.name, why.what());
+    for (const auto& request : todo_) {
+      if (is_failure && times_drawn_.count(request.name) == 0) report_.add_failure(request.name, why.what());
     }
     try {
       write_report();
@@ -255,8 +266,8 @@ class Session {
   jobs::Ledger ledger_;
   report::RunReport report_;
   report::Progress* progress_ = nullptr;
-  report::Stopwatch total_, iteration_;
-  std::vector<request::Item> todo_;
+  report::Stopwatch iteration_, phase_;
+  std::vector<request::Request> todo_;
   std::map<int, report::Stopwatch> step_watches_;
   std::map<int, double> step_ms_;
   std::map<std::string, int> times_drawn_;

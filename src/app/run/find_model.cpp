@@ -15,11 +15,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kDummyPrefix = "dummy:";
 
-std::string value_of(const Environment& environment, const std::string& name) {
-  const auto at = environment.find(name);
-  return at == environment.end() ? std::string() : at->second;
-}
-
 hub::SourceOptions source_options(const ModelSettings& m, const Environment& environment) {
   const auto get = [&](const char* name) { return value_of(environment, name); };
   hub::SourceOptions o;
@@ -68,25 +63,24 @@ hub::ModelSource source_of(const ModelSettings& m, const Environment& environmen
   const auto options = source_options(m, environment);
   try {
     return hub::resolve(m.model_name, options);
-  } catch (const Error& e) {
-    const bool can_fetch = m.download && e.kind() == Kind::kUsage && !hub::hub_id(m.model_name).empty();
-    const bool is_absent = std::string_view(e.what()).find("hf download") != std::string_view::npos;
-    if (!can_fetch && is_absent)
-      throw Error(e.kind(), str(e.what(), "; families of this build: ", families()));
-    if (!can_fetch) throw;
+  } catch (const hub::NotHere& e) {
+    if (!m.download || hub::hub_id(m.model_name).empty())
+      throw Error(
+          e.kind(),
+          str(e.what(), ", or run the same command with --download; families of this build: ", families()));
   }
   return download(m, environment, options, tell, stop);
 }
 
 FoundModel open_dummy(const ModelSettings& m, const std::string& preset) {
-  cluster::ModelSpec spec{.preset = preset, .dummy_seed = m.dummy_seed.value_or(0)};
-  auto folder = cluster::open_model(spec);
-  return {spec, std::move(folder), preset, str("dummy weights, seed ", spec.dummy_seed), ""};
+  pipeline::ModelSpec spec{.preset = preset, .dummy_seed = m.dummy_seed.value_or(0)};
+  auto folder = pipeline::open_model(spec);
+  return {spec, std::move(folder), preset, str("dummy weights, seed ", spec.dummy_seed), "", false};
 }
 
 FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
                        const hub::SourceOptions& options) {
-  cluster::ModelSpec spec{.folder = source.folder};
+  pipeline::ModelSpec spec{.folder = source.folder};
   const bool is_file = fs::is_regular_file(source.folder);
   if (is_file && m.base_model.empty()) {
     throw Error(Kind::kUsage, str(source.folder.string(),
@@ -101,12 +95,10 @@ FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
     spec.single_file = source.folder;
     spec.folder = hub::resolve(m.base_model, options).folder;
   }
-  auto folder = cluster::open_model(spec);
-  const std::string name =
-      source.how == "Hugging Face cache" || source.how == "download" || source.how == "built-in"
-          ? source.id
-          : folder.label();
-  return {spec, std::move(folder), name, source.how, source.revision};
+  auto folder = pipeline::open_model(spec);
+  const bool is_hub = source.how == hub::Provenance::kCache || source.how == hub::Provenance::kDownload;
+  const std::string name = is_hub || source.how == hub::Provenance::kBuiltIn ? source.id : folder.label();
+  return {spec, std::move(folder), name, std::string(hub::to_string(source.how)), source.revision, is_hub};
 }
 
 }  // namespace

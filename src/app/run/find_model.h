@@ -7,16 +7,17 @@
 
 #include "app/compat/environment.h"
 #include "app/settings/resolve.h"
-#include "cluster/job.h"
+#include "pipeline/engine_config.h"
 
 namespace atelier::app {
 
 struct FoundModel {
-  cluster::ModelSpec spec;
+  pipeline::ModelSpec spec;
   pipeline::ModelRepo folder;
   std::string name;      // for the header and the record of a picture: the id, or the folder's name
-  std::string how;       // "built-in", "local folder", "Hugging Face cache", "dummy weights"
+  std::string how;       // for people: "built-in", "local folder", "dummy weights, seed 0"
   std::string revision;  // of a model from the hub
+  bool is_from_hub = false;
 };
 
 // Folders that hold models/mini and tests/parity: ATELIER_SHARE, then those above the program, nearest first.

@@ -43,7 +43,7 @@ Interrupt::Interrupt() {
   reader_ = std::thread([this] {
     char byte = 0;
     if (::read(pipe_[0], &byte, 1) != 1 || byte != 's') return;
-    std::fputs("\ninterrupted: stopping after the current step; press Ctrl-C again to end at once\n", stderr);
+    std::fputs("\ninterrupted: ending the workers; press Ctrl-C again to leave at once\n", stderr);
     stop_.request_stop();
   });
   handle(on_signal);

@@ -194,12 +194,12 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& sha
   return out;
 }
 
-std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size,
-                                                  int data) {
+std::vector<std::vector<request::Request>> share_out(std::span<const request::Request> requests,
+                                                     int batch_size, int data) {
   const auto groups = static_cast<size_t>(data);
   const size_t each = static_cast<size_t>(std::max(1, batch_size / data));
-  const size_t full = items.size() / (groups * each) * groups * each, rest = items.size() - full;
-  auto out = request::batches({items.begin(), items.begin() + static_cast<std::ptrdiff_t>(full)},
+  const size_t full = requests.size() / (groups * each) * groups * each, rest = requests.size() - full;
+  auto out = request::batches({requests.begin(), requests.begin() + static_cast<std::ptrdiff_t>(full)},
                               static_cast<int>(each));
   const int last = static_cast<int>((rest + groups - 1) / groups);
   if (rest == 0) return out;
@@ -208,13 +208,13 @@ std::vector<std::vector<request::Item>> share_out(std::span<const request::Item>
   const size_t longer = (groups - short_groups) * static_cast<size_t>(last);
   const auto add = [&](size_t begin, size_t end, int size) {
     if (begin == end || size == 0) return;
-    for (auto& b : request::batches({items.begin() + static_cast<std::ptrdiff_t>(begin),
-                                     items.begin() + static_cast<std::ptrdiff_t>(end)},
+    for (auto& b : request::batches({requests.begin() + static_cast<std::ptrdiff_t>(begin),
+                                     requests.begin() + static_cast<std::ptrdiff_t>(end)},
                                     size))
       out.push_back(std::move(b));
   };
   add(full, full + longer, last);
-  add(full + longer, items.size(), last - 1);
+  add(full + longer, requests.size(), last - 1);
   return out;
 }
 

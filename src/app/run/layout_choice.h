@@ -46,7 +46,7 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& sha
 
 // What the groups draw at a time: batch_size / data pictures each while there are full rounds; the rest in
 // equal parts, so that no group waits for more than one picture of another.
-std::vector<std::vector<request::Item>> share_out(std::span<const request::Item> items, int batch_size,
-                                                  int data);
+std::vector<std::vector<request::Request>> share_out(std::span<const request::Request> requests,
+                                                     int batch_size, int data);
 
 }  // namespace atelier::app

@@ -84,7 +84,7 @@ TEST(LayoutChoice, RefusesGuidanceInHalvesOfARequestWithOneBranch) {
   plan::ModelShape one_branch = kShape;
   one_branch.branches = 1;
   expect_mentions(refused({"--use_cfg_parallel"}, {}, {}, one_branch),
-                  {"cfg=2", "one branch per step", "--ulysses_degree 2"});
+                  {"cfg=2", "one branch per step", "ulysses_degree 2"});
 }
 
 TEST(LayoutChoice, RefusesMoreRanksThanGpusAndRanksOnOneNamedDevice) {
@@ -106,9 +106,9 @@ TEST(LayoutChoice, WarnsWherePipefusionCannotPay) {
   expect_mentions(warnings[0], {"pipefusion=8", "% of the stages' time idle", "PSNR"});
 }
 
-std::vector<size_t> sizes(size_t items, int batch_size, int data) {
+std::vector<size_t> sizes(size_t requests, int batch_size, int data) {
   std::vector<size_t> out;
-  for (const auto& b : share_out(std::vector<request::Item>(items), batch_size, data))
+  for (const auto& b : share_out(std::vector<request::Request>(requests), batch_size, data))
     out.push_back(b.size());
   return out;
 }
@@ -126,18 +126,18 @@ TEST(ShareOut, GivesEachGroupItsPartOfTheBatch) {
 TEST(ShareOut, LeavesNoGroupMoreThanOnePictureBehind) {
   for (int data = 1; data <= 5; ++data) {
     for (int batch = 1; batch <= 12; ++batch) {
-      for (size_t items = 1; items <= 40; ++items) {
+      for (size_t requests = 1; requests <= 40; ++requests) {
         // groups of one speed take from the queue: whoever is first free, first served
         std::vector<size_t> drawn(static_cast<size_t>(data), 0);
         size_t all = 0;
-        for (const size_t n : sizes(items, batch, data)) {
+        for (const size_t n : sizes(requests, batch, data)) {
           *std::min_element(drawn.begin(), drawn.end()) += n;
           all += n;
           EXPECT_LE(n, static_cast<size_t>(std::max(1, batch / data)));
         }
-        ASSERT_EQ(all, items);
+        ASSERT_EQ(all, requests);
         const auto [least, most] = std::minmax_element(drawn.begin(), drawn.end());
-        ASSERT_LE(*most - *least, 1u) << items << " pictures, batch " << batch << ", data " << data;
+        ASSERT_LE(*most - *least, 1u) << requests << " pictures, batch " << batch << ", data " << data;
       }
     }
   }

@@ -16,55 +16,76 @@ namespace {
 
 constexpr double kUsualTrueCfg = 4.0;  // where neither the user nor the model says
 
-void check_text(const Resolved& resolved, const char* name, const std::string& text) {
-  if (!is_utf8(text)) {
-    throw Error(Kind::kUsage,
-                str(resolved.origin(name).text, " is not UTF-8: set the terminal or file to UTF-8"));
+bool has_prompt(const InputSettings& input) {
+  const auto& prompts = input.texts_of("prompt");
+  return std::any_of(prompts.begin(), prompts.end(), [](const auto& p) { return !trim(p).empty(); });
+}
+
+void check_texts(const Resolved& resolved) {
+  for (const auto& [name, texts] : resolved.settings.input.texts) {
+    for (const auto& text : texts) {
+      if (is_utf8(text)) continue;
+      throw Error(Kind::kUsage,
+                  str(resolved.origin(name).text, " is not UTF-8: set the terminal or file to UTF-8"));
+    }
   }
 }
 
-bool has_prompt(const InputSettings& input) {
-  return std::any_of(input.prompt.begin(), input.prompt.end(),
-                     [](const auto& p) { return !trim(p).empty(); });
+// Sets the texts of a request that `pick` chooses from those of each name; it gives null for none.
+template <class Pick>
+void set_texts(request::Request& request, const InputSettings& input, const Pick& pick) {
+  request.fields([&](const Field& field, const FieldRef& slot) {
+    const std::string* text = pick(field.name, input.texts_of(field.name));
+    if (text) set_from_text(field, slot, {*text}, std::string(field.name));
+  });
 }
 
 // The least length is one letter, as in the rows of files.
 request::Prompts prompts_of_flags(const Resolved& resolved) {
   const auto& input = resolved.settings.input;
-  for (const auto& text : input.negative_prompt) check_text(resolved, "negative_prompt", text);
-  for (const auto& text : input.prompt) {
-    check_text(resolved, "prompt", text);
+  request::Prompts out;
+  for (const auto& text : input.texts_of("prompt")) {
     if (trim(text).empty()) {
       throw Error(Kind::kUsage, resolved.origin("prompt").text + " is empty: write what to draw");
     }
-  }
-  request::Prompts out;
-  for (size_t i = 0; i < input.prompt.size(); ++i) {
-    auto one = request::one_prompt(input.prompt[i]);
-    one.rows.front().item.index = static_cast<int64_t>(i);
-    if (input.negative_prompt.size() > 1) {
-      one.rows.front().item.negative_prompt = input.negative_prompt[i];
-      one.rows.front().item.has_negative = true;
-    }
-    out.rows.push_back(std::move(one.rows.front()));
+    request::PromptRow row;
+    const size_t i = out.rows.size();
+    row.request.index = static_cast<int64_t>(i);
+    set_texts(row.request, input, [&](std::string_view name, const auto& texts) {
+      return texts.size() > 1 || (name == "prompt" && i == 0) ? &texts[i] : nullptr;
+    });
+    out.rows.push_back(std::move(row));
   }
   return out;
 }
 
-// Whether a negative branch is drawn, with which scale, and why.
-struct Branches {
+// What rows and prompts take that do not say: from the settings, then from the model.
+request::Request common_request(const InputSettings& input, const pipeline::ModelDefaults& d) {
+  request::Request out = input.row.request;
+  set_texts(out, input, [](std::string_view name, const auto& texts) {
+    return texts.size() == 1 && name != "prompt" ? &texts[0] : nullptr;
+  });
+  request::Request of_model;
+  of_model.height = d.height, of_model.width = d.width, of_model.num_inference_steps = d.steps;
+  of_model.guidance_scale = d.guidance;
+  of_model.max_sequence_length = static_cast<int>(d.max_sequence_length);
+  fill_unset(out, of_model);
+  return out;
+}
+
+// The scale of second branches that nobody gave one, whether requests without a negative prompt have one too,
+// and who says so.
+struct CfgRule {
   double scale = 1;
-  bool for_all = false;  // also for pictures without a negative prompt: then it is empty
-  std::string why;
+  bool for_all = false;
+  CfgSource source = CfgSource::kNone;
 };
 
-Branches choose_branches(const Resolved& resolved, const pipeline::ModelDefaults& defaults, double guidance) {
-  const auto& asked = resolved.settings.input.true_cfg_scale;
-  if (asked) return {*asked, *asked > 1, resolved.origin("true_cfg_scale").text};
-  if (defaults.true_cfg > 1)
-    return {defaults.true_cfg, true, "the model's default; --true_cfg_scale 1 turns it off"};
-  if (guidance > 1) return {guidance, false, "guidance_scale, for pictures with a negative prompt"};
-  return {kUsualTrueCfg, false, "default for pictures with a negative prompt"};
+CfgRule cfg_rule(const request::Request& common, const pipeline::ModelDefaults& defaults) {
+  if (common.true_cfg_scale) return {*common.true_cfg_scale, true, CfgSource::kSetting};
+  if (defaults.true_cfg > 1) return {defaults.true_cfg, true, CfgSource::kModel};
+  if (*common.guidance_scale > 1) return {*common.guidance_scale, false, CfgSource::kGuidance};
+  return {kUsualTrueCfg, false, CfgSource::kUsual};
 }
 
 // Takes out pictures whose size the model cannot draw. Only a row of a file may ask for such a size and fail
@@ -99,47 +120,27 @@ class SizeCheck {
   std::map<std::pair<int, int>, std::string> known_;
 };
 
-struct Fill {
-  int height, width, steps;
-  double guidance;
-};
-
-Fill fill_of(const InputSettings& input, const pipeline::ModelDefaults& d) {
-  return {input.height.value_or(d.height), input.width.value_or(d.width),
-          input.num_inference_steps.value_or(d.steps), input.guidance_scale.value_or(d.guidance)};
-}
-
-void complete(request::Item& item, const Fill& fill, const InputSettings& input, const Branches& branches) {
-  if (!item.height) item.height = fill.height;
-  if (!item.width) item.width = fill.width;
-  if (!item.steps) item.steps = fill.steps;
-  if (!item.guidance) item.guidance = fill.guidance;
-  if (!item.has_negative && input.negative_prompt.size() == 1) {
-    item.negative_prompt = input.negative_prompt.front();
-    item.has_negative = true;
-  }
-  if (branches.for_all) item.has_negative = true;
-  if (branches.scale <= 1) {
-    item.has_negative = false;
-    item.negative_prompt.clear();
-  }
-}
-
-Extent extent_of(const std::vector<request::Item>& items, const Fill& fill, const SizeCheck& sizes,
-                 int64_t text_tokens, int batch) {
-  Extent e{.height = fill.height,
-           .width = fill.width,
-           .text_tokens = text_tokens,
-           .steps = fill.steps,
-           .batch = batch};
-  const auto least = std::min_element(items.begin(), items.end(), [&](const auto& a, const auto& b) {
+Extent extent_of(const std::vector<request::Request>& requests, const request::Request& common,
+                 const SizeCheck& sizes, int batch) {
+  const auto least = std::min_element(requests.begin(), requests.end(), [&](const auto& a, const auto& b) {
     return sizes.area(*a.height, *a.width) < sizes.area(*b.height, *b.width);
   });
-  if (least != items.end()) e.height = *least->height, e.width = *least->width, e.steps = *least->steps;
+  const request::Request& r = least == requests.end() ? common : *least;
   const bool all_branch =
-      std::all_of(items.begin(), items.end(), [](const auto& i) { return i.has_negative; });
-  e.branches = all_branch && !items.empty() ? 2 : 1;
-  return e;
+      std::all_of(requests.begin(), requests.end(), [](const auto& q) { return request::branches(q) == 2; });
+  return {.height = *r.height,
+          .width = *r.width,
+          .text_tokens = *common.max_sequence_length,
+          .branches = all_branch && !requests.empty() ? 2 : 1,
+          .steps = *r.num_inference_steps,
+          .batch = batch};
+}
+
+// Empty if the model can encode so many tokens.
+std::string length_problem(int tokens, const models::Family& family) {
+  if (tokens <= family.most_text_tokens) return {};
+  return str(tokens, " tokens were asked for; prompts of ", family.name, " have at most ",
+             family.most_text_tokens);
 }
 
 }  // namespace
@@ -147,9 +148,10 @@ Extent extent_of(const std::vector<request::Item>& items, const Fill& fill, cons
 request::Prompts read_prompts(const Resolved& resolved) {
   const auto& input = resolved.settings.input;
   const bool has_file = !input.prompts_file.empty() || !input.dataset_path.empty();
+  check_texts(resolved);
   // xDiT's own default is an empty prompt: it does not win over a file
-  if (!input.prompt.empty() && (has_prompt(input) || !has_file)) return prompts_of_flags(resolved);
-  for (const auto& text : input.negative_prompt) check_text(resolved, "negative_prompt", text);
+  if (!input.texts_of("prompt").empty() && (has_prompt(input) || !has_file))
+    return prompts_of_flags(resolved);
   const std::string& file = input.prompts_file.empty() ? input.dataset_path : input.prompts_file;
   if (file.empty()) {
     throw Error(Kind::kUsage,
@@ -161,67 +163,65 @@ request::Prompts read_prompts(const Resolved& resolved) {
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
                          request::Prompts prompts, const std::string& suffix) {
   const auto& s = resolved.settings;
-  const auto& defaults = folder.defaults();
   if (s.input.limit && prompts.rows.size() > static_cast<size_t>(*s.input.limit))
     prompts.rows.resize(*s.input.limit);
   if (!s.device.span_nodes) {
     prompts.rows = request::rows_of_node(prompts.rows, s.device.node_rank, s.device.num_nodes);
   }
-  const Fill fill = fill_of(s.input, defaults);
-  const Branches branches = choose_branches(resolved, defaults, fill.guidance);
-  SizeCheck sizes(folder, fill.height, fill.width);
+  request::Request common = common_request(s.input, folder.defaults());
+  const request::PromptDefaults of_rows{s.input.row.images.value_or(1), common.seed, suffix};
+  common.seed.reset();  // expand gives every picture its own
+  if (const auto problem = length_problem(*common.max_sequence_length, folder.family()); !problem.empty())
+    throw Error(Kind::kUsage, str(resolved.origin("max_sequence_length").text, ": ", problem));
+  const CfgRule rule = cfg_rule(common, folder.defaults());
+  SizeCheck sizes(folder, *common.height, *common.width);
   RequestSet out;
+  out.notes = prompts.warnings;
   bool loses_negative = false;
-  for (auto& item : request::expand(prompts, {s.input.num_images_per_prompt, s.input.seed, suffix})) {
-    loses_negative =
-        loses_negative || (branches.scale <= 1 && (item.has_negative || !s.input.negative_prompt.empty()));
-    complete(item, fill, s.input, branches);
-    const std::string& problem = sizes.problem(*item.height, *item.width);
-    if (problem.empty()) {
-      out.items.push_back(std::move(item));
-    } else {
-      out.bad.push_back({item.where, problem});
+  for (auto& r : request::expand(prompts, of_rows)) {
+    fill_unset(r, common);
+    const bool has_negative = request::has_negative(r);
+    request::settle_branches(r, rule.scale, rule.for_all);
+    loses_negative = loses_negative || (has_negative && request::branches(r) == 1);
+    std::string problem = sizes.problem(*r.height, *r.width);
+    if (problem.empty()) problem = length_problem(*r.max_sequence_length, folder.family());
+    if (!problem.empty()) {
+      out.bad.push_back({r.where, problem});
+      continue;
     }
+    if (request::branches(r) == 2) {
+      out.cfg_source = *r.true_cfg_scale == rule.scale ? rule.source : CfgSource::kSetting;
+      out.true_cfg = *r.true_cfg_scale;
+    }
+    out.requests.push_back(std::move(r));
   }
   if (loses_negative) out.notes.push_back("a negative prompt has no effect with true_cfg_scale 1");
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
-  out.max_sequence_length =
-      s.input.max_sequence_length.value_or(static_cast<int>(defaults.max_sequence_length));
-  if (const int64_t most = folder.family().most_text_tokens; out.max_sequence_length > most) {
-    throw Error(Kind::kUsage,
-                str(resolved.origin("max_sequence_length").text, ": ", out.max_sequence_length,
-                    " tokens were asked for; prompts of ", folder.family().name, " have at most ", most));
-  }
-  const bool has_branch =
-      std::any_of(out.items.begin(), out.items.end(), [](const auto& i) { return i.has_negative; });
-  if (has_branch) out.true_cfg = branches.scale, out.true_cfg_why = branches.why;
-  out.extent = extent_of(out.items, fill, sizes, out.max_sequence_length, s.input.batch_size);
+  out.extent = extent_of(out.requests, common, sizes, s.input.batch_size);
   return out;
 }
 
-Json run_settings(const Resolved& resolved, const FoundModel& model, const cluster::Job& job,
-                  const RequestSet& pictures) {
+Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine) {
+  const auto& output = resolved.settings.output;
   Json out{{"model", model.name},
            {"scheduler", model.folder.scheduler().value("_class_name", std::string())},
-           {"dtype", job.denoiser_dtype},
-           {"max_sequence_length", pictures.max_sequence_length}};
+           {"dtype", engine.precision.denoiser}};
   if (!model.revision.empty()) out["revision"] = model.revision;
   if (model.folder.is_dummy()) out["dummy_seed"] = model.spec.dummy_seed;
-  if (pictures.true_cfg > 1) out["true_cfg_scale"] = pictures.true_cfg;
-  if (job.vae_tiling) out["vae_tiling"] = true;
-  if (job.format != media::Format::kPng) out["quality"] = resolved.settings.output.quality;
+  if (engine.vae_tiling) out["vae_tiling"] = true;
+  if (output.output_format != "png") out["quality"] = output.quality;
   // Stale keys change the picture; every other layout is exact.
-  const bool is_stale = plan::patch_count(job.degrees) > 1;
-  if (is_stale) {
-    out["pipefusion"] = str("stages ", job.degrees.pipeline, ", patches ", plan::patch_count(job.degrees),
-                            ", warmup ", job.degrees.warmup);
+  const int patches = plan::patch_count(engine.layout);
+  if (patches > 1) {
+    out["pipefusion"] =
+        str("stages ", engine.layout.pipeline, ", patches ", patches, ", warmup ", engine.layout.warmup);
   }
   return out;
 }
 
-void fill_seeds(std::vector<request::Item>& items, uint64_t random) {
-  for (auto& item : items) {
-    if (!item.seed) item.seed = random + static_cast<uint64_t>(item.sub);
+void fill_seeds(std::vector<request::Request>& requests, uint64_t random) {
+  for (auto& r : requests) {
+    if (!r.seed) r.seed = random + static_cast<uint64_t>(r.sub);
   }
 }
 

@@ -8,18 +8,20 @@
 #include "app/run/layout_choice.h"
 #include "app/settings/resolve.h"
 #include "base/json.h"
-#include "request/item.h"
+#include "pipeline/engine_config.h"
 #include "request/prompts.h"
 
 namespace atelier::app {
 
+// Who turned classifier-free guidance on.
+enum class CfgSource { kNone, kSetting, kModel, kGuidance, kUsual };
+
 struct RequestSet {
-  std::vector<request::Item> items;  // without seeds where none is asked for
-  std::vector<request::BadRow> bad;  // rows and pictures that cannot be drawn
-  double true_cfg = 1;               // scale of the negative branch
-  std::string true_cfg_why;          // one clause for the header; empty: no picture has such a branch
-  int64_t max_sequence_length = 0;
-  Extent extent;  // the least picture, for limits
+  std::vector<request::Request> requests;   // without seeds where none is asked for
+  std::vector<request::BadRow> bad;         // rows and pictures that cannot be drawn
+  CfgSource cfg_source = CfgSource::kNone;  // kNone: no picture has a second branch
+  double true_cfg = 1;                      // of the last picture that has one
+  Extent extent;                            // the least picture, for limits
   std::vector<std::string> notes;
 };
 
@@ -30,11 +32,10 @@ request::Prompts read_prompts(const Resolved& resolved);
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
                          request::Prompts prompts, const std::string& suffix);
 
-// What decides how all pictures of a run look, for records and resuming.
-Json run_settings(const Resolved& resolved, const FoundModel& model, const cluster::Job& job,
-                  const RequestSet& pictures);
+// The run's share of what decides how its pictures look.
+Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine);
 
 // Gives pictures without a seed one: `random` plus the sub-index.
-void fill_seeds(std::vector<request::Item>& items, uint64_t random);
+void fill_seeds(std::vector<request::Request>& requests, uint64_t random);
 
 }  // namespace atelier::app

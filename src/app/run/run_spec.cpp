@@ -23,34 +23,41 @@ std::string attention_of(const std::string& name) {
   return name == "xformers" ? "efficient" : name;
 }
 
-cluster::Job job_of(const Resolved& resolved, const RunSpec& spec) {
+pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) {
   const auto& s = resolved.settings;
   const bool cuda = spec.device.device.is_cuda();
-  cluster::Job job;
-  job.model = spec.model.spec;
-  job.device = cuda ? spec.device.device.str() : "cpu";
-  job.denoiser_dtype = s.device.torch_dtype.empty() ? (cuda ? "bfloat16" : "float32") : s.device.torch_dtype;
+  pipeline::EngineConfig engine;
+  engine.model = spec.model.spec;
+  engine.device = cuda ? spec.device.device.str() : "cpu";
+  engine.precision.denoiser =
+      s.device.torch_dtype.empty() ? (cuda ? "bfloat16" : "float32") : s.device.torch_dtype;
   // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
-  const bool is_half = cuda && job.denoiser_dtype != "float32";
-  job.encoder_dtype = job.vae_dtype = is_half ? "bfloat16" : "float32";
-  job.attention = attention_of(s.engine.attention_backend);
-  job.vae_slicing = s.engine.enable_vae_slicing;
+  const bool is_half = cuda && engine.precision.denoiser != "float32";
+  engine.precision.encoders = engine.precision.vae = is_half ? "bfloat16" : "float32";
+  engine.attention = attention_of(s.engine.attention_backend);
+  engine.vae_slicing = s.engine.enable_vae_slicing;
   const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
-  job.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
-  job.tf32 = s.device.enable_tf32;
-  job.graphs = s.engine.enable_compile.value_or(true) && cuda;
-  job.debug = s.engine.debug;
-  job.degrees = spec.layout.degrees;
-  job.stage_blocks = s.backend.attn_layer_num_for_pp;
-  job.true_cfg = spec.requests.true_cfg;
-  job.max_sequence_length = spec.requests.max_sequence_length;
-  job.output = s.output.output_dir;
-  job.format = format_of(s.output);
-  job.quality = s.output.quality;
-  job.max_retries = s.engine.max_retries;
-  job.item_timeout_s = s.engine.timeout;
-  job.start_timeout_s = s.engine.start_timeout;
-  return job;
+  engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
+  engine.tf32 = s.device.enable_tf32;
+  engine.graphs = s.engine.enable_compile.value_or(true) && cuda;
+  engine.debug = s.engine.debug;
+  engine.layout = spec.layout.degrees;
+  engine.stage_blocks = s.backend.attn_layer_num_for_pp;
+  return engine;
+}
+
+cluster::Job job_of(const Resolved& resolved, const RunSpec& spec) {
+  const auto& s = resolved.settings;
+  auto engine = engine_of(resolved, spec);
+  auto record = record_of(resolved, spec.model, engine);
+  return {.engine = std::move(engine),
+          .pool = {.max_retries = s.engine.max_retries,
+                   .batch_timeout_s = s.engine.timeout,
+                   .start_timeout_s = s.engine.start_timeout},
+          .sink = {.folder = s.output.output_dir,
+                   .format = s.output.output_format,
+                   .quality = s.output.quality,
+                   .record = std::move(record)}};
 }
 
 // Throws Error(kUsage) unless there are as many as stages, with the sum of the model's blocks.
@@ -76,64 +83,80 @@ std::vector<int> stage_blocks(const Resolved& resolved, const plan::ModelShape& 
 // Error(kCapacity).
 void check_memory(const Resolved& resolved, const RunSpec& spec, const pipeline::ParameterCounts& sizes) {
   if (spec.device.device.is_cuda() || resolved.settings.device.span_nodes) return;
-  const auto& job = spec.job;
+  const auto& engine = spec.job.engine;
   const int64_t there = report::available_host_bytes();
   if (there == 0) return;
   const auto bytes_of = [](const std::string& dtype) { return dtype == "float32" ? 4 : 2; };
-  const int64_t weights = sizes.denoiser * bytes_of(job.denoiser_dtype) +
-                          sizes.encoders * bytes_of(job.encoder_dtype) + sizes.vae * bytes_of(job.vae_dtype);
+  const int64_t weights = sizes.denoiser * bytes_of(engine.precision.denoiser) +
+                          sizes.encoders * bytes_of(engine.precision.encoders) +
+                          sizes.vae * bytes_of(engine.precision.vae);
   if (weights > there) {
     fail_memory("weights", weights, there,
-                job.denoiser_dtype == "float32" ? "try --torch_dtype bfloat16, a GPU or a larger machine"
-                                                : "take a GPU or a larger machine");
+                engine.precision.denoiser == "float32"
+                    ? "try --torch_dtype bfloat16, a GPU or a larger machine"
+                    : "take a GPU or a larger machine");
   }
   const auto& extent = spec.requests.extent;
   const auto& vae = spec.model.folder.vae();
-  const int64_t at_once = job.vae_slicing ? 1 : std::max(1, extent.batch / job.degrees.data);
+  const int64_t at_once = engine.vae_slicing ? 1 : std::max(1, extent.batch / engine.layout.data);
   const int64_t pictures =
       2 * 4 * at_once * models::find_vae(vae).facts(vae).full_width * extent.height * extent.width;
-  if (!job.vae_tiling && pictures > there)
+  if (!engine.vae_tiling && pictures > there)
     fail_memory("pictures", pictures, there, "make them smaller, or try --enable_tiling or --enable_slicing");
 }
 
 std::string size_line(const RunSpec& spec) {
-  const auto& items = spec.requests.items;
-  if (items.empty()) return "none";
-  const auto& first = items.front();
+  const auto& all = spec.requests.requests;
+  if (all.empty()) return "none";
+  const auto& first = all.front();
   bool same_size = true, same_steps = true;
-  for (const auto& i : items) {
-    same_size = same_size && i.height == first.height && i.width == first.width;
-    same_steps = same_steps && i.steps == first.steps && i.guidance == first.guidance;
+  for (const auto& r : all) {
+    same_size = same_size && r.height == first.height && r.width == first.width;
+    same_steps = same_steps && r.num_inference_steps == first.num_inference_steps &&
+                 r.guidance_scale == first.guidance_scale;
   }
-  std::string out = str(items.size(), items.size() == 1 ? " picture, " : " pictures, ");
+  std::string out = str(all.size(), all.size() == 1 ? " picture, " : " pictures, ");
   out += same_size ? str(*first.width, "x", *first.height) : "several sizes";
-  out += same_steps ? str(", ", *first.steps, " steps, guidance ", *first.guidance)
+  out += same_steps ? str(", ", *first.num_inference_steps, " steps, guidance ", *first.guidance_scale)
                     : ", several step counts or guidances";
   return out;
 }
 
-std::string branch_line(const RunSpec& spec) {
-  if (spec.requests.true_cfg_why.empty()) return "one branch per step";
-  return str("true CFG ", spec.requests.true_cfg, " (", spec.requests.true_cfg_why, ")");
+std::string branch_line(const RunSpec& spec, const Resolved& resolved) {
+  const auto why = [&]() -> std::string {
+    switch (spec.requests.cfg_source) {
+      case CfgSource::kSetting:
+        return resolved.is_set("true_cfg_scale") ? resolved.origin("true_cfg_scale").text : "of a row";
+      case CfgSource::kModel:
+        return "the model's default; --true_cfg_scale 1 turns it off";
+      case CfgSource::kGuidance:
+        return "guidance_scale, for pictures with a negative prompt";
+      default:
+        return "default for pictures with a negative prompt";
+    }
+  };
+  if (spec.requests.cfg_source == CfgSource::kNone) return "one branch per step";
+  return str("true CFG ", spec.requests.true_cfg, " (", why(), ")");
 }
 
 std::string device_line(const RunSpec& spec) {
-  const auto& job = spec.job;
-  std::string out = str(job.device, " (", spec.device.why);
+  const auto& engine = spec.job.engine;
+  std::string out = str(engine.device, " (", spec.device.why);
   if (spec.device.device.is_cuda()) {
     out +=
         ", " + pipeline::device_name({c10::kCUDA, spec.device.device.has_index() ? spec.device.device.index()
                                                                                  : c10::DeviceIndex(0)});
   }
-  out += str("), denoiser ", job.denoiser_dtype, ", encoders and VAE ", job.encoder_dtype);
-  if (spec.device.device.is_cuda()) out += str(", TF32 ", job.tf32 ? "on" : "off");
+  out += str("), denoiser ", engine.precision.denoiser, ", encoders and VAE ", engine.precision.encoders);
+  if (spec.device.device.is_cuda()) out += str(", TF32 ", engine.tf32 ? "on" : "off");
   return out;
 }
 
 std::string graph_line(const RunSpec& spec, const Resolved& resolved) {
   const auto& asked = resolved.settings.engine.enable_compile;
   if (spec.device.device.is_cuda()) {
-    return str("graph mode ", spec.job.graphs ? "on: CUDA graphs over the blocks, fused kernels" : "off",
+    return str("graph mode ",
+               spec.job.engine.graphs ? "on: CUDA graphs over the blocks, fused kernels" : "off",
                asked ? " (" + resolved.origin("enable_compile").text + ")" : " (default)");
   }
   return asked && *asked ? "graph mode: no CUDA graphs on the CPU, fused kernels only" : "";
@@ -159,7 +182,6 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
   spec.job = job_of(resolved, spec);
   check_memory(resolved, spec, sizes);
-  spec.settings = run_settings(resolved, spec.model, spec.job, spec.requests);
   return spec;
 }
 
@@ -170,7 +192,8 @@ std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved) {
   std::vector<std::string> out;
   out.push_back(str("model    ", m.name, " (", m.how, revision, "), family ", m.folder.family().name,
                     ", backend ", s.model.backend, " = the engine of this program"));
-  out.push_back(str("draw     ", size_line(spec), ", ", branch_line(spec), ", batch ", s.input.batch_size));
+  out.push_back(
+      str("draw     ", size_line(spec), ", ", branch_line(spec, resolved), ", batch ", s.input.batch_size));
   out.push_back(str("layout   ", spec.layout.ranks, spec.layout.ranks == 1 ? " rank" : " ranks", " (",
                     spec.layout.why, "): ", plan::product(spec.layout.degrees)));
   out.push_back("device   " + device_line(spec));

@@ -9,6 +9,7 @@
 #include "app/run/requests.h"
 #include "app/settings/resolve.h"
 #include "cluster/job.h"
+#include "report/clock.h"
 
 namespace atelier::app {
 
@@ -18,7 +19,7 @@ struct RunSpec {
   LayoutChoice layout;
   DeviceChoice device;
   cluster::Job job;
-  Json settings;  // of every picture, for records
+  report::Stopwatch clock;  // since the command began
 };
 
 // launched: ranks that an outer launcher has started; 0: none. Throws Error(kUsage, kCheckpoint): nothing of

@@ -6,6 +6,7 @@
 
 #include "app/settings/config.h"
 #include "base/error.h"
+#include "base/suggest.h"
 
 namespace atelier::app {
 namespace {
@@ -90,10 +91,8 @@ class FileReader {
   }
 
   [[noreturn]] void fail_unknown(const std::string& key, const std::string& at) const {
-    const std::string near = nearest_name(key, entries_.names());
-    throw Error(Kind::kUsage,
-                str(at, ": unknown key ", key, near.empty() ? "; config show lists all" : "; did you mean ",
-                    near, near.empty() ? "" : "?"));
+    throw Error(Kind::kUsage, str(at, ": unknown key ", key,
+                                  did_you_mean(key, entries_.names(), "; config show lists all")));
   }
 
   const std::filesystem::path& file_;
@@ -114,10 +113,11 @@ void read_environment(const Environment& environment, const Entries& entries, Re
     set_from_text(e.field, e.slot, {at->second}, str(variable, " in the environment"));
     out.origins[std::string(e.field.name)] = {Precedence::kEnvironment, variable};
   }
+  auto unused = unused_variables(environment, used);
   std::string idle;
-  for (const auto& name : unused_variables(environment, used)) idle += (idle.empty() ? "" : ", ") + name;
+  for (const auto& name : unused.idle) idle += (idle.empty() ? "" : ", ") + name;
   if (!idle.empty()) out.notes.push_back("known, but without effect in this build: " + idle);
-  for (auto& warning : unknown_variables(environment, used)) out.warnings.push_back(std::move(warning));
+  out.warnings = std::move(unused.unknown);
 }
 
 void read_flags(const std::vector<Given>& flags, const Entries& entries, Resolved& out) {
@@ -134,6 +134,22 @@ void read_flags(const std::vector<Given>& flags, const Entries& entries, Resolve
 Origin Resolved::origin(const std::string& name) const {
   const auto at = origins.find(name);
   return at == origins.end() ? Origin() : at->second;
+}
+
+std::string with_origins(const std::string& message, const Resolved& resolved) {
+  const auto is_inside = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-';
+  };
+  std::string list;
+  for (const auto& [name, origin] : resolved.origins) {
+    // names of one word are words of other meanings too
+    if (name.find('_') == std::string::npos || message.find(origin.text) != std::string::npos) continue;
+    const size_t at = message.find(name), end = at + name.size();
+    if (at == std::string::npos || (at > 0 && is_inside(message[at - 1]))) continue;
+    if (end < message.size() && is_inside(message[end])) continue;
+    list += str(list.empty() ? " (" : ", ", name, ": ", origin.text);
+  }
+  return list.empty() ? message : message + list + ")";
 }
 
 Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environment& environment,

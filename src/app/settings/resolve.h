@@ -36,6 +36,10 @@ struct Resolved {
   bool is_set(const std::string& name) const { return origins.count(name) > 0; }
 };
 
+// A message of a room below, which names settings and not flags, with who set them behind it:
+// "cannot use output_dir x (output_dir: --output-directory)".
+std::string with_origins(const std::string& message, const Resolved& resolved);
+
 // config: the file of --config; empty: none. Throws Error(kUsage): unknown or ill-typed keys, variables and
 // flags, unknown --optimize words, settings that contradict each other, settings that this build refuses.
 Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environment& environment,

@@ -4,6 +4,15 @@
 #include <nlohmann/json.hpp>
 
 namespace atelier::app {
+namespace {
+
+constexpr double kMany = 1e9;
+
+Field number(std::string_view name, std::string_view help, double least, double most) {
+  return {.name = name, .help = help, .least = least, .most = most};
+}
+
+}  // namespace
 
 void ModelSettings::fields(const Visit& visit) {
   visit({"model_name",
@@ -40,33 +49,42 @@ void DeviceSettings::fields(const Visit& visit) {
   visit({.name = "use_fp16", .help = "", .surfaces = 0}, &use_fp16);
   visit({.name = "use_bf16", .help = "", .surfaces = 0}, &use_bf16);
   visit({"enable_tf32", "TF32 for float32 products on the GPU; on by default"}, &enable_tf32);
-  visit({"num_nodes", "machines that share the prompts, each on its own; every one draws its share"},
+  visit(number("num_nodes", "machines that share the prompts, each on its own; every one draws its share", 1,
+               1e4),
         &num_nodes);
-  visit({"node_rank", "which of them this is, from 0"}, &node_rank);
+  visit(number("node_rank", "which of them this is, from 0", 0, 1e4), &node_rank);
   visit({"span_nodes", "the machines draw together as one group; --num_gpus counts the ranks of all"},
         &span_nodes);
   visit({"master_addr", "address of node 0, for --span_nodes"}, &master_addr);
-  visit({"master_port", "port there"}, &master_port);
+  visit(number("master_port", "port there", 1, 65535), &master_port);
 }
 
 void BackendSettings::fields(const Visit& visit) {
   visit({.name = "data_parallel_degree",
          .help = "groups that draw different pictures",
          .aliases = "data_parallel_size",
-         .variable = "DG_XDIT_DATA_PARALLEL_DEGREE"},
+         .variable = "DG_XDIT_DATA_PARALLEL_DEGREE",
+         .least = 1,
+         .most = 1e4},
         &data_parallel_degree);
   visit({.name = "ulysses_degree",
          .help = "ranks that share a picture's tokens, heads exchanged around attention",
-         .variable = "DG_XDIT_ULYSSES_DEGREE"},
+         .variable = "DG_XDIT_ULYSSES_DEGREE",
+         .least = 1,
+         .most = 1e4},
         &ulysses_degree);
   visit({.name = "ring_degree",
          .help = "ranks that share a picture's tokens, keys passed round a ring",
-         .variable = "DG_XDIT_RING_DEGREE"},
+         .variable = "DG_XDIT_RING_DEGREE",
+         .least = 1,
+         .most = 1e4},
         &ring_degree);
   visit({.name = "pipefusion_degree",
          .help = "stages of blocks through which patches flow",
          .aliases = "pipefusion_parallel_degree pipeline_parallel_size",
-         .variable = "DG_XDIT_PIPEFUSION_DEGREE"},
+         .variable = "DG_XDIT_PIPEFUSION_DEGREE",
+         .least = 1,
+         .most = 1e4},
         &pipefusion_degree);
   visit({.name = "use_cfg_parallel",
          .help = "one half of the ranks per branch of true guidance",
@@ -75,12 +93,15 @@ void BackendSettings::fields(const Visit& visit) {
   visit({.name = "tensor_parallel_degree",
          .help = "ranks that share heads and features",
          .aliases = "tensor_parallel_size",
-         .variable = "DG_XDIT_TENSOR_PARALLEL_DEGREE"},
+         .variable = "DG_XDIT_TENSOR_PARALLEL_DEGREE",
+         .least = 1,
+         .most = 1e4},
         &tensor_parallel_degree);
   visit({"strategy", "all degrees in one: \"cfg=2, pipefusion=2, ring=2\""}, &strategy);
-  visit({"warmup_steps", "whole steps before patches flow (PipeFusion)"}, &warmup_steps);
-  visit({"num_pipeline_patch", "patches of a picture (PipeFusion); default: as many as stages"},
-        &num_pipeline_patch);
+  visit(number("warmup_steps", "whole steps before patches flow (PipeFusion)", 0, kMany), &warmup_steps);
+  visit(
+      number("num_pipeline_patch", "patches of a picture (PipeFusion); default: as many as stages", 1, kMany),
+      &num_pipeline_patch);
   visit({"attn_layer_num_for_pp", "blocks of every stage: 10 9; default: by cost"}, &attn_layer_num_for_pp);
   visit({"pipefusion_sync", "every step whole: exact"}, &pipefusion_sync);
   visit({.name = "use_parallel_vae",
@@ -89,30 +110,34 @@ void BackendSettings::fields(const Visit& visit) {
         &use_parallel_vae);
   visit({.name = "fully_shard_degree",
          .help = "ranks of a sequence group that share every block's weights",
-         .variable = "DG_XDIT_FULLY_SHARD_DEGREE"},
+         .variable = "DG_XDIT_FULLY_SHARD_DEGREE",
+         .least = 1,
+         .most = 1e4},
         &fully_shard_degree);
   visit({.name = "shard_dit", .help = "fully_shard_degree = ring x ulysses", .surfaces = kRun}, &shard_dit);
 }
 
 void InputSettings::fields(const Visit& visit) {
-  visit({"prompt", "what to draw; wins over --prompts_file"}, &prompt);
+  row.fields([&](const Field& field, const FieldRef& slot) {
+    if (field.name == "index") return;
+    if (is_text(slot)) {
+      visit(field, &texts[std::string(field.name)]);
+    } else {
+      visit(field, slot);
+    }
+  });
   visit({"prompts_file", "prompts from a .jsonl, .json, .txt or .csv file; rows may hold their own settings"},
         &prompts_file);
   visit({.name = "dataset_path", .help = "CSV file with a column prompt", .surfaces = kRun}, &dataset_path);
   visit({"output_name_column", "field of the prompt file that names the pictures"}, &output_name_column);
-  visit({"negative_prompt", "what not to draw: turns true guidance on"}, &negative_prompt);
-  visit({"num_images_per_prompt", "pictures per prompt, with seeds seed, seed+1, ..."},
-        &num_images_per_prompt);
-  visit({"height", "pixels; default: the model's"}, &height);
-  visit({"width", "pixels; default: the model's"}, &width);
-  visit({"num_inference_steps", "denoising steps; default: the model's"}, &num_inference_steps);
-  visit({"guidance_scale", "guidance that the model was distilled with; default: the model's"},
-        &guidance_scale);
-  visit({"true_cfg_scale", "scale of the second, negative branch; 1: off"}, &true_cfg_scale);
-  visit({"max_sequence_length", "tokens of a prompt; default: the model's"}, &max_sequence_length);
-  visit({"seed", "of every prompt's first picture; default: random, recorded (run: 42)"}, &seed);
-  visit({"batch_size", "pictures drawn together, over all groups"}, &batch_size);
-  visit({"limit", "draw only the first prompts"}, &limit);
+  visit(number("batch_size", "pictures drawn together, over all groups", 1, 1e5), &batch_size);
+  visit(number("limit", "draw only the first prompts", 1, kMany), &limit);
+}
+
+const std::vector<std::string>& InputSettings::texts_of(std::string_view name) const {
+  static const std::vector<std::string> none;
+  const auto at = texts.find(name);
+  return at == texts.end() ? none : at->second;
 }
 
 void EngineSettings::fields(const Visit& visit) {
@@ -129,9 +154,9 @@ void EngineSettings::fields(const Visit& visit) {
       {"enable_vae_tiling", "decode in overlapping tiles: less memory, slightly different", "enable_tiling"},
       &enable_vae_tiling);
   visit({"optimize", "words such as tf32,vae_slicing,compile"}, &optimize);
-  visit({"max_retries", "how often a failed picture is tried again"}, &max_retries);
-  visit({"timeout", "seconds after which a batch counts as hung"}, &timeout);
-  visit({"start_timeout", "seconds that loading may take"}, &start_timeout);
+  visit(number("max_retries", "how often a failed picture is tried again", 0, 1e6), &max_retries);
+  visit(number("timeout", "seconds after which a batch counts as hung", 1e-3, kMany), &timeout);
+  visit(number("start_timeout", "seconds that loading may take", 1e-3, kMany), &start_timeout);
   visit({.name = "debug", .help = "log of every rank, topology and collectives", .variable = "DG_DEBUG"},
         &debug);
 }
@@ -140,18 +165,25 @@ void OutputSettings::fields(const Visit& visit) {
   visit({"output_dir", "folder of the pictures; default ./output (run: .)", "output_directory"}, &output_dir);
   visit({.name = "output_format", .help = "png, jpeg or webp", .choices = "png jpeg jpg webp"},
         &output_format);
-  visit({"quality", "of JPEG and WebP, 1 to 100"}, &quality);
+  visit(number("quality", "of JPEG and WebP, 1 to 100", 1, 100), &quality);
   visit({"resume", "leave out pictures that are there already; on by default for t2i"}, &resume);
   visit({"keep_changed", "when resuming, also keep pictures that were made with other settings"},
         &keep_changed);
   visit({"log_dir", "folder of log files; t2i: default <output_dir>/logs/<time>"}, &log_dir);
   visit({"verbose", "more on the terminal", "v"}, &verbose);
   visit({"quiet", "nothing on the terminal but errors", "q"}, &quiet);
-  visit({.name = "num_iterations", .help = "draw everything so often, for timing", .surfaces = kRun},
+  visit({.name = "num_iterations",
+         .help = "draw everything so often, for timing",
+         .surfaces = kRun,
+         .least = 1,
+         .most = 1e6},
         &num_iterations);
-  visit(
-      {.name = "warmup_calls", .help = "draw everything so often before the clock starts", .surfaces = kRun},
-      &warmup_calls);
+  visit({.name = "warmup_calls",
+         .help = "draw everything so often before the clock starts",
+         .surfaces = kRun,
+         .least = 0,
+         .most = 1e6},
+        &warmup_calls);
 }
 
 void Settings::fields(const VisitSection& visit) {
@@ -164,13 +196,13 @@ void Settings::fields(const VisitSection& visit) {
   input.fields(section("input"));
   engine.fields(section("engine"));
   output.fields(section("output"));
-  unsupported.fields(section("later"));
+  unsupported.fields(section("unsupported"));
 }
 
 Settings defaults_for(Surface surface) {
   Settings s;
   if (surface == kRun) {
-    s.input.seed = 42;
+    s.input.row.request.seed = 42;
     s.output.output_dir = ".";
     s.output.resume = false;
   }
@@ -180,8 +212,9 @@ Settings defaults_for(Surface surface) {
 Json to_json(Settings settings) {
   Json out = Json::object();
   settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
-    const Json value = to_json(slot);
-    const bool is_asked = section != "later" || (value != Json(false) && !value.empty() && value != Json(""));
+    const Json value = json_of(slot);
+    const bool is_asked =
+        section != "unsupported" || (value != Json(false) && !value.empty() && value != Json(""));
     if (is_asked) out[section][std::string(field.name)] = value;
   });
   return out;

@@ -6,9 +6,17 @@
 #include <string>
 #include <vector>
 
-#include "app/settings/field.h"
+#include "app/compat/unsupported.h"
+#include "base/field.h"
+#include "request/prompts.h"
 
 namespace atelier::app {
+
+enum Surface : unsigned {
+  kT2i = 1,  // Diffgentor's flags
+  kRun = 2,  // xDiT's flags
+  kBoth = kT2i | kRun,
+};
 
 struct ModelSettings {
   std::string backend = "xdit", model_name, model_type, revision, base_model, cache_dir, dummy;
@@ -43,16 +51,14 @@ struct BackendSettings {
 };
 
 struct InputSettings {
-  std::vector<std::string> prompt;
+  // Every text of a request by its name: one for all prompts, or one for each.
+  std::map<std::string, std::vector<std::string>, std::less<>> texts;
+  request::PromptRow row;  // its other fields: what rows and prompts take that do not say
   std::string prompts_file, dataset_path, output_name_column;
-  std::vector<std::string> negative_prompt;
-  int num_images_per_prompt = 1;
-  std::optional<int> height, width, num_inference_steps;
-  std::optional<double> guidance_scale, true_cfg_scale;
-  std::optional<int> max_sequence_length, limit;
-  std::optional<uint64_t> seed;
+  std::optional<int> limit;
   int batch_size = 1;
   void fields(const Visit& visit);
+  const std::vector<std::string>& texts_of(std::string_view name) const;  // none: empty
 };
 
 struct EngineSettings {
@@ -74,14 +80,6 @@ struct OutputSettings {
   std::string log_dir;
   bool verbose = false, quiet = false;
   int num_iterations = 1, warmup_calls = 0;
-  void fields(const Visit& visit);
-};
-
-// Settings of the tools that users come from which this build refuses, or takes with a note: see later.h.
-struct UnsupportedSettings {
-  std::map<std::string, bool, std::less<>> switches;
-  std::map<std::string, std::string, std::less<>> values;
-  std::map<std::string, std::vector<std::string>, std::less<>> lists;
   void fields(const Visit& visit);
 };
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/cli/cli.h"
+#include "app/cli/commands.h"
 #include "app/cli/flags.h"
 #include "app/compat/unsupported.h"
 #include "app/run/requests.h"
@@ -184,31 +185,37 @@ TEST(Flags, AllOfXditAreKnownInEverySpelling) {
 }
 
 TEST(Flags, WhatIsNotBuiltIsRefusedByName) {
-  for (const UnsupportedSetting& l : unsupported_settings()) {
-    if (l.treated != Treated::kRefused || l.surfaces == 0) continue;
-    const Surface surface = l.surfaces & kT2i ? kT2i : kRun;
-    const auto choices = words_of(l.choices);
-    const std::string flag = "--" + std::string(l.name);
+  for (const Unsupported& u : unsupported_settings()) {
+    if (u.treated != Treated::kRefused || u.surfaces == 0) continue;
+    const Surface surface = u.surfaces & kT2i ? kT2i : kRun;
+    const std::string flag = "--" + std::string(u.name);
     Arguments arguments{flag};
-    if (l.takes != Takes::kSwitch) arguments.push_back(choices.empty() ? "77" : choices.back());
-    expect_mentions(refused(arguments, surface), {flag, std::string(l.why)});
+    if (u.takes != Unsupported::Takes::kSwitch) arguments.push_back("77");
+    expect_mentions(refused(arguments, surface), {flag, std::string(u.why)});
+    if (u.takes == Unsupported::Takes::kValue)
+      EXPECT_NO_THROW(resolved({flag + "=" + std::string(u.neutral)}, surface)) << flag;
   }
 }
 
 TEST(Flags, WhatHasNoEffectIsNotedOnce) {
-  for (const UnsupportedSetting& l : unsupported_settings()) {
-    if (l.treated != Treated::kNoted || l.surfaces == 0) continue;
-    Arguments arguments{"--" + std::string(l.name)};
-    if (l.takes != Takes::kSwitch) arguments.push_back("7");
-    const auto notes = resolved(arguments, l.surfaces & kT2i ? kT2i : kRun).notes;
-    ASSERT_EQ(notes.size(), 1u) << l.name;
-    expect_mentions(notes[0], {std::string(l.name), "no effect"});
+  for (const Unsupported& u : unsupported_settings()) {
+    if (u.treated != Treated::kNoted || u.surfaces == 0) continue;
+    Arguments arguments{"--" + std::string(u.name)};
+    if (u.takes != Unsupported::Takes::kSwitch) arguments.push_back("7");
+    const auto notes = resolved(arguments, u.surfaces & kT2i ? kT2i : kRun).notes;
+    ASSERT_EQ(notes.size(), 1u) << u.name;
+    expect_mentions(notes[0], {std::string(u.name), "no effect"});
   }
 }
 
 TEST(Flags, UnknownOnesNameTheNearest) {
   expect_mentions(refused({"--heigth", "64"}), {"--heigth", "--height"});
   expect_mentions(refused({"stray"}), {"\"stray\""});
+  expect_mentions(refused({"--steps", "4"}), {"--steps; did you mean --num_inference_steps?"});
+  expect_mentions(refused({"--negative", "x"}), {"did you mean --negative_prompt?"});
+  for (const char* flag : {"--memory", "--sampler", "--shift"}) {
+    EXPECT_EQ(refused({flag, "x"}), str("unknown flag ", flag, "; --help lists all"));
+  }
   refused({"--height"});
   refused({"--prompt"});
 }
@@ -217,7 +224,8 @@ TEST(Flags, WithoutTheirValueAreNamed) {
   expect_mentions(refused({"--seed"}), {"--seed needs a value"});
   expect_mentions(refused({"--prompt", "--seed", "1"}), {"--prompt needs a value"});
   expect_mentions(refused({"--output_dir", "--seed=1"}), {"--output_dir needs a value"});
-  EXPECT_EQ(resolved({"--prompt=--seed"}).settings.input.prompt, std::vector<std::string>{"--seed"});
+  EXPECT_EQ(resolved({"--prompt=--seed"}).settings.input.texts_of("prompt"),
+            std::vector<std::string>{"--seed"});
 }
 
 TEST(Flags, AttentionIsKnownInAnyCaseAndDtypesNameTheFlag) {
@@ -235,13 +243,13 @@ TEST(Prompts, OfTheCommandLineAreCheckedLikeRows) {
   expect_mentions(reason({"--prompt", "x", "--negative_prompt", "\xff"}), {"--negative_prompt is not UTF-8"});
   const Scratch dir;
   const std::string file = dir.write("p.txt", "from the file\n").string();
-  EXPECT_EQ(read_prompts(resolved({"--prompt", "", "--prompts_file", file})).rows.front().item.prompt,
+  EXPECT_EQ(read_prompts(resolved({"--prompt", "", "--prompts_file", file})).rows.front().request.prompt,
             "from the file");
 }
 
 TEST(Flags, LastOneWinsAndListsKeepAll) {
-  EXPECT_EQ(resolved({"--height", "64", "--height=128"}).settings.input.height, 128);
-  EXPECT_EQ(resolved({"--prompt", "a", "b", "--seed", "1"}).settings.input.prompt,
+  EXPECT_EQ(resolved({"--height", "64", "--height=128"}).settings.input.row.request.height, 128);
+  EXPECT_EQ(resolved({"--prompt", "a", "b", "--seed", "1"}).settings.input.texts_of("prompt"),
             (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(resolved({"--attn_layer_num_for_pp", "10", "9"}).settings.backend.attn_layer_num_for_pp,
             (std::vector<int>{10, 9}));
@@ -250,19 +258,21 @@ TEST(Flags, LastOneWinsAndListsKeepAll) {
 }
 
 TEST(Flags, ValuesKeepTheirDashes) {
-  EXPECT_EQ(resolved({"--prompt=--a-b"}).settings.input.prompt.front(), "--a-b");
-  EXPECT_EQ(resolved({"--prompt", "well-known words"}).settings.input.prompt.front(), "well-known words");
-  EXPECT_EQ(resolved({"--negative_prompt", ""}).settings.input.negative_prompt, std::vector<std::string>{""});
+  EXPECT_EQ(resolved({"--prompt=--a-b"}).settings.input.texts_of("prompt").front(), "--a-b");
+  EXPECT_EQ(resolved({"--prompt", "well-known words"}).settings.input.texts_of("prompt").front(),
+            "well-known words");
+  EXPECT_EQ(resolved({"--negative_prompt", ""}).settings.input.texts_of("negative_prompt"),
+            std::vector<std::string>{""});
 }
 
 TEST(Flags, BadValuesAreNamed) {
   expect_mentions(refused({"--height", "tall"}), {"--height", "\"tall\"", "integer"});
   expect_mentions(refused({"--height=64.5"}), {"--height", "64.5"});
   expect_mentions(refused({"--guidance_scale", "nan"}), {"--guidance_scale", "finite"});
-  expect_mentions(refused({"--ulysses_degree", "99999999999"}), {"99999999999 is out of range"});
-  expect_mentions(refused({"--seed", "-1"}), {"--seed", "-1"});
+  expect_mentions(refused({"--ulysses_degree", "99999999999"}), {"99999999999", "from 1 to 10000"});
+  expect_mentions(refused({"--seed", "-2"}), {"--seed", "-2"});
   expect_mentions(refused({"--quality", "101"}), {"--quality", "1 to 100"});
-  expect_mentions(refused({"--batch-size", "0"}), {"--batch_size", "batch_size must be from 1"});
+  expect_mentions(refused({"--batch-size", "0"}), {"--batch_size", "batch_size must be an integer from 1"});
   expect_mentions(refused({"--true_cfg_scale", "1e38"}), {"--true_cfg_scale", "from 1 to 1000000000"});
   expect_mentions(refused({"--output_format", "gif"}), {"gif", "png, jpeg"});
   expect_mentions(refused({"--torch_dtype", "int8"}), {"int8", "bfloat16"});
@@ -270,16 +280,40 @@ TEST(Flags, BadValuesAreNamed) {
   expect_mentions(refused({"--node_rank", "2", "--num_nodes", "2"}), {"0 to 1"});
 }
 
+TEST(Errors, OfLowerRoomsAreToldWithWhoSetWhatTheyName) {
+  const auto r = resolved({"--output-directory", "x", "--seed", "3"});
+  EXPECT_EQ(with_origins("cannot use x; choose another output_dir", r),
+            "cannot use x; choose another output_dir (output_dir: --output_directory)");
+  EXPECT_EQ(with_origins("--output_directory: no output_dir", r), "--output_directory: no output_dir");
+  EXPECT_EQ(with_origins("my_output_dir and a seed", r), "my_output_dir and a seed");
+}
+
 TEST(Surfaces, HaveTheirOwnDefaults) {
   const auto t2i = resolved({}), run = resolved({}, kRun);
   EXPECT_EQ(t2i.settings.output.output_dir, "./output");
   EXPECT_TRUE(t2i.settings.output.resume);
-  EXPECT_FALSE(t2i.settings.input.seed);
+  EXPECT_FALSE(t2i.settings.input.row.request.seed);
   EXPECT_EQ(run.settings.output.output_dir, ".");
   EXPECT_FALSE(run.settings.output.resume);
-  EXPECT_EQ(run.settings.input.seed, 42u);
+  EXPECT_EQ(run.settings.input.row.request.seed, 42u);
   EXPECT_FALSE(resolved({"--no-resume"}).settings.output.resume);
   EXPECT_EQ(resolved({"--model", "x", "--output-directory", "y"}).settings.model.model_name, "x");
+}
+
+TEST(ConfigShow, ShowsEverySurface) {
+  const auto shown = [](const Arguments& arguments) {
+    testing::internal::CaptureStdout();
+    EXPECT_EQ(config_command(arguments), 0);
+    return testing::internal::GetCapturedStdout();
+  };
+  const Json run = Json::parse(shown({"show", "run", "--json", "--warmup_calls", "3"}));
+  EXPECT_EQ(run["input"]["seed"], 42);
+  EXPECT_EQ(run["output"]["warmup_calls"], 3);
+  EXPECT_EQ(run["sources"]["warmup_calls"], "--warmup_calls");
+  EXPECT_TRUE(Json::parse(shown({"show", "--json"}))["input"]["seed"].is_null());
+  expect_mentions(shown({"show", "t2i", "--enable_fuse_qkv"}),
+                  {"layout of these: one rank", "note: --enable_fuse_qkv"});
+  message_of(Kind::kUsage, [] { config_command({"show", "--num_iterations", "2"}); });
 }
 
 TEST(Environment, DegreesAreReadAndBooleansInAllWords) {

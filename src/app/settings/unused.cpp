@@ -27,24 +27,23 @@ class Notes {
 };
 
 bool writes_quality(const RunSpec& spec, const std::string& suffix) {
-  const auto& items = spec.requests.items;
-  if (items.empty()) return suffix != "png";
-  return std::any_of(items.begin(), items.end(),
-                     [](const auto& i) { return media::format_of(i.name) != media::Format::kPng; });
+  const auto& all = spec.requests.requests;
+  if (all.empty()) return suffix != "png";
+  return std::any_of(all.begin(), all.end(),
+                     [](const auto& r) { return media::format_of(r.name) != media::Format::kPng; });
 }
 
 void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
   const auto& input = r.settings.input;
-  const bool by_flag =
-      std::any_of(input.prompt.begin(), input.prompt.end(), [](auto& p) { return !p.empty(); });
+  const auto& prompts = input.texts_of("prompt");
+  const bool by_flag = std::any_of(prompts.begin(), prompts.end(), [](auto& p) { return !p.empty(); });
   notes.add(by_flag, "prompts_file", "is not read: --prompt wins");
   notes.add(by_flag, "dataset_path", "is not read: --prompt wins");
   notes.add(by_flag, "output_name_column", "has no effect: a prompt of the command line has no fields");
   const auto facts = spec.model.folder.family().facts(spec.model.folder.denoiser());
   const bool is_embedded = spec.model.folder.denoiser().value(
       "guidance_embeds", spec.model.folder.family().guidance_scale != models::GuidanceScale::kEmbedded);
-  const bool is_scale =
-      spec.requests.true_cfg > 1 && spec.requests.true_cfg_why.starts_with("guidance_scale");
+  const bool is_scale = spec.requests.cfg_source == CfgSource::kGuidance;
   notes.add(!is_embedded && !is_scale, "guidance_scale",
             "has no effect: this model takes no guidance; --true_cfg_scale weighs a negative prompt");
 }
@@ -72,14 +71,14 @@ std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec
   Notes notes(resolved);
   const auto& s = resolved.settings;
   const bool is_cpu = !spec.device.device.is_cuda();
-  const bool has_revisions = spec.model.how == "Hugging Face cache" || spec.model.how == "download";
-  notes.add(!has_revisions, "revision", "has no effect: only models from the hub have revisions");
+  notes.add(!spec.model.is_from_hub, "revision", "has no effect: only models from the hub have revisions");
   add_inputs(notes, resolved, spec);
   add_layout(notes, resolved, spec);
   const auto& attention = s.engine.attention_backend;
   notes.add(is_cpu && attention != "math" && attention != "sdpa" && attention != "auto" && !attention.empty(),
             "attention_backend", "has no effect on the CPU, which has one attention kernel besides math");
-  notes.add(!is_cpu && spec.job.denoiser_dtype == "float32" && (attention == "cudnn" || attention == "flash"),
+  notes.add(!is_cpu && spec.job.engine.precision.denoiser == "float32" &&
+                (attention == "cudnn" || attention == "flash"),
             "attention_backend",
             "has no effect in float32, which that kernel cannot compute; memory-efficient attention runs");
   notes.add(is_cpu && s.device.enable_tf32, "enable_tf32", "has no effect on the CPU");

@@ -15,40 +15,11 @@ namespace {
   throw Error(Kind::kUsage, message);
 }
 
-bool asks_for_ranks(const BackendSettings& b) {
-  const int product = b.data_parallel_degree * b.ulysses_degree * b.ring_degree * b.pipefusion_degree *
-                      b.tensor_parallel_degree;
-  return product > 1 || b.use_cfg_parallel || !b.strategy.empty();
-}
-
-// What a refused or noted setting was set to; empty if it asks for nothing.
-std::string asked_of(const UnsupportedSettings& later, const UnsupportedSetting& l) {
-  const std::string key(l.name);
-  if (l.takes == Takes::kSwitch) return later.switches.count(key) && later.switches.at(key) ? "true" : "";
-  if (l.takes == Takes::kList) {
-    return later.lists.count(key) && !later.lists.at(key).empty() ? later.lists.at(key).front() : "";
-  }
-  const std::string value = later.values.count(key) ? later.values.at(key) : "";
-  return value == l.neutral ? "" : value;
-}
-
-bool is_offload(std::string_view name) {
-  return name.find("offload") != std::string_view::npos;
-}
-
-void refuse_later(Resolved& r) {
-  for (const UnsupportedSetting& l : unsupported_settings()) {
-    if (asked_of(r.settings.unsupported, l).empty()) continue;
-    const std::string where = r.origin(std::string(l.name)).text;
-    if (l.treated == Treated::kNoted) {
-      r.notes.push_back(str(where, " ", l.why));
-    } else if (is_offload(l.name) && asks_for_ranks(r.settings.backend)) {
-      fail(str(where,
-               " cannot be combined with a parallel layout: every rank keeps its part of the weights on its "
-               "device; drop it, or add ranks to need less of each"));
-    } else {
-      fail(str(where, " ", l.why));
-    }
+void refuse_unsupported(Resolved& r) {
+  for (const Unsupported* u : r.settings.unsupported.asked()) {
+    const std::string what = str(r.origin(std::string(u->name)).text, " ", u->why);
+    if (u->treated == Treated::kRefused) fail(what);
+    r.notes.push_back(what);
   }
 }
 
@@ -113,50 +84,9 @@ void settle_dtype(Resolved& r) {
   r.origins["torch_dtype"] = r.origin(key);
 }
 
-struct Limit {
-  std::string_view name;
-  double least, most;
-};
-constexpr double kMany = 1e9;
-constexpr Limit kLimits[] = {
-    {"num_nodes", 1, 1e4},
-    {"master_port", 1, 65535},
-    {"node_rank", 0, 1e4},
-    {"data_parallel_degree", 1, 1e4},
-    {"ulysses_degree", 1, 1e4},
-    {"ring_degree", 1, 1e4},
-    {"pipefusion_degree", 1, 1e4},
-    {"tensor_parallel_degree", 1, 1e4},
-    {"fully_shard_degree", 1, 1e4},
-    {"warmup_steps", 0, kMany},
-    {"num_pipeline_patch", 1, kMany},
-    {"num_images_per_prompt", 1, 1e6},
-    {"height", 1, 65536},
-    {"width", 1, 65536},
-    {"num_inference_steps", 1, 1e5},
-    {"guidance_scale", 0, kMany},
-    {"true_cfg_scale", 1, kMany},
-    {"max_sequence_length", 1, 1e6},
-    {"limit", 1, kMany},
-    {"batch_size", 1, 1e5},
-    {"max_retries", 0, 1e6},
-    {"timeout", 1e-3, kMany},
-    {"start_timeout", 1e-3, kMany},
-    {"quality", 1, 100},
-    {"num_iterations", 1, 1e6},
-    {"warmup_calls", 0, 1e6},
-};
-
-void check_limits(Resolved& r) {
+void check_numbers(Resolved& r) {
   r.settings.fields([&](const std::string&, const Field& field, const FieldRef& slot) {
-    const auto limit = std::find_if(std::begin(kLimits), std::end(kLimits),
-                                    [&](const Limit& l) { return l.name == field.name; });
-    if (limit == std::end(kLimits)) return;
-    const Json value = to_json(slot);
-    if (value.is_null() || (value.get<double>() >= limit->least && value.get<double>() <= limit->most))
-      return;
-    fail(str(r.origin(std::string(field.name)).text, ": ", value.dump(), " was given; ", field.name,
-             " must be from ", limit->least, " to ", static_cast<int64_t>(limit->most)));
+    check_limits(field, slot, r.origin(std::string(field.name)).text);
   });
 }
 
@@ -172,8 +102,10 @@ void refuse_contradictions(Resolved& r) {
     fail(str("node_rank ", s.device.node_rank, " with num_nodes ", s.device.num_nodes, ": ranks are 0 to ",
              s.device.num_nodes - 1));
   }
-  if (s.input.negative_prompt.size() > 1 && s.input.negative_prompt.size() != s.input.prompt.size()) {
-    fail(str(s.input.negative_prompt.size(), " negative prompts for ", s.input.prompt.size(),
+  const size_t prompts = s.input.texts_of("prompt").size();
+  for (const auto& [name, texts] : s.input.texts) {
+    if (texts.size() < 2 || texts.size() == prompts) continue;
+    fail(str(r.origin(name).text, ": ", texts.size(), " texts for ", prompts,
              " prompts: give one, or one for each"));
   }
 }
@@ -181,12 +113,12 @@ void refuse_contradictions(Resolved& r) {
 }  // namespace
 
 void validate(Resolved& resolved) {
-  refuse_later(resolved);
+  refuse_unsupported(resolved);
   refuse_backend(resolved);
   refuse_family(resolved);
   settle_attention(resolved);
   settle_dtype(resolved);
-  check_limits(resolved);
+  check_numbers(resolved);
   refuse_contradictions(resolved);
 }
 

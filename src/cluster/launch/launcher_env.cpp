@@ -132,17 +132,16 @@ std::optional<LauncherEnv> find_launcher_env(const EnvironmentLookup& environmen
 LauncherEnv spanning(const NodeSpan& span) {
   if (span.nodes < 1 || span.node < 0 || span.node >= span.nodes || span.ranks < span.nodes ||
       span.ranks % span.nodes != 0) {
-    throw Error(Kind::kUsage,
-                str("--span_nodes spreads --num_gpus evenly over --num_nodes, found node ", span.node, " of ",
-                    span.nodes, " nodes with ", span.ranks, " ranks in all"));
+    throw Error(Kind::kUsage, str("span_nodes spreads num_gpus evenly over num_nodes, found node ", span.node,
+                                  " of ", span.nodes, " nodes with ", span.ranks, " ranks in all"));
   }
-  LauncherEnv o{.launcher = "--span_nodes", .size = span.ranks, .ranks = span.ranks / span.nodes};
+  LauncherEnv o{.launcher = "span_nodes", .size = span.ranks, .ranks = span.ranks / span.nodes};
   o.rank = span.node * o.ranks;
   o.local_size = o.ranks;
   o.host = span.host;
   o.port = span.port;
   o.key = span.key.empty() ? str("atelier span ", o.host, ":", o.port, " ", o.size) : span.key;
-  if (o.host.empty()) throw Error(Kind::kUsage, "--span_nodes needs --master_addr, the address of node 0");
+  if (o.host.empty()) throw Error(Kind::kUsage, "span_nodes needs master_addr, the address of node 0");
   check(o);
   return o;
 }

@@ -1,0 +1,89 @@
+#include "pipeline/engine_config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "pipeline/pipeline_route.h"
+
+namespace atelier::pipeline {
+namespace {
+
+template <class T>
+T named(const char* what, const std::string& name, std::initializer_list<std::pair<const char*, T>> all) {
+  std::string known;
+  for (const auto& [spelling, value] : all) {
+    if (name == spelling) return value;
+    known += str(known.empty() ? "" : ", ", spelling);
+  }
+  throw Error(Kind::kUsage, str("unknown ", what, " ", name, "; known are ", known));
+}
+
+at::ScalarType dtype_named(const std::string& name) {
+  return named<at::ScalarType>("number type", name,
+                               {{"float32", at::kFloat},
+                                {"bfloat16", at::kBFloat16},
+                                {"float16", at::kHalf},
+                                {"float64", at::kDouble}});
+}
+
+nn::SdpaBackend backend_named(const std::string& name) {
+  using enum nn::SdpaBackend;
+  return named<nn::SdpaBackend>(
+      "attention kernel", name,
+      {{"auto", kAuto}, {"cudnn", kCudnn}, {"flash", kFlash}, {"efficient", kEfficient}, {"math", kMath}});
+}
+
+}  // namespace
+
+void EngineConfig::fields(const Visit& visit) {
+  visit({.name = "folder"}, &model.folder);
+  visit({.name = "single_file"}, &model.single_file);
+  visit({.name = "preset"}, &model.preset);
+  visit({.name = "dummy_seed"}, &model.dummy_seed);
+  visit({.name = "device"}, &device);
+  visit({.name = "denoiser_dtype"}, &precision.denoiser);
+  visit({.name = "encoder_dtype"}, &precision.encoders);
+  visit({.name = "vae_dtype"}, &precision.vae);
+  visit({.name = "attention"}, &attention);
+  visit({.name = "vae_slicing"}, &vae_slicing);
+  visit({.name = "vae_tiling"}, &vae_tiling);
+  visit({.name = "tf32"}, &tf32);
+  visit({.name = "graphs"}, &graphs);
+  visit({.name = "debug"}, &debug);
+  visit({.name = "stage_blocks"}, &stage_blocks);
+}
+
+Json to_json(const EngineConfig& config) {
+  Json out = fields_to_json(fields_of(config));
+  out["layout"] = plan::to_string(config.layout);
+  return out;
+}
+
+EngineConfig engine_config_from_json(const Json& json) {
+  auto out = fields_from_json<EngineConfig>(json);
+  out.layout = plan::parse_strategy(json.value("layout", ""));
+  return out;
+}
+
+ModelRepo open_model(const ModelSpec& spec) {
+  if (!spec.preset.empty()) return ModelRepo::dummy(spec.preset, spec.dummy_seed);
+  if (!spec.single_file.empty()) return ModelRepo::open_single_file(spec.single_file, spec.folder);
+  return ModelRepo::open(spec.folder);
+}
+
+LoadOptions load_options(const EngineConfig& c, c10::Device device) {
+  return {.device = device,
+          .denoiser = dtype_named(c.precision.denoiser),
+          .encoders = dtype_named(c.precision.encoders),
+          .vae = dtype_named(c.precision.vae),
+          .vae_slicing = c.vae_slicing,
+          .vae_tiling = c.vae_tiling,
+          .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
+          .attention = backend_named(c.attention)};
+}
+
+std::vector<plan::ModelChunk> route_of(const EngineConfig& config, const ModelRepo& model) {
+  return pipeline_route(config.layout, config.stage_blocks, model.family().facts(model.denoiser()));
+}
+
+}  // namespace atelier::pipeline

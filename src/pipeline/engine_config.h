@@ -1,0 +1,50 @@
+// What an engine loads, and how it computes: everything about a run that is not one request's. As data, so
+// that it travels to worker processes; one function makes the options of a Pipeline from it, whoever asks.
+#pragma once
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/field.h"
+#include "pipeline/model_repo.h"
+#include "pipeline/pipeline.h"
+#include "plan/parallel_config.h"
+
+namespace atelier::pipeline {
+
+// Where the weights come from; exactly one of folder and preset is set.
+struct ModelSpec {
+  std::filesystem::path folder;       // diffusers folder
+  std::filesystem::path single_file;  // a denoiser in its original naming, the rest from `folder`
+  std::string preset;                 // built-in configuration with dummy weights
+  uint64_t dummy_seed = 0;
+};
+ModelRepo open_model(const ModelSpec& spec);
+
+// "float32", "bfloat16", "float16" of each component.
+struct Precision {
+  std::string denoiser = "float32", encoders = "float32", vae = "float32";
+};
+
+struct EngineConfig {
+  ModelSpec model;
+  std::string device = "cpu";  // cpu, cuda, cuda:N (one rank only)
+  Precision precision;
+  std::string attention = "auto";  // auto, cudnn, flash, efficient, math
+  bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
+  plan::ParallelConfig layout;
+  std::vector<int> stage_blocks;  // blocks of every stage; empty: by cost
+
+  void fields(const Visit& visit);  // all but the layout, whose text is plan::to_string
+};
+Json to_json(const EngineConfig& config);
+EngineConfig engine_config_from_json(const Json& json);  // throws Error(kUsage)
+
+// Throws Error(kUsage) for names of number types or attention kernels that are unknown.
+LoadOptions load_options(const EngineConfig& config, c10::Device device);
+// The chunks of the model on every stage.
+std::vector<plan::ModelChunk> route_of(const EngineConfig& config, const ModelRepo& model);
+
+}  // namespace atelier::pipeline

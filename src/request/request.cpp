@@ -1,0 +1,113 @@
+// The list of a request's fields, and what follows from it.
+#include "request/request.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace atelier::request {
+namespace {
+
+constexpr double kMostText = 1 << 20;  // bytes
+constexpr double kMany = 1e9;
+
+// What a field decides, and the limits of its values.
+Field text(std::string_view name, std::string_view help) {
+  return {.name = name, .help = help, .most = kMostText, .effect = Effect::kLook};
+}
+Field shape(std::string_view name, std::string_view help, double least, double most) {
+  return {.name = name, .help = help, .least = least, .most = most, .effect = Effect::kShape};
+}
+
+}  // namespace
+
+void Request::fields(const Visit& visit) {
+  visit(text("prompt", "what to draw; wins over --prompts_file"), &prompt);
+  visit(text("prompt_2", "for the second text encoder; default: the prompt"), &prompt_2);
+  visit(text("prompt_3", "for the third text encoder; default: the prompt"), &prompt_3);
+  visit(text("negative_prompt", "what not to draw: turns true guidance on"), &negative_prompt);
+  visit(text("negative_prompt_2", "for the second text encoder; default: the negative prompt"),
+        &negative_prompt_2);
+  visit(text("negative_prompt_3", "for the third text encoder; default: the negative prompt"),
+        &negative_prompt_3);
+  visit(shape("height", "pixels; default: the model's", 1, 65536), &height);
+  visit(shape("width", "pixels; default: the model's", 1, 65536), &width);
+  visit(shape("num_inference_steps", "denoising steps; default: the model's", 1, 10000),
+        &num_inference_steps);
+  visit(shape("guidance_scale", "guidance that the model was distilled with; default: the model's", 0, kMany),
+        &guidance_scale);
+  visit(shape("true_cfg_scale", "scale of the second, negative branch; 1: off", 1, kMany), &true_cfg_scale);
+  visit(shape("guidance_rescale", "0 to 1: how much over-exposure by strong guidance is taken back", 0, 1),
+        &guidance_rescale);
+  visit(shape("max_sequence_length", "tokens of a prompt; default: the model's", 1, 1e6),
+        &max_sequence_length);
+  visit({.name = "seed",
+         .help = "of every prompt's first picture; default and -1: random, recorded (run: 42)",
+         .effect = Effect::kLook,
+         .unset = "-1"},
+        &seed);
+  visit({.name = "index", .least = 0}, &index);
+  visit({.name = "sub", .least = 0}, &sub);
+  visit({.name = "name"}, &name);
+  visit({.name = "where"}, &where);
+}
+
+bool has_negative(const Request& r) {
+  return r.negative_prompt || r.negative_prompt_2 || r.negative_prompt_3;
+}
+
+int branches(const Request& request) {
+  return request.negative_prompt && request.true_cfg_scale.value_or(1) > 1 ? 2 : 1;
+}
+
+const std::string& prompt_of(const Request& r, CfgBranch branch, size_t encoder) {
+  static const std::string none;
+  const bool is_negative = branch == CfgBranch::kNegative;
+  const auto& second = is_negative ? r.negative_prompt_2 : r.prompt_2;
+  const auto& third = is_negative ? r.negative_prompt_3 : r.prompt_3;
+  if (encoder == 1 && second) return *second;
+  if (encoder == 2 && third) return *third;
+  if (!is_negative) return r.prompt;
+  return r.negative_prompt ? *r.negative_prompt : none;
+}
+
+void settle_branches(Request& r, double scale, bool for_all) {
+  if (!r.true_cfg_scale && (has_negative(r) || for_all)) r.true_cfg_scale = scale;
+  if (r.true_cfg_scale.value_or(1) > 1) {
+    if (!r.negative_prompt) r.negative_prompt.emplace();
+  } else {
+    r.true_cfg_scale.reset();
+    for (auto* negative : {&r.negative_prompt, &r.negative_prompt_2, &r.negative_prompt_3}) negative->reset();
+  }
+}
+
+Json look(const Request& request, const Json& record) {
+  Json out = record.is_object() ? record : Json::object();
+  fields_of(request)([&](const Field& field, const FieldRef& slot) {
+    if (field.effect == Effect::kPlace) return;
+    if (Json value = json_of(slot); !value.is_null()) out[std::string(field.name)] = std::move(value);
+  });
+  return out;
+}
+
+std::string batch_key(const Request& request) {
+  Json key = Json::array({branches(request)});
+  fields_of(request)([&](const Field& field, const FieldRef& slot) {
+    if (field.effect == Effect::kShape) key.push_back(json_of(slot));
+  });
+  return key.dump();
+}
+
+void check_batch(Requests batch) {
+  if (batch.empty()) throw Error(Kind::kUsage, "a batch holds no request");
+  const std::string key = batch_key(batch.front());
+  for (const Request& r : batch) {
+    if (!r.height || !r.width || !r.num_inference_steps || !r.guidance_scale || !r.max_sequence_length ||
+        !r.seed)
+      throw Error(Kind::kUsage, str(r.name, ": size, steps, guidance, text length or seed is not resolved"));
+    if (batch_key(r) != key)
+      throw Error(Kind::kUsage, str(r.name, " and ", batch.front().name, " do not fit into one batch"));
+  }
+}
+
+}  // namespace atelier::request

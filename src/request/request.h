@@ -1,0 +1,61 @@
+// One output that is asked for: what it is to look like, where it goes. Flags, rows of prompt files, messages
+// between processes, records, the hash that resuming compares and limits all go through its list of fields:
+// a new field is one member here, one line in request.cpp, and its use.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/field.h"
+
+namespace atelier::request {
+
+// Members keep the names of diffusers' pipeline calls. What a row or a caller leaves unset is filled in from
+// flags and the model later; unset after that means off.
+struct Request {
+  std::string prompt;
+  std::optional<std::string> prompt_2, prompt_3;  // for the second and third text encoder; unset: prompt
+  std::optional<std::string> negative_prompt, negative_prompt_2, negative_prompt_3;
+  std::optional<int> height, width;  // pixels
+  std::optional<int> num_inference_steps;
+  std::optional<double> guidance_scale;  // embedded, for models that are distilled with it
+  std::optional<double> true_cfg_scale;  // of classifier-free guidance, with a branch for the negative prompt
+  std::optional<double>
+      guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
+  std::optional<int> max_sequence_length;  // tokens of a prompt
+  std::optional<uint64_t> seed;            // of this picture: its row's plus sub
+
+  int64_t index = 0;  // of its row
+  int sub = 0;        // which of the row's pictures
+  std::string name;   // of the file, relative to the output folder
+  std::string where;  // "prompts.jsonl:12"; empty for a prompt of the command line
+
+  void fields(const Visit& visit);
+};
+
+bool has_negative(const Request& request);  // a text of the second branch is set
+// Requests that are drawn together.
+using Requests = std::span<const Request>;
+
+enum class CfgBranch { kPositive, kNegative };
+// 2: classifier-free guidance, with a second branch for the negative prompt.
+int branches(const Request& request);
+// What this branch tells text encoder number `encoder` (from 0): its own prompt, or else the first one.
+const std::string& prompt_of(const Request& request, CfgBranch branch, size_t encoder);
+// Makes the second branch definite: requests with a negative prompt, or all of them, get `scale` unless they
+// have their own; a scale of at most 1 turns the branch off. Then both are set, or neither.
+void settle_branches(Request& request, double scale, bool for_all);
+
+// Everything that decides what the output looks like, in one object: the run's share of it (`record`) and the
+// request's fields of kLook and kShape that are set. It is the file's metadata, and what ledger and report
+// keep.
+Json look(const Request& request, const Json& record);
+
+// Requests with equal keys may share a batch: equal fields of kShape, as many branches.
+std::string batch_key(const Request& request);
+// Throws Error(kUsage) for a batch that cannot be drawn: none, not resolved, or with different keys.
+void check_batch(Requests batch);
+
+}  // namespace atelier::request

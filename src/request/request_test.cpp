@@ -1,0 +1,109 @@
+// What follows from the list of a request's fields.
+#include "request/request.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/scratch.h"
+#include "request/settings.h"
+
+namespace atelier::request {
+namespace {
+
+Request sample() {
+  Request r;
+  r.prompt = "a \"cat\"\nin rain";
+  r.height = 64, r.width = 128, r.num_inference_steps = 4, r.guidance_scale = 0.1;
+  r.max_sequence_length = 77, r.seed = 18446744073709551615ull;
+  r.index = 1'000'000'000'000, r.sub = 3, r.name = "a/b.png", r.where = "f:1";
+  return r;
+}
+
+TEST(Request, ComesThroughTheWireUnchanged) {
+  Request r = sample();
+  r.prompt_2 = "", r.negative_prompt = "猫", r.true_cfg_scale = 1.0 / 3;
+  const Json wire = fields_to_json(fields_of(r));
+  const auto again = fields_from_json<Request>(Json::parse(wire.dump()));
+  EXPECT_EQ(fields_to_json(fields_of(again)), wire);
+  EXPECT_EQ(again.prompt_2, "");
+  EXPECT_EQ(again.prompt_3, std::nullopt);
+  EXPECT_EQ(again.true_cfg_scale, 1.0 / 3);
+  EXPECT_EQ(again.seed, r.seed);
+}
+
+// Whoever adds a field meets this test: what it decides must show.
+TEST(Request, EveryFieldThatDecidesTheLookIsInTheLook) {
+  Request r = sample();
+  r.fields([](const Field& field, const FieldRef& slot) {
+    if (json_of(slot).is_null()) set_from_text(field, slot, {"7"}, "");
+  });
+  const Json record{{"model", "mini"}, {"height", "of the run"}};
+  const Json look_of = look(r, record);
+  r.fields([&](const Field& field, const FieldRef&) {
+    EXPECT_EQ(look_of.contains(field.name), field.effect != Effect::kPlace) << field.name;
+  });
+  EXPECT_EQ(look_of["model"], "mini");
+  EXPECT_EQ(look_of["height"], 64);
+  Request other = r;
+  other.fields([&](const Field& field, const FieldRef& slot) {
+    if (field.effect == Effect::kPlace) return;
+    const Json before = json_of(slot);
+    set_from_text(field, slot, {"8"}, "");
+    EXPECT_NE(settings_hash(look(other, record)), settings_hash(look_of)) << field.name;
+    EXPECT_EQ(batch_key(other) == batch_key(r), field.effect == Effect::kLook) << field.name;
+    set_from_json(field, slot, before, "");
+  });
+  EXPECT_EQ(batch_key(other), batch_key(r));
+}
+
+TEST(Request, BatchesAreAlikeAndResolved) {
+  std::vector<Request> batch{sample(), sample()};
+  batch[1].prompt = "other", batch[1].seed = 1, batch[1].name = "c.png";
+  EXPECT_NO_THROW(check_batch(batch));
+  batch[1].true_cfg_scale = 2, batch[1].negative_prompt = "";
+  EXPECT_NE(message_of(Kind::kUsage, [&] { check_batch(batch); }).find("c.png and a/b.png"),
+            std::string::npos);
+  batch[1] = sample();
+  batch[1].max_sequence_length.reset();
+  message_of(Kind::kUsage, [&] { check_batch(batch); });
+  message_of(Kind::kUsage, [&] { check_batch({}); });
+}
+
+TEST(Request, ASecondBranchHasAScaleAndAText) {
+  const auto settled = [](Request r, double scale, bool for_all) {
+    settle_branches(r, scale, for_all);
+    EXPECT_EQ(branches(r) == 2, r.negative_prompt.has_value());
+    EXPECT_EQ(branches(r) == 2, r.true_cfg_scale.has_value());
+    return r;
+  };
+  Request r = sample();
+  EXPECT_EQ(branches(settled(r, 4, false)), 1);
+  EXPECT_EQ(settled(r, 4, true).negative_prompt, "");
+  EXPECT_EQ(branches(settled(r, 1, true)), 1);
+  r.negative_prompt = "b";
+  EXPECT_EQ(settled(r, 4, false).true_cfg_scale, 4);
+  EXPECT_EQ(branches(settled(r, 1, false)), 1);
+  r.true_cfg_scale = 2;  // a row's own wins
+  EXPECT_EQ(settled(r, 4, true).true_cfg_scale, 2);
+  r.true_cfg_scale = 1;
+  EXPECT_EQ(branches(settled(r, 4, true)), 1);
+  Request only_second = sample();
+  only_second.negative_prompt_2 = "c";
+  EXPECT_EQ(settled(only_second, 4, false).negative_prompt, "");
+}
+
+TEST(Request, EncodersWithoutATextOfTheirOwnTakeTheFirst) {
+  Request r = sample();
+  r.prompt_2 = "second", r.negative_prompt = "no", r.negative_prompt_3 = "third no";
+  const auto texts = [&](CfgBranch branch) {
+    std::vector<std::string> out;
+    for (size_t encoder = 0; encoder < 3; ++encoder) out.push_back(prompt_of(r, branch, encoder));
+    return out;
+  };
+  EXPECT_EQ(texts(CfgBranch::kPositive), (std::vector<std::string>{r.prompt, "second", r.prompt}));
+  EXPECT_EQ(texts(CfgBranch::kNegative), (std::vector<std::string>{"no", "no", "third no"}));
+  r.negative_prompt.reset();
+  EXPECT_EQ(prompt_of(r, CfgBranch::kNegative, 0), "");
+}
+
+}  // namespace
+}  // namespace atelier::request
