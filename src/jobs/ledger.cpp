@@ -42,44 +42,39 @@ std::string now_utc() {
   return text;
 }
 
-Json to_json(const Record& r) {
-  Json out = {{"name", r.name},        {"index", r.index},
-              {"sub", r.sub},          {"status", r.is_done ? "done" : "failed"},
-              {"seed", r.seed},        {"time", r.time},
-              {"seconds", r.seconds},  {"settings_hash", r.settings_hash},
-              {"settings", r.settings}};
-  if (r.is_done) {
-    out["sha256"] = r.sha256;
-    out["bytes"] = r.bytes;
-  } else {
-    out["error"] = r.error;
-  }
+// All of a record but its status and its settings.
+Fields fields_of_record(Record& r) {
+  return [&r](const Visit& visit) {
+    visit({.name = "name"}, &r.name);
+    visit({.name = "index"}, &r.index);
+    visit({.name = "sub"}, &r.sub);
+    visit({.name = "seed"}, &r.seed);
+    visit({.name = "time"}, &r.time);
+    visit({.name = "seconds"}, &r.seconds);
+    visit({.name = "settings_hash"}, &r.settings_hash);
+    if (r.is_done) visit({.name = "sha256"}, &r.sha256);
+    if (r.is_done) visit({.name = "bytes"}, &r.bytes);
+    if (!r.is_done) visit({.name = "error"}, &r.error);
+  };
+}
+
+Json to_json(Record r) {
+  Json out = fields_to_json(fields_of_record(r));
+  out["status"] = r.is_done ? "done" : "failed";
+  out["settings"] = r.settings;
   return out;
 }
 
 std::optional<Record> to_record(std::string_view line) {
   if (json_depth(line) > kMaxDepth) return std::nullopt;
   const Json j = Json::parse(line, nullptr, false);
-  if (!j.is_object()) return std::nullopt;
+  const auto is = [&](const char* status) { return j.contains("status") && j["status"] == status; };
+  if (!j.is_object() || (!is("done") && !is("failed"))) return std::nullopt;
   try {
-    Record r;
-    r.name = j.at("name").get<std::string>();
-    const auto status = j.at("status").get<std::string>();
-    if (r.name.empty() || (status != "done" && status != "failed")) return std::nullopt;
-    r.is_done = status == "done";
-    r.index = j.value("index", int64_t{0});
-    r.sub = j.value("sub", 0);
-    r.seed = j.value("seed", uint64_t{0});
-    r.settings = j.value("settings", Json::object());
-    if (!r.settings.is_object()) return std::nullopt;
-    r.settings_hash = j.value("settings_hash", std::string());
-    r.sha256 = j.value("sha256", std::string());
-    r.bytes = j.value("bytes", uint64_t{0});
-    r.seconds = j.value("seconds", 0.0);
-    r.error = j.value("error", std::string());
-    r.time = j.value("time", std::string());
-    return r;
-  } catch (const Json::exception&) {
+    Record r{.is_done = is("done"), .settings = j.value("settings", Json::object())};
+    fields_from_json(fields_of_record(r), j);
+    return r.name.empty() || !r.settings.is_object() ? std::nullopt : std::optional(r);
+  } catch (const Error&) {
     return std::nullopt;
   }
 }

@@ -69,19 +69,4 @@ std::vector<CsvRecord> read_csv(std::string_view text) {
   return records;
 }
 
-std::string write_csv(const std::vector<std::string>& cells) {
-  std::string out;
-  for (size_t i = 0; i < cells.size(); ++i) {
-    if (i > 0) out.push_back(',');
-    if (cells[i].find_first_of(",\"\r\n") == std::string::npos) {
-      out += cells[i];
-      continue;
-    }
-    out.push_back('"');
-    for (const char c : cells[i]) out.append(c == '"' ? 2 : 1, c);
-    out.push_back('"');
-  }
-  return out + "\r\n";
-}
-
 }  // namespace atelier::request

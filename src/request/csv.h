@@ -15,7 +15,5 @@ struct CsvRecord {
 
 // Blank lines are left out. A quote that never closes makes one last record with an error. [RFC 4180]
 std::vector<CsvRecord> read_csv(std::string_view text);
-// One line, with its line end; cells are quoted where they need it.
-std::string write_csv(const std::vector<std::string>& cells);
 
 }  // namespace atelier::request

@@ -273,11 +273,10 @@ TEST(PromptFile, RandomBytesNeverCrash) {
   EXPECT_GT(valid, 100);  // the loop reaches beyond the first checks
 }
 
-TEST(Csv, WhatIsWrittenIsReadBack) {
-  const std::vector<std::string> cells = {"a", "", "b,c", "d\"e", "f\r\ng", " h "};
-  const auto records = read_csv(write_csv(cells) + write_csv({"1", "2"}));
+TEST(Csv, QuotesHoldAnything) {
+  const auto records = read_csv("a,,\"b,c\",\"d\"\"e\",\"f\r\ng\", h \r\n1,2\r\n");
   ASSERT_EQ(records.size(), 2U);
-  EXPECT_EQ(records[0].cells, cells);
+  EXPECT_EQ(records[0].cells, (std::vector<std::string>{"a", "", "b,c", "d\"e", "f\r\ng", " h "}));
   EXPECT_EQ(records[1].line, 3);
 }
 

@@ -151,8 +151,4 @@ Config read_config(const fs::path& file) {
   return parse_config(read_file(file), file);
 }
 
-Json load_config(const fs::path& file) {
-  return read_config(file).values;
-}
-
 }  // namespace atelier::app

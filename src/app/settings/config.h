@@ -20,7 +20,5 @@ struct Config {
 Config read_config(const std::filesystem::path& file);
 // The same for text that stands for a file of this name.
 Config parse_config(const std::string& text, const std::filesystem::path& file);
-// Only the values of read_config.
-Json load_config(const std::filesystem::path& file);
 
 }  // namespace atelier::app

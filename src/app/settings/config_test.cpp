@@ -8,6 +8,10 @@
 namespace atelier::app {
 namespace {
 
+Json load_config(const std::filesystem::path& file) {
+  return read_config(file).values;
+}
+
 TEST(Config, PlainScalarsAreTypedAndQuotedOnesAreText) {
   const Scratch dir;
   const Config c =

@@ -22,7 +22,10 @@ void ModelSettings::fields(const Visit& visit) {
          "model"},
         &model_name);
   visit({"model_type", "family of the model; read from its files, so only a check"}, &model_type);
-  visit({"backend", "xdit or diffusers: both mean the engine of this program"}, &backend);
+  visit({.name = "backend",
+         .help = "xdit or diffusers: both mean the engine of this program",
+         .choices = "xdit diffusers"},
+        &backend);
   visit({"revision", "branch, tag or commit of a model from the hub"}, &revision);
   visit(
       {"base_model", "for a single .safetensors file: the diffusers folder that everything else comes from"},

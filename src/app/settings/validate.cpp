@@ -23,14 +23,6 @@ void refuse_unsupported(Resolved& r) {
   }
 }
 
-void refuse_backend(const Resolved& r) {
-  const std::string& backend = r.settings.model.backend;
-  if (backend != "xdit" && backend != "diffusers") {
-    fail(str(r.origin("backend").text, " ", backend,
-             " is not in this build: choose xdit or diffusers, both mean its own engine"));
-  }
-}
-
 void refuse_family(const Resolved& r) {
   const std::string& asked = r.settings.model.model_type;
   if (asked.empty()) return;
@@ -114,7 +106,6 @@ void refuse_contradictions(Resolved& r) {
 
 void validate(Resolved& resolved) {
   refuse_unsupported(resolved);
-  refuse_backend(resolved);
   refuse_family(resolved);
   settle_attention(resolved);
   settle_dtype(resolved);
