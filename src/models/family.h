@@ -70,6 +70,7 @@ struct SamplingDefaults {
   int steps = 28;
   double guidance = 3.5;
   int height = 1024, width = 1024;
+  double fps = 0;  // of videos
   int64_t max_sequence_length = 512;
 };
 

@@ -41,15 +41,33 @@ at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* pro
   return image;
 }
 
-std::vector<media::Artifact> to_artifacts(const at::Tensor& images) {
-  const auto bytes = (images * 255).round().to(at::kByte).permute({0, 2, 3, 1}).contiguous().to(at::kCPU);
+namespace {
+
+// bytes [H, W, 3], contiguous, on the CPU.
+media::Image image_of(const at::Tensor& bytes) {
+  media::Image image{static_cast<int>(bytes.size(1)), static_cast<int>(bytes.size(0)), {}};
+  image.rgb.resize(static_cast<size_t>(bytes.numel()));
+  std::memcpy(image.rgb.data(), bytes.const_data_ptr(), image.rgb.size());
+  return image;
+}
+
+}  // namespace
+
+std::vector<media::Artifact> to_artifacts(const at::Tensor& images, double fps) {
+  const auto bytes = (images * 255).round().to(at::kByte).movedim(1, -1).contiguous().to(at::kCPU);
   std::vector<media::Artifact> out;
   for (int64_t i = 0; i < bytes.size(0); ++i) {
-    const auto one = bytes[i];
-    media::Image image{static_cast<int>(one.size(1)), static_cast<int>(one.size(0)), {}};
-    image.rgb.resize(static_cast<size_t>(one.numel()));
-    std::memcpy(image.rgb.data(), one.const_data_ptr(), image.rgb.size());
-    out.push_back(std::move(image));
+    if (bytes.dim() == 4) {
+      out.emplace_back(image_of(bytes[i]));
+      continue;
+    }
+    media::Video video{{}, fps};
+    for (int64_t f = 0; f < bytes.size(1); ++f) video.frames.push_back(image_of(bytes[i][f]));
+    if (video.frames.size() == 1) {
+      out.emplace_back(std::move(video.frames.front()));
+    } else {
+      out.emplace_back(std::move(video));
+    }
   }
   return out;
 }

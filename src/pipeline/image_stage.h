@@ -32,7 +32,7 @@ class ImageStage {
   std::unique_ptr<models::Vae> vae_;
 };
 
-// [B, 3, H, W] in [0, 1] -> 8 bits, rounded half to even.
-std::vector<media::Artifact> to_artifacts(const at::Tensor& images);
+// [B, 3, H, W] or [B, 3, frames, H, W] in [0, 1] -> 8 bits, rounded half to even. A single frame is an image.
+std::vector<media::Artifact> to_artifacts(const at::Tensor& images, double fps = 0);
 
 }  // namespace atelier::pipeline

@@ -41,6 +41,7 @@ models::PromptBatch prompts_of(request::Requests batch, request::CfgBranch branc
                           .height = *r.height,
                           .width = *r.width,
                           .guidance_scale = *r.guidance_scale};
+  out.is_absent = branch == request::CfgBranch::kNegative && request::branches(r) == 1;
   for (size_t encoder = 0; encoder < out.texts.size(); ++encoder) {
     for (const auto& one : batch) out.texts[encoder].push_back(request::prompt_of(one, branch, encoder));
   }
@@ -134,7 +135,8 @@ std::set<std::string> Pipeline::used() const {
 void Pipeline::prepare(const request::Request& r, Denoise& work) {
   const auto& family = model_.family();
   const auto vae = models::find_vae(model_.vae()).facts(model_.vae());
-  work.cfg = r.true_cfg_scale.value_or(1);
+  work.cfg =
+      models::cfg_scale(family, *r.guidance_scale, r.true_cfg_scale.value_or(1), request::branches(r) == 2);
   work.grid = family.grid(model_.denoiser(), vae.spatial, *r.height, *r.width, 1);
   sampler_ = sampling::make_sampler(model_.scheduler(),
                                     {.steps = *r.num_inference_steps,
@@ -152,8 +154,7 @@ void Pipeline::condition(request::Requests batch, Denoise& work, ActivationRecor
       return texts_->condition(prompts_of(batch, branch), probes, prefix);
     };
     Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
-    if (request::branches(batch.front()) == 2)
-      branches.push_back(one(request::CfgBranch::kNegative, "negative."));
+    if (work.cfg > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
     return branches;
   });
   if (!leads()) prepare(batch.front(), work);
@@ -199,7 +200,7 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   synchronize(options_.device);
   parallel_context_.check_alive();
   lap("decode");
-  return leads() ? to_artifacts(finite(images)) : std::vector<media::Artifact>{};
+  return leads() ? to_artifacts(finite(images), model_.defaults().fps) : std::vector<media::Artifact>{};
 }
 
 at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& callbacks) {

@@ -190,5 +190,16 @@ TEST(Pictures, RoundToTheNearestLevel) {
   EXPECT_EQ(picture.rgb, (std::vector<uint8_t>{0, 255, 1, 128, 0, 255}));  // pixel by pixel: red, green, blue
 }
 
+TEST(Videos, KeepTheOrderOfTheirFramesAndOneFrameIsAnImage) {
+  const auto frames = at::tensor({0.0f, 1.0f, 0.0f, 1.0f, 0.2f, 0.2f}).view({1, 3, 2, 1, 1});
+  const auto made = to_artifacts(frames, 16);
+  const auto& video = std::get<media::Video>(made.at(0));
+  EXPECT_EQ(video.fps, 16);
+  ASSERT_EQ(video.frames.size(), 2u);
+  EXPECT_EQ(video.frames[0].rgb, (std::vector<uint8_t>{0, 0, 51}));
+  EXPECT_EQ(video.frames[1].rgb, (std::vector<uint8_t>{255, 255, 51}));
+  EXPECT_TRUE(std::holds_alternative<media::Image>(to_artifacts(frames.narrow(2, 0, 1), 16).at(0)));
+}
+
 }  // namespace
 }  // namespace atelier::pipeline

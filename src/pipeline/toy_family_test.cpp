@@ -77,6 +77,17 @@ TEST(ToyFamily, UsesEveryPartOfItsConditioning) {
   EXPECT_GT(distance(latents({}, negative), expected), 1e-4);
 }
 
+TEST(ToyFamily, HasItsOwnBranchWhereNobodyGaveANegativePrompt) {
+  auto empty = batch_of(), absent = batch_of(), alone = batch_of();
+  for (auto& r : empty) r.negative_prompt = "";
+  for (auto* batch : {&absent, &alone}) {
+    for (auto& r : *batch) r.negative_prompt.reset(), r.true_cfg_scale.reset();
+  }
+  for (auto& r : alone) r.guidance_scale = 1;
+  EXPECT_EQ(distance(latents({}, absent), latents({}, empty)), 0);
+  EXPECT_GT(distance(latents({}, absent), latents({}, alone)), 1e-3);
+}
+
 TEST(ToyFamily, KeysAndValuesOfARequestReplaceThoseOfTheLast) {
   Pipeline* used = nullptr;
   on_ranks(model(), {}, {}, [&](Pipeline& p, int) {
