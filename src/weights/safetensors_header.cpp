@@ -54,15 +54,23 @@ class HeaderReader {
   using string_t = nlohmann::json::string_t;
   using binary_t = nlohmann::json::binary_t;
 
-  bool null() { return unexpected("null"); }
-  bool boolean(bool) { return unexpected("true or false"); }
+  bool null() {
+    if (level_ == 1 && name_ == "__metadata__") return true;
+    return skip() || unexpected("null");
+  }
+  bool boolean(bool) { return skip() || unexpected("true or false"); }
   bool binary(binary_t&) { return unexpected("binary data"); }
   bool number_float(number_float_t, const string_t& text) {
+    if (skip()) return true;
     fail(str(where(), "the number ", in_quotes(text), " is not a whole number in range"));
   }
-  bool number_integer(number_integer_t value) { fail(str(where(), "the number ", value, " is negative")); }
+  bool number_integer(number_integer_t value) {
+    if (skip()) return true;
+    fail(str(where(), "the number ", value, " is negative"));
+  }
 
   bool number_unsigned(number_unsigned_t value) {
+    if (skip()) return true;
     if (level_ != 3) unexpected("a number");
     if (value > static_cast<uint64_t>(INT64_MAX)) fail(str(where(), "the number ", value, " is too large"));
     if (numbers_.size() == kMaxDims) fail(str(where(), "more than ", kMaxDims, " numbers"));
@@ -71,6 +79,7 @@ class HeaderReader {
   }
 
   bool string(string_t& value) {
+    if (skip()) return true;
     if (level_ != 2) unexpected("text");
     if (in_metadata_) {
       if (!metadata_.emplace(field_, value).second)
@@ -83,6 +92,7 @@ class HeaderReader {
   }
 
   bool start_object(size_t) {
+    if (skip_into()) return true;
     if (level_ >= 2) unexpected("an object");
     ++level_;
     in_metadata_ = level_ == 2 && name_ == "__metadata__";
@@ -92,6 +102,7 @@ class HeaderReader {
   }
 
   bool key(string_t& value) {
+    if (depth_ > 0) return true;
     if (level_ == 1) {
       name_ = value;
       field_.clear();
@@ -104,7 +115,8 @@ class HeaderReader {
     if (in_metadata_) return true;
     constexpr std::array<std::string_view, 3> kFields{"dtype", "shape", "data_offsets"};
     const auto at = std::find(kFields.begin(), kFields.end(), field_);
-    if (at == kFields.end()) fail(str(tensor(), "unknown field ", in_quotes(field_)));
+    is_unknown_ = at == kFields.end();
+    if (is_unknown_) return true;
     if (std::exchange(seen_[static_cast<size_t>(at - kFields.begin())], true)) {
       fail(str(tensor(), "field ", field_, " stands there twice"));
     }
@@ -112,6 +124,7 @@ class HeaderReader {
   }
 
   bool end_object() {
+    if (skip_out()) return true;
     if (level_-- == 1 || std::exchange(in_metadata_, false)) return true;
     if (!seen_[0] || !seen_[1] || !seen_[2]) fail(str(tensor(), "lacks dtype, shape or data_offsets"));
     entries_.emplace(name_, std::move(entry_));
@@ -119,6 +132,7 @@ class HeaderReader {
   }
 
   bool start_array(size_t) {
+    if (skip_into()) return true;
     if (level_ != 2 || in_metadata_ || field_ == "dtype") unexpected("a list");
     ++level_;
     numbers_.clear();
@@ -126,6 +140,7 @@ class HeaderReader {
   }
 
   bool end_array() {
+    if (skip_out()) return true;
     --level_;
     if (field_ == "shape") {
       entry_.shape = numbers_;
@@ -147,6 +162,19 @@ class HeaderReader {
   }
 
  private:
+  // The value of a field that this format does not know is passed over, as the reference library does. True: the
+  // event belongs to it.
+  bool skip() { return depth_ > 0 || std::exchange(is_unknown_, false); }
+  bool skip_into() {
+    const bool skips = skip();
+    depth_ += skips ? 1 : 0;
+    return skips;
+  }
+  bool skip_out() {
+    if (depth_ == 0) return false;
+    --depth_;
+    return true;
+  }
   std::string tensor() const { return str("tensor ", in_quotes(name_), ": "); }
   std::string where() const { return level_ < 2 ? std::string() : str(tensor(), in_quotes(field_), ": "); }
   [[noreturn]] bool unexpected(std::string_view what) const {
@@ -163,6 +191,8 @@ class HeaderReader {
   Metadata& metadata_;
   int level_ = 0;
   bool in_metadata_ = false, has_metadata_ = false;
+  bool is_unknown_ = false;  // the next value is that of an unknown field
+  int64_t depth_ = 0;        // lists and objects open inside of one
   std::string name_, field_;
   TensorEntry entry_;
   std::array<bool, 3> seen_{};

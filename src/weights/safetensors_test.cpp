@@ -64,6 +64,26 @@ TEST(Safetensors, AcceptsMisalignedTensorsAndEmptyFiles) {
   EXPECT_EQ(open_error(folder, file_of(header, 5)), "no error");
 }
 
+// What the reference library reads too: no metadata, and fields that it does not know, whatever they hold.
+TEST(Safetensors, IgnoresNoMetadataAndUnknownFields) {
+  const TemporaryFolder folder;
+  const auto path = folder / "a.safetensors";
+  for (const char* extra :
+       {R"("x")", "3", "-1.5e300", "null", "true", "[]", "{}", R"([1,[2,{"shape":[]}],"a"])",
+        R"({"dtype":"F16","data_offsets":[0,1],"deep":{"shape":[[[]]]}})"}) {
+    const auto header = str(R"({"__metadata__":null,"w":{"extra":)", extra, R"(,"dtype":"F32","more":)",
+                            extra, R"(,"shape":[2],"data_offsets":[0,8],"last":)", extra,
+                            R"(},"v":{"shape":[1],"data_offsets":[8,9],"dtype":"U8"}})");
+    ASSERT_EQ(open_error(folder, file_of(header, 9)), "no error") << header;
+    const auto file = SafetensorsFile::open(path);
+    EXPECT_TRUE(file.metadata().empty());
+    ASSERT_EQ(file.entries().size(), 2u);
+    EXPECT_EQ(file.entries().at("w").shape, (std::vector<int64_t>{2}));
+    EXPECT_EQ(file.entries().at("w").bytes, 8);
+    EXPECT_EQ(file.entries().at("v").dtype, DType::kU8);
+  }
+}
+
 struct Hostile {
   const char* name;
   std::string header;
@@ -91,8 +111,10 @@ TEST(Safetensors, RefusesHostileHeaders) {
       {"duplicate metadata", R"({"__metadata__":{},"__metadata__":{}})", 0, "twice"},
       {"metadata number", R"({"__metadata__":{"a":1}})", 0, "unexpected a number"},
       {"metadata list", R"({"__metadata__":[]})", 0, "unexpected a list"},
-      {"unknown field", R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"extra":"x"}})", 8,
-       "unknown field"},
+      {"unknown field instead of shape", R"({"w":{"dtype":"F32","shapes":[2],"data_offsets":[0,8]}})", 8,
+       "lacks"},
+      {"null as a shape", R"({"w":{"dtype":"F32","shape":null,"data_offsets":[0,8]}})", 8, "unexpected null"},
+      {"null as metadata's value", R"({"__metadata__":{"a":null}})", 0, "unexpected null"},
       {"lacks shape", R"({"w":{"dtype":"F32","data_offsets":[0,8]}})", 8, "lacks"},
       {"bad type", "{" + tensor("w", "F31", "[2]", "[0,8]") + "}", 8, "\"F31\" is not supported"},
       {"negative shape", "{" + tensor("w", "F32", "[-2]", "[0,8]") + "}", 8, "-2 is negative"},
