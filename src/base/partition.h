@@ -11,6 +11,12 @@ struct Range {
   constexpr bool operator==(const Range&) const = default;
 };
 
+// What two ranges share; empty ones may begin anywhere.
+constexpr Range intersection(Range a, Range b) {
+  const int64_t begin = std::max(a.begin, b.begin);
+  return {begin, std::max<int64_t>(0, std::min(a.end(), b.end()) - begin)};
+}
+
 struct Partition {
   int64_t total = 0;
   int parts = 1;

@@ -62,7 +62,7 @@ class PlantedStore : public weights::WeightStore {
     const auto found = tensors_.find(std::string(name));
     return found == tensors_.end() ? std::vector<int64_t>{} : found->second.sizes().vec();
   }
-  at::ScalarType dtype(std::string_view) const override { return at::kDouble; }
+  std::vector<weights::RawPiece> pieces(std::string_view) const override { return {}; }
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override {
     manifest_.push_back({std::string(name), full.vec()});
@@ -85,7 +85,6 @@ class PlantedStore : public weights::WeightStore {
   std::vector<std::string> unread() const override { return {}; }
   void check() const override {}
   void check(std::span<const std::string_view>) const override {}
-  int64_t bytes_read() const override { return 0; }
   std::vector<weights::ManifestEntry> manifest() const override { return manifest_; }
 
   mutable std::vector<std::string> missing;

@@ -83,10 +83,9 @@ std::vector<int64_t> CheckpointStore::shape(std::string_view name) const {
   return tensor == nullptr ? std::vector<int64_t>() : tensor->fit().shape;
 }
 
-at::ScalarType CheckpointStore::dtype(std::string_view name) const {
+std::vector<RawPiece> CheckpointStore::pieces(std::string_view name) const {
   const Canonical* tensor = find(name);
-  const auto* entry = tensor == nullptr ? nullptr : tensor->pieces[0].entry;
-  return entry == nullptr ? at::kFloat : to_torch(entry->dtype);
+  return tensor == nullptr || !tensor->fit().why_not.empty() ? std::vector<RawPiece>() : raw_pieces(*tensor);
 }
 
 void CheckpointStore::note(Problem problem) const {
@@ -130,10 +129,6 @@ void CheckpointStore::read_into(at::Tensor& out, std::string_view name, at::IntA
   } else {
     read_on_cuda(bands, out, name);
   }
-  int64_t bytes = 0;
-  for (const auto& band : bands) bytes += band.elements * size_of(band.dtype);
-  const std::lock_guard lock(mutex_);
-  bytes_read_ += bytes;
 }
 
 void CheckpointStore::read_on_cpu(std::span<const Band> bands, at::Tensor& out, std::string_view name) const {
@@ -208,11 +203,6 @@ std::vector<std::string> CheckpointStore::unread() const {
     if (!read_.contains(name)) out.push_back(name);
   }
   return out;
-}
-
-int64_t CheckpointStore::bytes_read() const {
-  const std::lock_guard lock(mutex_);
-  return bytes_read_;
 }
 
 std::vector<ManifestEntry> CheckpointStore::manifest() const {

@@ -31,14 +31,13 @@ class CheckpointStore : public WeightStore {
   void adopt(std::span<const NameRule> rules) override;
   bool has(std::string_view name) const override;
   std::vector<int64_t> shape(std::string_view name) const override;
-  at::ScalarType dtype(std::string_view name) const override;
+  std::vector<RawPiece> pieces(std::string_view name) const override;
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override;
   std::vector<std::string> names() const override;
   std::vector<std::string> unread() const override;
   void check() const override;
   void check(std::span<const std::string_view> ignorable) const override;
-  int64_t bytes_read() const override;
   std::vector<ManifestEntry> manifest() const override;
 
  private:
@@ -74,7 +73,6 @@ class CheckpointStore : public WeightStore {
   mutable std::vector<Problem> problems_;
   mutable std::set<std::string, std::less<>> unsound_;
   mutable std::vector<Extremes> extremes_;
-  mutable int64_t bytes_read_ = 0;
   mutable std::mutex upload_mutex_;
   mutable std::map<int, std::unique_ptr<Uploader>> uploaders_;
 };

@@ -101,13 +101,13 @@ class DummyStore : public WeightStore {
     return at == shapes_.end() ? std::vector<int64_t>() : at->second;
   }
 
-  at::ScalarType dtype(std::string_view) const override { return at::kFloat; }
+  std::vector<RawPiece> pieces(std::string_view) const override { return {}; }
 
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override {
     const c10::InferenceMode no_grad;
     ENSURE(out.is_contiguous() && out.numel() == count_elements({full.data(), full.size()}, {rows, cols}));
-    note(name, full, out);
+    note(name, full);
     if (out.is_meta() || out.numel() == 0) return;
     const Recipe recipe(name, full);
     if (recipe.is_ones) {
@@ -134,19 +134,14 @@ class DummyStore : public WeightStore {
   void check() const override {}
   void check(std::span<const std::string_view>) const override {}
 
-  int64_t bytes_read() const override {
-    const std::lock_guard lock(mutex_);
-    return bytes_;
-  }
   std::vector<ManifestEntry> manifest() const override {
     const std::lock_guard lock(mutex_);
     return manifest_;
   }
 
  private:
-  void note(std::string_view name, at::IntArrayRef full, const at::Tensor& out) const {
+  void note(std::string_view name, at::IntArrayRef full) const {
     const std::lock_guard lock(mutex_);
-    bytes_ += static_cast<int64_t>(out.nbytes());
     const auto [at, fresh] = shapes_.try_emplace(std::string(name), full.vec());
     ENSURE(at->second == full.vec());
     if (fresh) manifest_.push_back({std::string(name), full.vec()});
@@ -196,7 +191,6 @@ class DummyStore : public WeightStore {
   mutable std::mutex mutex_;
   mutable std::map<std::string, std::vector<int64_t>, std::less<>> shapes_;
   mutable std::vector<ManifestEntry> manifest_;
-  mutable int64_t bytes_ = 0;
 };
 
 }  // namespace

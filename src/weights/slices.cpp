@@ -22,11 +22,6 @@ struct Matrix {
   int64_t width() const { return cols * inner; }
 };
 
-Range meet(Range a, Range b) {
-  const int64_t begin = std::max(a.begin, b.begin);
-  return {begin, std::max<int64_t>(0, std::min(a.end(), b.end()) - begin)};
-}
-
 int64_t total(std::span<const Range> ranges) {
   return std::accumulate(ranges.begin(), ranges.end(), int64_t{0},
                          [](int64_t n, Range r) { return n + r.size; });
@@ -113,6 +108,16 @@ bool Band::is_plain() const {
   return strips.size() == 1 && strips[0].elements == width && strips[0].stride == width * size_of(dtype);
 }
 
+std::vector<RawPiece> raw_pieces(const Canonical& tensor) {
+  std::vector<RawPiece> pieces;
+  for (const auto& group : tiles(tensor)) {
+    for (const auto& tile : group) {
+      pieces.push_back({tile.piece->name, tile.piece->rows.begin, tile.rows, tile.cols});
+    }
+  }
+  return pieces;
+}
+
 int64_t count_elements(std::span<const int64_t> shape, const Slice& slice) {
   const Matrix m(shape);
   return total(ranges_of(slice.rows, m.rows)) * total(ranges_of(slice.cols, m.cols)) * m.inner;
@@ -127,13 +132,13 @@ std::vector<Band> plan(const Canonical& tensor, std::span<const int64_t> shape, 
   int64_t first = 0;
   for (const Range wanted : ranges_of(slice.rows, m.rows)) {
     for (const auto& group : groups) {
-      const Range rows = meet(wanted, group.front().rows);
+      const Range rows = intersection(wanted, group.front().rows);
       if (rows.size == 0 || width == 0) continue;
       Band band{group.front().piece->entry->dtype, first, rows.size * width, width, {}};
       int64_t column = 0;
       for (const Range c : cols) {
         for (const auto& tile : group) {
-          const Range part = meet(c, tile.cols);
+          const Range part = intersection(c, tile.cols);
           if (part.size == 0) continue;
           Strip s = strip(tile, rows, part, m.inner);
           s.column = column;
@@ -160,7 +165,7 @@ void copy_out(const Band& band, Range elements, std::byte* out) {
   for (int64_t row = elements.begin / band.width; row * band.width < elements.end(); ++row) {
     for (const auto& s : band.strips) {
       const Range here{row * band.width + s.column, s.elements};
-      const Range part = meet(here, elements);
+      const Range part = intersection(here, elements);
       if (part.size == 0) continue;
       read(s, s.offset + row * s.stride + (part.begin - here.begin) * size, part.begin - elements.begin,
            part.size);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/partition.h"
+#include "weights/names.h"
 #include "weights/safetensors.h"
 
 namespace atelier::weights {
@@ -52,6 +53,9 @@ struct Band {
   // One run of bytes in the file.
   bool is_plain() const;
 };
+
+// Of a tensor that fits.
+std::vector<RawPiece> raw_pieces(const Canonical& tensor);
 
 // What of a canonical tensor is wanted: ranges of dim 0 and dim 1; empty: all.
 struct Slice {

@@ -46,8 +46,9 @@ class WeightStore {
   virtual bool has(std::string_view name) const = 0;
   // Shape of the whole canonical tensor; empty if there is none. Dummy weights: known once asked for.
   virtual std::vector<int64_t> shape(std::string_view name) const = 0;
-  // As stored. Dummy weights: float32.
-  virtual at::ScalarType dtype(std::string_view name) const = 0;
+  // The checkpoint's tensors that make this canonical one, for what changes weights before they are read
+  // (adapters, scales). Empty: there is none, or its parts do not fit, or the weights are random.
+  virtual std::vector<RawPiece> pieces(std::string_view name) const = 0;
 
   // Reads `rows` (ranges of dim 0, in order, concatenated) and `cols` (of dim 1) of a canonical tensor whose
   // whole shape must equal `full`, into `out`: any device and type, contiguous, of the sliced size. Empty
@@ -67,8 +68,6 @@ class WeightStore {
   // The same, and tensors that nobody has read are an error too unless they match one of these globs.
   virtual void check(std::span<const std::string_view> ignorable) const = 0;
 
-  // Bytes taken from files (for dummy weights: generated) so far.
-  virtual int64_t bytes_read() const = 0;
   // Every tensor that was read, in the order of the first reads.
   virtual std::vector<ManifestEntry> manifest() const = 0;
 };
