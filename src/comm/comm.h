@@ -29,6 +29,8 @@ class Work {
   Work& operator=(Work&& other) noexcept;  // waits for the work it replaces
   ~Work();
   void wait();
+  // Lets go without waiting: what ran inside of a CUDA graph that was never finished cannot be waited for.
+  void forget() noexcept { impl_.reset(); }
 
  private:
   std::unique_ptr<Impl> impl_;
@@ -41,6 +43,18 @@ struct Event {
   int peers = 0;           // ranks of the group without this one
 };
 using Observer = std::function<void(const Event&)>;
+
+// Memory of every rank of a group, which all of them can load from and store to. Must be let go before its group;
+// its tensors live no longer than it does, and no rank may let go before all have called a last barrier().
+class Window {
+ public:
+  virtual ~Window() = default;
+  virtual at::Tensor local() const = 0;         // [bytes], of bytes; zeros at first
+  virtual at::Tensor peer(int rank) const = 0;  // local() of this rank of the group
+  // What a rank stored before it is seen by all behind theirs. On CUDA in the order of the current stream, without
+  // the host, and it may be recorded into a graph. Throws as verbs do.
+  virtual void barrier() = 0;
+};
 
 // One group of ranks. Buffers are contiguous; splits count elements of the flattened tensors, and may be
 // uneven or zero. All ranks of the group call the same verbs in the same order. Every verb throws
@@ -68,6 +82,10 @@ class Comm {
   [[nodiscard]] virtual Work recv(at::Tensor& in, int from) = 0;
   virtual void broadcast(at::Tensor& value, int root) = 0;
   virtual void barrier() = 0;
+
+  // Every rank asks for the same number of bytes. Null on all of them where their memory is not within reach of each
+  // other: on several hosts, or where the transport has no such memory.
+  virtual std::unique_ptr<Window> window(int64_t bytes);
 
   virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
   // Throws Error(kPeer) once the group is poisoned. Kernels on a device end without a word then: what they

@@ -1,5 +1,7 @@
 // Threads of one process as ranks: tests of everything above comm/ run on these groups, with no socket and no
 // GPU.
+#include <ATen/ops/zeros.h>
+
 #include <map>
 #include <mutex>
 #include <utility>
@@ -26,6 +28,20 @@ class LocalWork : public Work::Impl {
   std::vector<std::shared_ptr<LocalGroup::Pending>> parts_;
 };
 
+class LocalWindow : public Window {
+ public:
+  LocalWindow(int rank, std::vector<at::Tensor> memory, Comm& comm)
+      : rank_(rank), memory_(std::move(memory)), comm_(comm) {}
+  at::Tensor local() const override { return peer(rank_); }
+  at::Tensor peer(int rank) const override { return memory_.at(static_cast<size_t>(rank)); }
+  void barrier() override { comm_.barrier(); }
+
+ private:
+  int rank_;
+  std::vector<at::Tensor> memory_;
+  Comm& comm_;
+};
+
 class LocalComm : public CheckedComm {
  public:
   LocalComm(int rank, int size, std::string name, ObserverSlot observer, std::shared_ptr<LocalGroup> group,
@@ -34,6 +50,15 @@ class LocalComm : public CheckedComm {
         group_(std::move(group)),
         keep_(keep) {}
   ~LocalComm() override { group_->leave(rank()); }
+
+  std::unique_ptr<Window> window(int64_t bytes) override {
+    const auto mine = at::zeros({bytes}, at::TensorOptions(at::kByte));
+    const auto all = group_->collect(rank(), turns_++, {.verb = "window", .out = mine, .number = bytes});
+    group_->wait(all);
+    std::vector<at::Tensor> memory;
+    for (const auto& call : all->calls) memory.push_back(call.out);
+    return std::make_unique<LocalWindow>(rank(), std::move(memory), *this);
+  }
 
   void abort() noexcept override { group_->poison(str("rank ", rank(), " aborted")); }
 

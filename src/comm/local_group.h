@@ -23,7 +23,7 @@ struct LocalCall {
   std::string_view verb;
   at::Tensor out, in;
   std::vector<int64_t> out_split, in_split;
-  int64_t number = 0;  // broadcast: the root
+  int64_t number = 0;  // broadcast: the root; window: bytes
 };
 
 // Nothing here needs a thread of its own: whoever asks last does the copying for everybody, so that progress

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "comm/abortable_group.h"
 #include "comm/checked.h"
+#include "comm/cuda_window.h"
 #include "comm/gloo_link.h"
 #include "comm/peer_monitor.h"
 #include "comm/store.h"
@@ -62,6 +63,10 @@ class NcclGroup : public AbortableGroup {
   void check_alive();
   bool is_poisoned() const;
   void poison(const std::string& reason) noexcept override;
+  // Poisons the window's barriers too.
+  void guard(std::shared_ptr<WindowAbort> window);
+  // Every rank's word, given this one's. All ranks call it equally often. Throws Error(kPeer).
+  std::vector<std::string> exchange(const std::string& mine);
 
  private:
   void abort() noexcept;
@@ -74,6 +79,8 @@ class NcclGroup : public AbortableGroup {
   mutable std::mutex mutex_;
   std::string poison_;
   std::future<void> aborting_;
+  std::vector<std::weak_ptr<WindowAbort>> windows_;
+  int exchanges_ = 0;
 };
 
 NcclGroup::NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, const std::string& run, GroupPlace place,
@@ -148,10 +155,36 @@ void NcclGroup::poison(const std::string& reason) noexcept {
   const std::lock_guard lock(mutex_);
   if (!poison_.empty()) return;
   poison_ = reason;
+  for (const auto& known : windows_) {
+    if (const auto window = known.lock()) window->set();
+  }
   try {
     aborting_ = std::async(std::launch::async, abort_soon);
   } catch (const std::exception&) {  // no thread to be had
     abort();
+  }
+}
+
+void NcclGroup::guard(std::shared_ptr<WindowAbort> window) {
+  const std::lock_guard lock(mutex_);
+  if (!poison_.empty()) window->set();
+  std::erase_if(windows_, [](const auto& known) { return known.expired(); });
+  windows_.push_back(window);
+}
+
+std::vector<std::string> NcclGroup::exchange(const std::string& mine) {
+  const auto key = [n = exchanges_++](int rank) { return str("window/", n, "/", rank); };
+  try {
+    store_->set(key(place_.rank), std::vector<uint8_t>(mine.begin(), mine.end()));
+    std::vector<std::string> words;
+    for (int r = 0; r < static_cast<int>(place_.key.ranks.size()); ++r) {
+      const auto word = store_->get(key(r));
+      words.emplace_back(word.begin(), word.end());
+    }
+    return words;
+  } catch (const std::exception& error) {
+    throw Error(Kind::kPeer,
+                str("group ", place_.key.name, ": not every rank asked for its window: ", error.what()));
   }
 }
 
@@ -193,6 +226,13 @@ class NcclComm : public CheckedComm {
   }
 
   void check_alive() override { group_->check_alive(); }
+
+  std::unique_ptr<Window> window(int64_t bytes) override {
+    const auto abort = std::make_shared<WindowAbort>();
+    group_->guard(abort);
+    return open_cuda_window(rank(), size(), device_, bytes, abort,
+                            [this](const std::string& mine) { return group_->exchange(mine); });
+  }
 
  protected:
   Work start_all_reduce(at::Tensor sum) override;

@@ -133,6 +133,26 @@ TEST_P(NcclRanks, VerbsAreCaptured) {
   });
 }
 
+// Each rank stores into all windows; also where NVLink or PCIe joins the GPUs of one host.
+TEST_P(NcclRanks, StoreIntoEachOthersWindows) {
+  expect_fine([](const Rendezvous& meeting) {
+    take_device(meeting);
+    const auto transport = connect_nccl(meeting);
+    const auto comm = all(*transport);
+    const auto window = comm->window(comm->size());
+    require(window != nullptr, "no window among the GPUs of one host");
+    for (int round = 0; round < 100; ++round) {
+      for (int peer = 0; peer < comm->size(); ++peer)
+        window->peer(peer)[comm->rank()].fill_(round + comm->rank());
+      window->barrier();
+      for (int r = 0; r < comm->size(); ++r) {
+        require(window->local()[r].item<uint8_t>() == round + r, "a wrong number in a window");
+      }
+      window->barrier();
+    }
+  });
+}
+
 TEST_P(NcclRanks, ADeadPeerIsNoticed) {
   Ranks ranks(GetParam(), 60s, [](const Rendezvous& rendezvous) {
     const auto device = take_device(rendezvous);
