@@ -17,6 +17,7 @@ struct BarrierPads {
 // What a rank queued before is done, and seen by those who are behind their barrier. Needs plain loads and stores
 // of peers' memory only, may be captured into a CUDA graph, and ends early once *aborted, host memory that the
 // device can read, is not zero. CUDA only.
-void window_barrier(LaunchTarget where, const BarrierPads& pads, int rank, int size, const volatile int* aborted);
+void window_barrier(LaunchTarget where, const BarrierPads& pads, int rank, int size,
+                    const volatile int* aborted);
 
 }  // namespace atelier::kernels

@@ -37,15 +37,17 @@ Json small_flux() {
 }
 
 // Counts the elements that it hands out, and notes which blocks are complete.
-struct CountingMemory : nn::PlainMemory {
+struct CountingMemory : nn::Resident {
   int64_t resident = 0, in_blocks = 0;
   std::vector<int> finished;
-  at::Tensor take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override {
+  nn::Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override {
     const int64_t n = std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
-    (block == kResident ? resident : in_blocks) += n;
-    return PlainMemory::take(block, sizes, options);
+    if (block != kTables) (block == kResident ? resident : in_blocks) += n;
+    return Resident::take(block, sizes, options);
   }
-  void finish(int block) override { finished.push_back(block); }
+  void finish(int block) override {
+    if (block != kTables) finished.push_back(block);
+  }
 };
 
 struct Built {

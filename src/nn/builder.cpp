@@ -20,16 +20,29 @@ int64_t total(const std::vector<Range>& ranges, int64_t whole) {
   return n;
 }
 
+// Rows [wanted) of these ranges, laid one after another; no ranges: of all rows.
+std::vector<Range> section(const std::vector<Range>& ranges, int64_t all, Range wanted) {
+  std::vector<Range> out;
+  int64_t row = 0;
+  for (const Range& r : ranges.empty() ? std::vector<Range>{{0, all}} : ranges) {
+    const Range part = intersection({row, r.size}, wanted);
+    if (part.size > 0) out.push_back({r.begin + part.begin - row, part.size});
+    row += r.size;
+  }
+  return out;
+}
+
 }  // namespace
 
-Builder::Builder(const weights::WeightStore& store, const Seams& seams, Memory& memory,
+Builder::Builder(const weights::WeightStore& store, const Seams& seams, BlockMemory& memory,
                  at::TensorOptions options)
     : store_(&store),
       seams_(seams),
       memory_(&memory),
       options_(options),
       shared_(std::make_shared<Shared>()) {
-  shared_->tables = std::make_shared<ModulationTables>(store, seams.sharded_eval, options);
+  shared_->tables =
+      std::make_shared<ModulationTables>(store, seams.sharded_eval, memory, options, shared_->manifest);
 }
 
 Builder Builder::operator/(std::string_view child) const {
@@ -61,9 +74,17 @@ at::Tensor Builder::read(const std::string& name, at::IntArrayRef full, const st
   auto sizes = full.vec();
   sizes[0] = total(rows, sizes[0]);
   if (sizes.size() > 1) sizes[1] = total(cols, sizes[1]);
-  auto out = memory_->take(block_, sizes, options_);
-  store_->read_into(out, name, full, rows, cols);
-  return out;
+  auto [weight, held] = memory_->take(block_, sizes, options_);
+  if (held.size == weight.numel()) {
+    store_->read_into(weight, name, full, rows, cols);
+  } else if (held.size > 0) {  // the rows that hold a share's elements
+    const int64_t width = weight.numel() / sizes[0], first = held.begin / width;
+    const int64_t count = (held.end() + width - 1) / width - first;
+    auto part = weight.narrow(0, first, count);
+    store_->read_into(part, name, full, section(rows, full[0], {first, count}), cols);
+  }
+  shared_->manifest->push_back({weight, name, full.vec(), rows, cols, block_});
+  return weight;
 }
 
 Linear Builder::linear(std::string_view name, int64_t in, int64_t out, Bias bias) const {
@@ -91,7 +112,7 @@ ModulationTable Builder::table(std::string_view name, int64_t in, int64_t out) c
 
 at::Tensor Builder::resident(std::string_view name, at::IntArrayRef sizes) const {
   Builder outside = *this;
-  outside.block_ = Memory::kResident;
+  outside.block_ = BlockMemory::kResident;
   return outside.buffer(name, sizes);
 }
 

@@ -15,6 +15,7 @@
 #include "nn/conv.h"
 #include "nn/cross_attention.h"
 #include "nn/linear.h"
+#include "nn/manifest.h"
 #include "nn/memory.h"
 #include "nn/modulation_table.h"
 #include "nn/norm.h"
@@ -32,7 +33,8 @@ enum class Bias { kYes, kNo };
 class Builder {
  public:
   // options: element type and device of the weights; device meta: only shapes are checked, nothing is read.
-  Builder(const weights::WeightStore& store, const Seams& seams, Memory& memory, at::TensorOptions options);
+  Builder(const weights::WeightStore& store, const Seams& seams, BlockMemory& memory,
+          at::TensorOptions options);
 
   Builder operator/(std::string_view child) const;
   Builder operator/(int64_t child) const { return *this / std::to_string(child); }
@@ -68,11 +70,14 @@ class Builder {
   bool has(std::string_view name) const;  // a parameter of this exact name
   std::shared_ptr<ModulationTables> tables() const { return shared_->tables; }
   at::TensorOptions options() const { return options_; }
+  // Everything read so far with this builder and its children.
+  const Manifest& manifest() const { return *shared_->manifest; }
 
  private:
   struct Shared {
     std::shared_ptr<ModulationTables> tables;
     int layers = 0;
+    std::shared_ptr<Manifest> manifest = std::make_shared<Manifest>();
   };
   std::vector<Range> cut(std::initializer_list<Dim> segments) const;
   at::Tensor read(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
@@ -84,10 +89,10 @@ class Builder {
 
   const weights::WeightStore* store_;
   Seams seams_;
-  Memory* memory_;
+  BlockMemory* memory_;
   at::TensorOptions options_;
   std::string prefix_;
-  int block_ = Memory::kResident;
+  int block_ = BlockMemory::kResident;
   std::shared_ptr<Shared> shared_;
 };
 

@@ -329,7 +329,9 @@ struct TwoTables {
 
 TEST(TablesOfAModel, EqualTheLinearsOneByOne) {
   const TwoTables t;
-  ModulationTables tables(t.store, nullptr, at::TensorOptions(at::kDouble));
+  Resident memory;
+  ModulationTables tables(t.store, nullptr, memory, at::TensorOptions(at::kDouble),
+                          std::make_shared<Manifest>());
   const ModulationTable a = tables.add("a", 3, 4), b = tables.add("b", 3, 7);
   tables.load();
   const auto all = tables.evaluate(t.condition);
@@ -346,7 +348,9 @@ TEST(TablesOfAModel, SharesOfSeveralRanksMakeTheSame) {
   at::Tensor all;
   for (int rank = 0; rank < 3; ++rank) {
     sharded_eval.rank = rank;
-    ModulationTables tables(t.store, &sharded_eval, at::TensorOptions(at::kDouble));
+    Resident memory;
+    ModulationTables tables(t.store, &sharded_eval, memory, at::TensorOptions(at::kDouble),
+                            std::make_shared<Manifest>());
     tables.add("a", 3, 4), tables.add("b", 3, 7);
     tables.load();
     all = tables.evaluate(t.condition);
@@ -365,7 +369,9 @@ TEST(TablesOfAModel, OffsetsAddToASharedLinearAndToTheEmbedding) {
     std::vector<ModulationTable> tables;
     for (int rank = 0; rank < (shared_by_ranks ? 3 : 1); ++rank) {
       thirds.rank = rank;
-      ModulationTables m(t.store, shared_by_ranks ? &thirds : nullptr, at::TensorOptions(at::kDouble));
+      Resident memory;
+      ModulationTables m(t.store, shared_by_ranks ? &thirds : nullptr, memory, at::TensorOptions(at::kDouble),
+                         std::make_shared<Manifest>());
       const auto shared = m.add("a", 3, 4);
       tables = {shared, m.add_offset(shared, one), m.add("b", 3, 7), m.add_offset(shared, two),
                 m.add_offset_of_embedding(last)};

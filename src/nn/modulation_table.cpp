@@ -35,11 +35,16 @@ ModulationTable ModulationTables::add_offset_of_embedding(const at::Tensor& offs
   return added({.out = offset.numel(), .offset = offset.flatten()});
 }
 
+void ModulationTables::read(at::Tensor& part, const std::string& name, at::IntArrayRef full, Range rows) {
+  store_->read_into(part, name, full, std::span(&rows, 1), {});
+  manifest_->push_back({part, name, full.vec(), {rows}, {}, BlockMemory::kTables});
+}
+
 void ModulationTables::load() {
   if (linear_rows_ == 0) return;
   const Range mine = sharded_eval_ ? sharded_eval_->mine(linear_rows_) : Range{0, linear_rows_};
-  weight_ = at::empty({mine.size, in_}, options_);
-  bias_ = at::empty({mine.size}, options_);
+  weight_ = memory_->take(BlockMemory::kTables, {mine.size, in_}, options_).weight;
+  bias_ = memory_->take(BlockMemory::kTables, {mine.size}, options_).weight;
   int64_t base = 0;
   for (const auto& t : all_) {
     if (t.name.empty()) continue;
@@ -47,16 +52,20 @@ void ModulationTables::load() {
     if (lo < hi) {
       const Range rows{lo - base, hi - lo};
       auto w = weight_.narrow(0, lo - mine.begin, rows.size), b = bias_.narrow(0, lo - mine.begin, rows.size);
-      store_->read_into(w, t.name + ".weight", {t.out, t.in}, std::span(&rows, 1), {});
-      store_->read_into(b, t.name + ".bias", {t.out}, std::span(&rows, 1), {});
+      read(w, t.name + ".weight", {t.out, t.in}, rows);
+      read(b, t.name + ".bias", {t.out}, rows);
     }
     base += t.out;
   }
+  memory_->finish(BlockMemory::kTables);
 }
 
 at::Tensor ModulationTables::linears(const at::Tensor& condition) const {
   if (linear_rows_ == 0) return at::empty({condition.size(0), condition.size(1), 0}, condition.options());
   ENSURE(weight_.defined());
+  constexpr int tables[] = {BlockMemory::kTables};
+  memory_->will_run(tables);
+  memory_->before(BlockMemory::kTables);
   const auto part = at::linear(condition, weight_, bias_);  // [rows, B, mine]
   if (!sharded_eval_) return part;
   const auto whole = sharded_eval_->gather(part.permute({2, 0, 1}).contiguous(), linear_rows_);

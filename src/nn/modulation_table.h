@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "nn/manifest.h"
+#include "nn/memory.h"
 #include "nn/seams.h"
 
 namespace atelier::weights {
@@ -27,8 +29,13 @@ struct ModulationTable {
 // no step reads them.
 class ModulationTables {
  public:
-  ModulationTables(const weights::WeightStore& store, ShardedEval* sharded_eval, at::TensorOptions options)
-      : store_(&store), sharded_eval_(sharded_eval), options_(options) {}
+  ModulationTables(const weights::WeightStore& store, ShardedEval* sharded_eval, BlockMemory& memory,
+                   at::TensorOptions options, std::shared_ptr<Manifest> manifest)
+      : store_(&store),
+        sharded_eval_(sharded_eval),
+        memory_(&memory),
+        options_(options),
+        manifest_(std::move(manifest)) {}
   // A linear of the condition.
   ModulationTable add(const std::string& name, int64_t in, int64_t out);
   // What a linear that was added before gives, plus numbers of its own (adaLN-single: Chen et al.,
@@ -52,10 +59,13 @@ class ModulationTables {
   };
   ModulationTable added(One one);
   at::Tensor linears(const at::Tensor& condition) const;
+  void read(at::Tensor& part, const std::string& name, at::IntArrayRef full, Range rows);
 
   const weights::WeightStore* store_;
   ShardedEval* sharded_eval_;
+  BlockMemory* memory_;
   at::TensorOptions options_;
+  std::shared_ptr<Manifest> manifest_;
   std::vector<One> all_;
   int64_t total_ = 0, linear_rows_ = 0, in_ = 0;
   at::Tensor weight_, bias_;  // [rows held, in], [rows held]

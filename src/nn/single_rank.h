@@ -19,7 +19,7 @@ struct SingleRank {
 
   LocalExchange exchange;
   Sdpa attention;
-  PlainMemory memory;
+  Resident memory;
   Seams seams{.exchange = &exchange, .attention = &attention};
 
   Builder builder(const weights::WeightStore& store, const at::TensorOptions& options) {

@@ -3,6 +3,7 @@
 
 #include <ATen/ops/full.h>
 
+#include "nn/testing.h"
 #include "parallel/toy_for_test.h"
 
 namespace atelier::parallel::testing {
@@ -12,10 +13,10 @@ namespace {
 struct Weights {
   at::Tensor a, b, c;
 };
-Weights build(nn::Memory& memory, int block) {
+Weights build(nn::BlockMemory& memory, int block) {
   const at::TensorOptions wide(at::kDouble), narrow(at::kBFloat16);
-  Weights w{memory.take(block, {block + 1, 3}, wide), memory.take(block, {5}, narrow),
-            memory.take(block, {2, 7}, wide)};
+  Weights w{memory.take(block, {block + 1, 3}, wide).weight, memory.take(block, {5}, narrow).weight,
+            memory.take(block, {2, 7}, wide).weight};
   if (!w.a.is_meta()) {
     w.a.copy_(noise(w.a.sizes(), static_cast<uint64_t>(block)));
     w.b.fill_(block);
@@ -31,20 +32,20 @@ bool are_right(const Weights& w, int block) {
 }
 
 struct Model {
-  BlockSizes sizes;
-  std::unique_ptr<ShardedMemory> memory;
+  nn::BlockSizes sizes;
+  std::unique_ptr<Sharded> memory;
   std::map<int, Weights> weights;
   at::Tensor resident;
 
   Model(comm::Comm& group, std::span<const int> blocks) {
     for (const int i : blocks) build(sizes, i);
-    memory = std::make_unique<ShardedMemory>(group, sizes.bytes(), c10::kCPU);
-    resident = memory->take(nn::Memory::kResident, {3}, at::TensorOptions(at::kDouble)).fill_(4);
+    memory = std::make_unique<Sharded>(group, sizes.bytes(), c10::kCPU);
+    resident = memory->take(nn::BlockMemory::kResident, {3}, at::TensorOptions(at::kDouble)).weight.fill_(4);
     for (const int i : blocks) weights[i] = build(*memory, i);
   }
   bool runs(std::span<const int> order) {
     bool right = true;
-    memory->start(order);
+    memory->will_run(order);
     for (const int i : order) {
       memory->before(i);
       right = right && are_right(weights.at(i), i);
@@ -59,7 +60,7 @@ std::unique_ptr<comm::Comm> everybody(comm::Transport& t) {
   return t.open(ranks, "shards");
 }
 
-TEST(ShardedMemory, EveryBlockIsWholeWhenItRuns) {
+TEST(Sharded, EveryBlockIsWholeWhenItRuns) {
   for (const int ranks : {2, 3}) {
     const auto failure = failure_of(ranks, [](comm::Transport& t) {
       const auto group = everybody(t);
@@ -85,19 +86,20 @@ TEST(ShardedMemory, EveryBlockIsWholeWhenItRuns) {
   }
 }
 
-TEST(ShardedMemory, TakesTwoBlocksAndAShareOfAll) {
+TEST(Sharded, TakesTwoBlocksAndAShareOfAll) {
   const auto failure = failure_of(2, [](comm::Transport& t) {
     const auto group = everybody(t);
     const std::vector<int> all{0, 1, 2, 3, 4, 5, 6, 7};
     Model model(*group, all);
     // Each weight of a block fits 256 bytes, three weights: 768 bytes, which two ranks round up to 1024.
-    EXPECT_EQ(model.memory->bytes(), 2 * 1024 + 8 * 512);
+    EXPECT_EQ(model.memory->bytes_in_place(), 2 * 1024);
+    EXPECT_EQ(model.memory->bytes_at_home(), 8 * 512);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(model.weights[1].c.data_ptr()) % sizeof(double), 0u);
   });
   EXPECT_EQ(failure, "");
 }
 
-TEST(ShardedMemory, GathersEachBlockOncePerPassAndOneAhead) {
+TEST(Sharded, GathersEachBlockOncePerPassAndOneAhead) {
   const auto failure = failure_of(2, [](comm::Transport& t) {
     int gathers = 0;
     t.observe([&](const comm::Event& e) { gathers += e.verb == "all_gather" ? 1 : 0; });
@@ -105,7 +107,7 @@ TEST(ShardedMemory, GathersEachBlockOncePerPassAndOneAhead) {
     const std::vector<int> all{0, 1, 2, 3, 4};
     Model model(*group, all);
     EXPECT_EQ(gathers, 0);
-    model.memory->start(all);
+    model.memory->will_run(all);
     EXPECT_EQ(gathers, 1);
     for (const int i : all) {
       model.memory->before(i);
@@ -113,6 +115,69 @@ TEST(ShardedMemory, GathersEachBlockOncePerPassAndOneAhead) {
     }
   });
   EXPECT_EQ(failure, "");
+}
+
+// Counts the elements that are read.
+class CountingStore : public nn::PlantedStore {
+ public:
+  using PlantedStore::PlantedStore;
+  void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
+                 std::span<const Range> cols) const override {
+    if (!out.is_meta()) elements += out.numel();
+    PlantedStore::read_into(out, name, full, rows, cols);
+  }
+  mutable int64_t elements = 0;
+};
+
+// Linears of three shapes in five blocks, whose shares begin and end inside of rows.
+TEST(Sharded, EachRankReadsItsShareOfEveryBlockAndNoMore) {
+  constexpr Range kShapes[] = {{37, 64}, {64, 37}, {3, 500}};  // in, out
+  std::map<std::string, at::Tensor> planted;
+  int64_t total = 0;
+  for (int i = 0; i < 5; ++i) {
+    for (const auto [in, out] : kShapes) {
+      const auto name = str("block.", i, ".", in);
+      planted[name + ".weight"] = noise({out, in}, static_cast<uint64_t>(i + in));
+      planted[name + ".bias"] = noise({out}, static_cast<uint64_t>(i + out));
+      total += out * (in + 1);
+    }
+  }
+  for (const int ranks : {2, 3}) {
+    const auto failure = failure_of(ranks, [&](comm::Transport& t) {
+      const auto group = everybody(t);
+      const CountingStore store(planted);
+      const auto build_all = [&](nn::BlockMemory& memory, c10::Device device) {
+        const nn::Seams seams;
+        const nn::Builder b(store, seams, memory, at::TensorOptions(at::kDouble).device(device));
+        std::map<std::pair<int, int64_t>, nn::Linear> layers;
+        for (int i = 0; i < 5; ++i) {
+          for (const auto [in, out] : kShapes)
+            layers[{i, in}] = (b.block(i) / "block" / i).linear(str(in), in, out);
+          b.finish_block(i);
+        }
+        return layers;
+      };
+      nn::BlockSizes sizes;
+      build_all(sizes, c10::kMeta);
+      Sharded memory(*group, sizes.bytes(), c10::kCPU);
+      const auto layers = build_all(memory, c10::kCPU);
+      // Beyond its share a rank reads the rest of the rows in which it begins and ends, and padding is not spread evenly.
+      EXPECT_LT(store.elements, total / ranks + 5 * (64 + 500 + 100));
+      EXPECT_GT(store.elements, total / ranks / 2);
+      const std::vector<int> order{0, 1, 2, 3, 4};
+      memory.will_run(order);
+      for (const int i : order) {
+        memory.before(i);
+        for (const auto [in, out] : kShapes) {
+          const auto name = str("block.", i, ".", in);
+          const auto x = noise({3, in}, 9);
+          EXPECT_TRUE(layers.at({i, in})(x).equal(
+              at::linear(x, planted.at(name + ".weight"), planted.at(name + ".bias"))));
+        }
+      }
+    });
+    EXPECT_EQ(failure, "");
+  }
 }
 
 // A group whose gather puts the two ranks' parts into each other's places.

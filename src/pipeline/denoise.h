@@ -8,26 +8,19 @@
 #include <vector>
 
 #include "models/family.h"
+#include "nn/memory.h"
 #include "nn/model.h"
 #include "pipeline/activation_recorder.h"
 #include "sampling/sampler.h"
 
 namespace atelier::pipeline {
 
-// Brings a block's weights to where the block expects them before it runs.
-class BlockFetcher {
- public:
-  virtual ~BlockFetcher() = default;
-  virtual void start(std::span<const int> blocks) = 0;  // these run next, in this order
-  virtual void before(int block) = 0;
-};
-
 // A family's model on this rank.
 struct Denoiser {
   // One of the denoisers that share the steps of a request.
   struct Expert {
     nn::Model* model = nullptr;
-    BlockFetcher* fetcher = nullptr;  // null where all weights are resident
+    nn::BlockMemory* memory = nullptr;  // of its weights
   };
   const models::Family& family;
   const Json& config;  // that the family's functions read

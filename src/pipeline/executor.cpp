@@ -43,7 +43,7 @@ Executor::Executor(const Denoiser& denoiser, parallel::ParallelContext& parallel
       parallel_context_(parallel_context),
       route_(route.begin(), route.end()),
       options_(options),
-      fetcher_(denoiser.experts.front().fetcher),
+      memory_(*denoiser.experts.front().memory),
       graphs_(graphs) {
   ENSURE(denoiser.experts.size() == 1);
 }
@@ -124,9 +124,9 @@ void Executor::begin_blocks(std::span<const nn::Conditioning> held, std::span<nn
   for (const auto& chunk : plan::chunks_of(route_, stage())) {
     for (int i = chunk.begin; i < chunk.end; ++i) blocks.push_back(i);
   }
-  if (fetcher_) fetcher_->start(blocks);
+  memory_.will_run(blocks);
   for (const int i : blocks) {
-    if (fetcher_) fetcher_->before(i);
+    memory_.before(i);
     for (size_t b = 0; b < held.size(); ++b) model_.begin_block(i, held[b], contexts[b]);
   }
 }
@@ -185,9 +185,9 @@ void Executor::run_blocks(BranchBuffers& buffers, size_t branch, int chunk, int 
     s.x = buffers.inbox[static_cast<size_t>(chunk)];
   std::vector<int> blocks(static_cast<size_t>(part.end - part.begin));
   std::iota(blocks.begin(), blocks.end(), part.begin);
-  if (fetcher_) fetcher_->start(blocks);
+  memory_.will_run(blocks);
   for (const int i : blocks) {
-    if (fetcher_) fetcher_->before(i);
+    memory_.before(i);
     model_.block(i, buffers.call, s);
   }
   const bool last = chunk + 1 == static_cast<int>(route_.size());

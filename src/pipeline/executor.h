@@ -46,7 +46,7 @@ class Executor {
   parallel::ParallelContext& parallel_context_;
   std::vector<plan::ModelChunk> route_;
   at::TensorOptions options_;
-  BlockFetcher* fetcher_;
+  nn::BlockMemory& memory_;
   RequestBuffers buffers_;
   std::vector<comm::Work> sends_;
   GraphCache graphs_;

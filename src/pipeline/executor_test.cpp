@@ -67,9 +67,9 @@ models::Family counting_family() {
   return f;
 }
 
-struct NotingFetcher : BlockFetcher {
+struct NotingMemory : nn::Resident {
   std::vector<std::string> calls;
-  void start(std::span<const int> blocks) override { calls.push_back(str("start of ", blocks.size())); }
+  void will_run(std::span<const int> blocks) override { calls.push_back(str("next ", blocks.size())); }
   void before(int block) override { calls.push_back(str("before ", block)); }
 };
 
@@ -79,8 +79,8 @@ struct Loop {
   CountingModel model;
   std::vector<plan::ModelChunk> route{{0, 0, kBlocks}};
   parallel::ParallelContext parallel_context{{}, nullptr, route, nn::SdpaBackend::kAuto};
-  NotingFetcher fetcher;
-  Executor executor{{family, config, {{&model, &fetcher}}}, parallel_context, route, kWide, GraphMode::kOff};
+  NotingMemory memory;
+  Executor executor{{family, config, {{&model, &memory}}}, parallel_context, route, kWide, GraphMode::kOff};
   sampling::FlowEuler sampler{Json{{"shift", 3.0}}, {.steps = 2, .linear_sigmas = true}};
 
   Denoise work(std::vector<double> branches, double cfg = 1) {
@@ -115,8 +115,8 @@ TEST(BlockLoop, RunsEveryBlockOfEveryStepInOrder) {
   std::vector<std::string> expected{"enter 0", "begin 0"};
   for (int i = 0; i < 2; ++i) expected.insert(expected.end(), step.begin(), step.end());
   EXPECT_EQ(run.model.calls, expected);
-  EXPECT_EQ(run.fetcher.calls, (std::vector<std::string>{"start of 3", "before 0", "before 1", "before 2",
-                                                         "start of 3", "before 0", "before 1", "before 2"}));
+  EXPECT_EQ(run.memory.calls, (std::vector<std::string>{"next 3", "before 0", "before 1", "before 2",
+                                                        "next 3", "before 0", "before 1", "before 2"}));
 }
 
 TEST(BlockLoop, GuidesTwoBranches) {

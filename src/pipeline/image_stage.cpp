@@ -11,14 +11,16 @@ ImageStage::ImageStage(const ModelRepo& model, const parallel::ParallelContext& 
                        const DecodeOptions& options)
     : parallel_context_(parallel_context), options_(options) {
   const auto store = model.weights(model.component("vae"));
-  nn::PlainMemory memory;
-  const nn::Builder b(*store, parallel_context.picture(), memory,
+  memory_ = component_memory(options.residency);
+  const nn::Builder b(*store, parallel_context.picture(), *memory_,
                       at::TensorOptions(options.type).device(options.device));
   vae_ = models::find_vae(model.vae()).build(model.vae(), b);
   store->check();
+  memory_->release();
 }
 
 at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* probes) const {
+  const nn::InPlace here(*memory_);
   const auto& facts = vae_->facts();
   const auto z = (latents / facts.scale + facts.shift).to(options_.type);
   const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();

@@ -8,6 +8,7 @@
 #include "parallel/parallel_context.h"
 #include "pipeline/activation_recorder.h"
 #include "pipeline/model_repo.h"
+#include "pipeline/residency.h"
 
 namespace atelier::pipeline {
 
@@ -17,6 +18,7 @@ class ImageStage {
     c10::Device device = c10::kCPU;
     at::ScalarType type = at::kFloat;
     bool slicing = false, tiling = false;  // one image at a time; overlapping tiles
+    Residency residency = Residency::kResident;
   };
   // Loads the autoencoder. Its rows are cut over the replica if the layout says so.
   ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
@@ -29,6 +31,7 @@ class ImageStage {
  private:
   const parallel::ParallelContext& parallel_context_;
   DecodeOptions options_;
+  std::unique_ptr<nn::BlockMemory> memory_;
   std::unique_ptr<models::Vae> vae_;
 };
 

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "nn/builder.h"
-#include "nn/memory.h"
+#include "nn/streamed_memory.h"
 #include "parallel/shards.h"
 #include "pipeline/device.h"
 
@@ -23,16 +23,6 @@ namespace {
 at::TensorOptions on(const LoadOptions& o, at::ScalarType type) {
   return at::TensorOptions(type).device(o.device);
 }
-
-class ShardFetcher : public BlockFetcher {
- public:
-  explicit ShardFetcher(parallel::ShardedMemory& memory) : memory_(memory) {}
-  void start(std::span<const int> blocks) override { memory_.start(blocks); }
-  void before(int block) override { memory_.before(block); }
-
- private:
-  parallel::ShardedMemory& memory_;
-};
 
 // The prompts of one branch as the family sees them.
 models::PromptBatch prompts_of(request::Requests batch, request::CfgBranch branch) {
@@ -73,11 +63,11 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
   const int64_t before = allocated_bytes(options.device);
   load_denoiser(route);
   if (parallel_context.picture_parts() > 1 || leads()) {
-    images_.emplace(
-        model, parallel_context,
-        ImageStage::DecodeOptions{options.device, options.vae, options.vae_slicing, options.vae_tiling});
+    images_.emplace(model, parallel_context,
+                    ImageStage::DecodeOptions{options.device, options.vae, options.vae_slicing,
+                                              options.vae_tiling, options.residency});
   }
-  if (leads()) texts_.emplace(model, options.device, options.encoders);
+  if (leads()) texts_.emplace(model, options.device, options.encoders, options.residency);
   synchronize(options.device);
   weight_bytes_ = allocated_bytes(options.device) - before;
   lap("load");
@@ -93,24 +83,25 @@ void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
   }
   const auto options = on(options_, options_.denoiser);
   denoiser_store_ = model_.weights(model_.component(family.experts.front()));
-  const auto build = [&](nn::Memory& memory, const at::TensorOptions& where) {
+  const auto build = [&](nn::BlockMemory& memory, const at::TensorOptions& where) {
     return family.build(model_.denoiser(),
                         nn::Builder(*denoiser_store_, parallel_context_.denoiser(), memory, where), mine);
   };
-  if (auto* group = parallel_context_.shards()) {
-    parallel::BlockSizes sizes;
+  auto* shards = parallel_context_.shards();
+  if (shards || options_.residency == Residency::kStreamed) {
+    nn::BlockSizes sizes;
     build(sizes, options.device(at::kMeta));
-    auto memory = std::make_unique<parallel::ShardedMemory>(*group, sizes.bytes(), options_.device);
-    denoiser_ = build(*memory, options);
-    fetcher_ = std::make_unique<ShardFetcher>(*memory);
-    memory_ = std::move(memory);
+    if (shards) memory_ = std::make_unique<parallel::Sharded>(*shards, sizes.bytes(), options_.device);
+    if (!shards) memory_ = std::make_unique<nn::Offloaded>(sizes.bytes(), options_.device);
   } else {
-    memory_ = std::make_unique<nn::PlainMemory>();
-    denoiser_ = build(*memory_, options);
+    memory_ = component_memory(options_.residency);
   }
+  denoiser_ = build(*memory_, options);
   denoiser_store_->check();
-  const Denoiser denoiser{family, model_.denoiser(), {{denoiser_.get(), fetcher_.get()}}};
-  executor_ = std::make_unique<Executor>(denoiser, parallel_context_, route, options, options_.graphs);
+  memory_->release();
+  const auto graphs = options_.residency == Residency::kParked ? GraphMode::kOff : options_.graphs;
+  const Denoiser denoiser{family, model_.denoiser(), {{denoiser_.get(), memory_.get()}}};
+  executor_ = std::make_unique<Executor>(denoiser, parallel_context_, route, options, graphs);
 }
 
 bool Pipeline::leads() const {
@@ -216,6 +207,7 @@ at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& callbacks
     last = now;
     if (callbacks.on_step) callbacks.on_step(step);
   };
+  const nn::InPlace here(*memory_);
   auto tokens = executor_->denoise(work, timed);
   synchronize(options_.device);
   parallel_context_.check_alive();

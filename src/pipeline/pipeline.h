@@ -27,6 +27,7 @@ struct LoadOptions {
   bool vae_slicing = false, vae_tiling = false;
   GraphMode graphs = GraphMode::kOff;
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
+  Residency residency = Residency::kResident;  // kParked: no graphs, which hold addresses
 };
 
 // What generating reports while it runs.
@@ -67,8 +68,7 @@ class Pipeline {
   parallel::ParallelContext& parallel_context_;
   LoadOptions options_;
   std::unique_ptr<weights::WeightStore> denoiser_store_;
-  std::unique_ptr<nn::Memory> memory_;
-  std::unique_ptr<BlockFetcher> fetcher_;
+  std::unique_ptr<nn::BlockMemory> memory_;  // of the denoiser
   std::unique_ptr<nn::Model> denoiser_;
   std::optional<TextStage> texts_;    // on the leader
   std::optional<ImageStage> images_;  // on the leader, and on every rank that decodes rows

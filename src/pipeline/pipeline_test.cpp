@@ -4,6 +4,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -64,6 +65,24 @@ TEST(PipelineDraws, ARequestAsIfItWereTheFirst) {
   EXPECT_EQ(used.generate(larger)[0].rgb, SmallModel().generate(larger)[0].rgb);
   EXPECT_EQ(used.generate(request_for({kFox}, {5}))[0].rgb,
             SmallModel().generate(request_for({kFox}, {5}))[0].rgb);
+}
+
+// Weights that come and go draw the same bits, also after another size, and after a request that fails.
+TEST(PipelineDraws, TheSameBytesWhereverTheWeightsLive) {
+  SmallModel resident;
+  auto larger = request_for({kBoats, kFox}, {8, 9});
+  larger.height = 64, larger.steps = 4;
+  auto impossible = request_for({kFox}, {5});
+  impossible.noise = at::full({1, 16, 4, 6}, NAN);
+  for (const auto residency : {Residency::kParked, Residency::kStreamed}) {
+    SmallModel moved({.residency = residency});
+    for (int pass = 0; pass < 2; ++pass) {
+      EXPECT_EQ(moved.generate(request_for({kFox}, {5}))[0].rgb,
+                resident.generate(request_for({kFox}, {5}))[0].rgb);
+      EXPECT_EQ(moved.generate(larger)[1].rgb, resident.generate(larger)[1].rgb);
+      EXPECT_THROW(moved.generate(impossible), Error);
+    }
+  }
 }
 
 TEST(PipelineDraws, WithAPromptGuidanceAndANegativePromptThatMatter) {

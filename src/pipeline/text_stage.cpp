@@ -66,16 +66,17 @@ void TextCache::put(const Key& key, const models::TextStates& states) {
   bytes_ += bytes;
 }
 
-TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type)
+TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type, Residency residency)
     : family_(model.family()), device_(device), cache_(kCacheBytes) {
   for (const auto& spec : family_.encoders) {
     const auto& component = model.component(spec.folder);
     const auto store = model.weights(component);
     auto& loaded = encoders_[component.name];
-    loaded.encoder =
-        models::find_encoder(*component.config)
-            .build(*component.config, whole_.builder(*store, at::TensorOptions(type).device(device)));
+    loaded.memory = component_memory(residency);
+    const nn::Builder b(*store, whole_.seams, *loaded.memory, at::TensorOptions(type).device(device));
+    loaded.encoder = models::find_encoder(*component.config).build(*component.config, b);
     store->check();
+    loaded.memory->release();
     loaded.vocabulary = model.vocabulary(spec.folder);
     if (model.has_vocabulary()) loaded.tokenizer = text::open_tokenizer(model.root() / spec.tokenizer);
   }
@@ -100,6 +101,7 @@ models::TextStates TextStage::encode_one(const Loaded& loaded, const models::Tex
   ++encoded_;
   const auto mask =
       call.padding == models::TextCall::Padding::kMasked ? row(tokens.mask).to(device_) : at::Tensor();
+  const nn::InPlace here(*loaded.memory);
   const auto e = loaded.encoder->encode(row(tokens.ids).to(device_), mask);
   models::TextStates one{e.states, e.pooled, e.projected, {}};
   if (call.layer < 0) one.states = e.hidden.at(e.hidden.size() - static_cast<size_t>(-call.layer));

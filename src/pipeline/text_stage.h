@@ -14,6 +14,7 @@
 #include "nn/single_rank.h"
 #include "pipeline/activation_recorder.h"
 #include "pipeline/model_repo.h"
+#include "pipeline/residency.h"
 #include "text/tokenizer.h"
 
 namespace atelier::pipeline {
@@ -47,7 +48,8 @@ class TextCache {
 class TextStage : public models::Encoders {
  public:
   // Loads all encoders of the model. Throws Error(kCheckpoint).
-  TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type);
+  TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type,
+            Residency residency = Residency::kResident);
 
   // One branch of a batch, of the family of the model. Reports tokens and states as `prefix`... if there are
   // probes.
@@ -60,6 +62,7 @@ class TextStage : public models::Encoders {
 
  private:
   struct Loaded {
+    std::unique_ptr<nn::BlockMemory> memory;
     std::unique_ptr<models::TextEncoder> encoder;
     std::unique_ptr<text::Tokenizer> tokenizer;  // null: texts become ids by hashing
     int64_t vocabulary = 1;

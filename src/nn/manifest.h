@@ -1,0 +1,23 @@
+// What a rank's model holds of a checkpoint.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "base/partition.h"
+
+namespace atelier::nn {
+
+// One tensor, and which slice of which canonical tensor was read into it: other weights of the same model can be read
+// into the same memory.
+struct HeldWeight {
+  at::Tensor tensor;
+  std::string name;  // canonical
+  std::vector<int64_t> full;
+  std::vector<Range> rows, cols;  // of dim 0 and dim 1; empty: all
+  int block = -1;                 // of the block loop, or a BlockMemory constant
+};
+using Manifest = std::vector<HeldWeight>;
+
+}  // namespace atelier::nn
