@@ -2,64 +2,37 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/_addmm_activation.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 
 #include "base/check.h"
 #include "kernels/kernels.h"
 #include "nn/launch_target.h"
 
 namespace atelier::nn {
-namespace {
 
-std::vector<int64_t> with_last(at::IntArrayRef sizes, int64_t last) {
-  auto out = sizes.vec();
-  out.back() = last;
-  return out;
+at::Tensor Reducer::sum_of_product(std::span<const Activation> x, const Weight& w) {
+  auto y = product(x, w, {});
+  sum(y);
+  return y;
 }
 
-}  // namespace
-
-at::Tensor Linear::close(at::Tensor product) const {
-  sum_->sum(product);
-  return bias_.defined() ? product.add_(bias_) : product;
+at::Tensor Linear::run(std::span<const Activation> segments) const {
+  if (!sum_) return product(segments, weight_, bias_);
+  auto y = sum_->sum_of_product(segments, weight_);
+  return bias_.defined() ? y.add_(bias_) : y;
 }
 
-at::Tensor Linear::operator()(const at::Tensor& x) const {
-  if (sum_) return close(at::linear(x, weight_));
-  return bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_);
-}
-
-at::Tensor Linear::operator()(std::initializer_list<at::Tensor> segments) const {
-  at::Tensor y;
-  int64_t column = 0;
-  for (const auto& x : segments) {
-    const int64_t in = x.size(-1);
-    const auto w = weight_.narrow(1, column, in).t();
-    const auto rows = x.reshape({-1, in});
-    if (y.defined()) {
-      y.addmm_(rows, w);
-    } else {
-      y = bias_.defined() && !sum_ ? at::addmm(bias_, rows, w) : at::mm(rows, w);
-    }
-    column += in;
-  }
-  ENSURE(column == weight_.size(1));
-  y = y.view(with_last(segments.begin()->sizes(), weight_.size(0)));
-  return sum_ ? close(y) : y;
-}
-
-at::Tensor Linear::gelu(const at::Tensor& x) const {
+at::Tensor Linear::gelu(const Activation& x) const {
   ENSURE(!sum_);
   // The library's epilogue approximates tanh to about 16 bits: enough for half types only.
-  const bool half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
-  if (x.is_cuda() && half && bias_.defined() && x.numel() > 0 && weight_.size(0) > 0) {
-    const auto rows = x.reshape({-1, x.size(-1)});
-    return at::_addmm_activation(bias_, rows, weight_.t(), 1, 1, true)
-        .view(with_last(x.sizes(), weight_.size(0)));
+  const bool half = x.type() == at::kBFloat16 || x.type() == at::kHalf;
+  const bool dense = x.is_dense() && weight_.is_dense();
+  if (x.rows().is_cuda() && half && dense && bias_.defined() && x.rows().numel() > 0 && weight_.out() > 0) {
+    auto sizes = x.rows().sizes().vec();
+    const auto rows = x.rows().reshape({-1, sizes.back()});
+    sizes.back() = weight_.out();
+    return at::_addmm_activation(bias_, rows, weight_.rows().t(), 1, 1, true).view(sizes);
   }
-  auto y = at::linear(x, weight_);
+  auto y = product(std::span(&x, 1), weight_, {});
   const int64_t channels = y.size(-1), rows = channels ? y.numel() / channels : 0;
   char* data = static_cast<char*>(y.data_ptr());
   const void* bias = bias_.defined() ? bias_.const_data_ptr() : nullptr;

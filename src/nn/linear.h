@@ -3,7 +3,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <initializer_list>
+#include <span>
 
+#include "nn/product.h"
 #include "nn/seams.h"
 
 namespace atelier::nn {
@@ -12,24 +14,29 @@ namespace atelier::nn {
 class Linear {
  public:
   Linear() = default;
-  Linear(at::Tensor weight, at::Tensor bias, Reducer* sum) : weight_(weight), bias_(bias), sum_(sum) {}
+  Linear(Weight weight, at::Tensor bias, Reducer* sum)
+      : weight_(std::move(weight)), bias_(std::move(bias)), sum_(sum) {}
 
-  at::Tensor operator()(const at::Tensor& x) const;  // [..., in held] -> [..., out held]
+  // [..., in held] -> [..., out held]
+  at::Tensor operator()(const Activation& x) const { return run(std::span(&x, 1)); }
   // The input's segments one by one, accumulated instead of concatenated.
-  at::Tensor operator()(std::initializer_list<at::Tensor> segments) const;
+  at::Tensor operator()(std::initializer_list<Activation> segments) const {
+    return run(std::span(segments.begin(), segments.size()));
+  }
   // gelu_tanh of the above, in the product's epilogue where the library has one.
-  at::Tensor gelu(const at::Tensor& x) const;
-  explicit operator bool() const { return weight_.defined(); }
+  at::Tensor gelu(const Activation& x) const;
+  explicit operator bool() const { return static_cast<bool>(weight_); }
 
  private:
-  at::Tensor close(at::Tensor product) const;
-  at::Tensor weight_;  // [out held, in held]
-  at::Tensor bias_;    // [out held], may be undefined
+  at::Tensor run(std::span<const Activation> segments) const;
+
+  Weight weight_;    // [out held, in held]
+  at::Tensor bias_;  // [out held], may be undefined
   Reducer* sum_ = nullptr;
 };
 
 // Named by what they compute: the tanh form of GELU.
-inline at::Tensor gelu_tanh(const Linear& up, const at::Tensor& x) {
+inline Activation gelu_tanh(const Linear& up, const Activation& x) {
   return up.gelu(x);
 }
 

@@ -24,7 +24,7 @@ void over_rows(kernels::LaunchTarget where, const at::Tensor& x, F f) {
 
 }  // namespace
 
-at::Tensor norm(const at::Tensor& x, const Modulation& m) {
+Activation norm(const at::Tensor& x, const Modulation& m) {
   ENSURE(x.is_contiguous() && m.shift.stride(-1) == 1 && m.shift.stride(0) == m.scale.stride(0));
   auto out = at::empty_like(x);
   const auto where = launch_target_of(x);

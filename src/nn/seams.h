@@ -3,18 +3,25 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <span>
+
 #include "base/partition.h"
 
 namespace atelier::nn {
 
-class SequenceExchange;
+class Activation;
 class AttentionOp;
+class SequenceExchange;
+class Weight;
 
 // Sums a tensor over ranks, in place.
 class Reducer {
  public:
   virtual ~Reducer() = default;
   virtual void sum(at::Tensor& value) = 0;
+  // The sum of all ranks' products x W^T; the segments of x fill W's columns held here, in order. The product, then
+  // its sum, unless a strategy can do both at a time.
+  virtual at::Tensor sum_of_product(std::span<const Activation> x, const Weight& w);
 };
 
 // Rows of a picture, [B, C, rows, W]: adds `above` and `below` rows of the neighbours, zeros at the picture's

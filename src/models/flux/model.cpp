@@ -74,10 +74,10 @@ struct Half {
         norm_q(b.head_norm("norm_q", c.heads)),
         norm_k(b.head_norm("norm_k", c.heads)),
         head_dim(c.heads.unit) {}
-  Projected project(const at::Tensor& x, const Rope& r) const {
+  Projected project(const Activation& x, const Rope& r) const {
     return split_qkv(qkv(x), head_dim, norm_q, norm_k, r);
   }
-  at::Tensor mlp(const at::Tensor& x) const { return down(gelu_tanh(up, x)); }
+  at::Tensor mlp(const Activation& x) const { return down(gelu_tanh(up, x)); }
 };
 
 struct DoubleBlock {
