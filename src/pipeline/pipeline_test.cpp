@@ -71,16 +71,15 @@ TEST(PipelineDraws, ARequestAsIfItWereTheFirst) {
 TEST(PipelineDraws, TheSameBytesWhereverTheWeightsLive) {
   SmallModel resident;
   auto larger = request_for({kBoats, kFox}, {8, 9});
-  larger.height = 64, larger.steps = 4;
-  auto impossible = request_for({kFox}, {5});
-  impossible.noise = at::full({1, 16, 4, 6}, NAN);
+  for (auto& r : larger) r.height = 64, r.num_inference_steps = 4;
+  const auto noise = at::full({1, 16, 4, 6}, NAN);
   for (const auto residency : {Residency::kParked, Residency::kStreamed}) {
     SmallModel moved({.residency = residency});
     for (int pass = 0; pass < 2; ++pass) {
       EXPECT_EQ(moved.generate(request_for({kFox}, {5}))[0].rgb,
                 resident.generate(request_for({kFox}, {5}))[0].rgb);
       EXPECT_EQ(moved.generate(larger)[1].rgb, resident.generate(larger)[1].rgb);
-      EXPECT_THROW(moved.generate(impossible), Error);
+      EXPECT_THROW(moved.pipeline().generate(request_for({kFox}, {5}), {}, noise), Error);
     }
   }
 }
