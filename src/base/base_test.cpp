@@ -8,6 +8,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -101,6 +103,23 @@ TEST_F(Files, AtomicWritesReplaceTheWholeFileAndLeaveNothingBeside) {
   write_file_atomically(file, std::string_view("b\0c", 3));
   EXPECT_EQ(read_file(file), std::string("b\0c", 3));
   EXPECT_EQ(std::distance(fs::directory_iterator(file.parent_path()), fs::directory_iterator()), 1);
+}
+
+TEST_F(Files, ThreadsThatWriteOneFileLeaveAWholeOne) {
+  const auto file = folder_ / "shared";
+  std::vector<std::jthread> writers;
+  for (const char letter : {'a', 'b', 'c', 'd'}) {
+    writers.emplace_back([&file, letter] {
+      for (int i = 0; i < 40; ++i) EXPECT_NO_THROW(write_file_atomically(file, std::string(100000, letter)));
+    });
+  }
+  for (int i = 0; i < 20; ++i) {
+    if (!fs::exists(file)) continue;
+    const auto bytes = read_file(file);
+    EXPECT_EQ(bytes, std::string(100000, bytes.empty() ? '?' : bytes[0]));
+  }
+  writers.clear();
+  EXPECT_EQ(entries(), 1u) << "a temporary file was left";
 }
 
 TEST_F(Files, AFailedWriteKeepsTheOldContentAndNamesTheFile) {

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -48,7 +50,8 @@ int write_all(int fd, std::string_view bytes) {
 void write_file_atomically(const fs::path& file, std::string_view bytes) {
   std::error_code ignored;
   if (file.has_parent_path()) fs::create_directories(file.parent_path(), ignored);
-  const fs::path temporary = file.string() + str(".", ::getpid(), ".tmp");
+  static std::atomic<uint64_t> next{0};  // several threads may write one file
+  const fs::path temporary = file.string() + str(".", ::getpid(), "-", next++, ".tmp");
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) fail(file, errno);
   int error = write_all(fd, bytes);

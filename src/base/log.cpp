@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "base/error.h"
@@ -13,6 +14,7 @@ namespace atelier::log {
 namespace {
 
 struct State {
+  std::mutex mutex;  // of the list of sinks, the context and the level
   std::shared_ptr<spdlog::sinks::stderr_color_sink_mt> console =
       std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
   spdlog::logger logger{"atelier", console};
@@ -50,6 +52,7 @@ spdlog::level::level_enum native(Level level) {
 void write(spdlog::level::level_enum level, std::string_view message) {
   auto& s = state();
   if (!s.logger.should_log(level)) return;
+  const std::scoped_lock lock(s.mutex);
   std::string line = s.context.empty() ? std::string(message) : s.context + " " + std::string(message);
   s.logger.log(level, "{}", line);
 }
@@ -58,6 +61,7 @@ void write(spdlog::level::level_enum level, std::string_view message) {
 
 void set_console(Level level) {
   auto& s = state();
+  const std::scoped_lock lock(s.mutex);
   s.level = level;
   s.console->set_level(native(level));
   if (s.logger.sinks().size() == 1) s.logger.set_level(native(level));
@@ -68,15 +72,19 @@ void add_file(const std::filesystem::path& path) {
     std::filesystem::create_directories(path.parent_path());
     auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string());
     sink->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
-    state().logger.sinks().push_back(sink);
-    state().logger.set_level(spdlog::level::debug);
+    auto& s = state();
+    const std::scoped_lock lock(s.mutex);
+    s.logger.sinks().push_back(sink);
+    s.logger.set_level(spdlog::level::debug);
   } catch (const std::exception& e) {
     throw Error(Kind::kUsage, str("cannot write the log file ", path.string(), ": ", e.what()));
   }
 }
 
 void set_context(std::string_view context) {
-  state().context = context;
+  auto& s = state();
+  const std::scoped_lock lock(s.mutex);
+  s.context = context;
 }
 void debug(std::string_view message) {
   write(spdlog::level::debug, message);
@@ -91,7 +99,9 @@ void error(std::string_view message) {
   write(spdlog::level::err, message);
 }
 bool is_debug() {
-  return state().level == Level::kDebug;
+  auto& s = state();
+  const std::scoped_lock lock(s.mutex);
+  return s.level == Level::kDebug;
 }
 
 }  // namespace atelier::log

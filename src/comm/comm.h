@@ -108,13 +108,26 @@ class Transport {
 // Where the ranks of several processes meet.
 struct Rendezvous {
   std::filesystem::path file;  // a file on a file system that all ranks share (one host) ...
-  std::string host;            // ... or the address of rank 0, which serves the store
+  std::string host;            // ... or the address of the store, which rank 0 serves ...
   int port = 0;
+  std::string name;  // ... or a RendezvousServer, where these ranks, and no others, meet under this name
   int rank = 0, size = 1;
   // The address on which this rank's sockets listen. Empty: loopback for a file, else the one from which host
   // is reached.
   std::string interface_host;
   std::chrono::milliseconds timeout{120000};
+};
+
+// Serves meetings of ranks of several hosts, for as long as it lives.
+class RendezvousServer {
+ public:
+  RendezvousServer();  // throws Error(kPeer)
+  ~RendezvousServer();
+  int port() const;
+
+ private:
+  struct Store;
+  std::unique_ptr<Store> store_;
 };
 
 struct LocalOptions {

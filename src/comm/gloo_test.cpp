@@ -213,6 +213,28 @@ TEST(Gloo, RanksMeetAtAPort) {
   expect_fine(ranks, 2);
 }
 
+// The names keep their ranks apart, and a second meeting of the same ranks from the first.
+TEST(Gloo, RanksMeetAtAServerUnderTheirName) {
+  const RendezvousServer server;
+  for (const char* start : {"0", "1"}) {
+    Ranks ranks(4, 20s, [port = server.port(), start](const Rendezvous& rendezvous) {
+      Rendezvous named = rendezvous;
+      named.file.clear();
+      named.host = "127.0.0.1";
+      named.port = port;
+      named.name = str("group ", rendezvous.rank / 2, " start ", start);
+      named.rank = rendezvous.rank % 2;
+      named.size = 2;
+      const auto transport = connect_gloo(named);
+      auto sum = at::full({3}, static_cast<double>(rendezvous.rank));
+      all(*transport)->all_reduce(sum).wait();
+      const float expected = rendezvous.rank < 2 ? 1 : 5;
+      if (sum[0].item<float>() != expected) throw std::runtime_error("the sum is of other ranks");
+    });
+    expect_fine(ranks, 4);
+  }
+}
+
 void one_never_comes(const Rendezvous& rendezvous) {
   if (rendezvous.rank == 0) connect_gloo(rendezvous);
 }

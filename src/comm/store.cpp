@@ -59,10 +59,12 @@ c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& rendezvous) {
     } else {
       c10d::TCPStoreOptions options;
       options.port = static_cast<uint16_t>(rendezvous.port);
-      options.isServer = rendezvous.rank == 0;
+      options.isServer = rendezvous.name.empty() && rendezvous.rank == 0;
       options.numWorkers = static_cast<size_t>(rendezvous.size);
+      options.waitWorkers = rendezvous.name.empty();  // a server of many does not count who comes
       options.timeout = rendezvous.timeout;
       store = c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
+      if (!rendezvous.name.empty()) store = c10::make_intrusive<c10d::PrefixStore>(rendezvous.name, store);
     }
     store->setTimeout(rendezvous.timeout);
     return store;
@@ -72,6 +74,26 @@ c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& rendezvous) {
     throw Error(Kind::kPeer,
                 str("rank ", rendezvous.rank, " could not meet the others at ", where, ": ", error.what()));
   }
+}
+
+struct RendezvousServer::Store {
+  c10::intrusive_ptr<c10d::TCPStore> server;
+};
+
+RendezvousServer::RendezvousServer() try : store_(std::make_unique<Store>()) {
+  c10d::TCPStoreOptions options;
+  options.port = 0;  // any; it listens on all addresses of this host
+  options.isServer = true;
+  options.waitWorkers = false;
+  store_->server = c10::make_intrusive<c10d::TCPStore>("localhost", options);
+} catch (const std::exception& error) {
+  throw Error(Kind::kPeer, str("no port for ranks to meet at: ", error.what()));
+}
+
+RendezvousServer::~RendezvousServer() = default;
+
+int RendezvousServer::port() const {
+  return store_->server->getPort();
 }
 
 c10::intrusive_ptr<c10d::Store> store_of(const c10::intrusive_ptr<c10d::Store>& store, const GroupKey& key) {
