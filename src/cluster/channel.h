@@ -12,12 +12,20 @@
 
 namespace atelier::cluster {
 
-// One end of a connection. A frame is the length of the text in 4 bytes, low byte first, the text, and with a
-// key 64 hexadecimal digits: HMAC-SHA256 of the sender's side, the frame's number and the text. [RFC 2104]
+// One end of a connection. A frame is a length in 4 bytes, low byte first, so many bytes of text, and with a key
+// 64 hexadecimal digits: HMAC-SHA256 of the sender's side, the frame's number, the receiver's nonce and the
+// text. [RFC 2104] With a key each side begins by sending its nonce, so what was recorded of one connection is
+// refused on another. The text is JSON, and behind a zero byte the bytes of the member "data", if it is binary.
+//
+// A worker's send() waits until the other end takes the message. The pool serves many and must not wait for
+// one of them: what is not taken at once is kept, up to a bound, for flush().
 class Channel {
  public:
-  enum class Side : char { kSupervisor = 's', kWorker = 'w' };
-  static constexpr uint32_t kMaxBytes = 64u << 20;
+  enum class Side : char { kPool = 's', kWorker = 'w' };
+  static constexpr uint32_t kMaxBytes = 256u << 20;
+  static constexpr uint32_t kMaxFirstBytes = 1u
+                                             << 20;  // of the first message, while the sender may be anybody
+  static constexpr size_t kMaxQueuedBytes = 16u << 20;  // not yet taken, when another message comes
 
   Channel(int fd, Side side, std::string key = {});  // owns fd
   ~Channel();
@@ -25,8 +33,13 @@ class Channel {
   Channel& operator=(const Channel&) = delete;
 
   int fd() const { return fd_; }
-  // Any thread. False when the other end is gone.
+  // With a key and on the worker's side, before anything is sent: waits for the other end's nonce. False when
+  // it does not come.
+  bool greet(std::chrono::milliseconds time);
+  // Any thread. False when the other end is gone or takes nothing any more.
   bool send(const Json& value);
+  // Hands on what is kept, as far as the other end takes it. True while some is left: wait for POLLOUT.
+  bool flush();
   // Takes in what has arrived, without waiting. False once the other end is gone; what came before stays
   // readable. Throws Error(kPeer) for anything that is no frame of this key.
   bool take_in();
@@ -39,11 +52,15 @@ class Channel {
 
  private:
   std::string tag(Side sender, uint64_t number, std::string_view text) const;
+  bool write_out(std::string_view& rest, int flags) const;  // false when the other end is gone
+  bool take_nonce();
 
   const int fd_;
   const Side side_;
-  const std::string key_;
+  const std::string key_, nonce_;
+  std::string their_nonce_;
   std::mutex sending_;
+  std::string kept_;
   uint64_t sent_ = 0, received_ = 0;
   std::string buffer_;
   size_t consumed_ = 0;

@@ -20,10 +20,14 @@ struct Pair {
   explicit Pair(const std::string& key = "", const std::string& other_key = "") {
     int fds[2];
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-    supervisor = std::make_unique<Channel>(fds[0], Channel::Side::kSupervisor, key);
+    pool = std::make_unique<Channel>(fds[0], Channel::Side::kPool, key);
     worker = std::make_unique<Channel>(fds[1], Channel::Side::kWorker, other_key);
+    if (!key.empty() && !other_key.empty()) {
+      EXPECT_TRUE(worker->greet(5s));
+      EXPECT_TRUE(pool->greet(5s));
+    }
   }
-  std::unique_ptr<Channel> supervisor, worker;
+  std::unique_ptr<Channel> pool, worker;
 };
 
 Json numbered(int n) {
@@ -35,21 +39,30 @@ Json numbered(int n) {
 TEST(Wire_MessagesArriveWholeAndInOrder, WithAndWithoutAKey) {
   for (const std::string key : {"", "a secret"}) {
     Pair pair(key, key);
-    for (int i = 0; i < 3; ++i) EXPECT_TRUE(pair.supervisor->send(numbered(i)));
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(pair.pool->send(numbered(i)));
     for (int i = 0; i < 3; ++i) EXPECT_EQ(pair.worker->wait(5s), numbered(i));
     EXPECT_TRUE(pair.worker->send(numbered(7)));
-    EXPECT_EQ(pair.supervisor->wait(5s), numbered(7));
-    EXPECT_FALSE(pair.supervisor->wait(1ms));
+    EXPECT_EQ(pair.pool->wait(5s), numbered(7));
+    EXPECT_FALSE(pair.pool->wait(1ms));
   }
 }
 
-TEST(Wire_LongMessagesAndOddTextArrive, Once) {
-  Pair pair;
+TEST(Wire_LongMessagesAndOddTextArrive, ButNotAsTheFirst) {
   Json message = message_of(message::kBatch);
   message["prompt"] = std::string(3'000'000, 'x') + "ß\n\"\\";
-  std::thread sender([&] { EXPECT_TRUE(pair.supervisor->send(message)); });
-  EXPECT_EQ(pair.worker->wait(20s), message);
-  sender.join();
+  for (const bool is_first : {false, true}) {
+    Pair pair;
+    if (!is_first) pair.worker->send(numbered(1));
+    std::thread sender([&] { pair.worker->send(message); });
+    if (is_first) {
+      EXPECT_THROW(pair.pool->wait(20s), Error);
+      pair.pool->shut_down();
+    } else {
+      EXPECT_EQ(pair.pool->wait(20s), numbered(1));
+      EXPECT_EQ(pair.pool->wait(20s), message);
+    }
+    sender.join();
+  }
 }
 
 TEST(Wire_TextThatIsNoUtf8IsSentMended, InsteadOfThrowing) {
@@ -57,16 +70,16 @@ TEST(Wire_TextThatIsNoUtf8IsSentMended, InsteadOfThrowing) {
   Json message = message_of(message::kFailed);
   message["reason"] = "a\xff";
   EXPECT_TRUE(pair.worker->send(message));
-  EXPECT_EQ(pair.supervisor->wait(5s)->at("reason"), "a\xEF\xBF\xBD");
+  EXPECT_EQ(pair.pool->wait(5s)->at("reason"), "a\xEF\xBF\xBD");
 }
 
 TEST(Wire_AnotherKeyIsRefused, InBothDirections) {
   Pair pair("one", "two");
-  pair.supervisor->send(numbered(1));
+  pair.pool->send(numbered(1));
   EXPECT_THROW(pair.worker->wait(5s), Error);
   Pair missing("", "two");
-  missing.supervisor->send(numbered(1));
-  missing.supervisor->shut_down();
+  missing.pool->send(numbered(1));
+  missing.pool->shut_down();
   try {
     EXPECT_FALSE(missing.worker->wait(5s));
   } catch (const Error& e) {
@@ -74,30 +87,79 @@ TEST(Wire_AnotherKeyIsRefused, InBothDirections) {
   }
 }
 
-TEST(Wire_AFrameCannotBeReplayedOrReflected, WithAKey) {
-  int fds[2];
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-  Channel worker(fds[1], Channel::Side::kWorker, "key");
+// All that lies in a socket.
+std::string take_bytes(int fd) {
+  std::string bytes(1 << 16, '\0');
+  bytes.resize(
+      static_cast<size_t>(std::max<ssize_t>(0, ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT))));
+  return bytes;
+}
+
+TEST(Wire_AFrameCannotBeReplayed, OnTheSameConnectionNorOnAnother) {
   Pair source("key", "key");
-  source.supervisor->send(numbered(1));
-  std::string frame(4096, '\0');
-  frame.resize(static_cast<size_t>(::recv(source.worker->fd(), frame.data(), frame.size(), 0)));
-  ASSERT_EQ(::send(fds[0], frame.data(), frame.size(), 0), static_cast<ssize_t>(frame.size()));
-  EXPECT_EQ(worker.wait(5s), numbered(1));
-  ::send(fds[0], frame.data(), frame.size(), 0);
-  EXPECT_THROW(worker.wait(5s), Error);
-  Pair mirror("key", "key");
-  ::send(mirror.worker->fd(), frame.data(), frame.size(), 0);
-  EXPECT_THROW(mirror.supervisor->wait(5s), Error);
-  ::close(fds[0]);
+  source.pool->send(numbered(1));
+  const std::string frame = take_bytes(source.worker->fd());
+  ASSERT_EQ(::send(source.pool->fd(), frame.data(), frame.size(), 0), std::ssize(frame));
+  EXPECT_EQ(source.worker->wait(5s), numbered(1));
+  ASSERT_EQ(::send(source.pool->fd(), frame.data(), frame.size(), 0), std::ssize(frame));
+  EXPECT_THROW(source.worker->wait(5s), Error);
+  Pair other("key", "key");
+  ASSERT_EQ(::send(other.pool->fd(), frame.data(), frame.size(), 0), std::ssize(frame));
+  EXPECT_THROW(other.worker->wait(5s), Error);
+}
+
+TEST(Wire_AFrameCannotBeReflected, WithAKey) {
+  Pair pair("key", "key");
+  pair.pool->send(numbered(1));
+  const std::string frame = take_bytes(pair.worker->fd());
+  ASSERT_EQ(::send(pair.worker->fd(), frame.data(), frame.size(), 0), std::ssize(frame));
+  EXPECT_THROW(pair.pool->wait(5s), Error);
+}
+
+TEST(Wire_BytesTravelBehindTheText, AsTheyAre) {
+  for (const std::string key : {"", "a secret"}) {
+    Pair pair(key, key);
+    std::vector<uint8_t> bytes(100'000);
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7);
+    for (const auto& data : {bytes, std::vector<uint8_t>(), std::vector<uint8_t>{0}}) {
+      Json message = numbered(1);
+      message["data"] = Json::binary(data);
+      std::thread sender([&] { EXPECT_TRUE(pair.worker->send(message)); });
+      const auto found = pair.pool->wait(5s);
+      sender.join();
+      ASSERT_TRUE(found);
+      EXPECT_EQ(found->at("data").get_binary(), data);
+      EXPECT_EQ(found->at("step"), 1);
+    }
+  }
+}
+
+TEST(Wire_ThePoolNeverWaitsForAReader, AndKeepsNoMoreThanABound) {
+  Pair pair;
+  Json message = numbered(1);
+  pair.pool->send(numbered(0));
+  EXPECT_EQ(pair.worker->wait(5s), numbered(0));
+  message["prompt"] = std::string(1 << 20, 'x');
+  const auto begin = std::chrono::steady_clock::now();
+  int taken = 0;
+  while (pair.pool->send(message)) ASSERT_LT(++taken, 40);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 2s);
+  EXPECT_GE(taken, 16);
+  EXPECT_TRUE(pair.pool->flush());
+  int found = 0;
+  std::thread reader([&] {
+    while (found < taken && pair.worker->wait(5s)) ++found;
+  });
+  while (pair.pool->flush()) std::this_thread::yield();
+  reader.join();
+  EXPECT_EQ(found, taken);
 }
 
 TEST(Wire_GarbageIsRefused, NotAllocated) {
   for (const auto& bytes : {std::string("\xff\xff\xff\xff----"), std::string("\x02\0\0\0[]", 6),
                             std::string("\x03\0\0\0{\"a", 7)}) {
     Pair pair;
-    ASSERT_EQ(::send(pair.supervisor->fd(), bytes.data(), bytes.size(), 0),
-              static_cast<ssize_t>(bytes.size()));
+    ASSERT_EQ(::send(pair.pool->fd(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
     EXPECT_THROW(pair.worker->wait(5s), Error);
   }
 }
@@ -106,27 +168,27 @@ TEST(Wire_TheEndOfTheOtherSideIsNoticed, AfterItsLastMessage) {
   Pair pair;
   pair.worker->send(numbered(1));
   pair.worker.reset();
-  EXPECT_TRUE(pair.supervisor->wait(5s));
-  EXPECT_FALSE(pair.supervisor->take_in());
-  EXPECT_FALSE(pair.supervisor->send(numbered(2)));
+  EXPECT_TRUE(pair.pool->wait(5s));
+  EXPECT_FALSE(pair.pool->take_in());
+  EXPECT_FALSE(pair.pool->send(numbered(2)));
 }
 
-TEST(Wire_ItemsAndPlacesComeBackEqual, WithUnsetValuesUnset) {
-  request::Request request{.prompt = "p", .negative_prompt = "n", .index = 4, .sub = 1, .name = "a/b.png"};
-  request.seed = 0xffffffffffffffffull;
-  request.guidance_scale = 3.5;
-  const auto back = request_from_json(Json::parse(to_json(request).dump()));
-  EXPECT_EQ(back.seed, request.seed);
-  EXPECT_EQ(back.guidance_scale, request.guidance_scale);
-  EXPECT_FALSE(back.height);
-  EXPECT_EQ(back.name, request.name);
-  EXPECT_TRUE(back.negative_prompt);
-  const auto info = rank_info_from_json(
-      to_json(RankInfo{.rank = 3, .size = 8, .local_rank = 1, .rendezvous_host = "h", .rendezvous_port = 5}));
+TEST(Wire_WhatIsSentComesBackEqual, OrIsRefused) {
+  const auto info = rank_info_from_json(to_json(RankInfo{.rank = 3,
+                                                         .group = 1,
+                                                         .group_rank = 1,
+                                                         .local_rank = 1,
+                                                         .rendezvous_host = "h",
+                                                         .rendezvous_port = 5}));
   EXPECT_EQ(info.rank, 3);
+  EXPECT_EQ(info.group, 1);
+  EXPECT_EQ(info.rendezvous_host, "h");
   EXPECT_EQ(info.rendezvous_port, 5);
   EXPECT_THROW(rank_info_from_json(Json::object()), Error);
-  EXPECT_THROW(request_from_json({{"index", "one"}}), Error);
+  const auto times = times_from_json(to_json(BatchTimes{{{"encode", 0.5}}, {1.0, 2.0}}));
+  EXPECT_EQ(times.seconds.at("encode"), 0.5);
+  EXPECT_EQ(times.step_ms, (std::vector{1.0, 2.0}));
+  EXPECT_THROW(stats_from_json({{"rank", "one"}}), Error);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ void SinkConfig::fields(const Visit& visit) {
   visit({.name = "folder"}, &folder);
   visit({.name = "format"}, &format);
   visit({.name = "quality"}, &quality);
+  visit({.name = "returns_bytes"}, &returns_bytes);
 }
 
 Json to_json(const Job& job) {

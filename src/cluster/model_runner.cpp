@@ -4,16 +4,13 @@
 
 #include <algorithm>
 #include <new>
-#include <optional>
 
-#include "base/digest.h"
 #include "base/error.h"
 #include "pipeline/device.h"
 #include "report/clock.h"
 #include "report/run_report.h"
 
 namespace atelier::cluster {
-
 c10::Device device_named(const std::string& name, int number) {
   if (name == "cpu") return c10::kCPU;
   if (name == "cuda") return {c10::kCUDA, static_cast<c10::DeviceIndex>(number)};
@@ -26,31 +23,29 @@ c10::Device device_named(const std::string& name, int number) {
 }
 
 struct ModelRunner::Parts {
-  Job job;
   c10::Device device;
-  report::Stopwatch loading;
   pipeline::ModelRepo folder;
   std::vector<plan::ModelChunk> route;
   parallel::ParallelContext parallel_context;
   pipeline::Pipeline pipeline;
-  std::optional<jobs::OutputFolder> output;  // where this rank writes
-  BatchTimes times;                          // of the last batch
+  BatchTimes times;  // of the last batch
 
-  Parts(const Job& j, c10::Device d, comm::Transport* transport)
-      : job(j),
-        device(d),
-        folder(open_model(j.engine.model)),
-        route(route_of(j.engine, folder)),
-        parallel_context(j.engine.layout, transport, route, load_options(j.engine, d).attention),
-        pipeline(folder, parallel_context, route, load_options(j.engine, d)) {}
+  Parts(const pipeline::EngineConfig& config, c10::Device d, comm::Transport* transport)
+      : device(d),
+        folder(open_model(config.model)),
+        route(route_of(config, folder)),
+        parallel_context(config.layout, transport, route, load_options(config, d).attention),
+        pipeline(folder, parallel_context, route, load_options(config, d)) {}
+  bool is_alone() const { return !parallel_context.replica(); }
 };
 
-ModelRunner::ModelRunner(const Job& job, c10::Device device, comm::Transport* transport) {
+ModelRunner::ModelRunner(const pipeline::EngineConfig& config, c10::Device device,
+                         comm::Transport* transport) {
   pipeline::use_device(device);
-  pipeline::set_tf32(job.engine.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
+  pipeline::set_tf32(config.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
   pipeline::reset_peak(device);
   try {
-    parts_ = std::make_unique<Parts>(job, device, transport);
+    parts_ = std::make_unique<Parts>(config, device, transport);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {
@@ -58,18 +53,17 @@ ModelRunner::ModelRunner(const Job& job, c10::Device device, comm::Transport* tr
     throw Error(Kind::kCapacity, str("the model does not fit in the memory of ",
                                      pipeline::device_name(device), ": ", pipeline::reason_of(e)));
   }
-  if (leads()) parts_->output.emplace(job.sink.folder);
 }
 
 ModelRunner::~ModelRunner() = default;
 
-std::vector<media::Artifact> ModelRunner::generate(request::Requests batch,
+std::vector<media::Artifact> ModelRunner::generate(request::Requests requests,
                                                    const pipeline::StepCallbacks& callbacks) {
   auto& p = *parts_;
   const auto before = p.pipeline.timing().seconds;
-  for (int tries = is_alone() ? 2 : 1;; --tries) {
+  for (int tries = p.is_alone() ? 2 : 1;; --tries) {
     try {
-      auto artifacts = p.pipeline.generate(batch, callbacks);
+      auto artifacts = p.pipeline.generate(requests, callbacks);
       p.times = {p.pipeline.timing().seconds, p.pipeline.timing().step_ms};
       for (const auto& [phase, seconds] : before) p.times.seconds[phase] -= seconds;
       p.times.seconds.erase("load");
@@ -79,13 +73,12 @@ std::vector<media::Artifact> ModelRunner::generate(request::Requests batch,
     } catch (const std::exception& e) {
       if (!pipeline::is_out_of_memory(e)) throw;
       if (tries == 1) {
-        throw Error(
-            Kind::kCapacity,
-            str(batch.size(), " of ", batch.front().width.value_or(0), "x", batch.front().height.value_or(0),
-                " at once do not fit in the memory of ", pipeline::device_name(p.device),
-                p.device.is_cuda() ? "; make the batch or the pictures smaller, or try enable_vae_tiling: " +
-                                         pipeline::reason_of(e)
-                                   : "; make the batch or the pictures smaller, or try enable_vae_tiling"));
+        const auto& first = requests.front();
+        throw Error(Kind::kCapacity,
+                    str(requests.size(), " of ", first.width.value_or(0), "x", first.height.value_or(0),
+                        " at once do not fit in the memory of ", pipeline::device_name(p.device),
+                        "; make the batch or the pictures smaller, or try enable_vae_tiling",
+                        p.device.is_cuda() ? ": " + pipeline::reason_of(e) : ""));
       }
     }
     // here, where the exception and what it kept alive are gone
@@ -93,26 +86,8 @@ std::vector<media::Artifact> ModelRunner::generate(request::Requests batch,
   }
 }
 
-jobs::Stored ModelRunner::write(const request::Request& request, const media::Artifact& artifact) const {
-  const auto& sink = parts_->job.sink;
-  const auto format = media::format_of(request.name).value_or(*media::format_of("." + sink.format));
-  const auto metadata = media::describe(request::look(request, sink.record));
-  const std::string bytes = media::encode(artifact, format, sink.quality, metadata);
-  parts_->output->write(request.name, bytes);
-  return {.sha256 = sha256(bytes), .bytes = bytes.size()};
-}
-
 BatchTimes ModelRunner::times() const {
   return parts_->times;
-}
-
-bool ModelRunner::is_alone() const {
-  return !parts_->parallel_context.replica();
-}
-
-bool ModelRunner::leads() const {
-  const auto* replica = parts_->parallel_context.replica();
-  return !replica || replica->rank() == 0;
 }
 
 bool ModelRunner::is_device_alive() const {
@@ -127,12 +102,12 @@ bool ModelRunner::is_device_alive() const {
 RankStats ModelRunner::stats() const {
   const auto& p = *parts_;
   RankStats s;
-  s.rank = p.parallel_context.mesh().rank();
   s.device = p.device.is_cuda() ? str(pipeline::device_name(p.device), " (", p.device.str(), ")")
                                 : pipeline::device_name(p.device);
   s.weight_bytes = p.pipeline.weight_bytes();
   s.peak_device_bytes = pipeline::peak_bytes(p.device);
   s.peak_host_bytes = report::peak_host_bytes();
+  s.host_bytes = report::anonymous_host_bytes();
   s.seconds = p.pipeline.timing().seconds;
   s.used = p.pipeline.used();
   return s;

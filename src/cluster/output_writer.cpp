@@ -6,8 +6,7 @@
 
 namespace atelier::cluster {
 
-OutputWriter::OutputWriter(OutputWriterEvents events)
-    : events_(std::move(events)), thread_([this] { work(); }) {}
+OutputWriter::OutputWriter(Events events) : events_(std::move(events)), thread_([this] { work(); }) {}
 
 OutputWriter::~OutputWriter() {
   {
@@ -18,10 +17,10 @@ OutputWriter::~OutputWriter() {
   thread_.join();
 }
 
-void OutputWriter::submit(jobs::Batch batch, std::vector<media::Artifact> artifacts, double seconds) {
+void OutputWriter::submit(WriteTask task) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !next_; });
-  next_ = WriteTask{std::move(batch), std::move(artifacts), seconds};
+  next_ = std::move(task);
   changed_.notify_all();
 }
 
@@ -40,26 +39,26 @@ void OutputWriter::work() {
     is_busy_ = true;
     changed_.notify_all();
     lock.unlock();
-    print(task);
+    write(task);
     lock.lock();
     is_busy_ = false;
     changed_.notify_all();
   }
 }
 
-void OutputWriter::print(const WriteTask& task) {
+void OutputWriter::write(const WriteTask& task) {
   try {
     for (size_t i = 0; i < task.artifacts.size(); ++i) {
-      const report::Stopwatch callbacks;
-      auto stored = events_.write(task.batch.requests[i], task.artifacts[i]);
-      stored.seconds = task.seconds + callbacks.seconds();
-      events_.on_picture(task.batch.id, {task.batch.requests[i], std::move(stored)});
+      const report::Stopwatch watch;
+      SinkResult stored = events_.put(task.requests[i], task.artifacts[i]);
+      stored.record.seconds = task.seconds + watch.seconds();
+      events_.on_stored(task.run, static_cast<int>(i), stored);
     }
   } catch (...) {
-    events_.on_end(task.batch, std::current_exception());
+    events_.on_end(task.run, std::current_exception());
     return;
   }
-  events_.on_end(task.batch, nullptr);
+  events_.on_end(task.run, nullptr);
 }
 
 }  // namespace atelier::cluster

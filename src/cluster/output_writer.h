@@ -1,4 +1,4 @@
-// Encodes and writes the pictures of a batch while the next batch is drawn.
+// Stores the artifacts of a batch while the next batch is generated.
 #pragma once
 #include <condition_variable>
 #include <exception>
@@ -8,37 +8,38 @@
 #include <thread>
 #include <vector>
 
-#include "cluster/job.h"
+#include "cluster/sink.h"
 
 namespace atelier::cluster {
 
-// What happens to a batch, called on the printer's thread.
-struct OutputWriterEvents {
-  std::function<jobs::Stored(const request::Request&, const media::Artifact&)> write;  // seconds: 0
-  std::function<void(int64_t batch, const Finished&)> on_picture;
-  std::function<void(const jobs::Batch&, std::exception_ptr)> on_end;  // null: all of it is written
+struct WriteTask {
+  int64_t run = 0;
+  std::vector<request::Request> requests;
+  std::vector<media::Artifact> artifacts;
+  double seconds = 0;  // that each took to generate
 };
 
 class OutputWriter {
  public:
-  explicit OutputWriter(OutputWriterEvents events);
+  // Called on the writer's thread.
+  struct Events {
+    std::function<SinkResult(const request::Request&, const media::Artifact&)> put;
+    std::function<void(int64_t run, int request, const SinkResult&)> on_stored;
+    std::function<void(int64_t run, std::exception_ptr)> on_end;  // null: all of it is stored
+  };
+  explicit OutputWriter(Events events);
   ~OutputWriter();  // drops what is not begun
 
-  // Waits while an earlier batch still waits to be begun. seconds: that each picture took to draw.
-  void submit(jobs::Batch batch, std::vector<media::Artifact> artifacts, double seconds);
-  // Waits until everything is written.
+  // Waits while an earlier batch still waits to be begun.
+  void submit(WriteTask task);
+  // Waits until everything is stored.
   void finish();
 
  private:
-  struct WriteTask {
-    jobs::Batch batch;
-    std::vector<media::Artifact> artifacts;
-    double seconds = 0;
-  };
   void work();
-  void print(const WriteTask& task);
+  void write(const WriteTask& task);
 
-  OutputWriterEvents events_;
+  const Events events_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<WriteTask> next_;

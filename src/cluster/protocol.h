@@ -1,59 +1,91 @@
-// Messages between a supervisor and its workers: their kinds, and what they hold as JSON.
+// Messages between a pool and its workers: their kinds, and what they hold as JSON.
 #pragma once
+#include <cstdint>
+#include <map>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
-#include "cluster/job.h"
-#include "request/request.h"
 
 namespace atelier::cluster {
 
 // Every message is an object with its kind under "is". What else it holds:
-//   supervisor to worker
+//   pool to worker
 namespace message {
-inline constexpr const char* kJob = "job";      // job, place
-inline constexpr const char* kBatch = "batch";  // id, attempt, requests
-inline constexpr const char* kStop = "stop";    // send statistics and leave
-//   worker to supervisor
+inline constexpr const char* kJob = "job";                 // job, rank: RankInfo
+inline constexpr const char* kBatch = "batch";             // run, requests; runs are numbered upwards
+inline constexpr const char* kCancel = "cancel";           // run: see step_gate.h
+inline constexpr const char* kStopBefore = "stop before";  // run, step
+inline constexpr const char* kStop = "stop";               // leave
+//   worker to pool
 inline constexpr const char* kHello = "hello";  // rank, ranks, local_rank, local_size, start, host: of
                                                 // whoever comes over TCP; start -1: a launched process
-inline constexpr const char* kAlive = "alive";  // batch, phase, step: every 0.5 s
-inline constexpr const char* kReady = "ready";  // loaded
-inline constexpr const char* kStep = "step";    // batch, step, steps
-inline constexpr const char* kDrawn = "drawn";  // batch, seconds, step_ms: may have the next one while this
-                                                // one is written
-inline constexpr const char* kPicture = "picture";  // batch, name, bytes, sha256, seconds: is in the folder
-inline constexpr const char* kDone = "done";        // batch: all is written
+inline constexpr const char* kAlive = "alive";  // run, phase, step, collectives: every 0.5 s
+inline constexpr const char* kReady = "ready";  // loaded; stats
+inline constexpr const char* kStep = "step";    // run, step, steps: done, at the replica's rank 0
+inline constexpr const char* kHeld = "held";    // run, step: begun last; the answer to cancel
+inline constexpr const char* kGenerated =
+    "generated";  // run, times: may have the next batch while it is stored
+inline constexpr const char* kStored =
+    "stored";                                 // run, request: its place in the batch, bytes, sha256, seconds,
+                                              // data: the bytes themselves, if the sink has kept them
+inline constexpr const char* kDone = "done";  // run: all of it is stored
 inline constexpr const char* kFailed =
-    "failed";  // batch (0: none), kind, reason, phase; is_over: this worker draws no more
-inline constexpr const char* kStats = "stats";  // stats
+    "failed";                                   // run (0: none), phase, kind (of an Error), reason; is_over:
+                                                // this worker draws no more
+inline constexpr const char* kStats = "stats";  // stats: after every batch
 //   between the process of rank 0 and other launched processes, which start workers for it
-inline constexpr const char* kStart = "start";  // start
-inline constexpr const char* kEndWorkers = "end workers";
-inline constexpr const char* kExited = "exited";  // rank, start, what
+inline constexpr const char* kStart = "start";           // rank, start
+inline constexpr const char* kEndWorker = "end worker";  // rank
+inline constexpr const char* kExited = "exited";         // rank, start, what
 inline constexpr const char* kWelcome = "welcome";
 inline constexpr const char* kEnd = "end";  // code
 }  // namespace message
 
-// Where a rank stands in its run, and how it meets the others.
+struct RankRange {
+  int first = 0, count = 1;
+  bool has(int rank) const { return rank >= first && rank < first + count; }
+};
+
+// Where a worker stands in the pool, and how it meets the other ranks of its replica.
 struct RankInfo {
-  int rank = 0, size = 1;
+  int rank = 0;                        // in the pool
+  int group = 0;                       // its replica
+  int group_rank = 0, group_size = 1;  // within the replica
   int local_rank = 0, local_size = 1;  // on its host
-  int start = 0;                       // how many times the run's workers have been started before
+  int start = 0;                       // how often the replica's workers have been started before
   std::string rendezvous_file;         // or
-  std::string rendezvous_host;
+  std::string rendezvous_host, rendezvous_name;
   int rendezvous_port = 0;
+};
+
+// One rank since it was started.
+struct RankStats {
+  int rank = 0;
+  std::string device;
+  int64_t weight_bytes = 0, peak_device_bytes = 0, peak_host_bytes = 0;
+  int64_t host_bytes = 0;                 // anonymous memory now
+  std::map<std::string, double> seconds;  // by phase, of all batches
+  std::set<std::string> used;             // kernels and strategies that really ran
+};
+
+// What one batch took on the replica's rank 0.
+struct BatchTimes {
+  std::map<std::string, double> seconds;  // by phase: encode, denoise, decode
+  std::vector<double> step_ms;
 };
 
 // The kind is one of the constants above.
 Json message_of(const char* kind);
+Json message_of(const char* kind, int64_t run);
 Json to_json(const RankInfo& info);
-Json to_json(const request::Request& request);
 Json to_json(const RankStats& stats);
+Json to_json(const BatchTimes& times);
 // These throw Error(kPeer) for anything else.
 RankInfo rank_info_from_json(const Json& json);
-request::Request request_from_json(const Json& json);
 RankStats stats_from_json(const Json& json);
+BatchTimes times_from_json(const Json& json);
 std::string kind_of(const Json& message);
 
 }  // namespace atelier::cluster

@@ -1,7 +1,8 @@
-// The workers of one start of a run, here and at other launched processes: messages to and from them, their
+// The worker processes of one replica, here and at other launched processes: messages to and from them, their
 // ends.
 #pragma once
-#include <chrono>
+#include <poll.h>
+
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,53 +17,65 @@
 
 namespace atelier::cluster {
 
+struct WorkerEvent {
+  int rank = 0;
+  Json message;           // null: the worker is gone
+  std::string what;       // how, for people
+  bool is_final = false;  // and cannot be started again
+};
+
 class WorkerGroup {
  public:
-  struct WorkerEvent {
-    int rank = 0;
-    Json message;           // null: the worker is gone
-    std::string what;       // how, for people
-    bool is_final = false;  // and cannot be started again
-  };
-
-  // rally: null when all ranks are here. Starts a worker per rank and hands it the job. number: of earlier
-  // starts. Throws Error(kCapacity) when the system gives no processes.
-  WorkerGroup(const Job& job, Coordinator* coordinator, int number);
+  // ranks: of the pool. coordinator: null when all of them are processes of this one. Starts nothing yet.
+  WorkerGroup(const Job& job, Coordinator* coordinator, RankRange ranks);
   ~WorkerGroup();  // ends them
 
-  int size() const { return static_cast<int>(workers_.size()); }
-  // "rank 2 (process 4711)", "rank 5 at node3".
+  RankRange ranks() const { return ranks_; }
+  int number() const { return ranks_.first / ranks_.count; }
+  int starts() const { return starts_; }
+  // "rank 2 (process 4711)", "rank 5 of group 1 at node3".
   std::string name(int rank) const;
-  // What came until `time` has passed; returns earlier when something comes or `wake` becomes readable.
-  std::vector<WorkerEvent> wait(std::chrono::milliseconds time, int wake);
+
+  // A worker per rank, in place of earlier ones, all of which have ended. store_port: of the rendezvous server
+  // on the coordinator's host. Throws Error(kCapacity) when the system gives no processes.
+  void start(int store_port);
+  void watch(std::vector<pollfd>& entries) const;
+  // What came, without waiting.
+  std::vector<WorkerEvent> read();
+  // A worker or its end as the coordinator has heard of it.
+  std::optional<WorkerEvent> take(Coordinator::AgentEvent event);
+  // Never waits.
   void send(int rank, const Json& message);
+  void send_all(const Json& message);
+
   // Has this worker ever reported?
-  bool has_come(int rank) const { return workers_[static_cast<size_t>(rank)].channel != nullptr; }
+  bool has_come(int rank) const { return member(rank).channel != nullptr; }
   bool is_stopped(int rank) const;
-  // Ends all at once, at most `grace` after asking.
-  void end(std::chrono::milliseconds grace);
-  // Process numbers of the workers that ran here.
-  std::vector<pid_t> processes() const;
+  // Kills all, without waiting. Nothing is heard of them any more.
+  void end();
+  bool has_ended();                      // those of this host
+  bool are_gone() const;                 // as far as they are heard of
+  std::vector<pid_t> processes() const;  // of this host
 
  private:
   struct WorkerHandle {
     std::optional<Child> child;
     std::unique_ptr<Channel> channel;
     std::string host;
-    bool is_gone = false;
+    bool is_gone = false, is_deaf = false;
   };
+  const WorkerHandle& member(int rank) const { return members_[static_cast<size_t>(rank - ranks_.first)]; }
+  WorkerHandle& member(int rank) { return members_[static_cast<size_t>(rank - ranks_.first)]; }
   void start_here(int rank);
-  void add_arrivals(std::vector<WorkerEvent>& events);
   void read(int rank, std::vector<WorkerEvent>& events);
   void send_job(int rank, int local_rank, int local_size);
 
   const Job& job_;
   Coordinator* const coordinator_;
-  const int number_;
+  const RankRange ranks_;
+  int starts_ = 0, store_port_ = 0;
   Descriptor rendezvous_;
-  std::string rendezvous_host_;
-  int rendezvous_port_ = 0;
-  std::vector<WorkerHandle> workers_;
+  std::vector<WorkerHandle> members_;
 };
 
 }  // namespace atelier::cluster

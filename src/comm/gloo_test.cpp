@@ -215,9 +215,14 @@ TEST(Gloo, RanksMeetAtAPort) {
 
 // The names keep their ranks apart, and a second meeting of the same ranks from the first.
 TEST(Gloo, RanksMeetAtAServerUnderTheirName) {
-  const RendezvousServer server;
+  Ranks server(1, 60s, [](const Rendezvous&) {
+    const RendezvousServer listening;
+    processes::say(str(listening.port()));
+    ::pause();
+  });
+  const int port = std::stoi(server.line(0));
   for (const char* start : {"0", "1"}) {
-    Ranks ranks(4, 20s, [port = server.port(), start](const Rendezvous& rendezvous) {
+    Ranks ranks(4, 20s, [port, start](const Rendezvous& rendezvous) {
       Rendezvous named = rendezvous;
       named.file.clear();
       named.host = "127.0.0.1";

@@ -152,17 +152,20 @@ void NcclGroup::poison(const std::string& reason) noexcept {
     { const Turn last(turn_, kVerb); }
     abort();
   };
-  const std::lock_guard lock(mutex_);
-  if (!poison_.empty()) return;
-  poison_ = reason;
-  for (const auto& known : windows_) {
-    if (const auto window = known.lock()) window->set();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!poison_.empty()) return;
+    poison_ = reason;
+    for (const auto& known : windows_) {
+      if (const auto window = known.lock()) window->set();
+    }
+    try {
+      aborting_ = std::async(std::launch::async, abort_soon);
+      return;
+    } catch (const std::exception&) {  // no thread to be had
+    }
   }
-  try {
-    aborting_ = std::async(std::launch::async, abort_soon);
-  } catch (const std::exception&) {  // no thread to be had
-    abort();
-  }
+  abort();  // without the lock: check_alive must not wait as long as this may take
 }
 
 void NcclGroup::guard(std::shared_ptr<WindowAbort> window) {

@@ -38,6 +38,7 @@ struct Denoise {
 
 struct StepCallbacks {
   ActivationRecorder* probes = nullptr;
+  std::function<bool(int step)> may_begin;  // asked before a step's first operation; false: no step from it on
   std::function<void(int step)> on_step;  // a step of this rank is queued
   std::stop_token stop;                   // looked at before each step; throws Error(kInterrupted)
 };

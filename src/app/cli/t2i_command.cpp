@@ -15,7 +15,6 @@
 #include "app/run/run_spec.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "cluster/job.h"
 #include "cluster/launch/launch.h"
 #include "pipeline/device.h"
 
@@ -88,10 +87,9 @@ int lead(const Resolved& resolved, const Environment& variables, const Interrupt
   auto model = find_model(resolved, variables, tell, interrupt.token());
   auto spec = make_run_spec(resolved, std::move(model), std::move(prompts), env ? env->size : 0);
   spec.clock = clock;
-  const Start start = [&](const cluster::Job& job, jobs::Queue& queue, const cluster::Events& events,
-                          std::stop_token stop) {
-    return coordinator ? cluster::run_job(job, queue, events, std::move(stop), *coordinator)
-                       : cluster::run_job(job, queue, events, std::move(stop));
+  const Start start = [&](const cluster::Job& job, Batches batches, const cluster::RunEvents& events,
+                          const std::stop_token& stop) {
+    return cluster::run_batches(job, std::move(batches), events, stop, coordinator ? &*coordinator : nullptr);
   };
   const int code = draw(std::move(spec), resolved, interrupt, start);
   if (coordinator) coordinator->finish(code);

@@ -13,7 +13,6 @@
 #include "base/version.h"
 #include "jobs/ledger.h"
 #include "jobs/output_folder.h"
-#include "jobs/queue.h"
 #include "jobs/resume.h"
 #include "media/image.h"
 #include "pipeline/device.h"
@@ -123,8 +122,8 @@ class Session {
                                    seed ? str(*seed, " (", resolved_.origin("seed").text, ")") : "per row"));
   }
 
-  std::vector<std::vector<request::Request>> batches() const {
-    std::vector<std::vector<request::Request>> out;
+  Batches batches() const {
+    Batches out;
     for (int i = 0; i < repeats(); ++i) {
       for (auto& batch :
            share_out(todo_, resolved_.settings.input.batch_size, spec_.job.engine.layout.data)) {
@@ -141,16 +140,16 @@ class Session {
     const int64_t pictures = static_cast<int64_t>(todo_.size()) * repeats();
     report::Progress progress(pictures, style, stdout);
     progress_ = &progress;
-    jobs::Queue queue(batches(), spec_.job.pool.max_retries);
-    const cluster::Events events{
-        .on_phase = [this](const std::string& phase) { on_phase(phase); },
-        .on_step = [this](int group, int step, int steps) { on_step(group, step, steps); },
-        .on_drawn = [this](int group,
-                           const cluster::BatchTimes& t) { report_.add_batch(group, t.seconds, t.step_ms); },
-        .on_picture = [this](const cluster::Finished& f) { on_picture(f); },
-        .on_restart = [this](const std::string& reason) { on_restart(reason); }};
+    const cluster::RunEvents events{.on_phase = [this](const std::string& phase) { on_phase(phase); },
+                                    .on_step = [this](const cluster::StepDone& e) { on_step(e); },
+                                    .on_generated =
+                                        [this](const cluster::BatchGenerated& e) {
+                                          report_.add_batch(e.group, e.times.seconds, e.times.step_ms);
+                                        },
+                                    .on_stored = [this](const cluster::ArtifactStored& e) { on_stored(e); },
+                                    .on_restart = [this](const std::string& reason) { on_restart(reason); }};
     try {
-      const auto outcome = start(spec_.job, queue, events, interrupt.token());
+      const auto outcome = start(spec_.job, batches(), events, interrupt.token());
       end_phase("draw");
       take(outcome);
     } catch (const std::exception& e) {
@@ -173,15 +172,15 @@ class Session {
     }
   }
 
-  void on_step(int group, int step, int steps) {
-    auto& watch = step_watches_[group];
-    if (step > 1) step_ms_[group] = watch.seconds() * 1000;  // before the first one the texts are encoded
+  void on_step(const cluster::StepDone& e) {
+    auto& watch = step_watches_[e.group];
+    if (e.step > 1) step_ms_[e.group] = watch.seconds() * 1000;  // before the first one the texts are encoded
     watch.restart();
-    progress_->step({.group = group,
-                     .done = step,
-                     .total = steps,
+    progress_->step({.group = e.group,
+                     .done = e.step,
+                     .total = e.steps,
                      .pictures = pictures_at_once(),
-                     .ms = step_ms_[group]});
+                     .ms = step_ms_[e.group]});
   }
 
   int pictures_at_once() const {
@@ -189,12 +188,13 @@ class Session {
                                 static_cast<int>(todo_.size())));
   }
 
-  void on_picture(const cluster::Finished& f) {
-    progress_->picture((folder_.path() / f.request.name).string(), f.stored.seconds);
-    report_.add_picture(f.request.name, f.stored.seconds);
-    if (++times_drawn_[f.request.name] == 1) {
-      const auto settings = request::look(f.request, spec_.job.sink.record);
-      ledger_.append(jobs::done_record(f.request, settings, f.stored));
+  void on_stored(const cluster::ArtifactStored& e) {
+    const auto& stored = e.stored.record;
+    progress_->picture((folder_.path() / e.request.name).string(), stored.seconds);
+    report_.add_picture(e.request.name, stored.seconds);
+    if (++times_drawn_[e.request.name] == 1) {
+      const auto settings = request::look(e.request, spec_.job.sink.record);
+      ledger_.append(jobs::done_record(e.request, settings, stored));
     }
     if (++drawn_ % static_cast<int64_t>(todo_.size()) == 0) {
       timings_.push_back(iteration_.seconds());

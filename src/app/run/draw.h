@@ -6,13 +6,14 @@
 
 #include "app/run/interrupt.h"
 #include "app/run/run_spec.h"
-#include "cluster/job.h"
+#include "cluster/batch_run.h"
 
 namespace atelier::app {
 
-// What starts the engine: run_job of this machine, or of all machines of a launcher.
-using Start = std::function<cluster::RunResult(const cluster::Job&, jobs::Queue&, const cluster::Events&,
-                                               std::stop_token)>;
+// What starts the engine: run_batches of this machine, or of all machines of a launcher.
+using Batches = std::vector<std::vector<request::Request>>;
+using Start = std::function<cluster::RunResult(const cluster::Job&, Batches, const cluster::RunEvents&,
+                                               const std::stop_token&)>;
 
 // Returns the exit code: 0 all done, 1 something failed. Throws Error: kInterrupted after Ctrl-C, others when
 // loading failed; what is finished by then is on disk and recorded.

@@ -41,27 +41,20 @@ class Drawing {
   Resolved resolved_;
 };
 
-void each(jobs::Queue& queue, const std::function<void(int group, const jobs::Batch&)>& visit) {
-  for (int group = 0;; group = 1 - group) {
-    const auto batch = queue.take(group);
-    if (!batch) return;
-    visit(group, *batch);
-    queue.done(batch->id);
-  }
-}
-
 TEST(Draw, TheReportHoldsEveryBatchOfEveryGroup) {
   Drawing run({"--prompt", "a", "b", "c", "--seed", "5", "--num_inference_steps", "2"});
   const int code =
-      run.draw([](const cluster::Job& job, jobs::Queue& queue, const cluster::Events& events, auto) {
+      run.draw([](const cluster::Job& job, const Batches& batches, const cluster::RunEvents& events, auto) {
         EXPECT_EQ(job.sink.record["model"], "mini");
         events.on_phase("load");
         events.on_phase("ready");
-        each(queue, [&](int group, const jobs::Batch& batch) {
-          events.on_step(group, 1, 2);
-          events.on_drawn(group, {{{"denoise", 0.5}}, {100, 200}});
-          for (const auto& r : batch.requests) events.on_picture({r, {"hash", 10, 0.1}});
-        });
+        int group = 0;
+        for (const auto& batch : batches) {
+          events.on_step({.group = group, .step = 1, .steps = 2});
+          events.on_generated({.group = group, .times = {{{"denoise", 0.5}}, {100, 200}}});
+          for (const auto& r : batch) events.on_stored({.request = r, .stored = {{"hash", 10, 0.1}, {}}});
+          group = 1 - group;
+        }
         return cluster::RunResult{};
       });
   EXPECT_EQ(code, 0);
@@ -84,14 +77,13 @@ TEST(Draw, ALedgerThatCannotBeWrittenEndsTheRunWithItsErrorAndAReport) {
   Drawing run({"--prompt", "a", "b", "--seed", "5"});
   ::signal(SIGXFSZ, SIG_IGN);
   const auto message = message_of(Kind::kUsage, [&] {
-    run.draw([](const cluster::Job&, jobs::Queue& queue, const cluster::Events& events, auto) {
-      const auto batch = queue.take(0);
+    run.draw([](const cluster::Job&, const Batches& batches, const cluster::RunEvents& events, auto) {
       rlimit before{}, none{};
       ::getrlimit(RLIMIT_FSIZE, &before);
       none.rlim_max = before.rlim_max;
       ::setrlimit(RLIMIT_FSIZE, &none);
       try {
-        events.on_picture({batch->requests.at(0), {"hash", 10, 0.1}});
+        events.on_stored({.request = batches.at(0).at(0), .stored = {{"hash", 10, 0.1}, {}}});
       } catch (...) {
         ::setrlimit(RLIMIT_FSIZE, &before);
         throw;

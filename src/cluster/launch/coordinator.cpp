@@ -1,4 +1,5 @@
-// The process of rank 0 and its followers: who has come, who is to start what, how it ended.
+// The process of rank 0 and the agents of the other launched processes: who has come, who is to start which
+// worker, how it ended.
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -14,7 +15,9 @@
 namespace atelier::cluster {
 namespace {
 
+using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kGreeting{5};  // a peer that connects must say who it is within this time
+constexpr size_t kMaxGreetings = 256;         // at once; more of them are strangers
 
 template <class T>
 T value(const Json& message, const char* key) {
@@ -25,10 +28,19 @@ T value(const Json& message, const char* key) {
   }
 }
 
+Json order(const char* kind, int rank, int start) {
+  Json message = message_of(kind);
+  message["rank"] = rank;
+  message["start"] = start;
+  return message;
+}
+
 }  // namespace
 
 Coordinator::Coordinator(LauncherEnv env)
-    : env_(std::move(env)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    : env_(std::move(env)),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      starts_(static_cast<size_t>(env_.size), -1) {
   for (int i = 1; i <= LauncherEnv::kPorts && listener_.get() < 0; ++i)
     listener_ = listen_at(env_.host, env_.port + i);
   if (listener_.get() < 0) {
@@ -44,7 +56,7 @@ Coordinator::~Coordinator() {
 
 int Coordinator::present() const {
   int ranks = env_.ranks;
-  for (const auto& agent : agents_) ranks += agent.ranks;
+  for (const auto& agent : agents_) ranks += agent.ranks.count;
   return ranks;
 }
 
@@ -61,61 +73,67 @@ std::vector<Coordinator::AgentEvent> Coordinator::take_events() {
   return std::exchange(events_, {});
 }
 
+// agents_ and greetings_ change on this thread only.
 void Coordinator::work(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     std::vector<pollfd> entries{{listener_.get(), POLLIN, 0}};
-    {
-      const std::scoped_lock lock(mutex_);
-      for (const auto& agent : agents_) entries.push_back({agent.channel->fd(), POLLIN, 0});
-    }
-    if (::poll(entries.data(), entries.size(), 100) <= 0) continue;
-    {
-      const std::scoped_lock lock(mutex_);  // posts are added by this thread only
-      for (size_t i = entries.size(); i-- > 1;) {
-        if (entries[i].revents) listen(agents_[i - 1]);
-      }
-      std::erase_if(agents_, [&](const AgentConnection& p) {
-        if (!p.channel) lost_ += p.ranks;
-        return !p.channel;
-      });
-      changed_.notify_all();
-    }
-    if (entries[0].revents) greet(listener_.get());
+    const auto watch = [&](Channel& channel) {
+      entries.push_back({channel.fd(), static_cast<short>(channel.flush() ? POLLIN | POLLOUT : POLLIN), 0});
+    };
+    for (const auto& agent : agents_) watch(*agent.channel);
+    for (const auto& greeting : greetings_) watch(*greeting.channel);
+    ::poll(entries.data(), entries.size(), 100);
+    if (entries[0].revents) accept();
+    const std::scoped_lock lock(mutex_);
+    for (auto& agent : agents_) listen(agent);
+    std::erase_if(agents_, [&](const AgentConnection& a) {
+      if (!a.channel) lost_ += a.ranks.count;
+      return !a.channel;
+    });
+    std::erase_if(greetings_, [&](Greeting& g) { return hear_greeting(g) || Clock::now() > g.until; });
+    changed_.notify_all();
   }
 }
 
-void Coordinator::greet(int listener) {
-  auto fd = accept_from(listener);
+void Coordinator::accept() {
+  auto fd = accept_from(listener_.get());
   if (fd.get() < 0) return;
+  if (greetings_.size() >= kMaxGreetings) greetings_.erase(greetings_.begin());
+  greetings_.push_back(
+      {std::make_unique<Channel>(fd.release(), Channel::Side::kPool, env_.key), Clock::now() + kGreeting});
+}
+
+// Whether it is over: the peer has said who it is, or is none of ours.
+bool Coordinator::hear_greeting(Greeting& greeting) {
   try {
-    auto channel = std::make_unique<Channel>(fd.release(), Channel::Side::kSupervisor, env_.key);
-    const auto hello = channel->wait(kGreeting);
-    if (!hello || kind_of(*hello) != message::kHello) return;
-    const auto rank = value<int>(*hello, "rank"), ranks = value<int>(*hello, "ranks"),
-               start = value<int>(*hello, "start");
+    auto& channel = greeting.channel;
+    const bool is_open = channel->take_in();
+    const auto hello = channel->next();
+    if (!hello) return !is_open;
+    if (kind_of(*hello) != message::kHello) return true;
+    const RankRange ranks{value<int>(*hello, "rank"), value<int>(*hello, "ranks")};
+    const auto start = value<int>(*hello, "start");
     const auto host = value<std::string>(*hello, "host");
-    if (rank < env_.ranks || ranks < 1 || rank + ranks > env_.size) return;
-    const std::scoped_lock lock(mutex_);
+    if (ranks.first < env_.ranks || ranks.count < 1 || ranks.first + ranks.count > env_.size) return true;
     if (start >= 0) {
-      add({.rank = rank,
+      add({.rank = ranks.first,
            .start = start,
            .local_rank = value<int>(*hello, "local_rank"),
            .local_size = value<int>(*hello, "local_size"),
            .host = host,
            .channel = std::move(channel)});
-      return;
+      return true;
     }
     channel->send(message_of(message::kWelcome));
-    if (start_ >= 0) {
-      Json order = message_of(message::kStart);
-      order["start"] = start_;
-      channel->send(order);
+    for (int rank = ranks.first; rank < ranks.first + ranks.count; ++rank) {
+      const int number = starts_[static_cast<size_t>(rank)];
+      if (number >= 0) channel->send(order(message::kStart, rank, number));
     }
-    agents_.push_back({rank, ranks, host, std::move(channel)});
-    changed_.notify_all();
+    agents_.push_back({ranks, host, std::move(channel)});
   } catch (const Error& e) {
     log::debug(str("refused a connection: ", e.what()));
   }
+  return true;
 }
 
 void Coordinator::listen(AgentConnection& agent) {
@@ -133,26 +151,31 @@ void Coordinator::listen(AgentConnection& agent) {
     log::warning(e.what());
   }
   if (is_open) return;
-  add({.rank = agent.rank, .host = agent.host, .what = "is gone"});
+  for (int i = 0; i < agent.ranks.count; ++i)
+    add({.rank = agent.ranks.first + i, .host = agent.host, .what = "is gone"});
   agent.channel.reset();
 }
 
-void Coordinator::tell_all(const Json& order) {
-  for (const auto& agent : agents_) agent.channel->send(order);
+void Coordinator::tell(int rank, const char* kind, int start) {
+  for (const auto& agent : agents_) {
+    if (agent.channel && agent.ranks.has(rank)) agent.channel->send(order(kind, rank, start));
+  }
 }
 
-void Coordinator::start(int number) {
+void Coordinator::start(RankRange ranks, int number) {
   const std::scoped_lock lock(mutex_);
-  start_ = number;
-  Json order = message_of(message::kStart);
-  order["start"] = number;
-  tell_all(order);
+  for (int rank = ranks.first; rank < ranks.first + ranks.count; ++rank) {
+    starts_[static_cast<size_t>(rank)] = number;
+    tell(rank, message::kStart, number);
+  }
 }
 
-void Coordinator::end_workers() {
+void Coordinator::end_workers(RankRange ranks) {
   const std::scoped_lock lock(mutex_);
-  start_ = -1;
-  tell_all(message_of(message::kEndWorkers));
+  for (int rank = ranks.first; rank < ranks.first + ranks.count; ++rank) {
+    starts_[static_cast<size_t>(rank)] = -1;
+    tell(rank, message::kEndWorker, -1);
+  }
 }
 
 void Coordinator::finish(int code) {
@@ -161,9 +184,9 @@ void Coordinator::finish(int code) {
     if (is_finished_) return;
     is_finished_ = true;
     changed_.wait_for(lock, kPatience, [&] { return present() + lost_ >= env_.size; });  // late ones too
-    Json order = message_of(message::kEnd);
-    order["code"] = code;
-    tell_all(order);
+    Json end = message_of(message::kEnd);
+    end["code"] = code;
+    for (const auto& agent : agents_) agent.channel->send(end);
   }
   thread_ = {};
   // their answer is the end of the connection

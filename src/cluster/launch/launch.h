@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "cluster/channel.h"
-#include "cluster/job.h"
 #include "cluster/process.h"
 #include "cluster/protocol.h"
 
@@ -51,11 +50,11 @@ LauncherEnv spanning(const NodeSpan& span);
 std::string first_host(const std::string& list);
 
 // At the process of rank 0: where the other launched processes report, and the workers that they start on
-// order.
+// order. A connection that says nothing holds up nobody.
 class Coordinator {
  public:
-  // A worker that has come, or (no channel) one that has ended, or (start -1) a launched process that is
-  // gone.
+  // A worker that has come, or (no channel) one that has ended, or (start -1) one whose launched process is
+  // gone, so that it cannot be started again.
   struct AgentEvent {
     int rank = 0, start = -1;
     int local_rank = 0, local_size = 1;
@@ -68,12 +67,11 @@ class Coordinator {
   ~Coordinator();  // finish(1), if nobody has
 
   const LauncherEnv& env() const { return env_; }
-  int wake_fd() const { return wake_.get(); }  // readable when there is news
+  int wake_fd() const { return wake_.get(); }  // readable when there are events
   std::vector<AgentEvent> take_events();
-  // Workers for all ranks but this process's own, in place of those of earlier starts.
-  void start(int number);
-  // Ends all of them.
-  void end_workers();
+  // Workers for those of the ranks that are not this process's own, in place of those of earlier starts.
+  void start(RankRange ranks, int number);
+  void end_workers(RankRange ranks);
   // Waits up to kPatience for processes that have not come yet, and tells all of them their exit code.
   void finish(int code);
 
@@ -81,14 +79,20 @@ class Coordinator {
 
  private:
   struct AgentConnection {
-    int rank = 0, ranks = 1;
+    RankRange ranks;
     std::string host;
     std::unique_ptr<Channel> channel;
   };
+  // A connection whose hello has not come yet.
+  struct Greeting {
+    std::unique_ptr<Channel> channel;
+    std::chrono::steady_clock::time_point until;
+  };
   void work(const std::stop_token& stop);
-  void greet(int fd);
+  void accept();
+  bool hear_greeting(Greeting& greeting);
   void listen(AgentConnection& agent);
-  void tell_all(const Json& order);
+  void tell(int rank, const char* kind, int start);
   void add(AgentEvent event);
   int present() const;  // ranks whose processes are here
 
@@ -96,18 +100,14 @@ class Coordinator {
   Descriptor listener_, wake_;
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::vector<Greeting> greetings_;
   std::vector<AgentConnection> agents_;
   std::vector<AgentEvent> events_;
-  int start_ = -1;  // what was ordered last; -1: nothing
+  std::vector<int> starts_;  // by rank, what was ordered last; -1: nothing
   bool is_finished_ = false;
   int lost_ = 0;  // ranks of processes that came and are gone
   std::jthread thread_;
 };
-
-// As run_job, over all processes of a launcher; at rank 0. Throws Error(kUsage) too unless the layout's ranks
-// are the launcher's.
-RunResult run_job(const Job& job, jobs::Queue& queue, const Events& events, std::stop_token stop,
-                  Coordinator& coordinator);
 
 // At the other processes: starts workers when rank 0 says so. Returns rank 0's exit code, or 1 after a
 // message when rank 0 cannot be reached or is gone.

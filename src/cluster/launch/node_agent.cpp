@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -13,7 +14,7 @@ namespace atelier::cluster {
 namespace {
 
 constexpr std::chrono::seconds kSearch{120};  // for rank 0, which may still be starting
-constexpr std::chrono::milliseconds kGrace{1000};
+constexpr std::chrono::seconds kAnswer{15};   // of rank 0's process
 
 class NodeAgent {
  public:
@@ -34,7 +35,6 @@ class NodeAgent {
         if (const auto code = obey(*order)) return *code;
       }
       if (!is_open) {
-        end_workers();
         log::error(str("rank ", env_.rank, ": the process of rank 0 is gone"));
         return 1;
       }
@@ -44,7 +44,7 @@ class NodeAgent {
 
  private:
   struct Worker {
-    int rank = 0;
+    int start = 0;
     Child child;
   };
 
@@ -75,8 +75,9 @@ class NodeAgent {
     if (fd.get() < 0) return false;
     try {
       auto channel = std::make_unique<Channel>(fd.release(), Channel::Side::kWorker, env_.key);
+      if (!channel->greet(kAnswer)) return false;
       channel->send(hello(env_.rank, env_.ranks, -1));
-      const auto answer = channel->wait(std::chrono::seconds(15));
+      const auto answer = channel->wait(kAnswer);
       if (!answer || kind_of(*answer) != message::kWelcome) return false;
       channel_ = std::move(channel);
       port_ = port;
@@ -88,43 +89,37 @@ class NodeAgent {
 
   std::optional<int> obey(const Json& order) {
     const std::string kind = kind_of(order);
-    if (kind == message::kStart) start(order.at("start").get<int>());
-    if (kind == message::kEndWorkers) end_workers();
-    if (kind != message::kEnd) return std::nullopt;
-    end_workers();
-    return order.at("code").get<int>();
-  }
-
-  void start(int number) {
-    end_workers();
-    number_ = number;
-    for (int i = 0; i < env_.ranks; ++i) {
-      const auto socket = connect_to(env_.host, port_);
-      if (socket.get() < 0) return;  // rank 0 is gone: the end of its connection says so
-      const Json identity{{"key", env_.key}, {"hello", hello(env_.rank + i, 1, number)}};
-      workers_.push_back(
-          {env_.rank + i,
-           Child::start({.socket = socket.get(), .environment = {"ATELIER_WORKER=" + identity.dump()}})});
+    if (kind == message::kEnd) return order.at("code").get<int>();
+    const auto rank = order.at("rank").get<int>();
+    if (kind == message::kStart) start(rank, order.at("start").get<int>());
+    if (kind == message::kEndWorker) {
+      // not waited for: the orders to end the others of its group come next
+      if (const auto worker = workers_.find(rank); worker != workers_.end())
+        worker->second.child.signal(SIGKILL);
     }
+    return std::nullopt;
   }
 
-  void end_workers() {
-    std::vector<Child*> children;
-    for (auto& w : workers_) children.push_back(&w.child);
-    end_all(children, kGrace);
-    workers_.clear();
+  void start(int rank, int number) {
+    workers_.erase(rank);  // waits for its end: the next one needs its memory
+    const auto socket = connect_to(env_.host, port_);
+    if (socket.get() < 0) return;  // rank 0 is gone: the end of its connection says so
+    const Json identity{{"key", env_.key}, {"hello", hello(rank, 1, number)}};
+    workers_.emplace(rank,
+                     Worker{number, Child::start({.socket = socket.get(),
+                                                  .environment = {"ATELIER_WORKER=" + identity.dump()}})});
   }
 
   void report_ended() {
     for (auto w = workers_.begin(); w != workers_.end();) {
-      const auto status = w->child.status();
+      const auto status = w->second.child.status();
       if (!status) {
         ++w;
         continue;
       }
       Json message = message_of(message::kExited);
-      message["rank"] = w->rank;
-      message["start"] = number_;
+      message["rank"] = w->first;
+      message["start"] = w->second.start;
       message["what"] = status_text(*status);
       channel_->send(message);
       w = workers_.erase(w);
@@ -133,8 +128,8 @@ class NodeAgent {
 
   const LauncherEnv env_;
   std::unique_ptr<Channel> channel_;
-  int port_ = 0, number_ = 0;
-  std::vector<Worker> workers_;
+  int port_ = 0;
+  std::map<int, Worker> workers_;  // by rank
 };
 
 }  // namespace

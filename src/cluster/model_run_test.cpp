@@ -8,7 +8,8 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/files.h"
-#include "cluster/job.h"
+#include "cluster/batch_run.h"
+#include "cluster/testing.h"
 #include "media/image.h"
 
 namespace atelier::cluster {
@@ -17,15 +18,16 @@ namespace {
 namespace fs = std::filesystem;
 const fs::path kModel = "tests/goldens/flux_dev/model";
 
-class RunJob : public ::testing::Test {
+class ModelRun : public ::testing::Test {
  protected:
-  RunJob() {
+  ModelRun() {
     std::string name = (fs::temp_directory_path() / "atelier-run-XXXXXX").string();
     folder_ = ::mkdtemp(name.data());
     job_.engine.model.folder = kModel;
+    job_.pool.max_retries = 1;
     job_.sink.folder = folder_ / "out";
   }
-  ~RunJob() override {
+  ~ModelRun() override {
     ::unsetenv("ATELIER_FAULT");
     fs::remove_all(folder_);
   }
@@ -38,24 +40,23 @@ class RunJob : public ::testing::Test {
   }
 
   RunResult run(const std::vector<std::vector<request::Request>>& batches, const std::stop_token& stop = {}) {
-    jobs::Queue queue(batches, 1);
-    const Events events{
-        .on_step = [this](int, int step, int) { steps_.push_back(step); },
-        .on_drawn = [this](int, const BatchTimes& times) { step_ms_ += times.step_ms.size(); },
-        .on_picture =
-            [this](const Finished& f) { finished_.push_back(f), names_.push_back(f.request.name); }};
-    return run_job(job_, queue, events, stop);
+    const RunEvents events{
+        .on_step = [this](const StepDone& e) { steps_.push_back(e.step); },
+        .on_generated = [this](const BatchGenerated& e) { step_ms_ += e.times.step_ms.size(); },
+        .on_stored =
+            [this](const ArtifactStored& e) { stored_.push_back(e), names_.push_back(e.request.name); }};
+    return run_batches(job_, batches, events, stop);
   }
 
   fs::path folder_;
   Job job_;
   std::vector<int> steps_;
   size_t step_ms_ = 0;
-  std::vector<Finished> finished_;
+  std::vector<ArtifactStored> stored_;
   std::vector<std::string> names_;
 };
 
-TEST_F(RunJob, WritesPicturesWithTheirSettingsInside) {
+TEST_F(ModelRun, WritesPicturesWithTheirSettingsInside) {
   const auto outcome = run({{request(0), request(1)}, {request(2)}});
   EXPECT_EQ(names_, (std::vector<std::string>{"p/0.png", "p/1.png", "p/2.png"}));
   EXPECT_EQ(steps_, (std::vector{1, 2, 1, 2}));
@@ -63,15 +64,15 @@ TEST_F(RunJob, WritesPicturesWithTheirSettingsInside) {
   EXPECT_EQ(step_ms_, 4u);
   const std::string bytes = read_file(job_.sink.folder / "p/1.png");
   EXPECT_EQ(media::decode(bytes).width, 48);
-  EXPECT_EQ(finished_[1].stored.sha256, sha256(bytes));
-  EXPECT_EQ(finished_[1].stored.bytes, bytes.size());
+  EXPECT_EQ(stored_[1].stored.record.sha256, sha256(bytes));
+  EXPECT_EQ(stored_[1].stored.record.bytes, bytes.size());
 }
 
 // What is written into a file is what the ledger keeps of it.
-TEST_F(RunJob, ThePicturesMetadataAreItsLook) {
+TEST_F(ModelRun, ThePicturesMetadataAreItsLook) {
   job_.sink.record = {{"model", "tiny"}, {"pipefusion", "stages 1"}};
   run({{request(0)}});
-  const Json look = request::look(finished_.at(0).request, job_.sink.record);
+  const Json look = request::look(stored_.at(0).request, job_.sink.record);
   const auto metadata = media::read_metadata(read_file(job_.sink.folder / "p/0.png"));
   ASSERT_TRUE(metadata);
   EXPECT_EQ(metadata->values.size(), look.size());
@@ -82,7 +83,7 @@ TEST_F(RunJob, ThePicturesMetadataAreItsLook) {
   EXPECT_EQ(look["seed"], 10);
 }
 
-TEST_F(RunJob, AnItemThatCannotBeDrawnFailsAlone) {
+TEST_F(ModelRun, AnItemThatCannotBeDrawnFailsAlone) {
   auto bad = request(1);
   bad.seed.reset();
   const auto outcome = run({{request(0)}, {bad}, {request(2)}});
@@ -92,7 +93,7 @@ TEST_F(RunJob, AnItemThatCannotBeDrawnFailsAlone) {
   EXPECT_EQ(names_.size(), 2u);
 }
 
-TEST_F(RunJob, AFileInTheWayOfAFolderFailsItsItem) {
+TEST_F(ModelRun, AFileInTheWayOfAFolderFailsItsItem) {
   fs::create_directories(job_.sink.folder);
   write_file_atomically(job_.sink.folder / "p", "no folder");
   auto other = request(1);
@@ -102,12 +103,11 @@ TEST_F(RunJob, AFileInTheWayOfAFolderFailsItsItem) {
   EXPECT_EQ(names_, std::vector<std::string>{"1.png"});
 }
 
-TEST_F(RunJob, AStopRequestInterruptsBetweenSteps) {
+TEST_F(ModelRun, AStopRequestEndsTheRunAtOnce) {
   std::stop_source stop;
-  jobs::Queue queue({{request(0)}, {request(1)}}, 1);
-  const Events events{.on_step = [&](int, int, int) { stop.request_stop(); }};
+  const RunEvents events{.on_step = [&](const StepDone&) { stop.request_stop(); }};
   try {
-    run_job(job_, queue, events, stop.get_token());
+    run_batches(job_, {{request(0)}, {request(1)}}, events, stop.get_token());
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), Kind::kInterrupted);
@@ -115,7 +115,7 @@ TEST_F(RunJob, AStopRequestInterruptsBetweenSteps) {
   EXPECT_FALSE(fs::exists(job_.sink.folder / "p/1.png"));
 }
 
-TEST_F(RunJob, ABrokenModelIsRefusedWithItsKind) {
+TEST_F(ModelRun, ABrokenModelIsRefusedWithItsKind) {
   job_.engine.model.folder = folder_;
   for (const int data : {1, 2}) {
     job_.engine.layout.data = data;
@@ -129,20 +129,25 @@ TEST_F(RunJob, ABrokenModelIsRefusedWithItsKind) {
   }
 }
 
-TEST_F(RunJob, TwoProcessesDrawTheSamePicturesThroughAKill) {
-  run({{request(0)}, {request(1)}, {request(2)}});
+TEST_F(ModelRun, DrawsTheSamePicturesOnTwoGroupsAndThroughAKill) {
+  const std::vector<std::vector<request::Request>> batches{{request(0)}, {request(1)}, {request(2)}};
+  run(batches);
   const fs::path alone = job_.sink.folder;
-  names_.clear();
+  const auto expect_same = [&](const char* folder, int restarts) {
+    names_.clear();
+    job_.sink.folder = folder_ / folder;
+    EXPECT_EQ(run(batches).restarts, restarts);
+    std::sort(names_.begin(), names_.end());
+    EXPECT_EQ(names_, (std::vector<std::string>{"p/0.png", "p/1.png", "p/2.png"}));
+    for (const auto& name : names_)
+      EXPECT_EQ(read_file(alone / name), read_file(job_.sink.folder / name)) << name;
+  };
+  {
+    const Variable fault("ATELIER_FAULT", "0:step:1:kill");
+    expect_same("killed", 1);
+  }
   job_.engine.layout.data = 2;
-  job_.sink.folder = folder_ / "two";
-  ::setenv("ATELIER_FAULT", "1:step:1:kill", 1);
-  const auto outcome = run({{request(0)}, {request(1)}, {request(2)}});
-  std::sort(names_.begin(), names_.end());
-  EXPECT_EQ(names_, (std::vector<std::string>{"p/0.png", "p/1.png", "p/2.png"}));
-  EXPECT_EQ(outcome.restarts, 1);
-  EXPECT_EQ(outcome.ranks.size(), 2u);
-  for (const auto& name : names_)
-    EXPECT_EQ(read_file(alone / name), read_file(job_.sink.folder / name)) << name;
+  expect_same("two", 0);
 }
 
 }  // namespace

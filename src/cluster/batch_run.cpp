@@ -1,0 +1,74 @@
+#include "cluster/batch_run.h"
+
+#include <set>
+#include <utility>
+
+#include "base/log.h"
+
+namespace atelier::cluster {
+namespace {
+
+class BatchRun {
+ public:
+  BatchRun(const Job& job, const RunEvents& events, const std::stop_token& stop, Coordinator* coordinator)
+      : events_(events), stop_(stop), groups_(job.engine.layout.data), pool_(job, coordinator) {}
+
+  RunResult run(std::vector<std::vector<request::Request>> batches) {
+    for (auto& batch : batches) {
+      if (batch.empty()) continue;
+      pool_.submit(std::move(batch));
+      ++open_;
+    }
+    const std::stop_callback wake(stop_, [this] { pool_.wake(); });
+    if (open_ > 0) tell(events_.on_phase, std::string("load"));
+    while (open_ > 0) {
+      if (stop_.stop_requested()) {
+        throw Error(Kind::kInterrupted,
+                    "interrupted; pictures that are finished stay, run again for the rest");
+      }
+      for (const auto& event : pool_.poll(std::chrono::seconds(1)))
+        std::visit([this](const auto& e) { on(e); }, event);
+    }
+    pool_.shut_down(stop_);
+    result_.ranks = pool_.stats();
+    result_.restarts = pool_.restarts();
+    return std::move(result_);
+  }
+
+ private:
+  template <class Handler, class Event>
+  static void tell(const Handler& handler, const Event& event) {
+    if (handler) handler(event);
+  }
+
+  void on(const GroupReady& e) {
+    if (ready_.insert(e.group).second && std::ssize(ready_) == groups_)
+      tell(events_.on_phase, std::string("ready"));
+  }
+  void on(const StepDone& e) { tell(events_.on_step, e); }
+  void on(const BatchGenerated& e) { tell(events_.on_generated, e); }
+  void on(const ArtifactStored& e) { tell(events_.on_stored, e); }
+  void on(const RequestFailed& e) { result_.failures.push_back(e); }
+  void on(const BatchDone&) { --open_; }
+  void on(const GroupRestarted& e) { tell(events_.on_restart, e.reason); }
+  void on(const GroupLost& e) {
+    log::error(str("group ", e.group, " is given up, the others go on: ", e.reason));
+  }
+
+  const RunEvents& events_;
+  const std::stop_token stop_;
+  const int groups_;
+  std::set<int> ready_;  // once
+  int64_t open_ = 0;
+  RunResult result_;
+  WorkerPool pool_;
+};
+
+}  // namespace
+
+RunResult run_batches(const Job& job, std::vector<std::vector<request::Request>> batches,
+                      const RunEvents& events, const std::stop_token& stop, Coordinator* coordinator) {
+  return BatchRun(job, events, stop, coordinator).run(std::move(batches));
+}
+
+}  // namespace atelier::cluster

@@ -1,0 +1,56 @@
+// What a worker pool tells its owner.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/error.h"
+#include "cluster/protocol.h"
+#include "cluster/sink.h"
+#include "request/request.h"
+
+namespace atelier::cluster {
+
+// batch: what submit() returned.
+struct GroupReady {
+  int group = 0;
+};
+struct StepDone {
+  int64_t batch = 0;
+  int group = 0, step = 0, steps = 0;  // step counts from 1
+};
+struct BatchGenerated {  // a part of it, if it was taken apart after a failure
+  int64_t batch = 0;
+  int group = 0;
+  BatchTimes times;
+};
+struct ArtifactStored {
+  int64_t batch = 0;
+  int group = 0;
+  request::Request request;
+  SinkResult stored;  // seconds: of its batch, divided by the batch's requests, and of storing
+};
+struct RequestFailed {
+  int64_t batch = 0;
+  request::Request request;
+  std::string reason;
+  int attempts = 0;
+};
+struct BatchDone {  // nothing more is heard of it
+  int64_t batch = 0;
+  int cancelled = 0;  // requests that were dropped
+};
+struct GroupRestarted {
+  int group = 0;
+  std::string reason;
+};
+struct GroupLost {  // it is not started again; the others draw on
+  int group = 0;
+  std::string reason;
+};
+
+using PoolEvent = std::variant<GroupReady, StepDone, BatchGenerated, ArtifactStored, RequestFailed, BatchDone,
+                               GroupRestarted, GroupLost>;
+
+}  // namespace atelier::cluster

@@ -1,0 +1,237 @@
+// A pool as a server has it: what is cancelled and when, bad requests, bytes in place of files, many clients.
+#include "cluster/worker_pool.h"
+
+#include <set>
+#include <thread>
+
+#include "base/digest.h"
+#include "cluster/testing.h"
+
+namespace atelier::cluster {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+struct Resident {
+  Trial trial;
+  Variable fake{kFakeVariable, "1"}, where{kFolderVariable, trial.folder.path()};
+  std::optional<WorkerPool> pool;
+  std::map<int64_t, BatchDone> done;
+  std::map<int64_t, std::vector<ArtifactStored>> stored;
+  std::vector<RequestFailed> failed;
+  int restarts = 0;
+  std::function<void(const StepDone&)> on_step;
+
+  explicit Resident(int data = 1, int ulysses = 1) : trial(0, data, ulysses) {}
+
+  void start() {
+    trial.config.sink.folder = trial.folder.path();
+    pool.emplace(trial.config, nullptr);
+  }
+  int64_t submit(const std::vector<std::string>& prompts, int steps = 3) {
+    if (!pool) start();
+    std::vector<request::Request> requests;
+    for (const auto& prompt : prompts) {
+      trial.prompts.push_back(prompt);
+      requests.push_back(trial.request(trial.prompts.size() - 1));
+      requests.back().num_inference_steps = steps;
+    }
+    return pool->submit(std::move(requests));
+  }
+  void poll() {
+    for (const auto& event : pool->poll(1s)) {
+      if (const auto* e = std::get_if<BatchDone>(&event)) done[e->batch] = *e;
+      if (const auto* e = std::get_if<ArtifactStored>(&event)) stored[e->batch].push_back(*e);
+      if (const auto* e = std::get_if<RequestFailed>(&event)) failed.push_back(*e);
+      if (const auto* e = std::get_if<StepDone>(&event); e && on_step) on_step(*e);
+      restarts += std::holds_alternative<GroupRestarted>(event);
+    }
+  }
+  void wait_for(int64_t batch) {
+    const auto begin = Clock::now();
+    while (done.count(batch) == 0 && seconds_since(begin) < 30) poll();
+    ASSERT_EQ(done.count(batch), 1u) << "batch " << batch << " is not done";
+  }
+  void end() {
+    pool.reset();
+    trial.expect_nothing_left();
+  }
+};
+
+TEST(WorkerPool_ACancelAtAnyStepEndsTheBatch, AndTheWorkersLiveOn) {
+  for (const auto& [data, ulysses] : {std::pair{1, 1}, std::pair{1, 2}, std::pair{1, 4}, std::pair{2, 2}}) {
+    Resident r(data, ulysses);
+    for (int step = 1; step <= 4; ++step) {
+      SCOPED_TRACE(str("data ", data, " ulysses ", ulysses, " step ", step));
+      const auto batch = r.submit({"slow", "b"}, 40);
+      int last = 0;
+      r.on_step = [&](const StepDone& e) {
+        if (e.batch != batch) return;
+        last = e.step;
+        if (e.step == step) r.pool->cancel(batch);
+      };
+      r.wait_for(batch);
+      EXPECT_EQ(r.done[batch].cancelled, 2);
+      EXPECT_LE(last, step + 2);
+      EXPECT_TRUE(r.stored[batch].empty());
+      const auto next = r.submit({"next"});
+      r.wait_for(next);
+      EXPECT_EQ(r.stored[next].size(), 1u);
+    }
+    EXPECT_EQ(r.restarts, 0);
+    EXPECT_EQ(std::ssize(r.trial.folder.processes()), data * ulysses);
+    r.end();
+  }
+}
+
+TEST(WorkerPool_ABatchThatWaitsIsCancelled, AtOnce) {
+  Resident r(1, 2);
+  const auto first = r.submit({"slow"}, 5);
+  const auto second = r.submit({"x", "y", "z"});
+  const auto third = r.submit({"x"});
+  r.pool->cancel(second);
+  r.pool->cancel(second);
+  r.pool->cancel(999);  // nobody's
+  r.wait_for(second);
+  EXPECT_EQ(r.done[second].cancelled, 3);
+  EXPECT_EQ(r.done.count(first), 0u);
+  r.wait_for(third);
+  EXPECT_EQ(r.stored[first].size(), 1u);
+  EXPECT_EQ(r.done[first].cancelled, 0);
+  r.pool->cancel(first);  // done
+  const auto last = r.submit({"x"});
+  r.wait_for(last);
+  EXPECT_TRUE(r.failed.empty());
+  r.end();
+}
+
+// Whenever it comes, a batch is either stored as a whole or dropped as a whole.
+TEST(WorkerPool_ACancelAtAnyMoment, LeavesNoHalfBatch) {
+  Resident r(1, 2);
+  r.wait_for(r.submit({"warm"}));
+  int dropped = 0;
+  for (int i = 0; i < 60; ++i) {
+    const auto batch = r.submit({"a", "b"});
+    const auto until = Clock::now() + std::chrono::microseconds(i * 700);
+    while (Clock::now() < until) {
+      for (const auto& event : r.pool->poll(0ms)) {
+        if (const auto* e = std::get_if<BatchDone>(&event)) r.done[e->batch] = *e;
+        if (const auto* e = std::get_if<ArtifactStored>(&event)) r.stored[e->batch].push_back(*e);
+      }
+    }
+    r.pool->cancel(batch);
+    r.wait_for(batch);
+    EXPECT_EQ(r.done[batch].cancelled + std::ssize(r.stored[batch]), 2);
+    EXPECT_NE(r.done[batch].cancelled, 1);
+    dropped += r.done[batch].cancelled > 0;
+  }
+  EXPECT_GT(dropped, 0);
+  EXPECT_LT(dropped, 60);
+  EXPECT_EQ(r.restarts, 0);
+  r.end();
+}
+
+TEST(WorkerPool_ABadPromptOnManyRanks_IsAnsweredWithoutARestart, AndItsNeighboursAreDrawn) {
+  Resident r(1, 4);
+  const auto batch = r.submit({"a", "bad", "c"});
+  r.wait_for(batch);
+  const auto alone = r.submit({"bad"});
+  r.wait_for(alone);
+  const auto good = r.submit({"d"});
+  r.wait_for(good);
+  ASSERT_EQ(r.failed.size(), 2u);
+  EXPECT_EQ(r.failed[0].request.prompt, "bad");
+  EXPECT_EQ(r.failed[0].attempts, 2);  // among others, then alone
+  EXPECT_EQ(r.failed[1].attempts, 1);
+  EXPECT_EQ(r.stored[batch].size(), 2u);
+  EXPECT_EQ(r.stored[good].size(), 1u);
+  EXPECT_EQ(r.restarts, 0);
+  EXPECT_EQ(r.trial.folder.processes().size(), 4u);
+  r.end();
+}
+
+TEST(WorkerPool_ARankThatFailsAloneIsOutOfStep_SoItsGroupStartsAgain, Once) {
+  Resident r(1, 2);
+  const auto batch = r.submit({"rank 1 alone fails"});
+  r.wait_for(batch);
+  ASSERT_EQ(r.failed.size(), 1u);
+  EXPECT_NE(r.failed[0].reason.find("full"), std::string::npos);
+  EXPECT_EQ(r.restarts, 2);  // it was tried once more with all memory free
+  const auto next = r.submit({"next"});
+  r.wait_for(next);
+  EXPECT_EQ(r.stored[next].size(), 1u);
+  r.end();
+}
+
+TEST(WorkerPool_ArtifactsComeBackAsBytes, ThroughTheChannel) {
+  Resident r(2);
+  r.trial.config.sink.returns_bytes = true;
+  const auto batch = r.submit({"a", "b"});
+  r.wait_for(batch);
+  ASSERT_EQ(r.stored[batch].size(), 2u);
+  for (const auto& e : r.stored[batch]) {
+    EXPECT_EQ(e.stored.data.size(), e.stored.record.bytes);
+    EXPECT_EQ(sha256(e.stored.data), e.stored.record.sha256);
+    EXPECT_EQ(prompt_in(e.stored.data), e.request.prompt);
+    EXPECT_EQ(media::decode(e.stored.data).rgb, (std::vector<uint8_t>{1, 2, 3}));
+    EXPECT_FALSE(fs::exists(r.trial.folder.path() / e.request.name));
+  }
+  r.pool.reset();
+}
+
+// What is sent to a worker that does not read waits in a bounded queue; nobody else waits.
+TEST(WorkerPool_AWorkerThatDoesNotReadHoldsUpNobody, AndIsReplaced) {
+  const Variable odd(kOddVariable, "deaf 0");
+  Resident r(2);
+  const auto big = r.submit({std::string(24 << 20, 'x')});
+  const auto begin = Clock::now();
+  std::vector<int64_t> small;
+  for (int i = 0; i < 20; ++i) small.push_back(r.submit({"small"}));
+  for (const auto batch : small) r.wait_for(batch);
+  EXPECT_LT(seconds_since(begin), 10);
+  EXPECT_EQ(r.restarts, 0);
+  r.pool->cancel(big);  // one message more than the queue takes
+  r.wait_for(big);
+  EXPECT_EQ(r.done[big].cancelled, 1);
+  EXPECT_EQ(r.restarts, 1);
+  r.end();
+}
+
+TEST(WorkerPool_ManyThreadsSubmitAndCancel, OnePolls) {
+  Resident r(2);
+  r.start();
+  std::mutex mutex;
+  std::vector<int64_t> all;
+  std::vector<std::thread> clients;
+  for (int t = 0; t < 4; ++t) {
+    clients.emplace_back([&, t] {
+      for (int i = 0; i < 10; ++i) {
+        request::Request request;
+        request.prompt = "p";
+        request.name = str(t, "-", i, ".png");
+        const auto batch = r.pool->submit({request});
+        if (i % 3 == 0) r.pool->cancel(batch);
+        const std::scoped_lock lock(mutex);
+        all.push_back(batch);
+      }
+    });
+  }
+  while (std::ssize(r.done) < 40 && !HasFailure()) r.poll();
+  for (auto& client : clients) client.join();
+  EXPECT_EQ(std::set<int64_t>(all.begin(), all.end()).size(), 40u);
+  for (const auto& [id, done] : r.done) EXPECT_EQ(done.cancelled + std::ssize(r.stored[id]), 1);
+  r.pool.reset();
+}
+
+TEST(WorkerPool_AnotherThreadMayNotPoll, BecauseWorkersDieWithTheThreadThatStartedThem) {
+  Resident r;
+  r.wait_for(r.submit({"a"}));
+  std::thread([&] { EXPECT_THROW(r.pool->poll(0ms), std::logic_error); }).join();
+  EXPECT_THROW(r.pool->submit({}), Error);
+  r.end();
+}
+
+}  // namespace
+}  // namespace atelier::cluster
