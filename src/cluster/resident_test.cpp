@@ -142,6 +142,55 @@ void serve(int count, int first_look) {
   }
 }
 
+// Cancels after every step of the leader, and after each the next picture is the one that was drawn before.
+void cancel_everywhere(const char* layout) {
+  SCOPED_TRACE(layout);
+  const Variable threads("OMP_NUM_THREADS", "1");
+  constexpr int kSteps = 4;
+  WorkerPool pool(config_of(layout), nullptr);
+  auto request = request_of(5);  // with two branches
+  request.num_inference_steps = kSteps;
+  // The bytes, or none if it was cancelled.
+  const auto ask = [&](int cancel_after) {
+    std::string bytes;
+    bool is_done = false;
+    const auto batch = pool.submit({request});
+    if (cancel_after == 0) pool.cancel(batch);
+    for (const auto begin = Clock::now(); !is_done && seconds_since(begin) < 60;) {
+      for (const auto& event : pool.poll(1s)) {
+        if (const auto* e = std::get_if<StepDone>(&event); e && e->step == cancel_after) pool.cancel(batch);
+        if (const auto* e = std::get_if<ArtifactStored>(&event)) bytes = e->stored.data;
+        is_done = is_done || std::holds_alternative<BatchDone>(event);
+      }
+    }
+    EXPECT_TRUE(is_done);
+    return bytes;
+  };
+  const auto expected = ask(-1);
+  EXPECT_FALSE(expected.empty());
+  int cancelled = 0;
+  for (int after = 0; after < kSteps; ++after) {
+    const auto found = ask(after);  // a cancel that comes as late as decoding changes nothing
+    cancelled += found.empty();
+    EXPECT_TRUE(found.empty() || found == expected);
+    EXPECT_EQ(ask(-1), expected) << "after a cancel behind step " << after;
+  }
+  EXPECT_GE(cancelled, 2);
+  EXPECT_EQ(pool.restarts(), 0);
+}
+
+TEST(Resident_ACancelLeavesNothingBehind, OnOneAndTwoRanks) {
+  for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "pipefusion=2"}) cancel_everywhere(layout);
+}
+
+TEST(SlowResident_ACancelLeavesNothingBehind, UnderEveryStrategy) {
+  for (const char* layout :
+       {"ring=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2", "cfg=2, ulysses=2",
+        "cfg=2, pipefusion=2", "pipefusion=4", "pipefusion=2, ulysses=2", "ring=2, ulysses=2",
+        "tensor=2, ulysses=2, parallel_vae"})
+    cancel_everywhere(layout);
+}
+
 TEST(Resident_ThirtyMixedRequests, AreAnsweredByWorkersThatStay) {
   serve(30, 26);
 }

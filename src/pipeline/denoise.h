@@ -4,7 +4,6 @@
 
 #include <functional>
 #include <span>
-#include <stop_token>
 #include <vector>
 
 #include "models/family.h"
@@ -38,9 +37,11 @@ struct Denoise {
 
 struct StepCallbacks {
   ActivationRecorder* probes = nullptr;
-  std::function<bool(int step)> may_begin;  // asked before a step's first operation; false: no step from it on
+  // Asked before the first operation of each step of this rank, and with the number of steps before decoding.
+  // After a no none of the operations from that step on is run, and Error(kInterrupted) is thrown; all ranks of
+  // the replica must get the same answers.
+  std::function<bool(int step)> may_begin;
   std::function<void(int step)> on_step;  // a step of this rank is queued
-  std::stop_token stop;                   // looked at before each step; throws Error(kInterrupted)
 };
 
 }  // namespace atelier::pipeline

@@ -56,17 +56,23 @@ at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks
   prepare(work, callbacks);
   const int steps = static_cast<int>(work.sampler->timesteps().size());
   const auto lists = plan::schedule(route_, buffers_.patches, steps, parallel_context_.degrees().warmup);
-  int step = -1;
+  int step = -1, end = steps + 1;  // operations of the steps from `end` on are left out, by all ranks alike
+  const auto begins = [&](int next) {
+    if (callbacks.may_begin && !callbacks.may_begin(next)) end = next;
+    return next < end;
+  };
   for (const Op& op : lists[static_cast<size_t>(stage())]) {
+    if (op.step >= end) continue;
     if (op.step > step) {
       if (step >= 0 && callbacks.on_step) callbacks.on_step(step);
       step = op.step;
-      if (callbacks.stop.stop_requested()) throw Error(Kind::kInterrupted, "interrupted while drawing");
+      if (!begins(step)) continue;
     }
     perform(op, work, callbacks);
   }
-  if (callbacks.on_step && step >= 0) callbacks.on_step(step);
+  if (callbacks.on_step && step >= 0 && step < end) callbacks.on_step(step);
   sends_.clear();
+  if (end <= steps || !begins(steps)) throw Error(Kind::kInterrupted, "cancelled");
   return gather(work);
 }
 
