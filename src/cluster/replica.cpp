@@ -46,6 +46,7 @@ void Replica::start(int store_port) {
 std::vector<InFlightBatch> Replica::end(Status next) {
   status_ = next;
   workers_.end();
+  is_cleaned_ = false;
   for (const auto& flight : in_flight_) {
     for (const auto& request : flight.batch.requests) unfinished_.push_back(request.name);
   }
@@ -54,7 +55,8 @@ std::vector<InFlightBatch> Replica::end(Status next) {
 
 bool Replica::has_ended() {
   if (!workers_.has_ended()) return false;
-  remove_unfinished(job_.sink, std::exchange(unfinished_, {}), workers_.processes());
+  if (!std::exchange(is_cleaned_, true))
+    remove_unfinished(job_.sink, std::exchange(unfinished_, {}), workers_.processes());
   return true;
 }
 

@@ -95,6 +95,7 @@ class Replica {
   std::vector<Rank> ranks_;
   std::vector<InFlightBatch> in_flight_;
   std::vector<std::string> unfinished_;  // names of what was in flight at the last end
+  bool is_cleaned_ = true;               // of what its workers had begun to write
   std::map<int, RankStats> stats_;
   std::vector<WorkerFailure> failures_;
   Clock::time_point started_, failed_;
