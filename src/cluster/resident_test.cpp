@@ -65,7 +65,7 @@ Answers ask(const Job& config, int count, int first_look, bool with_trouble) {
   for (int next = 0; (next < count || !open.empty()) && Clock::now() < end;) {
     while (next < count && open.size() < 3) {
       auto request = request_of(next);
-      if (with_trouble && is_bad(next)) request.guidance_scale = 1e30;  // NaN
+      if (with_trouble && is_bad(next)) request.seed.reset();
       if (with_trouble && is_to_be_cancelled(next)) request.num_inference_steps = 50;
       open[pool.submit({request})] = next++;
     }

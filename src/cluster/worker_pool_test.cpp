@@ -21,6 +21,7 @@ struct Resident {
   std::map<int64_t, BatchDone> done;
   std::map<int64_t, std::vector<ArtifactStored>> stored;
   std::vector<RequestFailed> failed;
+  std::set<int> ready;  // groups
   int restarts = 0;
   std::function<void(const StepDone&)> on_step;
 
@@ -46,6 +47,7 @@ struct Resident {
       if (const auto* e = std::get_if<ArtifactStored>(&event)) stored[e->batch].push_back(*e);
       if (const auto* e = std::get_if<RequestFailed>(&event)) failed.push_back(*e);
       if (const auto* e = std::get_if<StepDone>(&event); e && on_step) on_step(*e);
+      if (const auto* e = std::get_if<GroupReady>(&event)) ready.insert(e->group);
       restarts += std::holds_alternative<GroupRestarted>(event);
     }
   }
@@ -185,7 +187,9 @@ TEST(WorkerPool_ArtifactsComeBackAsBytes, ThroughTheChannel) {
 TEST(WorkerPool_AWorkerThatDoesNotReadHoldsUpNobody, AndIsReplaced) {
   const Variable odd(kOddVariable, "deaf 0");
   Resident r(2);
-  const auto big = r.submit({std::string(24 << 20, 'x')});
+  r.start();
+  while (r.ready.count(0) == 0 && !::testing::Test::HasFailure()) r.poll();
+  const auto big = r.submit({std::string(24 << 20, 'x')});  // for the first group, the one that does not read
   const auto begin = Clock::now();
   std::vector<int64_t> small;
   for (int i = 0; i < 20; ++i) small.push_back(r.submit({"small"}));
