@@ -25,7 +25,7 @@ c10::Device device_named(const std::string& name, int number) {
 struct ModelRunner::Parts {
   c10::Device device;
   pipeline::ModelRepo folder;
-  std::vector<plan::ModelChunk> route;
+  plan::Plan plan;
   parallel::ParallelContext parallel_context;
   pipeline::Pipeline pipeline;
   BatchTimes times;  // of the last batch
@@ -33,9 +33,9 @@ struct ModelRunner::Parts {
   Parts(const pipeline::EngineConfig& config, c10::Device d, comm::Transport* transport)
       : device(d),
         folder(open_model(config.model)),
-        route(route_of(config, folder)),
-        parallel_context(config.layout, transport, route, load_options(config, d).attention),
-        pipeline(folder, parallel_context, route, load_options(config, d)) {}
+        plan(plan::plan_for(config.layout, folder.facts())),
+        parallel_context(plan, transport, load_options(config, d).attention),
+        pipeline(folder, parallel_context, plan.chunks, load_options(config, d)) {}
   bool is_alone() const { return !parallel_context.replica(); }
 };
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/model_facts.h"
 #include "models/text_encoder.h"
 #include "nn/builder.h"
 #include "nn/model.h"
@@ -78,14 +79,6 @@ struct SamplingDefaults {
 // them.
 enum class Sigmas { kLinearToInverse, kFromScheduler };
 
-// What planning needs, without building the model.
-struct Facts {
-  Dim heads;
-  int blocks = 0;
-  std::vector<double> cost;  // relative, per block
-  bool has_skips = false, has_convolution_mixer = false;
-};
-
 struct Family {
   std::string_view name;
   std::string_view pipeline;              // _class_name in model_index.json
@@ -100,7 +93,7 @@ struct Family {
   // What the reference's pipeline multiplies timesteps by before it calls the model.
   double pipeline_time_scale = 1;
 
-  Facts (*facts)(const Json& config);
+  ModelFacts (*facts)(const Json& config);  // of the denoiser, without building it
   SamplingDefaults (*defaults)(const Json& config);
   // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE.
   Grid (*grid)(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t frames);

@@ -111,11 +111,10 @@ TEST(Flux, FeatureCutsShareTheLargeWeightsAndRepeatTheSmall) {
 }
 
 TEST(Flux, FactsDescribeTheConfig) {
-  const Facts f = flux().facts(small_flux());
+  const ModelFacts f = flux().facts(small_flux());
   EXPECT_EQ(f.blocks, 5);
-  EXPECT_EQ(f.cost.size(), 5u);
-  EXPECT_EQ(f.heads.count, 5);
-  EXPECT_EQ(f.heads.unit, 16);
+  EXPECT_EQ(f.heads, 5);
+  EXPECT_FALSE(f.has_skips || f.has_convolution_mixer);
   Json schnell = small_flux();
   schnell["guidance_embeds"] = false;
   EXPECT_EQ(flux().defaults(schnell).steps, 4);

@@ -54,6 +54,20 @@ std::vector<int> both_ends(const plan::Mesh& mesh, plan::Direction d) {
   return {mesh.neighbour(plan::Axis::kPipeline, d.from), mesh.neighbour(plan::Axis::kPipeline, d.to)};
 }
 
+// Ranks of a group hold rows of a picture: convolutions ask their neighbours, group norms add moments, attention
+// goes round them all.
+struct RowParts {
+  std::optional<Ring> rotate;
+  std::optional<CommReducer> positions;
+  std::optional<RowsHalo> halo;
+
+  void stack(comm::Comm& group, nn::AttentionOp& attention, nn::Seams& seams) {
+    seams.attention = &rotate.emplace(group, attention);
+    seams.positions = &positions.emplace(group);
+    seams.rows = &halo.emplace(group);
+  }
+};
+
 }  // namespace
 
 struct ParallelContext::Parts {
@@ -71,18 +85,16 @@ struct ParallelContext::Parts {
   nn::LocalExchange alone;
   std::optional<CommReducer> features;
   std::optional<GroupShardedEval> sharded_eval;
+  RowParts rows;
   nn::Seams denoiser;
 
-  std::optional<Ring> picture_rotate;
-  std::optional<CommReducer> positions;
-  std::optional<RowsHalo> halo;
+  RowParts picture_rows;
   nn::LocalExchange picture_alone;
   nn::Seams picture;
 
-  Parts(const plan::ParallelConfig& d, comm::Transport* transport, std::span<const plan::ModelChunk> route,
-        nn::SdpaBackend backend)
-      : degrees(d),
-        mesh(plan::mesh_sizes(d), transport ? transport->rank() : 0),
+  Parts(const plan::Plan& plan, comm::Transport* transport, nn::SdpaBackend backend)
+      : degrees(plan.config),
+        mesh(plan::mesh_sizes(plan.config), transport ? transport->rank() : 0),
         groups(mesh, transport),
         ulysses(groups.over({plan::Axis::kUlysses}, "ulysses")),
         ring(groups.over({plan::Axis::kRing}, "ring")),
@@ -95,8 +107,13 @@ struct ParallelContext::Parts {
         alone(mesh.sequence_rank()),
         picture_alone(splits_pictures() ? replica->rank() : 0) {
     open_shards();
-    open_hops(route);
+    open_hops(plan.chunks);
     stack_denoiser();
+    if (plan.cuts_rows && sequence) {
+      rows.stack(*sequence, kernel, denoiser);
+    } else {
+      stack_tokens();
+    }
     stack_picture();
   }
 
@@ -121,37 +138,38 @@ struct ParallelContext::Parts {
   }
 
   void stack_denoiser() {
-    nn::AttentionOp* attention = &kernel;
-    if (plan::patch_count(degrees) > 1)
-      attention = &stale.emplace(*attention, degrees.warmup > 0 ? Start::kWarm : Start::kCold);
-    if (ring) attention = &rotate.emplace(*ring, *attention);
-    denoiser.attention = attention;
-    denoiser.exchange = &alone;
-    if (ulysses) {
-      denoiser.exchange =
-          &exchange.emplace(*ulysses, mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses));
-    }
+    denoiser = {.exchange = &alone, .attention = &kernel};
     denoiser.tensor_rank = mesh.index(plan::Axis::kTensor);
     denoiser.tensor_size = mesh.size(plan::Axis::kTensor);
     if (tensor) denoiser.features = &features.emplace(*tensor);
     if (stage) denoiser.sharded_eval = &sharded_eval.emplace(*stage);
   }
 
+  void stack_tokens() {
+    nn::AttentionOp* attention = &kernel;
+    if (plan::patch_count(degrees) > 1)
+      attention = &stale.emplace(*attention, degrees.warmup > 0 ? Start::kWarm : Start::kCold);
+    if (ring) attention = &rotate.emplace(*ring, *attention);
+    denoiser.attention = attention;
+    if (ulysses) {
+      denoiser.exchange =
+          &exchange.emplace(*ulysses, mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses));
+    }
+  }
+
   // Any ranks will do for rows: those of all branches and stages help, attention goes round them all.
   void stack_picture() {
     picture = {.exchange = &picture_alone, .attention = &kernel};
-    if (!splits_pictures()) return;
-    picture.attention = &picture_rotate.emplace(*replica, kernel);
-    picture.positions = &positions.emplace(*replica);
-    picture.rows = &halo.emplace(*replica);
+    if (splits_pictures()) picture_rows.stack(*replica, kernel, picture);
   }
 };
 
-ParallelContext::ParallelContext(const plan::ParallelConfig& degrees, comm::Transport* transport,
-                                 std::span<const plan::ModelChunk> route, nn::SdpaBackend backend) {
-  ENSURE(plan::world_size(degrees) == (transport ? transport->size() : 1));
-  ENSURE(route.empty() ? degrees.pipeline == 1 : plan::stages_of(route) == degrees.pipeline);
-  parts_ = std::make_unique<Parts>(degrees, transport, route, backend);
+ParallelContext::ParallelContext(const plan::Plan& plan, comm::Transport* transport,
+                                 nn::SdpaBackend backend) {
+  ENSURE(plan::world_size(plan.config) == (transport ? transport->size() : 1));
+  ENSURE(plan.chunks.empty() ? plan.config.pipeline == 1
+                             : plan::stages_of(plan.chunks) == plan.config.pipeline);
+  parts_ = std::make_unique<Parts>(plan, transport, backend);
 }
 
 ParallelContext::~ParallelContext() = default;
@@ -221,7 +239,8 @@ std::set<std::string> ParallelContext::used() const {
   add(p.rotate, "ring over ", p.mesh.size(plan::Axis::kRing));
   add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
   add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));
-  add(p.halo, "picture rows over ", picture_parts());
+  add(p.rows.halo, "rows over ", seq_parts());
+  add(p.picture_rows.halo, "picture rows over ", picture_parts());
   return all;
 }
 

@@ -13,6 +13,7 @@
 #include "nn/seams.h"
 #include "plan/mesh.h"
 #include "plan/parallel_config.h"
+#include "plan/route.h"
 #include "plan/schedule.h"
 
 namespace atelier::parallel {
@@ -20,10 +21,9 @@ namespace atelier::parallel {
 // One rank's part of a layout. Lives as long as everything built with its seams.
 class ParallelContext {
  public:
-  // transport: null for one rank; otherwise its size is the layout's world size. route: stages and their
-  // blocks. All ranks construct theirs at the same time (groups are opened here, in one order).
-  ParallelContext(const plan::ParallelConfig& degrees, comm::Transport* transport,
-                  std::span<const plan::ModelChunk> route, nn::SdpaBackend backend);
+  // transport: null for one rank; otherwise its size is the layout's world size. All ranks construct theirs at
+  // the same time (groups are opened here, in one order).
+  ParallelContext(const plan::Plan& plan, comm::Transport* transport, nn::SdpaBackend backend);
   ~ParallelContext();
 
   const plan::Mesh& mesh() const;

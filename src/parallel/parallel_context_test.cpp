@@ -18,7 +18,7 @@ using Body = std::function<void(ParallelContext&, comm::Transport&)>;
 std::string failure_of_layout(const plan::ParallelConfig& d, int blocks, const Body& body) {
   const auto route = plan::straight(blocks, d.pipeline);
   return failure_of(plan::world_size(d), [&](comm::Transport& t) {
-    ParallelContext parallel_context(d, &t, route, nn::SdpaBackend::kAuto);
+    ParallelContext parallel_context({d, route}, &t, nn::SdpaBackend::kAuto);
     body(parallel_context, t);
   });
 }
@@ -79,7 +79,7 @@ TEST(ParallelContext, HopsCarryMessagesAroundTheStages) {
 
 at::Tensor alone(const Toy& toy) {
   const c10::InferenceMode guard;
-  ParallelContext one({}, nullptr, {}, nn::SdpaBackend::kAuto);
+  ParallelContext one({}, nullptr, nn::SdpaBackend::kAuto);
   auto whole = at::zeros_like(toy.input(1));
   run_toy(toy, one.denoiser(), 1, 0, whole);
   return whole;
@@ -201,7 +201,7 @@ TEST(ParallelContext, PicturesAreCutByRowsOverTheWholeReplica) {
                              .streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}},
                              .seq_rank = rank};
     };
-    ParallelContext one({}, nullptr, {}, nn::SdpaBackend::kAuto);
+    ParallelContext one({}, nullptr, nn::SdpaBackend::kAuto);
     const auto expected = paint(one.picture(), call(1, 0), x);
     const plan::ParallelConfig d{.cfg = 2, .ulysses = 2, .parallel_vae = true};
     const auto failure = failure_of_layout(d, 1, [&](ParallelContext& a, comm::Transport&) {
@@ -209,6 +209,34 @@ TEST(ParallelContext, PicturesAreCutByRowsOverTheWholeReplica) {
       const auto part = paint(a.picture(), call(4, a.picture_rank()), x.narrow(2, mine.begin, mine.size));
       EXPECT_LT(difference(a.gather_rows(part, rows), expected), 1e-12);
       EXPECT_TRUE(a.used().contains("picture rows over 4"));
+    });
+    EXPECT_EQ(failure, "");
+  }
+}
+
+// A denoiser with convolutions gets the same seams over its sequence ranks, whatever their degrees are called.
+TEST(ParallelContext, ADenoiserWithConvolutionsIsCutByRowsOverTheSequence) {
+  const c10::InferenceMode guard;
+  const int64_t rows = 7, cols = 5;
+  const auto x = noise({2, 2, rows, cols}, 1);
+  const auto call = [&](int parts, int rank) {
+    return nn::CallContext{.patch = std::nullopt,
+                           .streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}},
+                           .seq_rank = rank};
+  };
+  ParallelContext one({}, nullptr, nn::SdpaBackend::kAuto);
+  const auto expected = paint(one.denoiser(), call(1, 0), x);
+  for (const plan::ParallelConfig& d :
+       {plan::ParallelConfig{.ring = 2, .ulysses = 2}, plan::ParallelConfig{.cfg = 2, .ulysses = 3}}) {
+    const auto plan = plan::plan_for(d, {.blocks = 3, .has_convolution_mixer = true});
+    EXPECT_TRUE(plan.cuts_rows);
+    const auto failure = failure_of(plan::world_size(d), [&](comm::Transport& t) {
+      ParallelContext a(plan, &t, nn::SdpaBackend::kAuto);
+      const Range mine = Partition{rows, a.seq_parts()}[a.seq_rank()];
+      const auto part =
+          paint(a.denoiser(), call(a.seq_parts(), a.seq_rank()), x.narrow(2, mine.begin, mine.size));
+      EXPECT_LT(difference(part, expected.narrow(2, mine.begin, mine.size)), 1e-12);
+      EXPECT_TRUE(a.used().contains(str("rows over ", a.seq_parts())));
     });
     EXPECT_EQ(failure, "");
   }

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "pipeline/pipeline_route.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -50,7 +49,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "tf32"}, &tf32);
   visit({.name = "graphs"}, &graphs);
   visit({.name = "debug"}, &debug);
-  visit({.name = "stage_blocks"}, &stage_blocks);
+  visit({.name = "stage_blocks"}, &layout.stage_blocks);
 }
 
 Json to_json(const EngineConfig& config) {
@@ -61,7 +60,9 @@ Json to_json(const EngineConfig& config) {
 
 EngineConfig engine_config_from_json(const Json& json) {
   auto out = fields_from_json<EngineConfig>(json);
+  auto stage_blocks = std::move(out.layout.stage_blocks);  // which a strategy's text does not say
   out.layout = plan::parse_strategy(json.value("layout", ""));
+  out.layout.stage_blocks = std::move(stage_blocks);
   return out;
 }
 
@@ -80,10 +81,6 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .vae_tiling = c.vae_tiling,
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
           .attention = backend_named(c.attention)};
-}
-
-std::vector<plan::ModelChunk> route_of(const EngineConfig& config, const ModelRepo& model) {
-  return pipeline_route(config.layout, config.stage_blocks, model.family().facts(model.denoiser()));
 }
 
 }  // namespace atelier::pipeline

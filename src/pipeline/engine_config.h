@@ -35,7 +35,6 @@ struct EngineConfig {
   std::string attention = "auto";  // auto, cudnn, flash, efficient, math
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
   plan::ParallelConfig layout;
-  std::vector<int> stage_blocks;  // blocks of every stage; empty: by cost
 
   void fields(const Visit& visit);  // all but the layout, whose text is plan::to_string
 };
@@ -44,7 +43,5 @@ EngineConfig engine_config_from_json(const Json& json);  // throws Error(kUsage)
 
 // Throws Error(kUsage) for names of number types or attention kernels that are unknown.
 LoadOptions load_options(const EngineConfig& config, c10::Device device);
-// The chunks of the model on every stage.
-std::vector<plan::ModelChunk> route_of(const EngineConfig& config, const ModelRepo& model);
 
 }  // namespace atelier::pipeline

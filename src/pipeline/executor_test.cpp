@@ -78,7 +78,7 @@ struct Loop {
   Json config;
   CountingModel model;
   std::vector<plan::ModelChunk> route{{0, 0, kBlocks}};
-  parallel::ParallelContext parallel_context{{}, nullptr, route, nn::SdpaBackend::kAuto};
+  parallel::ParallelContext parallel_context{{}, nullptr, nn::SdpaBackend::kAuto};
   NotingMemory memory;
   Executor executor{{family, config, {{&model, &memory}}}, parallel_context, route, kWide, GraphMode::kOff};
   sampling::FlowEuler sampler{Json{{"shift", 3.0}}, {.steps = 2, .linear_sigmas = true}};

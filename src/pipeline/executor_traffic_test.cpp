@@ -47,7 +47,7 @@ std::vector<request::Request> batch_of(int branches) {
 
 Traffic drawn(const ParallelConfig& degrees, request::Requests batch) {
   const auto folder = ModelRepo::open(kGolden / "model");
-  const auto route = pipeline_route(degrees, {}, folder.family().facts(folder.denoiser()));
+  const auto plan = plan::plan_for(degrees, folder.facts());
   auto transports = comm::connect_local(plan::world_size(degrees), {.timeout = std::chrono::seconds(20)});
   Traffic all;
   std::mutex mutex;
@@ -55,8 +55,8 @@ Traffic drawn(const ParallelConfig& degrees, request::Requests batch) {
   for (auto& transport : transports) {
     threads.emplace_back([&, t = transport.get()] {
       try {
-        parallel::ParallelContext parallel_context(degrees, t, route, nn::SdpaBackend::kAuto);
-        Pipeline pipeline(folder, parallel_context, route, {});
+        parallel::ParallelContext parallel_context(plan, t, nn::SdpaBackend::kAuto);
+        Pipeline pipeline(folder, parallel_context, plan.chunks, {});
         t->observe([&](const comm::Event& e) {
           const std::scoped_lock lock(mutex);
           auto& c = all[std::string(e.verb)];

@@ -187,9 +187,21 @@ std::unique_ptr<weights::WeightStore> ModelRepo::weights(const Component& c) con
   return store;
 }
 
-ParameterCounts ModelRepo::check() const {
+ModelFacts ModelRepo::facts() const {
+  auto facts = family_->facts(denoiser());
+  facts.name = label_;
+  return facts;
+}
+
+int64_t ModelRepo::image_tokens(int64_t height, int64_t width) const {
+  const int64_t spatial = models::find_vae(vae()).facts(vae()).spatial;
+  const auto grid = family_->grid(denoiser(), spatial, height, width, 1);
+  return facts().has_convolution_mixer ? grid.rows : grid.tokens();
+}
+
+ModelFacts ModelRepo::check() const {
   std::string problems;
-  ParameterCounts counts;
+  ModelFacts facts = this->facts();
   for (const auto& c : components_) {
     const auto store = weights(c);
     build_shapes(*family_, c, *store);
@@ -198,10 +210,7 @@ ParameterCounts ModelRepo::check() const {
     } catch (const Error& e) {
       problems += str(problems.empty() ? "" : "\n", c.name, ": ", e.what());
     }
-    auto& count = c.kind == Component::ComponentKind::kDenoiser  ? counts.denoiser
-                  : c.kind == Component::ComponentKind::kEncoder ? counts.encoders
-                                                                 : counts.vae;
-    count += numbers_in(*store);
+    facts.parameters[c.name] = numbers_in(*store);
   }
   for (const auto& e : family_->encoders) {
     if (has_vocabulary()) text::open_tokenizer(root_ / e.tokenizer);
@@ -209,7 +218,7 @@ ParameterCounts ModelRepo::check() const {
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
   // Any call will do: what the configuration asks for must be there.
   sampling::make_sampler(*scheduler_, {.steps = 1, .linear_sigmas = true, .mu = 1.0});
-  return counts;
+  return facts;
 }
 
 void ModelRepo::save(const fs::path& folder, at::ScalarType dtype) const {

@@ -19,11 +19,6 @@ struct ModelDefaults : models::SamplingDefaults {
   double true_cfg = 1;  // scale of a second, negative branch; 1: off
 };
 
-// How many numbers the parts of a model hold.
-struct ParameterCounts {
-  int64_t denoiser = 0, encoders = 0, vae = 0;
-};
-
 // A part of a model that has weights.
 struct Component {
   enum class ComponentKind { kDenoiser, kVae, kEncoder } kind;
@@ -63,8 +58,14 @@ class ModelRepo {
   std::unique_ptr<weights::WeightStore> weights(const Component& component) const;
 
   // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of
-  // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only.
-  ParameterCounts check() const;
+  // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only. Gives what planning
+  // needs, parameters counted.
+  ModelFacts check() const;
+  // The same without counts, from the configuration alone.
+  ModelFacts facts() const;
+  // That the denoiser holds of a picture; rows where convolutions mix positions. Throws Error(kUsage) for a size
+  // the model cannot draw.
+  int64_t image_tokens(int64_t height, int64_t width) const;
 
   // Writes the folder of a dummy model: configs and weights in the published names, without tokenizers.
   void save(const std::filesystem::path& folder, at::ScalarType dtype) const;

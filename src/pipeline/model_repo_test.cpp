@@ -142,7 +142,7 @@ TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
 TEST(Folder, DummiesHaveThePublishedSizesAndNoFiles) {
   const auto m = ModelRepo::dummy("FLUX.1-schnell", 3);
   EXPECT_TRUE(m.is_dummy());
-  EXPECT_EQ(m.family().facts(m.denoiser()).blocks, 57);
+  EXPECT_EQ(m.facts().blocks, 57);
   EXPECT_EQ(m.defaults().steps, 4);
   EXPECT_NO_THROW(m.check());
   EXPECT_TRUE(has(error_of(Kind::kUsage, [] { ModelRepo::dummy("FLUX.9", 3); }), "FLUX.1-dev"));

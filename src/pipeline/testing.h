@@ -57,9 +57,9 @@ class SmallModel {
  public:
   explicit SmallModel(const LoadOptions& load = {}, const std::filesystem::path& folder = kGolden / "model")
       : folder_(ModelRepo::open(folder)),
-        route_({{0, 0, folder_.family().facts(folder_.denoiser()).blocks}}),
-        parallel_context_({}, nullptr, route_, nn::SdpaBackend::kAuto),
-        pipeline_(folder_, parallel_context_, route_, load) {}
+        plan_(plan::plan_for({}, folder_.facts())),
+        parallel_context_(plan_, nullptr, nn::SdpaBackend::kAuto),
+        pipeline_(folder_, parallel_context_, plan_.chunks, load) {}
   Pipeline& pipeline() { return pipeline_; }
   std::vector<media::Image> generate(request::Requests batch, const StepCallbacks& callbacks = {}) {
     std::vector<media::Image> out;
@@ -75,7 +75,7 @@ class SmallModel {
 
  private:
   ModelRepo folder_;
-  std::vector<plan::ModelChunk> route_;
+  plan::Plan plan_;
   parallel::ParallelContext parallel_context_;
   Pipeline pipeline_;
 };

@@ -22,8 +22,8 @@ constexpr double kTolerableIdle = 0.1;
 int sequence(const ParallelConfig& d) {
   return d.ring * d.ulysses;
 }
-int most_stages(const ModelShape& s) {
-  return s.has_skips ? (s.blocks + 1) / 2 : s.blocks;
+int most_stages(const LayoutQuery& p) {
+  return p.model.has_skips ? (p.model.blocks + 1) / 2 : p.model.blocks;
 }
 int64_t ceil_div(int64_t total, int64_t parts) {
   return (total + parts - 1) / parts;
@@ -35,69 +35,65 @@ int percent(double share) {
   return static_cast<int>(std::lround(100 * share));
 }
 
-double head_idle(const ParallelConfig& d, const ModelShape& s) {
-  const int cut = s.has_convolution_mixer ? 1 : d.ulysses;
-  return idle(s.heads, d.tensor * cut, static_cast<double>(ceil_div(ceil_div(s.heads, d.tensor), cut)));
+double head_idle(const ParallelConfig& d, const LayoutQuery& p) {
+  const int cut = p.model.has_convolution_mixer ? 1 : d.ulysses;
+  return idle(p.model.heads, d.tensor * cut,
+              static_cast<double>(ceil_div(ceil_div(p.model.heads, d.tensor), cut)));
 }
 
-double token_idle(const ParallelConfig& d, const ModelShape& s) {
+double token_idle(const ParallelConfig& d, const LayoutQuery& p) {
   const int patches = patch_count(d);
-  const double largest = static_cast<double>(ceil_div(ceil_div(s.image_tokens, patches), sequence(d)));
-  return idle(static_cast<double>(s.image_tokens), patches * sequence(d), largest);
+  const double largest = static_cast<double>(ceil_div(ceil_div(p.work.image_tokens, patches), sequence(d)));
+  return idle(static_cast<double>(p.work.image_tokens), patches * sequence(d), largest);
 }
 
-std::vector<ModelChunk> route_of(const ParallelConfig& d, const ModelShape& s) {
-  if (s.has_skips) return folded(s.blocks, d.pipeline);
-  return s.stage_blocks.empty() ? straight(s.blocks, d.pipeline)
-                                : straight(s.blocks, d.pipeline, s.stage_blocks);
-}
-
-std::vector<int> stage_loads(const ParallelConfig& d, const ModelShape& s) {
+std::vector<int> stage_loads(const ParallelConfig& d, const LayoutQuery& p) {
   std::vector<int> loads(d.pipeline, 0);
-  for (const ModelChunk& chunk : route_of(d, s)) loads[chunk.stage] += chunk.end - chunk.begin;
+  for (const ModelChunk& chunk : plan_for(d, p.model).chunks) loads[chunk.stage] += chunk.end - chunk.begin;
   return loads;
 }
 
-double stage_idle(const ParallelConfig& d, const ModelShape& s) {
-  const auto loads = stage_loads(d, s);
-  return idle(s.blocks, d.pipeline, *std::max_element(loads.begin(), loads.end()));
+double stage_idle(const ParallelConfig& d, const LayoutQuery& p) {
+  const auto loads = stage_loads(d, p);
+  return idle(p.model.blocks, d.pipeline, *std::max_element(loads.begin(), loads.end()));
 }
 
 std::string ranks_without(int64_t n) {
   return str(n, n == 1 ? " rank" : " ranks", " would have none");
 }
 
-std::string cut_refusal(const ParallelConfig& d, const ModelShape& s) {
-  if (d.pipeline > 1 && s.has_convolution_mixer) {
-    return str("pipefusion=", d.pipeline, ": ", s.name,
+std::string cut_refusal(const ParallelConfig& d, const LayoutQuery& p) {
+  if (d.pipeline > 1 && p.model.has_convolution_mixer) {
+    return str("pipefusion=", d.pipeline, ": ", p.model.name,
                " mixes positions by convolutions, which stale patches cannot serve: pipefusion must be 1");
   }
-  if (d.pipeline > most_stages(s)) {
-    return str("pipefusion=", d.pipeline, ": ", d.pipeline, " stages, but ", s.name, " has ", s.blocks,
-               " blocks", s.has_skips ? " in mirrored pairs" : "", ": at most ", most_stages(s), " stages");
+  if (d.pipeline > most_stages(p)) {
+    return str("pipefusion=", d.pipeline, ": ", d.pipeline, " stages, but ", p.model.name, " has ",
+               p.model.blocks, " blocks", p.model.has_skips ? " in mirrored pairs" : "", ": at most ",
+               most_stages(p), " stages");
   }
-  const int64_t head_ranks = int64_t{s.has_convolution_mixer ? 1 : d.ulysses} * d.tensor;
-  if (head_ranks > s.heads) {
+  const int64_t head_ranks = int64_t{p.model.has_convolution_mixer ? 1 : d.ulysses} * d.tensor;
+  if (head_ranks > p.model.heads) {
     return str("ulysses ", d.ulysses, " x tensor ", d.tensor, " = ", head_ranks,
-               " ranks share the heads, but ", s.name, " has ", s.heads,
-               " heads: ", ranks_without(head_ranks - s.heads));
+               " ranks share the heads, but ", p.model.name, " has ", p.model.heads,
+               " heads: ", ranks_without(head_ranks - p.model.heads));
   }
   const int64_t token_ranks = int64_t{d.ring} * d.ulysses;
-  if (token_ranks > s.image_tokens) {
+  if (token_ranks > p.work.image_tokens) {
     return str("ring ", d.ring, " x ulysses ", d.ulysses, " = ", token_ranks,
-               " ranks share the image, but it has ", s.image_tokens,
-               s.has_convolution_mixer ? " rows to share" : " tokens", ": ",
-               ranks_without(token_ranks - s.image_tokens));
+               " ranks share the image, but it has ", p.work.image_tokens,
+               p.model.has_convolution_mixer ? " rows to share" : " tokens", ": ",
+               ranks_without(token_ranks - p.work.image_tokens));
   }
-  if (patch_count(d) > s.image_tokens) {
-    return str("patches=", patch_count(d), ": the image has ", s.image_tokens,
+  if (patch_count(d) > p.work.image_tokens) {
+    return str("patches=", patch_count(d), ": the image has ", p.work.image_tokens,
                " tokens, one patch each at most");
   }
   return "";
 }
 
 // Why these degrees cannot work for this model on any number of ranks; empty: they can.
-std::string refusal(const ParallelConfig& d, const ModelShape& s) {
+std::string refusal(const ParallelConfig& d, const LayoutQuery& p) {
   for (const auto& [name, value] : {std::pair{"data", d.data},
                                     {"cfg", d.cfg},
                                     {"pipefusion", d.pipeline},
@@ -110,16 +106,16 @@ std::string refusal(const ParallelConfig& d, const ModelShape& s) {
   if (d.patches < 0) return str("patches=", d.patches, ": must be at least 1, or 0 for as many as stages");
   if (d.warmup < 0) return str("warmup=", d.warmup, ": must be at least 0 steps");
   if (d.cfg > 2) return str("cfg=", d.cfg, ": there are two branches of guidance, so cfg must be 1 or 2");
-  if (d.cfg > s.branches) {
+  if (d.cfg > p.work.branches) {
     return str(
-        "cfg=2: ", s.name,
+        "cfg=2: ", p.model.name,
         " runs one branch per step here (a distilled model, or guidance switched off), so there is no second "
         "branch to give to the other ranks; use ulysses_degree ",
         2 * d.ulysses, " or ring_degree ", 2 * d.ring,
         " in its place, or ask for real guidance with a negative prompt and true_cfg_scale above 1, which "
         "makes cfg=2 legal");
   }
-  const std::string cut = cut_refusal(d, s);
+  const std::string cut = cut_refusal(d, p);
   if (cut.empty() && sequence(d) % d.shard != 0) {
     return str("shard=", d.shard, ": weights are shared among the ring ", d.ring, " x ulysses ", d.ulysses,
                " = ", sequence(d), " ranks of a sequence group, so shard must divide ", sequence(d));
@@ -144,12 +140,12 @@ double distance(const ParallelConfig& a, const ParallelConfig& b) {
   return sum;
 }
 
-std::vector<ParallelConfig> nearest(const ParallelConfig& asked, const ModelShape& s, int ranks,
+std::vector<ParallelConfig> nearest(const ParallelConfig& asked, const LayoutQuery& p, int ranks,
                                     size_t most) {
-  auto found = layouts(s, ranks);
+  auto found = layouts(p, ranks);
   std::stable_sort(found.begin(), found.end(), [&](const ParallelConfig& a, const ParallelConfig& b) {
     const auto key = [&](const ParallelConfig& d) {
-      return std::pair(idle_share(d, s) > kTolerableIdle, distance(asked, d));
+      return std::pair(idle_share(d, p) > kTolerableIdle, distance(asked, d));
     };
     return key(a) < key(b);
   });
@@ -167,26 +163,26 @@ constexpr int kMostRanks = 4096;  // beyond it nobody reads suggestions
 constexpr int kFewRanks = 64;     // up to it, every smaller number of ranks is tried
 
 // The layout nearest to what was asked for on fewer ranks, but on half of them at least.
-ParallelConfig nearest_smaller(const ParallelConfig& asked, const ModelShape& s, int ranks) {
-  if (ranks > kFewRanks) return nearest(asked, s, ranks / 2, 1).front();
+ParallelConfig nearest_smaller(const ParallelConfig& asked, const LayoutQuery& p, int ranks) {
+  if (ranks > kFewRanks) return nearest(asked, p, ranks / 2, 1).front();
   std::optional<ParallelConfig> best;
   const auto key = [&](const ParallelConfig& d) {
-    return std::pair(idle_share(d, s) > kTolerableIdle, distance(asked, d));
+    return std::pair(idle_share(d, p) > kTolerableIdle, distance(asked, d));
   };
   for (int n = ranks - 1; n >= ranks / 2; --n) {
-    const auto d = nearest(asked, s, n, 1).front();
+    const auto d = nearest(asked, p, n, 1).front();
     if (!best || key(d) < key(*best)) best = d;
   }
   return *best;
 }
 
-std::string suggestions(const ParallelConfig& asked, const ModelShape& s, int ranks) {
+std::string suggestions(const ParallelConfig& asked, const LayoutQuery& p, int ranks) {
   std::string text;
   if (ranks >= 1 && ranks <= kMostRanks)
     text = str("; layouts of ", ranks, ranks == 1 ? " rank" : " ranks",
-               " that work: ", in_words(nearest(asked, s, ranks, 3)));
+               " that work: ", in_words(nearest(asked, p, ranks, 3)));
   if (ranks >= 2 && ranks <= kMostRanks) {
-    const auto fewer = nearest_smaller(asked, s, ranks);
+    const auto fewer = nearest_smaller(asked, p, ranks);
     text += str("; of ", world_size(fewer), ": ", to_string(fewer));
   }
   return text;
@@ -212,27 +208,28 @@ std::string run_lengths(int64_t total, int parts) {
   return text;
 }
 
-void advise_on_heads(const ParallelConfig& d, const ModelShape& s, std::vector<std::string>& lines) {
-  const double share = head_idle(d, s);
+void advise_on_heads(const ParallelConfig& d, const LayoutQuery& p, std::vector<std::string>& lines) {
+  const double share = head_idle(d, p);
   if (percent(share) == 0) return;
-  const int ranks = d.tensor * (s.has_convolution_mixer ? 1 : d.ulysses);
-  std::string line = str(s.heads, " heads over ", d.tensor > 1 ? str("tensor ", d.tensor, " x ") : "",
-                         "ulysses ", d.ulysses, d.tensor > 1 ? "" : " (" + run_lengths(s.heads, ranks) + ")",
-                         ": ", percent(share), " % of the attention time is idle");
-  for (const ParallelConfig& even : nearest(d, s, world_size(d), 8)) {
-    if (percent(head_idle(even, s)) > 0 || idle_share(even, s) >= idle_share(d, s)) continue;
+  const int ranks = d.tensor * (p.model.has_convolution_mixer ? 1 : d.ulysses);
+  std::string line =
+      str(p.model.heads, " heads over ", d.tensor > 1 ? str("tensor ", d.tensor, " x ") : "", "ulysses ",
+          d.ulysses, d.tensor > 1 ? "" : " (" + run_lengths(p.model.heads, ranks) + ")", ": ", percent(share),
+          " % of the attention time is idle");
+  for (const ParallelConfig& even : nearest(d, p, world_size(d), 8)) {
+    if (percent(head_idle(even, p)) > 0 || idle_share(even, p) >= idle_share(d, p)) continue;
     line += str("; an even layout of the same ", world_size(d), " ranks: ", to_string(even));
     break;
   }
   lines.push_back(line);
 }
 
-void advise_on_stages(const ParallelConfig& d, const ModelShape& s, std::vector<std::string>& lines) {
-  if (percent(stage_idle(d, s)) == 0) return;
+void advise_on_stages(const ParallelConfig& d, const LayoutQuery& p, std::vector<std::string>& lines) {
+  if (percent(stage_idle(d, p)) == 0) return;
   std::string list;
-  for (int load : stage_loads(d, s)) list += str(list.empty() ? "" : "/", load);
-  lines.push_back(str(s.blocks, " blocks over ", d.pipeline, " stages (", list,
-                      "): ", percent(stage_idle(d, s)), " % of the time is idle"));
+  for (int load : stage_loads(d, p)) list += str(list.empty() ? "" : "/", load);
+  lines.push_back(str(p.model.blocks, " blocks over ", d.pipeline, " stages (", list,
+                      "): ", percent(stage_idle(d, p)), " % of the time is idle"));
 }
 
 bool flows(const ParallelConfig& d, int steps) {
@@ -255,8 +252,8 @@ std::string stale_keys_cost(const ParallelConfig& d, int steps) {
 }
 
 // Share of the stages' time without work, transfers not counted.
-double schedule_idle(const ParallelConfig& d, const ModelShape& s, int steps) {
-  const auto route = route_of(d, s);
+double schedule_idle(const ParallelConfig& d, const LayoutQuery& p, int steps) {
+  const auto route = plan_for(d, p.model).chunks;
   const auto lists = schedule(route, patch_count(d), steps, d.warmup);
   return 1 - simulate(route, lists, {}, SendMode::kPosted).utilisation();
 }
@@ -266,91 +263,92 @@ constexpr double kFaithful = 30;       // dB, at least
 
 }  // namespace
 
-void validate(const ParallelConfig& degrees, const ModelShape& shape, int num_gpus) {
-  const std::string why = refusal(degrees, shape);
+void validate(const ParallelConfig& degrees, const LayoutQuery& query, int num_gpus) {
+  const std::string why = refusal(degrees, query);
   const int ranks = num_gpus > 0 ? num_gpus : std::max(world_size(degrees), 1);
-  if (!why.empty()) throw Error(Kind::kUsage, why + suggestions(degrees, shape, ranks));
+  if (!why.empty()) throw Error(Kind::kUsage, why + suggestions(degrees, query, ranks));
   if (num_gpus == 0 || world_size(degrees) == num_gpus) return;
   throw Error(Kind::kUsage,
               str("the degrees need ", world_size(degrees), " ranks (", product(degrees), "), but ", num_gpus,
                   " are asked for: the number of GPUs is the product of all degrees",
-                  suggestions(degrees, shape, num_gpus)));
+                  suggestions(degrees, query, num_gpus)));
 }
 
-std::vector<ParallelConfig> layouts(const ModelShape& shape, int num_gpus) {
+std::vector<ParallelConfig> layouts(const LayoutQuery& query, int num_gpus) {
   ENSURE(num_gpus >= 1);
   std::vector<ParallelConfig> found;
   std::array<int, kAxes> sizes{};
   factorise(sizes, 0, num_gpus, [&](const std::array<int, kAxes>& z) {
     const ParallelConfig d{
         .data = z[0], .cfg = z[1], .pipeline = z[2], .ring = z[3], .ulysses = z[4], .tensor = z[5]};
-    if (refusal(d, shape).empty()) found.push_back(d);
+    if (refusal(d, query).empty()) found.push_back(d);
   });
   std::stable_sort(found.begin(), found.end(), [&](const ParallelConfig& a, const ParallelConfig& b) {
     const auto key = [&](const ParallelConfig& d) {
-      return std::pair(percent(idle_share(d, shape)), default_order(d));
+      return std::pair(percent(idle_share(d, query)), default_order(d));
     };
     return key(a) < key(b);
   });
   return found;
 }
 
-ParallelConfig automatic(const ModelShape& shape, int num_gpus) {
+ParallelConfig automatic(const LayoutQuery& query, int num_gpus) {
   ENSURE(num_gpus >= 1);
   ParallelConfig d;
   int left = num_gpus;
-  if (shape.branches >= 2 && left % 2 == 0) {
+  if (query.work.branches >= 2 && left % 2 == 0) {
     d.cfg = 2;
     left /= 2;
   }
-  const int64_t most =
-      shape.has_convolution_mixer ? shape.image_tokens : std::min<int64_t>(shape.heads, shape.image_tokens);
+  const int64_t most = query.model.has_convolution_mixer
+                           ? query.work.image_tokens
+                           : std::min<int64_t>(query.model.heads, query.work.image_tokens);
   const auto largest = [&](double tolerated) {
     for (int ulysses = left; ulysses > 1; --ulysses) {
       ParallelConfig trial = d;
       trial.ulysses = ulysses;
-      if (left % ulysses == 0 && ulysses <= most && head_idle(trial, shape) <= tolerated) return ulysses;
+      if (left % ulysses == 0 && ulysses <= most && head_idle(trial, query) <= tolerated) return ulysses;
     }
     return 1;
   };
   d.ulysses = largest(kTolerableIdle);
   if (d.ulysses == 1) d.ulysses = largest(1);
   left /= d.ulysses;
-  for (d.ring = left; left % d.ring != 0 || int64_t{d.ring} * d.ulysses > shape.image_tokens;) --d.ring;
+  for (d.ring = left; left % d.ring != 0 || int64_t{d.ring} * d.ulysses > query.work.image_tokens;) --d.ring;
   d.data = left / d.ring;
   return d;
 }
 
-double idle_share(const ParallelConfig& degrees, const ModelShape& shape) {
-  return 1 - (1 - head_idle(degrees, shape)) * (1 - token_idle(degrees, shape)) *
-                 (1 - stage_idle(degrees, shape));
+double idle_share(const ParallelConfig& degrees, const LayoutQuery& query) {
+  return 1 - (1 - head_idle(degrees, query)) * (1 - token_idle(degrees, query)) *
+                 (1 - stage_idle(degrees, query));
 }
 
-std::vector<std::string> advice(const ParallelConfig& degrees, const ModelShape& shape,
-                                const Workload& work) {
+std::vector<std::string> advice(const ParallelConfig& degrees, const LayoutQuery& query) {
   std::vector<std::string> lines;
-  advise_on_heads(degrees, shape, lines);
-  if (const double share = token_idle(degrees, shape); percent(share) > 0) {
-    lines.push_back(str(shape.image_tokens, " tokens in ", patch_count(degrees),
+  advise_on_heads(degrees, query, lines);
+  if (const double share = token_idle(degrees, query); percent(share) > 0) {
+    lines.push_back(str(query.work.image_tokens, " tokens in ", patch_count(degrees),
                         patch_count(degrees) == 1 ? " patch over " : " patches over ", sequence(degrees),
                         " ranks: ", percent(share), " % of the time is idle"));
   }
-  advise_on_stages(degrees, shape, lines);
+  advise_on_stages(degrees, query, lines);
   advise_on_patches(degrees, lines);
-  if (work.batch > 0 && work.batch % degrees.data != 0) {
-    lines.push_back(str("batch ", work.batch, " over data ", degrees.data, ": ",
-                        (degrees.data - work.batch % degrees.data), " of ", degrees.data,
+  if (query.work.batch > 0 && query.work.batch % degrees.data != 0) {
+    lines.push_back(str("batch ", query.work.batch, " over data ", degrees.data, ": ",
+                        (degrees.data - query.work.batch % degrees.data), " of ", degrees.data,
                         " groups run short or idle in the last round; use a multiple of ", degrees.data));
   }
   return lines;
 }
 
-std::vector<std::string> warnings(const ParallelConfig& d, const ModelShape& shape, const Workload& work) {
+std::vector<std::string> warnings(const ParallelConfig& d, const LayoutQuery& query) {
   std::vector<std::string> lines;
   if (d.pipeline == 1) return lines;
-  if (!flows(d, work.steps)) {
-    const std::string why =
-        d.sync || patch_count(d) == 1 ? "" : str(" (", work.steps, " steps, ", d.warmup, " of them warm-up)");
+  if (!flows(d, query.work.steps)) {
+    const std::string why = d.sync || patch_count(d) == 1
+                                ? ""
+                                : str(" (", query.work.steps, " steps, ", d.warmup, " of them warm-up)");
     lines.push_back(str("pipefusion=", d.pipeline, " cannot pay here: every step runs whole", why,
                         ", one stage after another, so at least ", percent(1 - 1.0 / d.pipeline),
                         " % of the stages' time is idle; ", d.pipeline,
@@ -363,16 +361,16 @@ std::vector<std::string> warnings(const ParallelConfig& d, const ModelShape& sha
                         percent(1 - static_cast<double>(patches) / d.pipeline),
                         " % of the time is idle; use patches=", d.pipeline, " or more"));
   }
-  if (work.steps == 0) return lines;
-  const double lost = schedule_idle(d, shape, work.steps);
-  const bool is_faithful = nearest_measured(work.steps, patches, d.warmup).psnr >= kFaithful;
+  if (query.work.steps == 0) return lines;
+  const double lost = schedule_idle(d, query, query.work.steps);
+  const bool is_faithful = nearest_measured(query.work.steps, patches, d.warmup).psnr >= kFaithful;
   if (lost < kIdleThatPays && is_faithful) return lines;
-  lines.push_back(
-      str("pipefusion=", d.pipeline, " with ", patches, " patches and ", work.steps, " steps, ", d.warmup,
-          " of them warm-up: ", percent(static_cast<double>(d.warmup) / work.steps),
-          " % of the steps are serial; predicted ", std::round((1 - lost) * d.pipeline * 100) / 100,
-          " times the speed of one stage where ", d.pipeline, " would be ideal, ", percent(lost),
-          " % of the stages' time idle (modelled, transfers not counted)", stale_keys_cost(d, work.steps)));
+  lines.push_back(str(
+      "pipefusion=", d.pipeline, " with ", patches, " patches and ", query.work.steps, " steps, ", d.warmup,
+      " of them warm-up: ", percent(static_cast<double>(d.warmup) / query.work.steps),
+      " % of the steps are serial; predicted ", std::round((1 - lost) * d.pipeline * 100) / 100,
+      " times the speed of one stage where ", d.pipeline, " would be ideal, ", percent(lost),
+      " % of the stages' time idle (modelled, transfers not counted)", stale_keys_cost(d, query.work.steps)));
   return lines;
 }
 

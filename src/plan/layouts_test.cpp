@@ -12,22 +12,25 @@
 namespace atelier::plan {
 namespace {
 
-const ModelShape kSmall{
-    .name = "small", .heads = 12, .blocks = 6, .image_tokens = 256, .text_tokens = 7, .branches = 1};
-const ModelShape kLarge{.name = "large", .heads = 24, .blocks = 57, .image_tokens = 4096, .text_tokens = 512};
-const ModelShape kGuided{.name = "guided", .heads = 24, .blocks = 57, .image_tokens = 4096, .branches = 2};
-const ModelShape kSkips{
-    .name = "skips", .heads = 16, .blocks = 40, .image_tokens = 4096, .branches = 2, .has_skips = true};
-const ModelShape kRows{.name = "rows",
-                       .heads = 10,
-                       .blocks = 9,
-                       .image_tokens = 32,
-                       .branches = 2,
-                       .has_convolution_mixer = true};
+const LayoutQuery kSmall{{.name = "small", .heads = 12, .blocks = 6},
+                         {.image_tokens = 256, .text_tokens = 7}};
+const LayoutQuery kLarge{{.name = "large", .heads = 24, .blocks = 57},
+                         {.image_tokens = 4096, .text_tokens = 512}};
+const LayoutQuery kGuided{{.name = "guided", .heads = 24, .blocks = 57},
+                          {.image_tokens = 4096, .branches = 2}};
+const LayoutQuery kSkips{{.name = "skips", .heads = 16, .blocks = 40, .has_skips = true},
+                         {.image_tokens = 4096, .branches = 2}};
+const LayoutQuery kRows{{.name = "rows", .heads = 10, .blocks = 9, .has_convolution_mixer = true},
+                        {.image_tokens = 32, .branches = 2}};
 
-std::string refused(const ParallelConfig& degrees, const ModelShape& shape, int num_gpus = 0) {
+LayoutQuery with(LayoutQuery query, int steps, int batch = 0) {
+  query.work.steps = steps, query.work.batch = batch;
+  return query;
+}
+
+std::string refused(const ParallelConfig& degrees, const LayoutQuery& query, int num_gpus = 0) {
   try {
-    validate(degrees, shape, num_gpus);
+    validate(degrees, query, num_gpus);
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), Kind::kUsage);
     return error.what();
@@ -63,8 +66,8 @@ TEST(Layouts, MoreRanksThanHeadsAreRefusedWithAnEvenWayOut) {
 }
 
 TEST(Layouts, MoreRanksThanTokensOrBlocksAreRefused) {
-  ModelShape few = kSmall;
-  few.image_tokens = 7;
+  LayoutQuery few = kSmall;
+  few.work.image_tokens = 7;
   expect_mentions(refused({.ring = 4, .ulysses = 2}, few),
                   {"ring 4 x ulysses 2 = 8", "7 tokens", ": 1 rank would have none"});
   validate({.ring = 7}, few, 7);
@@ -75,8 +78,8 @@ TEST(Layouts, MoreRanksThanTokensOrBlocksAreRefused) {
 }
 
 TEST(Layouts, FewerTextTokensThanRanksAreLegal) {
-  ModelShape short_text = kSmall;
-  short_text.text_tokens = 3;
+  LayoutQuery short_text = kSmall;
+  short_text.work.text_tokens = 3;
   validate({.ring = 8}, short_text, 8);
 }
 
@@ -120,17 +123,17 @@ TEST(Layouts, NamedLayoutsOfTheSpecAreValid) {
 }
 
 TEST(Layouts, AllAreValidDistinctAndOrderedByIdleTime) {
-  for (const ModelShape& shape : {kSmall, kLarge, kGuided, kSkips, kRows}) {
+  for (const LayoutQuery& query : {kSmall, kLarge, kGuided, kSkips, kRows}) {
     for (int ranks = 1; ranks <= 16; ++ranks) {
-      const auto found = layouts(shape, ranks);
+      const auto found = layouts(query, ranks);
       ASSERT_FALSE(found.empty());
       std::set<std::string> spellings;
       double last = 0;
       for (const ParallelConfig& d : found) {
-        ASSERT_NO_THROW(validate(d, shape, ranks));
+        ASSERT_NO_THROW(validate(d, query, ranks));
         spellings.insert(to_string(d));
-        EXPECT_GE(idle_share(d, shape), last - 0.01);
-        last = idle_share(d, shape);
+        EXPECT_GE(idle_share(d, query), last - 0.01);
+        last = idle_share(d, query);
       }
       EXPECT_EQ(spellings.size(), found.size());
     }
@@ -162,65 +165,63 @@ TEST(Layouts, AutomaticTakesGuidanceThenUlyssesThenRing) {
             (ParallelConfig{.ring = 2, .ulysses = 4}));  // not 8: a quarter of the attention would idle
   EXPECT_EQ(automatic(kSmall, 5), (ParallelConfig{.ulysses = 5}));  // uneven, but there is no other divisor
   EXPECT_EQ(automatic(kSmall, 13), (ParallelConfig{.ring = 13}));
-  ModelShape tiny = kSmall;
-  tiny.image_tokens = 6;
+  LayoutQuery tiny = kSmall;
+  tiny.work.image_tokens = 6;
   EXPECT_EQ(automatic(tiny, 16), (ParallelConfig{.data = 4, .ulysses = 4}));
   EXPECT_EQ(automatic(kRows, 8), (ParallelConfig{.cfg = 2, .ulysses = 4}));
 }
 
 TEST(Layouts, AutomaticIsAlwaysValid) {
-  for (const ModelShape& shape : {kSmall, kLarge, kGuided, kSkips, kRows}) {
+  for (const LayoutQuery& query : {kSmall, kLarge, kGuided, kSkips, kRows}) {
     for (int ranks = 1; ranks <= 64; ++ranks)
-      ASSERT_NO_THROW(validate(automatic(shape, ranks), shape, ranks));
+      ASSERT_NO_THROW(validate(automatic(query, ranks), query, ranks));
   }
 }
 
 TEST(Layouts, UnevenHeadsAreAQuarterIdleAndTheEvenLayoutIsNamed) {
   EXPECT_NEAR(idle_share({.ulysses = 8}, kSmall), 0.25, 1e-9);
-  const auto lines = advice({.ulysses = 8}, kSmall, {});
+  const auto lines = advice({.ulysses = 8}, kSmall);
   ASSERT_EQ(lines.size(), 1u);
   expect_mentions(lines[0], {"12 heads", "ulysses 8", "2/2/2/2/1/1/1/1", "25 %", "ring=2, ulysses=4"});
-  EXPECT_TRUE(advice({.ring = 2, .ulysses = 4}, kSmall, {.steps = 4}).empty());
+  EXPECT_TRUE(advice({.ring = 2, .ulysses = 4}, with(kSmall, 4)).empty());
 }
 
 TEST(Layouts, WarnsOfPipefusionThatCannotPayWithThePredictedLoss) {
-  const auto lines = warnings({.pipeline = 2, .ulysses = 4}, kSkips, {.steps = 4});
+  const auto lines = warnings({.pipeline = 2, .ulysses = 4}, with(kSkips, 4));
   ASSERT_EQ(lines.size(), 1u);
   expect_mentions(
       lines[0], {"pipefusion=2 with 2 patches and 4 steps, 1 of them warm-up", "25 % of the steps are serial",
                  "predicted 1.45 times", "27 % of the stages' time idle", "modelled",
                  "on mini with 4 steps, 2 patches and 1 warm-up, PSNR", "dB against one rank",
                  "% of captions right, one rank 100 %", "measured"});
-  EXPECT_TRUE(warnings({.pipeline = 2, .ulysses = 4}, kSkips, {.steps = 50}).empty());
-  EXPECT_TRUE(warnings({.ulysses = 8}, kSkips, {.steps = 4}).empty());
+  EXPECT_TRUE(warnings({.pipeline = 2, .ulysses = 4}, with(kSkips, 50)).empty());
+  EXPECT_TRUE(warnings({.ulysses = 8}, with(kSkips, 4)).empty());
 }
 
 TEST(Layouts, WarnsOfStepsThatAllRunWhole) {
   for (const ParallelConfig& d :
        {ParallelConfig{.pipeline = 4, .sync = true}, ParallelConfig{.pipeline = 4, .patches = 1},
         ParallelConfig{.pipeline = 4, .warmup = 20}}) {
-    const auto lines = warnings(d, kSkips, {.steps = 20});
+    const auto lines = warnings(d, with(kSkips, 20));
     ASSERT_EQ(lines.size(), 1u) << to_string(d);
     expect_mentions(lines[0], {"pipefusion=4 cannot pay here", "every step runs whole", "at least 75 %"});
   }
-  expect_mentions(warnings({.pipeline = 4, .warmup = 5}, kSkips, {.steps = 4}).at(0),
+  expect_mentions(warnings({.pipeline = 4, .warmup = 5}, with(kSkips, 4)).at(0),
                   {"4 steps, 5 of them warm-up"});
-  expect_mentions(warnings({.pipeline = 4, .patches = 2}, kSkips, {}).at(0),
-                  {"2 patches for 4 stages", "50 %"});
+  expect_mentions(warnings({.pipeline = 4, .patches = 2}, kSkips).at(0), {"2 patches for 4 stages", "50 %"});
 }
 
 TEST(Layouts, WarnsOfAStartWithoutWarmUpBecauseOfItsPictures) {
-  const auto lines = warnings({.pipeline = 2, .warmup = 0}, kSkips, {.steps = 12});
+  const auto lines = warnings({.pipeline = 2, .warmup = 0}, with(kSkips, 12));
   ASSERT_EQ(lines.size(), 1u);
   expect_mentions(lines[0], {"stale keys change the picture"});
 }
 
 TEST(Layouts, SettingsWithoutEffectAreNamed) {
-  expect_mentions(advice({.patches = 4}, kLarge, {}).at(0), {"patches=4 has no effect"});
-  expect_mentions(advice({.sync = true}, kLarge, {}).at(0), {"sync has no effect"});
-  expect_mentions(advice({.pipeline = 4}, kLarge, {}).at(0),
-                  {"57 blocks over 4 stages (15/14/14/14)", "5 %"});
-  expect_mentions(advice({.data = 4}, kLarge, {.batch = 6}).at(0), {"batch 6 over data 4", "2 of 4"});
+  expect_mentions(advice({.patches = 4}, kLarge).at(0), {"patches=4 has no effect"});
+  expect_mentions(advice({.sync = true}, kLarge).at(0), {"sync has no effect"});
+  expect_mentions(advice({.pipeline = 4}, kLarge).at(0), {"57 blocks over 4 stages (15/14/14/14)", "5 %"});
+  expect_mentions(advice({.data = 4}, with(kLarge, 0, 6)).at(0), {"batch 6 over data 4", "2 of 4"});
 }
 
 }  // namespace

@@ -132,4 +132,17 @@ int stages_of(std::span<const ModelChunk> route) {
   return stages;
 }
 
+Plan plan_for(const ParallelConfig& config, const ModelFacts& facts) {
+  Plan plan{.config = config, .cuts_rows = facts.has_convolution_mixer};
+  const int stages = config.pipeline;
+  if (facts.has_skips) {
+    plan.chunks = folded(facts.blocks, stages);
+  } else if (!config.stage_blocks.empty()) {
+    plan.chunks = straight(facts.blocks, stages, config.stage_blocks);
+  } else {
+    plan.chunks = facts.cost.empty() ? straight(facts.blocks, stages) : straight(facts.cost, stages);
+  }
+  return plan;
+}
+
 }  // namespace atelier::plan

@@ -4,6 +4,9 @@
 #include <span>
 #include <vector>
 
+#include "base/model_facts.h"
+#include "plan/parallel_config.h"
+
 namespace atelier::plan {
 
 // Blocks [begin, end) run on this stage, then the patch goes on to the next chunk.
@@ -27,6 +30,16 @@ std::vector<ModelChunk> straight(std::span<const double> cost, int stages);
 // of blocks the last stage has the middle one. Throws Error(kUsage) if a stage would be left empty. One
 // stage: one chunk.
 std::vector<ModelChunk> folded(int blocks, int stages);
+
+// What all ranks of a run agree on before they load.
+struct Plan {
+  ParallelConfig config;
+  std::vector<ModelChunk> chunks;  // the route of a patch
+  bool cuts_rows = false;          // the sequence ranks hold rows of a picture, not tokens
+};
+// Models with skips get the folded route; others config.stage_blocks, or a split by cost. Throws
+// Error(kUsage) as the functions above do.
+Plan plan_for(const ParallelConfig& config, const ModelFacts& facts);
 
 // The blocks a stage builds, ascending; the folded route gives a stage two runs.
 std::vector<ModelChunk> chunks_of(std::span<const ModelChunk> route, int stage);

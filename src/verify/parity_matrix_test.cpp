@@ -86,7 +86,7 @@ TEST(Matrix, HoldsUnevenHeadsAndTokens) {
   for (const auto& c : kMatrix.at("cases")) {
     const auto& request = c.at("request");
     const auto model = pipeline::ModelRepo::open(c.at("model").get<std::string>());
-    const auto heads = model.family().facts(model.denoiser()).heads.count;
+    const auto heads = model.facts().heads;
     const int64_t tokens =
         request.value("height", int64_t{256}) / 16 * (request.value("width", int64_t{256}) / 16);
     prime_tokens = prime_tokens || is_prime(tokens);

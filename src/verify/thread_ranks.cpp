@@ -12,7 +12,6 @@
 #include "comm/comm.h"
 #include "models/vae.h"
 #include "pipeline/device.h"
-#include "pipeline/pipeline_route.h"
 #include "plan/layouts.h"
 
 namespace atelier::verify {
@@ -67,16 +66,16 @@ class FirstError {
 void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
               const pipeline::LoadOptions& load,
               const std::function<void(pipeline::Pipeline&, int rank)>& work) {
-  const auto route = pipeline::pipeline_route(degrees, {}, folder.family().facts(folder.denoiser()));
+  const auto plan = plan::plan_for(degrees, folder.facts());
   const int world = plan::world_size(degrees);
   pipeline::empty_cache(load.device);  // of whoever was here before, on all devices
   const auto one = [&](comm::Transport* transport, int rank, const pipeline::LoadOptions& options) {
     pipeline::use_device(options.device);
     pipeline::reset_peak(options.device);
-    parallel::ParallelContext parallel_context(degrees, transport, route, options.attention);
+    parallel::ParallelContext parallel_context(plan, transport, options.attention);
     std::optional<pipeline::Pipeline> pipeline;
     try {
-      work(pipeline.emplace(folder, parallel_context, route, options), rank);
+      work(pipeline.emplace(folder, parallel_context, plan.chunks, options), rank);
     } catch (...) {
       if (transport) transport->abort();  // before what this rank holds goes: that may wait for peers
       throw;
@@ -121,31 +120,16 @@ void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& deg
   first.rethrow();
 }
 
-namespace {
-
-// What decides about layouts of this request.
-plan::ModelShape limits_of(const pipeline::ModelRepo& folder, const request::Request& r) {
-  const auto facts = folder.family().facts(folder.denoiser());
-  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto grid = folder.family().grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
-  return {.name = folder.label(),
-          .heads = static_cast<int>(facts.heads.count),
-          .blocks = facts.blocks,
-          .image_tokens = grid.tokens(),
-          .text_tokens = *r.max_sequence_length,
-          .branches = request::branches(r),
-          .has_convolution_mixer = facts.has_convolution_mixer,
-          .has_skips = facts.has_skips};
-}
-
-}  // namespace
-
 std::vector<media::Artifact> generate_on_ranks(const pipeline::ModelRepo& folder,
                                                const plan::ParallelConfig& degrees,
                                                const pipeline::LoadOptions& load, request::Requests batch,
                                                pipeline::ActivationRecorder* probes,
                                                const at::Tensor& noise) {
-  plan::validate(degrees, limits_of(folder, batch.front()), 0);
+  const auto& r = batch.front();
+  const plan::Workload work{.image_tokens = folder.image_tokens(*r.height, *r.width),
+                            .text_tokens = *r.max_sequence_length,
+                            .branches = request::branches(r)};
+  plan::validate(degrees, {folder.facts(), work}, 0);
   std::vector<media::Artifact> artifacts;
   std::mutex mutex;
   on_ranks(folder, degrees, load, [&](pipeline::Pipeline& pipeline, int rank) {

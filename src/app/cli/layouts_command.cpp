@@ -23,15 +23,15 @@ int layouts_command(const Arguments& arguments) {
   auto prompts =
       resolved.settings.input.texts_of("prompt").empty() ? request::one_prompt("-") : read_prompts(resolved);
   const auto pictures = make_requests(resolved, model.folder, std::move(prompts), ".png");
-  const auto shape = shape_of(model.folder, pictures.extent);
+  const plan::Problem problem{model.folder.facts(), pictures.extent.work};
   const int ranks = asked_ranks(resolved);
-  const auto chosen = plan::automatic(shape, ranks);
+  const auto chosen = plan::automatic(problem, ranks);
   std::cout << model.name << ", " << pictures.extent.width << "x" << pictures.extent.height << ": "
-            << shape.image_tokens << " tokens and " << shape.text_tokens << " of text, " << shape.heads
-            << " heads, " << shape.blocks << " blocks, " << shape.branches
-            << (shape.branches == 1 ? " branch" : " branches") << "\n";
-  for (const auto& d : plan::layouts(shape, ranks)) {
-    const int idle = static_cast<int>(std::lround(100 * plan::idle_share(d, shape)));
+            << problem.work.image_tokens << " tokens and " << problem.work.text_tokens << " of text, "
+            << problem.model.heads << " heads, " << problem.model.blocks << " blocks, "
+            << problem.work.branches << (problem.work.branches == 1 ? " branch" : " branches") << "\n";
+  for (const auto& d : plan::layouts(problem, ranks)) {
+    const int idle = static_cast<int>(std::lround(100 * plan::idle_share(d, problem)));
     std::cout << std::left << std::setw(44) << plan::to_string(d) << std::right << std::setw(3) << idle
               << " % idle" << (d == chosen ? "  (taken when only --num_gpus is given)" : "") << "\n";
   }

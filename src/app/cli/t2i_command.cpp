@@ -40,8 +40,8 @@ int save_dummy(const Resolved& resolved, const FoundModel& model, const std::sto
     std::fprintf(stderr, "error: interrupted; %s is not complete\n", folder.c_str());
     ::_exit(exit_code(Kind::kInterrupted));
   });
-  const auto sizes = model.folder.check();
-  const int64_t need = 2 * (sizes.denoiser + sizes.encoders + sizes.vae);
+  int64_t need = 0;
+  for (const auto& [part, count] : model.folder.check().parameters) need += 2 * count;
   auto parent = std::filesystem::absolute(folder);
   while (!std::filesystem::exists(parent, ignored) && parent.has_relative_path())
     parent = parent.parent_path();

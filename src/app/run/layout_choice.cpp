@@ -5,7 +5,6 @@
 #include <charconv>
 
 #include "base/error.h"
-#include "models/vae.h"
 
 namespace atelier::app {
 namespace {
@@ -134,21 +133,6 @@ int asked_ranks(const Resolved& resolved) {
   return value;
 }
 
-plan::ModelShape shape_of(const pipeline::ModelRepo& folder, const Extent& extent) {
-  const auto& family = folder.family();
-  const auto facts = family.facts(folder.denoiser());
-  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto grid = family.grid(folder.denoiser(), spatial, extent.height, extent.width, 1);
-  return {.name = folder.label(),
-          .heads = static_cast<int>(facts.heads.count),
-          .blocks = facts.blocks,
-          .image_tokens = grid.tokens(),
-          .text_tokens = extent.text_tokens,
-          .branches = extent.branches,
-          .has_convolution_mixer = facts.has_convolution_mixer,
-          .has_skips = facts.has_skips};
-}
-
 plan::ParallelConfig degrees_of(const Resolved& resolved) {
   using D = plan::ParallelConfig;
   const auto& b = resolved.settings.backend;
@@ -166,11 +150,11 @@ plan::ParallelConfig degrees_of(const Resolved& resolved) {
   m.take("fully_shard_degree", &D::shard, b.fully_shard_degree);
   D d = m.degrees();
   if (b.shard_dit && d.shard == 1) d.shard = d.ring * d.ulysses;
+  d.stage_blocks = b.attn_layer_num_for_pp;
   return d;
 }
 
-LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& shape, const Extent& extent,
-                           const Machine& machine) {
+LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& query, const Machine& machine) {
   LayoutChoice out;
   out.degrees = degrees_of(resolved);
   const int asked = asked_ranks(resolved);
@@ -178,19 +162,18 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& sha
   if (!degrees.empty()) {
     out.ranks = plan::world_size(out.degrees);
     out.why = degrees;
-    plan::validate(out.degrees, shape, asked > 0 ? asked : machine.launched);
+    plan::validate(out.degrees, query, asked > 0 ? asked : machine.launched);
     check_devices(resolved, out.ranks, machine);
   } else {
     out.ranks = asked > 0 ? asked : automatic_ranks(machine, out.why);
     if (asked > 0) out.why = resolved.origin("num_gpus").text + (asked > 1 ? ", layout chosen by rule" : "");
     check_devices(resolved, out.ranks, machine);
-    take_axes(plan::automatic(shape, out.ranks), out.degrees);
-    plan::validate(out.degrees, shape, machine.launched);
+    take_axes(plan::automatic(query, out.ranks), out.degrees);
+    plan::validate(out.degrees, query, machine.launched);
   }
-  const plan::Workload work{.steps = extent.steps, .batch = extent.batch};
-  out.remarks = plan::advice(out.degrees, shape, work);
+  out.remarks = plan::advice(out.degrees, query);
   remark_on_dropped(resolved, out.remarks);
-  out.warnings = plan::warnings(out.degrees, shape, work);
+  out.warnings = plan::warnings(out.degrees, query);
   return out;
 }
 

@@ -21,14 +21,12 @@ struct LayoutChoice {
   std::vector<std::string> warnings;  // where the layout costs more than it gives
 };
 
-// Sizes of the pictures to draw, for limits and advice.
+// The least picture of a run, for limits and advice.
 struct Extent {
-  int64_t height = 0, width = 0, text_tokens = 0;
-  int branches = 1;  // 2: every picture has a negative branch
-  int steps = 0, batch = 0;
+  int64_t height = 0, width = 0;
+  plan::Workload work;
 };
 
-plan::ModelShape shape_of(const pipeline::ModelRepo& folder, const Extent& extent);
 // What the settings say about degrees: fields and --strategy together.
 plan::ParallelConfig degrees_of(const Resolved& resolved);
 
@@ -41,8 +39,7 @@ struct Machine {
   int launched = 0;  // ranks that an outer launcher has started; 0: none
 };
 // Throws Error(kUsage) with the numbers and the nearest layouts that would work.
-LayoutChoice choose_layout(const Resolved& resolved, const plan::ModelShape& shape, const Extent& extent,
-                           const Machine& machine);
+LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& query, const Machine& machine);
 
 // What the groups draw at a time: batch_size / data pictures each while there are full rounds; the rest in
 // equal parts, so that no group waits for more than one picture of another.

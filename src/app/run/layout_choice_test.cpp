@@ -13,21 +13,22 @@
 namespace atelier::app {
 namespace {
 
-const plan::ModelShape kShape{
-    .name = "small", .heads = 12, .blocks = 8, .image_tokens = 256, .text_tokens = 32, .branches = 2};
+const plan::LayoutQuery kQuery{
+    {.name = "small", .heads = 12, .blocks = 8},
+    {.image_tokens = 256, .text_tokens = 32, .branches = 2, .steps = 12, .batch = 1}};
 
 LayoutChoice chosen(const Arguments& arguments, const Environment& variables = {},
-                    const Machine& machine = {}, const plan::ModelShape& shape = kShape) {
+                    const Machine& machine = {}, const plan::LayoutQuery& query = kQuery) {
   const Parsed parsed = parse_flags({kRun, "test", "", {}}, one_spelling(arguments));
   const auto resolved = resolve(kRun, parsed.flags, variables, parsed.config);
-  return choose_layout(resolved, shape, {.steps = 12, .batch = 1}, machine);
+  return choose_layout(resolved, query, machine);
 }
 std::string layout(const Arguments& arguments, const Environment& variables = {}) {
   return plan::to_string(chosen(arguments, variables).degrees);
 }
 std::string refused(const Arguments& arguments, const Environment& variables = {},
-                    const Machine& machine = {}, const plan::ModelShape& shape = kShape) {
-  return message_of(Kind::kUsage, [&] { chosen(arguments, variables, machine, shape); });
+                    const Machine& machine = {}, const plan::LayoutQuery& query = kQuery) {
+  return message_of(Kind::kUsage, [&] { chosen(arguments, variables, machine, query); });
 }
 void expect_mentions(const std::string& text, const std::vector<std::string>& words) {
   for (const auto& word : words) EXPECT_NE(text.find(word), std::string::npos) << word << " in: " << text;
@@ -37,8 +38,8 @@ TEST(LayoutChoice, ACountWithoutDegreesTakesGuidanceThenHeadsAndSaysSo) {
   EXPECT_EQ(layout({"--num_gpus", "4"}), "cfg=2, ulysses=2");
   EXPECT_EQ(layout({"--num_gpus", "3"}), "ulysses=3");
   EXPECT_EQ(chosen({"--num_gpus", "4"}).why, "--num_gpus, layout chosen by rule");
-  plan::ModelShape one_branch = kShape;
-  one_branch.branches = 1;
+  plan::LayoutQuery one_branch = kQuery;
+  one_branch.work.branches = 1;
   EXPECT_EQ(plan::to_string(chosen({"--num_gpus", "4"}, {}, {}, one_branch).degrees), "ulysses=4");
   EXPECT_EQ(plan::to_string(chosen({"--num_gpus", "24"}, {}, {}, one_branch).degrees), "ring=2, ulysses=12");
 }
@@ -81,8 +82,8 @@ TEST(LayoutChoice, RefusesACountThatIsNotTheProduct) {
 }
 
 TEST(LayoutChoice, RefusesGuidanceInHalvesOfARequestWithOneBranch) {
-  plan::ModelShape one_branch = kShape;
-  one_branch.branches = 1;
+  plan::LayoutQuery one_branch = kQuery;
+  one_branch.work.branches = 1;
   expect_mentions(refused({"--use_cfg_parallel"}, {}, {}, one_branch),
                   {"cfg=2", "one branch per step", "ulysses_degree 2"});
 }

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "models/vae.h"
 #include "plan/parallel_config.h"
 #include "request/work.h"
 
@@ -92,16 +91,12 @@ CfgRule cfg_rule(const request::Request& common, const pipeline::ModelDefaults& 
 // alone.
 class SizeCheck {
  public:
-  SizeCheck(const pipeline::ModelRepo& folder, int height, int width)
-      : folder_(folder), spatial_(models::find_vae(folder.vae()).facts(folder.vae()).spatial) {
+  SizeCheck(const pipeline::ModelRepo& folder, int height, int width) : folder_(folder) {
     area(height, width);
   }
 
   // Tokens; throws Error(kUsage).
-  int64_t area(int height, int width) const {
-    const auto grid = folder_.family().grid(folder_.denoiser(), spatial_, height, width, 1);
-    return grid.tokens();
-  }
+  int64_t area(int height, int width) const { return folder_.image_tokens(height, width); }
   // Empty if the size is good.
   const std::string& problem(int height, int width) {
     const auto [at, is_new] = known_.try_emplace({height, width});
@@ -116,7 +111,6 @@ class SizeCheck {
 
  private:
   const pipeline::ModelRepo& folder_;
-  const int64_t spatial_;
   std::map<std::pair<int, int>, std::string> known_;
 };
 
@@ -130,10 +124,11 @@ Extent extent_of(const std::vector<request::Request>& requests, const request::R
       std::all_of(requests.begin(), requests.end(), [](const auto& q) { return request::branches(q) == 2; });
   return {.height = *r.height,
           .width = *r.width,
-          .text_tokens = *common.max_sequence_length,
-          .branches = all_branch && !requests.empty() ? 2 : 1,
-          .steps = *r.num_inference_steps,
-          .batch = batch};
+          .work = {.image_tokens = sizes.area(*r.height, *r.width),
+                   .text_tokens = *common.max_sequence_length,
+                   .branches = all_branch && !requests.empty() ? 2 : 1,
+                   .steps = *r.num_inference_steps,
+                   .batch = batch}};
 }
 
 // Empty if the model can encode so many tokens.

@@ -42,7 +42,6 @@ pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) 
   engine.graphs = s.engine.enable_compile.value_or(true) && cuda;
   engine.debug = s.engine.debug;
   engine.layout = spec.layout.degrees;
-  engine.stage_blocks = s.backend.attn_layer_num_for_pp;
   return engine;
 }
 
@@ -61,16 +60,16 @@ cluster::Job job_of(const Resolved& resolved, const RunSpec& spec) {
 }
 
 // Throws Error(kUsage) unless there are as many as stages, with the sum of the model's blocks.
-std::vector<int> stage_blocks(const Resolved& resolved, const plan::ModelShape& shape) {
+void check_stage_blocks(const Resolved& resolved, int model_blocks) {
   const auto& blocks = resolved.settings.backend.attn_layer_num_for_pp;
-  if (blocks.empty()) return {};
   const int stages = degrees_of(resolved).pipeline;
   int sum = 0, least = 1;
   for (const int b : blocks) sum += b, least = std::min(least, b);
-  if (static_cast<int>(blocks.size()) == stages && sum == shape.blocks && least > 0) return blocks;
+  if (blocks.empty() || (static_cast<int>(blocks.size()) == stages && sum == model_blocks && least > 0))
+    return;
   throw Error(Kind::kUsage, str(resolved.origin("attn_layer_num_for_pp").text, ": ", blocks.size(),
                                 " numbers with the sum ", sum, " were given; ", stages,
-                                " stages of at least one block with the sum ", shape.blocks, " are needed"));
+                                " stages of at least one block with the sum ", model_blocks, " are needed"));
 }
 
 [[noreturn]] void fail_memory(const char* what, int64_t need, int64_t there, const std::string& advice) {
@@ -81,15 +80,20 @@ std::vector<int> stage_blocks(const Resolved& resolved, const plan::ModelShape& 
 // On the CPU nobody says that memory is short before the machine stands still. Counts the least that is held
 // at once: one copy of the weights; input and output of one convolution at full size. Throws
 // Error(kCapacity).
-void check_memory(const Resolved& resolved, const RunSpec& spec, const pipeline::ParameterCounts& sizes) {
+void check_memory(const Resolved& resolved, const RunSpec& spec, const ModelFacts& facts) {
   if (spec.device.device.is_cuda() || resolved.settings.device.span_nodes) return;
   const auto& engine = spec.job.engine;
   const int64_t there = report::available_host_bytes();
   if (there == 0) return;
   const auto bytes_of = [](const std::string& dtype) { return dtype == "float32" ? 4 : 2; };
-  const int64_t weights = sizes.denoiser * bytes_of(engine.precision.denoiser) +
-                          sizes.encoders * bytes_of(engine.precision.encoders) +
-                          sizes.vae * bytes_of(engine.precision.vae);
+  int64_t weights = 0;
+  for (const auto& [part, count] : facts.parameters) {
+    using Kind = pipeline::Component::ComponentKind;
+    const auto kind = spec.model.folder.component(part).kind;
+    weights += count * bytes_of(kind == Kind::kDenoiser ? engine.precision.denoiser
+                                : kind == Kind::kVae    ? engine.precision.vae
+                                                        : engine.precision.encoders);
+  }
   if (weights > there) {
     fail_memory("weights", weights, there,
                 engine.precision.denoiser == "float32"
@@ -98,7 +102,7 @@ void check_memory(const Resolved& resolved, const RunSpec& spec, const pipeline:
   }
   const auto& extent = spec.requests.extent;
   const auto& vae = spec.model.folder.vae();
-  const int64_t at_once = engine.vae_slicing ? 1 : std::max(1, extent.batch / engine.layout.data);
+  const int64_t at_once = engine.vae_slicing ? 1 : std::max(1, extent.work.batch / engine.layout.data);
   const int64_t pictures =
       2 * 4 * at_once * models::find_vae(vae).facts(vae).full_width * extent.height * extent.width;
   if (!engine.vae_tiling && pictures > there)
@@ -167,21 +171,20 @@ std::string graph_line(const RunSpec& spec, const Resolved& resolved) {
 RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched) {
   const auto& s = resolved.settings;
   const int devices = pipeline::cuda_devices();
-  const auto sizes = model.folder.check();
+  const auto facts = model.folder.check();
   RunSpec spec{.model = std::move(model)};
   spec.device = choose_device(s.device.device, devices);
   const std::string suffix(media::suffix(format_of(s.output)));
   spec.requests = make_requests(resolved, spec.model.folder, std::move(prompts), suffix);
-  auto shape = shape_of(spec.model.folder, spec.requests.extent);
-  shape.stage_blocks = stage_blocks(resolved, shape);
-  spec.layout = choose_layout(resolved, shape, spec.requests.extent, {spec.device, devices, launched});
+  check_stage_blocks(resolved, facts.blocks);
+  spec.layout = choose_layout(resolved, {facts, spec.requests.extent.work}, {spec.device, devices, launched});
   if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index() &&
       launched == 0) {
     spec.device.device = c10::Device(c10::kCUDA, 0);
   }
   for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
   spec.job = job_of(resolved, spec);
-  check_memory(resolved, spec, sizes);
+  check_memory(resolved, spec, facts);
   return spec;
 }
 

@@ -40,7 +40,6 @@ void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
   notes.add(by_flag, "prompts_file", "is not read: --prompt wins");
   notes.add(by_flag, "dataset_path", "is not read: --prompt wins");
   notes.add(by_flag, "output_name_column", "has no effect: a prompt of the command line has no fields");
-  const auto facts = spec.model.folder.family().facts(spec.model.folder.denoiser());
   const bool is_embedded = spec.model.folder.denoiser().value(
       "guidance_embeds", spec.model.folder.family().guidance_scale != models::GuidanceScale::kEmbedded);
   const bool is_scale = spec.requests.cfg_source == CfgSource::kGuidance;

@@ -250,11 +250,9 @@ class Flux : public nn::Model {
   std::shared_ptr<nn::ModulationTables> tables_;
 };
 
-Facts facts(const Json& config) {
+ModelFacts facts(const Json& config) {
   const FluxConfig c(config);
-  Facts f{.heads = c.heads, .blocks = c.blocks()};
-  f.cost.assign(static_cast<size_t>(c.blocks()), 1.0);
-  return f;
+  return {.heads = static_cast<int>(c.heads.count), .blocks = c.blocks()};
 }
 
 SamplingDefaults defaults(const Json& config) {
