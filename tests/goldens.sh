@@ -37,6 +37,7 @@ check "$here/goldens/flux_dev"
 check "$here/goldens/flux_dev" --torch_dtype bfloat16
 check "$here/goldens/vae_kl"
 check "$here/goldens/schedulers" --only 'flow_*'
+for case in vae_sizes scheduler_formulas encoder_forms; do check "$here/goldens/$case"; done
 check_more flux_schnell
 check_more flux_schnell --torch_dtype bfloat16
 check_more text_encoders --only 'clip*' --only 't5*'
@@ -49,6 +50,16 @@ status=0
 "$atelier" verify "$scratch/changed" --device "$device" >"$scratch/log" 2>&1 || status=$?
 if ((status != 1)) || ! grep -q 'step0.model_out.* FAILED' "$scratch/log"; then
   echo "FAILED  a changed case: exit $status instead of 1"
+  failed=1
+fi
+
+# A formula that cannot be computed is a folder that cannot be used: 2, with the symbol.
+cp -r "$here/goldens/scheduler_formulas" "$scratch/formula"
+sed -i 's/"model_function": ".*"/"model_function": "0.1 * x_in + erf(t)"/' "$scratch/formula/golden.json"
+status=0
+"$atelier" verify "$scratch/formula" --device "$device" >"$scratch/log" 2>&1 || status=$?
+if ((status != 2)) || ! grep -q 'at erf:' "$scratch/log"; then
+  echo "FAILED  a formula with erf: exit $status instead of 2"
   failed=1
 fi
 

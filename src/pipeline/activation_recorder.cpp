@@ -15,51 +15,63 @@ at::Tensor on_cpu(const at::Tensor& t) {
 
 }  // namespace
 
-void ActivationRecorder::whole(const std::string& name, const at::Tensor& value) {
+bool ActivationRecorder::Recording::is_complete() const {
+  return std::all_of(have.begin(), have.end(), [](char c) { return c != 0; });
+}
+
+void ActivationRecorder::whole(const std::string& name, const at::Tensor& value, int branch) {
   {
     const std::scoped_lock lock(mutex_);
-    if (entries_.count(name)) return;
+    if (entries_.count({name, branch})) return;
   }
   // Without the lock: the copy waits for this rank's device, which may wait for a rank that waits for the
   // lock.
   const auto here = on_cpu(value);
   const std::scoped_lock lock(mutex_);
-  if (entries_.emplace(name, Recording{here, {}}).second) order_.push_back(name);
+  if (entries_.emplace(Key{name, branch}, Recording{here, {}}).second) order_.emplace_back(name, branch);
 }
 
-void ActivationRecorder::piece(const std::string& name, int64_t total, Range at, const at::Tensor& rows) {
+void ActivationRecorder::piece(const std::string& name, int branch, int64_t total, Range at,
+                               const at::Tensor& rows) {
   const auto here = on_cpu(rows);
   const std::scoped_lock lock(mutex_);
-  auto& e = entries_[name];
+  auto& e = entries_[{name, branch}];
   if (!e.value.defined()) {
     auto sizes = here.sizes().vec();
     sizes[0] = total;
     e.value = at::empty(sizes, here.options());
     e.have.assign(static_cast<size_t>(total), 0);
-    order_.push_back(name);
+    order_.emplace_back(name, branch);
   }
   ENSURE(e.value.size(0) == total && here.size(0) == at.size);
   e.value.narrow(0, at.begin, at.size).copy_(here);
   std::fill_n(e.have.begin() + at.begin, at.size, 1);
 }
 
+std::vector<Probe> ActivationRecorder::probes() const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<Probe> all;
+  for (const auto& key : order_) {
+    const auto& e = entries_.at(key);
+    if (!e.is_complete()) continue;
+    const bool has_batch_second = !e.have.empty() && e.value.dim() > 2;
+    all.push_back({key.first, key.second, has_batch_second ? e.value.transpose(0, 1).contiguous() : e.value});
+  }
+  return all;
+}
+
 std::map<std::string, at::Tensor> ActivationRecorder::tensors() const {
   const std::scoped_lock lock(mutex_);
   std::map<std::string, at::Tensor> complete;
-  for (const auto& [name, e] : entries_) {
-    if (std::all_of(e.have.begin(), e.have.end(), [](char c) { return c != 0; })) complete[name] = e.value;
+  for (const auto& [key, e] : entries_) {
+    if (key.second == 0 && e.is_complete()) complete[key.first] = e.value;
   }
   return complete;
 }
 
-std::vector<std::string> ActivationRecorder::names() const {
-  const std::scoped_lock lock(mutex_);
-  return order_;
-}
-
 void RankRecorder::record(std::string_view name, const at::Tensor& value, int stream) {
   const std::string full = prefix_ + std::string(name);
-  if (stream == kWhole) return recorder_->whole(full, value);
+  if (stream == kWhole) return recorder_->whole(full, value, call_.branch);
   if (stream != kAll) {
     return record_stream(full, value, stream, 0, call_.streams[static_cast<size_t>(stream)].patches.total);
   }
@@ -77,7 +89,7 @@ void RankRecorder::record_stream(const std::string& name, const at::Tensor& rows
                                  int64_t total) {
   int64_t row = 0;
   for (const Range& r : call_.streams[static_cast<size_t>(stream)].held(call_.seq_rank, call_.patch)) {
-    recorder_->piece(name, total, {before + r.begin, r.size}, rows.narrow(0, row, r.size));
+    recorder_->piece(name, call_.branch, total, {before + r.begin, r.size}, rows.narrow(0, row, r.size));
     row += r.size;
   }
 }

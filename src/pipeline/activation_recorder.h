@@ -5,30 +5,41 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "nn/call_context.h"
 
 namespace atelier::pipeline {
 
-// Shared by the ranks of one process. Results are on the CPU, in float (integers stay); tokens first.
+struct Probe {
+  std::string name;
+  int branch = 0;    // of guidance that ran it; 0 for what belongs to none
+  at::Tensor value;  // batch first; without one where a table has none
+};
+
+// Shared by the ranks of one process. Results are on the CPU, in float (integers stay).
 class ActivationRecorder {
  public:
-  void whole(const std::string& name, const at::Tensor& value);
-  // Rows [at.begin, at.end()) of a tensor with `total` rows.
-  void piece(const std::string& name, int64_t total, Range at, const at::Tensor& rows);
-  // Complete tensors only.
+  // Not cut over ranks: batch first.
+  void whole(const std::string& name, const at::Tensor& value, int branch = 0);
+  // Tokens [at.begin, at.end()) of a tensor with `total` of them, tokens first.
+  void piece(const std::string& name, int branch, int64_t total, Range at, const at::Tensor& rows);
+  // Complete tensors only, in order of arrival.
+  std::vector<Probe> probes() const;
+  // Those of branch 0 as they were recorded: tokens first.
   std::map<std::string, at::Tensor> tensors() const;
-  std::vector<std::string> names() const;  // in order of arrival
 
  private:
+  using Key = std::pair<std::string, int>;  // name, branch
   struct Recording {
     at::Tensor value;
-    std::vector<char> have;  // per row; empty: whole
+    std::vector<char> have;  // per token; empty: whole
+    bool is_complete() const;
   };
   mutable std::mutex mutex_;
-  std::map<std::string, Recording> entries_;
-  std::vector<std::string> order_;
+  std::map<Key, Recording> entries_;
+  std::vector<Key> order_;
 };
 
 // One rank's probes during one call of the model: knows the frame, hence which rows they are.

@@ -107,7 +107,7 @@ void Executor::begin(const Denoise& work, const StepCallbacks& callbacks) {
   for (size_t b = 0; b < buffers_.branches.size(); ++b) {
     nn::CallContext call = buffers_.at(b, -1).call;
     RankRecorder recorder(callbacks.probes, call, "block.");
-    if (callbacks.probes && buffers_.branches[b] == 0) call.probes = &recorder;
+    if (callbacks.probes) call.probes = &recorder;
     auto& mine = held.emplace_back(work.branches[static_cast<size_t>(buffers_.branches[b])]);
     for (size_t i = 0, joint = 0; i < call.streams.size(); ++i) {
       if (static_cast<int>(i) == buffers_.latent_stream) continue;
@@ -158,7 +158,7 @@ void Executor::run(const Op& op, const StepCallbacks& callbacks) {
   for (size_t b = 0; b < buffers_.branches.size(); ++b) {
     BranchBuffers& buffers = buffers_.at(b, op.patch);
     buffers.incoming[static_cast<size_t>(op.chunk)].wait();
-    const bool listened = callbacks.probes && buffers_.branches[b] == 0;
+    const bool listened = callbacks.probes;
     RankRecorder recorder(callbacks.probes, buffers.call, "block.");
     RankRecorder inputs(callbacks.probes, buffers.call, str("step", op.step, "."));
     if (listened && op.chunk == 0)
@@ -257,7 +257,9 @@ void Executor::sample(const Op& op, const Denoise& work, const StepCallbacks& ca
         buffers_.samplers[static_cast<size_t>(p)]->step(prediction.narrow(0, offset, rows.size), op.step, x));
   }
   if (!callbacks.probes) return;
-  RankRecorder recorder(callbacks.probes, buffers_.at(0, op.patch).call, str("step", op.step, "."));
+  nn::CallContext call = buffers_.at(0, op.patch).call;
+  call.branch = 0;  // what is guided belongs to none
+  RankRecorder recorder(callbacks.probes, call, str("step", op.step, "."));
   recorder.record("guided", prediction, buffers_.latent_stream);
   recorder.record("latents", latents, buffers_.latent_stream);
 }

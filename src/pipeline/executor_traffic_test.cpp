@@ -8,7 +8,6 @@
 
 #include "base/partition.h"
 #include "comm/comm.h"
-#include "pipeline/pipeline_route.h"
 #include "pipeline/testing.h"
 #include "plan/parallel_config.h"
 

@@ -16,7 +16,6 @@
 #include "parallel/parallel_context.h"
 #include "pipeline/model_repo.h"
 #include "pipeline/pipeline.h"
-#include "pipeline/pipeline_route.h"
 #include "weights/tensors.h"
 
 namespace atelier::pipeline {
@@ -84,15 +83,15 @@ class SmallModel {
 // fails the test.
 inline void on_ranks(const ModelRepo& model, const plan::ParallelConfig& layout, const LoadOptions& load,
                      const std::function<void(Pipeline&, int rank)>& work) {
-  const auto route = pipeline_route(layout, {}, model.family().facts(model.denoiser()));
+  const auto plan = plan::plan_for(layout, model.facts());
   const int world = plan::world_size(layout);
   auto transports = comm::connect_local(world, {.timeout = std::chrono::seconds(20)});
   std::vector<std::jthread> threads;
   for (auto& transport : transports) {
     threads.emplace_back([&, t = world > 1 ? transport.get() : nullptr, rank = transport->rank()] {
       try {
-        parallel::ParallelContext parallel_context(layout, t, route, nn::SdpaBackend::kAuto);
-        Pipeline pipeline(model, parallel_context, route, load);
+        parallel::ParallelContext parallel_context(plan, t, nn::SdpaBackend::kAuto);
+        Pipeline pipeline(model, parallel_context, plan.chunks, load);
         work(pipeline, rank);
       } catch (const std::exception& e) {
         ADD_FAILURE() << "rank " << rank << ": " << e.what();

@@ -182,11 +182,9 @@ inline nn::Conditioning condition(models::Encoders& encoders, const models::Prom
           .lengths = t5.lengths};
 }
 
-inline models::Facts facts(const Json& j) {
+inline ModelFacts facts(const Json& j) {
   const ToyConfig c(j);
-  models::Facts f{.heads = c.heads, .blocks = c.blocks};
-  f.cost.assign(static_cast<size_t>(c.blocks), 1.0);
-  return f;
+  return {.heads = static_cast<int>(c.heads.count), .blocks = c.blocks};
 }
 
 inline const models::Family& family() {

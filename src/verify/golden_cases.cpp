@@ -1,70 +1,44 @@
-// Running the parts that golden folders record: pipelines, autoencoders, text encoders, schedules,
-// tokenizers.
+// Running the parts that golden folders record: autoencoders, text encoders, schedulers, tokenizers.
+#include "verify/golden_cases.h"
+
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/sin.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "models/text_encoder.h"
+#include "models/vae.h"
 #include "nn/single_rank.h"
-#include "pipeline/device.h"
+#include "sampling/sampler.h"
+#include "text/tokenizer.h"
+#include "verify/expression.h"
+#include "verify/golden_pipeline.h"
 #include "verify/requests.h"
-#include "verify/thread_ranks.h"
-#include "verify/verify.h"
+#include "weights/store.h"
 
 namespace atelier::verify {
 namespace {
 
 namespace fs = std::filesystem;
-using Tensors = std::map<std::string, at::Tensor>;
 
-void add(Produced& p, const std::string& name, const at::Tensor& value) {
-  if (!value.defined()) return;
-  p.tensors[name] = value.is_floating_point() ? value.to(at::kCPU, at::kFloat) : value.to(at::kCPU);
-  p.order.push_back(name);
+at::Tensor numbers(std::span<const float> v) {
+  return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
 }
 
-// Golden tensors have the batch first; ours have tokens first.
-bool is_token_major(const std::string& name) {
-  if (name.starts_with("block."))
-    return name.find("pos_embed") == std::string::npos && name != "block.time_text_embed";
-  return name.starts_with("step");
+const at::Tensor* find(const Tensors& tensors, const std::string& name) {
+  const auto found = tensors.find(name);
+  return found == tensors.end() ? nullptr : &found->second;
 }
 
-// The recorded noise, which must fit the requests.
-at::Tensor noise_for(const pipeline::ModelRepo& folder, request::Requests batch, const Tensors& recorded) {
-  const auto noise = recorded.find("noise");
-  if (noise == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
-  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
-  const auto& r = batch.front();
-  const auto grid = folder.family().grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
-  const auto sizes = grid.latent(static_cast<int64_t>(batch.size()));
-  if (noise->second.sizes() != at::IntArrayRef(sizes)) {
-    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", noise->second.sizes(),
-                                           ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
-  }
-  return noise->second;
-}
-
-// What the text encoders take and give: the reference runs them once per prompt, however many pictures it
-// gets.
-bool is_per_prompt(const std::string& name) {
-  const size_t dot = name.find('.');
-  const std::string side = name.substr(0, dot);
-  if (side != "prompt" && side != "negative") return false;
-  const std::string rest = name.substr(dot + 1);
-  return rest != "embeds" && rest != "pooled";
-}
-
-// The folder of a part, and what builds it whole on one rank.
+// The folder of a part, and an object that builds it whole on one rank.
 struct Part {
   nn::SingleRank whole;
   std::unique_ptr<weights::WeightStore> store;
@@ -83,7 +57,7 @@ class PartRecorder : public nn::Recorder {
  public:
   PartRecorder(Produced& out, std::string prefix) : out_(out), prefix_(std::move(prefix)) {}
   void record(std::string_view name, const at::Tensor& value, int) override {
-    add(out_, prefix_ + std::string(name), value.narrow(0, 0, 1).clone());  // first picture only
+    out_.add(prefix_ + std::string(name), value.narrow(0, 0, 1).clone());  // first picture only
   }
 
  private:
@@ -91,167 +65,203 @@ class PartRecorder : public nn::Recorder {
   std::string prefix_;
 };
 
-}  // namespace
-
-Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
-  const auto folder = pipeline::ModelRepo::open(o.folder / "model");
-  folder.check();
-  if (!golden.contains("call"))
-    throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
-  auto defaults = folder.defaults();
-  defaults.max_sequence_length = 512;  // of the recorded call, whatever the folder's own
-  const auto requests = requests_of(golden["call"], defaults, "golden.json");
-  pipeline::LoadOptions load;
-  load.device = o.device;
-  load.denoiser = o.denoiser;
-  pipeline::ActivationRecorder collector;
-  generate_on_ranks(folder, o.degrees, load, requests, &collector, noise_for(folder, requests, recorded));
-  const auto batch = static_cast<int64_t>(requests.size());
-  const int64_t each = golden["call"].value("num_images_per_prompt", int64_t{1});
-  const auto tensors = collector.tensors();
-  Produced out;
-  for (const auto& name : collector.names()) {
-    const auto found = tensors.find(name);
-    if (found == tensors.end()) continue;
-    const auto& value = found->second;
-    if (is_per_prompt(name))
-      add(out, name, value.slice(0, 0, std::nullopt, each));
-    else
-      add(out, name, is_token_major(name) ? value.transpose(0, 1).contiguous() : value);
-  }
-  if (const auto t = tensors.find("timesteps"); t != tensors.end()) {
-    add(out, "model_timesteps", t->second * folder.family().pipeline_time_scale);
-  }
-  if (const auto c = out.tensors.find("block.time_text_embed");
-      c != out.tensors.end() && c->second.size(0) != batch) {
-    c->second = c->second.expand({batch, -1});
-  }
-  return out;
-}
-
-Produced produce_vaes(const VerifyOptions& o, const Json&, const Tensors& recorded) {
-  const c10::InferenceMode guard;
+Produced produce_vaes(const VerifyOptions& o, const Tensors& recorded) {
   Produced out;
   for (const auto& entry : fs::directory_iterator(o.folder / "model")) {
-    const std::string name = entry.path().filename().string(), dot = name + ".";
+    const std::string dot = entry.path().filename().string() + ".";
     Part part(entry.path(), [](const Json& c) { return models::find_vae(c).names(); });
     const auto vae = models::find_vae(part.config).build(part.config, part.builder(o.device));
     part.store->check();
-    const auto input = [&](const char* key) {
-      const auto t = recorded.find(dot + key);
-      return t == recorded.end() ? at::Tensor() : t->second.to(o.device);
-    };
     PartRecorder recorder(out, dot + "block.");
-    if (const auto z = input("z"); z.defined()) {
+    if (const auto* given = find(recorded, dot + "z")) {
+      const auto z = given->to(o.device);
       auto call = models::image_call(z.size(2), z.size(3), 1, 0);
-      vae->decode(call, z).clone();
-      call.probes = &recorder;
-      add(out, dot + "decode_slice0", vae->decode(call, z.narrow(0, 0, 1)));
+      for (int64_t i = 0; i < z.size(0); ++i) {
+        call.probes = i == 0 ? &recorder : nullptr;
+        out.add(str(dot, "decode_slice", i), vae->decode(call, z.narrow(0, i, 1)));
+      }
       call.probes = nullptr;
-      add(out, dot + "decode", vae->decode(call, z));
-      add(out, dot + "decode_tiled", models::decode_tiled(*vae, z));
+      out.add(dot + "decode", vae->decode(call, z));
+      out.add(dot + "decode_tiled", models::decode_tiled(*vae, z));
     }
-    if (const auto x = input("x"); x.defined()) {
+    const auto* image = find(recorded, dot + "x");
+    if (!image) image = find(recorded, dot + "input");
+    if (image) {
+      const auto x = image->to(o.device);
       const int64_t s = vae->facts().spatial;
       auto call = models::image_call(x.size(2) / s, x.size(3) / s, 1, 0);
       call.probes = &recorder;
       const auto moments = vae->encode(call, x);
       const auto halves = moments.chunk(2, 1);
-      add(out, dot + "encode.moments", moments);
-      add(out, dot + "encode.mean", halves[0]);
-      add(out, dot + "encode.logvar", halves[1].clamp(-30, 20));
-      add(out, dot + "encode_tiled.moments", models::encode_tiled(*vae, x));
+      out.add(dot + "encode.moments", moments);
+      out.add(dot + "encode.mean", halves[0]);
+      out.add(dot + "encode.logvar", halves[1].clamp(-30, 20));
+      out.add(dot + "encode_tiled.moments", models::encode_tiled(*vae, x));
     }
   }
   return out;
+}
+
+// The texts that an encoder got: its own, or those of a list "prompts_A_B" that names it, or everybody's.
+Json prompts_of(const Json& golden, const Json& spec, const std::string& encoder) {
+  if (spec.contains("prompts")) return spec["prompts"];
+  for (const auto& [key, list] : golden.items()) {
+    if (key.starts_with("prompts_") && (key.substr(7) + "_").find("_" + encoder + "_") != std::string::npos)
+      return list;
+  }
+  return golden.at("prompts");
+}
+
+// Every k of the recorded "<dot>skip<k>_final_norm".
+std::vector<size_t> skips_of(const Tensors& recorded, const std::string& dot) {
+  std::vector<size_t> skips;
+  for (auto at = recorded.lower_bound(dot + "skip");
+       at != recorded.end() && at->first.starts_with(dot + "skip"); ++at) {
+    const auto digits = at->first.substr(dot.size() + 4);
+    if (digits.ends_with("_final_norm") && digits.find_first_not_of("0123456789") == digits.find('_'))
+      skips.push_back(std::stoul(digits));
+  }
+  return skips;
+}
+
+void produce_encoder(const VerifyOptions& o, const Json& golden, const std::string& name, const Json& spec,
+                     const Tensors& recorded, Produced& out) {
+  const std::string dot = name + ".";
+  Arguments arguments(spec, str("golden.json: encoder ", name));
+  const auto length = arguments.take<int64_t>("max_length", 0);
+  const bool masked = arguments.take("attention_mask_given", false);
+  for (const char* only_said : {"model_class", "tokenizer_class", "note", "prompts"})
+    arguments.find(only_said);
+  Part part(o.folder / "model" / name, [](const Json& c) { return models::find_encoder(c).names(); });
+  arguments.finish();
+  const auto encoder = models::find_encoder(part.config).build(part.config, part.builder(o.device));
+  part.store->check();
+  const auto tokenizer = text::open_tokenizer(o.folder / "model" / (name + "_tokenizer"));
+  std::vector<at::Tensor> rows, masks;
+  for (const auto& t : prompts_of(golden, spec, name)) {
+    const auto e = tokenizer->encode(t.get<std::string>(), length);
+    rows.push_back(at::tensor(e.ids, at::TensorOptions(at::kLong)));
+    masks.push_back(at::tensor(e.mask, at::TensorOptions(at::kLong)));
+  }
+  const auto ids = at::stack(rows), mask = at::stack(masks);
+  out.add(dot + "input_ids", ids);
+  out.add(dot + "mask", mask);
+  const auto e = encoder->encode(ids.to(o.device), masked ? mask.to(o.device) : at::Tensor());
+  for (size_t i = 0; i < e.hidden.size(); ++i) out.add(str(dot, "hidden_states.", i), e.hidden[i]);
+  out.add(dot + "last_hidden_state", e.states);
+  out.add(dot + "pooler_output", e.pooled);
+  out.add(dot + "text_embeds", e.projected);
+  for (const size_t skip : skips_of(recorded, dot)) {
+    if (skip >= e.hidden.size()) continue;
+    out.add(str(dot, "skip", skip, "_final_norm"), encoder->final_norm(e.hidden[e.hidden.size() - 1 - skip]));
+  }
+  if (masked) out.add(dot + "last_hidden_state_no_mask", encoder->encode(ids.to(o.device), {}).states);
+  const auto *long_ids = find(recorded, dot + "long_ids"),
+             *sparse = find(recorded, dot + "long_last_hidden_state");
+  if (long_ids && sparse) {  // some of its tokens are recorded, evenly
+    const int64_t every = (long_ids->size(1) + sparse->size(1) - 1) / sparse->size(1);
+    out.add(dot + "long_last_hidden_state",
+            encoder->encode(long_ids->to(o.device), {}).states.slice(1, 0, std::nullopt, every));
+  }
 }
 
 Produced produce_encoders(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
-  const c10::InferenceMode guard;
   Produced out;
   for (const auto& [name, spec] : golden.at("encoders").items()) {
-    const std::string dot = name + ".";
-    const auto ids = recorded.find(dot + "input_ids");
-    const auto config = read_json(o.folder / "model" / name / "config.json");
-    bool known = true;
     try {
-      models::find_encoder(config);
+      models::find_encoder(read_json(o.folder / "model" / name / "config.json"));
     } catch (const Error&) {
-      known = false;  // its rows will be missing
+      continue;  // a class this build lacks: its rows will be missing
     }
-    if (ids == recorded.end() || !known) continue;
-    Part part(o.folder / "model" / name, [](const Json& c) { return models::find_encoder(c).names(); });
-    const auto encoder = models::find_encoder(part.config).build(part.config, part.builder(o.device));
-    part.store->check();
-    // ids come from the texts
-    const auto tokenizer = text::open_tokenizer(o.folder / "model" / (name + "_tokenizer"));
-    const bool other_texts = name == "mt5" || name == "bert";
-    std::vector<at::Tensor> rows, masks;
-    for (const auto& t : golden.at(other_texts ? "prompts_mt5_bert" : "prompts")) {
-      const auto e = tokenizer->encode(t.get<std::string>(), spec.at("max_length").get<int64_t>());
-      rows.push_back(at::tensor(e.ids, at::TensorOptions(at::kLong)));
-      masks.push_back(at::tensor(e.mask, at::TensorOptions(at::kLong)));
-    }
-    const auto our_ids = at::stack(rows), mask = at::stack(masks);
-    add(out, dot + "input_ids", our_ids);
-    add(out, dot + "mask", mask);
-    const bool masked = spec.at("attention_mask_given").get<bool>();
-    const auto given = masked ? mask.to(o.device) : at::Tensor();
-    const auto e = encoder->encode(our_ids.to(o.device), given);
-    for (size_t i = 0; i < e.hidden.size(); ++i) add(out, str(dot, "hidden_states.", i), e.hidden[i]);
-    add(out, dot + "last_hidden_state", e.states);
-    if (e.pooled.defined()) add(out, dot + "pooler_output", e.pooled);
-    if (e.projected.defined()) add(out, dot + "text_embeds", e.projected);
-    for (size_t skip = 1; skip + 1 < e.hidden.size() && skip <= 2; ++skip) {
-      add(out, str(dot, "skip", skip, "_final_norm"),
-          encoder->final_norm(e.hidden[e.hidden.size() - 1 - skip]));
-    }
-    if (masked) add(out, dot + "last_hidden_state_no_mask", encoder->encode(our_ids.to(o.device), {}).states);
-    if (const auto l = recorded.find(dot + "long_ids"); l != recorded.end()) {
-      add(out, dot + "long_last_hidden_state",
-          encoder->encode(l->second.to(o.device), {}).states.slice(1, 0, std::nullopt, 8));
+    produce_encoder(o, golden, name, spec, recorded, out);
+  }
+  return out;
+}
+
+sampling::Call scheduler_call(int steps, const Json& said, const std::string& where) {
+  Arguments arguments(said, where);
+  sampling::Call call{.steps = arguments.take("num_inference_steps", steps)};
+  if (const Json* sigmas = arguments.find("sigmas")) {
+    if (*sigmas != "linspace(1, 1/n, n)")
+      throw Error(Kind::kUsage, str(where, ": sigmas ", sigmas->dump(),
+                                    " are not understood; known is linspace(1, 1/n, n)"));
+    call.linear_sigmas = true;
+  }
+  if (const Json* mu = arguments.find("mu")) call.mu = mu->get<double>();
+  arguments.finish();
+  return call;
+}
+
+// Latents after every step, [steps, ...], as the recorded path has them.
+at::Tensor trajectory(sampling::Sampler& sampler, const Expression& model, at::Tensor x,
+                      const at::Tensor& path) {
+  x = x * sampler.init_noise_sigma();
+  if (x.dim() < path.dim() - 1) x = x.reshape(path.sizes().slice(1));
+  std::vector<at::Tensor> all;
+  for (size_t i = 0; i < sampler.timesteps().size(); ++i) {
+    const auto t = at::full({}, sampler.timesteps()[i], at::TensorOptions(at::kFloat));
+    x = sampler.step(model({{"x", x}, {"x_in", x}, {"t", t}}).expand_as(x), static_cast<int>(i), x);
+    all.push_back(x);
+  }
+  return at::stack(all);
+}
+
+Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
+  Produced out;
+  std::optional<Expression> model;  // only folders with trajectories have one
+  if (golden.contains("model_function")) model.emplace(golden["model_function"].get<std::string>());
+  for (const auto& [name, spec] : golden.at("schedulers").items()) {
+    const auto config = read_json(o.folder / spec.at("config").get<std::string>());
+    for (const auto& [count, said] : spec.at("set_timesteps").items()) {
+      const std::string dot = str(name, ".", count, ".");
+      const auto call =
+          scheduler_call(std::stoi(count), said, str("golden.json: ", name, ", ", count, " steps"));
+      std::unique_ptr<sampling::Sampler> sampler;
+      try {
+        sampler = sampling::make_sampler(config, call);
+      } catch (const Error&) {
+        break;  // a scheduler this build lacks: its rows are missing
+      }
+      out.add(dot + "timesteps", numbers(sampler->timesteps()));
+      out.add(dot + "sigmas", numbers(sampler->sigmas()));
+      out.add(dot + "init_noise_sigma", at::full({1}, sampler->init_noise_sigma()));
+      const auto* path = find(recorded, dot + "x");
+      const auto* start = find(recorded, "x0") ? find(recorded, "x0") : find(recorded, dot + "noise");
+      if (!path || !start) continue;
+      if (!model) throw Error(Kind::kUsage, "golden.json has trajectories, but no model_function");
+      out.add(dot + "x", trajectory(*sampler, *model, *start, *path));
     }
   }
   return out;
 }
 
-Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
+}  // namespace
+
+void Produced::add(const std::string& name, const at::Tensor& value) {
+  if (!value.defined()) return;
+  auto here = value.is_floating_point() ? value.to(at::kCPU, at::kFloat) : value.to(at::kCPU);
+  if (tensors.insert_or_assign(name, std::move(here)).second) order.push_back(name);
+}
+
+GoldenKind kind_of(const Json& golden) {
+  if (golden.contains("tokenizers")) return GoldenKind::kTokenizers;
+  if (golden.contains("encoders")) return GoldenKind::kEncoders;
+  if (golden.contains("schedulers")) return GoldenKind::kSchedulers;
+  return golden.value("family", "") == "vae" ? GoldenKind::kVaes : GoldenKind::kPipeline;
+}
+
+Produced produce(GoldenKind kind, const VerifyOptions& options, const Json& golden, const Tensors& recorded) {
   const c10::InferenceMode guard;
-  Produced out;
-  for (const auto& [name, spec] : golden.at("schedulers").items()) {
-    const auto config = read_json(o.folder / spec.at("config").get<std::string>());
-    for (const auto& [count, call] : spec.at("set_timesteps").items()) {
-      sampling::Call c{.steps = std::stoi(count), .linear_sigmas = call.contains("sigmas")};
-      if (call.contains("mu")) c.mu = call["mu"].get<double>();
-      std::unique_ptr<sampling::Sampler> sampler;
-      try {
-        sampler = sampling::make_sampler(config, c);
-      } catch (const Error&) {
-        break;  // a scheduler this build lacks: its rows are missing
-      }
-      const std::string dot = str(name, ".", count, ".");
-      const auto numbers = [](std::span<const float> v) {
-        return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
-      };
-      add(out, dot + "timesteps", numbers(sampler->timesteps()));
-      add(out, dot + "sigmas", numbers(sampler->sigmas()));
-      add(out, dot + "init_noise_sigma", at::full({1}, sampler->init_noise_sigma()));
-      const auto path = recorded.find(dot + "x");
-      const auto start =
-          recorded.find("x0") != recorded.end() ? recorded.find("x0") : recorded.find(dot + "noise");
-      if (path == recorded.end() || start == recorded.end()) continue;
-      auto x = start->second * sampler->init_noise_sigma();
-      if (x.dim() < path->second.dim() - 1) x = x.reshape(path->second.sizes().slice(1));
-      std::vector<at::Tensor> all;
-      for (int i = 0; i < c.steps; ++i) {
-        const double t = sampler->timesteps()[static_cast<size_t>(i)];
-        x = sampler->step(0.1 * x + std::sin(0.01 * t), i, x);
-        all.push_back(x);
-      }
-      add(out, dot + "x", at::stack(all));
-    }
+  switch (kind) {
+    case GoldenKind::kVaes:
+      return produce_vaes(options, recorded);
+    case GoldenKind::kEncoders:
+      return produce_encoders(options, golden, recorded);
+    case GoldenKind::kSchedulers:
+      return produce_schedules(options, golden, recorded);
+    default:
+      return produce_pipeline(options, golden, recorded);
   }
-  return out;
 }
 
 Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
@@ -277,12 +287,9 @@ Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
         ++total;
         if (got != want && wrong++ == 0) first = text.substr(0, 30);
       }
-      ComparisonRow r{file,
-                      str("[", total, "]"),
-                      wrong ? str(wrong, " texts differ, the first: ", first) : "every text equal",
-                      0,
-                      0,
-                      Verdict::kPass};
+      ComparisonRow r{.name = file,
+                      .shape = str("[", total, "]"),
+                      .note = wrong ? str(wrong, " texts differ, the first: ", first) : "every text equal"};
       if (wrong || total == 0) r.verdict = Verdict::kFail;
       result.rows.push_back(r);
     }

@@ -21,8 +21,8 @@ struct Drawn {
   std::vector<media::Artifact> pictures;
 };
 
-Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees, request::Requests batch,
-           at::ScalarType type) {
+Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
+           std::span<const request::Request> batch, at::ScalarType type) {
   pipeline::LoadOptions load;
   load.denoiser = type;
   pipeline::ActivationRecorder collector;
@@ -68,7 +68,7 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
   for (const auto& c : matrix.at("cases")) {
     const auto model = c.at("model").get<std::string>();
     const auto folder = pipeline::ModelRepo::open(root / model);
-    const auto batch = requests_of(c.at("request"), folder.defaults(), "request of the matrix");
+    const auto batch = requests_of(c.at("request"), usual_request(folder), model);
     const auto type = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
     const Drawn plain = draw(folder, {}, batch, type);
     const auto compare = [&](const std::string& layout, bool stale) {

@@ -1,38 +1,53 @@
 #include "verify/requests.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 
 namespace atelier::verify {
-namespace {
 
-size_t prompts_in(const Json& call, const std::string& where) {
-  const auto at = call.find("prompt");
-  const size_t count = at == call.end() ? 0 : at->is_array() ? at->size() : 1;
-  if (count == 0) throw Error(Kind::kUsage, where + ": there is no prompt");
-  return count;
+Arguments::Arguments(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+  if (!object.is_object()) throw Error(Kind::kUsage, where_ + " is no JSON object");
 }
 
-}  // namespace
+const Json* Arguments::find(const std::string& key) {
+  known_.insert(key);
+  const auto found = object_.find(key);
+  return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
 
-std::vector<request::Request> requests_of(const Json& call, const pipeline::ModelDefaults& d,
+void Arguments::finish() const {
+  std::string unknown;
+  for (const auto& [key, value] : object_.items()) {
+    if (!value.is_null() && !known_.contains(key)) unknown += (unknown.empty() ? "" : ", ") + key;
+  }
+  if (!unknown.empty())
+    throw Error(Kind::kUsage, str(where_, " has ", unknown, ", which verify does not understand"));
+}
+
+std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
                                           const std::string& where) {
-  const int each = call.value("num_images_per_prompt", 1);
+  Arguments arguments(call, where);
+  const Json* prompt = arguments.find("prompt");
+  const size_t prompts = !prompt ? 0 : prompt->is_array() ? prompt->size() : 1;
+  const int each = arguments.take("num_images_per_prompt", 1);
+  arguments.find("output_type");
+  if (prompts == 0) throw Error(Kind::kUsage, where + " has no prompt");
   if (each < 1) throw Error(Kind::kUsage, str(where, ": num_images_per_prompt is ", each));
-  request::Request usual;
-  usual.height = d.height, usual.width = d.width, usual.num_inference_steps = d.steps;
-  usual.guidance_scale = d.guidance, usual.max_sequence_length = static_cast<int>(d.max_sequence_length);
-  usual.seed = 0;
-  std::vector<request::Request> out(prompts_in(call, where) * static_cast<size_t>(each));
+  std::vector<request::Request> out(prompts * static_cast<size_t>(each));
   for (size_t i = 0; i < out.size(); ++i) {
     auto& r = out[i];
     r.fields([&](const Field& field, const FieldRef& slot) {
-      const auto at = call.find(field.name);
-      if (field.effect == Effect::kPlace || at == call.end() || at->empty()) return;
-      const size_t prompt = i / static_cast<size_t>(each);
-      set_from_json(field, slot, at->is_array() ? (*at)[std::min(prompt, at->size() - 1)] : *at, where);
+      if (field.effect == Effect::kPlace) return;
+      const std::string name(field.name);
+      const Json* value = arguments.find(name);
+      if (!value) return;
+      const size_t given = value->is_array() ? value->size() : 1;
+      if (given != 1 && given != prompts)
+        throw Error(Kind::kUsage,
+                    str(where, " has ", given, " values as ", name, " for ", prompts, " prompts"));
+      const size_t at = given == 1 ? 0 : i / static_cast<size_t>(each);
+      set_from_json(field, slot, value->is_array() ? (*value)[at] : *value, where);
     });
     fill_unset(r, usual);
     *r.seed += i;
@@ -40,7 +55,17 @@ std::vector<request::Request> requests_of(const Json& call, const pipeline::Mode
     request::settle_branches(r, 1, false);
     r.name = str("picture ", i + 1);
   }
+  arguments.finish();
   return out;
+}
+
+request::Request usual_request(const pipeline::ModelRepo& model) {
+  const auto& d = model.defaults();
+  request::Request r;
+  r.height = d.height, r.width = d.width, r.num_inference_steps = d.steps;
+  r.guidance_scale = d.guidance, r.max_sequence_length = static_cast<int>(d.max_sequence_length);
+  r.seed = 0;
+  return r;
 }
 
 }  // namespace atelier::verify

@@ -1,5 +1,7 @@
 // Requests from the arguments of a diffusers call, as golden folders record it and the parity matrix lists it.
 #pragma once
+#include <set>
+#include <string>
 #include <vector>
 
 #include "base/json.h"
@@ -8,10 +10,32 @@
 
 namespace atelier::verify {
 
+// What a JSON object says, each key taken once. null counts as absent.
+class Arguments {
+ public:
+  // where: for messages, "golden.json: the call"
+  Arguments(const Json& object, std::string where);
+  const Json* find(const std::string& key);  // null if absent
+  template <class T>
+  T take(const std::string& key, T otherwise) {
+    const Json* value = find(key);
+    return value ? value->get<T>() : otherwise;
+  }
+  // Throws Error(kUsage) naming the keys that nobody has asked for.
+  void finish() const;
+
+ private:
+  const Json& object_;
+  std::string where_;
+  std::set<std::string> known_;
+};
+
 // One per prompt and num_images_per_prompt. An argument is one value for all, or a list with one per prompt;
-// without a list of seeds, picture i has seed + i. What is absent comes from `defaults`. Without a negative
-// prompt there is no second branch, as in diffusers. where: begins the message of Error(kUsage).
-std::vector<request::Request> requests_of(const Json& call, const pipeline::ModelDefaults& defaults,
+// picture i has the seed + i. What is absent comes from `usual`. Without a negative prompt, or a scale above 1,
+// there is no second branch, as in diffusers. where: for messages, "golden.json: the call". Throws Error(kUsage), also for arguments that no request has.
+std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
                                           const std::string& where);
+// What the model takes when nobody says otherwise.
+request::Request usual_request(const pipeline::ModelRepo& model);
 
 }  // namespace atelier::verify

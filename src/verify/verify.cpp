@@ -10,26 +10,54 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <set>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "verify/golden_cases.h"
 #include "weights/tensors.h"
 
 namespace atelier::verify {
 namespace {
 
-// Deeper inside a block than its own outputs: an implementation need not produce them.
-bool is_inner(const std::string& name) {
-  static const std::regex deeper(
-      R"((.*\.)?block\.((single_)?transformer_blocks\.\d+\.[^0-9].*|time_text_embed\..+|(encoder|decoder)\.(down|up)_blocks\.\d+\..+))");
-  return std::regex_match(name, deeper);
+// "block.a.3@1" -> "block.a.3": the second call of a step runs the same modules.
+std::string without_call(const std::string& name) {
+  return name.substr(0, name.find('@'));
+}
+// "block.a.3.0" -> "block.a.3": the parts of a tuple end in their index.
+std::string without_index(const std::string& name) {
+  const size_t dot = name.find_last_of('.');
+  const bool is_index =
+      dot + 1 < name.size() && name.find_first_not_of("0123456789", dot + 1) == std::string::npos;
+  return is_index ? name.substr(0, dot) : name;
+}
+
+// The modules whose outputs were produced, as "block.a.3" or "vae.block.a.3".
+std::set<std::string> modules_of(const Produced& ours) {
+  std::set<std::string> modules;
+  for (const auto& [name, value] : ours.tensors) {
+    const auto path = without_call(name);
+    if (("." + path).find(".block.") == std::string::npos) continue;
+    modules.insert(path);
+    modules.insert(without_index(path));
+  }
+  return modules;
+}
+
+// Deeper inside a module whose own output is produced: an implementation that fuses need not have it.
+bool is_inner(const std::string& name, const std::set<std::string>& modules) {
+  const auto path = without_index(without_call(name));
+  for (size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', dot + 1)) {
+    if (modules.contains(path.substr(0, dot))) return true;
+  }
+  return false;
 }
 
 // Inputs of the call, and what only describes it.
-bool is_input(const std::string& name, const std::string& family) {
+bool is_input(const std::string& name, GoldenKind kind) {
   static const std::regex input(R"(noise|noise\.packed|.*\.sched_noise|step\d+\.in\..*|x0|.*\.long_ids)");
-  static const std::regex picture(R"(.*\.(x|z|input))");
-  return std::regex_match(name, input) || (family == "vae" && std::regex_match(name, picture));
+  static const std::regex image(R"(.*\.(x|z|input))");
+  return std::regex_match(name, input) || (kind == GoldenKind::kVaes && std::regex_match(name, image));
 }
 
 struct Tolerance {
@@ -38,13 +66,11 @@ struct Tolerance {
 };
 
 // The table of goldens/README.md.
-Tolerance tolerance_of(const std::string& name, bool half, const Json& golden) {
-  const std::string family = golden.value("family", "");
-  const auto ends = [&](std::string_view s) { return name.size() >= s.size() && name.ends_with(s); };
+Tolerance tolerance_of(const std::string& name, bool half, GoldenKind kind) {
+  const auto ends = [&](std::string_view s) { return name.ends_with(s); };
   if (ends("timesteps") || ends("sigmas") || ends("init_noise_sigma")) return {1e-6, 1e-6};
-  if (family == "schedulers") return {1e-5, 1e-5};
-  if (family == "vae" || family == "text_encoders" || name.starts_with("prompt.") ||
-      name.starts_with("negative."))
+  if (kind == GoldenKind::kSchedulers) return {1e-5, 1e-5};
+  if (kind != GoldenKind::kPipeline || name.starts_with("prompt.") || name.starts_with("negative."))
     return {3e-5, 3e-5};
   if (name == "image")
     return half ? Tolerance{38, 1, Tolerance::kPsnr} : Tolerance{2e-4, 2e-4, Tolerance::kAbsolute};
@@ -101,20 +127,20 @@ bool wanted(const VerifyOptions& o, const std::string& name) {
   return false;
 }
 
-Comparison compare_all(const VerifyOptions& o, const Json& golden,
-                       const std::map<std::string, at::Tensor>& recorded, const Produced& ours) {
+Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& recorded,
+                       const Produced& ours) {
   const bool half = o.denoiser == at::kBFloat16 || o.denoiser == at::kHalf;
-  const std::string family = golden.value("family", "");
   Comparison result;
   for (const auto& name : ours.order) {
     const auto found = recorded.find(name);
-    const auto mine = ours.tensors.find(name);
-    if (found == recorded.end() || mine == ours.tensors.end() || !wanted(o, name) || is_input(name, family))
-      continue;
-    result.rows.push_back(compare(name, mine->second, found->second, tolerance_of(name, half, golden)));
+    if (found == recorded.end() || !wanted(o, name) || is_input(name, kind)) continue;
+    result.rows.push_back(
+        compare(name, ours.tensors.at(name), found->second, tolerance_of(name, half, kind)));
   }
+  const auto modules = modules_of(ours);
   for (const auto& [name, value] : recorded) {
-    if (ours.tensors.count(name) || !wanted(o, name) || is_input(name, family) || is_inner(name)) continue;
+    if (ours.tensors.count(name) || !wanted(o, name) || is_input(name, kind) || is_inner(name, modules))
+      continue;
     result.rows.push_back({name, shape_text(value), "not produced", 0, 0, Verdict::kMissing});
   }
   return result;
@@ -127,35 +153,18 @@ int Comparison::count(Verdict v) const {
       std::count_if(rows.begin(), rows.end(), [&](const ComparisonRow& r) { return r.verdict == v; }));
 }
 
-namespace {
-
-Comparison verify_kind(const VerifyOptions& o, const Json& golden) {
-  const std::string family = golden.value("family", "");
-  if (family == "tokenizers") return verify_tokenizers(o, golden);
-  const auto all = weights::read_tensors(o.folder / "golden.safetensors");
-  const std::map<std::string, at::Tensor> recorded(all.begin(), all.end());
-  Produced ours;
-  if (family == "vae") {
-    ours = produce_vaes(o, golden, recorded);
-  } else if (family == "text_encoders") {
-    ours = produce_encoders(o, golden, recorded);
-  } else if (family == "schedulers") {
-    ours = produce_schedules(o, golden, recorded);
-  } else {
-    ours = produce_pipeline(o, golden, recorded);
-  }
-  return compare_all(o, golden, recorded, ours);
-}
-
-}  // namespace
-
 Comparison verify(const VerifyOptions& o) {
   const auto file = o.folder / "golden.json";
   if (!std::filesystem::exists(file)) {
     throw Error(Kind::kUsage, str(o.folder.string(), " has no golden.json: name a folder of goldens"));
   }
   try {
-    return verify_kind(o, read_json(file));
+    const Json golden = read_json(file);
+    const auto kind = kind_of(golden);
+    if (kind == GoldenKind::kTokenizers) return verify_tokenizers(o, golden);
+    const auto all = weights::read_tensors(o.folder / "golden.safetensors");
+    const Tensors recorded(all.begin(), all.end());
+    return compare_all(o, kind, recorded, produce(kind, o, golden, recorded));
   } catch (const Json::exception& e) {  // a key that is missing, or a value of another type
     throw Error(Kind::kUsage, str(file.string(), " is not of the form that verify reads: ", e.what()));
   }

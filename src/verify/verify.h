@@ -8,10 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "pipeline/pipeline.h"
+#include "base/json.h"
 #include "plan/parallel_config.h"
 
 namespace atelier::verify {
+
+using Tensors = std::map<std::string, at::Tensor>;
 
 struct VerifyOptions {
   std::filesystem::path folder;   // golden.json, golden.safetensors or *.jsonl, model/
@@ -33,25 +35,9 @@ struct Comparison {
   bool passed() const { return count(Verdict::kFail) == 0 && count(Verdict::kMissing) == 0 && !rows.empty(); }
 };
 
-// Tensors by their golden names, batch first, and the order in which they were computed.
-struct Produced {
-  std::map<std::string, at::Tensor> tensors;
-  std::vector<std::string> order;
-};
-
-// Throws Error(kUsage, kCheckpoint) for a folder that is not of this form.
+// Throws Error(kUsage, kCheckpoint) for a folder that is not of this form, or whose call has an argument that
+// is not understood: the message names it.
 Comparison verify(const VerifyOptions& options);
 void print(const Comparison& result, std::ostream& out);
-
-// Kinds of folders (verify_parts.cpp): what the shipped code computes for each.
-Produced produce_pipeline(const VerifyOptions& options, const Json& golden,
-                          const std::map<std::string, at::Tensor>& recorded);
-Produced produce_vaes(const VerifyOptions& options, const Json& golden,
-                      const std::map<std::string, at::Tensor>& recorded);
-Produced produce_encoders(const VerifyOptions& options, const Json& golden,
-                          const std::map<std::string, at::Tensor>& recorded);
-Produced produce_schedules(const VerifyOptions& options, const Json& golden,
-                           const std::map<std::string, at::Tensor>& recorded);
-Comparison verify_tokenizers(const VerifyOptions& options, const Json& golden);
 
 }  // namespace atelier::verify

@@ -218,7 +218,9 @@ class AutoencoderKl : public Vae {
         if (levels[i].resample) x = (*levels[i].resample)(upsample2(x));
         probe(f, str("decoder.up_blocks.", i), x, Recorder::kWhole);
       }
-      x = out(at::silu(norm(x)));
+      x = norm(x);
+      probe(f, "decoder.conv_norm_out", x, Recorder::kWhole);
+      x = out(at::silu(x));
       probe(f, "decoder.conv_out", x, Recorder::kWhole);
       return x;
     }

@@ -1,0 +1,89 @@
+// Repeats the call of a pipeline and names what was recorded on the way as golden folders do.
+#include "verify/golden_pipeline.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "models/vae.h"
+#include "pipeline/activation_recorder.h"
+#include "pipeline/model_repo.h"
+#include "verify/requests.h"
+#include "verify/thread_ranks.h"
+
+namespace atelier::verify {
+namespace {
+
+struct Repeated {
+  std::vector<request::Request> batch;
+  at::Tensor noise;
+  int64_t each = 1;  // pictures of one prompt
+};
+
+// The defaults are those of the reference's call, or what the recording shows.
+Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded) {
+  const auto noise = recorded.find("noise"), steps = recorded.find("timesteps");
+  if (noise == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
+  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
+  auto usual = usual_request(folder);
+  usual.height = static_cast<int>(noise->second.size(2) * spatial);
+  usual.width = static_cast<int>(noise->second.size(3) * spatial);
+  if (steps != recorded.end()) usual.num_inference_steps = static_cast<int>(steps->second.size(0));
+  usual.max_sequence_length = static_cast<int>(folder.family().most_text_tokens);
+  Repeated out{.batch = requests_of(call, usual, "golden.json: the call"), .noise = noise->second};
+  out.each = call.value("num_images_per_prompt", 1);
+  const auto& r = out.batch.front();
+  const auto grid = folder.family().grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
+  const auto sizes = grid.latent(std::ssize(out.batch));
+  if (out.noise.sizes() != at::IntArrayRef(sizes)) {
+    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", out.noise.sizes(),
+                                           ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
+  }
+  return out;
+}
+
+// Modules of the second branch end in @1, other tensors in .1.
+std::string golden_name(const pipeline::Probe& p) {
+  if (p.branch == 0) return p.name;
+  return str(p.name, p.name.starts_with("block.") ? "@" : ".", p.branch);
+}
+
+// Two forms in which the reference may have recorded the same: what its encoders did once per prompt, where
+// several pictures share one; and both branches in one call, whose first half is the negative one.
+void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
+  for (auto& [name, value] : ours.tensors) {
+    const auto found = recorded.find(name);
+    if (found == recorded.end() || value.dim() == 0 || found->second.dim() == 0) continue;
+    const int64_t have = value.size(0), want = found->second.size(0);
+    const auto other = ours.tensors.find(name + (name.starts_with("block.") ? "@1" : ".1"));
+    if (want == 2 * have && other != ours.tensors.end())
+      value = at::cat({other->second, value});
+    else if (each > 1 && have == each * want)
+      value = value.slice(0, 0, std::nullopt, each);
+  }
+}
+
+}  // namespace
+
+Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
+  if (!golden.contains("call"))
+    throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
+  const auto folder = pipeline::ModelRepo::open(o.folder / "model");
+  folder.check();
+  const auto [batch, noise, each] = repeat_call(folder, golden["call"], recorded);
+  pipeline::LoadOptions load;
+  load.device = o.device;
+  load.denoiser = o.denoiser;
+  pipeline::ActivationRecorder recorder;
+  generate_on_ranks(folder, o.degrees, load, batch, &recorder, noise);
+  Produced out;
+  for (const auto& probe : recorder.probes()) out.add(golden_name(probe), probe.value);
+  if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())
+    out.add("model_timesteps", t->second * folder.family().pipeline_time_scale);
+  take_form_of(recorded, each, out);
+  return out;
+}
+
+}  // namespace atelier::verify

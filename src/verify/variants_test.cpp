@@ -1,0 +1,133 @@
+// Further recorded cases, made by tests/goldens/make.py: other widths, sizes, calls and formulas than the first ones.
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "nn/testing.h"
+#include "pipeline/testing.h"
+#include "plan/parallel_config.h"
+#include "verify/verify.h"
+
+namespace atelier::verify {
+namespace {
+
+using nn::error_of;
+using nn::has;
+using pipeline::Copy;
+
+const std::filesystem::path kGoldens = "tests/goldens";
+constexpr const char* kRecorded = "golden.safetensors";
+
+std::string wrong_rows(const Comparison& c) {
+  std::string all;
+  for (const auto& r : c.rows) {
+    if (r.verdict != Verdict::kPass) all += r.name + (r.note.empty() ? "" : " (" + r.note + ")") + "; ";
+  }
+  return all;
+}
+
+const ComparisonRow& row(const Comparison& c, const std::string& name) {
+  const auto at =
+      std::find_if(c.rows.begin(), c.rows.end(), [&](const ComparisonRow& r) { return r.name == name; });
+  if (at == c.rows.end()) throw std::runtime_error("no row " + name);
+  return *at;
+}
+
+TEST(Variants, OfEveryKindPass) {
+  for (const char* name : {"flux_two_branches", "vae_sizes", "scheduler_formulas", "encoder_forms"}) {
+    const auto c = verify({.folder = kGoldens / name});
+    EXPECT_TRUE(c.passed()) << name << ": " << wrong_rows(c);
+    EXPECT_GT(c.rows.size(), 20u) << name;
+  }
+}
+
+// Both branches are listened to, on whichever rank they run.
+TEST(Variants, TwoBranchesPassUnderLayouts) {
+  for (const char* layout : {"cfg=2", "cfg=2, ulysses=2", "ring=3", "tensor=2", "pipefusion=3, sync"}) {
+    const auto c =
+        verify({.folder = kGoldens / "flux_two_branches", .degrees = plan::parse_strategy(layout)});
+    EXPECT_TRUE(c.passed()) << layout << ": " << wrong_rows(c);
+  }
+}
+
+// In every kind of folder a changed value fails its row, and what nobody computes is missing.
+TEST(Variants, RowsCanFailAndBeMissing) {
+  struct Case {
+    const char *folder, *changed, *added;
+  };
+  for (const auto& [folder, changed, added] :
+       {Case{"flux_two_branches", "block.transformer_blocks.0.1@1", "block.transformer_blocks.1.0@1"},
+        Case{"flux_two_branches", "step1.model_out.1", "step2.model_out.1"},
+        Case{"flux_two_branches", "negative.last_hidden_state.text_encoder_2", "negative.mask"},
+        Case{"vae_sizes", "vae_plain.block.decoder.conv_norm_out", "vae_plain.block.decoder.up_blocks.2"},
+        Case{"vae_sizes", "vae_three.encode_tiled.moments", "vae_three.block.decoder.conv_sum"},
+        Case{"scheduler_formulas", "flow_linear.7.x", "flow_linear.9.x"},
+        Case{"encoder_forms", "masked_eos.text_embeds", "small.text_embeds"},
+        Case{"encoder_forms", "words.long_last_hidden_state", "words.skip9_final_norm"}}) {
+    const Copy copy(kGoldens / folder);
+    copy.edit_tensors(kRecorded, [&](weights::Tensors& t) {
+      t.at(changed).flatten()[0] += 1e-3 * t.at(changed).abs().max();
+      t[added] = at::zeros({1});
+    });
+    const auto c = verify({.folder = copy.path()});
+    EXPECT_EQ(row(c, changed).verdict, Verdict::kFail) << changed;
+    EXPECT_EQ(row(c, added).verdict, Verdict::kMissing) << added;
+    EXPECT_EQ(c.count(Verdict::kFail) + c.count(Verdict::kMissing), 2) << folder << ": " << wrong_rows(c);
+  }
+}
+
+std::string refused(const char* folder, const std::function<void(Json&)>& change) {
+  const Copy copy(kGoldens / folder);
+  copy.edit_json("golden.json", change);
+  return error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); });
+}
+
+TEST(Variants, ArgumentsThatNobodyUnderstandsAreNamed) {
+  const auto sigmas = refused("flux_two_branches", [](Json& j) { j["call"]["sigmas"] = {1.0, 0.5}; });
+  EXPECT_TRUE(has(sigmas, "the call has sigmas")) << sigmas;
+  const auto two = refused("flux_two_branches",
+                           [](Json& j) { j["call"]["eta"] = 1, j["call"]["ip_adapter_image"] = "a.png"; });
+  EXPECT_TRUE(has(two, "eta, ip_adapter_image")) << two;
+  const auto texts = refused("flux_two_branches", [](Json& j) { j["call"]["negative_prompt"] = {"a", "b"}; });
+  EXPECT_TRUE(has(texts, "2 values as negative_prompt for 1 prompts")) << texts;
+  const auto scheduler = refused("scheduler_formulas", [](Json& j) {
+    j["schedulers"]["flow_shift"]["set_timesteps"]["3"]["strength"] = 0.5;
+  });
+  EXPECT_TRUE(has(scheduler, "flow_shift, 3 steps has strength")) << scheduler;
+  const auto list = refused("scheduler_formulas", [](Json& j) {
+    j["schedulers"]["flow_linear"]["set_timesteps"]["3"]["sigmas"] = {1, 2};
+  });
+  EXPECT_TRUE(has(list, "sigmas [1,2]")) << list;
+  const auto encoder = refused("encoder_forms", [](Json& j) { j["encoders"]["small"]["clip_skip"] = 1; });
+  EXPECT_TRUE(has(encoder, "encoder small has clip_skip")) << encoder;
+  EXPECT_EQ(refused("flux_two_branches", [](Json& j) { j["call"]["sigmas"] = nullptr; }), "no error");
+}
+
+TEST(Variants, TheFormulaIsTheOneThatIsRecorded) {
+  const Copy copy(kGoldens / "scheduler_formulas");
+  const auto with = [&](const char* text) {
+    copy.edit_json("golden.json", [&](Json& j) { j["model_function"] = text; });
+    return error_of(Kind::kUsage, [&] {
+      const auto c = verify({.folder = copy.path()});
+      EXPECT_EQ(c.count(Verdict::kFail), 9) << wrong_rows(c);
+    });
+  };
+  EXPECT_EQ(with("-x_in**2 / (1.6 + abs(x)) + exp(-t / 250) * cos(0.02 * t)"), "no error");
+  EXPECT_TRUE(has(with("x + noise"), "at noise:"));
+  copy.edit_json("golden.json", [](Json& j) { j.erase("model_function"); });
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); }), "no model_function"));
+}
+
+TEST(Variants, ARecordedSecondPromptIsUsed) {
+  const Copy copy(kGoldens / "flux_two_branches");
+  copy.edit_json("golden.json",
+                 [](Json& j) { std::swap(j["call"]["negative_prompt_2"], j["call"]["prompt_2"]); });
+  const auto c = verify({.folder = copy.path()});
+  EXPECT_EQ(row(c, "prompt.input_ids.text_encoder").verdict, Verdict::kPass);
+  EXPECT_EQ(row(c, "prompt.input_ids.text_encoder_2").verdict, Verdict::kFail);
+  EXPECT_EQ(row(c, "negative.input_ids.text_encoder_2").verdict, Verdict::kFail);
+}
+
+}  // namespace
+}  // namespace atelier::verify
