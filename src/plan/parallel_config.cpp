@@ -196,13 +196,21 @@ ParallelConfig parse_strategy(std::string_view text) {
   return degrees;
 }
 
-std::vector<ParallelConfig> parse_strategies(std::string_view text) {
-  std::vector<ParallelConfig> out;
+std::vector<std::string> split_strategies(std::string_view text) {
+  std::vector<std::string> out;
   for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find('|', at), text.size());
-    out.push_back(parse_strategy(text.substr(at, end - at)));
+    const auto part = text.substr(at, end - at);
+    const size_t first = part.find_first_not_of(' '), last = part.find_last_not_of(' ');
+    out.emplace_back(first == std::string_view::npos ? "" : part.substr(first, last - first + 1));
     at = end + 1;
   }
+  return out;
+}
+
+std::vector<ParallelConfig> parse_strategies(std::string_view text) {
+  std::vector<ParallelConfig> out;
+  for (const auto& one : split_strategies(text)) out.push_back(parse_strategy(one));
   return out;
 }
 

@@ -36,7 +36,8 @@ int patch_count(const ParallelConfig& degrees);
 // rank. Throws Error(kUsage) naming a word that is unknown (with the known ones), given twice or whose value
 // is wrong.
 ParallelConfig parse_strategy(std::string_view text);
-// Several, between bars: "ulysses=2 | ring=2". At least one.
+// The texts of several, between bars: "ulysses=2 | ring=2". At least one; it may be empty.
+std::vector<std::string> split_strategies(std::string_view text);
 std::vector<ParallelConfig> parse_strategies(std::string_view text);
 
 // The spelling that parse_strategy reads back, without the defaults: "cfg=2, ulysses=4"; "one rank" has none:

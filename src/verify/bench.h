@@ -1,24 +1,25 @@
-// Timings of layouts with a model that stays loaded: milliseconds per step, phases, memory, kernels.
+// Timings of a layout on workers that stay loaded: what ships, with warm-up rounds that do not count.
 #pragma once
-#include <functional>
-#include <string>
+#include <stop_token>
 #include <vector>
 
 #include "base/json.h"
-#include "verify/thread_ranks.h"
+#include "cluster/job.h"
+#include "report/run_report.h"
+#include "request/request.h"
 
 namespace atelier::verify {
 
 struct BenchOptions {
-  std::vector<request::Request> batch;
-  pipeline::LoadOptions load;
-  int warmups = 2, runs = 5;
+  cluster::Job job;
+  std::vector<std::vector<request::Request>> round;  // batches, each drawn once per round
+  int warmups = 2, runs = 5;                         // rounds
 };
 
-// One layout: loads, draws warmups + runs times. Keys: layout, ranks, ms_per_step {median, min, max} of the
-// runs (the slowest rank's denoising time over the steps), picture_s {...}, load_s, encode_s, decode_s,
-// load_anonymous_host_bytes (the most that loading held in this process), weight_bytes and peak_bytes per
-// rank, used, device, seed, size, steps. A layout that fails has "problem".
-Json bench_layout(const pipeline::ModelRepo& folder, const std::string& layout, const BenchOptions& options);
+// Draws warmups + runs rounds; report gets the steps, phases and pictures of the last `runs`, and the peaks,
+// kernels and failures of all. Returns what a run report has no place for: ranks, batch, warmups, runs,
+// pictures_per_second, load_s (the slowest rank's), weight_bytes (per rank), device, and encode_s, denoise_s,
+// decode_s, picture_s (per batch, as report::Series). Throws what loading throws, Error(kInterrupted).
+Json bench_layout(const BenchOptions& options, report::RunReport& report, const std::stop_token& stop);
 
 }  // namespace atelier::verify

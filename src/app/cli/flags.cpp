@@ -38,7 +38,7 @@ std::string spellings(const Field& field, const FieldRef& slot) {
 
 class Parser {
  public:
-  explicit Parser(const FlagSet& set) : app_(set.about, "atelier " + set.name) {
+  explicit Parser(const FlagSet& set) : set_(set), app_(set.about, "atelier " + set.name) {
     app_.allow_extras();
     app_.add_option("--config", config_,
                     "settings from a .yaml or .json file; flags and DG_ variables win over it");
@@ -48,6 +48,14 @@ class Parser {
     settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
       if (field.surfaces & set.surface) add(section, field, slot);
     });
+  }
+
+  // Throws Error(kUsage) for a flag that the command has no use for.
+  void check_use(const std::vector<Given>& flags) const {
+    for (const auto& flag : flags) {
+      if (!set_.unused.contains(flag.name)) continue;
+      throw Error(Kind::kUsage, str(flag.spelling, " has no use in ", set_.name, ": ", set_.why));
+    }
   }
 
   Parsed parse(const Arguments& arguments) {
@@ -75,6 +83,7 @@ class Parser {
       if (flag.option->count() == 0) continue;
       out.flags.push_back({flag.names.front(), spelling_in(arguments, flag), words(flag)});
     }
+    check_use(out.flags);
     return out;
   }
 
@@ -93,7 +102,8 @@ class Parser {
     option->allow_extra_args(is_list(slot));
     option->multi_option_policy(is_list(slot) ? CLI::MultiOptionPolicy::TakeAll
                                               : CLI::MultiOptionPolicy::TakeLast);
-    option->group(help.empty() ? "" : kTitles.at(section));
+    const bool is_hidden = help.empty() || set_.unused.contains(std::string(field.name));
+    option->group(is_hidden ? "" : kTitles.at(section));
     flags_.push_back({names_of(field), is_list(slot), option});
     for (const auto& name : flags_.back().names) {
       known_.push_back(dashed(name));
@@ -155,6 +165,7 @@ class Parser {
                     near.empty() ? "; --help lists all" : "; did you mean " + dashed(near) + "?"));
   }
 
+  const FlagSet& set_;
   CLI::App app_;
   std::string config_;
   std::map<std::string, CLI::Option*> switches_;

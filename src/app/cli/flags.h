@@ -14,6 +14,8 @@ struct FlagSet {
   Surface surface = kT2i;
   std::string name, about;            // for --help
   std::vector<std::string> switches;  // of this command only: "json"
+  std::set<std::string> unused;       // flags of the surface that this command has no use for
+  std::string why;                    // a clause about them: "it draws nothing"
 };
 
 struct Parsed {

@@ -7,35 +7,90 @@
 #include "app/cli/flags.h"
 #include "app/run/run_spec.h"
 #include "base/error.h"
+#include "base/log.h"
 
 namespace atelier::app {
+namespace {
 
-int layouts_command(const Arguments& arguments) {
-  const FlagSet set{
-      kBoth, "layouts", "Lists every valid layout of a model on --num_gpus ranks, the least idle first.", {}};
-  const Parsed parsed = parse_flags(set, arguments);
-  if (parsed.is_help) return 0;
-  const auto variables = environment();
-  const Resolved resolved = resolve(kT2i, parsed.flags, variables, parsed.config);
-  const std::string& count = resolved.settings.device.num_gpus;
-  if (count == "auto") throw Error(Kind::kUsage, "layouts needs a number of ranks: --num_gpus N");
-  const auto model = find_model(resolved, variables, [](const std::string&) {}, {});
-  auto prompts =
-      resolved.settings.input.texts_of("prompt").empty() ? request::one_prompt("-") : read_prompts(resolved);
-  const auto pictures = make_requests(resolved, model.folder, std::move(prompts), ".png");
-  const plan::Problem problem{model.folder.facts(), pictures.extent.work};
-  const int ranks = asked_ranks(resolved);
-  const auto chosen = plan::automatic(problem, ranks);
-  std::cout << model.name << ", " << pictures.extent.width << "x" << pictures.extent.height << ": "
-            << problem.work.image_tokens << " tokens and " << problem.work.text_tokens << " of text, "
-            << problem.model.heads << " heads, " << problem.model.blocks << " blocks, "
-            << problem.work.branches << (problem.work.branches == 1 ? " branch" : " branches") << "\n";
-  for (const auto& d : plan::layouts(problem, ranks)) {
-    const int idle = static_cast<int>(std::lround(100 * plan::idle_share(d, problem)));
+// What decides about layouts: the model, the number of ranks, and the request.
+const std::set<std::string> kUsed{"model_name",
+                                  "model_type",
+                                  "backend",
+                                  "revision",
+                                  "base_model",
+                                  "download",
+                                  "cache_dir",
+                                  "dummy",
+                                  "dummy_seed",
+                                  "num_gpus",
+                                  "prompt",
+                                  "prompts_file",
+                                  "dataset_path",
+                                  "limit",
+                                  "negative_prompt",
+                                  "prompt_2",
+                                  "prompt_3",
+                                  "negative_prompt_2",
+                                  "negative_prompt_3",
+                                  "height",
+                                  "width",
+                                  "num_inference_steps",
+                                  "guidance_scale",
+                                  "true_cfg_scale",
+                                  "batch_size",
+                                  "max_sequence_length"};
+
+std::set<std::string> all_but_used() {
+  std::set<std::string> unused;
+  Settings().fields([&](const std::string& section, const Field& field, const FieldRef&) {
+    const std::string name(field.name);
+    if (section != "unsupported" && !kUsed.contains(name)) unused.insert(name);
+  });
+  return unused;
+}
+
+void print(const plan::LayoutQuery& query, int ranks) {
+  const auto chosen = plan::automatic(query, ranks);
+  for (const auto& d : plan::layouts(query, ranks)) {
+    const int idle = static_cast<int>(std::lround(100 * plan::idle_share(d, query)));
     std::cout << std::left << std::setw(44) << plan::to_string(d) << std::right << std::setw(3) << idle
               << " % idle" << (d == chosen ? "  (taken when only --num_gpus is given)" : "") << "\n";
   }
   std::cout << "idle: of what uneven parts leave; PipeFusion's warm-up, filling and draining come on top\n";
+}
+
+}  // namespace
+
+int layouts_command(const Arguments& arguments) {
+  const FlagSet set{.surface = kBoth,
+                    .name = "layouts",
+                    .about = "Lists every valid layout of a model on --num_gpus ranks, the least idle first.",
+                    .unused = all_but_used(),
+                    .why =
+                        "it draws nothing and lists the layouts of every degree for a model, a number of "
+                        "ranks and a request"};
+  const Parsed parsed = parse_flags(set, arguments);
+  if (parsed.is_help) return 0;
+  const auto variables = environment();
+  const Resolved resolved = resolve(kT2i, parsed.flags, variables, parsed.config);
+  for (const auto& warning : resolved.warnings) log::warning(warning);
+  const int ranks = asked_ranks(resolved);
+  if (ranks == 0) throw Error(Kind::kUsage, "layouts needs a number of ranks: --num_gpus N");
+  const auto& input = resolved.settings.input;
+  const bool has_prompts =
+      !input.texts_of("prompt").empty() || !input.prompts_file.empty() || !input.dataset_path.empty();
+  const auto model = find_model(resolved, variables, [](const std::string&) {}, {});
+  const auto pictures = make_requests(
+      resolved, model.folder, has_prompts ? read_prompts(resolved) : request::one_prompt("-"), ".png");
+  const plan::LayoutQuery query{model.folder.facts(), pictures.extent.work};
+  std::cout << model.name << ", " << pictures.extent.width << "x" << pictures.extent.height << ": "
+            << query.work.image_tokens << " tokens and " << query.work.text_tokens << " of text, "
+            << query.model.heads << " heads, " << query.model.blocks << " blocks, " << query.work.branches
+            << (query.work.branches == 1 ? " branch" : " branches") << "\n";
+  for (const auto& note : resolved.notes) std::cout << "note     " << note << "\n";
+  for (const auto& note : pictures.notes) std::cout << "note     " << note << "\n";
+  for (const auto& bad : pictures.bad) log::warning(bad.where + ": " + bad.reason);
+  print(query, ranks);
   return 0;
 }
 
