@@ -21,6 +21,11 @@ def load(name: str):
     return found["rows"] if isinstance(found, dict) and "rows" in found else found
 
 
+def peaks(row: dict) -> list:
+    """Most device memory of each rank, GiB: of a run report, or of the rows that bench wrote before it shared its schema."""
+    return [b / 2**30 for b in row.get("peak_bytes") or [p["device_bytes"] for p in row["peak_memory"]]]
+
+
 def mini_scores() -> str:
     """Share of pictures drawn by the C++ program that show what their caption says."""
     scores = load("mini.json")
@@ -44,10 +49,10 @@ def one_gpu() -> str:
     for name, r in (("CUDA graphs", graphs[0]), ("no graphs", eager[0])):
         rows.append(f"| Atelier, {name} | {cell(r['ms_per_step'])} |")
     loaded = load("one_gpu_load.json")
-    seconds, bytes_, host = (loaded[0][k] for k in ("load_s", "weight_bytes", "load_anonymous_host_bytes"))
+    seconds, bytes_, host = (loaded[0].get(k) for k in ("load_s", "weight_bytes", "load_anonymous_host_bytes"))
+    memory = f", {host / 2**20:.0f} MiB of anonymous host memory at most" if host else ""
     rows.append(f"\nLoading {bytes_[0] / 2**30:.1f} GiB of weights from the page cache: {seconds:.1f} s "
-                f"({bytes_[0] / seconds / 1e9:.0f} GB/s), {host / 2**20:.0f} MiB of anonymous host memory at most; "
-                f"peak on the GPU {graphs[0]['peak_bytes'][0] / 2**30:.1f} GiB.")
+                f"({bytes_[0] / seconds / 1e9:.0f} GB/s){memory}; peak on the GPU {peaks(graphs[0])[0]:.1f} GiB.")
     return "\n".join(rows) + f"\n\n{peer['gpu']}, FLUX.1-schnell geometry, random weights, 1024 px, bfloat16, torch {peer['torch']}."
 
 
@@ -64,7 +69,7 @@ def many_gpus() -> str:
         if "problem" in r:
             lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {r['problem'][:60]} | | |")
             continue
-        peak = " / ".join(f"{b / 2**30:.1f}" for b in r["peak_bytes"])
+        peak = " / ".join(f"{b:.1f}" for b in peaks(r))
         ms = r["ms_per_step"]
         lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
                      f"| {r['decode_s']['median'] * 1e3:.0f} | {peak} |")
