@@ -26,6 +26,7 @@ struct CallContext {
   std::optional<int> patch;  // none: the whole sequence (warm-up)
   std::vector<Layout> streams;
   int seq_rank = 0;  // this rank's place in every layout
+  int buffers = 0;   // of which kept shape of request: what strategies keep from step to step is kept for each
   Recorder* probes = nullptr;
 
   // Tokens of the given streams that sequence rank `rank` holds in this call.

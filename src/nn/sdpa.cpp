@@ -93,6 +93,12 @@ const char* name_of(SdpaBackend backend, bool cuda) {
 
 }  // namespace
 
+std::set<std::string> Sdpa::used() const {
+  std::set<std::string> names;
+  for (const auto& [backend, on_cuda] : ran_) names.insert(name_of(backend, on_cuda));
+  return names;
+}
+
 AttentionOutput Sdpa::run(const CallContext&, const AttentionLayer&, KvExtent, const at::Tensor& q,
                           const at::Tensor& kv, Lse lse) {
   const auto acc_dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -104,7 +110,7 @@ AttentionOutput Sdpa::run(const CallContext&, const AttentionLayer&, KvExtent, c
   }
   const auto k = kv.select(2, 0).permute({1, 2, 0, 3}), v = kv.select(2, 1).permute({1, 2, 0, 3});
   const auto backend = choose(backend_, q);
-  used_.insert(name_of(backend, q.is_cuda()));
+  ran_.emplace(backend, q.is_cuda());
   AttentionOutput a = run_kernel(backend, q.permute({1, 2, 0, 3}), k, v, lse);
   a.out = a.out.permute({2, 0, 1, 3}).contiguous();
   return a;

@@ -3,6 +3,7 @@
 #pragma once
 #include <set>
 #include <string>
+#include <utility>
 
 #include "nn/attention.h"
 
@@ -17,11 +18,11 @@ class Sdpa : public AttentionOp {
   AttentionOutput run(const CallContext&, const AttentionLayer&, KvExtent, const at::Tensor& q,
                       const at::Tensor& kv, Lse) override;
   // Names of the kernels that really ran.
-  const std::set<std::string>& used() const { return used_; }
+  std::set<std::string> used() const;
 
  private:
   SdpaBackend backend_;
-  std::set<std::string> used_;
+  std::set<std::pair<SdpaBackend, bool>> ran_;  // on CUDA or not
 };
 
 // The same for encoders and single pictures. q, k, v: [B, h, n, d]; bias: added to the scaled scores, may be

@@ -1,26 +1,56 @@
 #include "nn/state.h"
 
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/check.h"
+
 namespace atelier::nn {
 
-void assign_stable_(at::Tensor& to, const at::Tensor& from) {
-  const bool has_room = to.defined() && from.defined() && to.sizes() == from.sizes();
-  if (has_room) {
-    if (to.data_ptr() != from.data_ptr()) to.copy_(from);
-  } else {
-    const bool is_shared = from.defined() && (from.use_count() > 1 || from.storage().use_count() > 1);
-    to = is_shared ? from.clone() : from;
+bool assign_stable_(at::Tensor& to, const at::Tensor& from) {
+  const bool is_same = to.defined() == from.defined() &&
+                       (!to.defined() || (to.sizes() == from.sizes() && to.dtype() == from.dtype()));
+  if (!is_same) {
+    to = from.defined() ? from.clone() : at::Tensor();
+  } else if (to.defined()) {
+    to.copy_(from);
   }
+  return !is_same;
 }
 
-void RequestContext::assign_(const RequestContext& fresh) {
-  assign_stable_(tables, fresh.tables);
+bool assign_by_step_(at::Tensor& to, const at::Tensor& from) {
+  constexpr uint64_t kLeastSteps = 8;
+  auto sizes = from.sizes().vec();
+  const bool has_room = to.defined() && to.dtype() == from.dtype() && to.size(0) >= sizes[0] &&
+                        to.sizes().slice(1) == from.sizes().slice(1);
+  sizes[0] = static_cast<int64_t>(std::bit_ceil(std::max(kLeastSteps, static_cast<uint64_t>(sizes[0]))));
+  if (!has_room) to = at::empty(sizes, from.options());
+  to.narrow(0, 0, from.size(0)).copy_(from);
+  return !has_room;
+}
+
+bool RequestContext::assign_(const RequestContext& fresh) {
+  bool is_new = assign_by_step_(tables, fresh.tables);
   streams.resize(fresh.streams.size());
-  for (size_t i = 0; i < streams.size(); ++i) assign_stable_(streams[i], fresh.streams[i]);
+  for (size_t i = 0; i < streams.size(); ++i) is_new |= assign_stable_(streams[i], fresh.streams[i]);
   for (const auto& [id, given] : fresh.cross) {
-    assign_stable_(cross[id].kv, given.kv);
-    assign_stable_(cross[id].mask, given.mask);
+    is_new |= assign_stable_(cross[id].kv, given.kv);
+    is_new |= assign_stable_(cross[id].mask, given.mask);
   }
   width = fresh.width;
+  return is_new;
+}
+
+void State::keep_skip(int block, const at::Tensor& value) {
+  assign_stable_(skips[block], value);
+}
+
+const at::Tensor& State::skip(int block) const {
+  const auto skip_of_this_stage = skips.find(block);
+  ENSURE(skip_of_this_stage != skips.end());
+  return skip_of_this_stage->second;
 }
 
 at::Tensor State::stream(int i) const {

@@ -25,13 +25,17 @@ struct RequestContext {
   at::Tensor prompt;
 
   // Takes the values of another request of the same shape into the memory of this one, which recorded graphs
-  // read from.
-  void assign_(const RequestContext& fresh);
+  // read from; there may be more or fewer steps. True where memory is new: graphs that read the old one are
+  // worthless then.
+  bool assign_(const RequestContext& fresh);
 };
 
 // Copies into the memory that `to` has where the sizes agree; otherwise `to` gets memory that nobody else
 // writes to.
-void assign_stable_(at::Tensor& to, const at::Tensor& from);
+// True where it is new.
+bool assign_stable_(at::Tensor& to, const at::Tensor& from);
+// The same for values by step, with room for more steps than there are.
+bool assign_by_step_(at::Tensor& to, const at::Tensor& from);
 
 struct State {
   at::Tensor x;  // [all tokens held here, B, C]: the streams one after another, so a hop is one message
@@ -40,7 +44,12 @@ struct State {
   std::vector<Rope> ropes;            // made by Model::enter from the coordinates
   at::Tensor row;                     // [B, all tables]: the current step's row of RequestContext::tables
   const RequestContext* context = nullptr;
-  std::vector<at::Tensor> skips;  // pushed by early blocks, popped by late ones
+  // Long skips, by the block that left them. In memory that stays: a recorded graph reads and writes it whatever
+  // ran since.
+  std::map<int, at::Tensor> skips;
+
+  void keep_skip(int block, const at::Tensor& value);
+  const at::Tensor& skip(int block) const;
 
   // A view of one stream's tokens of x.
   at::Tensor stream(int i) const;

@@ -221,8 +221,17 @@ comm::Comm* ParallelContext::hop(plan::Direction direction) const {
   return nullptr;
 }
 
-void ParallelContext::begin_request() {
-  if (parts_->stale) parts_->stale->begin_request();
+void ParallelContext::begin_request(int buffers) {
+  if (parts_->stale) parts_->stale->begin_request(buffers);
+}
+void ParallelContext::ran_whole(int buffers) {
+  if (parts_->stale) parts_->stale->ran_whole(buffers);
+}
+void ParallelContext::forget(int buffers) {
+  if (parts_->stale) parts_->stale->forget(buffers);
+}
+int64_t ParallelContext::kept_bytes(int buffers) const {
+  return parts_->stale ? parts_->stale->bytes(buffers) : 0;
 }
 
 void ParallelContext::check_alive() const {

@@ -49,8 +49,13 @@ class ParallelContext {
   // Group rank 0 sends to group rank 1. Never null for a direction of the route that this rank is part of.
   comm::Comm* hop(plan::Direction direction) const;
 
-  // Forgets what one request left behind: stale keys and values.
-  void begin_request();
+  // Forgets what the last request with these buffers (CallContext) left behind: stale keys and values.
+  void begin_request(int buffers);
+  // The whole sequence has gone through this rank's blocks.
+  void ran_whole(int buffers);
+  // The buffers go, and what is kept for them.
+  void forget(int buffers);
+  int64_t kept_bytes(int buffers) const;
   // Throws Error(kPeer) once one of this rank's groups is poisoned (comm::Comm::check_alive).
   void check_alive() const;
   // Kernels and strategies that really ran, for reports.

@@ -372,7 +372,7 @@ TEST(StaleKv, KeepsBranchesAndHoldersApartAtFixedAddresses) {
   EXPECT_EQ(run(1, 1, 0, 5), std::pair(5.0, 11.0));
   EXPECT_EQ(run(1, 0, 1, 6), std::pair(10.0, 6.0));
   EXPECT_EQ(run(0, 1, 1, 7), std::pair(1.0, 7.0));
-  EXPECT_EQ(stale.bytes(), 4 * 2 * 4 * 8);
+  EXPECT_EQ(stale.bytes(0), 4 * 2 * 4 * 8);
 }
 
 TEST(StaleKv, RefusesAPatchBeforeTheWarmUpOfItsRequest) {
@@ -386,8 +386,32 @@ TEST(StaleKv, RefusesAPatchBeforeTheWarmUpOfItsRequest) {
   EXPECT_THROW(patch(), std::logic_error);
   stale.run(f, layer, {0, 1, std::nullopt}, two.select(2, 0), two, nn::Lse::kNone);
   EXPECT_NO_THROW(patch());
-  stale.begin_request();
+  stale.begin_request(0);
   EXPECT_THROW(patch(), std::logic_error);
+  stale.ran_whole(0);
+  EXPECT_NO_THROW(patch()) << "a recorded graph fills the slots without a call";
+}
+
+TEST(StaleKv, EveryKeptShapeHasSlotsOfItsOwn) {
+  const c10::InferenceMode guard;
+  Spy spy;
+  StaleKv stale(spy);
+  const nn::AttentionLayer layer{0, "a", {0}, {0}, {1, 2}};
+  const auto run = [&](int buffers, std::optional<int> patch, double value) {
+    const nn::CallContext f{.patch = patch, .streams = {{.patches = {2, 2}}}, .buffers = buffers};
+    const auto kv = at::full({patch ? 1 : 2, 1, 2, 1, 2}, value, at::TensorOptions(at::kDouble));
+    stale.run(f, layer, {0, 1, patch}, kv.select(2, 0), kv, nn::Lse::kNone);
+    return std::pair(spy.seen.const_data_ptr(), spy.seen[1].flatten()[0].item<double>());
+  };
+  run(1, std::nullopt, 10), run(2, std::nullopt, 20);
+  const auto first = run(1, 0, 1), second = run(2, 0, 2);
+  EXPECT_EQ(first.second, 10);
+  EXPECT_EQ(second.second, 20);
+  stale.begin_request(2);
+  EXPECT_EQ(run(1, 0, 3), first) << "where and what it was";
+  stale.forget(1);
+  EXPECT_EQ(stale.bytes(1), 0);
+  EXPECT_GT(stale.bytes(2), 0);
 }
 
 TEST(StaleKv, AColdStartAttendsToThePatchesThatHaveCome) {
@@ -407,7 +431,7 @@ TEST(StaleKv, AColdStartAttendsToThePatchesThatHaveCome) {
   };
   EXPECT_THROW(seen_after(1, 1), std::logic_error) << "patch 0 comes first";
   for (const double request : {10.0, 20.0}) {
-    stale.begin_request();
+    stale.begin_request(0);
     EXPECT_EQ(seen_after(0, request), (std::vector{request}));
     EXPECT_EQ(seen_after(1, request + 1), (std::vector{request, request + 1}));
     EXPECT_EQ(seen_after(2, request + 2), (std::vector{request, request + 1, request + 2}));

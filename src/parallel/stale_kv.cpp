@@ -61,7 +61,7 @@ void reserve(at::Tensor& slots, int64_t tokens, const at::Tensor& like) {
 nn::AttentionOutput StaleKv::run(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::KvExtent held,
                                  const at::Tensor& q, const at::Tensor& kv, nn::Lse lse) {
   if (patches_of(f) == 1) return next_.run(f, layer, held, q, kv, lse);
-  auto& kept = kept_[{f.branch, layer.id, held.first}];
+  auto& kept = kept_[{f.buffers, f.branch, layer.id, held.first}];
   if (!held.patch) {
     reserve(kept.slots, kv.size(0), kv);
     fill(kept.slots, f, layer, held, kv);
@@ -80,17 +80,28 @@ nn::AttentionOutput StaleKv::run(const nn::CallContext& f, const nn::AttentionLa
   return next_.run(f, layer, held, q, kept.slots.narrow(0, 0, kept.filled), lse);
 }
 
-void StaleKv::begin_request() {
+void StaleKv::begin_request(int buffers) {
   for (auto& [key, kept] : kept_) {
-    // A recorded CUDA graph fills the slots without calling run(): there, a warm start is checked in the
-    // first request only. The first step of a cold start is never recorded.
-    if (start_ == Start::kCold || !kept.slots.is_cuda()) kept.filled = 0;
+    if (std::get<0>(key) == buffers) kept.filled = 0;
   }
 }
 
-int64_t StaleKv::bytes() const {
+void StaleKv::ran_whole(int buffers) {
+  for (auto& [key, kept] : kept_) {
+    if (std::get<0>(key) == buffers && kept.slots.defined()) kept.filled = kept.slots.size(0);
+  }
+}
+
+void StaleKv::forget(int buffers) {
+  std::erase_if(kept_, [&](const auto& one) { return std::get<0>(one.first) == buffers; });
+}
+
+int64_t StaleKv::bytes(int buffers) const {
   int64_t all = 0;
-  for (const auto& [key, kept] : kept_) all += static_cast<int64_t>(kept.slots.nbytes());
+  for (const auto& [key, kept] : kept_) {
+    if (std::get<0>(key) == buffers && kept.slots.defined())
+      all += static_cast<int64_t>(kept.slots.nbytes());
+  }
   return all;
 }
 

@@ -15,7 +15,7 @@ enum class Start : uint8_t {
   kCold,  // nothing: a patch attends to the patches before it, until all have come by once
 };
 
-// Stands between Ring and the kernel: what it keeps is keyed (branch, layer, whose keys), one buffer each, in
+// Stands between Ring and the kernel: what it keeps is keyed (buffers, branch, layer, whose keys), one buffer each, in
 // the order [patch][rank][stream]. Buffers keep their addresses as long as the shape of requests does not
 // change.
 class StaleKv : public nn::AttentionOp {
@@ -26,8 +26,12 @@ class StaleKv : public nn::AttentionOp {
   // first step come in order. One patch: nothing is kept.
   nn::AttentionOutput run(const nn::CallContext&, const nn::AttentionLayer&, nn::KvExtent,
                           const at::Tensor& q, const at::Tensor& kv, nn::Lse) override;
-  void begin_request();
-  int64_t bytes() const;             // of all buffers
+  // buffers: as in CallContext. Nothing is filled any more.
+  void begin_request(int buffers);
+  // A whole pass has filled all slots, though a recorded graph did it without run().
+  void ran_whole(int buffers);
+  void forget(int buffers);
+  int64_t bytes(int buffers) const;
   bool ran() const { return ran_; }  // a patch attended to stale keys
 
  private:
@@ -35,7 +39,7 @@ class StaleKv : public nn::AttentionOp {
     at::Tensor slots;    // [tokens of all patches, B, 2, h, d]
     int64_t filled = 0;  // tokens of this request, from the first slot on
   };
-  std::map<std::tuple<int, int, int>, Kept> kept_;
+  std::map<std::tuple<int, int, int, int>, Kept> kept_;
   nn::AttentionOp& next_;
   const Start start_;
   bool ran_ = false;

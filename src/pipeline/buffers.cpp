@@ -4,7 +4,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
-#include "base/error.h"
+#include <algorithm>
+
+#include "base/check.h"
+#include "pipeline/device.h"
 
 namespace atelier::pipeline {
 
@@ -23,77 +26,178 @@ at::Tensor RequestBuffers::latents_of(int patch) const {
   return latents.narrow(0, r.begin, r.size);
 }
 
-std::string shape_of(const Denoise& w, int patches) {
-  std::string shape =
-      atelier::str(w.latents.sizes(), " ", w.branches.size(), " ", w.sampler->timesteps().size(), " ",
-                   w.grid.frames, "x", w.grid.rows, "x", w.grid.cols, " ", patches);
-  const auto& one = w.branches.front();
-  for (const auto& t : one.streams) shape += atelier::str(" ", t.sizes());
-  for (const auto& [name, t] : one.whole) shape += t.defined() ? atelier::str(" ", name, t.sizes()) : " -";
-  return one.lengths.empty() ? shape : shape + " padded";
+int64_t RequestBuffers::bytes() const {
+  int64_t all = 0;
+  const auto add = [&](const at::Tensor& t) { all += t.defined() ? static_cast<int64_t>(t.nbytes()) : 0; };
+  for (const auto& t : {latents, step, input_scales}) add(t);
+  for (const auto& experts : contexts) {
+    for (const auto& context : experts) {
+      add(context.tables);
+      for (const auto& stream : context.streams) add(stream);
+      for (const auto& [id, one] : context.cross) add(one.kv), add(one.mask);
+    }
+  }
+  for (const auto& row : by_branch) {
+    for (const auto& call : row) {
+      add(call.prediction);
+      for (const auto* boxes : {&call.inbox, &call.outbox}) std::for_each(boxes->begin(), boxes->end(), add);
+      for (const auto& [block, skip] : call.state.skips) add(skip);
+      for (const auto& rope : call.state.ropes) add(rope.cos), add(rope.sin);
+    }
+  }
+  return all;
+}
+
+BufferKey key_of(const Denoise& w, int patches) {
+  BufferKey key{
+      w.latents.size(1), w.latents.size(2), w.grid.frames,          w.grid.rows,
+      w.grid.cols,       patches,           std::ssize(w.branches), sampling::scales_input(*w.sampler)};
+  const auto add = [&](const at::Tensor& t) {
+    key.push_back(t.defined() ? t.dim() : -1);
+    if (t.defined()) key.insert(key.end(), t.sizes().begin(), t.sizes().end());
+  };
+  for (const auto& stream : w.branches[0].streams) add(stream);
+  for (const auto& [name, tensor] : w.branches[0].whole) add(tensor);
+  key.push_back(w.branches[0].lengths.empty());
+  return key;
 }
 
 namespace {
 
-BranchBuffers make_branch_buffers(const Denoiser& denoiser, const RequestBuffers& buffers, const Denoise& w,
-                                  std::optional<int> patch, int branch) {
-  BranchBuffers branch_buffers;
-  branch_buffers.call = buffers.whole;
-  branch_buffers.call.patch = patch;
-  branch_buffers.call.branch = branch;
-  const int rank = buffers.whole.seq_rank;
-  for (size_t i = 0; i < buffers.whole.streams.size(); ++i) {
-    const auto& layout = buffers.whole.streams[i];
-    const auto whole =
-        denoiser.family.coordinates(denoiser.config, w.grid, static_cast<int>(i), layout.patches.total);
-    branch_buffers.state.positions.push_back(rows_of(whole, layout.held(rank, patch)));
-    branch_buffers.state.n.push_back(branch_buffers.state.positions.back().size(0));
+BranchBuffers make_call(const Denoiser& denoiser, const RequestBuffers& buffers, const Denoise& w,
+                        std::optional<int> patch, int branch) {
+  BranchBuffers made;
+  made.call = buffers.whole;
+  made.call.patch = patch;
+  made.call.branch = branch;
+  for (size_t s = 0; s < denoiser.family.streams.size(); ++s) {
+    const auto& layout = buffers.whole.streams[s];
+    const auto all =
+        denoiser.family.coordinates(denoiser.config, w.grid, static_cast<int>(s), layout.patches.total);
+    made.state.positions.push_back(rows_of(all, layout.held(buffers.whole.seq_rank, patch)));
+    made.state.n.push_back(made.state.positions.back().size(0));
   }
-  return branch_buffers;
+  return made;
+}
+
+// Layouts of all streams; tokens of the joint ones come with the conditioning, in order.
+std::vector<nn::Layout> layouts_of(const Denoiser& denoiser, const Denoise& w, int patches, int seq_parts) {
+  std::vector<nn::Layout> layouts;
+  size_t joint = 0;
+  for (const auto& stream : denoiser.family.streams) {
+    const bool is_latent = stream.kind == models::StreamSpec::kLatent;
+    const int64_t tokens = is_latent ? w.grid.tokens() : w.branches[0].streams.at(joint++).size(0);
+    layouts.push_back({.patches = {tokens, patches},
+                       .seq_parts = seq_parts,
+                       .pinned_to_first_patch = stream.pinned_to_first_patch});
+  }
+  return layouts;
 }
 
 }  // namespace
 
 RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& w, int patches,
                             const parallel::ParallelContext& parallel_context, at::TensorOptions options) {
-  RequestBuffers buffers;
-  buffers.shape = shape_of(w, patches);
-  buffers.patches = patches;
-  size_t joint = 0;
-  for (const auto& spec : denoiser.family.streams) {
-    const bool is_latent = spec.kind == models::StreamSpec::kLatent;
-    const int64_t total = is_latent ? w.grid.tokens() : w.branches.front().streams.at(joint++).size(0);
-    buffers.whole.streams.push_back({.patches = {total, patches},
-                                     .seq_parts = parallel_context.seq_parts(),
-                                     .pinned_to_first_patch = spec.pinned_to_first_patch});
-  }
-  buffers.whole.seq_rank = parallel_context.seq_rank();
-  buffers.latent_stream = denoiser.family.latent_stream();
-
-  const auto& latent = buffers.latent_layout();
+  RequestBuffers made;
+  made.patches = patches;
+  made.whole.streams = layouts_of(denoiser, w, patches, parallel_context.seq_parts());
+  made.whole.seq_rank = parallel_context.seq_rank();
+  made.latent_stream = denoiser.family.latent_stream();
   for (int p = 0, row = 0; p < patches; ++p) {
-    const int64_t n = latent.count(parallel_context.seq_rank(), p);
-    buffers.rows.push_back({row, n});
+    const int64_t n = made.latent_layout().count(parallel_context.seq_rank(), p);
+    made.rows.push_back({row, n});
     row += static_cast<int>(n);
-    buffers.samplers.push_back(nullptr);
   }
   auto sizes = w.latents.sizes().vec();
-  sizes[0] = latent.count(parallel_context.seq_rank(), std::nullopt);
-  buffers.latents = at::empty(sizes, w.latents.options().device(options.device()));
-  buffers.step = at::zeros({1}, options.dtype(at::kLong));
-
+  sizes[0] = made.latent_layout().count(parallel_context.seq_rank(), std::nullopt);
+  made.latents = at::empty(sizes, w.latents.options().device(options.device()));
+  made.step = at::zeros({1}, options.dtype(at::kLong));
   const bool split = parallel_context.mesh().size(Axis::kCfg) > 1;
   for (int b = 0; b < static_cast<int>(w.branches.size()); ++b) {
-    if (!split || parallel_context.mesh().index(Axis::kCfg) == b) buffers.branches.push_back(b);
+    if (!split || parallel_context.mesh().index(Axis::kCfg) == b) made.branches.push_back(b);
   }
-  buffers.contexts.resize(buffers.branches.size());
-  for (const int b : buffers.branches) {
-    auto& row = buffers.by_branch.emplace_back();
-    row.push_back(make_branch_buffers(denoiser, buffers, w, std::nullopt, b));
-    for (int p = 0; p < patches && patches > 1; ++p)
-      row.push_back(make_branch_buffers(denoiser, buffers, w, p, b));
+  for (const int b : made.branches) {
+    auto& row = made.by_branch.emplace_back();
+    row.push_back(make_call(denoiser, made, w, std::nullopt, b));
+    for (int p = 0; p < patches && patches > 1; ++p) row.push_back(make_call(denoiser, made, w, p, b));
   }
-  return buffers;
+  return made;
+}
+
+std::vector<nn::Conditioning> held_of(const Denoise& work, const RequestBuffers& b) {
+  std::vector<nn::Conditioning> held;
+  for (const int branch : b.branches) {
+    auto& mine = held.emplace_back(work.branches[static_cast<size_t>(branch)]);
+    for (size_t i = 0, joint = 0; i < b.whole.streams.size(); ++i) {
+      if (static_cast<int>(i) == b.latent_stream) continue;
+      auto& tokens = mine.streams.at(joint++);
+      ENSURE(tokens.size(0) == b.whole.streams[i].patches.total);
+      tokens = rows_of(tokens, b.whole.streams[i].held(b.whole.seq_rank, std::nullopt));
+    }
+  }
+  return held;
+}
+
+void gather_latents(at::Tensor& whole, const RequestBuffers& mine, comm::Comm* group) {
+  const auto& layout = mine.latent_layout();
+  const int64_t width = whole.size(1) * whole.size(2);
+  at::Tensor all = mine.latents;
+  if (group) {
+    std::vector<int64_t> split;
+    for (int r = 0; r < group->size(); ++r) split.push_back(layout.count(r, std::nullopt) * width);
+    all = at::empty({whole.numel()}, whole.options());
+    group->all_gather(all, mine.latents, split).wait();
+    all = all.view(whole.sizes());
+  }
+  int64_t row = 0;
+  for (int r = 0; r < layout.seq_parts; ++r) {
+    for (const Range& to : layout.held(r, std::nullopt)) {
+      whole.narrow(0, to.begin, to.size).copy_(all.narrow(0, row, to.size));
+      row += to.size;
+    }
+  }
+}
+
+RequestBuffers& BufferCache::get(const BufferKey& key, const std::function<RequestBuffers()>& make) {
+  const auto found =
+      std::find_if(kept_.begin(), kept_.end(), [&](const KeptBuffers& k) { return k.key == key; });
+  if (found != kept_.end()) {
+    kept_.splice(kept_.begin(), kept_, found);
+    return kept_.front().buffers;
+  }
+  while (true) {
+    try {
+      kept_.push_front({key, make()});
+      break;
+    } catch (const std::exception& e) {
+      if (kept_.empty() || !is_out_of_memory(e)) throw;
+    }
+    drop_oldest();
+  }
+  kept_.front().buffers.id = next_id_++;
+  trim();
+  return kept_.front().buffers;
+}
+
+void BufferCache::trim() {
+  while (kept_.size() > 1 && bytes() > budget_) drop_oldest();
+}
+
+void BufferCache::clear() {
+  while (!kept_.empty()) drop_oldest();
+}
+
+void BufferCache::drop_oldest() {
+  const int id = kept_.back().buffers.id;
+  graphs_.forget(id);
+  parallel_context_.forget(id);
+  kept_.pop_back();
+}
+
+int64_t BufferCache::bytes() const {
+  int64_t all = 0;
+  for (const auto& k : kept_) all += k.buffers.bytes() + parallel_context_.kept_bytes(k.buffers.id);
+  return all;
 }
 
 }  // namespace atelier::pipeline

@@ -10,6 +10,7 @@
 #include "nn/memory.h"
 #include "nn/model.h"
 #include "pipeline/activation_recorder.h"
+#include "sampling/guidance.h"
 #include "sampling/sampler.h"
 
 namespace atelier::pipeline {
@@ -29,19 +30,20 @@ struct Denoiser {
 // Whole tensors, equal on all ranks of a replica.
 struct Denoise {
   std::vector<nn::Conditioning> branches;  // conditional, then unconditional if guided; of the same sizes
-  double cfg = 1;                          // of sampling::guide, with two branches
+  sampling::Guidance cfg;                  // of two branches; a step may have a scale of its own
   models::Grid grid;
   const sampling::Sampler* sampler = nullptr;
   at::Tensor latents;  // [N, B, c], float
+  // Of the steps that draw some, in rising order: [N, B, c], float. Never called if none does.
+  std::function<at::Tensor(int step)> noise;
 };
 
 struct StepCallbacks {
   ActivationRecorder* probes = nullptr;
-  // Asked before the first operation of each step of this rank, and with the number of steps before decoding.
-  // After a no none of the operations from that step on is run, and Error(kInterrupted) is thrown; all ranks of
-  // the replica must get the same answers.
-  std::function<bool(int step)> may_begin;
-  std::function<void(int step)> on_step;  // a step of this rank is queued
+  // Asked once before the first operation of a step on this rank, and with the number of steps before what
+  // follows denoising. False ends the request there: all ranks of a replica must be told the same. Empty: true.
+  std::function<bool(int step)> may_begin = {};
+  std::function<void(int step)> on_step = {};  // a step of this rank is queued
 };
 
 }  // namespace atelier::pipeline

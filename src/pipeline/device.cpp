@@ -52,6 +52,10 @@ int64_t statistic(c10::Device device, bool peak) {
 void synchronize(c10::Device device) {
   if (device.is_cuda()) c10::cuda::getCurrentCUDAStream(device.index()).synchronize();
 }
+int64_t kept_shapes_bytes(c10::Device device) {
+  if (!device.is_cuda()) return int64_t{1} << 30;
+  return static_cast<int64_t>(at::cuda::getDeviceProperties(device.index())->totalGlobalMem / 16);
+}
 int64_t allocated_bytes(c10::Device device) {
   return statistic(device, false);
 }
@@ -79,6 +83,9 @@ void use_device(c10::Device device) {
 #else
 
 void synchronize(c10::Device) {}
+int64_t kept_shapes_bytes(c10::Device) {
+  return int64_t{1} << 30;
+}
 int64_t allocated_bytes(c10::Device) {
   return 0;
 }

@@ -12,6 +12,8 @@ namespace atelier::pipeline {
 void prepare_process();
 // Waits for everything queued on the current stream; nothing on the CPU.
 void synchronize(c10::Device device);
+// What buffers of other shapes than the one in use may take: a sixteenth of the device's memory, 1 GiB on the CPU.
+int64_t kept_shapes_bytes(c10::Device device);
 // Bytes of tensors now and at most since the last reset, by the allocator; 0 on the CPU.
 int64_t allocated_bytes(c10::Device device);
 int64_t peak_bytes(c10::Device device);

@@ -4,11 +4,16 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+#include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "pipeline/device.h"
+#include "pipeline/patch_moments.h"
 
 namespace atelier::pipeline {
 
@@ -17,276 +22,365 @@ using plan::Op;
 
 namespace {
 
+// Into the memory that is there where the shapes agree: recorded graphs read from it.
+void put(at::Tensor& to, const at::Tensor& from) {
+  if (!to.defined() || to.sizes() != from.sizes()) {
+    to = from;
+  } else if (to.data_ptr() != from.data_ptr()) {
+    to.copy_(from);
+  }
+}
+
 // The call reports to the recorder while this object lives.
 class Listening {
  public:
   Listening(nn::CallContext& call, nn::Recorder& recorder) : call_(call) { call_.probes = &recorder; }
   ~Listening() { call_.probes = nullptr; }
   Listening(const Listening&) = delete;
+  Listening& operator=(const Listening&) = delete;
 
  private:
   nn::CallContext& call_;
 };
 
-at::Tensor like_hidden(const BranchBuffers& buffers, const nn::RequestContext& context,
+at::Tensor like_hidden(const BranchBuffers& call, const nn::RequestContext& context,
                        at::TensorOptions options) {
-  const int64_t n = std::accumulate(buffers.state.n.begin(), buffers.state.n.end(), int64_t{0});
+  const int64_t n = std::accumulate(call.state.n.begin(), call.state.n.end(), int64_t{0});
   return at::empty({n, context.tables.size(1), context.width}, options);
 }
 
 }  // namespace
 
+struct Executor::Walk {
+  const Denoise& work;
+  const StepCallbacks& callbacks;
+  RequestBuffers& buffers;
+  std::span<const sampling::Step> steps;
+  std::vector<std::unique_ptr<sampling::Sampler>> samplers;  // per patch
+  std::vector<at::Tensor> moments;                           // per patch, see PatchMoments
+  int begun = -1, ended = -1;                                // the last step that did
+  int end;                                                   // no step from here on begins
+
+  Walk(const Denoise& d, const StepCallbacks& c, RequestBuffers& b)
+      : work(d),
+        callbacks(c),
+        buffers(b),
+        steps(d.sampler->steps()),
+        moments(static_cast<size_t>(b.patches)),
+        end(static_cast<int>(steps.size())) {
+    for (int p = 0; p < b.patches; ++p) samplers.push_back(d.sampler->clone());
+  }
+  bool listens() const { return callbacks.probes; }
+};
+
 Executor::Executor(const Denoiser& denoiser, parallel::ParallelContext& parallel_context,
-                   std::span<const plan::ModelChunk> route, at::TensorOptions options, GraphMode graphs)
+                   std::span<const plan::ModelChunk> route, ExecutorOptions options)
     : denoiser_(denoiser),
-      model_(*denoiser.experts.front().model),
       parallel_context_(parallel_context),
       route_(route.begin(), route.end()),
-      options_(options),
-      memory_(*denoiser.experts.front().memory),
-      graphs_(graphs) {
-  ENSURE(denoiser.experts.size() == 1);
+      options_(options.tensors),
+      graphs_(std::move(options.graphs)),
+      buffers_(options.kept_bytes, graphs_, parallel_context) {
+  if (auto* group = parallel_context.sequence()) positions_.emplace(*group);
 }
+
+Executor::~Executor() = default;
 
 int Executor::stage() const {
   return parallel_context_.mesh().index(Axis::kPipeline);
 }
 
+std::vector<double> Executor::step_ms() const {
+  return timer_ ? timer_->ms() : std::vector<double>{};
+}
+
 at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks) {
-  prepare(work, callbacks);
-  const int steps = static_cast<int>(work.sampler->timesteps().size());
-  const auto lists = plan::schedule(route_, buffers_.patches, steps, parallel_context_.degrees().warmup);
-  int step = -1, end = steps + 1;  // operations of the steps from `end` on are left out, by all ranks alike
-  const auto begins = [&](int next) {
-    if (callbacks.may_begin && !callbacks.may_begin(next)) end = next;
-    return next < end;
-  };
-  for (const Op& op : lists[static_cast<size_t>(stage())]) {
-    if (op.step >= end) continue;
-    if (op.step > step) {
-      if (step >= 0 && callbacks.on_step) callbacks.on_step(step);
-      step = op.step;
-      if (!begins(step)) continue;
-    }
-    perform(op, work, callbacks);
+  try {
+    const int patches = plan::patch_count(parallel_context_.degrees());
+    Walk w(work, callbacks, buffers_.get(key_of(work, patches), [&] { return make(work, patches); }));
+    prepare(w);
+    walk(w);
+    auto whole = gather(w);
+    buffers_.trim();
+    return whole;
+  } catch (const std::exception& e) {
+    // Whoever tries again has all of the memory. With peers nobody does.
+    if (is_out_of_memory(e) && !parallel_context_.replica()) buffers_.clear();
+    throw;
   }
-  if (callbacks.on_step && step >= 0 && step < end) callbacks.on_step(step);
-  sends_.clear();
-  if (end <= steps || !begins(steps)) throw Error(Kind::kInterrupted, "cancelled");
-  return gather(work);
 }
 
-void Executor::prepare(const Denoise& work, const StepCallbacks& callbacks) {
-  const auto& d = parallel_context_.degrees();
-  const int patches = plan::patch_count(d);
-  if (buffers_.shape != shape_of(work, patches)) {
-    graphs_.clear();
-    buffers_ = {};
-    // Whole before it counts: a request that runs out of memory here may be tried again.
-    auto fresh = make_buffers(denoiser_, work, patches, parallel_context_, options_);
-    for (auto& row : fresh.by_branch) {
-      for (auto& buffers : row) {
-        buffers.inbox.resize(route_.size());
-        buffers.outbox.resize(route_.size());
-        buffers.incoming.resize(route_.size() + 1);
-        model_.enter(buffers.call, buffers.state);
-      }
+RequestBuffers Executor::make(const Denoise& work, int patches) {
+  auto made = make_buffers(denoiser_, work, patches, parallel_context_, options_);
+  made.contexts.resize(made.branches.size(), std::vector<nn::RequestContext>(denoiser_.experts.size()));
+  for (auto& row : made.by_branch) {
+    for (auto& call : row) {
+      call.inbox.resize(route_.size());
+      call.outbox.resize(route_.size());
+      call.incoming.resize(route_.size() + 1);
+      denoiser_.experts[0].model->enter(call.call, call.state);
     }
-    buffers_ = std::move(fresh);
   }
-  parallel_context_.begin_request();
-  for (auto& s : buffers_.samplers) s = work.sampler->clone();
-  const int rank = parallel_context_.seq_rank();
-  buffers_.latents.copy_(rows_of(work.latents, buffers_.latent_layout().held(rank, std::nullopt)));
-  begin(work, callbacks);
+  return made;
 }
 
-void Executor::begin(const Denoise& work, const StepCallbacks& callbacks) {
-  std::vector<nn::Conditioning> held;
+void Executor::prepare(Walk& w) {
+  auto& b = w.buffers;
+  for (auto& row : b.by_branch) {
+    for (auto& call : row) call.call.buffers = b.id;
+  }
+  parallel_context_.begin_request(b.id);
+  b.latents.copy_(
+      rows_of(w.work.latents, b.latent_layout().held(parallel_context_.seq_rank(), std::nullopt)));
+  bool is_new = false;
+  if (sampling::scales_input(*w.work.sampler)) {
+    std::vector<float> scales;
+    for (const auto& step : w.steps) scales.push_back(step.input_scale);
+    is_new = nn::assign_by_step_(b.input_scales, at::tensor(scales).to(b.latents.options()));
+  }
+  const auto held = held_of(w.work, b);
+  for (size_t e = 0; e < denoiser_.experts.size(); ++e) is_new |= begin(w, held, e);
+  if (is_new) graphs_.forget(b.id);
+}
+
+bool Executor::begin(Walk& w, std::span<const nn::Conditioning> held, size_t expert) {
+  auto& b = w.buffers;
+  const auto times = sampling::times(*w.work.sampler);
   std::vector<nn::RequestContext> fresh;
-  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
-    nn::CallContext call = buffers_.at(b, -1).call;
-    RankRecorder recorder(callbacks.probes, call, "block.");
-    if (callbacks.probes) call.probes = &recorder;
-    auto& mine = held.emplace_back(work.branches[static_cast<size_t>(buffers_.branches[b])]);
-    for (size_t i = 0, joint = 0; i < call.streams.size(); ++i) {
-      if (static_cast<int>(i) == buffers_.latent_stream) continue;
-      auto& tokens = mine.streams.at(joint++);
-      ENSURE(tokens.size(0) == call.streams[i].patches.total);
-      tokens = rows_of(tokens, call.streams[i].held(call.seq_rank, std::nullopt));
-    }
-    fresh.push_back(model_.begin(call, mine, work.sampler->timesteps()));
+  for (size_t i = 0; i < held.size(); ++i) {
+    nn::CallContext call = b.at(i, -1).call;
+    RankRecorder recorder(w.callbacks.probes, call, "block.");
+    if (w.listens()) call.probes = &recorder;
+    fresh.push_back(denoiser_.experts[expert].model->begin(call, held[i], times));
   }
-  if (!fresh.empty() && fresh.front().prompt.defined()) begin_blocks(held, fresh);
-  for (size_t b = 0; b < fresh.size(); ++b) {
-    buffers_.contexts[b].assign_(fresh[b]);
-    for (auto& buffers : buffers_.by_branch[b]) buffers.state.context = &buffers_.contexts[b];
-  }
+  if (!fresh.empty() && fresh.front().prompt.defined()) begin_blocks(denoiser_.experts[expert], held, fresh);
+  bool is_new = false;
+  for (size_t i = 0; i < held.size(); ++i) is_new |= b.contexts[i][expert].assign_(fresh[i]);
+  return is_new;
 }
 
 // Every block makes what it needs of the prompt, for all branches while its weights are there.
-void Executor::begin_blocks(std::span<const nn::Conditioning> held, std::span<nn::RequestContext> contexts) {
+void Executor::begin_blocks(const Denoiser::Expert& expert, std::span<const nn::Conditioning> held,
+                            std::span<nn::RequestContext> contexts) {
   std::vector<int> blocks;
   for (const auto& chunk : plan::chunks_of(route_, stage())) {
     for (int i = chunk.begin; i < chunk.end; ++i) blocks.push_back(i);
   }
-  memory_.will_run(blocks);
+  expert.memory->will_run(blocks);
   for (const int i : blocks) {
-    memory_.before(i);
-    for (size_t b = 0; b < held.size(); ++b) model_.begin_block(i, held[b], contexts[b]);
+    expert.memory->before(i);
+    for (size_t b = 0; b < held.size(); ++b) expert.model->begin_block(i, held[b], contexts[b]);
   }
 }
 
-void Executor::perform(const Op& op, const Denoise& work, const StepCallbacks& callbacks) {
+// Begins the steps in order, each just before its first operation here, and leaves out what belongs to later ones.
+void Executor::walk(Walk& w) {
+  const auto lists = plan::schedule(route_, w.buffers.patches, static_cast<int>(w.steps.size()),
+                                    parallel_context_.degrees().warmup);
+  timer_ = std::make_unique<StepTimer>(options_.device());
+  timer_->mark();
+  for (const Op& op : lists[static_cast<size_t>(stage())]) {
+    while (w.begun < std::min(op.step, w.end - 1)) begin_step(w, w.begun + 1);
+    if (op.step < w.end) perform(op, w);
+  }
+  end_step(w);
+  sends_.clear();  // waits for them
+  const int steps = static_cast<int>(w.steps.size());
+  if (w.end == steps && (!w.callbacks.may_begin || w.callbacks.may_begin(steps))) return;
+  synchronize(options_.device());  // nothing of it runs into the next request
+  throw Error(Kind::kInterrupted, str("interrupted after ", w.end, " of ", steps, " steps"));
+}
+
+void Executor::begin_step(Walk& w, int step) {
+  end_step(w);
+  // The host is at most two steps ahead of its device, so that few are left to run when a request is given up.
+  if (step > 1) timer_->wait_for(step - 1);
+  if (w.callbacks.may_begin && !w.callbacks.may_begin(step)) {
+    w.end = step;
+  } else {
+    w.begun = step;
+  }
+}
+
+void Executor::end_step(Walk& w) {
+  if (w.ended == w.begun) return;
+  w.ended = w.begun;
+  timer_->mark();
+  if (w.callbacks.on_step) w.callbacks.on_step(w.ended);
+}
+
+void Executor::perform(const Op& op, Walk& w) {
   switch (op.kind) {
     case Op::kEmbed:  // part of the first chunk's run
     case Op::kHead:   // part of the last chunk's run
       return;
     case Op::kRun:
-      return run(op, callbacks);
+      return run(op, w);
     case Op::kSend:
-      return send(op);
+      return send(op, w);
     case Op::kRecv:
-      return receive(op);
+      return receive(op, w);
     case Op::kSample:
-      return sample(op, work, callbacks);
+      return sample(op, w);
   }
 }
 
-void Executor::run(const Op& op, const StepCallbacks& callbacks) {
-  buffers_.step.fill_(op.step);
-  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
-    BranchBuffers& buffers = buffers_.at(b, op.patch);
-    buffers.incoming[static_cast<size_t>(op.chunk)].wait();
-    const bool listened = callbacks.probes;
-    RankRecorder recorder(callbacks.probes, buffers.call, "block.");
-    RankRecorder inputs(callbacks.probes, buffers.call, str("step", op.step, "."));
-    if (listened && op.chunk == 0)
-      inputs.record("model_in", buffers_.latents_of(op.patch), buffers_.latent_stream);
-    if (listened && op.step == 0) {
-      ENSURE(!graphs_.is_on());  // what is entered anew is not what they have recorded
-      const Listening listening(buffers.call, recorder);
-      model_.enter(buffers.call, buffers.state);
-      run_blocks(buffers, b, op.chunk, op.patch);
+void Executor::run(const Op& op, Walk& w) {
+  auto& b = w.buffers;
+  b.step.fill_(op.step);
+  const int expert = w.steps[static_cast<size_t>(op.step)].expert;
+  for (size_t i = 0; i < b.branches.size(); ++i) {
+    auto& call = b.at(i, op.patch);
+    call.incoming[static_cast<size_t>(op.chunk)].wait();
+    call.state.context = &b.contexts[i].at(static_cast<size_t>(expert));
+    if (w.listens()) {
+      run_probed(op, w, i);
     } else if (op.step == 0 && op.patch >= 0) {
-      run_blocks(buffers, b, op.chunk,
-                 op.patch);  // a cold start attends to fewer keys than the steps to come
+      run_chunk(op, b, i, expert);  // a cold start attends to fewer keys than the steps to come
     } else {
-      graphs_.run(str(op.chunk, " ", b, " ", op.patch), [&] { run_blocks(buffers, b, op.chunk, op.patch); });
+      const GraphKey key{b.id, op.chunk, static_cast<int>(i), op.patch, expert};
+      graphs_.run(key, [&] { run_chunk(op, b, i, expert); });
     }
-    const bool last = op.chunk + 1 == static_cast<int>(route_.size());
-    if (listened && last) inputs.record("model_out", buffers.prediction, buffers_.latent_stream);
+  }
+  if (op.patch < 0) parallel_context_.ran_whole(b.id);
+}
+
+void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
+  ENSURE(!graphs_.is_on());  // what is entered anew is not what they have recorded
+  auto& b = w.buffers;
+  auto& call = b.at(branch, op.patch);
+  const int expert = w.steps[static_cast<size_t>(op.step)].expert;
+  RankRecorder blocks(w.callbacks.probes, call.call, "block.");
+  RankRecorder step(w.callbacks.probes, call.call, str("step", op.step, "."));
+  if (op.chunk == 0) step.record("model_in", model_input(b, op.patch), b.latent_stream);
+  if (op.step == 0) {
+    const Listening listening(call.call, blocks);
+    denoiser_.experts[static_cast<size_t>(expert)].model->enter(call.call, call.state);
+    run_chunk(op, b, branch, expert);
+  } else {
+    run_chunk(op, b, branch, expert);
+  }
+  if (ends_with(op.chunk)) step.record("model_out", call.prediction, b.latent_stream);
+}
+
+at::Tensor Executor::model_input(const RequestBuffers& b, int patch) const {
+  const auto latents = b.latents_of(patch);
+  return b.input_scales.defined() ? latents * at::index_select(b.input_scales, 0, b.step) : latents;
+}
+
+void Executor::run_chunk(const Op& op, RequestBuffers& b, size_t branch, int expert) {
+  const auto& chunk = route_[static_cast<size_t>(op.chunk)];
+  const auto& e = denoiser_.experts[static_cast<size_t>(expert)];
+  auto& call = b.at(branch, op.patch);
+  nn::State& s = call.state;
+  s.row = at::index_select(s.context->tables, 0, b.step).squeeze(0);
+  if (op.chunk == 0)
+    e.model->embed(call.call, s, model_input(b, op.patch));
+  else if (route_[static_cast<size_t>(op.chunk) - 1].stage == chunk.stage)
+    s.x = call.outbox[static_cast<size_t>(op.chunk) - 1];
+  else
+    s.x = call.inbox[static_cast<size_t>(op.chunk)];
+  run_blocks(e, chunk, call);
+  if (ends_with(op.chunk))
+    put(call.prediction, e.model->head(call.call, s));
+  else
+    put(call.outbox[static_cast<size_t>(op.chunk)], s.x);
+  s.x.reset(), s.row.reset();
+}
+
+void Executor::run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk& chunk,
+                          BranchBuffers& call) {
+  std::vector<int> blocks(static_cast<size_t>(chunk.end - chunk.begin));
+  std::iota(blocks.begin(), blocks.end(), chunk.begin);
+  try {
+    expert.memory->will_run(blocks);
+    for (const int i : blocks) {
+      expert.memory->before(i);
+      expert.model->block(i, call.call, call.state);
+    }
+  } catch (const c10::OutOfMemoryError&) {
+    // Where a recording ends here, what it fetched was never fetched.
+    expert.memory->abandon();
+    throw;
   }
 }
 
-void Executor::run_blocks(BranchBuffers& buffers, size_t branch, int chunk, int patch) {
-  const auto& part = route_[static_cast<size_t>(chunk)];
-  nn::State& s = buffers.state;
-  s.row = at::index_select(buffers_.contexts[branch].tables, 0, buffers_.step).squeeze(0);
-  if (chunk == 0)
-    model_.embed(buffers.call, s, buffers_.latents_of(patch));
-  else if (route_[static_cast<size_t>(chunk) - 1].stage == part.stage)
-    s.x = buffers.outbox[static_cast<size_t>(chunk) - 1];
-  else
-    s.x = buffers.inbox[static_cast<size_t>(chunk)];
-  std::vector<int> blocks(static_cast<size_t>(part.end - part.begin));
-  std::iota(blocks.begin(), blocks.end(), part.begin);
-  memory_.will_run(blocks);
-  for (const int i : blocks) {
-    memory_.before(i);
-    model_.block(i, buffers.call, s);
-  }
-  const bool last = chunk + 1 == static_cast<int>(route_.size());
-  if (last)
-    nn::assign_stable_(buffers.prediction, model_.head(buffers.call, s));
-  else
-    nn::assign_stable_(buffers.outbox[static_cast<size_t>(chunk)], s.x);
-}
-
-void Executor::send(const Op& op) {
-  const bool last = op.chunk + 1 == static_cast<int>(route_.size());
+void Executor::send(const Op& op, Walk& w) {
   auto* hop = parallel_context_.hop({stage(), op.peer_stage});
-  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
-    BranchBuffers& buffers = buffers_.at(b, op.patch);
-    const auto& message = last ? buffers.prediction : buffers.outbox[static_cast<size_t>(op.chunk)];
+  for (size_t i = 0; i < w.buffers.branches.size(); ++i) {
+    auto& call = w.buffers.at(i, op.patch);
+    const auto& message = ends_with(op.chunk) ? call.prediction : call.outbox[static_cast<size_t>(op.chunk)];
     sends_.push_back(hop->send(message.contiguous(), 1));
   }
-  // Destroying a send waits for it; by the schedule, sends as old as these have been received.
-  const size_t most = 4 * buffers_.branches.size() * static_cast<size_t>(buffers_.patches);
+  // Letting go of a send waits for it; the schedule promises that so old ones have been received.
+  const size_t most = 4 * w.buffers.branches.size() * static_cast<size_t>(w.buffers.patches);
   if (sends_.size() > most) sends_.erase(sends_.begin(), sends_.end() - static_cast<std::ptrdiff_t>(most));
 }
 
-void Executor::receive(const Op& op) {
-  const bool last = op.chunk + 1 == static_cast<int>(route_.size());
+void Executor::receive(const Op& op, Walk& w) {
   auto* hop = parallel_context_.hop({op.peer_stage, stage()});
-  for (size_t b = 0; b < buffers_.branches.size(); ++b) {
-    BranchBuffers& buffers = buffers_.at(b, op.patch);
-    auto& buffer = last ? buffers.prediction : buffers.inbox[static_cast<size_t>(op.chunk) + 1];
+  const auto next = static_cast<size_t>(op.chunk) + 1;
+  const bool last = ends_with(op.chunk);
+  for (size_t i = 0; i < w.buffers.branches.size(); ++i) {
+    auto& call = w.buffers.at(i, op.patch);
+    auto& buffer = last ? call.prediction : call.inbox[next];
     if (!buffer.defined()) {
-      const auto latents = buffers_.latents_of(op.patch);
-      buffer =
-          last ? at::empty(latents.sizes(), options_) : like_hidden(buffers, buffers_.contexts[b], options_);
+      buffer = last ? at::empty(w.buffers.latents_of(op.patch).sizes(), options_)
+                    : like_hidden(call, w.buffers.contexts[i][0], options_);
     }
-    buffers.incoming[static_cast<size_t>(op.chunk) + 1] = hop->recv(buffer, 0);
+    call.incoming[next] = hop->recv(buffer, 0);
   }
 }
 
-at::Tensor Executor::guided(const Op& op, const Denoise& work) {
-  for (size_t b = 0; b < buffers_.branches.size(); ++b) buffers_.at(b, op.patch).incoming.back().wait();
-  const auto acc_dtype = work.latents.scalar_type();
-  const auto mine = buffers_.at(0, op.patch).prediction.to(acc_dtype);
-  if (work.branches.size() < 2) return mine;
-  if (buffers_.branches.size() == 2)
-    return sampling::guide(mine, buffers_.at(1, op.patch).prediction.to(acc_dtype), work.cfg);
-  auto both = at::empty({2 * mine.numel()}, mine.options());
-  const int64_t split[] = {mine.numel(), mine.numel()};
-  parallel_context_.cfg()->all_gather(both, mine.contiguous(), split).wait();
-  const auto part = [&](int i) { return both.narrow(0, i * mine.numel(), mine.numel()).view(mine.sizes()); };
-  return sampling::guide(part(0), part(1), work.cfg);
+at::Tensor Executor::guided(const Op& op, Walk& w) {
+  auto& b = w.buffers;
+  std::vector<at::Tensor> branches;
+  for (size_t i = 0; i < b.branches.size(); ++i) {
+    auto& call = b.at(i, op.patch);
+    call.incoming.back().wait();
+    branches.push_back(call.prediction.to(w.work.latents.scalar_type()));
+  }
+  if (branches.size() < w.work.branches.size()) {
+    const auto mine = branches[0].contiguous();
+    auto both = at::empty({2, mine.size(0), mine.size(1), mine.size(2)}, mine.options());
+    const int64_t split[] = {mine.numel(), mine.numel()};
+    parallel_context_.cfg()->all_gather(both, mine, split).wait();
+    branches = {both[0], both[1]};
+  }
+  const auto& step = w.steps[static_cast<size_t>(op.step)];
+  PatchMoments positions(w.moments, b.rows, op.patch, positions_ ? &*positions_ : nullptr);
+  return sampling::guide({step.cfg.value_or(w.work.cfg.scale), w.work.cfg.rescale}, branches, &positions);
 }
 
-void Executor::sample(const Op& op, const Denoise& work, const StepCallbacks& callbacks) {
-  const auto prediction = guided(op, work);
-  auto latents = buffers_.latents_of(op.patch);
-  const int first = op.patch < 0 ? 0 : op.patch, last = op.patch < 0 ? buffers_.patches - 1 : op.patch;
-  for (int p = first; p <= last; ++p) {
-    const Range rows = buffers_.rows[static_cast<size_t>(p)];
-    auto x = buffers_.latents_of(p);
-    const int64_t offset = op.patch < 0 ? rows.begin : 0;
-    x.copy_(
-        buffers_.samplers[static_cast<size_t>(p)]->step(prediction.narrow(0, offset, rows.size), op.step, x));
+void Executor::sample(const Op& op, Walk& w) {
+  auto& b = w.buffers;
+  const auto prediction = guided(op, w);
+  const auto patch = op.patch < 0 ? std::nullopt : std::optional(op.patch);
+  at::Tensor noise;
+  if (w.steps[static_cast<size_t>(op.step)].draws_noise)
+    noise = rows_of(w.work.noise(op.step), b.latent_layout().held(parallel_context_.seq_rank(), patch))
+                .to(b.latents.options());
+  for (int p = patch.value_or(0); p <= patch.value_or(b.patches - 1); ++p) {
+    const Range rows{patch ? 0 : b.rows[static_cast<size_t>(p)].begin, b.rows[static_cast<size_t>(p)].size};
+    const auto part = [&](const at::Tensor& t) {
+      return t.defined() ? t.narrow(0, rows.begin, rows.size) : t;
+    };
+    auto x = b.latents_of(p);
+    x.copy_(w.samplers[static_cast<size_t>(p)]->step(part(prediction), op.step, x, part(noise)));
   }
-  if (!callbacks.probes) return;
-  nn::CallContext call = buffers_.at(0, op.patch).call;
+  if (!w.callbacks.probes) return;
+  nn::CallContext call = b.at(0, op.patch).call;
   call.branch = 0;  // what is guided belongs to none
-  RankRecorder recorder(callbacks.probes, call, str("step", op.step, "."));
-  recorder.record("guided", prediction, buffers_.latent_stream);
-  recorder.record("latents", latents, buffers_.latent_stream);
+  RankRecorder recorder(w.callbacks.probes, call, str("step", op.step, "."));
+  recorder.record("guided", prediction, b.latent_stream);
+  recorder.record("latents", b.latents_of(op.patch), b.latent_stream);
 }
 
-at::Tensor Executor::gather(const Denoise& work) {
+at::Tensor Executor::gather(const Walk& w) {
   const bool all_decode = parallel_context_.picture_parts() > 1;
   if (!starts() && !all_decode) return {};
-  at::Tensor whole = at::empty(work.latents.sizes(), buffers_.latents.options());
-  if (starts()) {
-    const auto& latent = buffers_.latent_layout();
-    const int64_t width = work.latents.size(1) * work.latents.size(2);
-    at::Tensor all = buffers_.latents;
-    if (auto* group = parallel_context_.sequence()) {
-      std::vector<int64_t> split;
-      for (int r = 0; r < group->size(); ++r) split.push_back(latent.count(r, std::nullopt) * width);
-      all = at::empty({work.latents.numel()}, buffers_.latents.options());
-      group->all_gather(all, buffers_.latents, split).wait();
-      all = all.view(work.latents.sizes());
-    }
-    int64_t row = 0;
-    for (int r = 0; r < parallel_context_.seq_parts(); ++r) {
-      for (const Range& to : latent.held(r, std::nullopt)) {
-        whole.narrow(0, to.begin, to.size).copy_(all.narrow(0, row, to.size));
-        row += to.size;
-      }
-    }
-  }
+  auto whole = at::empty(w.work.latents.sizes(), w.buffers.latents.options());
+  if (starts()) gather_latents(whole, w.buffers, parallel_context_.sequence());
   if (plan::stages_of(route_) > 1 && all_decode) parallel_context_.replica()->broadcast(whole, 0);
   return whole;
 }

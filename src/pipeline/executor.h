@@ -3,53 +3,78 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "models/family.h"
 #include "nn/model.h"
 #include "parallel/parallel_context.h"
+#include "parallel/tensor.h"
 #include "pipeline/buffers.h"
 #include "pipeline/denoise.h"
 #include "pipeline/graph_cache.h"
+#include "pipeline/step_timer.h"
 
 namespace atelier::pipeline {
+
+struct ExecutorOptions {
+  at::TensorOptions tensors;              // element type and device of the denoisers
+  std::unique_ptr<GraphBackend> graphs;   // null: nothing is recorded
+  int64_t kept_bytes = int64_t{1} << 30;  // of the buffers of all shapes, see BufferCache
+};
 
 class Executor {
  public:
   // The experts hold this rank's chunks of the route.
   Executor(const Denoiser& denoiser, parallel::ParallelContext& parallel_context,
-           std::span<const plan::ModelChunk> route, at::TensorOptions options, GraphMode graphs);
+           std::span<const plan::ModelChunk> route, ExecutorOptions options);
+  ~Executor();
 
-  // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank
-  // of the replica if all decode; undefined elsewhere.
+  // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank of the
+  // replica if all decode; undefined elsewhere. Throws Error(kInterrupted) where callbacks.may_begin ended it: on every
+  // rank, with nothing under way.
   at::Tensor denoise(const Denoise& work, const StepCallbacks& callbacks);
+  // Of the last request's steps, by the device's clock; waits for it. From a stage's first operation of one step to its
+  // first of the next, so that steps that overlap count once.
+  std::vector<double> step_ms() const;
   int graphs() const { return graphs_.captured(); }
+  size_t kept_shapes() const { return buffers_.size(); }
 
  private:
+  struct Walk;  // one request on its way
   int stage() const;
   bool starts() const { return route_.front().stage == stage(); }
-  void prepare(const Denoise& work, const StepCallbacks& callbacks);
-  void begin(const Denoise& work, const StepCallbacks& callbacks);
-  void begin_blocks(std::span<const nn::Conditioning> held, std::span<nn::RequestContext> contexts);
-  void perform(const plan::Op& op, const Denoise& work, const StepCallbacks& callbacks);
-  void run(const plan::Op& op, const StepCallbacks& callbacks);
-  void run_blocks(BranchBuffers& buffers, size_t branch, int chunk, int patch);
-  void send(const plan::Op& op);
-  void receive(const plan::Op& op);
-  void sample(const plan::Op& op, const Denoise& work, const StepCallbacks& callbacks);
-  at::Tensor guided(const plan::Op& op, const Denoise& work);
-  at::Tensor gather(const Denoise& work);
+  bool ends_with(int chunk) const { return chunk + 1 == static_cast<int>(route_.size()); }
+  RequestBuffers make(const Denoise& work, int patches);
+  void prepare(Walk& w);
+  bool begin(Walk& w, std::span<const nn::Conditioning> held, size_t expert);
+  void begin_blocks(const Denoiser::Expert& expert, std::span<const nn::Conditioning> held,
+                    std::span<nn::RequestContext> contexts);
+  void walk(Walk& w);
+  void begin_step(Walk& w, int step);
+  void end_step(Walk& w);
+  void perform(const plan::Op& op, Walk& w);
+  void run(const plan::Op& op, Walk& w);
+  void run_probed(const plan::Op& op, Walk& w, size_t branch);
+  void run_chunk(const plan::Op& op, RequestBuffers& buffers, size_t branch, int expert);
+  void run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk& chunk, BranchBuffers& call);
+  at::Tensor model_input(const RequestBuffers& buffers, int patch) const;
+  void send(const plan::Op& op, Walk& w);
+  void receive(const plan::Op& op, Walk& w);
+  void sample(const plan::Op& op, Walk& w);
+  at::Tensor guided(const plan::Op& op, Walk& w);
+  at::Tensor gather(const Walk& w);
 
   const Denoiser denoiser_;
-  nn::Model& model_;
   parallel::ParallelContext& parallel_context_;
   std::vector<plan::ModelChunk> route_;
   at::TensorOptions options_;
-  nn::BlockMemory& memory_;
-  RequestBuffers buffers_;
-  std::vector<comm::Work> sends_;
   GraphCache graphs_;
+  BufferCache buffers_;
+  std::vector<comm::Work> sends_;  // under way: not of a walk, whose end must not wait for them when it fails
+  std::optional<parallel::CommReducer> positions_;  // over the ranks that hold the other tokens
+  std::unique_ptr<StepTimer> timer_;                // of the last request
 };
 
 }  // namespace atelier::pipeline

@@ -8,6 +8,9 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "nn/patchify.h"
 #include "pipeline/testing.h"
 #include "sampling/flow_euler.h"
@@ -80,14 +83,15 @@ struct Loop {
   std::vector<plan::ModelChunk> route{{0, 0, kBlocks}};
   parallel::ParallelContext parallel_context{{}, nullptr, nn::SdpaBackend::kAuto};
   NotingMemory memory;
-  Executor executor{{family, config, {{&model, &memory}}}, parallel_context, route, kWide, GraphMode::kOff};
+  Executor executor{
+      {family, config, {{&model, &memory}}}, parallel_context, route, ExecutorOptions{kWide, nullptr}};
   sampling::FlowEuler sampler{Json{{"shift", 3.0}}, {.steps = 2, .linear_sigmas = true}};
 
   Denoise work(std::vector<double> branches, double cfg = 1) {
     Denoise w;
     for (const double first : branches)
       w.branches.push_back({.streams = {at::full({2, 1, 4}, first, kWide)}});
-    w.cfg = cfg;
+    w.cfg.scale = cfg;
     w.grid = {.rows = 2, .cols = 3, .channels = 4};
     w.sampler = &sampler;
     w.latents = random({6, 1, 4});
@@ -97,10 +101,10 @@ struct Loop {
   at::Tensor by_hand(const Denoise& w, const std::vector<double>& branches) {
     auto x = w.latents;
     for (int i = 0; i < 2; ++i) {
-      const double t = sampler.timesteps()[static_cast<size_t>(i)];
+      const double t = sampler.steps()[static_cast<size_t>(i)].time;
       auto p = x * branches[0] + t;
-      if (branches.size() == 2) p = (x * branches[1] + t) + w.cfg * (p - (x * branches[1] + t));
-      x = sampler.step(p, i, x);
+      if (branches.size() == 2) p = (x * branches[1] + t) + w.cfg.scale * (p - (x * branches[1] + t));
+      x = sampler.step(p, i, x, {});
     }
     return x;
   }
@@ -160,11 +164,24 @@ TEST(BlockLoop, TapsDoNotChangeTheResult) {
   EXPECT_GT(distance(seen.at("step0.guided"), seen.at("step0.model_out")), 1e-3);
 }
 
-TEST(BlockLoop, StopsBeforeAStep) {
+TEST(BlockLoop, EndsBeforeAStepThatMayNotBegin) {
   Loop run;
-  const StepCallbacks none{.may_begin = [](int) { return false; }};
-  EXPECT_NE(error_of(Kind::kInterrupted, [&] { run.executor.denoise(run.work({0.5}), none); }), "no error");
-  EXPECT_EQ(std::count(run.model.calls.begin(), run.model.calls.end(), "block 0"), 0);
+  std::vector<int> asked;
+  const StepCallbacks callbacks{.may_begin = [&](int step) { return asked.push_back(step), step < 1; }};
+  EXPECT_EQ(error_of(Kind::kInterrupted, [&] { run.executor.denoise(run.work({0.5}), callbacks); }),
+            "interrupted after 1 of 2 steps");
+  EXPECT_EQ(asked, (std::vector{0, 1}));
+  EXPECT_EQ(std::count(run.model.calls.begin(), run.model.calls.end(), "block 0"), 1);
+}
+
+TEST(BlockLoop, TellsWhatEachStepTook) {
+  Loop run;
+  EXPECT_TRUE(run.executor.step_ms().empty());
+  run.executor.denoise(run.work({0.5}),
+                       {.on_step = [](int) { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }});
+  const auto ms = run.executor.step_ms();
+  ASSERT_EQ(ms.size(), 2u);
+  EXPECT_GE(ms[1], 3) << "what is done between the steps counts for the later one";
 }
 
 // Two ranks record their rows; the pieces come together whatever the order.

@@ -13,6 +13,7 @@
 #include "nn/streamed_memory.h"
 #include "parallel/shards.h"
 #include "pipeline/device.h"
+#include "sampling/noise.h"
 
 namespace atelier::pipeline {
 
@@ -36,12 +37,6 @@ models::PromptBatch prompts_of(request::Requests batch, request::CfgBranch branc
     for (const auto& one : batch) out.texts[encoder].push_back(request::prompt_of(one, branch, encoder));
   }
   return out;
-}
-
-at::Tensor initial_noise(request::Requests batch, const models::Grid& grid) {
-  std::vector<at::Tensor> each;
-  for (const auto& r : batch) each.push_back(sampling::noise(grid.latent(1), *r.seed));
-  return at::cat(each);
 }
 
 const at::Tensor& finite(const at::Tensor& images) {
@@ -99,9 +94,12 @@ void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
   denoiser_ = build(*memory_, options);
   denoiser_store_->check();
   memory_->release();
-  const auto graphs = options_.residency == Residency::kParked ? GraphMode::kOff : options_.graphs;
+  const bool records = options_.graphs == GraphMode::kOn && options_.device.is_cuda() &&
+                       options_.residency != Residency::kParked;
   const Denoiser denoiser{family, model_.denoiser(), {{denoiser_.get(), memory_.get()}}};
-  executor_ = std::make_unique<Executor>(denoiser, parallel_context_, route, options, graphs);
+  executor_ = std::make_unique<Executor>(
+      denoiser, parallel_context_, route,
+      ExecutorOptions{options, records ? cuda_graphs() : nullptr, kept_shapes_bytes(options_.device)});
 }
 
 bool Pipeline::leads() const {
@@ -126,8 +124,9 @@ std::set<std::string> Pipeline::used() const {
 void Pipeline::prepare(const request::Request& r, Denoise& work) {
   const auto& family = model_.family();
   const auto vae = models::find_vae(model_.vae()).facts(model_.vae());
-  work.cfg =
-      models::cfg_scale(family, *r.guidance_scale, r.true_cfg_scale.value_or(1), request::branches(r) == 2);
+  work.cfg = {
+      models::cfg_scale(family, *r.guidance_scale, r.true_cfg_scale.value_or(1), request::branches(r) == 2),
+      r.guidance_rescale.value_or(0)};
   work.grid = family.grid(model_.denoiser(), vae.spatial, *r.height, *r.width, 1);
   sampler_ = sampling::make_sampler(model_.scheduler(),
                                     {.steps = *r.num_inference_steps,
@@ -156,17 +155,23 @@ void Pipeline::condition(request::Requests batch, Denoise& work, ActivationRecor
   }
 }
 
-void Pipeline::take_noise(const at::Tensor& noise, Denoise& work, ActivationRecorder* probes) const {
+void Pipeline::draw_noise(request::Requests batch, const at::Tensor& given, Denoise& work,
+                          ActivationRecorder* probes) const {
+  std::vector<uint64_t> seeds;
+  for (const auto& r : batch) seeds.push_back(*r.seed);
+  const auto source = std::make_shared<sampling::NoiseSource>(seeds, work.grid.latent(1));
+  const auto noise = given.defined() ? given : source->draw(sampling::NoiseSource::kInitial);
   const auto packed = model_.family().pack(noise).contiguous();
   const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
   work.latents = packed.to(type).to(options_.device) * work.sampler->init_noise_sigma();
+  work.noise = [this, source, type](int step) { return model_.family().pack(source->draw(step)).to(type); };
   if (!probes) return;
   const auto numbers = [](std::span<const float> v) {
     return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
   };
   probes->whole("noise", noise);
   probes->whole("noise.packed", packed.transpose(0, 1));
-  probes->whole("timesteps", numbers(work.sampler->timesteps()));
+  probes->whole("timesteps", numbers(sampling::times(*work.sampler)));
   probes->whole("sigmas", numbers(work.sampler->sigmas()));
 }
 
@@ -179,7 +184,7 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   synchronize(options_.device);
   lap("encode");
 
-  take_noise(noise.defined() ? noise : initial_noise(batch, work.grid), work, callbacks.probes);
+  draw_noise(batch, noise, work, callbacks.probes);
   const auto tokens = denoise(work, callbacks);
   lap("denoise");
 
@@ -195,27 +200,11 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
 }
 
 at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& callbacks) {
-  timing_.step_ms.clear();
-  StepCallbacks timed = callbacks;
-  const auto begin = Clock::now();
-  auto last = begin;
-  const bool flows = parallel_context_.degrees().pipeline > 1;  // waiting at each step would empty the pipe
-  timed.on_step = [&](int step) {
-    if (!flows) synchronize(options_.device);
-    const auto now = Clock::now();
-    timing_.step_ms.push_back(std::chrono::duration<double, std::milli>(now - last).count());
-    last = now;
-    if (callbacks.on_step) callbacks.on_step(step);
-  };
   const nn::InPlace here(*memory_);
-  auto tokens = executor_->denoise(work, timed);
+  auto tokens = executor_->denoise(work, callbacks);
   synchronize(options_.device);
   parallel_context_.check_alive();
-  if (flows) {
-    const std::chrono::duration<double, std::milli> all = Clock::now() - begin;
-    auto& each = timing_.step_ms;
-    std::fill(each.begin(), each.end(), all.count() / static_cast<double>(std::max<size_t>(each.size(), 1)));
-  }
+  timing_.step_ms = executor_->step_ms();
   return tokens;
 }
 

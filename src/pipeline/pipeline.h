@@ -33,7 +33,7 @@ struct LoadOptions {
 // What generating reports while it runs.
 struct Timing {
   std::map<std::string, double> seconds;  // by phase: load, encode, denoise, decode
-  // Of the last request; the first one includes what waits before it. Where steps overlap, all are the mean.
+  // Of the last request's steps, by the device's clock.
   std::vector<double> step_ms;
 };
 
@@ -59,7 +59,8 @@ class Pipeline {
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void prepare(const request::Request& request, Denoise& work);
   void condition(request::Requests batch, Denoise& work, ActivationRecorder* probes);
-  void take_noise(const at::Tensor& noise, Denoise& work, ActivationRecorder* probes) const;
+  void draw_noise(request::Requests batch, const at::Tensor& given, Denoise& work,
+                  ActivationRecorder* probes) const;
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
   double lap(const char* phase);                       // seconds since the last lap, added to the phase

@@ -155,6 +155,46 @@ TEST(Schedule, TwoStagesTwoPatchesWrittenOut) {
   EXPECT_EQ(lists[1].back(), (Op{Op::kSend, 1, 1, 1, 0}));
 }
 
+// A request that is given up before step k: no rank begins an operation of step k or later.
+TEST(Schedule, WithoutItsLastStepsItStillPairsSendsAndReceives) {
+  for (int stages = 1; stages <= 8; ++stages) {
+    for (int patches = 1; patches <= 8; ++patches) {
+      for (const auto& route : {straight(17, stages), folded(17, stages)}) {
+        for (const int warmup : {0, 1, 3}) {
+          constexpr int kSteps = 5;
+          const Lists whole = schedule(route, patches, kSteps, warmup);
+          for (int end = 0; end <= kSteps; ++end) {
+            Lists part = whole;
+            for (auto& list : part) std::erase_if(list, [&](const Op& op) { return op.step >= end; });
+            for (const SendMode mode : {SendMode::kPosted, SendMode::kRendezvous, SendMode::kBuffered}) {
+              ASSERT_EQ(fault_of(route, part, mode), "")
+                  << stages << " stages, " << patches << " patches, warm-up " << warmup << ", until step "
+                  << end;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// The executor asks before the first operation of each step: no rank may come to a step before it has seen the one
+// before, and whatever it has not begun may be left out.
+TEST(Schedule, EveryStageMeetsTheStepsInOrder) {
+  for (const auto& route : {straight(17, 4), folded(17, 4), straight(17, 8), folded(17, 8)}) {
+    for (int patches = 1; patches <= 8; ++patches) {
+      for (const auto& list : schedule(route, patches, 6, 1)) {
+        int begun = -1;
+        for (const Op& op : list) {
+          EXPECT_LE(op.step, begun + 1);
+          begun = std::max(begun, op.step);
+        }
+        EXPECT_EQ(begun, 5);
+      }
+    }
+  }
+}
+
 TEST(Schedule, DirectionsAreTheHopsOfTheRoute) {
   EXPECT_EQ(directions(straight(9, 3)), (std::vector<Direction>{{0, 1}, {1, 2}, {2, 0}}));
   EXPECT_EQ(directions(folded(12, 3)), (std::vector<Direction>{{0, 1}, {1, 2}, {2, 1}, {1, 0}}));

@@ -93,11 +93,11 @@ FlowEuler::FlowEuler(const Json& json, const Call& call) {
     const float scale = (1 - sigmas_.back()) / static_cast<float>(1 - c.terminal);
     for (float& s : sigmas_) s = 1 - (1 - s) / scale;
   }
-  for (const float s : sigmas_) timesteps_.push_back(s * static_cast<float>(c.trained));
+  for (const float s : sigmas_) steps_.push_back({.time = s * static_cast<float>(c.trained)});
   sigmas_.push_back(0);
 }
 
-at::Tensor FlowEuler::step(const at::Tensor& prediction, int i, const at::Tensor& x) {
+at::Tensor FlowEuler::step(const at::Tensor& prediction, int i, const at::Tensor& x, const at::Tensor&) {
   const auto k = static_cast<size_t>(i);
   const double dt = static_cast<double>(sigmas_[k + 1] - sigmas_[k]);
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;

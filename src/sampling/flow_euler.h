@@ -10,14 +10,15 @@ namespace atelier::sampling {
 class FlowEuler : public Sampler {
  public:
   FlowEuler(const Json& config, const Call& call);
-  std::span<const float> timesteps() const override { return timesteps_; }
+  std::span<const Step> steps() const override { return steps_; }
   std::span<const float> sigmas() const override { return sigmas_; }
   double init_noise_sigma() const override { return 1.0; }
-  at::Tensor step(const at::Tensor& prediction, int i, const at::Tensor& x) override;
+  at::Tensor step(const at::Tensor& prediction, int i, const at::Tensor& x, const at::Tensor& noise) override;
   std::unique_ptr<Sampler> clone() const override { return std::make_unique<FlowEuler>(*this); }
 
  private:
-  std::vector<float> timesteps_, sigmas_;
+  std::vector<Step> steps_;
+  std::vector<float> sigmas_;
 };
 
 }  // namespace atelier::sampling

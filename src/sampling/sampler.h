@@ -1,4 +1,5 @@
-// Samplers as plain values: timesteps, and one step that is pointwise in tokens.
+// Samplers as plain values: a plan of steps that is known beforehand, and one update per step that is pointwise in
+// tokens.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -6,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 
@@ -19,25 +21,34 @@ struct Call {
   std::optional<double> mu;       // given directly instead
 };
 
+// What one step is, as far as it is known before the first one runs.
+struct Step {
+  float time = 0;             // what the denoiser is told
+  float input_scale = 1;      // factor of the latents on their way into the denoiser
+  std::optional<double> cfg;  // scale of the guidance in this step; unset: the request's
+  int expert = 0;             // which of the denoisers runs
+  bool draws_noise = false;   // step() wants noise
+};
+
 class Sampler {
  public:
   virtual ~Sampler() = default;
-  virtual std::span<const float> timesteps() const = 0;  // one per step
-  virtual std::span<const float> sigmas() const = 0;     // one more than steps
-  virtual double init_noise_sigma() const = 0;           // factor of the initial noise
-  // x and prediction at step i, [n, B, C] -> x at step i + 1. Computes in float (double stays double).
-  virtual at::Tensor step(const at::Tensor& prediction, int i, const at::Tensor& x) = 0;
+  virtual std::span<const Step> steps() const = 0;
+  virtual std::span<const float> sigmas() const = 0;  // one more than steps
+  virtual double init_noise_sigma() const = 0;        // factor of the initial noise
+  // x and prediction at step i, [n, B, C] -> x at step i + 1; noise: standard normal, like x where the step draws it,
+  // undefined otherwise. Computes in float (double stays double).
+  virtual at::Tensor step(const at::Tensor& prediction, int i, const at::Tensor& x,
+                          const at::Tensor& noise) = 0;
   virtual std::unique_ptr<Sampler> clone() const = 0;  // one per PipeFusion patch
 };
 
-// By _class_name of scheduler_config.json. Throws Error(kCheckpoint) for a class or an option it does not
-// have.
+// What the denoiser is told in each step.
+std::vector<float> times(const Sampler& sampler);
+// Whether any step has an input_scale other than 1.
+bool scales_input(const Sampler& sampler);
+
+// By _class_name of scheduler_config.json. Throws Error(kCheckpoint) for a class or an option it does not have.
 std::unique_ptr<Sampler> make_sampler(const Json& scheduler_config, const Call& call);
-
-// Classifier-free guidance, Ho and Salimans (arXiv 2207.12598): negative + scale * (positive - negative).
-at::Tensor guide(const at::Tensor& positive, const at::Tensor& negative, double scale);
-
-// Standard normal numbers from the seed, drawn on the CPU so that every device starts from the same; float.
-at::Tensor noise(at::IntArrayRef sizes, uint64_t seed);
 
 }  // namespace atelier::sampling

@@ -85,7 +85,7 @@ double Unigram::score_of(const Piece& piece) const {
 }
 
 template <class Score>
-std::vector<Unigram::Step> Unigram::best_path(std::string_view text) const {
+std::vector<Unigram::PathNode> Unigram::best_path(std::string_view text) const {
   struct Node {
     Score score = 0;
     int64_t start = -1;
@@ -115,7 +115,7 @@ std::vector<Unigram::Step> Unigram::best_path(std::string_view text) const {
     if (!has_single) offer(start + one, static_cast<Score>(unknown_score_) + so_far, start, unk_id_);
     start += one;
   }
-  std::vector<Step> path;
+  std::vector<PathNode> path;
   for (auto end = static_cast<int64_t>(text.size()); end > 0; end = path.back().start) {
     path.push_back({ends[static_cast<size_t>(end)].start, ends[static_cast<size_t>(end)].id});
   }
@@ -135,7 +135,7 @@ void Unigram::append_unknown(std::string_view run, std::vector<int64_t>& ids) co
 }
 
 void Unigram::encode(std::string_view text, std::vector<int64_t>& ids) const {
-  const std::vector<Step> path =
+  const std::vector<PathNode> path =
       dialect_ == Dialect::kSentencePiece ? best_path<float>(text) : best_path<double>(text);
   for (size_t i = 0; i < path.size();) {
     if (path[i].id != unk_id_) {

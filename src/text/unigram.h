@@ -37,7 +37,7 @@ class Unigram {
   std::string_view piece(int64_t id) const { return pieces_[static_cast<size_t>(id)].text; }
 
  private:
-  struct Step {
+  struct PathNode {
     int64_t start;
     int64_t id;
   };
@@ -45,7 +45,7 @@ class Unigram {
     uint32_t begin = 0, end = 0;
   };
   template <class Score>
-  std::vector<Step> best_path(std::string_view text) const;
+  std::vector<PathNode> best_path(std::string_view text) const;
   bool is_searched(const Piece& piece) const;
   double score_of(const Piece& piece) const;
   void build_search();

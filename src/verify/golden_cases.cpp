@@ -198,9 +198,9 @@ at::Tensor trajectory(sampling::Sampler& sampler, const Expression& model, at::T
   x = x * sampler.init_noise_sigma();
   if (x.dim() < path.dim() - 1) x = x.reshape(path.sizes().slice(1));
   std::vector<at::Tensor> all;
-  for (size_t i = 0; i < sampler.timesteps().size(); ++i) {
-    const auto t = at::full({}, sampler.timesteps()[i], at::TensorOptions(at::kFloat));
-    x = sampler.step(model({{"x", x}, {"x_in", x}, {"t", t}}).expand_as(x), static_cast<int>(i), x);
+  for (size_t i = 0; i < sampler.steps().size(); ++i) {
+    const auto t = at::full({}, sampler.steps()[i].time, at::TensorOptions(at::kFloat));
+    x = sampler.step(model({{"x", x}, {"x_in", x}, {"t", t}}).expand_as(x), static_cast<int>(i), x, {});
     all.push_back(x);
   }
   return at::stack(all);
@@ -222,7 +222,7 @@ Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Ten
       } catch (const Error&) {
         break;  // a scheduler this build lacks: its rows are missing
       }
-      out.add(dot + "timesteps", numbers(sampler->timesteps()));
+      out.add(dot + "timesteps", numbers(sampling::times(*sampler)));
       out.add(dot + "sigmas", numbers(sampler->sigmas()));
       out.add(dot + "init_noise_sigma", at::full({1}, sampler->init_noise_sigma()));
       const auto* path = find(recorded, dot + "x");
