@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "base/check.h"
 
@@ -22,6 +23,7 @@ bool assign_stable_(at::Tensor& to, const at::Tensor& from) {
 
 bool assign_by_step_(at::Tensor& to, const at::Tensor& from) {
   constexpr uint64_t kLeastSteps = 8;
+  if (!from.defined()) return std::exchange(to, {}).defined();
   auto sizes = from.sizes().vec();
   const bool has_room = to.defined() && to.dtype() == from.dtype() && to.size(0) >= sizes[0] &&
                         to.sizes().slice(1) == from.sizes().slice(1);

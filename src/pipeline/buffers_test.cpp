@@ -14,8 +14,7 @@ namespace {
 using nn::random;
 
 struct Cache {
-  std::vector<plan::ModelChunk> route{{0, 0, 1}};
-  parallel::ParallelContext parallel{{}, nullptr, route, nn::SdpaBackend::kMath};
+  parallel::ParallelContext parallel{{}, nullptr, nn::SdpaBackend::kMath};
   GraphCache graphs{nullptr};
   BufferCache cache;
   int made = 0;

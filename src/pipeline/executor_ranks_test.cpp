@@ -118,8 +118,7 @@ TEST(FoldedRoute, ASlotThatMovedIsFound) {
     bool moves = false;
   };
   const c10::InferenceMode guard;
-  const std::vector<plan::ModelChunk> route{{0, 0, 9}};
-  parallel::ParallelContext parallel({}, nullptr, route, nn::SdpaBackend::kMath);
+  parallel::ParallelContext parallel({}, nullptr, nn::SdpaBackend::kMath);
   Moving model(parallel.denoiser(), {});
   nn::Resident memory;
   ToyRank rank({.graphs = true}, nullptr, {{&model, &memory}});
@@ -266,8 +265,7 @@ TEST(Recording, ThatRunsOutOfMemoryLeavesNothingUnderWay) {
   };
   Prefetcher fetcher;
   const c10::InferenceMode guard;
-  const std::vector<plan::ModelChunk> route{{0, 0, 9}};
-  parallel::ParallelContext parallel({}, nullptr, route, nn::SdpaBackend::kMath);
+  parallel::ParallelContext parallel({}, nullptr, nn::SdpaBackend::kMath);
   ToyDenoiser model(parallel.denoiser(), {});
   ToyRank rank({.graphs = true}, nullptr, {{&model, &fetcher}});
   fetcher.fake = rank.fake;

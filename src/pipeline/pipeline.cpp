@@ -144,7 +144,7 @@ void Pipeline::condition(request::Requests batch, Denoise& work, ActivationRecor
       return texts_->condition(prompts_of(batch, branch), probes, prefix);
     };
     Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
-    if (work.cfg > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
+    if (work.cfg.scale > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
     return branches;
   });
   if (!leads()) prepare(batch.front(), work);

@@ -19,7 +19,7 @@
 #include "parallel/toy_for_test.h"
 #include "pipeline/executor.h"
 #include "pipeline/fake_graphs.h"
-#include "pipeline/pipeline_route.h"
+#include "plan/route.h"
 #include "sampling/flow_euler.h"
 #include "sampling/noise.h"
 
@@ -169,7 +169,7 @@ class ToyRank {
         route_(!setup.route.empty()    ? setup.route
                : setup.model.has_skips ? plan::folded(setup.model.blocks, setup.config.pipeline)
                                        : plan::straight(setup.model.blocks, setup.config.pipeline)),
-        parallel_(setup.config, transport, route_, nn::SdpaBackend::kMath),
+        parallel_({setup.config, route_}, transport, nn::SdpaBackend::kMath),
         experts_(std::move(models)) {
     for (int e = 0; experts_.size() < static_cast<size_t>(setup.experts); ++e) {
       auto model = setup.model;

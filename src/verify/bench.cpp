@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "jobs/queue.h"
+#include "cluster/batch_run.h"
 #include "report/clock.h"
 
 namespace atelier::verify {
@@ -60,11 +60,11 @@ Json bench_layout(const BenchOptions& o, report::RunReport& report, const std::s
   size_t batch = 0;
   for (const auto& b : o.round) pictures += std::ssize(b), batch = std::max(batch, b.size());
   Tally tally(report, o.warmups * std::ssize(o.round), o.warmups * pictures);
-  jobs::Queue queue(std::move(batches), o.job.pool.max_retries);
-  const auto result = cluster::run_job(
-      o.job, queue,
-      {.on_drawn = [&](int group, const cluster::BatchTimes& times) { tally.generated(group, times); },
-       .on_picture = [&](const cluster::Finished& f) { tally.stored(f.request.name, f.stored.seconds); },
+  const auto result = cluster::run_batches(
+      o.job, std::move(batches),
+      {.on_generated = [&](const cluster::BatchGenerated& e) { tally.generated(e.group, e.times); },
+       .on_stored =
+           [&](const cluster::ArtifactStored& e) { tally.stored(e.request.name, e.stored.record.seconds); },
        .on_restart =
            [&](const std::string& reason) { report.add_note("workers were started again: " + reason); }},
       stop);
