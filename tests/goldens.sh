@@ -37,7 +37,7 @@ check "$here/goldens/flux_dev"
 check "$here/goldens/flux_dev" --torch_dtype bfloat16
 check "$here/goldens/vae_kl"
 check "$here/goldens/schedulers" --only 'flow_*'
-for case in vae_sizes scheduler_formulas encoder_forms; do check "$here/goldens/$case"; done
+for case in flux_two_branches vae_sizes scheduler_formulas encoder_forms; do check "$here/goldens/$case"; done
 check_more flux_schnell
 check_more flux_schnell --torch_dtype bfloat16
 check_more text_encoders --only 'clip*' --only 't5*'
