@@ -203,10 +203,10 @@ TEST(BatchRun_AnExceptionOfTheCallerEndsTheRun, AndLeavesNothing) {
 }
 
 TEST(BatchRun_AMessageThatCannotBeUnderstoodEndsItsWorker, NotTheRun) {
-  Trial run(6, 2);
+  Trial run(200, 2);
   run.odd = "babble 1";
   run.go();
-  run.expect_all(6);
+  run.expect_all(200);
   ASSERT_EQ(run.restarts.size(), 1u);
   EXPECT_NE(run.restarts[0].find("cannot be understood"), std::string::npos) << run.restarts[0];
 }

@@ -112,7 +112,8 @@ RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& w, int patc
   sizes[0] = made.latent_layout().count(parallel_context.seq_rank(), std::nullopt);
   made.latents = at::empty(sizes, w.latents.options().device(options.device()));
   made.step = at::zeros({1}, options.dtype(at::kLong));
-  const bool split = parallel_context.mesh().size(Axis::kCfg) > 1;
+  // A request of one branch is drawn by both halves of a CFG layout.
+  const bool split = parallel_context.mesh().size(Axis::kCfg) > 1 && w.branches.size() > 1;
   for (int b = 0; b < static_cast<int>(w.branches.size()); ++b) {
     if (!split || parallel_context.mesh().index(Axis::kCfg) == b) made.branches.push_back(b);
   }
