@@ -221,8 +221,11 @@ TEST(BatchRun_ItsOwnDeathEndsTheWorkers, AtOnce) {
     ASSERT_EQ(::posix_spawn(&id, program.c_str(), nullptr, nullptr, arguments, environ), 0);
   }
   const auto begin = Clock::now();
-  while (!fs::exists(folder.path() / "3.png") && seconds_since(begin) < 20) std::this_thread::sleep_for(10ms);
-  const auto workers = folder.processes();
+  auto workers = folder.processes();
+  while ((!fs::exists(folder.path() / "3.png") || workers.size() < 2) && seconds_since(begin) < 20) {
+    std::this_thread::sleep_for(10ms);
+    workers = folder.processes();
+  }
   EXPECT_EQ(workers.size(), 2u);
   ::kill(id, SIGKILL);
   ::waitpid(id, nullptr, 0);

@@ -284,9 +284,11 @@ TEST(Ulysses, KeysArriveInTheOrderOfOneRank) {
 struct Spy : nn::AttentionOp {
   nn::Sdpa kernel;
   at::Tensor seen;
+  const void* place = nullptr;  // of what was seen
   nn::AttentionOutput run(const nn::CallContext& f, const nn::AttentionLayer& s, nn::KvExtent held,
                           const at::Tensor& q, const at::Tensor& kv, nn::Lse lse) override {
     seen = kv.clone();
+    place = kv.const_data_ptr();
     return kernel.run(f, s, held, q, kv, lse);
   }
 };
@@ -401,7 +403,7 @@ TEST(StaleKv, EveryKeptShapeHasSlotsOfItsOwn) {
     const nn::CallContext f{.patch = patch, .streams = {{.patches = {2, 2}}}, .buffers = buffers};
     const auto kv = at::full({patch ? 1 : 2, 1, 2, 1, 2}, value, at::TensorOptions(at::kDouble));
     stale.run(f, layer, {0, 1, patch}, kv.select(2, 0), kv, nn::Lse::kNone);
-    return std::pair(spy.seen.const_data_ptr(), spy.seen[1].flatten()[0].item<double>());
+    return std::pair(spy.place, spy.seen[1].flatten()[0].item<double>());
   };
   run(1, std::nullopt, 10), run(2, std::nullopt, 20);
   const auto first = run(1, 0, 1), second = run(2, 0, 2);
