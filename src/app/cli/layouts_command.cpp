@@ -12,39 +12,23 @@
 namespace atelier::app {
 namespace {
 
-// What decides about layouts: the model, the number of ranks, and the request.
-const std::set<std::string> kUsed{"model_name",
-                                  "model_type",
-                                  "backend",
-                                  "revision",
-                                  "base_model",
-                                  "download",
-                                  "cache_dir",
-                                  "dummy",
-                                  "dummy_seed",
-                                  "num_gpus",
-                                  "prompt",
-                                  "prompts_file",
-                                  "dataset_path",
-                                  "limit",
-                                  "negative_prompt",
-                                  "prompt_2",
-                                  "prompt_3",
-                                  "negative_prompt_2",
-                                  "negative_prompt_3",
-                                  "height",
-                                  "width",
-                                  "num_inference_steps",
-                                  "guidance_scale",
-                                  "true_cfg_scale",
-                                  "batch_size",
-                                  "max_sequence_length"};
+// What decides about layouts: the model, the number of ranks, and the request but for its noise.
+std::set<std::string> used() {
+  std::set<std::string> names{"model_name", "model_type", "backend",      "revision",    "base_model",
+                              "download",   "cache_dir",  "dummy",        "dummy_seed",  "num_gpus",
+                              "batch_size", "limit",      "prompts_file", "dataset_path"};
+  request::Request().fields(
+      [&](const Field& field, const FieldRef&) { names.insert(std::string(field.name)); });
+  names.erase("seed");
+  return names;
+}
 
 std::set<std::string> all_but_used() {
   std::set<std::string> unused;
+  const auto known = used();
   Settings().fields([&](const std::string& section, const Field& field, const FieldRef&) {
     const std::string name(field.name);
-    if (section != "unsupported" && !kUsed.contains(name)) unused.insert(name);
+    if (section != "unsupported" && !known.contains(name)) unused.insert(name);
   });
   return unused;
 }
