@@ -28,6 +28,53 @@ struct GeluCall {
   int64_t rows, channels, row_stride;
 };
 
+struct GatedGeluCall {
+  ElementType dtype;
+  void* out;
+  const void* x;
+  int64_t rows, channels;
+};
+
+struct SoftmaxCall {
+  ElementType dtype;
+  void *out, *lse;
+  const void* scores;
+  double scale;
+  int64_t rows, columns;
+};
+
+struct GroupMomentsCall {
+  ElementType dtype;
+  Pixels pixels;
+  int64_t groups;
+  double *moments, *scratch;
+  int64_t runs;  // of positions, each with partial sums of its own: scratch holds [B, runs, C, 2]
+};
+
+struct GroupNormCall {
+  ElementType dtype;
+  void* out;
+  Pixels pixels;
+  const double* moments;
+  const void *weight, *shift;
+  int64_t groups;
+  double eps;
+  Nonlinearity nonlinearity;
+};
+
+struct AddPixelsCall {
+  ElementType dtype;
+  void* x;
+  Pixels pixels;
+};
+
+struct WeaveCall {
+  ElementType dtype;
+  void* out;
+  const void *x, *bias;
+  int64_t batch, rows, cols, channels;
+};
+
 // What happens to the heads of q or k before they are placed.
 struct HeadRule {
   Norm norm = Norm::kNone;

@@ -7,6 +7,12 @@ namespace atelier::kernels::cpu {
 void norm_modulate(const NormModulateCall& call);
 void gated_add(const GatedAddCall& call);
 void gelu_tanh(const GeluCall& call);
+void gated_gelu(const GatedGeluCall& call);
+void softmax(const SoftmaxCall& call);
+void group_moments(const GroupMomentsCall& call);
+void group_norm(const GroupNormCall& call);
+void add_pixels(const AddPixelsCall& call);
+void weave(const WeaveCall& call);
 void place(const PlaceCall& call);
 
 }  // namespace atelier::kernels::cpu

@@ -1,4 +1,4 @@
-// The CPU twins of gated_add and gelu_tanh.
+// The CPU twins of gated_add, gelu_tanh and gated_gelu.
 #include <cmath>
 
 #include "kernels/cpu.h"
@@ -78,6 +78,18 @@ ATELIER_INLINE void gelu_rows(const GeluCall& call) {
   }
 }
 
+template <class T>
+ATELIER_INLINE void gate_rows(const GatedGeluCall& call) {
+  for (int64_t r = 0; r < call.rows; ++r) {
+    const T* x = static_cast<const T*>(call.x) + 2 * r * call.channels;
+    T* out = static_cast<T*>(call.out) + r * call.channels;
+#pragma GCC ivdep
+    for (int64_t c = 0; c < call.channels; ++c) {
+      out[c] = round_to<T>(gelu(load(x[c])) * load(x[call.channels + c]));
+    }
+  }
+}
+
 }  // namespace
 
 ATELIER_CLONES void gated_add(const GatedAddCall& call) {
@@ -88,6 +100,11 @@ ATELIER_CLONES void gated_add(const GatedAddCall& call) {
 ATELIER_CLONES void gelu_tanh(const GeluCall& call) {
   with_type(
       call.dtype, [&](auto type) __attribute__((always_inline)) { gelu_rows<decltype(type)>(call); });
+}
+
+ATELIER_CLONES void gated_gelu(const GatedGeluCall& call) {
+  with_type(
+      call.dtype, [&](auto type) __attribute__((always_inline)) { gate_rows<decltype(type)>(call); });
 }
 
 }  // namespace atelier::kernels::cpu

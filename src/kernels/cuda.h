@@ -8,6 +8,12 @@ namespace atelier::kernels::cuda {
 void norm_modulate(void* stream, const NormModulateCall& call);
 void gated_add(void* stream, const GatedAddCall& call);
 void gelu_tanh(void* stream, const GeluCall& call);
+void gated_gelu(void* stream, const GatedGeluCall& call);
+void softmax(void* stream, const SoftmaxCall& call);
+void group_moments(void* stream, const GroupMomentsCall& call);
+void group_norm(void* stream, const GroupNormCall& call);
+void add_pixels(void* stream, const AddPixelsCall& call);
+void weave(void* stream, const WeaveCall& call);
 void place(void* stream, const PlaceCall& call);
 
 }  // namespace atelier::kernels::cuda

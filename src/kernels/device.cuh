@@ -11,6 +11,7 @@
 #include <string>
 #include <type_traits>
 
+#include "kernels/types.h"
 
 namespace atelier::kernels::cuda {
 
@@ -57,6 +58,30 @@ __device__ __forceinline__ float inverse_root(float v) {
 }
 __device__ __forceinline__ double inverse_root(double v) {
   return rsqrt(v);
+}
+
+// 2^v and 1/v by the hardware's approximations, good to one or two units in the last place.
+__device__ __forceinline__ float power_of_two(float v) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
+  return out;
+}
+__device__ __forceinline__ double power_of_two(double v) {
+  return exp2(v);
+}
+__device__ __forceinline__ float inverse(float v) {
+  float out;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
+  return out;
+}
+__device__ __forceinline__ double inverse(double v) {
+  return 1 / v;
+}
+
+// 0.5 v (1 + tanh u) = v / (1 + e^-2u) with u = sqrt(2/pi) (v + 0.044715 v^3), the exponential as 2^w.
+template <class A>
+__device__ __forceinline__ A gelu(A v) {
+  return v * inverse(A(1) + power_of_two(v * (A(-0.1029432395800235) * v * v - A(2.302208198144325))));
 }
 
 // kWidth elements, moved in accesses of 16 bytes where there are that many.
@@ -153,6 +178,21 @@ __device__ __forceinline__ A group_sum(A value, int lanes = 32) {
     value += offset < lanes ? other : A(0);  // a selection: cheaper than a branch around each step
   }
   return value;
+}
+
+// Calls f with a value of the element type.
+template <class F>
+void with_type(ElementType dtype, const F& f) {
+  switch (dtype) {
+    case ElementType::kF32:
+      return f(float{});
+    case ElementType::kF64:
+      return f(double{});
+    case ElementType::kBF16:
+      return f(__nv_bfloat16{});
+    case ElementType::kF16:
+      return f(__half{});
+  }
 }
 
 inline bool aligned16(const void* p) {

@@ -26,6 +26,24 @@ void gated_add(void*, const GatedAddCall&) {
 void gelu_tanh(void*, const GeluCall&) {
   refuse();
 }
+void gated_gelu(void*, const GatedGeluCall&) {
+  refuse();
+}
+void softmax(void*, const SoftmaxCall&) {
+  refuse();
+}
+void group_moments(void*, const GroupMomentsCall&) {
+  refuse();
+}
+void group_norm(void*, const GroupNormCall&) {
+  refuse();
+}
+void add_pixels(void*, const AddPixelsCall&) {
+  refuse();
+}
+void weave(void*, const WeaveCall&) {
+  refuse();
+}
 void place(void*, const PlaceCall&) {
   refuse();
 }
@@ -76,6 +94,22 @@ void gelu_tanh(LaunchTarget where, ElementType dtype, void* x, const void* bias,
   ENSURE(rows == 1 || row_stride >= channels);
   const GeluCall call{dtype, x, bias, rows, channels, row_stride};
   where.cuda ? cuda::gelu_tanh(where.stream, call) : cpu::gelu_tanh(call);
+}
+
+void gated_gelu(LaunchTarget where, ElementType dtype, void* out, const void* x, int64_t rows,
+                int64_t channels) {
+  ENSURE(rows >= 0 && channels >= 0);
+  if (rows == 0 || channels == 0) return;
+  const GatedGeluCall call{dtype, out, x, rows, channels};
+  where.cuda ? cuda::gated_gelu(where.stream, call) : cpu::gated_gelu(call);
+}
+
+void softmax(LaunchTarget where, ElementType dtype, void* out, void* lse, const void* scores, double scale,
+             int64_t rows, int64_t columns) {
+  ENSURE(rows >= 0 && columns >= 0 && scale > 0);
+  if (rows == 0 || columns == 0) return;
+  const SoftmaxCall call{dtype, out, lse, scores, scale, rows, columns};
+  where.cuda ? cuda::softmax(where.stream, call) : cpu::softmax(call);
 }
 
 void place(LaunchTarget where, ElementType dtype, const Placement& p) {

@@ -29,6 +29,15 @@ void gated_add(LaunchTarget where, ElementType dtype, void* x, const void* y, co
 void gelu_tanh(LaunchTarget where, ElementType dtype, void* x, const void* bias, int64_t rows,
                int64_t channels, int64_t row_stride);
 
+// out[r,c] = gelu_tanh(x[r,c]) * x[r,C+c]: x [rows, 2 C], out [rows, C], both contiguous.
+void gated_gelu(LaunchTarget where, ElementType dtype, void* out, const void* x, int64_t rows,
+                int64_t channels);
+
+// out[r,:] = softmax(scale * scores[r,:]), lse[r] = log of the sum of e^(scale * scores[r,:]). scores: [rows,
+// columns] contiguous, float, double for kF64, as lse is, which may be null; scale is positive.
+void softmax(LaunchTarget where, ElementType dtype, void* out, void* lse, const void* scores, double scale,
+             int64_t rows, int64_t columns);
+
 // One stream's q, k and v on their way from the projection into the buffers that a strategy hands out.
 struct Placement {
   Source q = {}, k = {}, v = {};  // data may be null: a stream that does not ask has no q

@@ -16,19 +16,6 @@ struct Args {
   int64_t rows, planes, channels, row_stride, plane_stride, gate_stride;
 };
 
-// 0.5 v (1 + tanh u) = v / (1 + e^-2u) with u = sqrt(2/pi) (v + 0.044715 v^3). In float as 2^w with the
-// hardware's approximations, which are good to one or two units in the last place.
-__device__ __forceinline__ float gelu(float v) {
-  const float w = v * (-0.1029432396f * v * v - 2.3022081981f);
-  float power, inverse;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(w));
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
-  return v * inverse;
-}
-__device__ __forceinline__ double gelu(double v) {
-  return v / (1.0 + exp(v * (-1.5957691216057308 - 0.07135481627260025 * v * v)));
-}
-
 enum class Work { kGatedAdd, kGelu };
 
 template <Work kWork, class T, int kWidth>

@@ -13,6 +13,14 @@ struct LaunchTarget {
 };
 
 enum class Norm : uint8_t { kNone, kRms, kLayer };
+enum class Nonlinearity : uint8_t { kNone, kSilu };
+
+// Pictures with their channels last, [B, positions, C] contiguous, and a bias that their numbers still lack.
+struct Pixels {
+  const void* x = nullptr;
+  const void* bias = nullptr;  // [C] or null
+  int64_t batch = 0, positions = 0, channels = 0;
+};
 
 // One of q, k, v as it leaves the projection: [n, B, heads, d], strides in elements, last dimension
 // contiguous.
