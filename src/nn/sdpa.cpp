@@ -17,6 +17,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "nn/wide_attention.h"
 
 namespace atelier::nn {
 namespace {
@@ -35,6 +36,7 @@ SdpaBackend choose(SdpaBackend asked, const at::Tensor& q) {
     if (cudnn) return SdpaBackend::kCudnn;
   }
   if ((asked == SdpaBackend::kAuto || asked == SdpaBackend::kFlash) && flash) return SdpaBackend::kFlash;
+  if (asked == SdpaBackend::kAuto && is_half(q) && d > 256) return SdpaBackend::kProducts;
   if (asked != SdpaBackend::kMath && efficient) return SdpaBackend::kEfficient;
   return SdpaBackend::kMath;
 }
@@ -73,6 +75,8 @@ AttentionOutput run_kernel(SdpaBackend backend, const at::Tensor& q, const at::T
       if (need) stats = stats.narrow(2, 0, q.size(2));  // rounded up to 32 by the kernel
       return {std::get<0>(r), stats};
     }
+    case SdpaBackend::kProducts:
+      return wide_attention(q, k, v);
     default:
       return math(q, k, v);
   }
@@ -86,6 +90,8 @@ const char* name_of(SdpaBackend backend, bool cuda) {
       return cuda ? "attention: FlashAttention-2" : "attention: CPU flash";
     case SdpaBackend::kEfficient:
       return "attention: memory-efficient";
+    case SdpaBackend::kProducts:
+      return "attention: products";
     default:
       return "attention: math";
   }
@@ -120,6 +126,12 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   double scale) {
   std::optional<at::Tensor> mask;
   if (bias.defined()) mask = bias;
+  // cuDNN takes half the time of what the library chooses where scores have a bias, but only in whole packs.
+  const bool packed = q.size(2) % 8 == 0 && k.size(2) % 8 == 0 && q.size(3) % 8 == 0 && q.size(3) <= 128;
+  if (q.is_cuda() && is_half(q) && bias.defined() && packed && q.numel() > 0) {
+    return std::get<0>(
+        at::_scaled_dot_product_cudnn_attention(q, k, v, mask, false, 0.0, false, false, scale));
+  }
   return at::scaled_dot_product_attention(q, k, v, mask, 0.0, false, scale);
 }
 
