@@ -162,8 +162,12 @@ Attention Builder::attention(std::string_view name, std::vector<int> streams, Di
 
 Conv2d Builder::conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const {
   const auto p = path(name);
-  return {read(p + ".weight", {out, in, shape.kernel, shape.kernel}, {}, {}),
-          read(p + ".bias", {out}, {}, {}), shape, seams_.rows};
+  auto weight = read(p + ".weight", {out, in, shape.kernel, shape.kernel}, {}, {});
+  if (block_ == BlockMemory::kResident) {  // others are held in shares of what was read
+    weight = channels_last_(weight);
+    shared_->manifest->back().tensor = weight;
+  }
+  return {weight, read(p + ".bias", {out}, {}, {}), shape, seams_.rows};
 }
 
 GroupNorm Builder::group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const {

@@ -66,7 +66,8 @@ at::Tensor RowsHalo::pad(const at::Tensor& x, int64_t above, int64_t below) {
   }
   down.work.wait();
   up.work.wait();
-  return at::cat({down.halo, x, up.halo}, 2);
+  const auto like_x = [&](const at::Tensor& t) { return t.contiguous(x.suggest_memory_format()); };
+  return at::cat({like_x(down.halo), x, like_x(up.halo)}, 2);
 }
 
 at::Tensor gather_rows(comm::Comm& group, const at::Tensor& part, int64_t latent_rows) {

@@ -70,8 +70,8 @@ struct Resnet {
     if (in != out) shortcut = b.conv2d("conv_shortcut", in, out, kPoint);
   }
   at::Tensor operator()(const at::Tensor& x) const {
-    const auto y = conv2(at::silu(norm2(conv1(at::silu(norm1(x))))));
-    return (shortcut ? (*shortcut)(x) : x) + y;
+    const auto y = conv2.unbiased(norm2.silu(conv1.unbiased(norm1.silu({x, {}}))));
+    return sum(y, shortcut ? shortcut->unbiased(x) : Unbiased{x, {}});
   }
 };
 
@@ -117,7 +117,8 @@ struct Mid {
 // One resolution: resnets, then a convolution that halves (encoder) or doubles (decoder) it.
 struct Level {
   std::vector<Resnet> resnets;
-  std::optional<Conv2d> resample;
+  std::optional<Conv2d> halve;
+  std::optional<DoublingConv2d> twice;
 };
 
 class AutoencoderKl : public Vae {
@@ -167,7 +168,7 @@ class AutoencoderKl : public Vae {
           channels = c.channels[i];
         }
         if (i + 1 < c.channels.size())
-          level.resample = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalve);
+          level.halve = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalve);
       }
     }
     at::Tensor operator()(const CallContext& f, const at::Tensor& pixels) const {
@@ -175,7 +176,7 @@ class AutoencoderKl : public Vae {
       probe(f, "encoder.conv_in", x, Recorder::kWhole);
       for (size_t i = 0; i < levels.size(); ++i) {
         for (const auto& r : levels[i].resnets) x = r(x);
-        if (levels[i].resample) x = (*levels[i].resample)(x);
+        if (levels[i].halve) x = (*levels[i].halve)(x);
         probe(f, str("encoder.down_blocks.", i), x, Recorder::kWhole);
       }
       x = norm(mid(f, "encoder.mid_block", x));
@@ -206,7 +207,7 @@ class AutoencoderKl : public Vae {
           channels = wanted;
         }
         if (i + 1 < c.channels.size())
-          level.resample = (at / "upsamplers" / 0).conv2d("conv", channels, channels, kSame);
+          level.twice.emplace((at / "upsamplers" / 0).conv2d("conv", channels, channels, kSame));
       }
     }
     at::Tensor operator()(const CallContext& f, const at::Tensor& z) const {
@@ -215,12 +216,11 @@ class AutoencoderKl : public Vae {
       x = mid(f, "decoder.mid_block", x);
       for (size_t i = 0; i < levels.size(); ++i) {
         for (const auto& r : levels[i].resnets) x = r(x);
-        if (levels[i].resample) x = (*levels[i].resample)(upsample2(x));
+        if (levels[i].twice) x = (*levels[i].twice)(x);
         probe(f, str("decoder.up_blocks.", i), x, Recorder::kWhole);
       }
-      x = norm(x);
-      probe(f, "decoder.conv_norm_out", x, Recorder::kWhole);
-      x = out(at::silu(x));
+      if (f.probes) probe(f, "decoder.conv_norm_out", norm(x), Recorder::kWhole);
+      x = out(norm.silu({x, {}}));
       probe(f, "decoder.conv_out", x, Recorder::kWhole);
       return x;
     }
