@@ -47,7 +47,7 @@ at::Tensor read_buckets(int64_t count, int64_t far, int64_t tokens) {
   const nn::PlantedStore store(
       {{"embed.weight", one},
        {layer + "layer_norm.weight", at::ones({tokens}, kWide)},
-       {layer + "SelfAttention.v.weight", one},
+       {layer + "SelfAttention.qkv.weight", at::cat({at::zeros({2 * tokens, tokens}, kWide), one})},
        {layer + "SelfAttention.o.weight", one},
        {layer + "SelfAttention.relative_attention_bias.weight",
         at::linspace(0.0, static_cast<double>(count - 1) / 8, count, kWide).view({count, 1})}});

@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/_addmm_activation.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
 
 #include "base/check.h"
 #include "kernels/kernels.h"
@@ -47,6 +49,43 @@ at::Tensor Linear::gelu(const Activation& x) const {
     kernels::gelu_tanh(where, type, data + begin * bytes, bias, end - begin, channels, channels);
   });
   return y;
+}
+
+std::vector<at::Tensor> Linear::parts(const Activation& x, int64_t count) const {
+  ENSURE(!sum_ && weight_.out() % count == 0);
+  if (x.rows().is_cuda()) return (*this)(x).chunk(count, -1);
+  const int64_t each = weight_.out() / count;
+  std::vector<at::Tensor> out;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto bias = bias_.defined() ? bias_.narrow(0, i * each, each) : at::Tensor();
+    out.push_back(product(std::span(&x, 1), weight_.outputs(i * each, each), bias));
+  }
+  return out;
+}
+
+at::Tensor Linear::gated_gelu(const Activation& x) const {
+  if (!x.rows().is_cuda()) {
+    const auto both = parts(x, 2);
+    return at::gelu(both[0], "tanh") * both[1];
+  }
+  const auto both = (*this)(x);
+  auto sizes = both.sizes().vec();
+  sizes.back() /= 2;
+  auto out = at::empty(sizes, both.options());
+  const int64_t rows = both.size(-1) ? both.numel() / both.size(-1) : 0;
+  kernels::gated_gelu(launch_target_of(both), dtype_of(both), out.data_ptr(), both.const_data_ptr(), rows,
+                      out.size(-1));
+  return out;
+}
+
+void Linear::add_to_(const at::Tensor& y, const Activation& x) const {
+  ENSURE(!sum_ && !bias_.defined());
+  if (x.rows().is_cuda() && x.is_dense() && weight_.is_dense()) {
+    const auto& rows = x.rows();
+    y.view({-1, y.size(-1)}).addmm_(rows.reshape({-1, rows.size(-1)}), weight_.rows().t());
+  } else {
+    y.add_(product(std::span(&x, 1), weight_, {}));
+  }
 }
 
 }  // namespace atelier::nn

@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 #include <span>
+#include <vector>
 
 #include "nn/product.h"
 #include "nn/seams.h"
@@ -25,6 +26,12 @@ class Linear {
   }
   // gelu_tanh of the above, in the product's epilogue where the library has one.
   at::Tensor gelu(const Activation& x) const;
+  // The output in equal parts: views of one product on CUDA, a product each on the CPU.
+  std::vector<at::Tensor> parts(const Activation& x, int64_t count) const;
+  // The output's first half, through gelu_tanh, times its second half.
+  at::Tensor gated_gelu(const Activation& x) const;
+  // y += the output; no bias.
+  void add_to_(const at::Tensor& y, const Activation& x) const;
   explicit operator bool() const { return static_cast<bool>(weight_); }
 
  private:

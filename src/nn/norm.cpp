@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_fused_rms_norm.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/mean.h>
@@ -59,6 +60,7 @@ at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
 }
 
 at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
+  if (x.is_cuda()) return std::get<0>(at::_fused_rms_norm(x, {x.size(-1)}, weight, eps));
   const auto wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
   const auto scaled = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
   return scaled.to(x.scalar_type()) * weight;

@@ -43,6 +43,9 @@ class Weight {
   const at::Tensor& rows() const { return rows_; }
   const at::Tensor& scale() const { return scale_; }
   Weight columns(int64_t begin, int64_t count) const { return {rows_.narrow(1, begin, count), scale_}; }
+  Weight outputs(int64_t begin, int64_t count) const {
+    return {rows_.narrow(0, begin, count), is_dense() ? scale_ : scale_.narrow(0, begin, count)};
+  }
 
  private:
   at::Tensor rows_, scale_;

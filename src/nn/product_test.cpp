@@ -148,5 +148,27 @@ TEST(LinearLayer, GeluOfAnEightBitWeight) {
   EXPECT_LT(distance(Linear(w, b, nullptr).gelu(x), Linear(dense, b, nullptr).gelu(x)), 3e-6);
 }
 
+TEST(LinearLayer, PartsGatesAndSumsOfAnEightBitWeight) {
+  const auto x = random({7, 12}, at::kFloat), b = random({6}, at::kFloat, 3),
+             y = random({7, 6}, at::kFloat, 4);
+  const auto w = quantised_weight(random({6, 12}, at::kFloat, 2), at::kFloat8_e4m3fn);
+  const auto dense = values(w).to(at::kFloat), whole = at::linear(x, dense, b);
+  const auto parts = Linear(w, b, nullptr).parts(x, 3);
+  ASSERT_EQ(parts.size(), 3u);
+  EXPECT_LT(distance(at::cat(parts, -1), whole), 3e-6);
+  EXPECT_LT(distance(Linear(w, b, nullptr).gated_gelu(x), Linear(dense, b, nullptr).gated_gelu(x)), 3e-6);
+  const auto sum = y.clone();
+  Linear(w, at::Tensor(), nullptr).add_to_(sum, x);
+  EXPECT_LT(distance(sum, y + at::linear(x, dense)), 3e-6);
+}
+
+TEST(LinearLayer, PartsOfADenseWeightAreProductsOfTheirOwn) {
+  const auto x = random({7, 12}, at::kFloat), w = random({6, 12}, at::kFloat, 2),
+             b = random({6}, at::kFloat, 3);
+  const auto parts = Linear(w, b, nullptr).parts(x, 2);
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_TRUE(parts[1].equal(at::linear(x, w.narrow(0, 3, 3), b.narrow(0, 3, 3))));
+}
+
 }  // namespace
 }  // namespace atelier::nn

@@ -52,13 +52,12 @@ struct ClipConfig {
 
 struct ClipLayer {
   LayerNorm norm1, norm2;
-  Linear q, k, v, out, up, down;
+  Linear qkv, out, up, down;
   ClipLayer(const ClipConfig& c, const Builder& b)
       : norm1(b.layer_norm("layer_norm1", c.width, c.eps)),
         norm2(b.layer_norm("layer_norm2", c.width, c.eps)) {
     const auto a = b / "self_attn", m = b / "mlp";
-    q = a.linear("q_proj", c.width, c.width), k = a.linear("k_proj", c.width, c.width);
-    v = a.linear("v_proj", c.width, c.width), out = a.linear("out_proj", c.width, c.width);
+    qkv = a.linear("qkv", c.width, 3 * c.width), out = a.linear("out_proj", c.width, c.width);
     up = m.linear("fc1", c.width, c.inner), down = m.linear("fc2", c.inner, c.width);
   }
 };
@@ -111,8 +110,9 @@ class Clip : public TextEncoder {
   at::Tensor attention(const ClipLayer& l, const at::Tensor& x, const at::Tensor& bias) const {
     const int64_t d = c_.width / c_.heads;
     const auto split = [&](const at::Tensor& t) { return t.unflatten(-1, {c_.heads, d}).transpose(1, 2); };
+    const auto t = l.qkv.parts(x, 3);
     const auto o =
-        attend(split(l.q(x)), split(l.k(x)), split(l.v(x)), bias, 1.0 / std::sqrt(static_cast<double>(d)));
+        attend(split(t[0]), split(t[1]), split(t[2]), bias, 1.0 / std::sqrt(static_cast<double>(d)));
     return l.out(o.transpose(1, 2).flatten(2));
   }
 
@@ -133,9 +133,12 @@ class Clip : public TextEncoder {
 };
 
 std::vector<weights::NameRule> names() {  // folders have the prefix or, if saved by transformers 5, not
+  const std::string at = "encoder.layers.{}.self_attn.", old = "text_model." + at;
   return {{"embeddings", {{"text_model.embeddings"}}},
           {"encoder", {{"text_model.encoder"}}},
-          {"final_layer_norm", {{"text_model.final_layer_norm"}}}};
+          {"final_layer_norm", {{"text_model.final_layer_norm"}}},
+          {at + "qkv", {{old + "q_proj"}, {old + "k_proj"}, {old + "v_proj"}}},
+          {at + "qkv", {{at + "q_proj"}, {at + "k_proj"}, {at + "v_proj"}}}};
 }
 
 std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {

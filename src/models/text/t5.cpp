@@ -3,7 +3,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/minimum.h>
 #include <ATen/ops/relu.h>
@@ -56,23 +55,20 @@ struct T5Config {
 
 struct T5Layer {
   RmsNorm norm1, norm2;
-  Linear q, k, v, out, gate, up, down;
+  Linear qkv, out, gate_up, up, down;
   at::Tensor relative;  // [buckets, heads]; undefined: the first layer's serves
   T5Layer(const T5Config& c, const Builder& b, bool own_bias) {
     const auto a = b / "layer" / 0, f = b / "layer" / 1;
     const auto s = a / "SelfAttention", d = f / "DenseReluDense";
     norm1 = a.rms_norm("layer_norm", c.width, c.eps), norm2 = f.rms_norm("layer_norm", c.width, c.eps);
     const int64_t inside = c.heads * c.key;
-    q = s.linear("q", c.width, inside, Bias::kNo), k = s.linear("k", c.width, inside, Bias::kNo);
-    v = s.linear("v", c.width, inside, Bias::kNo), out = s.linear("o", inside, c.width, Bias::kNo);
+    qkv = s.linear("qkv", c.width, 3 * inside, Bias::kNo), out = s.linear("o", inside, c.width, Bias::kNo);
     if (own_bias) relative = s.buffer("relative_attention_bias.weight", {c.buckets, c.heads});
-    if (c.gated) gate = d.linear("wi_0", c.width, c.inner, Bias::kNo);
-    up = d.linear(c.gated ? "wi_1" : "wi", c.width, c.inner, Bias::kNo);
+    if (c.gated) gate_up = d.linear("gate_up", c.width, 2 * c.inner, Bias::kNo);
+    if (!c.gated) up = d.linear("wi", c.width, c.inner, Bias::kNo);
     down = d.linear("wo", c.inner, c.width, Bias::kNo);
   }
-  at::Tensor feed_forward(const at::Tensor& x) const {
-    return gate ? down(at::gelu(gate(x), "tanh") * up(x)) : down(at::relu(up(x)));
-  }
+  at::Tensor inner(const at::Tensor& x) const { return gate_up ? gate_up.gated_gelu(x) : at::relu(up(x)); }
 };
 
 class T5 : public TextEncoder {
@@ -92,8 +88,10 @@ class T5 : public TextEncoder {
     at::Tensor bias;
     for (const auto& layer : layers_) {
       if (layer.relative.defined()) bias = scores_bias(layer.relative, bucket, mask);
-      x = x + attention(layer, layer.norm1(x), bias);
-      x = x + layer.feed_forward(layer.norm2(x));
+      const auto attended = attention(layer, layer.norm1(x), bias);
+      x = x.clone();  // the layer before keeps its own
+      layer.out.add_to_(x, attended);
+      layer.down.add_to_(x, layer.inner(layer.norm2(x)));
       e.hidden.push_back(x);
     }
     e.states = final_(x);
@@ -120,7 +118,8 @@ class T5 : public TextEncoder {
   }
 
   at::Tensor scores_bias(const at::Tensor& table, const at::Tensor& bucket, const at::Tensor& mask) const {
-    auto bias = at::embedding(table, bucket).permute({2, 0, 1}).unsqueeze(0);  // [1, heads, n, n]
+    // [1, heads, n, n], rows contiguous
+    auto bias = table.t().index_select(1, bucket.flatten()).view({1, c_.heads, bucket.size(0), -1});
     if (!mask.defined()) return bias;
     const auto minus = at::full_like(bias.select(0, 0).select(0, 0), std::numeric_limits<float>::lowest());
     const auto hide = at::where((mask == 0).view({-1, 1, 1, mask.size(1)}), minus, at::full_like(minus, 0.0));
@@ -131,8 +130,9 @@ class T5 : public TextEncoder {
     const auto split = [&](const at::Tensor& t) {
       return t.unflatten(-1, {c_.heads, c_.key}).transpose(1, 2);
     };
-    const auto o = attend(split(l.q(x)), split(l.k(x)), split(l.v(x)), bias.to(x.scalar_type()), 1.0);
-    return l.out(o.transpose(1, 2).flatten(2));
+    const auto t = l.qkv.parts(x, 3);
+    const auto o = attend(split(t[0]), split(t[1]), split(t[2]), bias.to(x.scalar_type()), 1.0);
+    return o.transpose(1, 2).flatten(2);
   }
 
   T5Config c_;
@@ -141,8 +141,13 @@ class T5 : public TextEncoder {
   std::vector<T5Layer> layers_;
 };
 
-std::vector<weights::NameRule> names() {  // one tensor, stored under either name or under both
-  return {{"embed.weight", {{"shared.weight"}}}, {"embed.weight", {{"encoder.embed_tokens.weight"}}}};
+std::vector<weights::NameRule> names() {
+  const std::string at = "encoder.block.{}.layer.0.SelfAttention.";
+  const std::string in = "encoder.block.{}.layer.1.DenseReluDense.";
+  return {{"embed.weight", {{"shared.weight"}}},  // one tensor, stored under either name or under both
+          {"embed.weight", {{"encoder.embed_tokens.weight"}}},
+          {at + "qkv", {{at + "q"}, {at + "k"}, {at + "v"}}},
+          {in + "gate_up", {{in + "wi_0"}, {in + "wi_1"}}}};
 }
 
 std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
