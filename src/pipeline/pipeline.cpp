@@ -62,7 +62,7 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
                     ImageStage::DecodeOptions{options.device, options.vae, options.vae_slicing,
                                               options.vae_tiling, options.residency});
   }
-  if (leads()) texts_.emplace(model, options.device, options.encoders, options.residency);
+  if (leads()) texts_.emplace(model, options.device, options.encoders, options.residency, options.graphs);
   synchronize(options.device);
   weight_bytes_ = allocated_bytes(options.device) - before;
   lap("load");

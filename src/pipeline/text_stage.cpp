@@ -66,17 +66,22 @@ void TextCache::put(const Key& key, const models::TextStates& states) {
   bytes_ += bytes;
 }
 
-TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type, Residency residency)
-    : family_(model.family()), device_(device), cache_(kCacheBytes) {
+TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type, Residency residency,
+                     GraphMode graphs)
+    : family_(model.family()), cache_(kCacheBytes) {
+  // A graph holds the weights' addresses: they must stay.
+  const bool records = graphs == GraphMode::kOn && device.is_cuda() && residency == Residency::kResident;
   for (const auto& spec : family_.encoders) {
     const auto& component = model.component(spec.folder);
     const auto store = model.weights(component);
     auto& loaded = encoders_[component.name];
     loaded.memory = component_memory(residency);
     const nn::Builder b(*store, whole_.seams, *loaded.memory, at::TensorOptions(type).device(device));
-    loaded.encoder = models::find_encoder(*component.config).build(*component.config, b);
+    auto encoder = models::find_encoder(*component.config).build(*component.config, b);
     store->check();
     loaded.memory->release();
+    loaded.encoder =
+        std::make_unique<RecordedEncoder>(std::move(encoder), device, records ? cuda_graphs() : nullptr);
     loaded.vocabulary = model.vocabulary(spec.folder);
     if (model.has_vocabulary()) loaded.tokenizer = text::open_tokenizer(model.root() / spec.tokenizer);
   }
@@ -99,14 +104,11 @@ text::Encoding TextStage::tokens(const Loaded& loaded, const std::string& text, 
 models::TextStates TextStage::encode_one(const Loaded& loaded, const models::TextCall& call,
                                          const text::Encoding& tokens) {
   ++encoded_;
-  const auto mask =
-      call.padding == models::TextCall::Padding::kMasked ? row(tokens.mask).to(device_) : at::Tensor();
+  const bool is_masked = call.padding == models::TextCall::Padding::kMasked;
   const nn::InPlace here(*loaded.memory);
-  const auto e = loaded.encoder->encode(row(tokens.ids).to(device_), mask);
-  models::TextStates one{e.states, e.pooled, e.projected, {}};
-  if (call.layer < 0) one.states = e.hidden.at(e.hidden.size() - static_cast<size_t>(-call.layer));
-  for (const auto& t : {one.states, one.pooled, one.projected}) {
-    if (!t.defined() || t.isfinite().all().item<bool>()) continue;
+  auto [one, is_finite] =
+      loaded.encoder->encode(row(tokens.ids), is_masked ? row(tokens.mask) : at::Tensor(), call.layer);
+  if (!is_finite) {
     throw Error(Kind::kItem,
                 str(call.encoder, " made numbers out of range of a prompt; try another type for it"));
   }

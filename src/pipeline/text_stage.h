@@ -14,6 +14,7 @@
 #include "nn/single_rank.h"
 #include "pipeline/activation_recorder.h"
 #include "pipeline/model_repo.h"
+#include "pipeline/recorded_encoder.h"
 #include "pipeline/residency.h"
 #include "text/tokenizer.h"
 
@@ -49,7 +50,7 @@ class TextStage : public models::Encoders {
  public:
   // Loads all encoders of the model. Throws Error(kCheckpoint).
   TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type,
-            Residency residency = Residency::kResident);
+            Residency residency = Residency::kResident, GraphMode graphs = GraphMode::kOff);
 
   // One branch of a batch, of the family of the model. Reports tokens and states as `prefix`... if there are
   // probes.
@@ -63,7 +64,7 @@ class TextStage : public models::Encoders {
  private:
   struct Loaded {
     std::unique_ptr<nn::BlockMemory> memory;
-    std::unique_ptr<models::TextEncoder> encoder;
+    std::unique_ptr<RecordedEncoder> encoder;
     std::unique_ptr<text::Tokenizer> tokenizer;  // null: texts become ids by hashing
     int64_t vocabulary = 1;
   };
@@ -72,7 +73,6 @@ class TextStage : public models::Encoders {
                                 const text::Encoding& tokens);
 
   const models::Family& family_;
-  c10::Device device_;
   nn::SingleRank whole_;
   std::map<std::string, Loaded, std::less<>> encoders_;
   TextCache cache_;

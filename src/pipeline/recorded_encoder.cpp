@@ -1,0 +1,60 @@
+#include "pipeline/recorded_encoder.h"
+
+#include <ATen/TensorOperators.h>
+
+#include "base/error.h"
+
+namespace atelier::pipeline {
+namespace {
+
+constexpr size_t kMostKinds = 4;
+
+// The same memory from the second time on.
+void keep(at::Tensor& kept, const at::Tensor& value) {
+  if (!value.defined()) return;
+  if (kept.defined()) {
+    kept.copy_(value);
+  } else {
+    kept = value.clone();
+  }
+}
+
+at::Tensor copied(const at::Tensor& t) {
+  return t.defined() ? t.clone() : at::Tensor();
+}
+
+}  // namespace
+
+RecordedEncoder::RecordedEncoder(std::unique_ptr<models::TextEncoder> encoder, c10::Device device,
+                                 std::unique_ptr<GraphBackend> graphs)
+    : encoder_(std::move(encoder)), device_(device), graphs_(std::move(graphs)) {}
+
+RecordedEncoder::Result RecordedEncoder::encode(const at::Tensor& ids, const at::Tensor& mask, int layer) {
+  const auto key = str(ids.size(1), mask.defined() ? " masked " : " ", layer);
+  if (!buffers_.contains(key) && buffers_.size() == kMostKinds) {
+    for (const auto& [kind, b] : buffers_) graphs_.forget(b.id);
+    buffers_.clear();
+  }
+  auto& b = buffers_[key];
+  if (b.id == 0) b.id = next_id_++;
+  keep(b.ids, b.ids.defined() ? ids : ids.to(device_));
+  keep(b.mask, b.mask.defined() || !mask.defined() ? mask : mask.to(device_));
+  graphs_.run({.buffers = b.id}, [&] { run(b, layer); });
+  return {{copied(b.out.states), copied(b.out.pooled), copied(b.out.projected), {}},
+          b.is_finite.item<bool>()};
+}
+
+void RecordedEncoder::run(EncoderBuffers& b, int layer) const {
+  const auto e = encoder_->encode(b.ids, b.mask);
+  const auto states = layer < 0 ? e.hidden.at(e.hidden.size() - static_cast<size_t>(-layer)) : e.states;
+  keep(b.out.states, states);
+  keep(b.out.pooled, e.pooled);
+  keep(b.out.projected, e.projected);
+  auto is_finite = states.isfinite().all();
+  for (const auto& t : {e.pooled, e.projected}) {
+    if (t.defined()) is_finite = is_finite.logical_and(t.isfinite().all());
+  }
+  keep(b.is_finite, is_finite);
+}
+
+}  // namespace atelier::pipeline
