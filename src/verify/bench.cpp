@@ -51,11 +51,19 @@ class Tally {
   std::map<std::string, report::Series> phases_;
 };
 
+// Of about the same length: what is remembered of a text would not be timed.
+std::vector<request::Request> with_other_texts(std::vector<request::Request> batch, size_t number) {
+  for (auto& r : batch) r.prompt += str(" ", number);
+  return batch;
+}
+
 }  // namespace
 
 Json bench_layout(const BenchOptions& o, report::RunReport& report, const std::stop_token& stop) {
   std::vector<std::vector<request::Request>> batches;
-  for (int i = 0; i < o.warmups + o.runs; ++i) batches.insert(batches.end(), o.round.begin(), o.round.end());
+  for (int i = 0; i < o.warmups + o.runs; ++i) {
+    for (const auto& batch : o.round) batches.push_back(with_other_texts(batch, batches.size()));
+  }
   int64_t pictures = 0;
   size_t batch = 0;
   for (const auto& b : o.round) pictures += std::ssize(b), batch = std::max(batch, b.size());
