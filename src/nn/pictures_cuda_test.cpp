@@ -45,18 +45,20 @@ struct Twin {
 };
 
 TEST_F(CudaPictureLayers, WeightsLieChannelsLastInTheirOwnMemory) {
-  const auto values = random({8, 4, 3, 3}, at::kFloat, 1);
-  Parked memory;
-  const auto taken =
-      memory.take(BlockMemory::kResident, values.sizes(), values.options().device(at::kCUDA)).weight;
-  taken.copy_(values);
-  const auto w = channels_last_(taken);
-  EXPECT_TRUE(w.is_contiguous(at::MemoryFormat::ChannelsLast));
-  EXPECT_EQ(w.const_data_ptr(), taken.const_data_ptr());
-  EXPECT_TRUE(w.to(at::kCPU).equal(values));
-  memory.release();
-  memory.will_run({});
-  EXPECT_TRUE(w.to(at::kCPU).equal(values));
+  for (const int64_t side : {1, 3}) {
+    const auto values = random({8, 4, side, side}, at::kFloat, 1);
+    Parked memory;
+    const auto taken =
+        memory.take(BlockMemory::kResident, values.sizes(), values.options().device(at::kCUDA)).weight;
+    taken.copy_(values);
+    const auto w = channels_last_(taken);
+    EXPECT_TRUE(w.is_contiguous(at::MemoryFormat::ChannelsLast));
+    EXPECT_EQ(w.const_data_ptr(), taken.const_data_ptr());
+    EXPECT_TRUE(w.to(at::kCPU).equal(values));
+    memory.release();
+    memory.will_run({});
+    EXPECT_TRUE(w.to(at::kCPU).equal(values));
+  }
 }
 
 struct ResnetParts {
