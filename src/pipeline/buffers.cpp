@@ -34,7 +34,7 @@ int64_t RequestBuffers::bytes() const {
     for (const auto& context : experts) {
       add(context.tables);
       for (const auto& stream : context.streams) add(stream);
-      for (const auto& [id, one] : context.cross) add(one.kv), add(one.mask);
+      for (const auto& [layer, one] : context.cross) add(one.kv), add(one.mask);
     }
   }
   for (const auto& row : by_branch) {
