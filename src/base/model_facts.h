@@ -14,7 +14,6 @@ struct ModelFacts {
   bool has_skips = false;                     // block n-1-i reads block i: folded route
   bool has_convolution_mixer = false;         // convolutions mix positions: cut by rows, no stages
   std::map<std::string, int64_t> parameters;  // of every component, by its folder; empty: not counted
-  std::vector<int64_t> block_parameters;      // of the denoiser's blocks; the rest of it lies outside of them
 };
 
 }  // namespace atelier
