@@ -16,11 +16,4 @@ int Family::latent_stream() const {
   check_failed("a family denoises one of its streams", __FILE__, __LINE__);
 }
 
-double cfg_scale(const Family& family, double guidance_scale, double true_cfg_scale, bool has_negative) {
-  const bool is_cfg = family.guidance_scale == GuidanceScale::kClassifierFree;
-  const bool has_branch = has_negative || family.implicit_negative != ImplicitNegative::kNone;
-  const double scale = is_cfg ? guidance_scale : true_cfg_scale;
-  return has_branch && scale > 1 ? scale : 1;
-}
-
 }  // namespace atelier::models

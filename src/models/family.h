@@ -54,14 +54,13 @@ enum class GuidanceScale {
   kClassifierFree,  // the weight of a second branch
 };
 
-// What the second branch is conditioned on when no negative prompt is given.
-enum class ImplicitNegative { kNone, kEmptyPrompt, kZeros };
-
 // The prompts of one branch of a batch, and what else conditions it.
 struct PromptBatch {
   // prompt, prompt_2 and prompt_3 of each sample, the first where another is not given.
   std::array<std::vector<std::string>, 3> texts;
   bool is_absent = false;  // nobody gave a negative prompt: the texts are empty
+  const Json& pipeline;    // model_index.json
+  const Json& denoiser;    // config.json of the denoiser
   int64_t max_sequence_length = 0;
   int64_t height = 0, width = 0;  // pixels
   double guidance_scale = 0;
@@ -73,6 +72,14 @@ struct SamplingDefaults {
   int height = 1024, width = 1024;
   double fps = 0;  // of videos
   int64_t max_sequence_length = 512;
+};
+
+// The configuration of a published model, so that full-size runs with random weights need no files.
+struct Preset {
+  std::string_view name;   // of the repository, without its owner
+  std::string_view alias;  // short; empty: none
+  // One object: _class_name of the pipeline, and each component's config under its folder's name.
+  Json (*make)();
 };
 
 // How the schedule is called: the sigmas that the pipeline passes in, and whether the token count shifts
@@ -87,7 +94,6 @@ struct Family {
   std::vector<EncoderSpec> encoders;
   std::vector<StreamSpec> streams;
   GuidanceScale guidance_scale;
-  ImplicitNegative implicit_negative;
   int64_t most_text_tokens;  // that max_sequence_length may be, as the reference's pipeline has it
   Sigmas sigmas;
   // What the reference's pipeline multiplies timesteps by before it calls the model.
@@ -104,6 +110,7 @@ struct Family {
   // Joins, pads and replaces what the encoders give for one branch.
   nn::Conditioning (*condition)(Encoders& encoders, const PromptBatch& prompts);
   std::vector<weights::NameRule> (*names)(const Json& config);  // checkpoint names -> canonical names
+  std::vector<Preset> presets = {};
   // Config of a single-file checkpoint in its original naming, sizes read from the tensors; the rest from
   // `like`.
   Json (*config_of_file)(const weights::WeightStore& file, const Json& like);
@@ -112,9 +119,6 @@ struct Family {
 
   int latent_stream() const;  // its place among the streams
 };
-
-// Scale of the second branch of a request; 1: there is none.
-double cfg_scale(const Family& family, double guidance_scale, double true_cfg_scale, bool has_negative);
 
 // models/registry.cpp: one line per model.
 std::span<const Family* const> families();

@@ -253,19 +253,6 @@ TEST(Autoencoder, ConfigsThatCannotBeAreNamed) {
   EXPECT_TRUE(has(refused({{"_class_name", "AutoencoderDC"}}), "AutoencoderDC"));
 }
 
-TEST(Guidance, HasASecondBranchWhereTheFamilySaysSo) {
-  const Family& distilled = flux();
-  EXPECT_EQ(cfg_scale(distilled, 3.5, 4, true), 4);
-  EXPECT_EQ(cfg_scale(distilled, 3.5, 4, false), 1) << "nothing stands in for a negative prompt";
-  EXPECT_EQ(cfg_scale(distilled, 3.5, 1, true), 1);
-  Family classic = distilled;
-  classic.guidance_scale = GuidanceScale::kClassifierFree;
-  classic.implicit_negative = ImplicitNegative::kEmptyPrompt;
-  EXPECT_EQ(cfg_scale(classic, 7, 4, true), 7);
-  EXPECT_EQ(cfg_scale(classic, 7, 1, false), 7);
-  EXPECT_EQ(cfg_scale(classic, 1, 4, true), 1);
-}
-
 TEST(Grids, HaveAnAxisForTimeOnlyWithFrames) {
   Grid g{.frames = 3, .rows = 4, .cols = 5, .latent_channels = 16, .latent_rows = 8, .latent_cols = 10};
   EXPECT_EQ(g.tokens(), 60);

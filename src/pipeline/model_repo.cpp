@@ -102,7 +102,8 @@ ModelRepo ModelRepo::open(const fs::path& folder) {
   if (!fs::exists(folder / "model_index.json")) {
     throw Error(Kind::kUsage, str(folder.string(), " is no diffusers folder: it has no model_index.json"));
   }
-  const Json index = read_json(folder / "model_index.json");
+  m.index_ = share(read_json(folder / "model_index.json"));
+  const Json& index = *m.index_;
   const Json named = index.is_object() ? index.value("_class_name", Json("nothing")) : Json("nothing");
   const std::string pipeline = named.is_string() ? named.get<std::string>() : named.dump();
   m.family_ = models::find_family(pipeline);
@@ -113,7 +114,7 @@ ModelRepo ModelRepo::open(const fs::path& folder) {
   for (const auto& [name, kind] : parts_of(*m.family_))
     m.components_.push_back({kind, name, share(read_config(folder, name, "config.json"))});
   m.scheduler_ = share(read_config(folder, "scheduler", "scheduler_config.json"));
-  m.settle_defaults(index);
+  m.settle_defaults();
   m.has_vocabulary_ = !index.contains("_atelier_dummy_seed");
   return m;
 }
@@ -125,7 +126,10 @@ ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest
   m.label_ = file.filename().string();
   if (m.family_->config_of_file)
     denoiser.config = share(m.family_->config_of_file(*weights::WeightStore::open(file), *denoiser.config));
-  m.settle_defaults(Json::object());
+  Json index = *m.index_;
+  index.erase("_atelier");  // says how the other denoiser draws
+  m.index_ = share(std::move(index));
+  m.settle_defaults();
   return m;
 }
 
@@ -138,7 +142,8 @@ ModelRepo ModelRepo::random(const models::Family& family, const Json& configs, s
   for (const auto& [name, kind] : parts_of(family))
     m.components_.push_back({kind, name, share(configs.at(name))});
   m.scheduler_ = share(configs.at("scheduler"));
-  m.settle_defaults(configs);
+  m.index_ = share(configs);
+  m.settle_defaults();
   return m;
 }
 
@@ -155,10 +160,10 @@ const Component& ModelRepo::component(std::string_view name) const {
   return *found;
 }
 
-void ModelRepo::settle_defaults(const Json& index) {
+void ModelRepo::settle_defaults() {
   static_cast<models::SamplingDefaults&>(defaults_) = family_->defaults(denoiser());
-  const auto own = index.find("_atelier");
-  if (own == index.end() || !own->is_object()) return;
+  const auto own = index_->find("_atelier");
+  if (own == index_->end() || !own->is_object()) return;
   try {
     defaults_.steps = own->value("num_inference_steps", defaults_.steps);
     defaults_.guidance = own->value("guidance_scale", defaults_.guidance);

@@ -46,6 +46,7 @@ class ModelRepo {
   bool is_dummy() const { return dummy_seed_.has_value(); }
   const std::filesystem::path& root() const { return root_; }
   const ModelDefaults& defaults() const { return defaults_; }
+  const Json& index() const { return *index_; }  // model_index.json; of a dummy as much as is known
   const Component& component(std::string_view name) const;
   const Json& denoiser() const { return *components_.front().config; }  // of the first expert
   const Json& vae() const { return *component("vae").config; }
@@ -71,7 +72,7 @@ class ModelRepo {
   void save(const std::filesystem::path& folder, at::ScalarType dtype) const;
 
  private:
-  void settle_defaults(const Json& index);
+  void settle_defaults();
 
   std::filesystem::path root_;
   std::string label_;
@@ -79,7 +80,7 @@ class ModelRepo {
   bool has_vocabulary_ = false;
   const models::Family* family_ = nullptr;
   std::vector<Component> components_;  // experts, autoencoder, encoders
-  std::shared_ptr<const Json> scheduler_;
+  std::shared_ptr<const Json> scheduler_, index_;
   ModelDefaults defaults_;
 };
 

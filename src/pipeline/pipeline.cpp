@@ -26,13 +26,15 @@ at::TensorOptions on(const LoadOptions& o, at::ScalarType type) {
 }
 
 // The prompts of one branch as the family sees them.
-models::PromptBatch prompts_of(request::Requests batch, request::CfgBranch branch) {
+models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, request::CfgBranch branch) {
   const auto& r = batch.front();
-  models::PromptBatch out{.max_sequence_length = *r.max_sequence_length,
+  models::PromptBatch out{.is_absent = branch == request::CfgBranch::kNegative && !request::has_negative(r),
+                          .pipeline = model.index(),
+                          .denoiser = model.denoiser(),
+                          .max_sequence_length = *r.max_sequence_length,
                           .height = *r.height,
                           .width = *r.width,
                           .guidance_scale = *r.guidance_scale};
-  out.is_absent = branch == request::CfgBranch::kNegative && request::branches(r) == 1;
   for (size_t encoder = 0; encoder < out.texts.size(); ++encoder) {
     for (const auto& one : batch) out.texts[encoder].push_back(request::prompt_of(one, branch, encoder));
   }
@@ -124,9 +126,9 @@ std::set<std::string> Pipeline::used() const {
 void Pipeline::prepare(const request::Request& r, Denoise& work) {
   const auto& family = model_.family();
   const auto vae = models::find_vae(model_.vae()).facts(model_.vae());
-  work.cfg = {
-      models::cfg_scale(family, *r.guidance_scale, r.true_cfg_scale.value_or(1), request::branches(r) == 2),
-      r.guidance_rescale.value_or(0)};
+  if (r.guidance_is_cfg != (family.guidance_scale == models::GuidanceScale::kClassifierFree))
+    throw Error(Kind::kUsage, str(r.name, ": its guidance was not settled for ", family.name));
+  work.cfg = {request::cfg_scale(r), r.guidance_rescale.value_or(0)};
   work.grid = family.grid(model_.denoiser(), vae.spatial, *r.height, *r.width, 1);
   sampler_ = sampling::make_sampler(model_.scheduler(),
                                     {.steps = *r.num_inference_steps,
@@ -141,7 +143,7 @@ void Pipeline::condition(request::Requests batch, Denoise& work, ActivationRecor
     request::check_batch(batch);
     prepare(batch.front(), work);
     const auto one = [&](request::CfgBranch branch, const char* prefix) {
-      return texts_->condition(prompts_of(batch, branch), probes, prefix);
+      return texts_->condition(prompts_of(model_, batch, branch), probes, prefix);
     };
     Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
     if (work.cfg.scale > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));

@@ -18,7 +18,13 @@ const std::string kFox = "A red fox asleep on a mossy stone", kBoats = "two pape
 
 models::PromptBatch prompts(std::vector<std::string> first, std::vector<std::string> second = {}) {
   if (second.empty()) second = first;
-  return {.texts = {first, second, first}, .max_sequence_length = 16, .height = 32, .width = 32};
+  static const Json nothing = Json::object();
+  return {.texts = {first, second, first},
+          .pipeline = nothing,
+          .denoiser = nothing,
+          .max_sequence_length = 16,
+          .height = 32,
+          .width = 32};
 }
 
 struct Stage {

@@ -196,7 +196,6 @@ inline const models::Family& family() {
       .encoders = {{"text_encoder", "tokenizer"}, {"text_encoder_2", "tokenizer_2"}},
       .streams = {{"text", models::StreamSpec::kJoint, true}, {"image", models::StreamSpec::kLatent}},
       .guidance_scale = models::GuidanceScale::kClassifierFree,
-      .implicit_negative = models::ImplicitNegative::kEmptyPrompt,
       .most_text_tokens = 64,
       .sigmas = models::Sigmas::kLinearToInverse,
       .facts = facts,

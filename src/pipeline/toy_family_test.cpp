@@ -24,7 +24,7 @@ std::vector<request::Request> batch_of(const std::vector<std::string>& prompts =
   for (auto& r : batch) {
     r.height = 24, r.width = 20, r.max_sequence_length = 24;
     r.negative_prompt = "rain";
-    r.true_cfg_scale = 3;
+    r.guidance_is_cfg = true;
   }
   return batch;
 }
@@ -81,7 +81,7 @@ TEST(ToyFamily, HasItsOwnBranchWhereNobodyGaveANegativePrompt) {
   auto empty = batch_of(), absent = batch_of(), alone = batch_of();
   for (auto& r : empty) r.negative_prompt = "";
   for (auto* batch : {&absent, &alone}) {
-    for (auto& r : *batch) r.negative_prompt.reset(), r.true_cfg_scale.reset();
+    for (auto& r : *batch) r.negative_prompt.reset();
   }
   for (auto& r : alone) r.guidance_scale = 1;
   EXPECT_EQ(distance(latents({}, absent), latents({}, empty)), 0);

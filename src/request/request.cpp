@@ -1,6 +1,7 @@
 // The list of a request's fields, and what follows from it.
 #include "request/request.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -34,9 +35,11 @@ void Request::fields(const Visit& visit) {
   visit(shape("width", "pixels; default: the model's", 1, 65536), &width);
   visit(shape("num_inference_steps", "denoising steps; default: the model's", 1, 10000),
         &num_inference_steps);
-  visit(shape("guidance_scale", "guidance that the model was distilled with; default: the model's", 0, kMany),
+  visit(shape("guidance_scale", "how closely to follow the prompt; default: the model's", 0, kMany),
         &guidance_scale);
-  visit(shape("true_cfg_scale", "scale of the second, negative branch; 1: off", 1, kMany), &true_cfg_scale);
+  visit(shape("true_cfg_scale", "scale of a negative branch for models with distilled guidance; 1: off", 1,
+              kMany),
+        &true_cfg_scale);
   visit(shape("guidance_rescale", "0 to 1: how much over-exposure by strong guidance is taken back", 0, 1),
         &guidance_rescale);
   visit(shape("max_sequence_length", "tokens of a prompt; default: the model's", 1, 1e6),
@@ -46,6 +49,7 @@ void Request::fields(const Visit& visit) {
          .effect = Effect::kLook,
          .unset = "-1"},
         &seed);
+  visit({.name = "guidance_is_cfg"}, &guidance_is_cfg);
   visit({.name = "index", .least = 0}, &index);
   visit({.name = "sub", .least = 0}, &sub);
   visit({.name = "name"}, &name);
@@ -56,8 +60,15 @@ bool has_negative(const Request& r) {
   return r.negative_prompt || r.negative_prompt_2 || r.negative_prompt_3;
 }
 
+double cfg_scale(const Request& r) {
+  const double scale = r.guidance_is_cfg   ? r.guidance_scale.value_or(1)
+                       : r.negative_prompt ? r.true_cfg_scale.value_or(1)
+                                           : 1;
+  return std::max(scale, 1.0);
+}
+
 int branches(const Request& request) {
-  return request.negative_prompt && request.true_cfg_scale.value_or(1) > 1 ? 2 : 1;
+  return cfg_scale(request) > 1 ? 2 : 1;
 }
 
 const std::string& prompt_of(const Request& r, CfgBranch branch, size_t encoder) {
@@ -71,14 +82,21 @@ const std::string& prompt_of(const Request& r, CfgBranch branch, size_t encoder)
   return r.negative_prompt ? *r.negative_prompt : none;
 }
 
-void settle_branches(Request& r, double scale, bool for_all) {
-  if (!r.true_cfg_scale && (has_negative(r) || for_all)) r.true_cfg_scale = scale;
-  if (r.true_cfg_scale.value_or(1) > 1) {
-    if (!r.negative_prompt) r.negative_prompt.emplace();
+void settle_branches(Request& r, const CfgRule& rule) {
+  r.guidance_is_cfg = rule.guidance_is_cfg;
+  if (r.guidance_is_cfg) {
+    if (r.true_cfg_scale)
+      throw Error(Kind::kUsage,
+                  str("true_cfg_scale ", *r.true_cfg_scale, " was asked for, but this model is guided by ",
+                      "guidance_scale: give that one alone"));
+    if (has_negative(r) && !r.negative_prompt) r.negative_prompt.emplace();
   } else {
-    r.true_cfg_scale.reset();
-    for (auto* negative : {&r.negative_prompt, &r.negative_prompt_2, &r.negative_prompt_3}) negative->reset();
+    if (!r.true_cfg_scale && (has_negative(r) || rule.for_all)) r.true_cfg_scale = rule.scale;
+    if (r.true_cfg_scale.value_or(1) <= 1) r.true_cfg_scale.reset();
+    if (r.true_cfg_scale && !r.negative_prompt) r.negative_prompt.emplace();
   }
+  if (branches(r) == 2) return;
+  for (auto* negative : {&r.negative_prompt, &r.negative_prompt_2, &r.negative_prompt_3}) negative->reset();
 }
 
 Json look(const Request& request, const Json& record) {

@@ -20,17 +20,19 @@ struct Request {
   std::optional<std::string> negative_prompt, negative_prompt_2, negative_prompt_3;
   std::optional<int> height, width;  // pixels
   std::optional<int> num_inference_steps;
-  std::optional<double> guidance_scale;  // embedded, for models that are distilled with it
-  std::optional<double> true_cfg_scale;  // of classifier-free guidance, with a branch for the negative prompt
+  // An input of models that are distilled with it; where guidance_is_cfg, the weight of a second branch.
+  std::optional<double> guidance_scale;
+  std::optional<double> true_cfg_scale;  // of a second branch beside an embedded guidance_scale
   std::optional<double>
       guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
   std::optional<int> max_sequence_length;  // tokens of a prompt
   std::optional<uint64_t> seed;            // of this picture: its row's plus sub
 
-  int64_t index = 0;  // of its row
-  int sub = 0;        // which of the row's pictures
-  std::string name;   // of the file, relative to the output folder
-  std::string where;  // "prompts.jsonl:12"; empty for a prompt of the command line
+  bool guidance_is_cfg = false;  // settle_branches: what guidance_scale means to the model
+  int64_t index = 0;             // of its row
+  int sub = 0;                   // which of the row's pictures
+  std::string name;              // of the file, relative to the output folder
+  std::string where;             // "prompts.jsonl:12"; empty for a prompt of the command line
 
   void fields(const Visit& visit);
 };
@@ -40,13 +42,22 @@ bool has_negative(const Request& request);  // a text of the second branch is se
 using Requests = std::span<const Request>;
 
 enum class CfgBranch { kPositive, kNegative };
+// The weight of classifier-free guidance; 1: there is no second branch.
+double cfg_scale(const Request& request);
 // 2: classifier-free guidance, with a second branch for the negative prompt.
 int branches(const Request& request);
 // What this branch tells text encoder number `encoder` (from 0): its own prompt, or else the first one.
 const std::string& prompt_of(const Request& request, CfgBranch branch, size_t encoder);
-// Makes the second branch definite: requests with a negative prompt, or all of them, get `scale` unless they
-// have their own; a scale of at most 1 turns the branch off. Then both are set, or neither.
-void settle_branches(Request& request, double scale, bool for_all);
+// How a run gives requests their second branch.
+struct CfgRule {
+  bool guidance_is_cfg = false;  // the model's: guidance_scale decides, and nothing below counts
+  double scale = 1;              // of requests that have a negative prompt and no scale of their own
+  bool for_all = false;          // also of those without a negative prompt
+};
+// Makes the second branch definite; a scale of at most 1 turns it off, and then no negative prompt is left. Where
+// guidance is embedded, scale and negative prompt are both set, or neither. Throws Error(kUsage) for a true_cfg_scale
+// that the model has no use for.
+void settle_branches(Request& request, const CfgRule& rule);
 
 // Everything that decides what the output looks like, in one object: the run's share of it (`record`) and the
 // request's fields of kLook and kShape that are set. It is the file's metadata, and what ledger and report

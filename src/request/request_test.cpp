@@ -68,9 +68,9 @@ TEST(Request, BatchesAreAlikeAndResolved) {
   message_of(Kind::kUsage, [&] { check_batch({}); });
 }
 
-TEST(Request, ASecondBranchHasAScaleAndAText) {
+TEST(Request, ASecondBranchBesideEmbeddedGuidanceHasAScaleAndAText) {
   const auto settled = [](Request r, double scale, bool for_all) {
-    settle_branches(r, scale, for_all);
+    settle_branches(r, {.scale = scale, .for_all = for_all});
     EXPECT_EQ(branches(r) == 2, r.negative_prompt.has_value());
     EXPECT_EQ(branches(r) == 2, r.true_cfg_scale.has_value());
     return r;
@@ -89,6 +89,25 @@ TEST(Request, ASecondBranchHasAScaleAndAText) {
   Request only_second = sample();
   only_second.negative_prompt_2 = "c";
   EXPECT_EQ(settled(only_second, 4, false).negative_prompt, "");
+}
+
+TEST(Request, GuidanceThatIsCfgDecidesOnTheSecondBranch) {
+  const auto settled = [](Request r) {
+    settle_branches(r, {.guidance_is_cfg = true, .scale = 4, .for_all = true});
+    return r;
+  };
+  Request r = sample();
+  r.guidance_scale = 5, r.true_cfg_scale.reset();
+  EXPECT_EQ(branches(settled(r)), 2);
+  EXPECT_EQ(cfg_scale(settled(r)), 5);
+  EXPECT_FALSE(settled(r).negative_prompt) << "the model's own stands in";
+  r.negative_prompt_2 = "c";
+  EXPECT_EQ(settled(r).negative_prompt, "");
+  r.guidance_scale = 1;
+  EXPECT_EQ(branches(settled(r)), 1);
+  EXPECT_FALSE(has_negative(settled(r)));
+  r.true_cfg_scale = 2;
+  EXPECT_NE(message_of(Kind::kUsage, [&] { settled(r); }).find("guidance_scale"), std::string::npos);
 }
 
 TEST(Request, EncodersWithoutATextOfTheirOwnTakeTheFirst) {

@@ -52,7 +52,7 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
     fill_unset(r, usual);
     *r.seed += i;
     if (!request::has_negative(r)) r.true_cfg_scale.reset();
-    request::settle_branches(r, 1, false);
+    request::settle_branches(r, {.guidance_is_cfg = usual.guidance_is_cfg});
     r.name = str("picture ", i + 1);
   }
   arguments.finish();
@@ -65,6 +65,7 @@ request::Request usual_request(const pipeline::ModelRepo& model) {
   r.height = d.height, r.width = d.width, r.num_inference_steps = d.steps;
   r.guidance_scale = d.guidance, r.max_sequence_length = static_cast<int>(d.max_sequence_length);
   r.seed = 0;
+  r.guidance_is_cfg = model.family().guidance_scale == models::GuidanceScale::kClassifierFree;
   return r;
 }
 

@@ -72,19 +72,18 @@ request::Request common_request(const InputSettings& input, const pipeline::Mode
   return out;
 }
 
-// The scale of second branches that nobody gave one, whether requests without a negative prompt have one too,
-// and who says so.
-struct CfgRule {
-  double scale = 1;
-  bool for_all = false;
+// And who says so.
+struct SourcedRule : request::CfgRule {
   CfgSource source = CfgSource::kNone;
 };
 
-CfgRule cfg_rule(const request::Request& common, const pipeline::ModelDefaults& defaults) {
-  if (common.true_cfg_scale) return {*common.true_cfg_scale, true, CfgSource::kSetting};
-  if (defaults.true_cfg > 1) return {defaults.true_cfg, true, CfgSource::kModel};
-  if (*common.guidance_scale > 1) return {*common.guidance_scale, false, CfgSource::kGuidance};
-  return {kUsualTrueCfg, false, CfgSource::kUsual};
+SourcedRule cfg_rule(const request::Request& common, const pipeline::ModelRepo& model) {
+  if (model.family().guidance_scale == models::GuidanceScale::kClassifierFree)
+    return {{.guidance_is_cfg = true}, CfgSource::kFamily};
+  if (common.true_cfg_scale) return {{false, *common.true_cfg_scale, true}, CfgSource::kSetting};
+  if (const double own = model.defaults().true_cfg; own > 1) return {{false, own, true}, CfgSource::kModel};
+  if (*common.guidance_scale > 1) return {{false, *common.guidance_scale, false}, CfgSource::kGuidance};
+  return {{false, kUsualTrueCfg, false}, CfgSource::kUsual};
 }
 
 // Takes out pictures whose size the model cannot draw. Only a row of a file may ask for such a size and fail
@@ -121,14 +120,25 @@ Extent extent_of(const std::vector<request::Request>& requests, const request::R
   });
   const request::Request& r = least == requests.end() ? common : *least;
   const bool all_branch =
+      request::branches(r) == 2 &&
       std::all_of(requests.begin(), requests.end(), [](const auto& q) { return request::branches(q) == 2; });
   return {.height = *r.height,
           .width = *r.width,
           .work = {.image_tokens = sizes.area(*r.height, *r.width),
                    .text_tokens = *common.max_sequence_length,
-                   .branches = all_branch && !requests.empty() ? 2 : 1,
+                   .branches = all_branch ? 2 : 1,
                    .steps = *r.num_inference_steps,
                    .batch = batch}};
+}
+
+// Settles the second branch; what is wrong with it, or nothing.
+std::string settle_problem(request::Request& r, const request::CfgRule& rule) {
+  try {
+    request::settle_branches(r, rule);
+    return {};
+  } catch (const Error& e) {
+    return e.what();
+  }
 }
 
 // Empty if the model can encode so many tokens.
@@ -168,7 +178,11 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   common.seed.reset();  // expand gives every picture its own
   if (const auto problem = length_problem(*common.max_sequence_length, folder.family()); !problem.empty())
     throw Error(Kind::kUsage, str(resolved.origin("max_sequence_length").text, ": ", problem));
-  const CfgRule rule = cfg_rule(common, folder.defaults());
+  const SourcedRule rule = cfg_rule(common, folder);
+  common.guidance_is_cfg = rule.guidance_is_cfg;
+  if (rule.guidance_is_cfg && common.true_cfg_scale)
+    throw Error(Kind::kUsage, str(resolved.origin("true_cfg_scale").text, ": ", folder.family().name,
+                                  " is guided by guidance_scale; give that one alone"));
   SizeCheck sizes(folder, *common.height, *common.width);
   RequestSet out;
   out.notes = prompts.warnings;
@@ -176,21 +190,24 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   for (auto& r : request::expand(prompts, of_rows)) {
     fill_unset(r, common);
     const bool has_negative = request::has_negative(r);
-    request::settle_branches(r, rule.scale, rule.for_all);
-    loses_negative = loses_negative || (has_negative && request::branches(r) == 1);
-    std::string problem = sizes.problem(*r.height, *r.width);
+    std::string problem = settle_problem(r, rule);
+    loses_negative = loses_negative || (problem.empty() && has_negative && request::branches(r) == 1);
+    if (problem.empty()) problem = sizes.problem(*r.height, *r.width);
     if (problem.empty()) problem = length_problem(*r.max_sequence_length, folder.family());
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
       continue;
     }
     if (request::branches(r) == 2) {
-      out.cfg_source = *r.true_cfg_scale == rule.scale ? rule.source : CfgSource::kSetting;
-      out.true_cfg = *r.true_cfg_scale;
+      out.cfg = request::cfg_scale(r);
+      out.cfg_source = rule.guidance_is_cfg || out.cfg == rule.scale ? rule.source : CfgSource::kSetting;
     }
     out.requests.push_back(std::move(r));
   }
-  if (loses_negative) out.notes.push_back("a negative prompt has no effect with true_cfg_scale 1");
+  if (loses_negative) {
+    out.notes.push_back(str("a negative prompt has no effect with ",
+                            rule.guidance_is_cfg ? "guidance_scale" : "true_cfg_scale", " 1"));
+  }
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
   out.extent = extent_of(out.requests, common, sizes, s.input.batch_size);
   return out;

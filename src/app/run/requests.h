@@ -14,13 +14,14 @@
 namespace atelier::app {
 
 // Who turned classifier-free guidance on.
-enum class CfgSource { kNone, kSetting, kModel, kGuidance, kUsual };
+// kFamily: guidance_scale itself; kGuidance: it stands in for a true_cfg_scale.
+enum class CfgSource { kNone, kSetting, kModel, kFamily, kGuidance, kUsual };
 
 struct RequestSet {
   std::vector<request::Request> requests;   // without seeds where none is asked for
   std::vector<request::BadRow> bad;         // rows and pictures that cannot be drawn
   CfgSource cfg_source = CfgSource::kNone;  // kNone: no picture has a second branch
-  double true_cfg = 1;                      // of the last picture that has one
+  double cfg = 1;                           // of the last picture that has one
   Extent extent;                            // the least picture, for limits
   std::vector<std::string> notes;
 };

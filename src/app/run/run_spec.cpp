@@ -133,6 +133,8 @@ std::string branch_line(const RunSpec& spec, const Resolved& resolved) {
         return resolved.is_set("true_cfg_scale") ? resolved.origin("true_cfg_scale").text : "of a row";
       case CfgSource::kModel:
         return "the model's default; --true_cfg_scale 1 turns it off";
+      case CfgSource::kFamily:
+        return "guidance_scale; 1 turns it off";
       case CfgSource::kGuidance:
         return "guidance_scale, for pictures with a negative prompt";
       default:
@@ -140,7 +142,7 @@ std::string branch_line(const RunSpec& spec, const Resolved& resolved) {
     }
   };
   if (spec.requests.cfg_source == CfgSource::kNone) return "one branch per step";
-  return str("true CFG ", spec.requests.true_cfg, " (", why(), ")");
+  return str("CFG ", spec.requests.cfg, " (", why(), ")");
 }
 
 std::string device_line(const RunSpec& spec) {

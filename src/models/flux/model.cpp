@@ -14,6 +14,7 @@
 #include "models/config.h"
 #include "models/family.h"
 #include "models/flux/names.h"
+#include "models/flux/presets.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
 
@@ -318,7 +319,6 @@ extern const Family kFlux{
     .encoders = {{"text_encoder", "tokenizer"}, {"text_encoder_2", "tokenizer_2"}},
     .streams = {{"text", StreamSpec::kJoint, true}, {"image", StreamSpec::kLatent}},
     .guidance_scale = GuidanceScale::kEmbedded,
-    .implicit_negative = ImplicitNegative::kNone,
     .most_text_tokens = 512,
     .sigmas = Sigmas::kLinearToInverse,
     .pipeline_time_scale = 1e-3,
@@ -330,6 +330,7 @@ extern const Family kFlux{
     .coordinates = coordinates,
     .condition = condition,
     .names = names,
+    .presets = presets_flux(),
     .config_of_file = config_of_flux_file,
     .build = build,
 };

@@ -1,8 +1,6 @@
-#include "models/presets.h"
+#include "models/flux/presets.h"
 
 #include <nlohmann/json.hpp>
-
-#include "base/error.h"
 
 namespace atelier::models {
 namespace {
@@ -33,18 +31,17 @@ Json flux(bool dev) {
   return j;
 }
 
-}  // namespace
-
-std::vector<std::string> preset_names() {
-  return {"FLUX.1-schnell", "FLUX.1-dev"};
+Json schnell() {
+  return flux(false);
+}
+Json dev() {
+  return flux(true);
 }
 
-Json preset(const std::string& name) {
-  const std::string base = name.substr(name.find('/') == std::string::npos ? 0 : name.find('/') + 1);
-  if (base == "FLUX.1-schnell" || base == "flux-schnell") return flux(false);
-  if (base == "FLUX.1-dev" || base == "flux-dev") return flux(true);
-  throw Error(Kind::kUsage, str("no built-in configuration for ", name,
-                                "; dummy weights exist for FLUX.1-schnell and FLUX.1-dev"));
+}  // namespace
+
+std::vector<Preset> presets_flux() {
+  return {{"FLUX.1-schnell", "flux-schnell", schnell}, {"FLUX.1-dev", "flux-dev", dev}};
 }
 
 }  // namespace atelier::models
