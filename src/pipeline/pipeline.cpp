@@ -137,11 +137,32 @@ void Pipeline::prepare(const request::Request& r, Denoise& work) {
   work.sampler = sampler_.get();
 }
 
+// What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer for it
+// than they need on a GPU.
+std::future<sampling::NoiseSource> Pipeline::plan(request::Requests batch, Denoise& work) {
+  request::check_batch(batch);
+  prepare(batch.front(), work);
+  std::vector<uint64_t> seeds;
+  for (const auto& r : batch) seeds.push_back(*r.seed);
+  return std::async(std::launch::async, [seeds, size = work.grid.latent(1)] {
+    sampling::NoiseSource source(seeds, size);
+    source.draw(sampling::NoiseSource::kInitial);
+    return source;
+  });
+}
+
 // The leader sees first whether the request can be done at all: its verdict is everybody's.
-void Pipeline::condition(request::Requests batch, Denoise& work, ActivationRecorder* probes) {
+std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, Denoise& work,
+                                                       ActivationRecorder* probes) {
+  std::future<sampling::NoiseSource> noise;
+  std::exception_ptr problem;
+  try {
+    noise = plan(batch, work);
+  } catch (...) {
+    problem = std::current_exception();
+  }
   work.branches = from_leader(parallel_context_.replica(), options_.device, [&] {
-    request::check_batch(batch);
-    prepare(batch.front(), work);
+    if (problem) std::rethrow_exception(problem);
     const auto one = [&](request::CfgBranch branch, const char* prefix) {
       return texts_->condition(prompts_of(model_, batch, branch), probes, prefix);
     };
@@ -149,23 +170,22 @@ void Pipeline::condition(request::Requests batch, Denoise& work, ActivationRecor
     if (work.cfg.scale > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
     return branches;
   });
-  if (!leads()) prepare(batch.front(), work);
+  if (problem) std::rethrow_exception(problem);
   for (size_t b = 0; probes && b < work.branches.size(); ++b) {
     const std::string prefix = b == 0 ? "prompt." : "negative.";
     for (const auto& t : work.branches[b].streams) probes->whole(prefix + "embeds", t.transpose(0, 1));
     for (const auto& [name, t] : work.branches[b].whole) probes->whole(prefix + name, t);
   }
+  return noise;
 }
 
-void Pipeline::draw_noise(request::Requests batch, const at::Tensor& given, Denoise& work,
+void Pipeline::begin_with(sampling::NoiseSource drawn, const at::Tensor& given, Denoise& work,
                           ActivationRecorder* probes) const {
-  std::vector<uint64_t> seeds;
-  for (const auto& r : batch) seeds.push_back(*r.seed);
-  const auto source = std::make_shared<sampling::NoiseSource>(seeds, work.grid.latent(1));
+  const auto source = std::make_shared<sampling::NoiseSource>(std::move(drawn));
   const auto noise = given.defined() ? given : source->draw(sampling::NoiseSource::kInitial);
-  const auto packed = model_.family().pack(noise).contiguous();
   const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
-  work.latents = packed.to(type).to(options_.device) * work.sampler->init_noise_sigma();
+  const auto packed = model_.family().pack(noise.to(options_.device)).contiguous();
+  work.latents = packed.to(type) * work.sampler->init_noise_sigma();
   work.noise = [this, source, type](int step) { return model_.family().pack(source->draw(step)).to(type); };
   if (!probes) return;
   const auto numbers = [](std::span<const float> v) {
@@ -182,11 +202,11 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   const c10::InferenceMode guard;
   lap_ = Clock::now();
   Denoise work;
-  condition(batch, work, callbacks.probes);
+  auto drawn = condition(batch, work, callbacks.probes);
   synchronize(options_.device);
   lap("encode");
 
-  draw_noise(batch, noise, work, callbacks.probes);
+  begin_with(drawn.get(), noise, work, callbacks.probes);
   const auto tokens = denoise(work, callbacks);
   lap("denoise");
 

@@ -1,6 +1,7 @@
 // A loaded model on one rank: texts and seeds in, images out. The same for every family.
 #pragma once
 #include <chrono>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "pipeline/model_repo.h"
 #include "pipeline/text_stage.h"
 #include "request/request.h"
+#include "sampling/noise.h"
 
 namespace atelier::pipeline {
 
@@ -58,8 +60,10 @@ class Pipeline {
   void load_denoiser(std::span<const plan::ModelChunk> route);
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void prepare(const request::Request& request, Denoise& work);
-  void condition(request::Requests batch, Denoise& work, ActivationRecorder* probes);
-  void draw_noise(request::Requests batch, const at::Tensor& given, Denoise& work,
+  std::future<sampling::NoiseSource> plan(request::Requests batch, Denoise& work);
+  std::future<sampling::NoiseSource> condition(request::Requests batch, Denoise& work,
+                                               ActivationRecorder* probes);
+  void begin_with(sampling::NoiseSource drawn, const at::Tensor& given, Denoise& work,
                   ActivationRecorder* probes) const;
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
