@@ -32,6 +32,13 @@ nn::SdpaBackend backend_named(const std::string& name) {
       {{"auto", kAuto}, {"cudnn", kCudnn}, {"flash", kFlash}, {"efficient", kEfficient}, {"math", kMath}});
 }
 
+Residency residency_named(const std::string& name) {
+  using enum Residency;
+  return named<Residency>(
+      "kind of offload", name,
+      {{"none", kResident}, {"model", kParked}, {"sequential", kStreamed}, {"group", kStreamed}});
+}
+
 }  // namespace
 
 void EngineConfig::fields(const Visit& visit) {
@@ -44,6 +51,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "encoder_dtype"}, &precision.encoders);
   visit({.name = "vae_dtype"}, &precision.vae);
   visit({.name = "attention"}, &attention);
+  visit({.name = "offload"}, &offload);
   visit({.name = "vae_slicing"}, &vae_slicing);
   visit({.name = "vae_tiling"}, &vae_tiling);
   visit({.name = "tf32"}, &tf32);
@@ -80,7 +88,8 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .vae_slicing = c.vae_slicing,
           .vae_tiling = c.vae_tiling,
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
-          .attention = backend_named(c.attention)};
+          .attention = backend_named(c.attention),
+          .residency = residency_named(c.offload)};
 }
 
 }  // namespace atelier::pipeline

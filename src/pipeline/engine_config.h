@@ -33,6 +33,7 @@ struct EngineConfig {
   std::string device = "cpu";  // cpu, cuda, cuda:N (one rank only)
   Precision precision;
   std::string attention = "auto";  // auto, cudnn, flash, efficient, math
+  std::string offload = "none";    // none, model, sequential, group
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
   plan::ParallelConfig layout;
 

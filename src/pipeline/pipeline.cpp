@@ -72,36 +72,46 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
 
 Pipeline::~Pipeline() = default;
 
+// Builds this rank's blocks of one denoiser.
+Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<const Range> blocks) {
+  LoadedExpert made;
+  const auto& component = model_.component(name);
+  made.store = model_.weights(component);
+  const auto options = on(options_, options_.denoiser);
+  const auto build = [&](nn::BlockMemory& memory, const at::TensorOptions& where) {
+    return model_.family().build(
+        *component.config, nn::Builder(*made.store, parallel_context_.denoiser(), memory, where), blocks);
+  };
+  auto* shards = parallel_context_.shards();
+  if (shards || options_.residency == Residency::kStreamed) {
+    nn::BlockSizes sizes;
+    build(sizes, options.device(at::kMeta));
+    if (shards) made.memory = std::make_unique<parallel::Sharded>(*shards, sizes.bytes(), options_.device);
+    if (!shards) made.memory = std::make_unique<nn::Offloaded>(sizes.bytes(), options_.device);
+  } else {
+    made.memory = component_memory(options_.residency);
+  }
+  made.model = build(*made.memory, options);
+  made.store->check();
+  made.memory->release();
+  return made;
+}
+
 void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
   const auto& family = model_.family();
   std::vector<Range> mine;
   for (const auto& chunk : plan::chunks_of(route, parallel_context_.mesh().index(plan::Axis::kPipeline))) {
     mine.push_back({chunk.begin, chunk.end - chunk.begin});
   }
-  const auto options = on(options_, options_.denoiser);
-  denoiser_store_ = model_.weights(model_.component(family.experts.front()));
-  const auto build = [&](nn::BlockMemory& memory, const at::TensorOptions& where) {
-    return family.build(model_.denoiser(),
-                        nn::Builder(*denoiser_store_, parallel_context_.denoiser(), memory, where), mine);
-  };
-  auto* shards = parallel_context_.shards();
-  if (shards || options_.residency == Residency::kStreamed) {
-    nn::BlockSizes sizes;
-    build(sizes, options.device(at::kMeta));
-    if (shards) memory_ = std::make_unique<parallel::Sharded>(*shards, sizes.bytes(), options_.device);
-    if (!shards) memory_ = std::make_unique<nn::Offloaded>(sizes.bytes(), options_.device);
-  } else {
-    memory_ = component_memory(options_.residency);
-  }
-  denoiser_ = build(*memory_, options);
-  denoiser_store_->check();
-  memory_->release();
+  Denoiser denoiser{family, model_.denoiser(), {}};
+  for (const auto name : family.experts) experts_.push_back(load_expert(name, mine));
+  for (const auto& e : experts_) denoiser.experts.push_back({e.model.get(), e.memory.get()});
   const bool records = options_.graphs == GraphMode::kOn && options_.device.is_cuda() &&
                        options_.residency != Residency::kParked;
-  const Denoiser denoiser{family, model_.denoiser(), {{denoiser_.get(), memory_.get()}}};
   executor_ = std::make_unique<Executor>(
       denoiser, parallel_context_, route,
-      ExecutorOptions{options, records ? cuda_graphs() : nullptr, kept_shapes_bytes(options_.device)});
+      ExecutorOptions{on(options_, options_.denoiser), records ? cuda_graphs() : nullptr,
+                      kept_shapes_bytes(options_.device)});
 }
 
 bool Pipeline::leads() const {
@@ -222,7 +232,8 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
 }
 
 at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& callbacks) {
-  const nn::InPlace here(*memory_);
+  std::vector<std::unique_ptr<nn::InPlace>> here;
+  for (const auto& e : experts_) here.push_back(std::make_unique<nn::InPlace>(*e.memory));
   auto tokens = executor_->denoise(work, callbacks);
   synchronize(options_.device);
   parallel_context_.check_alive();

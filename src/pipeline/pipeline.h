@@ -57,6 +57,12 @@ class Pipeline {
   c10::Device device() const { return options_.device; }
 
  private:
+  struct LoadedExpert {
+    std::unique_ptr<weights::WeightStore> store;
+    std::unique_ptr<nn::BlockMemory> memory;
+    std::unique_ptr<nn::Model> model;
+  };
+  LoadedExpert load_expert(std::string_view name, std::span<const Range> blocks);
   void load_denoiser(std::span<const plan::ModelChunk> route);
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void prepare(const request::Request& request, Denoise& work);
@@ -72,9 +78,7 @@ class Pipeline {
   const ModelRepo& model_;
   parallel::ParallelContext& parallel_context_;
   LoadOptions options_;
-  std::unique_ptr<weights::WeightStore> denoiser_store_;
-  std::unique_ptr<nn::BlockMemory> memory_;  // of the denoiser
-  std::unique_ptr<nn::Model> denoiser_;
+  std::vector<LoadedExpert> experts_;
   std::optional<TextStage> texts_;    // on the leader
   std::optional<ImageStage> images_;  // on the leader, and on every rank that decodes rows
   std::unique_ptr<Executor> executor_;

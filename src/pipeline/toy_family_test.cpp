@@ -31,9 +31,10 @@ std::vector<request::Request> batch_of(const std::vector<std::string>& prompts =
 
 const LoadOptions kDouble{.denoiser = at::kDouble};
 
-at::Tensor latents(const plan::ParallelConfig& layout, const std::vector<request::Request>& batch) {
+at::Tensor latents(const plan::ParallelConfig& layout, const std::vector<request::Request>& batch,
+                   const LoadOptions& load = kDouble) {
   ActivationRecorder probes;
-  on_ranks(model(), layout, kDouble, [&](Pipeline& p, int) { p.generate(batch, {.probes = &probes}); });
+  on_ranks(model(), layout, load, [&](Pipeline& p, int) { p.generate(batch, {.probes = &probes}); });
   return probes.tensors().at("latents.final").to(at::kDouble);
 }
 
@@ -52,6 +53,17 @@ TEST(ToyFamily, IsTheSameOnFourRanks) {
   expect_as_one_rank({"ulysses=4", "ring=4", "tensor=4", "pipefusion=4, sync", "ulysses=2, ring=2",
                       "tensor=2, ulysses=2", "cfg=2, pipefusion=2, sync", "pipefusion=2, sync, tensor=2",
                       "ring=4, shard=2"});
+}
+
+TEST(ToyFamily, IsTheSameWithWeightsInHostMemoryUnderEveryStrategy) {
+  for (const auto residency : {Residency::kParked, Residency::kStreamed}) {
+    const LoadOptions offloaded{.denoiser = at::kDouble, .residency = residency};
+    for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "ring=2", "tensor=2", "pipefusion=2, sync",
+                               "pipefusion=2, patches=3, warmup=3", "ulysses=2, shard=2"}) {
+      const auto d = plan::parse_strategy(layout);
+      EXPECT_TRUE(latents(d, batch_of(), offloaded).equal(latents(d, batch_of()))) << layout;
+    }
+  }
 }
 
 TEST(ToyFamily, StalePatchesAreThoseOfTheSameScheduleOnOneRank) {

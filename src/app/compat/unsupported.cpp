@@ -17,10 +17,6 @@ struct Group {
 };
 
 constexpr Group kGroups[] = {
-    {Treated::kRefused, kBoth,
-     "is not in this build: the weights stay on their device; in a parallel layout every rank holds its part",
-     "offload=none enable_cpu_offload enable_model_cpu_offload enable_sequential_cpu_offload "
-     "enable_group_offloading"},
     {Treated::kRefused, kBoth, "is not in this build: every step computes every block",
      "cache_type=none use_teacache use_fbcache"},
     {Treated::kRefused, kBoth, "is not in this build: weights are float32, bfloat16 or float16",

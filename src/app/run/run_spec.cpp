@@ -23,6 +23,25 @@ std::string attention_of(const std::string& name) {
   return name == "xformers" ? "efficient" : name;
 }
 
+// The one kind of offload that is asked for. Throws Error(kUsage) for two different ones.
+std::string offload_of(const Resolved& resolved) {
+  const auto& e = resolved.settings.engine;
+  const std::tuple<const char*, bool, const char*> spellings[] = {
+      {"enable_cpu_offload", e.enable_cpu_offload, "model"},
+      {"enable_model_cpu_offload", e.enable_model_cpu_offload, "model"},
+      {"enable_sequential_cpu_offload", e.enable_sequential_cpu_offload, "sequential"},
+      {"enable_group_offloading", e.enable_group_offloading, "group"}};
+  std::string kind = resolved.is_set("offload") ? e.offload : "", by = "offload";
+  for (const auto& [name, is_on, means] : spellings) {
+    if (!is_on) continue;
+    if (!kind.empty() && kind != means)
+      throw Error(Kind::kUsage, str(resolved.origin(by).text, " asks for offload ", kind, " and ",
+                                    resolved.origin(name).text, " for ", means, ": give one of them"));
+    kind = means, by = name;
+  }
+  return kind.empty() ? "none" : kind;
+}
+
 pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) {
   const auto& s = resolved.settings;
   const bool cuda = spec.device.device.is_cuda();
@@ -35,6 +54,8 @@ pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) 
   const bool is_half = cuda && engine.precision.denoiser != "float32";
   engine.precision.encoders = engine.precision.vae = is_half ? "bfloat16" : "float32";
   engine.attention = attention_of(s.engine.attention_backend);
+  const std::string offload = offload_of(resolved);
+  engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
   engine.vae_slicing = s.engine.enable_vae_slicing;
   const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
   engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;

@@ -156,6 +156,18 @@ void EngineSettings::fields(const Visit& visit) {
   visit(
       {"enable_vae_tiling", "decode in overlapping tiles: less memory, slightly different", "enable_tiling"},
       &enable_vae_tiling);
+  visit(
+      {.name = "offload",
+       .help =
+           "keep weights in host memory: model (the part that runs is on the GPU), group or sequential (also "
+           "the denoiser block by block)",
+       .choices = "none model group sequential"},
+      &offload);
+  visit({"enable_cpu_offload", "the same as --offload model"}, &enable_cpu_offload);
+  visit({"enable_model_cpu_offload", "the same as --offload model"}, &enable_model_cpu_offload);
+  visit({"enable_sequential_cpu_offload", "the same as --offload sequential"},
+        &enable_sequential_cpu_offload);
+  visit({"enable_group_offloading", "the same as --offload group"}, &enable_group_offloading);
   visit({"optimize", "words such as tf32,vae_slicing,compile"}, &optimize);
   visit(number("max_retries", "how often a failed picture is tried again", 0, 1e6), &max_retries);
   visit(number("timeout", "seconds after which a batch counts as hung", 1e-3, kMany), &timeout);

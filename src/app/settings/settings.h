@@ -66,6 +66,9 @@ struct EngineSettings {
   bool enable_xformers = false;
   std::optional<bool> enable_compile;
   bool enable_vae_slicing = false, enable_vae_tiling = false;
+  std::string offload = "none";
+  bool enable_cpu_offload = false, enable_model_cpu_offload = false;
+  bool enable_sequential_cpu_offload = false, enable_group_offloading = false;
   std::string optimize;
   int max_retries = 3;
   double timeout = 300, start_timeout = 600;  // s

@@ -46,7 +46,7 @@ constexpr Known kDiffgentor[] = {
     {"attention_backend", "flash"},
     {"cache_type", "none"},
     {"enable_compile", nullptr},
-    {"enable_cpu_offload", "false"},
+    {"enable_cpu_offload", nullptr},
     {"enable_vae_slicing", nullptr},
     {"enable_vae_tiling", nullptr},
     {"timeout", "300.0"},
@@ -71,8 +71,8 @@ constexpr Known kDiffgentor[] = {
     {"resume", nullptr},
     {"no_resume", nullptr},
     {"output_name_column", "name"},
-    {"enable_sequential_cpu_offload", "false"},
-    {"enable_group_offloading", "false"},
+    {"enable_sequential_cpu_offload", nullptr},
+    {"enable_group_offloading", nullptr},
     {"enable_layerwise_casting", "false"},
     {"enable_fuse_qkv", nullptr},
     {"enable_xformers", nullptr},
@@ -141,8 +141,8 @@ constexpr Known kXdit[] = {
     {"resize_input_images", "false"},
     {"guidance_scale_2", ""},
     {"flow_shift", ""},
-    {"enable_sequential_cpu_offload", "false"},
-    {"enable_model_cpu_offload", "false"},
+    {"enable_sequential_cpu_offload", nullptr},
+    {"enable_model_cpu_offload", nullptr},
     {"enable_tiling", nullptr},
     {"enable_slicing", nullptr},
     {"trust_remote_code", "false"},
@@ -435,9 +435,8 @@ TEST(Optimize, WordsSetWhatNobodyElseSets) {
 
 TEST(Optimize, UnknownAndUnbuiltWordsAreRefused) {
   expect_mentions(refused({"--optimize", "turbo"}), {"turbo", "vae_slicing"});
-  for (const char* word :
-       {"cpu_offload", "sequential_cpu_offload", "group_offload", "layerwise_cast", "deep_cache",
-        "first_block_cache", "pab_cache", "pab", "faster_cache", "cache_dit", "taylor_seer"}) {
+  for (const char* word : {"layerwise_cast", "deep_cache", "first_block_cache", "pab_cache", "pab",
+                           "faster_cache", "cache_dit", "taylor_seer"}) {
     expect_mentions(refused({"--optimize", word}), {word, "is not in this build"});
   }
   expect_mentions(refused({"--optimize", "sage_attention"}), {"sage"});
@@ -448,9 +447,7 @@ TEST(Refusals, NameWhatThisBuildHas) {
   expect_mentions(refused({"--model_type", "sdxl"}), {"sdxl", "flux"});
   expect_mentions(refused({"--attention_backend", "sage"}), {"sage", "INT8"});
   expect_mentions(refused({"--attention_backend", "fa9"}), {"fa9", "xformers"});
-  expect_mentions(refused({"--enable_cpu_offload", "--ulysses_degree", "2"}),
-                  {"--enable_cpu_offload", "parallel layout"});
-  expect_mentions(refused({"--offload", "sequential"}), {"--offload", "is not in this build"});
+  expect_mentions(refused({"--offload", "disk"}), {"--offload", "sequential"});
   expect_mentions(refused({"--verbose", "--quiet"}), {"--verbose", "--quiet"});
   expect_mentions(refused({"--dummy", "FLUX.1-dev", "--model_name", "mini"}), {"--dummy", "--model_name"});
   EXPECT_EQ(resolved({"--attention_backend", "xformers"}).notes.size(), 1u);

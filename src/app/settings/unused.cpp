@@ -80,6 +80,16 @@ std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec
                 (attention == "cudnn" || attention == "flash"),
             "attention_backend",
             "has no effect in float32, which that kernel cannot compute; memory-efficient attention runs");
+  for (const auto& [name, kind] : {std::pair{"offload", s.engine.offload},
+                                   {"enable_cpu_offload", "model"},
+                                   {"enable_model_cpu_offload", "model"},
+                                   {"enable_sequential_cpu_offload", "sequential"},
+                                   {"enable_group_offloading", "group"}}) {
+    notes.add(is_cpu && kind != "none", name, "has no effect on the CPU: weights are in host memory anyway");
+    notes.add(!is_cpu && name != std::string_view("offload"), name, "means --offload " + kind);
+  }
+  notes.add(spec.layout.degrees.shard > 1 && spec.job.engine.offload != "none", "offload",
+            "leaves the denoiser, which is sharded; encoders and VAE are offloaded");
   notes.add(is_cpu && s.device.enable_tf32, "enable_tf32", "has no effect on the CPU");
   notes.add(!writes_quality(spec, s.output.output_format), "quality", "has no effect on png");
   notes.add(!s.output.resume && s.output.keep_changed, "keep_changed", "has no effect without --resume");
