@@ -1,24 +1,21 @@
 // Flow matching with Euler steps. Esser et al., SD3 (arXiv 2403.03206); upstream: diffusers
 // scheduling_flow_match_euler_discrete.py.
 #pragma once
-#include <vector>
-
-#include "sampling/sampler.h"
+#include "sampling/planned_sampler.h"
 
 namespace atelier::sampling {
 
-class FlowEuler : public Sampler {
+class FlowEuler : public PlannedSampler {
  public:
   FlowEuler(const Json& config, const Call& call);
-  std::span<const Step> steps() const override { return steps_; }
-  std::span<const float> sigmas() const override { return sigmas_; }
-  double init_noise_sigma() const override { return 1.0; }
-  at::Tensor step(const at::Tensor& prediction, int i, const at::Tensor& x, const at::Tensor& noise) override;
   std::unique_ptr<Sampler> clone() const override { return std::make_unique<FlowEuler>(*this); }
 
+ protected:
+  at::Tensor advance(const at::Tensor& prediction, size_t i, const at::Tensor& x,
+                     const at::Tensor& noise) override;
+
  private:
-  std::vector<Step> steps_;
-  std::vector<float> sigmas_;
+  bool stochastic_;  // each step goes to the clean picture and adds new noise
 };
 
 }  // namespace atelier::sampling
