@@ -36,7 +36,7 @@ check_more() { # case options...
 check "$here/goldens/flux_dev"
 check "$here/goldens/flux_dev" --torch_dtype bfloat16
 check "$here/goldens/vae_kl"
-check "$here/goldens/schedulers" --only 'flow_*'
+check "$here/goldens/schedulers"
 for case in flux_two_branches vae_sizes scheduler_formulas encoder_forms; do check "$here/goldens/$case"; done
 check_more flux_schnell
 check_more flux_schnell --torch_dtype bfloat16

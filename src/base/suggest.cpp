@@ -19,6 +19,8 @@ constexpr Meaning kMeanings[] = {
      "num_inference_steps"},
     {"cfg cfg_scale guidance scale embedded_guidance distilled_cfg_scale", "guidance_scale"},
     {"true_cfg true_guidance", "true_cfg_scale"},
+    {"sampler_name sampling_method scheduler sample_method", "sampler"},
+    {"shift time_shift", "scheduler_shift"},
     {"rescale cfg_rescale rescale_cfg", "guidance_rescale"},
     {"negative neg neg_prompt n_prompt negative_text uncond uc", "negative_prompt"},
     {"text caption positive positive_prompt", "prompt"},
@@ -44,7 +46,7 @@ constexpr Meaning kMeanings[] = {
     {"tiling tile_vae vae_tile", "enable_vae_tiling"},
     {"slicing", "enable_vae_slicing"},
     {"format image_format ext extension", "output_format"},
-    {"sampler sampler_name sampling_method scheduler shift lora loras vae strength memory lowvram medvram",
+    {"lora loras vae strength memory lowvram medvram",
      ""},
 };
 

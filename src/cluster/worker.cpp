@@ -134,11 +134,12 @@ class Worker {
     whereabouts_.collectives = 0;
     whereabouts_.phase = "encode";
     gate_.open(task.run);
-    const int steps = static_cast<int>(task.requests.front().num_inference_steps.value_or(0));
+    int steps = static_cast<int>(task.requests.front().num_inference_steps.value_or(0));
     try {
       faults_.reach(Fault::Phase::kEncode);
       task.artifacts =
-          runner_->generate(task.requests, {.may_begin = [&](int step) { return may_begin(step, steps); },
+          runner_->generate(task.requests, {.on_plan = [&](int planned) { steps = planned; },
+                                            .may_begin = [&](int step) { return may_begin(step, steps); },
                                             .on_step = [&](int step) { on_step(task.run, step, steps); }});
     } catch (...) {
       gate_.close();

@@ -40,6 +40,8 @@ struct Denoise {
 
 struct StepCallbacks {
   ActivationRecorder* probes = nullptr;
+  // How many steps there will be, which the sampler decides; before the first.
+  std::function<void(int steps)> on_plan = {};
   // Asked once before the first operation of a step on this rank, and with the number of steps before what
   // follows denoising. False ends the request there: all ranks of a replica must be told the same. Empty: true.
   std::function<bool(int step)> may_begin = {};

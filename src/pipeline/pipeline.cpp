@@ -13,6 +13,7 @@
 #include "nn/streamed_memory.h"
 #include "parallel/shards.h"
 #include "pipeline/device.h"
+#include "pipeline/request_sampler.h"
 #include "sampling/noise.h"
 
 namespace atelier::pipeline {
@@ -140,10 +141,9 @@ void Pipeline::prepare(const request::Request& r, Denoise& work) {
     throw Error(Kind::kUsage, str(r.name, ": its guidance was not settled for ", family.name));
   work.cfg = {request::cfg_scale(r), r.guidance_rescale.value_or(0)};
   work.grid = family.grid(model_.denoiser(), vae.spatial, *r.height, *r.width, 1);
-  sampler_ = sampling::make_sampler(model_.scheduler(),
-                                    {.steps = *r.num_inference_steps,
-                                     .linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse,
-                                     .tokens = work.grid.tokens()});
+  sampler_ = sampler_of(
+      r, model_.scheduler(),
+      {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = work.grid.tokens()});
   work.sampler = sampler_.get();
 }
 
@@ -216,6 +216,7 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   synchronize(options_.device);
   lap("encode");
 
+  if (callbacks.on_plan) callbacks.on_plan(static_cast<int>(work.sampler->steps().size()));
   begin_with(drawn.get(), noise, work, callbacks.probes);
   const auto tokens = denoise(work, callbacks);
   lap("denoise");

@@ -136,6 +136,9 @@ class ToySampler : public sampling::Sampler {
     const auto next = x + static_cast<double>(sigmas_[k + 1] - sigmas_[k]) * direction;
     return noise.defined() ? next + 0.3 * static_cast<double>(sigmas_[k + 1]) * noise : next;
   }
+  at::Tensor add_noise(const at::Tensor& picture, const at::Tensor& noise, int i) const override {
+    return picture + static_cast<double>(sigmas_[static_cast<size_t>(i)]) * noise;
+  }
   std::unique_ptr<sampling::Sampler> clone() const override { return std::make_unique<ToySampler>(*this); }
 
  private:

@@ -11,6 +11,15 @@ namespace {
 
 constexpr double kMostText = 1 << 20;  // bytes
 constexpr double kMany = 1e9;
+// The short names of sampling/choice.h.
+constexpr std::string_view kSamplers =
+    "euler euler_karras euler_exponential euler_beta euler_a heun heun_karras heun_exponential heun_beta "
+    "ddim ddpm lcm "
+    "dpmpp_2m dpmpp_2m_karras dpmpp_2m_exponential dpmpp_2m_beta dpmpp_2m_sde dpmpp_2m_sde_karras "
+    "dpmpp_2m_sde_exponential dpmpp_2m_sde_beta unipc unipc_karras unipc_exponential unipc_beta flow_euler "
+    "flow_euler_karras flow_euler_exponential flow_euler_beta flow_heun flow_heun_karras "
+    "flow_heun_exponential "
+    "flow_heun_beta";
 
 // What a field decides, and the limits of its values.
 Field text(std::string_view name, std::string_view help) {
@@ -35,6 +44,18 @@ void Request::fields(const Visit& visit) {
   visit(shape("width", "pixels; default: the model's", 1, 65536), &width);
   visit(shape("num_inference_steps", "denoising steps; default: the model's", 1, 10000),
         &num_inference_steps);
+  visit({.name = "sampler",
+         .help = "instead of the one that the model's folder asks for",
+         .choices = kSamplers,
+         .effect = Effect::kShape},
+        &sampler);
+  visit(shape("scheduler_shift", "shift of flow matching; default: the model's, fixed or by size", 1e-3, 1e3),
+        &scheduler_shift);
+  visit(shape("sigmas", "noise of each step, numbers with commas, as diffusers takes them", -kNoLimit,
+              kMostText),
+        &sigmas);
+  visit(shape("timesteps", "of each step, numbers with commas", -kNoLimit, kMostText), &timesteps);
+  visit(shape("eta", "0 to 1: share of noise that ddim draws anew in each step", 0, 1), &eta);
   visit(shape("guidance_scale", "how closely to follow the prompt; default: the model's", 0, kMany),
         &guidance_scale);
   visit(shape("true_cfg_scale", "scale of a negative branch for models with distilled guidance; 1: off", 1,

@@ -20,6 +20,11 @@ struct Request {
   std::optional<std::string> negative_prompt, negative_prompt_2, negative_prompt_3;
   std::optional<int> height, width;  // pixels
   std::optional<int> num_inference_steps;
+  std::optional<std::string> sampler;     // unset: the folder's
+  std::optional<double> scheduler_shift;  // of flow matching, fixed, instead of the folder's
+  // Numbers with commas, instead of those that num_inference_steps stands for.
+  std::optional<std::string> sigmas, timesteps;
+  std::optional<double> eta;  // share of noise that ddim draws anew
   // An input of models that are distilled with it; where guidance_is_cfg, the weight of a second branch.
   std::optional<double> guidance_scale;
   std::optional<double> true_cfg_scale;  // of a second branch beside an embedded guidance_scale

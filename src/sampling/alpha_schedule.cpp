@@ -3,11 +3,12 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "sampling/library_math.h"
 
 namespace atelier::sampling {
 
-Level level_at(float alpha) {
-  return {std::sqrt(alpha), std::sqrt(1 - alpha)};
+NoiseLevel level_at(float alpha) {
+  return {lib_sqrt(alpha), lib_sqrt(1 - alpha)};
 }
 
 TrainedAlphas trained_alphas(const SchedulerConfig& c, const BetaDefaults& betas) {

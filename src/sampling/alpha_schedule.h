@@ -45,6 +45,6 @@ class ClippedPicture {
 };
 
 // sqrt(a), sqrt(1 - a).
-Level level_at(float alpha);
+NoiseLevel level_at(float alpha);
 
 }  // namespace atelier::sampling

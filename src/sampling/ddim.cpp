@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "sampling/alpha_schedule.h"
+#include "sampling/library_math.h"
 #include "sampling/samplers.h"
 #include "sampling/spacing.h"
 
@@ -42,10 +43,9 @@ class Ddim : public PlannedSampler {
                      const at::Tensor& noise) override {
     const auto [from, to] = alphas_[i];
     const float variance = (1 - to) / (1 - from) * (1 - from / to);
-    const float fresh = eta_ * std::sqrt(variance);
+    const float fresh = eta_ * lib_sqrt(variance);
     const auto kept = noise_of(picture_.type(), level_at(from), x, prediction);
-    const auto moved =
-        std::sqrt(to) * picture_(from, x, prediction) + std::sqrt(1 - to - fresh * fresh) * kept;
+    const auto moved = lib_sqrt(to) * picture_(from, x, prediction) + lib_sqrt(1 - to - fresh * fresh) * kept;
     return noise.defined() ? moved + fresh * noise : moved;
   }
 

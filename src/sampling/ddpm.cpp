@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "sampling/alpha_schedule.h"
+#include "sampling/library_math.h"
 #include "sampling/samplers.h"
 #include "sampling/spacing.h"
 
@@ -54,11 +55,10 @@ class Ddpm : public PlannedSampler {
                      const at::Tensor& noise) override {
     const auto [from, to] = alphas_[i];
     const float ratio = from / to, beta = 1 - ratio;
-    const float of_picture = std::sqrt(to) * beta / (1 - from),
-                of_x = std::sqrt(ratio) * (1 - to) / (1 - from);
+    const float of_picture = lib_sqrt(to) * beta / (1 - from), of_x = lib_sqrt(ratio) * (1 - to) / (1 - from);
     const auto mean = of_picture * picture_(from, x, prediction) + of_x * x;
     const float variance = is_large_ ? beta : std::max((1 - to) / (1 - from) * beta, 1e-20f);
-    return noise.defined() ? mean + std::sqrt(variance) * noise : mean;
+    return noise.defined() ? mean + lib_sqrt(variance) * noise : mean;
   }
 
  private:

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "sampling/flow_schedule.h"
+#include "sampling/library_math.h"
 #include "sampling/multistep.h"
 #include "sampling/samplers.h"
 #include "sampling/spacing.h"
@@ -124,23 +125,23 @@ struct DpmWeights {
 };
 
 // From one level to another, h apart in half the log-SNR.
-DpmWeights weights_of_picture(const DpmOptions& o, Level from, Level to, float h) {
-  const float steep = o.stochastic ? 2 * h : h, grown = std::exp(-steep) - 1;
+DpmWeights weights_of_picture(const DpmOptions& o, NoiseLevel from, NoiseLevel to, float h) {
+  const float steep = o.stochastic ? 2 * h : h, grown = lib_exp(-steep) - 1;
   const float half = o.stochastic ? 0.5f : -0.5f;
-  return {.x = to.sigma / from.sigma * (o.stochastic ? std::exp(-h) : 1),
+  return {.x = to.sigma / from.sigma * (o.stochastic ? lib_exp(-h) : 1),
           .d0 = -to.alpha * grown,
           .d1 = to.alpha * (grown / steep + 1),
           .d2 = -to.alpha * ((grown + steep) / (steep * steep) + half),
-          .noise = o.stochastic ? to.sigma * std::sqrt(-(std::exp(-2 * h) - 1)) : 0};
+          .noise = o.stochastic ? to.sigma * lib_sqrt(-(lib_exp(-2 * h) - 1)) : 0};
 }
 
-DpmWeights weights_of_noise(const DpmOptions& o, Level from, Level to, float h) {
-  const float grown = std::exp(h) - 1, twice = o.stochastic ? -2 * to.sigma : -to.sigma;
+DpmWeights weights_of_noise(const DpmOptions& o, NoiseLevel from, NoiseLevel to, float h) {
+  const float grown = lib_exp(h) - 1, twice = o.stochastic ? -2 * to.sigma : -to.sigma;
   return {.x = to.alpha / from.alpha,
           .d0 = twice * grown,
           .d1 = twice * (grown / h - 1),
           .d2 = twice * ((grown - h) / (h * h) - 0.5f),
-          .noise = o.stochastic ? to.sigma * std::sqrt(std::exp(2 * h) - 1) : 0};
+          .noise = o.stochastic ? to.sigma * lib_sqrt(lib_exp(2 * h) - 1) : 0};
 }
 
 SamplerPlan dpm_plan(const SchedulerConfig& c, const Call& call, const DpmOptions& options) {
@@ -163,7 +164,7 @@ class DpmSolver : public PlannedSampler {
  protected:
   at::Tensor advance(const at::Tensor& prediction, size_t i, const at::Tensor& x,
                      const at::Tensor& noise) override {
-    Level here = level(i);
+    NoiseLevel here = level(i);
     if (type_ == kFlow) here.sigma = plan().sigmas[i];
     const int order = order_at(i);
     history_.add(options_.predicts_picture ? picture_of(type_, here, x, prediction)
@@ -178,7 +179,7 @@ class DpmSolver : public PlannedSampler {
   }
 
  private:
-  Level level(size_t i) const { return plan().levels[i]; }
+  NoiseLevel level(size_t i) const { return plan().levels[i]; }
   // Of the step that begins at i, in half the log-SNR.
   float distance(size_t i) const { return half_log_snr(level(i + 1)) - half_log_snr(level(i)); }
 

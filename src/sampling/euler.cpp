@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "sampling/library_math.h"
 #include "sampling/samplers.h"
 #include "sampling/sigma_schedule.h"
 
@@ -34,8 +35,8 @@ class Euler : public PlannedSampler {
 // A step that goes further down, and the noise that brings it back up.
 struct AncestralStep {
   float down, up;
-  AncestralStep(float from, float to) : up(std::sqrt(to * to * (from * from - to * to) / (from * from))) {
-    down = std::sqrt(to * to - up * up);
+  AncestralStep(float from, float to) : up(lib_sqrt(to * to * (from * from - to * to) / (from * from))) {
+    down = lib_sqrt(to * to - up * up);
   }
 };
 

@@ -26,7 +26,9 @@ class FlowHeun : public PlannedSampler {
  protected:
   at::Tensor advance(const at::Tensor& prediction, size_t i, const at::Tensor& x,
                      const at::Tensor&) override {
-    return steps_.advance(prediction.clone(), i, x, plan().sigmas);
+    const float sigma = plan().sigmas[i];  // of x: in the second half that of the step's end
+    const auto picture = x - sigma * prediction;
+    return steps_.advance((x - picture) / sigma, i, x, plan().sigmas);  // rounded as the reference rounds it
   }
 
  private:

@@ -55,7 +55,7 @@ class Lcm : public PlannedSampler {
     const double t = static_cast<double>(plan().steps[i].time) * scaling_, square = t * t + kData * kData;
     const auto clean =
         t / std::sqrt(square) * picture_(alphas_[i].from, x, prediction) + kData * kData / square * x;
-    const Level next = level_at(alphas_[i].to);
+    const NoiseLevel next = level_at(alphas_[i].to);
     return noise.defined() ? next.alpha * clean + next.sigma * noise : clean;
   }
 

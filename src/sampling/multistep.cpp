@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "sampling/library_math.h"
 #include "sampling/spacing.h"
 
 namespace atelier::sampling {
@@ -11,7 +12,7 @@ SamplerPlan multistep_plan(const MultistepKnots& knots, bool is_flow) {
   SamplerPlan plan;
   for (size_t i = 0; i <= knots.sigmas.size(); ++i) {
     const auto s = static_cast<float>(i < knots.sigmas.size() ? knots.sigmas[i] : knots.last_sigma);
-    const float alpha = is_flow ? 1 - s : 1 / std::sqrt(s * s + 1);
+    const float alpha = is_flow ? 1 - s : 1 / lib_sqrt(s * s + 1);
     plan.sigmas.push_back(s);
     plan.levels.push_back({alpha, is_flow ? s : s * alpha});
   }
@@ -20,8 +21,8 @@ SamplerPlan multistep_plan(const MultistepKnots& knots, bool is_flow) {
   return plan;
 }
 
-float half_log_snr(Level level) {
-  return std::log(level.alpha) - std::log(level.sigma);
+float half_log_snr(NoiseLevel level) {
+  return lib_log(level.alpha) - lib_log(level.sigma);
 }
 
 int solver_order(const SchedulerConfig& c, int most) {

@@ -17,7 +17,7 @@ struct MultistepKnots {
 // x is alpha * picture + sigma * noise with sigma / alpha = s, or with flow 1 - s and s.
 SamplerPlan multistep_plan(const MultistepKnots& knots, bool is_flow);
 // log(alpha / sigma); infinite where there is no noise.
-float half_log_snr(Level level);
+float half_log_snr(NoiseLevel level);
 
 // A solver's order from 1 to most.
 int solver_order(const SchedulerConfig& config, int most);

@@ -5,6 +5,7 @@
 #include <ATen/ops/cumprod.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/sqrt.h>
 #include <ATen/ops/tensor.h>
 
 #include <cmath>
@@ -72,14 +73,18 @@ at::Tensor rescaled(const at::Tensor& betas) {
   return 1 - at::cat({product.slice(0, 0, 1), product.slice(0, 1) / product.slice(0, 0, -1)});
 }
 
+std::vector<float> numbers_of(const at::Tensor& t) {
+  const auto whole = t.contiguous();
+  return {whole.data_ptr<float>(), whole.data_ptr<float>() + whole.numel()};
+}
+
 }  // namespace
 
 std::vector<float> alphas_cumprod(const SchedulerConfig& c, const BetaDefaults& defaults, TerminalSnr snr) {
   auto betas = betas_of(c, defaults);
   const bool to_zero = snr != TerminalSnr::kUnread && c.flag("rescale_betas_zero_snr");
   if (to_zero) betas = rescaled(betas);
-  const auto products = at::cumprod(1.0 - betas, 0).contiguous();
-  std::vector<float> out(products.data_ptr<float>(), products.data_ptr<float>() + products.numel());
+  auto out = numbers_of(at::cumprod(1.0 - betas, 0));
   if (static_cast<int64_t>(out.size()) != c.trained())
     refuse_option("trained_betas",
                   str("holds ", out.size(), " numbers, num_train_timesteps is ", c.trained()));
@@ -93,9 +98,8 @@ std::vector<float> alphas_cumprod(const SchedulerConfig& c, const BetaDefaults& 
 }
 
 std::vector<float> sigmas_of(std::span<const float> alphas_cumprod) {
-  std::vector<float> out;
-  for (const float a : alphas_cumprod) out.push_back(std::sqrt((1 - a) / a));
-  return out;
+  const auto a = at::tensor(at::ArrayRef<float>(alphas_cumprod.data(), alphas_cumprod.size()));
+  return numbers_of(at::sqrt((1.0 - a) / a));  // as the reference's library rounds roots
 }
 
 PredictionType prediction_type(const SchedulerConfig& c, std::initializer_list<PredictionType> known) {
@@ -114,7 +118,8 @@ PredictionType prediction_type(const SchedulerConfig& c, std::initializer_list<P
   return PredictionType::kEpsilon;
 }
 
-at::Tensor picture_of(PredictionType type, Level level, const at::Tensor& x, const at::Tensor& prediction) {
+at::Tensor picture_of(PredictionType type, NoiseLevel level, const at::Tensor& x,
+                      const at::Tensor& prediction) {
   switch (type) {
     case PredictionType::kEpsilon:
       return (x - level.sigma * prediction) / level.alpha;
@@ -128,7 +133,8 @@ at::Tensor picture_of(PredictionType type, Level level, const at::Tensor& x, con
   return x - level.sigma * prediction;
 }
 
-at::Tensor noise_of(PredictionType type, Level level, const at::Tensor& x, const at::Tensor& prediction) {
+at::Tensor noise_of(PredictionType type, NoiseLevel level, const at::Tensor& x,
+                    const at::Tensor& prediction) {
   ENSURE(type != PredictionType::kFlow);
   if (type == PredictionType::kSample) return (x - level.alpha * prediction) / level.sigma;
   if (type == PredictionType::kV) return level.alpha * prediction + level.sigma * x;

@@ -29,7 +29,7 @@ std::vector<float> alphas_cumprod(const SchedulerConfig& config, const BetaDefau
 std::vector<float> sigmas_of(std::span<const float> alphas_cumprod);
 
 // x = alpha * picture + sigma * noise.
-struct Level {
+struct NoiseLevel {
   float alpha = 1, sigma = 0;
 };
 
@@ -39,8 +39,9 @@ PredictionType prediction_type(const SchedulerConfig& config, std::initializer_l
 
 // The picture that a prediction at x stands for: Salimans and Ho (arXiv 2202.00512), appendix D. Flow: the prediction is
 // noise - picture.
-at::Tensor picture_of(PredictionType type, Level level, const at::Tensor& x, const at::Tensor& prediction);
+at::Tensor picture_of(PredictionType type, NoiseLevel level, const at::Tensor& x,
+                      const at::Tensor& prediction);
 // The noise that it stands for; not for flow.
-at::Tensor noise_of(PredictionType type, Level level, const at::Tensor& x, const at::Tensor& prediction);
+at::Tensor noise_of(PredictionType type, NoiseLevel level, const at::Tensor& x, const at::Tensor& prediction);
 
 }  // namespace atelier::sampling

@@ -24,7 +24,7 @@ at::Tensor PlannedSampler::step(const at::Tensor& prediction, int i, const at::T
 }
 
 at::Tensor PlannedSampler::add_noise(const at::Tensor& picture, const at::Tensor& noise, int i) const {
-  const Level level = plan_.levels.at(first_ + static_cast<size_t>(i));
+  const NoiseLevel level = plan_.levels.at(first_ + static_cast<size_t>(i));
   return level.alpha * picture + level.sigma * noise;
 }
 

@@ -10,8 +10,8 @@ namespace atelier::sampling {
 
 struct SamplerPlan {
   std::vector<Step> steps;
-  std::vector<float> sigmas;  // steps + 1, or steps + 2
-  std::vector<Level> levels;  // steps + 1: of x before each step, and after the last
+  std::vector<float> sigmas;       // steps + 1, or steps + 2
+  std::vector<NoiseLevel> levels;  // steps + 1: of x before each step, and after the last
   double init_noise_sigma = 1;
 };
 

@@ -125,10 +125,16 @@ TEST(FlowMatching, RefusesWhatItCannotDo) {
   EXPECT_TRUE(has(refused(Kind::kUsage, flow(kDynamic), {.steps = 4}), "token count"));
   EXPECT_TRUE(
       has(refused(Kind::kCheckpoint, flow({{"shift", "three"}}), {.steps = 4}), "shift must be a number"));
-  EXPECT_TRUE(has(refused(Kind::kCheckpoint, flow({{"use_karras_sigmas", true}}), {.steps = 4}),
+  EXPECT_TRUE(has(refused(Kind::kCheckpoint, flow({{"use_karras_sigmas", true}, {"use_beta_sigmas", true}}),
+                          {.steps = 4}),
                   "use_karras_sigmas"));
   EXPECT_TRUE(
-      has(refused(Kind::kCheckpoint, {{"_class_name", "DDIMScheduler"}}, {.steps = 4}), "DDIMScheduler"));
+      has(refused(Kind::kCheckpoint, {{"_class_name", "PNDMScheduler"}}, {.steps = 4}), "PNDMScheduler"));
+  EXPECT_TRUE(has(refused(Kind::kCheckpoint, flow({{"shift", 0}}), {.steps = 4}), "shift must be above 0"));
+  EXPECT_TRUE(
+      has(refused(Kind::kCheckpoint, flow({{"use_dynamic_shifting", true}, {"base_image_seq_len", 4096}}),
+                  {.steps = 4, .tokens = 64}),
+          "base_image_seq_len and max_image_seq_len"));
   EXPECT_TRUE(has(refused(Kind::kCheckpoint, Json::array({1}), {.steps = 4}), "scheduler_config.json"));
   EXPECT_TRUE(has(refused(Kind::kCheckpoint, {{"_class_name", 5}}, {.steps = 4}), "scheduler_config.json"));
   EXPECT_TRUE(

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "sampling/library_math.h"
 #include "sampling/spacing.h"
 
 namespace atelier::sampling {
@@ -84,12 +85,12 @@ SamplerPlan sigma_plan(const SchedulerConfig& c, const Call& call, const SigmaRu
   for (size_t i = 0; i < knots.times.size(); ++i) {
     const float s = plan.sigmas[i];
     plan.steps.push_back({.time = continuous ? 0.25f * std::log(s) : static_cast<float>(knots.times[i]),
-                          .input_scale = 1 / std::sqrt(s * s + 1)});
+                          .input_scale = 1 / lib_sqrt(s * s + 1)});
   }
   for (size_t i = 0; i <= plan.steps.size(); ++i) plan.levels.push_back({1, plan.sigmas[i]});
   const float most = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
   const auto spacing = c.word("timestep_spacing", "linspace", {"linspace", "leading", "trailing"});
-  plan.init_noise_sigma = spacing == "leading" ? std::sqrt(most * most + 1) : most;
+  plan.init_noise_sigma = spacing == "leading" ? lib_sqrt(most * most + 1) : most;
   return plan;
 }
 
@@ -97,12 +98,11 @@ at::Tensor picture_at(PredictionType type, float sigma, const at::Tensor& x, con
   if (type == PredictionType::kEpsilon) return x - sigma * prediction;
   if (type == PredictionType::kSample) return prediction;
   const float square = sigma * sigma + 1;
-  return prediction * (-sigma / std::sqrt(square)) + x / square;
+  return prediction * (-sigma / lib_sqrt(square)) + x / square;
 }
 
 at::Tensor derivative_of(PredictionType type, float sigma, const at::Tensor& x,
                          const at::Tensor& prediction) {
-  if (type == PredictionType::kEpsilon) return prediction.clone();  // the caller's memory may change
   return (x - picture_at(type, sigma, x, prediction)) / sigma;
 }
 

@@ -15,7 +15,8 @@ struct SigmaRule {
 
 SamplerPlan sigma_plan(const SchedulerConfig& config, const Call& call, const SigmaRule& rule);
 
-// (x - picture) / sigma, where x has this sigma; exact for predicted noise.
+// (x - picture) / sigma, where x has this sigma: by way of the picture also for predicted noise, so that it is rounded as
+// the reference rounds it.
 at::Tensor derivative_of(PredictionType type, float sigma, const at::Tensor& x, const at::Tensor& prediction);
 at::Tensor picture_at(PredictionType type, float sigma, const at::Tensor& x, const at::Tensor& prediction);
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "sampling/flow_schedule.h"
+#include "sampling/library_math.h"
 #include "sampling/multistep.h"
 #include "sampling/samplers.h"
 #include "sampling/spacing.h"
@@ -125,9 +126,9 @@ struct UnipcStep {
   float x, m0, scale;
   std::vector<float> right;  // b of equation 8, one for each order
 
-  UnipcStep(const UnipcOptions& o, int order, Level from, Level to) {
+  UnipcStep(const UnipcOptions& o, int order, NoiseLevel from, NoiseLevel to) {
     const float h = half_log_snr(to) - half_log_snr(from), signed_h = o.predicts_picture ? -h : h;
-    const float phi = std::expm1(signed_h), size = o.bh2 ? phi : signed_h;
+    const float phi = lib_expm1(signed_h), size = o.bh2 ? phi : signed_h;
     const float width = o.predicts_picture ? to.alpha : to.sigma;
     x = o.predicts_picture ? to.sigma / from.sigma : to.alpha / from.alpha;
     m0 = -width * phi, scale = -width * size;
@@ -153,7 +154,7 @@ class Unipc : public PlannedSampler {
  protected:
   at::Tensor advance(const at::Tensor& prediction, size_t i, const at::Tensor& x,
                      const at::Tensor&) override {
-    Level here = plan().levels[i];
+    NoiseLevel here = plan().levels[i];
     if (type_ == kFlow) here.sigma = plan().sigmas[i];
     const auto found = options_.predicts_picture ? picture_of(type_, here, x, prediction)
                                                  : noise_of(type_, here, x, prediction);

@@ -180,30 +180,66 @@ Produced produce_encoders(const VerifyOptions& o, const Json& golden, const Tens
 
 sampling::Call scheduler_call(int steps, const Json& said, const std::string& where) {
   Arguments arguments(said, where);
-  sampling::Call call{.steps = arguments.take("num_inference_steps", steps)};
-  if (const Json* sigmas = arguments.find("sigmas")) {
-    if (*sigmas != "linspace(1, 1/n, n)")
+  sampling::Call call{.steps = arguments.take("num_inference_steps", steps),
+                      .begin = arguments.take("begin", 0),
+                      .eta = arguments.take("eta", 0.0)};
+  const Json* sigmas = arguments.find("sigmas");
+  call.linear_sigmas = sigmas && *sigmas == "linspace(1, 1/n, n)";
+  if (sigmas && !call.linear_sigmas) {
+    if (!sigmas->is_array())
       throw Error(Kind::kUsage, str(where, ": sigmas ", sigmas->dump(),
-                                    " are not understood; known is linspace(1, 1/n, n)"));
-    call.linear_sigmas = true;
+                                    " are not understood; known are lists and linspace(1, 1/n, n)"));
+    call.sigmas = sigmas->get<std::vector<double>>();
   }
+  call.timesteps = arguments.take("timesteps", std::vector<double>());
   if (const Json* mu = arguments.find("mu")) call.mu = mu->get<double>();
   arguments.finish();
   return call;
 }
 
-// Latents after every step, [steps, ...], as the recorded path has them.
-at::Tensor trajectory(sampling::Sampler& sampler, const Expression& model, at::Tensor x,
-                      const at::Tensor& path) {
-  x = x * sampler.init_noise_sigma();
-  if (x.dim() < path.dim() - 1) x = x.reshape(path.sizes().slice(1));
+// What a trajectory starts from and is shaken by.
+struct Walked {
+  at::Tensor start;
+  const at::Tensor* noise;  // [steps, ...]: drawn by each step; null: by none
+  at::IntArrayRef sizes;    // of the start
+};
+
+// Latents after every step, [steps, ...].
+at::Tensor trajectory(sampling::Sampler& sampler, const Expression& model, const Walked& walked,
+                      const std::string& name) {
+  auto x = walked.start.reshape(walked.sizes);
   std::vector<at::Tensor> all;
   for (size_t i = 0; i < sampler.steps().size(); ++i) {
-    const auto t = at::full({}, sampler.steps()[i].time, at::TensorOptions(at::kFloat));
-    x = sampler.step(model({{"x", x}, {"x_in", x}, {"t", t}}).expand_as(x), static_cast<int>(i), x, {});
+    const auto& step = sampler.steps()[i];
+    const auto t = at::full({}, step.time, at::TensorOptions(at::kFloat));
+    at::Tensor drawn;
+    if (step.draws_noise) {
+      if (!walked.noise || walked.noise->size(0) <= static_cast<int64_t>(i))
+        throw Error(Kind::kUsage, str(name, ": step ", i, " draws noise, but none is recorded"));
+      drawn = walked.noise->select(0, static_cast<int64_t>(i));
+    }
+    const auto prediction = model({{"x", x}, {"x_in", x * step.input_scale}, {"t", t}}).expand_as(x);
+    x = sampler.step(prediction, static_cast<int>(i), x, drawn);
     all.push_back(x);
   }
   return at::stack(all);
+}
+
+// The path of one sampler, and what begins it where it begins at a later step.
+void walk(const std::string& dot, sampling::Sampler& sampler, const Expression& model,
+          const Tensors& recorded, Produced& out) {
+  const auto *path = find(recorded, dot + "x"), *noise = find(recorded, dot + "noise");
+  const auto *picture = find(recorded, "x0"), *added = find(recorded, dot + "start_noise");
+  if (!picture) picture = noise;
+  if (!path || !picture) return;
+  const auto sizes = path->sizes().slice(1);
+  auto start = *picture * sampler.init_noise_sigma();
+  if (added) {
+    start = sampler.add_noise(*picture, *added, 0);
+    out.add(dot + "start", start);
+  }
+  const bool drawn = noise && noise->sizes() != sizes && noise != picture;
+  out.add(dot + "x", trajectory(sampler, model, {start, drawn ? noise : nullptr, sizes}, dot + "x"));
 }
 
 Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
@@ -219,17 +255,16 @@ Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Ten
       std::unique_ptr<sampling::Sampler> sampler;
       try {
         sampler = sampling::make_sampler(config, call);
-      } catch (const Error&) {
-        break;  // a scheduler this build lacks: its rows are missing
+      } catch (const Error& e) {
+        if (e.kind() != Kind::kCheckpoint) throw;
+        break;  // a scheduler or an option that this build lacks: its rows are missing
       }
       out.add(dot + "timesteps", numbers(sampling::times(*sampler)));
       out.add(dot + "sigmas", numbers(sampler->sigmas()));
       out.add(dot + "init_noise_sigma", at::full({1}, sampler->init_noise_sigma()));
-      const auto* path = find(recorded, dot + "x");
-      const auto* start = find(recorded, "x0") ? find(recorded, "x0") : find(recorded, dot + "noise");
-      if (!path || !start) continue;
+      if (!find(recorded, dot + "x")) continue;
       if (!model) throw Error(Kind::kUsage, "golden.json has trajectories, but no model_function");
-      out.add(dot + "x", trajectory(*sampler, *model, *start, *path));
+      walk(dot, *sampler, *model, recorded, out);
     }
   }
   return out;

@@ -42,6 +42,11 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
       const std::string name(field.name);
       const Json* value = arguments.find(name);
       if (!value) return;
+      if (value->is_array() && (name == "sigmas" || name == "timesteps")) {
+        std::string numbers;  // one list for all
+        for (const auto& number : *value) numbers += (numbers.empty() ? "" : ",") + number.dump();
+        return set_from_json(field, slot, numbers, where);
+      }
       const size_t given = value->is_array() ? value->size() : 1;
       if (given != 1 && given != prompts)
         throw Error(Kind::kUsage,

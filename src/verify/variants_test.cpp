@@ -84,11 +84,10 @@ std::string refused(const char* folder, const std::function<void(Json&)>& change
 }
 
 TEST(Variants, ArgumentsThatNobodyUnderstandsAreNamed) {
-  const auto sigmas = refused("flux_two_branches", [](Json& j) { j["call"]["sigmas"] = {1.0, 0.5}; });
-  EXPECT_TRUE(has(sigmas, "the call has sigmas")) << sigmas;
-  const auto two = refused("flux_two_branches",
-                           [](Json& j) { j["call"]["eta"] = 1, j["call"]["ip_adapter_image"] = "a.png"; });
-  EXPECT_TRUE(has(two, "eta, ip_adapter_image")) << two;
+  const auto two = refused("flux_two_branches", [](Json& j) {
+    j["call"]["cross_attention_kwargs"] = {{"scale", 1}}, j["call"]["ip_adapter_image"] = "a.png";
+  });
+  EXPECT_TRUE(has(two, "cross_attention_kwargs, ip_adapter_image")) << two;
   const auto texts = refused("flux_two_branches", [](Json& j) { j["call"]["negative_prompt"] = {"a", "b"}; });
   EXPECT_TRUE(has(texts, "2 values as negative_prompt for 1 prompts")) << texts;
   const auto scheduler = refused("scheduler_formulas", [](Json& j) {
@@ -96,9 +95,9 @@ TEST(Variants, ArgumentsThatNobodyUnderstandsAreNamed) {
   });
   EXPECT_TRUE(has(scheduler, "flow_shift, 3 steps has strength")) << scheduler;
   const auto list = refused("scheduler_formulas", [](Json& j) {
-    j["schedulers"]["flow_linear"]["set_timesteps"]["3"]["sigmas"] = {1, 2};
+    j["schedulers"]["flow_linear"]["set_timesteps"]["3"]["sigmas"] = "linspace(0, 1, n)";
   });
-  EXPECT_TRUE(has(list, "sigmas [1,2]")) << list;
+  EXPECT_TRUE(has(list, "linspace(0, 1, n)")) << list;
   const auto encoder = refused("encoder_forms", [](Json& j) { j["encoders"]["small"]["clip_skip"] = 1; });
   EXPECT_TRUE(has(encoder, "encoder small has clip_skip")) << encoder;
   EXPECT_EQ(refused("flux_two_branches", [](Json& j) { j["call"]["sigmas"] = nullptr; }), "no error");

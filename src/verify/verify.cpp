@@ -56,8 +56,9 @@ bool is_inner(const std::string& name, const std::set<std::string>& modules) {
 // Inputs of the call, and what only describes it.
 bool is_input(const std::string& name, GoldenKind kind) {
   static const std::regex input(R"(noise|noise\.packed|.*\.sched_noise|step\d+\.in\..*|x0|.*\.long_ids)");
-  static const std::regex image(R"(.*\.(x|z|input))");
-  return std::regex_match(name, input) || (kind == GoldenKind::kVaes && std::regex_match(name, image));
+  static const std::regex image(R"(.*\.(x|z|input))"), drawn(R"(.*\.(noise|start_noise))");
+  return std::regex_match(name, input) || (kind == GoldenKind::kVaes && std::regex_match(name, image)) ||
+         (kind == GoldenKind::kSchedulers && std::regex_match(name, drawn));
 }
 
 struct Tolerance {

@@ -173,8 +173,9 @@ TEST(Verify, KnowsSeveralPicturesOfOnePrompt) {
 
 TEST(Verify, OnlyNarrowsWhatIsCompared) {
   const auto all = verify({.folder = kSchedulers});
-  EXPECT_FALSE(all.passed()) << "a build with every scheduler should say so here";
-  EXPECT_EQ(all.count(Verdict::kFail), 0);
+  EXPECT_TRUE(all.passed()) << ::testing::PrintToString(named(all, Verdict::kFail))
+                            << ::testing::PrintToString(named(all, Verdict::kMissing));
+  EXPECT_EQ(all.rows.size(), 307u);
   const auto flow = verify({.folder = kSchedulers, .only = {"flow_dev*", "flow_sd3*"}});
   EXPECT_TRUE(flow.passed());
   EXPECT_EQ(flow.rows.size(), 56u);
