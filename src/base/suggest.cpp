@@ -46,8 +46,7 @@ constexpr Meaning kMeanings[] = {
     {"tiling tile_vae vae_tile", "enable_vae_tiling"},
     {"slicing", "enable_vae_slicing"},
     {"format image_format ext extension", "output_format"},
-    {"lora loras vae strength memory lowvram medvram",
-     ""},
+    {"sampler lora loras vae strength memory lowvram medvram", ""},
 };
 
 bool holds(std::string_view words, std::string_view word) {

@@ -222,7 +222,7 @@ ModelFacts ModelRepo::check() const {
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
   // Any call will do: what the configuration asks for must be there.
-  sampling::make_sampler(*scheduler_, {.steps = 1, .linear_sigmas = true, .mu = 1.0});
+  sampling::make_sampler(*scheduler_, {.steps = 2, .linear_sigmas = true, .mu = 1.0});
   return facts;
 }
 

@@ -1,6 +1,5 @@
 // Every sampler along recorded paths, from a later step, per patch, by its short name, and what is refused.
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/sin.h>
