@@ -174,7 +174,7 @@ class DpmSolver : public PlannedSampler {
                                        : weights_of_noise(options_, level(i), level(i + 1), h);
     if (order == 2 && options_.midpoint) w.d1 = 0.5f * w.d0;
     auto next = w.x * x + w.d0 * history_[0];
-    if (order > 1) next = next + derivatives(i, order, w);
+    if (order > 1) next = with_derivatives(next, i, order, w);
     return noise.defined() ? next + w.noise * noise : next;
   }
 
@@ -192,14 +192,14 @@ class DpmSolver : public PlannedSampler {
     return order;
   }
 
-  // The part of D1 and, for the third order, D2.
-  at::Tensor derivatives(size_t i, int order, const DpmWeights& w) const {
+  // next with its parts of D1 and, for the third order, D2.
+  at::Tensor with_derivatives(const at::Tensor& next, size_t i, int order, const DpmWeights& w) const {
     const float h = distance(i), r0 = distance(i - 1) / h;
-    const auto near = (history_[0] - history_[1]) / r0;
-    if (order == 2) return w.d1 * near;
+    const auto near = 1 / r0 * (history_[0] - history_[1]);
+    if (order == 2) return next + w.d1 * near;
     const float r1 = distance(i - 2) / h;
-    const auto bend = near - (history_[1] - history_[2]) / r1;
-    return w.d1 * (near + r0 / (r0 + r1) * bend) + w.d2 / (r0 + r1) * bend;
+    const auto bend = near - 1 / r1 * (history_[1] - history_[2]);
+    return next + w.d1 * (near + r0 / (r0 + r1) * bend) + w.d2 * (1 / (r0 + r1) * bend);
   }
 
   DpmOptions options_;

@@ -16,23 +16,23 @@ namespace atelier::sampling {
 
 // How a pipeline calls its scheduler.
 struct Call {
-  int steps = 1;                  // of inference; a sampler of second order calls the denoiser more often
-  bool linear_sigmas = false;     // the pipeline passes linspace(1, 1/n, n)
-  std::optional<int64_t> tokens;  // image tokens, for shifts that depend on them
-  std::optional<double> mu;       // given directly instead
-  int begin = 0;                  // steps left out at the front: image to image begins at a later one
-  double eta = 0;                 // share of noise that DDIM draws anew, 0 to 1
+  int steps = 1;               // of inference; a sampler of second order calls the denoiser more often
+  bool linear_sigmas = false;  // the pipeline passes linspace(1, 1/n, n)
+  std::optional<int64_t> tokens = {};  // image tokens, for shifts that depend on them
+  std::optional<double> mu = {};       // given directly instead
+  int begin = 0;                       // steps left out at the front: image to image begins at a later one
+  double eta = 0;                      // share of noise that DDIM draws anew, 0 to 1
   // Given by hand, as diffusers' set_timesteps takes them; they decide the number of steps. Empty: none.
   std::vector<double> sigmas = {}, timesteps = {};
 };
 
 // What one step is, as far as it is known before the first one runs.
 struct Step {
-  float time = 0;             // what the denoiser is told
-  float input_scale = 1;      // factor of the latents on their way into the denoiser
-  std::optional<double> cfg;  // scale of the guidance in this step; unset: the request's
-  int expert = 0;             // which of the denoisers runs
-  bool draws_noise = false;   // step() wants noise
+  float time = 0;                  // what the denoiser is told
+  float input_scale = 1;           // factor of the latents on their way into the denoiser
+  std::optional<double> cfg = {};  // scale of the guidance in this step; unset: the request's
+  int expert = 0;                  // which of the denoisers runs
+  bool draws_noise = false;        // step() wants noise
 };
 
 class Sampler {

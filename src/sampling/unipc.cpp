@@ -175,15 +175,17 @@ class Unipc : public PlannedSampler {
   at::Tensor moved(size_t to, int order, const at::Tensor& x, const at::Tensor& known) const {
     const UnipcStep step(options_, order, plan().levels[to - 1], plan().levels[to]);
     const auto m0 = history_[0];
-    auto next = step.x * x + step.m0 * m0;
+    const auto straight = step.x * x + step.m0 * m0;
     const auto ratios = ratios_of(to, order);
     const auto rho = shares(ratios, step.right, known.defined());
+    at::Tensor bend;
     for (size_t k = 0; k < rho.size(); ++k) {
       const bool newest = k + 1 == ratios.size();
       const auto difference = newest ? known - m0 : (history_[k + 1] - m0) / ratios[k];
-      next = next + step.scale * static_cast<float>(rho[k]) * difference;
+      const auto share = static_cast<float>(rho[k]) * difference;
+      bend = bend.defined() ? bend + share : share;
     }
-    return next;
+    return bend.defined() ? straight + step.scale * bend : straight;
   }
 
   // Distances of earlier steps from step `to` - 1, in units of the step's own, and 1 for where it leads.
