@@ -26,6 +26,7 @@ namespace atelier::models {
 // A text encoder of the pipeline folder.
 struct EncoderSpec {
   std::string_view folder, tokenizer;  // sub-folders of the pipeline
+  bool is_optional = false;            // a model may come without: null in model_index.json
 };
 
 // A sequence of tokens that flows through the blocks. The order of the streams is that of joint attention.
@@ -62,6 +63,7 @@ struct PromptBatch {
   const Json& pipeline;    // model_index.json
   const Json& denoiser;    // config.json of the denoiser
   int64_t max_sequence_length = 0;
+  int clip_skip = 0;              // last layers of the CLIP encoders left out, besides those that always are
   int64_t height = 0, width = 0;  // pixels
   double guidance_scale = 0;
 };
@@ -94,7 +96,9 @@ struct Family {
   std::vector<EncoderSpec> encoders;
   std::vector<StreamSpec> streams;
   GuidanceScale guidance_scale;
-  int64_t most_text_tokens;  // that max_sequence_length may be, as the reference's pipeline has it
+  int64_t most_text_tokens;      // that max_sequence_length may be, as the reference's pipeline has it
+  int64_t call_text_tokens = 0;  // that it is where a call of the reference does not say; 0: the most
+  bool has_clip_skip = false;    // takes states of the CLIP encoders from a layer that may be asked for
   Sigmas sigmas;
   // What the reference's pipeline multiplies timesteps by before it calls the model.
   double pipeline_time_scale = 1;
@@ -110,6 +114,7 @@ struct Family {
   // Joins, pads and replaces what the encoders give for one branch.
   nn::Conditioning (*condition)(Encoders& encoders, const PromptBatch& prompts);
   std::vector<weights::NameRule> (*names)(const Json& config);  // checkpoint names -> canonical names
+  std::vector<std::string_view> ignorable = {};                 // globs of tensors that nobody needs
   std::vector<Preset> presets = {};
   // Config of a single-file checkpoint in its original naming, sizes read from the tensors; the rest from
   // `like`.

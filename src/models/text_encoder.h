@@ -49,6 +49,7 @@ struct TextStates {
 class Encoders {
  public:
   virtual ~Encoders() = default;
+  virtual bool has(std::string_view encoder) const = 0;  // of those that the family names as optional
   virtual TextStates encode(const TextCall& call, std::span<const std::string> texts) = 0;
 };
 

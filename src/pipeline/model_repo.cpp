@@ -45,6 +45,18 @@ std::vector<std::pair<std::string, Component::ComponentKind>> parts_of(const mod
   return all;
 }
 
+bool is_optional(const models::Family& family, std::string_view name) {
+  return std::any_of(family.encoders.begin(), family.encoders.end(),
+                     [&](const auto& e) { return e.folder == name && e.is_optional; });
+}
+
+// Whether a folder does without a part: null in its index, or neither named nor there.
+bool is_left_out(const Json& index, const fs::path& root, const std::string& name) {
+  const auto named = index.find(name);
+  if (named == index.end()) return !fs::exists(root / name);
+  return named->is_null() || (named->is_array() && !named->empty() && named->front().is_null());
+}
+
 // Builds a component whole on no device: only shapes pass through.
 void build_shapes(const models::Family& family, const Component& c, const weights::WeightStore& store) {
   nn::SingleRank whole;
@@ -74,10 +86,10 @@ std::vector<weights::NameRule> names_of(const models::Family& family, const Comp
 }
 
 // Globs of tensors that may be in its files and nobody reads.
-std::span<const std::string_view> ignorable_of(const Component& c) {
+std::span<const std::string_view> ignorable_of(const models::Family& family, const Component& c) {
   switch (c.kind) {
     case Component::ComponentKind::kDenoiser:
-      return {};
+      return family.ignorable;
     case Component::ComponentKind::kVae:
       return models::find_vae(*c.config).ignorable;
     default:
@@ -111,8 +123,10 @@ ModelRepo ModelRepo::open(const fs::path& folder) {
     throw Error(Kind::kUsage, str(folder.string(), ": model_index.json names ", pipeline, "; this build has ",
                                   known_families()));
   }
-  for (const auto& [name, kind] : parts_of(*m.family_))
+  for (const auto& [name, kind] : parts_of(*m.family_)) {
+    if (is_optional(*m.family_, name) && is_left_out(index, folder, name)) continue;
     m.components_.push_back({kind, name, share(read_config(folder, name, "config.json"))});
+  }
   m.scheduler_ = share(read_config(folder, "scheduler", "scheduler_config.json"));
   m.settle_defaults();
   m.has_vocabulary_ = !index.contains("_atelier_dummy_seed");
@@ -139,8 +153,10 @@ ModelRepo ModelRepo::random(const models::Family& family, const Json& configs, s
   m.family_ = &family;
   m.label_ = std::move(label);
   m.dummy_seed_ = seed;
-  for (const auto& [name, kind] : parts_of(family))
+  for (const auto& [name, kind] : parts_of(family)) {
+    if (is_optional(family, name) && !configs.contains(name)) continue;
     m.components_.push_back({kind, name, share(configs.at(name))});
+  }
   m.scheduler_ = share(configs.at("scheduler"));
   m.index_ = share(configs);
   m.settle_defaults();
@@ -158,6 +174,16 @@ const Component& ModelRepo::component(std::string_view name) const {
                                   [&](const Component& c) { return c.name == name; });
   ENSURE(found != components_.end());
   return *found;
+}
+
+std::vector<models::EncoderSpec> ModelRepo::encoders() const {
+  std::vector<models::EncoderSpec> here;
+  for (const auto& spec : family_->encoders) {
+    const bool is_here = std::any_of(components_.begin(), components_.end(),
+                                     [&](const Component& c) { return c.name == spec.folder; });
+    if (is_here) here.push_back(spec);
+  }
+  return here;
 }
 
 void ModelRepo::settle_defaults() {
@@ -211,13 +237,13 @@ ModelFacts ModelRepo::check() const {
     const auto store = weights(c);
     build_shapes(*family_, c, *store);
     try {
-      store->check(ignorable_of(c));
+      store->check(ignorable_of(*family_, c));
     } catch (const Error& e) {
       problems += str(problems.empty() ? "" : "\n", c.name, ": ", e.what());
     }
     facts.parameters[c.name] = numbers_in(*store);
   }
-  for (const auto& e : family_->encoders) {
+  for (const auto& e : encoders()) {
     if (has_vocabulary()) text::open_tokenizer(root_ / e.tokenizer);
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);

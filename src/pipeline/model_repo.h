@@ -48,6 +48,7 @@ class ModelRepo {
   const ModelDefaults& defaults() const { return defaults_; }
   const Json& index() const { return *index_; }  // model_index.json; of a dummy as much as is known
   const Component& component(std::string_view name) const;
+  std::vector<models::EncoderSpec> encoders() const;  // of the family, without those this model does without
   const Json& denoiser() const { return *components_.front().config; }  // of the first expert
   const Json& vae() const { return *component("vae").config; }
   const Json& scheduler() const { return *scheduler_; }

@@ -139,6 +139,36 @@ TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
   EXPECT_TRUE(has(message, "original naming")) << message;
 }
 
+// Configurations of every family that has an encoder which a model may lack.
+TEST(Folder, MayLackAnOptionalEncoder) {
+  for (const auto* family : models::families()) {
+    const auto optional = std::find_if(family->encoders.begin(), family->encoders.end(),
+                                       [](const auto& e) { return e.is_optional; });
+    if (optional == family->encoders.end()) continue;
+    const TemporaryFolder folder;
+    const Json configs = family->presets.at(0).make();
+    for (const auto& [part, config] : configs.items()) {
+      if (!config.is_object() || part == optional->folder) continue;
+      fs::create_directories(folder / part);
+      write_json(folder / part / (part == "scheduler" ? "scheduler_config.json" : "config.json"), config);
+    }
+    Json index = {{"_class_name", std::string(family->pipeline)}};
+    const std::string name(optional->folder);
+    const auto encoders = [&] {
+      write_json(folder / "model_index.json", index);
+      return ModelRepo::open(folder.path()).encoders().size();
+    };
+    EXPECT_EQ(encoders(), family->encoders.size() - 1) << "neither named nor there";
+    for (const Json& nothing : {Json(), Json::array({nullptr, nullptr})}) {
+      index[name] = nothing;
+      EXPECT_EQ(encoders(), family->encoders.size() - 1) << nothing;
+    }
+    index[name] = {"transformers", "T5EncoderModel"};
+    write_json(folder / "model_index.json", index);
+    EXPECT_TRUE(has(open_error(Kind::kCheckpoint, folder.path()), name)) << "named, but not there";
+  }
+}
+
 TEST(Folder, DummiesHaveThePublishedSizesAndNoFiles) {
   const auto m = ModelRepo::dummy("FLUX.1-schnell", 3);
   EXPECT_TRUE(m.is_dummy());

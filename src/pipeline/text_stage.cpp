@@ -71,7 +71,7 @@ TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType 
     : family_(model.family()), cache_(kCacheBytes) {
   // A graph holds the weights' addresses: they must stay.
   const bool records = graphs == GraphMode::kOn && device.is_cuda() && residency == Residency::kResident;
-  for (const auto& spec : family_.encoders) {
+  for (const auto& spec : model.encoders()) {
     const auto& component = model.component(spec.folder);
     const auto store = model.weights(component);
     auto& loaded = encoders_[component.name];
@@ -137,13 +137,26 @@ models::TextStates TextStage::encode(const models::TextCall& call, std::span<con
   all.states = joined(each, &models::TextStates::states);
   all.pooled = joined(each, &models::TextStates::pooled);
   all.projected = joined(each, &models::TextStates::projected);
-  if (probes_) {
-    const std::string name(call.encoder);
-    probes_->whole(prefix_ + "input_ids." + name, at::cat(ids));
-    probes_->whole(prefix_ + "last_hidden_state." + name, all.states);
-    if (all.pooled.defined()) probes_->whole(prefix_ + "pooler_output." + name, all.pooled);
-  }
+  if (probes_) report(call, texts, at::cat(ids), all);
   return all;
+}
+
+void TextStage::report(const models::TextCall& call, std::span<const std::string> texts,
+                       const at::Tensor& ids, const models::TextStates& states) {
+  const auto whole = [&](const std::string& name, const at::Tensor& value) {
+    if (value.defined()) probes_->whole(str(prefix_, name, ".", call.encoder), value);
+  };
+  whole("input_ids", ids);
+  whole("pooler_output", states.pooled);
+  whole("text_embeds", states.projected);
+  if (call.layer == 0) return whole("last_hidden_state", states.states);
+  whole(str("hidden_states_m", -call.layer), states.states);
+  // Recordings hold these whichever layer was used.
+  for (const int layer : {0, -2}) {
+    auto other = call;
+    other.layer = layer;
+    if (layer != call.layer) encode(other, texts);
+  }
 }
 
 }  // namespace atelier::pipeline

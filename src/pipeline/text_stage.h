@@ -59,6 +59,7 @@ class TextStage : public models::Encoders {
   // Throws Error(kUsage) for a text that the encoder cannot take, Error(kItem) when its states hold no
   // numbers.
   models::TextStates encode(const models::TextCall& call, std::span<const std::string> texts) override;
+  bool has(std::string_view encoder) const override { return encoders_.contains(encoder); }
   int64_t encoded() const { return encoded_; }  // texts that were not in the cache
 
  private:
@@ -71,6 +72,9 @@ class TextStage : public models::Encoders {
   text::Encoding tokens(const Loaded& loaded, const std::string& text, int64_t length) const;
   models::TextStates encode_one(const Loaded& loaded, const models::TextCall& call,
                                 const text::Encoding& tokens);
+  // As the reference's recordings name them; ids [B, T].
+  void report(const models::TextCall& call, std::span<const std::string> texts, const at::Tensor& ids,
+              const models::TextStates& states);
 
   const models::Family& family_;
   nn::SingleRank whole_;
