@@ -33,6 +33,7 @@ models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, 
                           .pipeline = model.index(),
                           .denoiser = model.denoiser(),
                           .max_sequence_length = *r.max_sequence_length,
+                          .clip_skip = branch == request::CfgBranch::kPositive ? r.clip_skip.value_or(0) : 0,
                           .height = *r.height,
                           .width = *r.width,
                           .guidance_scale = *r.guidance_scale};

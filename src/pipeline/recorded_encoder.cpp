@@ -23,6 +23,18 @@ at::Tensor copied(const at::Tensor& t) {
   return t.defined() ? t.clone() : at::Tensor();
 }
 
+// After which layer, counted from the end, without the final norm; 0: behind it.
+const at::Tensor& states_of(const models::EncoderOutput& e, int layer) {
+  if (layer == 0) return e.states;
+  const auto back = static_cast<size_t>(-layer);
+  if (back > e.hidden.size()) {
+    throw Error(Kind::kUsage,
+                str("states ", back, " layers from the end were asked for, but the text encoder ", "has ",
+                    e.hidden.size() - 1, " layers; lower clip_skip"));
+  }
+  return e.hidden[e.hidden.size() - back];
+}
+
 }  // namespace
 
 RecordedEncoder::RecordedEncoder(std::unique_ptr<models::TextEncoder> encoder, c10::Device device,
@@ -46,7 +58,7 @@ RecordedEncoder::Result RecordedEncoder::encode(const at::Tensor& ids, const at:
 
 void RecordedEncoder::run(EncoderBuffers& b, int layer) const {
   const auto e = encoder_->encode(b.ids, b.mask);
-  const auto states = layer < 0 ? e.hidden.at(e.hidden.size() - static_cast<size_t>(-layer)) : e.states;
+  const auto states = states_of(e, layer);
   keep(b.out.states, states);
   keep(b.out.pooled, e.pooled);
   keep(b.out.projected, e.projected);

@@ -7,6 +7,7 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include "nn/testing.h"
 #include "pipeline/fake_graphs.h"
 
 namespace atelier::pipeline {
@@ -66,6 +67,13 @@ TEST(RecordedEncoder, MasksAndLayersAreRecordedApart) {
     e.expect_same(ids_of(4, first), {}, -2);
   }
   EXPECT_EQ(e.fake->recordings, 3);
+}
+
+TEST(RecordedEncoder, NamesALayerThatThereIsNot) {
+  Encoders e;
+  EXPECT_TRUE(e.plain.encode(ids_of(4, 1), {}, -2).text.states.defined());
+  const auto message = nn::error_of(Kind::kUsage, [&] { e.plain.encode(ids_of(4, 1), {}, -3); });
+  EXPECT_TRUE(nn::has(message, "3 layers from the end") && nn::has(message, "has 1 layers")) << message;
 }
 
 TEST(RecordedEncoder, StartsAnewWhereThereAreTooManyKinds) {

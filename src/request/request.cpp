@@ -65,6 +65,9 @@ void Request::fields(const Visit& visit) {
         &guidance_rescale);
   visit(shape("max_sequence_length", "tokens of a prompt; default: the model's", 1, 1e6),
         &max_sequence_length);
+  visit(shape("clip_skip",
+              "last layers of the CLIP text encoders to leave out, besides those that always are", 0, 1000),
+        &clip_skip);
   visit({.name = "seed",
          .help = "of every prompt's first picture; default and -1: random, recorded (run: 42)",
          .effect = Effect::kLook,

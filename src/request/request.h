@@ -31,6 +31,7 @@ struct Request {
   std::optional<double>
       guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
   std::optional<int> max_sequence_length;  // tokens of a prompt
+  std::optional<int> clip_skip;            // last layers of the CLIP encoders left out, for the prompt alone
   std::optional<uint64_t> seed;            // of this picture: its row's plus sub
 
   bool guidance_is_cfg = false;  // settle_branches: what guidance_scale means to the model

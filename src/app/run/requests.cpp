@@ -148,6 +148,13 @@ std::string length_problem(int tokens, const models::Family& family) {
              family.most_text_tokens);
 }
 
+// Empty if the model can leave layers of its encoders out.
+std::string clip_skip_problem(const request::Request& r, const models::Family& family) {
+  if (r.clip_skip.value_or(0) == 0 || family.has_clip_skip) return {};
+  return str("clip_skip ", *r.clip_skip, " was asked for; ", family.name,
+             " reads the last layer of its text ", "encoders alone");
+}
+
 }  // namespace
 
 request::Prompts read_prompts(const Resolved& resolved) {
@@ -178,6 +185,8 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   common.seed.reset();  // expand gives every picture its own
   if (const auto problem = length_problem(*common.max_sequence_length, folder.family()); !problem.empty())
     throw Error(Kind::kUsage, str(resolved.origin("max_sequence_length").text, ": ", problem));
+  if (const auto problem = clip_skip_problem(common, folder.family()); !problem.empty())
+    throw Error(Kind::kUsage, str(resolved.origin("clip_skip").text, ": ", problem));
   const SourcedRule rule = cfg_rule(common, folder);
   common.guidance_is_cfg = rule.guidance_is_cfg;
   if (rule.guidance_is_cfg && common.true_cfg_scale)
@@ -194,6 +203,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     loses_negative = loses_negative || (problem.empty() && has_negative && request::branches(r) == 1);
     if (problem.empty()) problem = sizes.problem(*r.height, *r.width);
     if (problem.empty()) problem = length_problem(*r.max_sequence_length, folder.family());
+    if (problem.empty()) problem = clip_skip_problem(r, folder.family());
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
       continue;
