@@ -42,6 +42,8 @@ struct State {
   std::vector<int64_t> n;             // tokens per stream
   std::vector<at::Tensor> positions;  // per stream [n, axes] integer coordinates, on the CPU
   std::vector<Rope> ropes;            // made by Model::enter from the coordinates
+  // [latent tokens held, 1, C]: made by Model::enter of models that add them to their tokens.
+  at::Tensor position_embeddings;
   at::Tensor row;                     // [B, all tables]: the current step's row of RequestContext::tables
   const RequestContext* context = nullptr;
   // Long skips, by the block that left them. In memory that stays: a recorded graph reads and writes it whatever
