@@ -19,6 +19,7 @@ namespace {
 struct Repeated {
   std::vector<request::Request> batch;
   at::Tensor noise;
+  models::Grid grid;
   int64_t each = 1;  // pictures of one prompt
 };
 
@@ -31,12 +32,14 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   usual.height = static_cast<int>(noise->second.size(2) * spatial);
   usual.width = static_cast<int>(noise->second.size(3) * spatial);
   if (steps != recorded.end()) usual.num_inference_steps = static_cast<int>(steps->second.size(0));
-  usual.max_sequence_length = static_cast<int>(folder.family().most_text_tokens);
+  const auto& family = folder.family();
+  usual.max_sequence_length =
+      static_cast<int>(family.call_text_tokens > 0 ? family.call_text_tokens : family.most_text_tokens);
   Repeated out{.batch = requests_of(call, usual, "golden.json: the call"), .noise = noise->second};
   out.each = call.value("num_images_per_prompt", 1);
   const auto& r = out.batch.front();
-  const auto grid = folder.family().grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
-  const auto sizes = grid.latent(std::ssize(out.batch));
+  out.grid = family.grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
+  const auto sizes = out.grid.latent(std::ssize(out.batch));
   if (out.noise.sizes() != at::IntArrayRef(sizes)) {
     throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", out.noise.sizes(),
                                            ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
@@ -48,6 +51,12 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
 std::string golden_name(const pipeline::Probe& p) {
   if (p.branch == 0) return p.name;
   return str(p.name, p.name.starts_with("block.") ? "@" : ".", p.branch);
+}
+
+// Whether the reference keeps latents as tokens between steps, or as pictures.
+bool are_latents_packed(const Tensors& recorded, const models::Grid& grid) {
+  const auto latents = recorded.find("step0.latents");
+  return latents == recorded.end() || latents->second.dim() != std::ssize(grid.latent(1));
 }
 
 // Two forms in which the reference may have recorded the same: what its encoders did once per prompt, where
@@ -72,17 +81,22 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tens
     throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
   const auto folder = pipeline::ModelRepo::open(o.folder / "model");
   folder.check();
-  const auto [batch, noise, each] = repeat_call(folder, golden["call"], recorded);
+  const auto repeated = repeat_call(folder, golden["call"], recorded);
   pipeline::LoadOptions load;
   load.device = o.device;
   load.denoiser = o.denoiser;
   pipeline::ActivationRecorder recorder;
-  generate_on_ranks(folder, o.degrees, load, batch, &recorder, noise);
+  generate_on_ranks(folder, o.degrees, load, repeated.batch, &recorder, repeated.noise);
   Produced out;
-  for (const auto& probe : recorder.probes()) out.add(golden_name(probe), probe.value);
+  const bool are_packed = are_latents_packed(recorded, repeated.grid);
+  for (const auto& probe : recorder.probes()) {
+    const bool unpacks = !are_packed && probe.name.starts_with("step") && probe.value.dim() == 3;
+    out.add(golden_name(probe),
+            unpacks ? folder.family().unpack(probe.value.transpose(0, 1), repeated.grid) : probe.value);
+  }
   if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())
     out.add("model_timesteps", t->second * folder.family().pipeline_time_scale);
-  take_form_of(recorded, each, out);
+  take_form_of(recorded, repeated.each, out);
   return out;
 }
 
