@@ -4,9 +4,10 @@
 namespace atelier::models {
 
 extern const Family kFlux;
+extern const Family kSd3;
 
 std::span<const Family* const> families() {
-  static const Family* const all[] = {&kFlux};
+  static const Family* const all[] = {&kFlux, &kSd3};
   return all;
 }
 
