@@ -1,4 +1,4 @@
-// Text encoders: T5's buckets read back from attention, CLIP's end of text, causality, masks, configs.
+// Text encoders: T5's buckets read back from attention, CLIP's end of text, causality, masks, norms, configs.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/eye.h>
@@ -108,6 +108,69 @@ TEST(T5, OnlySomeHaveABiasOfTheirOwnInEachLayer) {
   EXPECT_EQ(read("UMT5EncoderModel"), 2);
 }
 
+TEST(T5, TakesTheActivationThatItsConfigNames) {
+  const auto ids = at::tensor({5, 6, 7, 1}, kIds).view({1, 4});
+  const auto states = [&](const Json& form, const char* architecture = "T5EncoderModel") {
+    Json config = t5_config(24, architecture);
+    config["feed_forward_proj"] = form;
+    const auto store = weights::WeightStore::dummy(3);
+    return build(config, *store)->encode(ids, {}).states;
+  };
+  EXPECT_LT(distance(states("gated-gelu_new"), states("gated-gelu")), 1e-13);
+  for (const char* other : {"gated-relu", "gated-silu", "relu", "gelu", "gelu_new"})
+    EXPECT_GT(distance(states(other), states("gated-gelu")), 1e-3) << other;
+  EXPECT_GT(distance(states("gelu"), states("gelu_new")), 1e-6) << "by the error function, or its tanh form";
+  EXPECT_TRUE(at::equal(states(nullptr), states("relu"))) << "T5's default";
+  EXPECT_TRUE(at::equal(states(nullptr, "MT5EncoderModel"), states("gated-gelu", "MT5EncoderModel")));
+}
+
+TEST(T5, HidesPaddingInHalfTypesToo) {
+  static nn::SingleRank alone;
+  const auto ids = at::tensor({5, 6, 7, 1, 0, 0}, kIds).view({1, 6});
+  const auto mask = at::tensor({1, 1, 1, 1, 0, 0}, kIds).view({1, 6});
+  for (const auto type : {at::kBFloat16, at::kHalf}) {
+    const auto store = weights::WeightStore::dummy(3);
+    const auto t5 =
+        find_encoder(t5_config(24)).build(t5_config(24), alone.builder(*store, at::TensorOptions(type)));
+    const auto whole = t5->encode(ids, mask).states.narrow(1, 0, 4).to(at::kFloat);
+    const auto alone_there = t5->encode(ids.narrow(1, 0, 4), {}).states.to(at::kFloat);
+    EXPECT_LT(distance(whole, alone_there), 0.02) << type;
+  }
+}
+
+Json bert_config() {
+  return {{"architectures", {"BertModel"}}, {"hidden_size", 24},        {"intermediate_size", 40},
+          {"num_hidden_layers", 3},         {"num_attention_heads", 3}, {"vocab_size", 50},
+          {"max_position_embeddings", 12},  {"type_vocab_size", 2},     {"hidden_act", "gelu"}};
+}
+
+TEST(Bert, MaskedTokensDoNotReachTheOthers) {
+  const auto store = weights::WeightStore::dummy(5);
+  const auto bert = build(bert_config(), *store);
+  const auto ids = at::tensor({2, 6, 7, 3, 0, 0}, kIds).view({1, 6}),
+             others = at::tensor({2, 6, 7, 3, 9, 4}, kIds).view({1, 6});
+  const auto mask = at::tensor({1, 1, 1, 1, 0, 0}, kIds).view({1, 6});
+  const auto first = [](const EncoderOutput& e) { return e.states.narrow(1, 0, 4); };
+  EXPECT_LT(distance(first(bert->encode(others, mask)), first(bert->encode(ids, mask))), 1e-13);
+  EXPECT_LT(distance(first(bert->encode(ids, mask)), bert->encode(ids.narrow(1, 0, 4), {}).states), 1e-12);
+  EXPECT_GT(distance(first(bert->encode(others, {})), first(bert->encode(ids, {}))), 1e-3);
+}
+
+TEST(Bert, EveryLayerEndsInANorm) {
+  const auto store = weights::WeightStore::dummy(5);  // weights of norms are ones, biases small
+  const auto e = build(bert_config(), *store)->encode(at::tensor({2, 6, 7, 3}, kIds).view({1, 4}), {});
+  ASSERT_EQ(e.hidden.size(), 4u);
+  for (const auto& states : e.hidden) EXPECT_NEAR(states.var(-1, false).mean().item<double>(), 1, 0.1);
+  EXPECT_TRUE(at::equal(e.hidden.back(), e.states));
+  EXPECT_EQ(e.pooled.sizes(), (at::IntArrayRef{1, 24}));
+  EXPECT_LE(e.pooled.abs().max().item<double>(), 1);
+}
+
+TEST(Bert, PoolsOnlyWhereThereAreWeightsForIt) {
+  const auto store = weights::WeightStore::dummy(5, {"pooler.*"});
+  EXPECT_FALSE(build(bert_config(), *store)->encode(at::ones({1, 2}, kIds), {}).pooled.defined());
+}
+
 Json clip_config(int64_t eos, const char* architecture = "CLIPTextModel") {
   return {{"architectures", {architecture}}, {"hidden_size", 16},        {"intermediate_size", 32},
           {"num_hidden_layers", 2},          {"num_attention_heads", 2}, {"vocab_size", 60},
@@ -160,6 +223,13 @@ TEST(Clip, OnlyTheKindWithAProjectionProjects) {
   EXPECT_EQ(e.hidden.size(), 3u);
 }
 
+TEST(Bert, RefusesMoreTokensThanItHasPositions) {
+  const auto store = weights::WeightStore::dummy(5);
+  const auto bert = build(bert_config(), *store);
+  const auto message = error_of(Kind::kUsage, [&] { bert->encode(at::zeros({1, 13}, kIds), {}); });
+  EXPECT_TRUE(has(message, "13 tokens") && has(message, "12 positions")) << message;
+}
+
 TEST(Clip, RefusesMoreTokensThanItHasPositions) {
   const auto store = weights::WeightStore::dummy(4);
   const auto clip = build(clip_config(51), *store);
@@ -180,12 +250,19 @@ TEST(EncoderConfigs, WrongOnesAreNamed) {
   EXPECT_TRUE(has(refused(clip), "15 channels over 2 heads")) << refused(clip);
   clip["hidden_size"] = 16, clip["hidden_act"] = "swish";
   EXPECT_TRUE(has(refused(clip), "hidden_act")) << refused(clip);
-  t5["feed_forward_proj"] = "gated-swish";
+  t5["feed_forward_proj"] = "gated-swash";
   EXPECT_TRUE(has(refused(t5), "feed_forward_proj")) << refused(t5);
   t5 = t5_config(8), t5["relative_attention_num_buckets"] = 3;
   EXPECT_TRUE(has(refused(t5), "relative_attention_num_buckets")) << refused(t5);
   t5 = t5_config(8), t5["relative_attention_max_distance"] = 8;
   EXPECT_TRUE(has(refused(t5), "relative_attention_max_distance")) << refused(t5);
+  Json bert = bert_config();
+  bert["hidden_act"] = "swash";
+  EXPECT_TRUE(has(refused(bert), "hidden_act names the activation swash; known are gelu")) << refused(bert);
+  bert = bert_config(), bert["position_embedding_type"] = "relative_key";
+  EXPECT_TRUE(has(refused(bert), "position_embedding_type")) << refused(bert);
+  bert = bert_config(), bert["num_attention_heads"] = 5;
+  EXPECT_TRUE(has(refused(bert), "24 channels over 5 heads")) << refused(bert);
   for (const Json& nothing : {Json::object(), Json::array(), Json("text"), Json{{"architectures", 3}},
                               Json{{"architectures", {"LlamaModel"}}}}) {
     EXPECT_TRUE(has(refused(nothing), "known are CLIPTextModel")) << nothing << refused(nothing);

@@ -6,10 +6,10 @@
 
 namespace atelier::models {
 
-extern const EncoderFamily kClip, kT5;
+extern const EncoderFamily kClip, kT5, kBert;
 
 const EncoderFamily& find_encoder(const Json& config) {
-  static const EncoderFamily* const all[] = {&kClip, &kT5};
+  static const EncoderFamily* const all[] = {&kClip, &kT5, &kBert};
   std::string found = "nothing", known;
   if (config.contains("architectures") && config["architectures"].is_array()) {
     for (const auto& name : config["architectures"]) {

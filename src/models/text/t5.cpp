@@ -5,15 +5,15 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/minimum.h>
-#include <ATen/ops/relu.h>
 #include <ATen/ops/where.h>
 
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "models/config.h"
+#include "models/text/activation.h"
+#include "models/text/padding.h"
 #include "models/text_encoder.h"
 #include "nn/sdpa.h"
 
@@ -26,6 +26,7 @@ struct T5Config {
   int64_t width, key, inner, layers, heads, vocabulary, buckets, distance;
   double eps;
   bool gated, bias_in_each;
+  ActivationFunction activation = nullptr;  // null: the gated tanh form of GELU, which is one product
 
   explicit T5Config(const Json& j) {
     const ConfigReader read(j, "text_encoder config.json");
@@ -38,18 +39,20 @@ struct T5Config {
     buckets = read.positive("relative_attention_num_buckets", 32);
     distance = read.positive("relative_attention_max_distance", 128);
     eps = read.number("layer_norm_epsilon", 1e-6);
-    const std::string activation = read.text("feed_forward_proj", "relu");
-    gated = activation == "gated-gelu";
-    if (!gated && activation != "relu") {
-      throw Error(Kind::kCheckpoint,
-                  str("T5: feed_forward_proj must be gated-gelu or relu, found ", activation));
-    }
+    // Where the key is missing, T5's and the newer models' configs differ.
+    const std::string classes = j.at("architectures").dump();
+    const bool is_newer = classes.find("MT5") != std::string::npos;  // mT5 and umT5
+    const std::string form = read.text("feed_forward_proj", is_newer ? "gated-gelu" : "relu");
+    gated = form.starts_with("gated-");
+    const std::string name = form == "gated-gelu" ? "gelu_new" : gated ? form.substr(6) : form;
+    const auto named = find_activation(name, "T5: feed_forward_proj");
+    if (!gated || name != "gelu_new") activation = named;
     if (buckets < 4 || distance <= buckets / 4) {
       throw Error(Kind::kCheckpoint,
                   str("T5: relative_attention_num_buckets must be 4 or more, found ", buckets,
                       ", and relative_attention_max_distance more than a quarter of it, found ", distance));
     }
-    bias_in_each = j.at("architectures").dump().find("UMT5") != std::string::npos;
+    bias_in_each = classes.find("UMT5") != std::string::npos;
   }
 };
 
@@ -57,6 +60,7 @@ struct T5Layer {
   RmsNorm norm1, norm2;
   Linear qkv, out, gate_up, up, down;
   at::Tensor relative;  // [buckets, heads]; undefined: the first layer's serves
+  ActivationFunction activation;
   T5Layer(const T5Config& c, const Builder& b, bool own_bias) {
     const auto a = b / "layer" / 0, f = b / "layer" / 1;
     const auto s = a / "SelfAttention", d = f / "DenseReluDense";
@@ -66,9 +70,15 @@ struct T5Layer {
     if (own_bias) relative = s.buffer("relative_attention_bias.weight", {c.buckets, c.heads});
     if (c.gated) gate_up = d.linear("gate_up", c.width, 2 * c.inner, Bias::kNo);
     if (!c.gated) up = d.linear("wi", c.width, c.inner, Bias::kNo);
+    activation = c.activation;
     down = d.linear("wo", c.inner, c.width, Bias::kNo);
   }
-  at::Tensor inner(const at::Tensor& x) const { return gate_up ? gate_up.gated_gelu(x) : at::relu(up(x)); }
+  at::Tensor inner(const at::Tensor& x) const {
+    if (!activation) return gate_up.gated_gelu(x);
+    if (!gate_up) return activation(up(x));
+    const auto halves = gate_up.parts(x, 2);
+    return activation(halves[0]) * halves[1];
+  }
 };
 
 class T5 : public TextEncoder {
@@ -120,10 +130,7 @@ class T5 : public TextEncoder {
   at::Tensor scores_bias(const at::Tensor& table, const at::Tensor& bucket, const at::Tensor& mask) const {
     // [1, heads, n, n], rows contiguous
     auto bias = table.t().index_select(1, bucket.flatten()).view({1, c_.heads, bucket.size(0), -1});
-    if (!mask.defined()) return bias;
-    const auto minus = at::full_like(bias.select(0, 0).select(0, 0), std::numeric_limits<float>::lowest());
-    const auto hide = at::where((mask == 0).view({-1, 1, 1, mask.size(1)}), minus, at::full_like(minus, 0.0));
-    return bias + hide;
+    return mask.defined() ? bias + hidden_padding(mask, bias) : bias;
   }
 
   at::Tensor attention(const T5Layer& l, const at::Tensor& x, const at::Tensor& bias) const {
