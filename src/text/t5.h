@@ -7,9 +7,12 @@
 
 namespace atelier::text {
 
-// Chooses by the files: tokenizer.json means the fast behaviour, spiece.model alone the slow one unless the
-// class name ends in Fast. Throws Error(kCheckpoint).
-std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings);
+// Which of the two, where nothing but the files and their settings tells: tokenizer.json means the fast one,
+// spiece.model alone the slow one unless the class name ends in Fast. kSlow: a pipeline names the slow class, which
+// reads spiece.model where there is one.
+enum class T5Choice { kByFiles, kSlow };
+// Throws Error(kCheckpoint).
+std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings, T5Choice choice);
 
 // T5TokenizerFast from tokenizer.json, or converted from spiece.model.
 std::unique_ptr<Tokenizer> open_t5_fast(const TokenizerConfig& settings);

@@ -27,7 +27,7 @@ int64_t find_added(const std::vector<AddedToken>& added, std::string_view conten
   return found == added.end() ? -1 : found->id;
 }
 
-std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings) {
+std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings, T5Choice choice) {
   const bool has_whole = fs::exists(settings.folder / "tokenizer.json");
   const bool has_spiece = fs::exists(settings.folder / "spiece.model");
   if (!has_whole && !has_spiece) {
@@ -35,8 +35,9 @@ std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings) {
                 str("the T5 tokenizer in ", settings.folder.string(),
                     " has neither tokenizer.json nor spiece.model; download the folder again"));
   }
-  return has_whole || settings.tokenizer_class.ends_with("Fast") ? open_t5_fast(settings)
-                                                                 : open_t5_slow(settings);
+  const bool reads_whole = has_whole && !(choice == T5Choice::kSlow && has_spiece);
+  return reads_whole || settings.tokenizer_class.ends_with("Fast") ? open_t5_fast(settings)
+                                                                   : open_t5_slow(settings);
 }
 
 namespace {

@@ -10,6 +10,7 @@
 #include "text/clip.h"
 #include "text/settings.h"
 #include "text/t5.h"
+#include "text/unicode.h"
 
 namespace atelier::text {
 namespace fs = std::filesystem;
@@ -32,6 +33,21 @@ Encoding Tokenizer::encode(std::string_view text, int64_t max_length) const {
   out.ids.resize(static_cast<size_t>(std::max<int64_t>(max_length, 0)), pad_id());
   out.mask.resize(out.ids.size(), 0);
   return out;
+}
+
+std::string left_out(const Tokenizer& tokenizer, std::string_view text, int64_t max_length) {
+  const auto fits = [&](std::string_view part) { return std::ssize(tokenizer.ids(part)) <= max_length; };
+  if (fits(text)) return {};
+  const std::string clean = valid_utf8(text);
+  std::vector<size_t> starts;  // of the characters
+  for (size_t at = 0; at < clean.size(); next_char(clean, at)) starts.push_back(at);
+  const auto first = std::partition_point(starts.begin(), starts.end(), [&](size_t at) {
+    size_t end = at;
+    next_char(clean, end);
+    return fits(std::string_view(clean).substr(0, end));
+  });
+  const size_t from = first == starts.end() ? clean.size() : *first;
+  return std::string(strip_left(std::string_view(clean).substr(from), is_space));
 }
 
 namespace {
@@ -72,23 +88,25 @@ Family family_of(const TokenizerConfig& settings) {
     return family_from_files(settings.folder);
   }
   throw Error(Kind::kCheckpoint,
-              str((settings.folder / "tokenizer_config.json").string(), " names tokenizer_class \"", name,
+              str("the tokenizer in ", settings.folder.string(), " is to be a \"", name,
                   "\"; CLIPTokenizer, T5Tokenizer, MT5Tokenizer and BertTokenizer are supported"));
 }
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& folder) {
+std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& folder, std::string_view class_name) {
   if (!fs::is_directory(folder)) {
     throw Error(Kind::kCheckpoint, str("no tokenizer folder at ", folder.string(),
                                        "; check the model's path or download it again"));
   }
-  const TokenizerConfig settings = read_settings(folder);
+  TokenizerConfig settings = read_settings(folder);
+  if (!class_name.empty()) settings.tokenizer_class = class_name;
+  const bool is_slow = !class_name.empty() && !class_name.ends_with("Fast");
   switch (family_of(settings)) {
     case Family::kClip:
       return open_clip(settings);
     case Family::kT5:
-      return open_t5(settings);
+      return open_t5(settings, is_slow ? T5Choice::kSlow : T5Choice::kByFiles);
     case Family::kBert:
       return open_bert(settings);
   }

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "text/cleaning.h"
 
 namespace atelier::text {
 namespace {
@@ -93,6 +94,54 @@ TEST(Encode, NoRoomForSpecialTokens_IsAUsageError) {
       EXPECT_EQ(e.kind(), Kind::kUsage);
     }
   }
+}
+
+TEST(LeftOut, IsWhatNoLongerFits) {
+  const std::string text = "one two three four five six seven eight nine ten";
+  for (const char* name : {"clip", "t5", "mt5", "bert"}) {
+    const auto tokenizer = open_tokenizer(kData / name);
+    const auto whole = static_cast<int64_t>(tokenizer->ids(text).size());
+    EXPECT_EQ(left_out(*tokenizer, text, whole), "") << name;
+    EXPECT_EQ(left_out(*tokenizer, "", 2), "") << name;
+    for (int64_t length = 3; length < whole; ++length) {
+      const std::string rest = left_out(*tokenizer, text, length);
+      ASSERT_FALSE(rest.empty()) << name << length;
+      EXPECT_TRUE(text.ends_with(rest)) << name << ": " << rest;
+      const std::string kept = text.substr(0, text.size() - rest.size());
+      EXPECT_LE(static_cast<int64_t>(tokenizer->ids(kept).size()), length) << name << ": " << kept;
+    }
+  }
+  const auto bert = open_tokenizer(kData / "bert");
+  EXPECT_EQ(left_out(*bert, "\u4e00 \u4e00\u4e00\u4e00", 4), "\u4e00\u4e00");
+}
+
+TEST(Open, APipelineThatNamesTheSlowClassReadsSpieceBesideTokenizerJson) {
+  Folder folder(kData / "mt5");
+  fs::copy(kData / "whole" / "tokenizer.json", folder.path());
+  const auto ids = [&](std::string_view class_name) {
+    return open_tokenizer(folder.path(), class_name)->ids("a fox");
+  };
+  const Ids slow = open_tokenizer(kData / "mt5")->ids("a fox"),
+            fast = open_tokenizer(kData / "whole")->ids("a fox");
+  ASSERT_NE(slow, fast);
+  EXPECT_EQ(ids("T5Tokenizer"), slow);
+  EXPECT_EQ(ids("MT5Tokenizer"), slow);
+  EXPECT_EQ(ids("T5TokenizerFast"), fast);
+  EXPECT_EQ(ids(""), fast);
+  folder.remove("spiece.model");
+  EXPECT_EQ(ids("T5Tokenizer"), fast);
+}
+
+TEST(Cleaning, LowersAndStripsAsPython) {
+  EXPECT_EQ(lower_stripped("  A Red FOX\n"), "a red fox");
+  EXPECT_EQ(lower_stripped("\u00c4\u0130I"), "\u00e4i\u0307i");
+  EXPECT_EQ(lower_stripped("\u0391\u03a3 \u03a3\u0391\u03a3\u0391 \u03a3"),
+            "\u03b1\u03c2 \u03c3\u03b1\u03c3\u03b1 \u03c3");
+  EXPECT_EQ(lower_stripped("\u0391\u03a3'\u0391 \u0391\u03a3'"), "\u03b1\u03c3'\u03b1 \u03b1\u03c2'")
+      << "an apostrophe stands between cased letters, or behind the last";
+  EXPECT_EQ(lower_stripped("\u3000\x1f x\u00a0"), "x");
+  EXPECT_EQ(lower_stripped(""), "");
+  EXPECT_EQ(lower_stripped("A\xff"), "a\uFFFD");
 }
 
 TEST(ModelMaxLength, ComesFromTheConfiguration_HugeWhereUnset) {

@@ -130,13 +130,13 @@ void produce_encoder(const VerifyOptions& o, const Json& golden, const std::stri
   Arguments arguments(spec, str("golden.json: encoder ", name));
   const auto length = arguments.take<int64_t>("max_length", 0);
   const bool masked = arguments.take("attention_mask_given", false);
-  for (const char* only_said : {"model_class", "tokenizer_class", "note", "prompts"})
-    arguments.find(only_said);
+  const auto tokenizer_class = arguments.take<std::string>("tokenizer_class", "");
+  for (const char* only_said : {"model_class", "note", "prompts"}) arguments.find(only_said);
   Part part(o.folder / "model" / name, [](const Json& c) { return models::find_encoder(c).names(); });
   arguments.finish();
   const auto encoder = models::find_encoder(part.config).build(part.config, part.builder(o.device));
   part.store->check();
-  const auto tokenizer = text::open_tokenizer(o.folder / "model" / (name + "_tokenizer"));
+  const auto tokenizer = text::open_tokenizer(o.folder / "model" / (name + "_tokenizer"), tokenizer_class);
   std::vector<at::Tensor> rows, masks;
   for (const auto& t : prompts_of(golden, spec, name)) {
     const auto e = tokenizer->encode(t.get<std::string>(), length);
@@ -308,7 +308,9 @@ Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
       for (const auto& glob : o.only) skip = skip && !glob_matches(glob, file) && !glob_matches(glob, name);
       std::ifstream in(o.folder / file);
       if (skip || !in) continue;
-      const auto tokenizer = text::open_tokenizer(o.folder / "model" / name);
+      const auto classes = spec.value("classes", Json::object());
+      const auto tokenizer =
+          text::open_tokenizer(o.folder / "model" / name, classes.value("ids", std::string()));
       const auto length = spec.at("max_length").get<int64_t>();
       int64_t total = 0, wrong = 0;
       std::string line, first;
