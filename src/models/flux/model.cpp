@@ -15,6 +15,7 @@
 #include "models/family.h"
 #include "models/flux/names.h"
 #include "models/flux/presets.h"
+#include "models/patches.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
 
@@ -262,21 +263,7 @@ SamplingDefaults defaults(const Json& config) {
 }
 
 Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t) {
-  const FluxConfig c(config);
-  const int64_t cell = 2 * spatial;  // 2x2 latents make a token
-  if (height < cell || width < cell || height % cell != 0 || width % cell != 0) {
-    throw Error(Kind::kUsage,
-                str("a picture of ", width, "x", height, " was asked for; width and height must be ",
-                    "multiples of ", cell, ": try ", std::max(cell, (width + cell / 2) / cell * cell), "x",
-                    std::max(cell, (height + cell / 2) / cell * cell)));
-  }
-  const int64_t rows = height / cell, cols = width / cell;
-  return {.rows = rows,
-          .cols = cols,
-          .channels = c.in_channels,
-          .latent_channels = c.in_channels / 4,
-          .latent_rows = 2 * rows,
-          .latent_cols = 2 * cols};
+  return grid_of_2x2(FluxConfig(config).in_channels / 4, spatial, height, width);
 }
 
 at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {
