@@ -20,6 +20,11 @@ struct StepDone {
   int64_t batch = 0;
   int group = 0, step = 0, steps = 0;  // step counts from 1
 };
+struct RequestNote {  // what is done otherwise than asked; more than once where a batch is tried again
+  int64_t batch = 0;
+  request::Request request;
+  std::string note;
+};
 struct BatchGenerated {  // a part of it, if it was taken apart after a failure
   int64_t batch = 0;
   int group = 0;
@@ -50,7 +55,7 @@ struct GroupLost {  // it is not started again; the others draw on
   std::string reason;
 };
 
-using PoolEvent = std::variant<GroupReady, StepDone, BatchGenerated, ArtifactStored, RequestFailed, BatchDone,
-                               GroupRestarted, GroupLost>;
+using PoolEvent = std::variant<GroupReady, StepDone, RequestNote, BatchGenerated, ArtifactStored,
+                               RequestFailed, BatchDone, GroupRestarted, GroupLost>;
 
 }  // namespace atelier::cluster

@@ -24,6 +24,7 @@ inline constexpr const char* kHello = "hello";  // rank, ranks, local_rank, loca
 inline constexpr const char* kAlive = "alive";  // run, phase, step, collectives: every 0.5 s
 inline constexpr const char* kReady = "ready";  // loaded; stats
 inline constexpr const char* kStep = "step";    // run, step, steps: done, at the replica's rank 0
+inline constexpr const char* kNote = "note";    // run, request: its place in the batch, note: a sentence
 inline constexpr const char* kHeld = "held";    // run, step: begun last; the answer to cancel
 inline constexpr const char* kGenerated =
     "generated";  // run, times: may have the next batch while it is stored

@@ -127,6 +127,10 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
   const int64_t id = flight->batch.id;
   if (kind == message::kStep) {
     events.push_back(StepDone{id, number(), message.at("step").get<int>(), message.at("steps").get<int>()});
+  } else if (kind == message::kNote) {
+    const auto& requests = flight->batch.requests;
+    events.push_back(RequestNote{id, requests.at(message.at("request").get<size_t>()),
+                                 message.at("note").get<std::string>()});
   } else if (kind == message::kHeld) {
     on_held(*flight, event.rank, message.at("step").get<int>());
   } else if (kind == message::kGenerated) {

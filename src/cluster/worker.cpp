@@ -137,10 +137,12 @@ class Worker {
     int steps = static_cast<int>(task.requests.front().num_inference_steps.value_or(0));
     try {
       faults_.reach(Fault::Phase::kEncode);
-      task.artifacts =
-          runner_->generate(task.requests, {.on_plan = [&](int planned) { steps = planned; },
-                                            .may_begin = [&](int step) { return may_begin(step, steps); },
-                                            .on_step = [&](int step) { on_step(task.run, step, steps); }});
+      task.artifacts = runner_->generate(
+          task.requests,
+          {.on_plan = [&](int planned) { steps = planned; },
+           .may_begin = [&](int step) { return may_begin(step, steps); },
+           .on_step = [&](int step) { on_step(task.run, step, steps); },
+           .on_note = [&](size_t request, const std::string& note) { on_note(task.run, request, note); }});
     } catch (...) {
       gate_.close();
       if (!are_in_step(std::current_exception()) || !runner_->is_device_alive())
@@ -186,6 +188,13 @@ class Worker {
     Json message = message_of(message::kStep, run);
     message["step"] = step + 1;
     message["steps"] = steps;
+    channel_.send(message);
+  }
+
+  void on_note(int64_t run, size_t request, const std::string& note) {
+    Json message = message_of(message::kNote, run);
+    message["request"] = request;
+    message["note"] = note;
     channel_.send(message);
   }
 

@@ -43,6 +43,7 @@ struct Grid {
   int64_t channels = 0;                    // of a token
   // Of the VAE's latents; no frames: [B, C, H, W], without an axis for time.
   int64_t latent_channels = 0, latent_frames = 0, latent_rows = 0, latent_cols = 0;
+  std::string note = {};  // what whoever asks for this size should know; empty: nothing
 
   int64_t tokens() const { return frames * rows * cols; }
   // Sizes of the latents of a batch.

@@ -35,6 +35,8 @@ struct TextCall {
   std::string_view encoder;                                        // sub-folder of the pipeline
   int64_t length;                                                  // tokens; texts are cut or padded to it
   enum class Padding { kSeen, kMasked } padding = Padding::kSeen;  // by the encoder's own attention
+  // Of a text before it is tokenized. kLowerStripped: as Python's lower().strip().
+  enum class Cleaning { kNone, kLowerStripped } cleaning = Cleaning::kNone;
   int layer =
       0;  // states after which layer, counted from the end, without the final norm; 0: last_hidden_state
 };
@@ -43,6 +45,7 @@ struct TextStates {
   at::Tensor states;             // [B, T, C]
   at::Tensor pooled, projected;  // as EncoderOutput
   std::vector<int64_t> lengths;  // tokens before the padding, per text
+  at::Tensor mask;               // [B, T], int64: 1 for those, 0 for padding
 };
 
 // The text encoders of a loaded pipeline, as a family's condition() asks them.

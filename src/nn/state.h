@@ -44,7 +44,7 @@ struct State {
   std::vector<Rope> ropes;            // made by Model::enter from the coordinates
   // [latent tokens held, 1, C]: made by Model::enter of models that add them to their tokens.
   at::Tensor position_embeddings;
-  at::Tensor row;                     // [B, all tables]: the current step's row of RequestContext::tables
+  at::Tensor row;  // [B, all tables]: the current step's row of RequestContext::tables
   const RequestContext* context = nullptr;
   // Long skips, by the block that left them. In memory that stays: a recorded graph reads and writes it whatever
   // ran since.

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "models/family.h"
@@ -46,6 +47,9 @@ struct StepCallbacks {
   // follows denoising. False ends the request there: all ranks of a replica must be told the same. Empty: true.
   std::function<bool(int step)> may_begin = {};
   std::function<void(int step)> on_step = {};  // a step of this rank is queued
+  // On the replica's rank 0, before the first step: what is done otherwise than asked for one request of the batch,
+  // in a sentence.
+  std::function<void(size_t request, const std::string& note)> on_note = {};
 };
 
 }  // namespace atelier::pipeline

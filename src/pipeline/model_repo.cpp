@@ -206,6 +206,13 @@ int64_t ModelRepo::vocabulary(std::string_view encoder) const {
   return component(encoder).config->value("vocab_size", int64_t{1});
 }
 
+std::unique_ptr<text::Tokenizer> ModelRepo::tokenizer(const models::EncoderSpec& encoder) const {
+  const auto named = index_->find(encoder.tokenizer);  // ["transformers", "T5Tokenizer"]
+  const bool has_class =
+      named != index_->end() && named->is_array() && named->size() == 2 && named->back().is_string();
+  return text::open_tokenizer(root_ / encoder.tokenizer, has_class ? named->back().get<std::string>() : "");
+}
+
 std::vector<std::string> ModelRepo::presets() {
   return models::preset_names();
 }
@@ -244,7 +251,7 @@ ModelFacts ModelRepo::check() const {
     facts.parameters[c.name] = numbers_in(*store);
   }
   for (const auto& e : encoders()) {
-    if (has_vocabulary()) text::open_tokenizer(root_ / e.tokenizer);
+    if (has_vocabulary()) tokenizer(e);
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
   // Any call will do: what the configuration asks for must be there.

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "models/family.h"
+#include "text/tokenizer.h"
 #include "weights/store.h"
 
 namespace atelier::pipeline {
@@ -55,6 +56,8 @@ class ModelRepo {
   // Dummies, also saved ones, have none: texts become ids by hashing.
   bool has_vocabulary() const { return has_vocabulary_; }
   int64_t vocabulary(std::string_view encoder) const;  // entries of the embedding table
+  // Of the class that model_index.json names. Throws Error(kCheckpoint).
+  std::unique_ptr<text::Tokenizer> tokenizer(const models::EncoderSpec& encoder) const;
 
   // A fresh store with the names adopted.
   std::unique_ptr<weights::WeightStore> weights(const Component& component) const;

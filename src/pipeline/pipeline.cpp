@@ -164,7 +164,8 @@ std::future<sampling::NoiseSource> Pipeline::plan(request::Requests batch, Denoi
 
 // The leader sees first whether the request can be done at all: its verdict is everybody's.
 std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, Denoise& work,
-                                                       ActivationRecorder* probes) {
+                                                       const StepCallbacks& callbacks) {
+  auto* const probes = callbacks.probes;
   std::future<sampling::NoiseSource> noise;
   std::exception_ptr problem;
   try {
@@ -174,8 +175,10 @@ std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, 
   }
   work.branches = from_leader(parallel_context_.replica(), options_.device, [&] {
     if (problem) std::rethrow_exception(problem);
+    for (size_t i = 0; callbacks.on_note && !work.grid.note.empty() && i < batch.size(); ++i)
+      callbacks.on_note(i, work.grid.note);
     const auto one = [&](request::CfgBranch branch, const char* prefix) {
-      return texts_->condition(prompts_of(model_, batch, branch), probes, prefix);
+      return texts_->condition(prompts_of(model_, batch, branch), probes, prefix, callbacks.on_note);
     };
     Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
     if (work.cfg.scale > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
@@ -213,7 +216,7 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   const c10::InferenceMode guard;
   lap_ = Clock::now();
   Denoise work;
-  auto drawn = condition(batch, work, callbacks.probes);
+  auto drawn = condition(batch, work, callbacks);
   synchronize(options_.device);
   lap("encode");
 

@@ -68,7 +68,7 @@ class Pipeline {
   void prepare(const request::Request& request, Denoise& work);
   std::future<sampling::NoiseSource> plan(request::Requests batch, Denoise& work);
   std::future<sampling::NoiseSource> condition(request::Requests batch, Denoise& work,
-                                               ActivationRecorder* probes);
+                                               const StepCallbacks& callbacks);
   void begin_with(sampling::NoiseSource drawn, const at::Tensor& given, Denoise& work,
                   ActivationRecorder* probes) const;
   at::Tensor denoise(const Denoise& work,

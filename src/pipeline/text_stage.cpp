@@ -6,9 +6,11 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "base/error.h"
+#include "text/cleaning.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -42,6 +44,21 @@ at::Tensor joined(const std::vector<models::TextStates>& each, at::Tensor models
   std::vector<at::Tensor> all;
   for (const auto& one : each) all.push_back(one.*part);
   return all.front().defined() ? at::cat(all) : at::Tensor();
+}
+
+std::string cleaned(models::TextCall::Cleaning cleaning, const std::string& text) {
+  return cleaning == models::TextCall::Cleaning::kLowerStripped ? text::lower_stripped(text) : text;
+}
+
+// On one line, shortened where it is long; well-formed UTF-8.
+std::string quoted(std::string text) {
+  constexpr size_t kMost = 400;  // bytes
+  if (text.size() > kMost) {
+    size_t end = kMost;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+    text = text.substr(0, end) + "...";
+  }
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace
@@ -83,14 +100,15 @@ TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType 
     loaded.encoder =
         std::make_unique<RecordedEncoder>(std::move(encoder), device, records ? cuda_graphs() : nullptr);
     loaded.vocabulary = model.vocabulary(spec.folder);
-    if (model.has_vocabulary()) loaded.tokenizer = text::open_tokenizer(model.root() / spec.tokenizer);
+    if (model.has_vocabulary()) loaded.tokenizer = model.tokenizer(spec);
   }
 }
 
 nn::Conditioning TextStage::condition(const models::PromptBatch& prompts, ActivationRecorder* probes,
-                                      const std::string& prefix) {
+                                      const std::string& prefix, TextNote on_note) {
   probes_ = probes;
   prefix_ = prefix;
+  on_note_ = std::move(on_note);
   return family_.condition(*this, prompts);
 }
 
@@ -99,6 +117,15 @@ text::Encoding TextStage::tokens(const Loaded& loaded, const std::string& text, 
   std::vector<int64_t> mask(static_cast<size_t>(length), 0);
   std::fill_n(mask.begin(), std::min(mask.size(), text.size() + 1), 1);
   return {hashed_ids(text, length, loaded.vocabulary), mask};
+}
+
+void TextStage::tell_cut(const Loaded& loaded, const models::TextCall& call, const std::string& text,
+                         size_t request) const {
+  if (!on_note_ || !loaded.tokenizer) return;
+  const auto rest = text::left_out(*loaded.tokenizer, text, call.length);
+  if (rest.empty()) return;
+  on_note_(request, str(prefix_ == "negative." ? "the negative prompt" : "the prompt", " is cut to ",
+                        call.length, " tokens for ", call.encoder, ", which leaves out ", quoted(rest)));
 }
 
 models::TextStates TextStage::encode_one(const Loaded& loaded, const models::TextCall& call,
@@ -119,10 +146,12 @@ models::TextStates TextStage::encode_one(const Loaded& loaded, const models::Tex
 models::TextStates TextStage::encode(const models::TextCall& call, std::span<const std::string> texts) {
   const auto& loaded = encoders_.find(call.encoder)->second;
   std::vector<models::TextStates> each;
-  std::vector<at::Tensor> ids;
+  std::vector<at::Tensor> ids, masks;
   models::TextStates all;
-  for (const auto& text : texts) {
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto text = cleaned(call.cleaning, texts[i]);
     const auto t = tokens(loaded, text, call.length);
+    if (!t.mask.empty() && t.mask.back() == 1) tell_cut(loaded, call, text, i);
     const TextCache::Key key{std::string(call.encoder), call.padding, call.layer, t.ids};
     const auto* known = cache_.find(key);
     if (known) {
@@ -132,11 +161,13 @@ models::TextStates TextStage::encode(const models::TextCall& call, std::span<con
       cache_.put(key, each.back());
     }
     ids.push_back(row(t.ids));
+    masks.push_back(row(t.mask));
     all.lengths.push_back(each.back().lengths.front());
   }
   all.states = joined(each, &models::TextStates::states);
   all.pooled = joined(each, &models::TextStates::pooled);
   all.projected = joined(each, &models::TextStates::projected);
+  all.mask = at::cat(masks);
   if (probes_) report(call, texts, at::cat(ids), all);
   return all;
 }
@@ -147,6 +178,7 @@ void TextStage::report(const models::TextCall& call, std::span<const std::string
     if (value.defined()) probes_->whole(str(prefix_, name, ".", call.encoder), value);
   };
   whole("input_ids", ids);
+  if (call.padding == models::TextCall::Padding::kMasked) whole("mask", states.mask);
   whole("pooler_output", states.pooled);
   whole("text_embeds", states.projected);
   if (call.layer == 0) return whole("last_hidden_state", states.states);

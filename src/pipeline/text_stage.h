@@ -2,6 +2,7 @@
 #pragma once
 #include <c10/core/Device.h>
 
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -44,6 +45,9 @@ class TextCache {
   std::map<Key, std::list<Entry>::iterator> places_;
 };
 
+// What an encoder left out of the text of one request of a batch, in a sentence that quotes it.
+using TextNote = std::function<void(size_t request, const std::string& note)>;
+
 // The text encoders and their tokenizers. Every text is encoded by itself, so that its states depend neither
 // on the texts beside it nor on those before it.
 class TextStage : public models::Encoders {
@@ -55,7 +59,7 @@ class TextStage : public models::Encoders {
   // One branch of a batch, of the family of the model. Reports tokens and states as `prefix`... if there are
   // probes.
   nn::Conditioning condition(const models::PromptBatch& prompts, ActivationRecorder* probes,
-                             const std::string& prefix);
+                             const std::string& prefix, TextNote on_note = {});
   // Throws Error(kUsage) for a text that the encoder cannot take, Error(kItem) when its states hold no
   // numbers.
   models::TextStates encode(const models::TextCall& call, std::span<const std::string> texts) override;
@@ -70,6 +74,8 @@ class TextStage : public models::Encoders {
     int64_t vocabulary = 1;
   };
   text::Encoding tokens(const Loaded& loaded, const std::string& text, int64_t length) const;
+  void tell_cut(const Loaded& loaded, const models::TextCall& call, const std::string& text,
+                size_t request) const;
   models::TextStates encode_one(const Loaded& loaded, const models::TextCall& call,
                                 const text::Encoding& tokens);
   // As the reference's recordings name them; ids [B, T].
@@ -82,6 +88,7 @@ class TextStage : public models::Encoders {
   TextCache cache_;
   ActivationRecorder* probes_ = nullptr;  // of the running condition()
   std::string prefix_;
+  TextNote on_note_;
   int64_t encoded_ = 0;
 };
 

@@ -113,7 +113,8 @@ void RunReport::add_kernel(const std::string& name) {
 
 void RunReport::add_note(const std::string& note) {
   const std::scoped_lock lock(mutex_);
-  if (std::find(notes_.begin(), notes_.end(), note) == notes_.end()) notes_.push_back(note);
+  if (notes_.size() < kListed && std::find(notes_.begin(), notes_.end(), note) == notes_.end())
+    notes_.push_back(note);
 }
 
 void RunReport::add_picture(const std::string& name, double seconds) {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -142,6 +143,7 @@ class Session {
     progress_ = &progress;
     const cluster::RunEvents events{.on_phase = [this](const std::string& phase) { on_phase(phase); },
                                     .on_step = [this](const cluster::StepDone& e) { on_step(e); },
+                                    .on_note = [this](const cluster::RequestNote& e) { on_note(e); },
                                     .on_generated =
                                         [this](const cluster::BatchGenerated& e) {
                                           report_.add_batch(e.group, e.times.seconds, e.times.step_ms);
@@ -186,6 +188,14 @@ class Session {
   int pictures_at_once() const {
     return std::max(1, std::min(resolved_.settings.input.batch_size / spec_.job.engine.layout.data,
                                 static_cast<int>(todo_.size())));
+  }
+
+  void on_note(const cluster::RequestNote& e) {
+    const auto line = str(e.request.name, ": ", e.note);
+    if (!told_.insert(line).second) return;
+    progress_->clear();
+    log::warning(line);
+    report_.add_note(line);
   }
 
   void on_stored(const cluster::ArtifactStored& e) {
@@ -271,6 +281,7 @@ class Session {
   std::map<int, report::Stopwatch> step_watches_;
   std::map<int, double> step_ms_;
   std::map<std::string, int> times_drawn_;
+  std::set<std::string> told_;   // notes
   std::vector<double> timings_;  // s, of every repetition
   int64_t drawn_ = 0, failed_ = 0;
 };
