@@ -25,6 +25,20 @@ void Arguments::finish() const {
     throw Error(Kind::kUsage, str(where_, " has ", unknown, ", which verify does not understand"));
 }
 
+namespace {
+
+// What a diffusers call may say and no request does, with the one value that is what is drawn: sizes as they are asked
+// for, prompts as they are written.
+void check_fixed(Arguments& arguments, const std::string& where) {
+  for (const char* name : {"use_resolution_binning", "clean_caption"}) {
+    const Json* value = arguments.find(name);
+    if (value && *value != Json(false))
+      throw Error(Kind::kUsage, str(where, " has ", name, " ", value->dump(), "; only false is repeated"));
+  }
+}
+
+}  // namespace
+
 std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
                                           const std::string& where) {
   Arguments arguments(call, where);
@@ -32,6 +46,7 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
   const size_t prompts = !prompt ? 0 : prompt->is_array() ? prompt->size() : 1;
   const int each = arguments.take("num_images_per_prompt", 1);
   arguments.find("output_type");
+  check_fixed(arguments, where);
   if (prompts == 0) throw Error(Kind::kUsage, where + " has no prompt");
   if (each < 1) throw Error(Kind::kUsage, str(where, ": num_images_per_prompt is ", each));
   std::vector<request::Request> out(prompts * static_cast<size_t>(each));
