@@ -4,11 +4,11 @@
 namespace atelier::models {
 
 extern const Family kFlux;
-extern const Family kPixArt;
+extern const Family kPixArtSigma, kPixArtAlpha;
 extern const Family kSd3;
 
 std::span<const Family* const> families() {
-  static const Family* const all[] = {&kFlux, &kPixArt, &kSd3};
+  static const Family* const all[] = {&kFlux, &kPixArtSigma, &kPixArtAlpha, &kSd3};
   return all;
 }
 

@@ -255,7 +255,8 @@ ModelFacts ModelRepo::check() const {
   }
   if (!problems.empty()) throw Error(Kind::kCheckpoint, problems);
   // Any call will do: what the configuration asks for must be there.
-  sampling::make_sampler(*scheduler_, {.steps = 2, .linear_sigmas = true, .mu = 1.0});
+  const bool is_linear = family_->sigmas == models::Sigmas::kLinearToInverse;
+  sampling::make_sampler(*scheduler_, {.steps = 2, .linear_sigmas = is_linear, .mu = 1.0});
   return facts;
 }
 

@@ -256,29 +256,50 @@ std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span
   return std::make_unique<PixArt>(PixArtConfig(config), b, blocks);
 }
 
+Family pixart(std::string_view name, std::string_view pipeline, int64_t most_text_tokens) {
+  return {
+      .name = name,
+      .pipeline = pipeline,
+      .denoiser = "PixArtTransformer2DModel",
+      .experts = {"transformer"},
+      .encoders = {{"text_encoder", "tokenizer"}},
+      .streams = {{"image", StreamSpec::kLatent}},
+      .guidance_scale = GuidanceScale::kClassifierFree,
+      .most_text_tokens = most_text_tokens,
+      .sigmas = Sigmas::kFromScheduler,
+      .facts = facts,
+      .defaults = defaults,
+      .grid = grid,
+      .pack = nn::pack_2x2,
+      .unpack = unpack,
+      .coordinates = coordinates,
+      .condition = condition,
+      .names = names,
+      .ignorable = {"caption_projection.y_embedding", "*y_embedder.y_embedding", "*pos_embed"},
+      .build = build,
+  };
+}
+
+Family pixart_sigma() {
+  auto family = pixart("pixart", "PixArtSigmaPipeline", 300);
+  family.presets = presets_pixart();
+  return family;
+}
+
+// The same mathematics under an earlier pipeline, which reads less text.
+Family pixart_alpha() {
+  auto family = pixart("pixart_alpha", "PixArtAlphaPipeline", 120);
+  family.defaults = [](const Json& config) {
+    auto all = defaults(config);
+    all.max_sequence_length = 120;
+    return all;
+  };
+  return family;
+}
+
 }  // namespace
 
-extern const Family kPixArt{
-    .name = "pixart",
-    .pipeline = "PixArtSigmaPipeline",
-    .denoiser = "PixArtTransformer2DModel",
-    .experts = {"transformer"},
-    .encoders = {{"text_encoder", "tokenizer"}},
-    .streams = {{"image", StreamSpec::kLatent}},
-    .guidance_scale = GuidanceScale::kClassifierFree,
-    .most_text_tokens = 300,
-    .sigmas = Sigmas::kFromScheduler,
-    .facts = facts,
-    .defaults = defaults,
-    .grid = grid,
-    .pack = nn::pack_2x2,
-    .unpack = unpack,
-    .coordinates = coordinates,
-    .condition = condition,
-    .names = names,
-    .ignorable = {"caption_projection.y_embedding", "*y_embedder.y_embedding", "*pos_embed"},
-    .presets = presets_pixart(),
-    .build = build,
-};
+extern const Family kPixArtSigma = pixart_sigma();
+extern const Family kPixArtAlpha = pixart_alpha();
 
 }  // namespace atelier::models
