@@ -42,6 +42,7 @@ class ModelRun : public ::testing::Test {
   RunResult run(const std::vector<std::vector<request::Request>>& batches, const std::stop_token& stop = {}) {
     const RunEvents events{
         .on_step = [this](const StepDone& e) { steps_.push_back(e.step); },
+        .on_note = [this](const RequestNote& e) { notes_.push_back(e.request.name + ": " + e.note); },
         .on_generated = [this](const BatchGenerated& e) { step_ms_ += e.times.step_ms.size(); },
         .on_stored =
             [this](const ArtifactStored& e) { stored_.push_back(e), names_.push_back(e.request.name); }};
@@ -53,7 +54,7 @@ class ModelRun : public ::testing::Test {
   std::vector<int> steps_;
   size_t step_ms_ = 0;
   std::vector<ArtifactStored> stored_;
-  std::vector<std::string> names_;
+  std::vector<std::string> names_, notes_;
 };
 
 TEST_F(ModelRun, WritesPicturesWithTheirSettingsInside) {
@@ -81,6 +82,16 @@ TEST_F(ModelRun, ThePicturesMetadataAreItsLook) {
     EXPECT_EQ(value, look[key].is_string() ? look[key].get<std::string>() : look[key].dump()) << key;
   }
   EXPECT_EQ(look["seed"], 10);
+}
+
+TEST_F(ModelRun, TellsWhatAPromptLosesBeforeItsPictureIsThere) {
+  auto wordy = request(1);
+  for (int i = 0; i < 12; ++i) wordy.prompt += " and another fox";
+  run({{request(0), wordy}});
+  ASSERT_EQ(notes_.size(), 1u);
+  EXPECT_TRUE(notes_[0].starts_with("p/1.png: the prompt is cut to 16 tokens for text_encoder_2"))
+      << notes_[0];
+  EXPECT_TRUE(notes_[0].ends_with("another fox\"")) << notes_[0];
 }
 
 TEST_F(ModelRun, AnItemThatCannotBeDrawnFailsAlone) {

@@ -70,6 +70,34 @@ TEST(TextStage, GivesEachEncoderItsOwnPrompt) {
   EXPECT_FALSE(both.streams[0].equal(fox.streams[0]));
 }
 
+TEST(TextStage, QuotesWhatIsLeftOutOfWhoseText) {
+  Stage s;
+  std::string many;
+  for (int i = 0; i < 60; ++i) many += str("word", i, " ");
+  std::vector<std::pair<size_t, std::string>> notes;
+  const auto noted = [&](const models::PromptBatch& p, const std::string& prefix) {
+    const c10::InferenceMode guard;
+    notes.clear();
+    s.stage.condition(p, nullptr, prefix,
+                      [&](size_t i, const std::string& note) { notes.emplace_back(i, note); });
+  };
+  noted(prompts({kRain, many}), "prompt.");
+  ASSERT_EQ(notes.size(), 2u) << "both encoders are too short for the second text";
+  EXPECT_EQ(notes[0].first, 1u);
+  EXPECT_TRUE(has(notes[0].second, "the prompt is cut to 77 tokens for text_encoder, ")) << notes[0].second;
+  EXPECT_TRUE(has(notes[1].second, "cut to 16 tokens for text_encoder_2") &&
+              has(notes[1].second, "word59 \""))
+      << notes[1].second;
+  noted(prompts({many}), "prompt.");
+  EXPECT_EQ(notes.size(), 2u) << "also where its states are remembered";
+  noted(prompts({"a\x1b[31m " + std::string(2000, 'x')}), "negative.");
+  ASSERT_EQ(notes.size(), 2u);
+  EXPECT_TRUE(has(notes[1].second, "the negative prompt") && has(notes[1].second, "...\""))
+      << notes[1].second;
+  EXPECT_LT(notes[1].second.size(), 600u);
+  EXPECT_EQ(notes[1].second.find('\x1b'), std::string::npos);
+}
+
 TEST(TextStage, NamesTheEncoderThatMakesNoNumbers) {
   const Copy copy(kGolden / "model");
   copy.edit_tensors("text_encoder_2/model.safetensors",

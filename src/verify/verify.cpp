@@ -120,12 +120,12 @@ ComparisonRow compare(const std::string& name, const at::Tensor& ours_any, const
   return row;
 }
 
-// A recorded output of the model, [B, C, ...], without the variance in the second half of its channels, which no
+// A recorded output of the model, pictures [B, C, ...], without the variance in the second half of its channels, which no
 // sampler takes and an implementation need not have.
 at::Tensor without_variance(const std::string& name, const at::Tensor& recorded, const at::Tensor& ours) {
   const bool is_output = name.starts_with("step") && name.find(".model_out") != std::string::npos;
   const bool has_both =
-      is_output && ours.dim() == recorded.dim() && ours.dim() > 2 && recorded.size(1) == 2 * ours.size(1);
+      is_output && ours.dim() == recorded.dim() && ours.dim() > 3 && recorded.size(1) == 2 * ours.size(1);
   return has_both ? recorded.narrow(1, 0, ours.size(1)) : recorded;
 }
 

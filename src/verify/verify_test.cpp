@@ -1,6 +1,7 @@
 // The verifier must be able to fail: copies of a recorded folder with one thing changed.
 #include "verify/verify.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
@@ -10,6 +11,7 @@
 #include <sstream>
 
 #include "base/files.h"
+#include "nn/patchify.h"
 #include "pipeline/testing.h"
 
 namespace atelier::verify {
@@ -169,6 +171,28 @@ TEST(Verify, KnowsSeveralPicturesOfOnePrompt) {
   });
   const auto c = verify({.folder = copy.path()});
   EXPECT_TRUE(c.passed()) << ::testing::PrintToString(named(c, Verdict::kFail));
+}
+
+// As pipelines do that keep latents as pictures, with a model that learned a variance too.
+TEST(Verify, ComparesPicturesAndTheShareOfOutputsThatSamplersTake) {
+  const pipeline::Copy copy(pipeline::kGolden);
+  copy.edit_tensors(kRecorded, [](weights::Tensors& t) {
+    const auto noise = t.at("noise").sizes().vec();
+    for (auto& [name, value] : t) {
+      if (!name.starts_with("step") || value.dim() != 3) continue;
+      value = nn::unpack_2x2(value.transpose(0, 1), noise[2] / 2, noise[3] / 2).contiguous();
+      if (name.ends_with("model_out")) value = at::cat({value, value + 7}, 1);
+    }
+  });
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["use_resolution_binning"] = false; });
+  auto c = verify({.folder = copy.path()});
+  EXPECT_TRUE(c.passed()) << ::testing::PrintToString(named(c, Verdict::kFail));
+  EXPECT_TRUE(has(row(c, "step1.model_out").note, "variance"));
+  copy.edit_tensors(kRecorded, [](weights::Tensors& t) { t.at("step0.model_out").narrow(1, 0, 1).add_(1); });
+  EXPECT_EQ(row(verify({.folder = copy.path()}), "step0.model_out").verdict, Verdict::kFail);
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["use_resolution_binning"] = true; });
+  const auto binned = error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); });
+  EXPECT_TRUE(has(binned, "use_resolution_binning true")) << binned;
 }
 
 TEST(Verify, OnlyNarrowsWhatIsCompared) {
