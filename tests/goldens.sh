@@ -37,11 +37,13 @@ check "$here/goldens/flux_dev"
 check "$here/goldens/flux_dev" --torch_dtype bfloat16
 check "$here/goldens/vae_kl"
 check "$here/goldens/schedulers"
-for case in flux_two_branches vae_sizes scheduler_formulas encoder_forms; do check "$here/goldens/$case"; done
+for case in flux_two_branches vae_sizes scheduler_formulas encoder_forms pixart_small; do check "$here/goldens/$case"; done
 check_more flux_schnell
 check_more flux_schnell --torch_dtype bfloat16
-check_more text_encoders --only 'clip*' --only 't5*'
+check_more text_encoders
 check_more tokenizers
+check_more pixart_sigma
+check_more pixart_sigma --torch_dtype bfloat16
 
 # A comparison that cannot fail says nothing: another guidance must show, and end with 1.
 cp -r "$here/goldens/flux_dev" "$scratch/changed"

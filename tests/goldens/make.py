@@ -217,6 +217,76 @@ def flux(folder, o):
     r.write(folder, {"seed_weights": seed, "seed_noise": 7, "call": call, "family": "flux", "pipeline": "FluxPipeline"})
 
 
+# ---- PixArt
+
+
+def pixart(folder, o):
+    import diffusers
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    pipeline = getattr(diffusers, o.get("pipeline", "PixArtSigmaPipeline"))
+    model, seed, spatial = folder / "model", o.get("seed", 1), 2 ** (len(o["vae"]) - 1)
+    link_tokenizer(model, "tokenizer", "tokenizer_2")
+    t5 = randomise(T5EncoderModel(T5Config(vocab_size=1608, d_kv=8, num_layers=1, tie_word_embeddings=False, **o["t5"])), seed)
+    transformer = randomise(diffusers.PixArtTransformer2DModel(**o["transformer"]), seed + 1)
+    vae = randomise(diffusers.AutoencoderKL(
+        block_out_channels=tuple(o["vae"]), down_block_types=("DownEncoderBlock2D",) * len(o["vae"]),
+        up_block_types=("UpDecoderBlock2D",) * len(o["vae"]), layers_per_block=1, norm_num_groups=o["groups"],
+        latent_channels=transformer.config.in_channels, sample_size=32, scaling_factor=0.13025), seed + 2)
+    scheduler = diffusers.DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=0.02, **o.get("scheduler", {}))
+    for name, part in (("text_encoder", t5), ("transformer", transformer), ("vae", vae), ("scheduler", scheduler)):
+        part.save_pretrained(model / name)
+    index = {"_class_name": pipeline.__name__, "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+             "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5Tokenizer"],
+             "transformer": ["diffusers", "PixArtTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    (model / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    pipe = pipeline.from_pretrained(model, tokenizer=T5Tokenizer.from_pretrained(model / "tokenizer"), torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    r, call, sides, model_timesteps, step = Recorded(), o["call"], ["negative.", "prompt."], [], [0]
+
+    def encoded(module, args, kwargs, out):
+        side = sides.pop()
+        for name, value in (("input_ids", args[0]), ("mask", kwargs["attention_mask"]), ("last_hidden_state", out[0])):
+            r.add(f"{side}{name}.text_encoder", value)
+
+    def before(module, args, kwargs):
+        r.add(f"step{step[0]}.model_in", args[0])
+        model_timesteps.append(kwargs["timestep"][:1].clone())
+
+    pipe.text_encoder.register_forward_hook(encoded, with_kwargs=True)
+    pipe.transformer.register_forward_pre_hook(before, with_kwargs=True)
+    pipe.transformer.register_forward_hook(lambda m, a, out: r.add(f"step{step[0]}.model_out", out[0]))
+    hook_modules(pipe.transformer, lambda name, value: step[0] == 0 and r.add("block." + name, value),
+                 lambda n: n in ("pos_embed", "adaln_single", "caption_projection", "proj_out")
+                 or n.startswith("transformer_blocks.") and n.count(".") == 1)
+    sample, decode = pipe.scheduler.step, pipe.vae.decode
+
+    def recorded_step(model_output, timestep, x, **kwargs):
+        out = sample(model_output, timestep, x, **kwargs)
+        r.add(f"step{step[0]}.guided", model_output)
+        r.add(f"step{step[0]}.latents", out[0])
+        step[0] += 1
+        return out
+
+    def recorded_decode(z, **kwargs):
+        r.add("vae.in", z)
+        out = decode(z, **kwargs)
+        r.add("vae.out", out[0])
+        return out
+
+    pipe.scheduler.step, pipe.vae.decode = recorded_step, recorded_decode
+    batch = (len(call["prompt"]) if isinstance(call["prompt"], list) else 1) * call.get("num_images_per_prompt", 1)
+    noise = torch.randn((batch, transformer.config.in_channels, call["height"] // spatial, call["width"] // spatial),
+                        generator=torch.Generator().manual_seed(7))
+    r.add("noise", noise)
+    r.add("image", pipe(**call, latents=noise.clone(), output_type="pt").images)
+    r.add("timesteps", pipe.scheduler.timesteps)
+    r.add("model_timesteps", torch.cat(model_timesteps))
+    r.add("sigmas", pipe.scheduler.sigmas)
+    r.add("latents.final", r.tensors[f"step{step[0] - 1}.latents"])
+    r.write(folder, {"seed_weights": seed, "seed_noise": 7, "call": call, "family": "pixart", "pipeline": pipeline.__name__})
+
+
 # ---- autoencoders
 
 
@@ -375,6 +445,21 @@ CASES = {
         groups=4, seed=81, scheduler=dict(), clip_layers=1,
         call=dict(prompt=FOX, negative_prompt="", true_cfg_scale=1.5, height=64, width=64, num_inference_steps=4,
                   max_sequence_length=9))),
+    # odd numbers of heads and blocks, a prompt that is cut, a grid that is no square; committed
+    "pixart_small": (pixart, dict(
+        t5=dict(d_model=12, d_ff=20, num_heads=3), vae=[4, 4], groups=2,
+        transformer=dict(num_attention_heads=5, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=3,
+                         cross_attention_dim=20, caption_channels=12, sample_size=16, use_additional_conditions=False),
+        call=dict(prompt=BOATS.title(), negative_prompt="Blurry", height=16, width=40, num_inference_steps=3,
+                  guidance_scale=4.5, max_sequence_length=9, use_resolution_binning=False, clean_caption=False))),
+    # sizes as conditions, no caption projection, no biases
+    "pixart_alpha": (pixart, dict(
+        pipeline="PixArtAlphaPipeline", t5=dict(d_model=48, d_ff=64, num_heads=4), vae=[8, 8, 8, 16], groups=4,
+        scheduler=dict(use_karras_sigmas=True),
+        transformer=dict(num_attention_heads=3, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=4,
+                         cross_attention_dim=48, sample_size=128, interpolation_scale=2, attention_bias=False),
+        call=dict(prompt=FOX, height=96, width=160, num_inference_steps=5, guidance_scale=3.0, num_images_per_prompt=2,
+                  use_resolution_binning=False, clean_caption=False))),
     # three and five resolutions, without attention, odd sizes; committed
     "vae_sizes": (vaes, dict(
         vae_three=dict(channels=[4, 8, 8], groups=2, latent=3, size=[7, 5], sample=16, batch=1, layers=1),
