@@ -39,6 +39,12 @@ struct Denoise {
   std::function<at::Tensor(int step)> noise;
 };
 
+// In place of what the pictures' generators draw: [B, ...], as the latents. Undefined, or beyond the list: drawn.
+struct GivenNoise {
+  at::Tensor initial;
+  std::vector<at::Tensor> steps;  // of those that draw some, by their number
+};
+
 struct StepCallbacks {
   ActivationRecorder* probes = nullptr;
   // How many steps there will be, which the sampler decides; before the first.

@@ -193,14 +193,18 @@ std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, 
   return noise;
 }
 
-void Pipeline::begin_with(sampling::NoiseSource drawn, const at::Tensor& given, Denoise& work,
+void Pipeline::begin_with(sampling::NoiseSource drawn, const GivenNoise& given, Denoise& work,
                           ActivationRecorder* probes) const {
   const auto source = std::make_shared<sampling::NoiseSource>(std::move(drawn));
-  const auto noise = given.defined() ? given : source->draw(sampling::NoiseSource::kInitial);
+  const auto noise = given.initial.defined() ? given.initial : source->draw(sampling::NoiseSource::kInitial);
   const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
   const auto packed = model_.family().pack(noise.to(options_.device)).contiguous();
   work.latents = packed.to(type) * work.sampler->init_noise_sigma();
-  work.noise = [this, source, type](int step) { return model_.family().pack(source->draw(step)).to(type); };
+  work.noise = [this, source, type, steps = given.steps](int step) {
+    const auto at = static_cast<size_t>(step);
+    const bool is_given = at < steps.size() && steps[at].defined();
+    return model_.family().pack(is_given ? steps[at] : source->draw(step)).to(type);
+  };
   if (!probes) return;
   const auto numbers = [](std::span<const float> v) {
     return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
@@ -212,7 +216,7 @@ void Pipeline::begin_with(sampling::NoiseSource drawn, const at::Tensor& given, 
 }
 
 std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const StepCallbacks& callbacks,
-                                                const at::Tensor& noise) {
+                                                const GivenNoise& noise) {
   const c10::InferenceMode guard;
   lap_ = Clock::now();
   Denoise work;

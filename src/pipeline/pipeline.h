@@ -46,11 +46,10 @@ class Pipeline {
            std::span<const plan::ModelChunk> route, const LoadOptions& options);
   ~Pipeline();
 
-  // All ranks of a replica call it with the same batch. noise: [B, C, h, w] in place of the seeds'; may be
-  // undefined. Artifacts on the replica's rank 0, nothing elsewhere. Throws RequestError for a batch that cannot
+  // All ranks of a replica call it with the same batch and noise. Artifacts on the replica's rank 0, nothing elsewhere. Throws RequestError for a batch that cannot
   // be: on every rank, or, where an image holds NaN, on rank 0 after all ranks have done their part.
   std::vector<media::Artifact> generate(request::Requests batch, const StepCallbacks& callbacks,
-                                        const at::Tensor& noise = {});
+                                        const GivenNoise& noise = {});
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
   int64_t weight_bytes() const { return weight_bytes_; }
@@ -69,7 +68,7 @@ class Pipeline {
   std::future<sampling::NoiseSource> plan(request::Requests batch, Denoise& work);
   std::future<sampling::NoiseSource> condition(request::Requests batch, Denoise& work,
                                                const StepCallbacks& callbacks);
-  void begin_with(sampling::NoiseSource drawn, const at::Tensor& given, Denoise& work,
+  void begin_with(sampling::NoiseSource drawn, const GivenNoise& given, Denoise& work,
                   ActivationRecorder* probes) const;
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return

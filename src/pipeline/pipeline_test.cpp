@@ -81,7 +81,7 @@ TEST(PipelineDraws, TheSameBytesWhereverTheWeightsLive) {
       EXPECT_EQ(moved.generate(request_for({kFox}, {5}))[0].rgb,
                 resident.generate(request_for({kFox}, {5}))[0].rgb);
       EXPECT_EQ(moved.generate(larger)[1].rgb, resident.generate(larger)[1].rgb);
-      EXPECT_THROW(moved.pipeline().generate(request_for({kFox}, {5}), {}, noise), Error);
+      EXPECT_THROW(moved.pipeline().generate(request_for({kFox}, {5}), {}, {noise}), Error);
     }
   }
 }

@@ -18,30 +18,41 @@ namespace {
 
 struct Repeated {
   std::vector<request::Request> batch;
-  at::Tensor noise;
+  pipeline::GivenNoise noise;
   models::Grid grid;
   int64_t each = 1;  // pictures of one prompt
 };
 
+// Of the start and of the steps that drew some.
+pipeline::GivenNoise noise_of(const Tensors& recorded) {
+  const auto initial = recorded.find("noise"), steps = recorded.find("timesteps");
+  if (initial == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
+  pipeline::GivenNoise noise{.initial = initial->second};
+  for (int64_t i = 0; steps != recorded.end() && i < steps->second.size(0); ++i) {
+    const auto drawn = recorded.find(str("step", i, ".sched_noise"));
+    noise.steps.push_back(drawn == recorded.end() ? at::Tensor() : drawn->second);
+  }
+  return noise;
+}
+
 // The defaults are those of the reference's call, or what the recording shows.
 Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded) {
-  const auto noise = recorded.find("noise"), steps = recorded.find("timesteps");
-  if (noise == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
+  auto noise = noise_of(recorded);
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
   auto usual = usual_request(folder);
-  usual.height = static_cast<int>(noise->second.size(2) * spatial);
-  usual.width = static_cast<int>(noise->second.size(3) * spatial);
-  if (steps != recorded.end()) usual.num_inference_steps = static_cast<int>(steps->second.size(0));
+  usual.height = static_cast<int>(noise.initial.size(2) * spatial);
+  usual.width = static_cast<int>(noise.initial.size(3) * spatial);
+  if (!noise.steps.empty()) usual.num_inference_steps = static_cast<int>(noise.steps.size());
   const auto& family = folder.family();
   usual.max_sequence_length =
       static_cast<int>(family.call_text_tokens > 0 ? family.call_text_tokens : family.most_text_tokens);
-  Repeated out{.batch = requests_of(call, usual, "golden.json: the call"), .noise = noise->second};
+  Repeated out{.batch = requests_of(call, usual, "golden.json: the call"), .noise = std::move(noise)};
   out.each = call.value("num_images_per_prompt", 1);
   const auto& r = out.batch.front();
   out.grid = family.grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
   const auto sizes = out.grid.latent(std::ssize(out.batch));
-  if (out.noise.sizes() != at::IntArrayRef(sizes)) {
-    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", out.noise.sizes(),
+  if (out.noise.initial.sizes() != at::IntArrayRef(sizes)) {
+    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", out.noise.initial.sizes(),
                                            ", but the call of golden.json makes ", at::IntArrayRef(sizes)));
   }
   return out;

@@ -124,7 +124,7 @@ std::vector<media::Artifact> generate_on_ranks(const pipeline::ModelRepo& folder
                                                const plan::ParallelConfig& degrees,
                                                const pipeline::LoadOptions& load, request::Requests batch,
                                                pipeline::ActivationRecorder* probes,
-                                               const at::Tensor& noise) {
+                                               const pipeline::GivenNoise& noise) {
   const auto& r = batch.front();
   const plan::Workload work{.image_tokens = folder.image_tokens(*r.height, *r.width),
                             .text_tokens = *r.max_sequence_length,

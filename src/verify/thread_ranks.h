@@ -22,6 +22,6 @@ std::vector<media::Artifact> generate_on_ranks(const pipeline::ModelRepo& folder
                                                const plan::ParallelConfig& degrees,
                                                const pipeline::LoadOptions& load, request::Requests batch,
                                                pipeline::ActivationRecorder* probes,
-                                               const at::Tensor& noise = {});
+                                               const pipeline::GivenNoise& noise = {});
 
 }  // namespace atelier::verify
