@@ -4,11 +4,14 @@
 namespace atelier::models {
 
 extern const Family kFlux;
+extern const Family kHunyuanDit;
 extern const Family kPixArtSigma, kPixArtAlpha;
 extern const Family kSd3;
 
 std::span<const Family* const> families() {
-  static const Family* const all[] = {&kFlux, &kPixArtSigma, &kPixArtAlpha, &kSd3};
+  static const Family* const all[] = {
+      &kFlux, &kHunyuanDit, &kPixArtSigma, &kPixArtAlpha, &kSd3,
+  };
   return all;
 }
 
