@@ -28,6 +28,36 @@ std::vector<ModelChunk> in_order(std::span<const int> sizes) {
   return chunks;
 }
 
+// Both ends of so many long skips on each stage; the middle one of an odd number of blocks on the last.
+std::vector<ModelChunk> mirrored(int blocks, std::span<const int> pairs) {
+  const auto forward = in_order(pairs);
+  std::vector<ModelChunk> chunks = forward;
+  for (auto chunk = forward.rbegin(); chunk != forward.rend(); ++chunk) {
+    const int begin = chunk == forward.rbegin() ? blocks / 2 : blocks - chunk->end;
+    chunks.push_back({chunk->stage, begin, blocks - chunk->begin});
+  }
+  std::erase_if(chunks, [](const ModelChunk& chunk) { return chunk.begin == chunk.end; });
+  return chunks;
+}
+
+// The same, of stages with so many blocks each (--attn_layer_num_for_pp).
+std::vector<ModelChunk> mirrored_stages(int blocks, int stages, std::span<const int> sizes) {
+  straight(blocks, stages, sizes);  // or throws
+  std::vector<int> pairs;
+  for (int stage = 0; stage < stages; ++stage) {
+    const int single = stage + 1 == stages ? blocks % 2 : 0;
+    if (sizes[stage] % 2 != single) {
+      throw Error(
+          Kind::kUsage,
+          str("attn_layer_num_for_pp gives stage ", stage + 1, " ", sizes[stage],
+              " blocks; this model has long skips, and both ends of one must be on one stage: needed are ",
+              single ? "an odd number" : "even numbers of blocks"));
+    }
+    pairs.push_back(sizes[stage] / 2);
+  }
+  return stages == 1 ? straight(blocks, 1) : mirrored(blocks, pairs);
+}
+
 // The smallest possible cost of the most expensive of `stages` runs. sum[i]: cost of the first i blocks.
 double smallest_bottleneck(const std::vector<double>& sum, int stages) {
   const int n = static_cast<int>(sum.size()) - 1;
@@ -104,18 +134,11 @@ std::vector<ModelChunk> straight(std::span<const double> cost, int stages) {
 
 std::vector<ModelChunk> folded(int blocks, int stages) {
   if (stages == 1) return straight(blocks, 1);
-  const int half = blocks / 2;
   require_a_block_per_stage((blocks + 1) / 2, blocks, stages, " in mirrored pairs");
-  const Partition pairs{half, stages};
-  const auto cut = [&](int stage) { return static_cast<int>(pairs[stage].begin); };
-  std::vector<ModelChunk> chunks;
+  std::vector<int> pairs;
   for (int stage = 0; stage < stages; ++stage)
-    chunks.push_back({stage, cut(stage), stage + 1 < stages ? cut(stage + 1) : half});
-  for (int stage = stages - 1; stage >= 0; --stage) {
-    chunks.push_back({stage, stage + 1 < stages ? blocks - cut(stage + 1) : half, blocks - cut(stage)});
-  }
-  std::erase_if(chunks, [](const ModelChunk& chunk) { return chunk.begin == chunk.end; });
-  return chunks;
+    pairs.push_back(static_cast<int>(Partition{blocks / 2, stages}[stage].size));
+  return mirrored(blocks, pairs);
 }
 
 std::vector<ModelChunk> chunks_of(std::span<const ModelChunk> route, int stage) {
@@ -135,10 +158,11 @@ int stages_of(std::span<const ModelChunk> route) {
 Plan plan_for(const ParallelConfig& config, const ModelFacts& facts) {
   Plan plan{.config = config, .cuts_rows = facts.has_convolution_mixer};
   const int stages = config.pipeline;
-  if (facts.has_skips) {
+  if (!config.stage_blocks.empty()) {
+    plan.chunks = facts.has_skips ? mirrored_stages(facts.blocks, stages, config.stage_blocks)
+                                  : straight(facts.blocks, stages, config.stage_blocks);
+  } else if (facts.has_skips) {
     plan.chunks = folded(facts.blocks, stages);
-  } else if (!config.stage_blocks.empty()) {
-    plan.chunks = straight(facts.blocks, stages, config.stage_blocks);
   } else {
     plan.chunks = facts.cost.empty() ? straight(facts.blocks, stages) : straight(facts.cost, stages);
   }

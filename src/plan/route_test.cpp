@@ -139,6 +139,21 @@ TEST(Route, FoldedKeepsMirroredBlocksOnOneStage) {
   }
 }
 
+TEST(Route, FoldedStagesMayBeGivenTheirBlocks) {
+  const auto plan = [](int blocks, std::vector<int> sizes) {
+    ParallelConfig config{.pipeline = static_cast<int>(sizes.size())};
+    config.stage_blocks = std::move(sizes);
+    return plan_for(config, {.blocks = blocks, .has_skips = true}).chunks;
+  };
+  EXPECT_EQ(plan(8, {2, 6}), (std::vector<ModelChunk>{{0, 0, 1}, {1, 1, 4}, {1, 4, 7}, {0, 7, 8}}));
+  EXPECT_EQ(plan(9, {8, 1}), (std::vector<ModelChunk>{{0, 0, 4}, {1, 4, 5}, {0, 5, 9}}));
+  EXPECT_EQ(plan(40, {20, 20}), folded(40, 2));
+  EXPECT_EQ(plan(8, {8}), folded(8, 1));
+  EXPECT_THROW(plan(8, {3, 5}), Error) << "a skip would travel";
+  EXPECT_THROW(plan(9, {1, 8}), Error) << "the middle block is on the last stage";
+  EXPECT_THROW(plan(8, {2, 4}), Error);
+}
+
 TEST(Route, FoldedIsZeroToLastAndBack) {
   EXPECT_EQ(folded(40, 2), (std::vector<ModelChunk>{{0, 0, 10}, {1, 10, 20}, {1, 20, 30}, {0, 30, 40}}));
   EXPECT_EQ(folded(5, 2), (std::vector<ModelChunk>{{0, 0, 1}, {1, 1, 2}, {1, 2, 4}, {0, 4, 5}}));
