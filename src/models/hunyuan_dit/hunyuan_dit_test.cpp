@@ -17,10 +17,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "models/family.h"
 #include "models/hunyuan_dit/config.h"
+#include "models/presets.h"
+#include "models/text_encoder.h"
+#include "models/vae.h"
 #include "nn/embedding.h"
 #include "nn/testing.h"
 
@@ -258,7 +262,7 @@ TEST(HunyuanDit, SaysWhichSizesItWasNotMadeFor) {
   EXPECT_EQ(note(1024, 1024), "");
   EXPECT_EQ(note(960, 1280), "");
   EXPECT_TRUE(has(note(2048, 2048), "2048x2048") && has(note(2048, 2048), "1280x1280")) << note(2048, 2048);
-  EXPECT_TRUE(has(note(1152, 768), "864x1152")) << note(1152, 768);
+  EXPECT_TRUE(has(note(1152, 768), "(768x1024 is")) << note(1152, 768);
   EXPECT_TRUE(has(note(512, 1024), "1280x768")) << note(512, 1024);
 }
 
@@ -280,6 +284,53 @@ TEST(HunyuanDit, ConfigsThatCannotBeAreNamed) {
   Json narrow = small(true);
   narrow["attention_head_dim"] = 6, narrow["hidden_size"] = 18;
   EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [&] { hunyuan().facts(narrow); }), "attention_head_dim"));
+}
+
+// Names and shapes of what these blocks and their ends read, on one rank of `cuts`.
+std::map<std::string, std::vector<int64_t>> read_by(const Json& config, std::vector<Range> blocks,
+                                                    int cuts = 1) {
+  const auto store = weights::WeightStore::dummy(1);
+  nn::SingleRank one(0, cuts);
+  hunyuan().build(config, one.builder(*store, at::TensorOptions(at::kFloat).device(at::kMeta)), blocks);
+  std::map<std::string, std::vector<int64_t>> all;
+  for (const auto& entry : store->manifest()) all[entry.name] = entry.shape;
+  return all;
+}
+
+TEST(HunyuanDit, StagesOfAFoldedRouteReadTheWholeTogether) {
+  const auto whole = read_by(small(true), {{0, 6}});
+  auto outer = read_by(small(true), {{0, 1}, {5, 1}});
+  const auto inner = read_by(small(true), {{1, 4}});
+  EXPECT_TRUE(outer.contains("blocks.5.skip_linear.weight") && outer.contains("proj_out.weight"));
+  EXPECT_FALSE(inner.contains("pos_embed.proj.weight") || inner.contains("norm_out.linear.weight"));
+  EXPECT_FALSE(whole.contains("blocks.3.skip_linear.weight"));
+  outer.insert(inner.begin(), inner.end());
+  EXPECT_EQ(outer, whole);
+  EXPECT_EQ(read_by(small(true), {{0, 6}}, 2), whole);
+}
+
+// As the reference's classes have with the published configs.
+TEST(HunyuanDit, PresetsHaveThePublishedNumberOfParameters) {
+  const auto count = [](const auto& family, const Json& config) {
+    nn::SingleRank one;
+    const auto store = weights::WeightStore::dummy(1);
+    family.build(config, one.builder(*store, at::TensorOptions(at::kFloat).device(at::kMeta)));
+    int64_t n = 0;
+    for (const auto& entry : store->manifest()) n += c10::multiply_integers(entry.shape);
+    return n;
+  };
+  const auto denoiser = [](const Json& config) {
+    int64_t n = 0;
+    for (const auto& [name, shape] : read_by(config, {{0, 40}})) n += c10::multiply_integers(shape);
+    return n;
+  };
+  const Json newer = preset("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers"), older = preset("hunyuan-dit-v1.1");
+  EXPECT_EQ(denoiser(newer["transformer"]), 1'499'952'032);
+  EXPECT_EQ(denoiser(older["transformer"]), 1'516'534'048);
+  EXPECT_EQ(preset("HunyuanDiT-v1.1-Diffusers-Distilled"), older);
+  EXPECT_EQ(count(find_encoder(newer["text_encoder"]), newer["text_encoder"]), 352'035'840);
+  EXPECT_EQ(count(find_encoder(newer["text_encoder_2"]), newer["text_encoder_2"]), 1'669'958'656);
+  EXPECT_EQ(count(find_vae(newer["vae"]), newer["vae"]), 83'653'863);
 }
 
 // Remembers what it was asked.

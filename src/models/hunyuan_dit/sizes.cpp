@@ -13,17 +13,19 @@ namespace {
 
 struct Size {
   int64_t width, height;
-  double ratio() const { return static_cast<double>(width) / static_cast<double>(height); }
+  double shape;  // width : height, of the class that it counts as
 };
 
-constexpr Size kMadeFor[] = {{1024, 1024}, {1280, 1280}, {1024, 768}, {1152, 864}, {1280, 960},
-                             {768, 1024},  {864, 1152},  {960, 1280}, {1280, 768}, {768, 1280}};
+constexpr Size kMadeFor[] = {{1024, 1024, 1.},     {1280, 1280, 1.},     {1024, 768, 4. / 3.},
+                             {1152, 864, 4. / 3.}, {1280, 960, 4. / 3.}, {768, 1024, 3. / 4.},
+                             {864, 1152, 3. / 4.}, {960, 1280, 3. / 4.}, {1280, 768, 16. / 9.},
+                             {768, 1280, 9. / 16.}};
 
-// Of the sizes whose shape is nearest, the one whose area is.
-Size nearest(const Size& asked) {
+// Of the sizes whose shape is nearest, the one whose area is: map_to_standard_shapes.
+Size nearest(int64_t width, int64_t height) {
+  const double shape = static_cast<double>(width) / static_cast<double>(height);
   const auto distance = [&](const Size& s) {
-    return std::pair(std::abs(s.ratio() - asked.ratio()),
-                     std::abs(s.width * s.height - asked.width * asked.height));
+    return std::pair(std::abs(s.shape - shape), std::abs(s.width * s.height - width * height));
   };
   return *std::ranges::min_element(kMadeFor, {}, distance);
 }
@@ -37,7 +39,7 @@ Grid grid_hunyuan_dit(const Json& config, int64_t spatial, int64_t height, int64
                                        ": use the VAE of the model's own folder"));
   }
   auto made = grid_of_2x2(HunyuanConfig(config).channels, spatial, height, width);
-  const auto near = nearest({width, height});
+  const auto near = nearest(width, height);
   if (near.width != width || near.height != height) {
     made.note =
         str(width, "x", height, " is not a size that HunyuanDiT was made for; expect a weaker picture (",
