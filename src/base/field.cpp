@@ -103,11 +103,18 @@ struct FromText {
   void operator()(std::string* v) const { *v = chosen(one()); }
   void operator()(std::optional<std::string>* v) const { *v = chosen(one()); }
   void operator()(std::filesystem::path* v) const { *v = one(); }
-  void operator()(std::vector<int>* v) const {
-    v->clear();
+  std::vector<int> numbers() const {
+    std::vector<int> all;
     for (const auto& word : words) {
-      for (const auto& part : words_of(word)) v->push_back(parsed<int>(part));
+      for (const auto& part : words_of(word)) all.push_back(parsed<int>(part));
     }
+    return all;
+  }
+  void operator()(std::vector<int>* v) const { *v = numbers(); }
+  void operator()(std::optional<std::array<int, 2>>* v) const {
+    const auto given = numbers();
+    if (given.size() != 2) refuse(field, where, "two numbers", str(given.size(), " of them"));
+    *v = {given[0], given[1]};
   }
   void operator()(std::vector<std::string>* v) const { *v = words; }
 };
@@ -141,6 +148,9 @@ struct Check {
   void operator()(const std::vector<T>* v) const {
     for (const auto& one : *v) (*this)(&one);
   }
+  void operator()(const std::array<int, 2>* v) const {
+    for (const int one : *v) number(one);
+  }
   template <class T>
   void operator()(const std::optional<T>* v) const {
     if (*v) (*this)(&**v);
@@ -171,6 +181,7 @@ bool is_switch(const FieldRef& slot) {
 
 bool is_list(const FieldRef& slot) {
   return std::holds_alternative<std::vector<int>*>(slot) ||
+         std::holds_alternative<std::optional<std::array<int, 2>>*>(slot) ||
          std::holds_alternative<std::vector<std::string>*>(slot);
 }
 

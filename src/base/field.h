@@ -2,6 +2,7 @@
 // value lives, whatever its type. A struct lists its fields once, in fields(visit); flags, files, the wire,
 // records and limits go through that list.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -37,18 +38,19 @@ struct Field {
 };
 
 // Where a value lives. Optionals are unset until somebody says.
-using FieldRef = std::variant<bool*, std::optional<bool>*, int*, std::optional<int>*, int64_t*, uint64_t*,
-                              std::optional<uint64_t>*, double*, std::optional<double>*, std::string*,
-                              std::optional<std::string>*, std::filesystem::path*, std::vector<int>*,
-                              std::vector<std::string>*>;
+using FieldRef =
+    std::variant<bool*, std::optional<bool>*, int*, std::optional<int>*, int64_t*, uint64_t*,
+                 std::optional<uint64_t>*, double*, std::optional<double>*, std::string*,
+                 std::optional<std::string>*, std::filesystem::path*, std::optional<std::array<int, 2>>*,
+                 std::vector<int>*, std::vector<std::string>*>;
 using Visit = std::function<void(const Field&, FieldRef)>;
 
 bool is_switch(const FieldRef& slot);
-bool is_list(const FieldRef& slot);
+bool is_list(const FieldRef& slot);  // several values, a pair of numbers too
 bool is_text(const FieldRef& slot);  // one text, which is taken as it stands
 
 // Reads a value from words, such as those behind a flag. where: begins the message of Error(kUsage) when a
-// word does not fit: "--height"; may be empty. A list of numbers may be one word with commas. Limits are not
+// word does not fit: "--height"; may be empty. A list or pair of numbers may be one word with commas. Limits are not
 // looked at.
 void set_from_text(const Field& field, const FieldRef& slot, const std::vector<std::string>& words,
                    const std::string& where);

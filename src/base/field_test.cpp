@@ -17,6 +17,7 @@ struct Sample {
   std::string kind = "png", text;
   std::optional<uint64_t> chance = 5;
   std::vector<int> blocks;
+  std::optional<std::array<int, 2>> crop;
   std::filesystem::path folder;
 
   void fields(const Visit& visit) {
@@ -28,6 +29,7 @@ struct Sample {
     visit({.name = "text", .most = 8}, &text);
     visit({.name = "chance", .unset = "-1"}, &chance);
     visit({.name = "blocks"}, &blocks);
+    visit({.name = "crop", .least = 0}, &crop);
     visit({.name = "folder"}, &folder);
   }
 };
@@ -49,6 +51,7 @@ TEST(Field, ValuesOfAnyTypeComeThroughJsonUnchanged) {
   Sample sample;
   sample.on = true, sample.size = 7, sample.seed = 18446744073709551615ull, sample.scale = 0.1;
   sample.text = "a b,c", sample.blocks = {1, 2}, sample.folder = "/x y", sample.chance.reset();
+  sample.crop = {3, 5};
   const Json json = fields_to_json(fields_of(sample));
   EXPECT_FALSE(json.contains("chance"));  // unset
   const auto again = fields_from_json<Sample>(Json::parse(json.dump()));
@@ -56,6 +59,7 @@ TEST(Field, ValuesOfAnyTypeComeThroughJsonUnchanged) {
   EXPECT_EQ(again.scale, 0.1);
   EXPECT_EQ(again.text, "a b,c");
   EXPECT_EQ(again.blocks, sample.blocks);
+  EXPECT_EQ(again.crop, sample.crop);
   EXPECT_EQ(again.folder, sample.folder);
   EXPECT_TRUE(again.on);
   message_of(Kind::kUsage, [] { fields_from_json<Sample>(Json::array()); });
@@ -73,6 +77,9 @@ TEST(Field, WhatDoesNotFitIsNamedWithWhatWould) {
   EXPECT_EQ(refused("on", "perhaps"), "on must be true or false, not \"perhaps\"");
   EXPECT_EQ(refused("text", "123456789"), "text must be text of at most 8 bytes, not of 9");
   EXPECT_NE(refused("text", std::string("a\0b", 3)).find("NUL"), std::string::npos);
+  EXPECT_EQ(refused("crop", Json{1, 2, 3}), "crop must be two numbers, not 3 of them");
+  EXPECT_EQ(refused("crop", "7"), "crop must be two numbers, not 1 of them");
+  EXPECT_EQ(refused("crop", Json{1, -2}), "crop must be an integer of at least 0, not -2");
   EXPECT_EQ(refused("folder", Json::object()), "folder must be a plain value, not an object");
 }
 
@@ -84,6 +91,8 @@ TEST(Field, SpellingsOfNumbersAndTheWordForUnset) {
   EXPECT_EQ(sample.size, 4);
   set(sample, "chance", -1);
   EXPECT_EQ(sample.chance, std::nullopt);
+  set(sample, "crop", "3, 5");
+  EXPECT_EQ(sample.crop, (std::array{3, 5}));
   set(sample, "kind", "JPEG");
   EXPECT_EQ(sample.kind, "jpeg");
 }

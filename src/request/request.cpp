@@ -29,6 +29,11 @@ Field shape(std::string_view name, std::string_view help, double least, double m
   return {.name = name, .help = help, .least = least, .most = most, .effect = Effect::kShape};
 }
 
+// Two numbers that are an input of some models.
+Field pixels(std::string_view name, std::string_view help) {
+  return shape(name, help, 0, 1 << 20);
+}
+
 }  // namespace
 
 void Request::fields(const Visit& visit) {
@@ -68,6 +73,17 @@ void Request::fields(const Visit& visit) {
   visit(shape("clip_skip",
               "last layers of the CLIP text encoders to leave out, besides those that always are", 0, 1000),
         &clip_skip);
+  visit(pixels("original_size", "height and width that a photograph had; default: the picture's"),
+        &original_size);
+  visit(pixels("crops_coords_top_left", "top and left of the cut out of it; default: 0 0"),
+        &crops_coords_top_left);
+  visit(pixels("target_size", "height and width that are aimed at; default: the picture's"), &target_size);
+  visit(pixels("negative_original_size", "for the negative branch; counts beside negative_target_size"),
+        &negative_original_size);
+  visit(pixels("negative_crops_coords_top_left", "for the negative branch; default: 0 0"),
+        &negative_crops_coords_top_left);
+  visit(pixels("negative_target_size", "for the negative branch; counts beside negative_original_size"),
+        &negative_target_size);
   visit({.name = "seed",
          .help = "of every prompt's first picture; default and -1: random, recorded (run: 42)",
          .effect = Effect::kLook,
@@ -133,7 +149,7 @@ Json look(const Request& request, const Json& record) {
 }
 
 std::string batch_key(const Request& request) {
-  Json key = Json::array({branches(request)});
+  Json key = Json::array({branches(request), has_negative(request)});
   fields_of(request)([&](const Field& field, const FieldRef& slot) {
     if (field.effect == Effect::kShape) key.push_back(json_of(slot));
   });

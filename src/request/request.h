@@ -2,6 +2,7 @@
 // between processes, records, the hash that resuming compares and limits all go through its list of fields:
 // a new field is one member here, one line in request.cpp, and its use.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -32,7 +33,11 @@ struct Request {
       guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
   std::optional<int> max_sequence_length;  // tokens of a prompt
   std::optional<int> clip_skip;            // last layers of the CLIP encoders left out, for the prompt alone
-  std::optional<uint64_t> seed;            // of this picture: its row's plus sub
+  // Pixels that the model is told, {height, width} or {top, left}, for either branch; default: the picture's.
+  std::optional<std::array<int, 2>> original_size, crops_coords_top_left, target_size;
+  std::optional<std::array<int, 2>> negative_original_size, negative_crops_coords_top_left,
+      negative_target_size;
+  std::optional<uint64_t> seed;  // of this picture: its row's plus sub
 
   bool guidance_is_cfg = false;  // settle_branches: what guidance_scale means to the model
   int64_t index = 0;             // of its row
@@ -70,7 +75,8 @@ void settle_branches(Request& request, const CfgRule& rule);
 // keep.
 Json look(const Request& request, const Json& record);
 
-// Requests with equal keys may share a batch: equal fields of kShape, as many branches.
+// Requests with equal keys may share a batch: equal fields of kShape, as many branches, with or without a text for
+// the second.
 std::string batch_key(const Request& request);
 // Throws Error(kUsage) for a batch that cannot be drawn: none, not resolved, or with different keys.
 void check_batch(Requests batch);

@@ -30,11 +30,15 @@ TEST(Request, ComesThroughTheWireUnchanged) {
   EXPECT_EQ(again.seed, r.seed);
 }
 
+std::vector<std::string> words_for(const FieldRef& slot, const std::string& word) {
+  return std::vector(is_list(slot) ? 2 : 1, word);
+}
+
 // Whoever adds a field meets this test: what it decides must show.
 TEST(Request, EveryFieldThatDecidesTheLookIsInTheLook) {
   Request r = sample();
   r.fields([](const Field& field, const FieldRef& slot) {
-    if (json_of(slot).is_null()) set_from_text(field, slot, {"7"}, "");
+    if (json_of(slot).is_null()) set_from_text(field, slot, words_for(slot, "7"), "");
   });
   const Json record{{"model", "mini"}, {"height", "of the run"}};
   const Json look_of = look(r, record);
@@ -47,7 +51,7 @@ TEST(Request, EveryFieldThatDecidesTheLookIsInTheLook) {
   other.fields([&](const Field& field, const FieldRef& slot) {
     if (field.effect == Effect::kPlace) return;
     const Json before = json_of(slot);
-    set_from_text(field, slot, {"8"}, "");
+    set_from_text(field, slot, words_for(slot, "8"), "");
     EXPECT_NE(settings_hash(look(other, record)), settings_hash(look_of)) << field.name;
     EXPECT_EQ(batch_key(other) == batch_key(r), field.effect == Effect::kLook) << field.name;
     set_from_json(field, slot, before, "");
@@ -108,6 +112,17 @@ TEST(Request, GuidanceThatIsCfgDecidesOnTheSecondBranch) {
   EXPECT_FALSE(has_negative(settled(r)));
   r.true_cfg_scale = 2;
   EXPECT_NE(message_of(Kind::kUsage, [&] { settled(r); }).find("guidance_scale"), std::string::npos);
+}
+
+// A branch without a text may be conditioned on something else than an empty one, for a whole batch.
+TEST(Request, PicturesWithAndWithoutANegativePromptAreDrawnApart) {
+  Request with = sample();
+  with.guidance_is_cfg = true, with.guidance_scale = 5, with.true_cfg_scale.reset();
+  with.negative_prompt = "";
+  Request without = with;
+  without.negative_prompt.reset();
+  EXPECT_EQ(branches(with), branches(without));
+  EXPECT_NE(batch_key(with), batch_key(without));
 }
 
 TEST(Request, EncodersWithoutATextOfTheirOwnTakeTheFirst) {
