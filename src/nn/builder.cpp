@@ -163,7 +163,8 @@ Attention Builder::attention(std::string_view name, std::vector<int> streams, Di
 Conv2d Builder::conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const {
   const auto p = path(name);
   auto weight = read(p + ".weight", {out, in, shape.kernel, shape.kernel}, {}, {});
-  if (block_ == BlockMemory::kResident) {  // others are held in shares of what was read
+  if (block_ == BlockMemory::kResident ||
+      memory_->is_used_as_read()) {  // not in shares, nor copied from a host
     weight = channels_last_(weight);
     shared_->manifest->back().tensor = weight;
   }

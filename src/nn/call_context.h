@@ -12,13 +12,16 @@
 
 namespace atelier::nn {
 
-// Receives named intermediate results. Tensors are this rank's tokens of `stream`, [n, ...]; kAll: of all
-// streams one after another; kWhole: not cut by tokens, equal on every rank that has it.
+struct CallContext;
+
+// Receives named intermediate results. Tensors are this rank's tokens of `stream` of the call, [n, ...]; kAll: of
+// all streams one after another; kWhole: not cut by tokens, equal on every rank that has it.
 class Recorder {
  public:
   static constexpr int kWhole = -1, kAll = -2;
   virtual ~Recorder() = default;
-  virtual void record(std::string_view name, const at::Tensor& value, int stream) = 0;
+  virtual void record(const CallContext& call, std::string_view name, const at::Tensor& value,
+                      int stream) = 0;
 };
 
 struct CallContext {
@@ -26,7 +29,7 @@ struct CallContext {
   std::optional<int> patch;  // none: the whole sequence (warm-up)
   std::vector<Layout> streams;
   int seq_rank = 0;  // this rank's place in every layout
-  int buffers = 0;   // of which kept shape of request: what strategies keep from step to step is kept for each
+  int buffers = 0;  // of which kept shape of request: what strategies keep from step to step is kept for each
   Recorder* probes = nullptr;
 
   // Tokens of the given streams that sequence rank `rank` holds in this call.
@@ -35,7 +38,7 @@ struct CallContext {
 
 // Free when nobody listens.
 inline void probe(const CallContext& f, std::string_view name, const at::Tensor& value, int stream) {
-  if (f.probes) f.probes->record(name, value, stream);
+  if (f.probes) f.probes->record(f, name, value, stream);
 }
 
 }  // namespace atelier::nn

@@ -1,15 +1,15 @@
 #include "nn/layout.h"
 
-#include "base/check.h"
+#include <algorithm>
 
 namespace atelier::nn {
 
 std::vector<Range> Layout::held(int seq_rank, std::optional<int> patch) const {
-  ENSURE(patches.total % unit == 0);
-  const int64_t units = patches.total / unit;
+  const int64_t units = (patches.total + unit - 1) / unit;
   const auto share = [&](Range strip) {
     const Range mine = Partition{strip.size, seq_parts}[seq_rank];
-    return Range{(strip.begin + mine.begin) * unit, mine.size * unit};
+    const int64_t begin = std::min((strip.begin + mine.begin) * unit, patches.total);
+    return Range{begin, std::min(begin + mine.size * unit, patches.total) - begin};
   };
   if (pinned_to_first_patch) {
     if (patch && *patch > 0) return {};

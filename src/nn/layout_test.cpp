@@ -62,6 +62,22 @@ TEST(Layout, RanksAndPatchesHoldEveryTokenOnce) {
   }
 }
 
+TEST(Layout, TheLastUnitMayBeShort) {
+  for (const int64_t total : {1, 4, 9, 10, 12}) {
+    for (const int parts : {1, 2, 3}) {
+      const Layout l{.patches = {total, 1}, .seq_parts = parts, .unit = 4};
+      std::vector<int> counts(static_cast<size_t>(total));
+      for (int rank = 0; rank < parts; ++rank) {
+        add(counts, l.held(rank, std::nullopt));
+        for (const Range& r : l.held(rank, std::nullopt)) {
+          EXPECT_TRUE(r.size == 0 || r.begin % 4 == 0) << total << " over " << parts;
+        }
+      }
+      EXPECT_TRUE(all_ones(counts)) << total << " over " << parts;
+    }
+  }
+}
+
 TEST(Layout, PatchesOfARankMakeUpWhatItHoldsWhole) {
   for (const Cut& c : cuts()) {
     const Layout l = layout_of(c);

@@ -24,6 +24,9 @@ class BlockMemory {
   virtual ~BlockMemory() = default;
   // Uninitialised, contiguous memory for a weight of this block.
   virtual Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) = 0;
+  // Whether weights of blocks, too, are used in the memory that they are read into: its numbers may then be laid out
+  // otherwise.
+  virtual bool is_used_as_read() const { return false; }
   // All weights of this block have been read.
   virtual void finish(int block);
   // These blocks run next, in this order; none: parts outside of blocks do. Weights may begin to travel.
@@ -52,6 +55,7 @@ class InPlace {
 // One allocation per weight, in place for ever.
 class Resident : public BlockMemory {
  public:
+  bool is_used_as_read() const override { return true; }
   Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override;
 };
 
@@ -59,6 +63,7 @@ class Resident : public BlockMemory {
 // The tensors stay the same; their addresses do not, so no CUDA graph may hold them.
 class Parked : public BlockMemory {
  public:
+  bool is_used_as_read() const override { return true; }
   Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override;
   void will_run(std::span<const int> blocks) override;
   void release() override;
