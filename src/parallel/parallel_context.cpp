@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "parallel/by_heads.h"
 #include "parallel/ring.h"
 #include "parallel/rows.h"
 #include "parallel/sharded_eval.h"
@@ -86,6 +87,8 @@ struct ParallelContext::Parts {
   std::optional<CommReducer> features;
   std::optional<GroupShardedEval> sharded_eval;
   RowParts rows;
+  std::optional<ExchangeByHeads> exchange_by_heads;
+  std::optional<AttentionByHeads> attention_by_heads;
   nn::Seams denoiser;
 
   RowParts picture_rows;
@@ -110,7 +113,7 @@ struct ParallelContext::Parts {
     open_hops(plan.chunks);
     stack_denoiser();
     if (plan.cuts_rows && sequence) {
-      rows.stack(*sequence, kernel, denoiser);
+      stack_rows();
     } else {
       stack_tokens();
     }
@@ -149,12 +152,24 @@ struct ParallelContext::Parts {
     nn::AttentionOp* attention = &kernel;
     if (plan::patch_count(degrees) > 1)
       attention = &stale.emplace(*attention, degrees.warmup > 0 ? Start::kWarm : Start::kCold);
-    if (ring) attention = &rotate.emplace(*ring, *attention);
-    denoiser.attention = attention;
+    stack_sequence(*attention);
+  }
+
+  void stack_sequence(nn::AttentionOp& next) {
+    denoiser.attention = ring ? &rotate.emplace(*ring, next) : &next;
     if (ulysses) {
       denoiser.exchange =
           &exchange.emplace(*ulysses, mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses));
     }
+  }
+
+  void stack_rows() {
+    rows.stack(*sequence, kernel, denoiser);
+    if (!ulysses) return;  // the ring is the whole sequence
+    nn::AttentionOp& round_all = *denoiser.attention;
+    stack_sequence(kernel);
+    denoiser.exchange = &exchange_by_heads.emplace(*exchange, alone, ulysses->size());
+    denoiser.attention = &attention_by_heads.emplace(*denoiser.attention, round_all);
   }
 
   // Any ranks will do for rows: those of all branches and stages help, attention goes round them all.
@@ -248,6 +263,7 @@ std::set<std::string> ParallelContext::used() const {
   add(p.rotate, "ring over ", p.mesh.size(plan::Axis::kRing));
   add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
   add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));
+  add(p.rows.rotate, "ring over ", seq_parts());
   add(p.rows.halo, "rows over ", seq_parts());
   add(p.picture_rows.halo, "picture rows over ", picture_parts());
   return all;

@@ -82,7 +82,7 @@ std::string cut_refusal(const ParallelConfig& d, const LayoutQuery& p) {
   if (token_ranks > p.work.image_tokens) {
     return str("ring ", d.ring, " x ulysses ", d.ulysses, " = ", token_ranks,
                " ranks share the image, but it has ", p.work.image_tokens,
-               p.model.has_convolution_mixer ? " rows to share" : " tokens", ": ",
+               p.model.has_convolution_mixer ? " rows of its smallest size to share" : " tokens", ": ",
                ranks_without(token_ranks - p.work.image_tokens));
   }
   if (patch_count(d) > p.work.image_tokens) {

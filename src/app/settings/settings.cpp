@@ -71,7 +71,9 @@ void BackendSettings::fields(const Visit& visit) {
          .most = 1e4},
         &data_parallel_degree);
   visit({.name = "ulysses_degree",
-         .help = "ranks that share a picture's tokens, heads exchanged around attention",
+         .help = "ranks that share a picture: its tokens, or its rows where convolutions mix them; heads "
+                 "exchanged around attention",
+         .aliases = "rows_degree",
          .variable = "DG_XDIT_ULYSSES_DEGREE",
          .least = 1,
          .most = 1e4},
