@@ -52,6 +52,14 @@ std::string ConfigReader::text(const char* key, const std::string& otherwise) co
   return get<std::string>(
       key, otherwise, [](const Json& j) { return j.is_string(); }, "a string");
 }
+std::vector<double> ConfigReader::numbers(const char* key) const {
+  return get<std::vector<double>>(
+      key, {},
+      [](const Json& j) {
+        return j.is_array() && std::all_of(j.begin(), j.end(), [](const Json& v) { return v.is_number(); });
+      },
+      "a list of numbers");
+}
 std::vector<int64_t> ConfigReader::integers(const char* key, const std::vector<int64_t>& otherwise) const {
   return get<std::vector<int64_t>>(key, otherwise, is_list_of_whole, "a list of whole numbers");
 }

@@ -20,6 +20,7 @@ class ConfigReader {
   double number(const char* key, double otherwise) const;
   bool boolean(const char* key, bool otherwise) const;
   std::string text(const char* key, const std::string& otherwise) const;
+  std::vector<double> numbers(const char* key) const;  // absent or null: none
   std::vector<int64_t> integers(const char* key, const std::vector<int64_t>& otherwise) const;
 
  private:

@@ -41,6 +41,7 @@ struct StreamSpec {
 struct Grid {
   int64_t frames = 1, rows = 0, cols = 0;  // tokens
   int64_t channels = 0;                    // of a token
+  int64_t together = 1;                    // tokens that are never split, such as some rows of a picture
   // Of the VAE's latents; no frames: [B, C, H, W], without an axis for time.
   int64_t latent_channels = 0, latent_frames = 0, latent_rows = 0, latent_cols = 0;
   std::string note = {};  // what whoever asks for this size should know; empty: nothing
@@ -56,6 +57,12 @@ enum class GuidanceScale {
   kClassifierFree,  // the weight of a second branch
 };
 
+// What a branch is told about its pictures beside the text, {height, width} or {top, left} in pixels; unset: the
+// model's own idea of it.
+struct PictureSizes {
+  std::optional<std::array<int, 2>> original, crop, target;
+};
+
 // The prompts of one branch of a batch, and what else conditions it.
 struct PromptBatch {
   // prompt, prompt_2 and prompt_3 of each sample, the first where another is not given.
@@ -66,6 +73,7 @@ struct PromptBatch {
   int64_t max_sequence_length = 0;
   int clip_skip = 0;              // last layers of the CLIP encoders left out, besides those that always are
   int64_t height = 0, width = 0;  // pixels
+  PictureSizes sizes = {};
   double guidance_scale = 0;
 };
 
@@ -99,7 +107,9 @@ struct Family {
   GuidanceScale guidance_scale;
   int64_t most_text_tokens;      // that max_sequence_length may be, as the reference's pipeline has it
   int64_t call_text_tokens = 0;  // that it is where a call of the reference does not say; 0: the most
+  double call_guidance = 0;      // guidance_scale where a call of the reference does not say; 0: as defaults
   bool has_clip_skip = false;    // takes states of the CLIP encoders from a layer that may be asked for
+  bool obeys_force_upcast = false;  // of the autoencoder's config: in half precision that one runs in float
   Sigmas sigmas;
   // What the reference's pipeline multiplies timesteps by before it calls the model.
   double pipeline_time_scale = 1;

@@ -18,8 +18,9 @@ struct VaeFacts {
   int64_t latent_channels = 16;
   int64_t spatial = 8;  // pixels per latent row
   double scale = 1, shift = 0;
-  int64_t sample_size = 512;  // pixels of a tile's side
-  int64_t full_width = 64;    // channels at the size of the picture
+  std::vector<double> mean, deviation;  // of the latents, by channel; empty: 0 and 1
+  int64_t sample_size = 512;            // pixels of a tile's side
+  int64_t full_width = 64;              // channels at the size of the picture
 };
 
 class Vae {

@@ -69,27 +69,30 @@ std::map<std::string, at::Tensor> ActivationRecorder::tensors() const {
   return complete;
 }
 
-void RankRecorder::record(std::string_view name, const at::Tensor& value, int stream) {
+void RankRecorder::record(const nn::CallContext& call, std::string_view name, const at::Tensor& value,
+                          int stream) {
   const std::string full = prefix_ + std::string(name);
-  if (stream == kWhole) return recorder_->whole(full, value, call_.branch);
+  if (stream == kWhole) return recorder_->whole(full, value, call.branch);
   if (stream != kAll) {
-    return record_stream(full, value, stream, 0, call_.streams[static_cast<size_t>(stream)].patches.total);
+    const int64_t total = call.streams[static_cast<size_t>(stream)].patches.total;
+    return record_stream(call, full, value, {stream, 0, total});
   }
   int64_t total = 0, row = 0, before = 0;
-  for (const auto& l : call_.streams) total += l.patches.total;
-  for (size_t i = 0; i < call_.streams.size(); ++i) {
-    const int64_t n = call_.streams[i].count(call_.seq_rank, call_.patch);
-    record_stream(full, value.narrow(0, row, n), static_cast<int>(i), before, total);
+  for (const auto& l : call.streams) total += l.patches.total;
+  for (size_t i = 0; i < call.streams.size(); ++i) {
+    const int64_t n = call.streams[i].count(call.seq_rank, call.patch);
+    record_stream(call, full, value.narrow(0, row, n), {static_cast<int>(i), before, total});
     row += n;
-    before += call_.streams[i].patches.total;
+    before += call.streams[i].patches.total;
   }
 }
 
-void RankRecorder::record_stream(const std::string& name, const at::Tensor& rows, int stream, int64_t before,
-                                 int64_t total) {
+void RankRecorder::record_stream(const nn::CallContext& call, const std::string& name, const at::Tensor& rows,
+                                 const Tokens& which) {
   int64_t row = 0;
-  for (const Range& r : call_.streams[static_cast<size_t>(stream)].held(call_.seq_rank, call_.patch)) {
-    recorder_->piece(name, call_.branch, total, {before + r.begin, r.size}, rows.narrow(0, row, r.size));
+  for (const Range& r : call.streams[static_cast<size_t>(which.stream)].held(call.seq_rank, call.patch)) {
+    recorder_->piece(name, call.branch, which.total, {which.before + r.begin, r.size},
+                     rows.narrow(0, row, r.size));
     row += r.size;
   }
 }

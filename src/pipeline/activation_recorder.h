@@ -42,19 +42,23 @@ class ActivationRecorder {
   std::vector<Key> order_;
 };
 
-// One rank's probes during one call of the model: knows the frame, hence which rows they are.
+// One rank's probes: each call tells which rows they are.
 class RankRecorder : public nn::Recorder {
  public:
-  // collector may be null if nothing is ever recorded
-  RankRecorder(ActivationRecorder* recorder, const nn::CallContext& call, std::string prefix)
-      : recorder_(recorder), call_(call), prefix_(std::move(prefix)) {}
-  void record(std::string_view name, const at::Tensor& value, int stream) override;
+  // recorder may be null if nothing is ever recorded
+  RankRecorder(ActivationRecorder* recorder, std::string prefix)
+      : recorder_(recorder), prefix_(std::move(prefix)) {}
+  void record(const nn::CallContext& call, std::string_view name, const at::Tensor& value,
+              int stream) override;
 
  private:
-  void record_stream(const std::string& name, const at::Tensor& rows, int stream, int64_t before,
-                     int64_t total);
+  struct Tokens {
+    int stream;
+    int64_t before, total;  // tokens of earlier streams, and of all
+  };
+  void record_stream(const nn::CallContext& call, const std::string& name, const at::Tensor& rows,
+                     const Tokens& which);
   ActivationRecorder* recorder_;
-  const nn::CallContext& call_;
   std::string prefix_;
 };
 

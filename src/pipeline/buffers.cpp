@@ -89,7 +89,8 @@ std::vector<nn::Layout> layouts_of(const Denoiser& denoiser, const Denoise& w, i
     const int64_t tokens = is_latent ? w.grid.tokens() : w.branches[0].streams.at(joint++).size(0);
     layouts.push_back({.patches = {tokens, patches},
                        .seq_parts = seq_parts,
-                       .pinned_to_first_patch = stream.pinned_to_first_patch});
+                       .pinned_to_first_patch = stream.pinned_to_first_patch,
+                       .unit = is_latent ? w.grid.together : 1});
   }
   return layouts;
 }

@@ -149,7 +149,7 @@ bool Executor::begin(Walk& w, std::span<const nn::Conditioning> held, size_t exp
   std::vector<nn::RequestContext> fresh;
   for (size_t i = 0; i < held.size(); ++i) {
     nn::CallContext call = b.at(i, -1).call;
-    RankRecorder recorder(w.callbacks.probes, call, "block.");
+    RankRecorder recorder(w.callbacks.probes, "block.");
     if (w.listens()) call.probes = &recorder;
     fresh.push_back(denoiser_.experts[expert].model->begin(call, held[i], times));
   }
@@ -250,9 +250,9 @@ void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
   auto& b = w.buffers;
   auto& call = b.at(branch, op.patch);
   const int expert = w.steps[static_cast<size_t>(op.step)].expert;
-  RankRecorder blocks(w.callbacks.probes, call.call, "block.");
-  RankRecorder step(w.callbacks.probes, call.call, str("step", op.step, "."));
-  if (op.chunk == 0) step.record("model_in", model_input(b, op.patch), b.latent_stream);
+  RankRecorder blocks(w.callbacks.probes, "block.");
+  RankRecorder step(w.callbacks.probes, str("step", op.step, "."));
+  if (op.chunk == 0) step.record(call.call, "model_in", model_input(b, op.patch), b.latent_stream);
   if (op.step == 0) {
     const Listening listening(call.call, blocks);
     denoiser_.experts[static_cast<size_t>(expert)].model->enter(call.call, call.state);
@@ -260,7 +260,7 @@ void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
   } else {
     run_chunk(op, b, branch, expert);
   }
-  if (ends_with(op.chunk)) step.record("model_out", call.prediction, b.latent_stream);
+  if (ends_with(op.chunk)) step.record(call.call, "model_out", call.prediction, b.latent_stream);
 }
 
 at::Tensor Executor::model_input(const RequestBuffers& b, int patch) const {
@@ -371,9 +371,9 @@ void Executor::sample(const Op& op, Walk& w) {
   if (!w.callbacks.probes) return;
   nn::CallContext call = b.at(0, op.patch).call;
   call.branch = 0;  // what is guided belongs to none
-  RankRecorder recorder(w.callbacks.probes, call, str("step", op.step, "."));
-  recorder.record("guided", prediction, b.latent_stream);
-  recorder.record("latents", b.latents_of(op.patch), b.latent_stream);
+  RankRecorder recorder(w.callbacks.probes, str("step", op.step, "."));
+  recorder.record(call, "guided", prediction, b.latent_stream);
+  recorder.record(call, "latents", b.latents_of(op.patch), b.latent_stream);
 }
 
 at::Tensor Executor::gather(const Walk& w) {

@@ -193,7 +193,7 @@ TEST(Collecting, JoinsThePiecesOfSeveralRanks) {
                {.patches = {4, 2}, .seq_parts = 2}};
   for (const int rank : {1, 0}) {
     f.seq_rank = rank;
-    RankRecorder recorder(&c, f, "t.");
+    RankRecorder recorder(&c, "t.");
     std::vector<at::Tensor> rows;
     int64_t before = 0;
     for (const auto& stream : f.streams) {
@@ -201,7 +201,7 @@ TEST(Collecting, JoinsThePiecesOfSeveralRanks) {
         rows.push_back(all.narrow(0, before + r.begin, r.size));
       before += stream.patches.total;
     }
-    recorder.record("x", at::cat(rows), nn::Recorder::kAll);
+    recorder.record(f, "x", at::cat(rows), nn::Recorder::kAll);
     if (rank == 1) {
       EXPECT_TRUE(c.tensors().empty()) << "half of it is not a tensor";
     }

@@ -2,10 +2,24 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
 
 #include <cstring>
 
 namespace atelier::pipeline {
+
+namespace {
+
+// What samplers work on -> what the decoder takes, [B, C, h, w].
+at::Tensor to_decode(const at::Tensor& latents, const models::VaeFacts& facts) {
+  if (facts.deviation.empty()) return latents / facts.scale + facts.shift;
+  const auto by_channel = [&](const std::vector<double>& numbers) {
+    return at::tensor(numbers, latents.options()).view({1, -1, 1, 1});
+  };
+  return latents * by_channel(facts.deviation) / facts.scale + by_channel(facts.mean);
+}
+
+}  // namespace
 
 ImageStage::ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
                        const DecodeOptions& options)
@@ -22,7 +36,7 @@ ImageStage::ImageStage(const ModelRepo& model, const parallel::ParallelContext& 
 at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* probes) const {
   const nn::InPlace here(*memory_);
   const auto& facts = vae_->facts();
-  const auto z = (latents / facts.scale + facts.shift).to(options_.type);
+  const auto z = to_decode(latents, facts).to(options_.type);
   const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
   const auto whole = models::image_call(z.size(2), z.size(3), parts, rank);
   const Range rows = Partition{z.size(2), parts}[rank];

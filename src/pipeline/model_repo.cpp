@@ -234,7 +234,7 @@ ModelFacts ModelRepo::facts() const {
 int64_t ModelRepo::image_tokens(int64_t height, int64_t width) const {
   const int64_t spatial = models::find_vae(vae()).facts(vae()).spatial;
   const auto grid = family_->grid(denoiser(), spatial, height, width, 1);
-  return facts().has_convolution_mixer ? grid.rows : grid.tokens();
+  return (grid.tokens() + grid.together - 1) / grid.together;
 }
 
 ModelFacts ModelRepo::check() const {

@@ -68,7 +68,7 @@ class ModelRepo {
   ModelFacts check() const;
   // The same without counts, from the configuration alone.
   ModelFacts facts() const;
-  // That the denoiser holds of a picture; rows where convolutions mix positions. Throws Error(kUsage) for a size
+  // Of a picture, in the denoiser; those that are never split count as one. Throws Error(kUsage) for a size
   // the model cannot draw.
   int64_t image_tokens(int64_t height, int64_t width) const;
 

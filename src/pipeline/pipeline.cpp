@@ -7,6 +7,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "nn/builder.h"
@@ -26,6 +27,20 @@ at::TensorOptions on(const LoadOptions& o, at::ScalarType type) {
   return at::TensorOptions(type).device(o.device);
 }
 
+// Some autoencoders overflow in half precision.
+at::ScalarType vae_type(const ModelRepo& model, at::ScalarType asked) {
+  const bool overflows = model.family().obeys_force_upcast && model.vae().value("force_upcast", true);
+  return asked == at::kHalf && overflows ? at::kFloat : asked;
+}
+
+// The negative branch has sizes of its own where both are given; otherwise it is told the same.
+models::PictureSizes sizes_of(const request::Request& r, request::CfgBranch branch) {
+  const bool has_own = r.negative_original_size && r.negative_target_size;
+  if (branch == request::CfgBranch::kPositive || !has_own)
+    return {r.original_size, r.crops_coords_top_left, r.target_size};
+  return {r.negative_original_size, r.negative_crops_coords_top_left, r.negative_target_size};
+}
+
 // The prompts of one branch as the family sees them.
 models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, request::CfgBranch branch) {
   const auto& r = batch.front();
@@ -36,6 +51,7 @@ models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, 
                           .clip_skip = branch == request::CfgBranch::kPositive ? r.clip_skip.value_or(0) : 0,
                           .height = *r.height,
                           .width = *r.width,
+                          .sizes = sizes_of(r, branch),
                           .guidance_scale = *r.guidance_scale};
   for (size_t encoder = 0; encoder < out.texts.size(); ++encoder) {
     for (const auto& one : batch) out.texts[encoder].push_back(request::prompt_of(one, branch, encoder));
@@ -63,8 +79,8 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
   load_denoiser(route);
   if (parallel_context.picture_parts() > 1 || leads()) {
     images_.emplace(model, parallel_context,
-                    ImageStage::DecodeOptions{options.device, options.vae, options.vae_slicing,
-                                              options.vae_tiling, options.residency});
+                    ImageStage::DecodeOptions{options.device, vae_type(model, options.vae),
+                                              options.vae_slicing, options.vae_tiling, options.residency});
   }
   if (leads()) texts_.emplace(model, options.device, options.encoders, options.residency, options.graphs);
   synchronize(options.device);

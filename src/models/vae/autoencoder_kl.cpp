@@ -47,8 +47,18 @@ struct KlConfig {
              int64_t{1} << (channels.size() - 1),
              read.number("scaling_factor", 0.18215),
              read.number("shift_factor", 0.0),
+             {},
+             {},
              read.positive("sample_size", 512),
              channels.front()};
+    facts.mean = read.numbers("latents_mean");
+    facts.deviation = read.numbers("latents_std");
+    if (facts.mean.empty() || facts.deviation.empty()) {  // only both count
+      facts.mean.clear(), facts.deviation.clear();
+    } else if (std::ssize(facts.mean) != latent || std::ssize(facts.deviation) != latent) {
+      throw Error(Kind::kCheckpoint,
+                  str("vae/config.json: latents_mean and latents_std must have ", latent, " numbers"));
+    }
   }
 };
 
