@@ -20,7 +20,6 @@
 #include "sampling/sampler.h"
 #include "text/tokenizer.h"
 #include "verify/expression.h"
-#include "verify/golden_pipeline.h"
 #include "verify/requests.h"
 #include "weights/store.h"
 
@@ -56,7 +55,7 @@ struct Part {
 class PartRecorder : public nn::Recorder {
  public:
   PartRecorder(Produced& out, std::string prefix) : out_(out), prefix_(std::move(prefix)) {}
-  void record(std::string_view name, const at::Tensor& value, int) override {
+  void record(const nn::CallContext&, std::string_view name, const at::Tensor& value, int) override {
     out_.add(prefix_ + std::string(name), value.narrow(0, 0, 1).clone());  // first picture only
   }
 
@@ -292,10 +291,8 @@ Produced produce(GoldenKind kind, const VerifyOptions& options, const Json& gold
       return produce_vaes(options, recorded);
     case GoldenKind::kEncoders:
       return produce_encoders(options, golden, recorded);
-    case GoldenKind::kSchedulers:
-      return produce_schedules(options, golden, recorded);
     default:
-      return produce_pipeline(options, golden, recorded);
+      return produce_schedules(options, golden, recorded);
   }
 }
 

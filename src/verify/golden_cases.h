@@ -19,7 +19,7 @@ struct Produced {
   void add(const std::string& name, const at::Tensor& value);  // an undefined one is left out
 };
 
-// All throw Error(kUsage, kCheckpoint).
+// Of the parts of a pipeline; whole ones have runs (golden_runs.h). All throw Error(kUsage, kCheckpoint).
 Produced produce(GoldenKind kind, const VerifyOptions& options, const Json& golden, const Tensors& recorded);
 Comparison verify_tokenizers(const VerifyOptions& options, const Json& golden);
 

@@ -3,6 +3,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <c10/core/InferenceMode.h>
 
 #include <nlohmann/json.hpp>
 
@@ -46,6 +47,7 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   const auto& family = folder.family();
   usual.max_sequence_length =
       static_cast<int>(family.call_text_tokens > 0 ? family.call_text_tokens : family.most_text_tokens);
+  if (family.call_guidance > 0) usual.guidance_scale = family.call_guidance;
   Repeated out{.batch = requests_of(call, usual, "golden.json: the call"), .noise = std::move(noise)};
   out.each = call.value("num_images_per_prompt", 1);
   const auto& r = out.batch.front();
@@ -58,8 +60,14 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   return out;
 }
 
-// Modules of the second branch end in @1, other tensors in .1.
-std::string golden_name(const pipeline::Probe& p) {
+// Modules of the second branch end in @1, other tensors in .1. The encoders may be numbered where they have no names:
+// input_ids, input_ids_2.
+std::string golden_name(const pipeline::Probe& p, const Tensors& recorded) {
+  constexpr std::string_view named = ".text_encoder";
+  if (const size_t at = p.name.find(named); at != std::string::npos && !recorded.contains(p.name)) {
+    const auto numbered = std::string(p.name).erase(at, named.size());
+    return recorded.contains(numbered) ? numbered : p.name;
+  }
   if (p.branch == 0) return p.name;
   return str(p.name, p.name.starts_with("block.") ? "@" : ".", p.branch);
 }
@@ -70,8 +78,15 @@ bool are_latents_packed(const Tensors& recorded, const models::Grid& grid) {
   return latents == recorded.end() || latents->second.dim() != std::ssize(grid.latent(1));
 }
 
-// Two forms in which the reference may have recorded the same: what its encoders did once per prompt, where
-// several pictures share one; and both branches in one call, whose first half is the negative one.
+// Pixels as tokens [B, n, C] -> [B, C, rows, W], the form of `like`; anything else stays.
+at::Tensor as_picture(const at::Tensor& value, const at::Tensor& like) {
+  const bool are_pixels = value.dim() == 3 && like.dim() == 4 && value.size(0) == like.size(0) &&
+                          value.size(1) == like.size(2) * like.size(3) && value.size(2) == like.size(1);
+  return are_pixels ? value.transpose(1, 2).reshape(like.sizes()) : value;
+}
+
+// Forms in which the reference may have recorded the same: what its encoders did once per prompt, where several
+// pictures share one; both branches in one call, whose first half is the negative one; and pictures.
 void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
   for (auto& [name, value] : ours.tensors) {
     const auto found = recorded.find(name);
@@ -82,17 +97,17 @@ void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
       value = at::cat({other->second, value});
     else if (each > 1 && have == each * want)
       value = value.slice(0, 0, std::nullopt, each);
+    value = as_picture(value, found->second);
   }
 }
 
 }  // namespace
 
-Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
-  if (!golden.contains("call"))
-    throw Error(Kind::kUsage, str(o.folder.string(), "/golden.json describes no call"));
+Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensors& recorded) {
+  const c10::InferenceMode guard;
   const auto folder = pipeline::ModelRepo::open(o.folder / "model");
   folder.check();
-  const auto repeated = repeat_call(folder, golden["call"], recorded);
+  const auto repeated = repeat_call(folder, call, recorded);
   pipeline::LoadOptions load;
   load.device = o.device;
   load.denoiser = o.denoiser;
@@ -102,7 +117,7 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& golden, const Tens
   const bool are_packed = are_latents_packed(recorded, repeated.grid);
   for (const auto& probe : recorder.probes()) {
     const bool unpacks = !are_packed && probe.name.starts_with("step") && probe.value.dim() == 3;
-    out.add(golden_name(probe),
+    out.add(golden_name(probe, recorded),
             unpacks ? folder.family().unpack(probe.value.transpose(0, 1), repeated.grid) : probe.value);
   }
   if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())

@@ -4,8 +4,7 @@
 
 namespace atelier::verify {
 
-// Draws the call of golden.json from the recorded noise, with everybody listening. Throws Error(kUsage,
-// kCheckpoint).
-Produced produce_pipeline(const VerifyOptions& options, const Json& golden, const Tensors& recorded);
+// Draws a recorded call from its noise, with everybody listening. Throws Error(kUsage, kCheckpoint).
+Produced produce_pipeline(const VerifyOptions& options, const Json& call, const Tensors& recorded);
 
 }  // namespace atelier::verify

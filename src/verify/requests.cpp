@@ -62,6 +62,7 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
         for (const auto& number : *value) numbers += (numbers.empty() ? "" : ",") + number.dump();
         return set_from_json(field, slot, numbers, where);
       }
+      if (is_list(slot)) return set_from_json(field, slot, *value, where);
       const size_t given = value->is_array() ? value->size() : 1;
       if (given != 1 && given != prompts)
         throw Error(Kind::kUsage,

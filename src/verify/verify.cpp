@@ -4,6 +4,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/mean.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iomanip>
@@ -15,6 +16,8 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "verify/golden_cases.h"
+#include "verify/golden_pipeline.h"
+#include "verify/golden_runs.h"
 #include "weights/tensors.h"
 
 namespace atelier::verify {
@@ -139,27 +142,42 @@ bool wanted(const VerifyOptions& o, const std::string& name) {
   return false;
 }
 
-Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& recorded,
-                       const Produced& ours) {
+// prefix: of the run, before the names of its rows.
+Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& recorded, const Produced& ours,
+                       const std::string& prefix = "") {
   const bool half = o.denoiser == at::kBFloat16 || o.denoiser == at::kHalf;
   Comparison result;
   for (const auto& name : ours.order) {
     const auto found = recorded.find(name);
-    if (found == recorded.end() || !wanted(o, name) || is_input(name, kind)) continue;
+    if (found == recorded.end() || !wanted(o, prefix + name) || is_input(name, kind)) continue;
     const auto& produced = ours.tensors.at(name);
     const auto golden = without_variance(name, found->second, produced);
-    result.rows.push_back(compare(name, produced, golden, tolerance_of(name, half, kind)));
+    result.rows.push_back(compare(prefix + name, produced, golden, tolerance_of(name, half, kind)));
     auto& row = result.rows.back();
     if (row.note.empty() && golden.sizes() != found->second.sizes())
       row.note = "without the learned variance";
   }
   const auto modules = modules_of(ours);
   for (const auto& [name, value] : recorded) {
-    if (ours.tensors.count(name) || !wanted(o, name) || is_input(name, kind) || is_inner(name, modules))
+    if (ours.tensors.count(name) || !wanted(o, prefix + name) || is_input(name, kind) ||
+        is_inner(name, modules))
       continue;
-    result.rows.push_back({name, shape_text(value), "not produced", 0, 0, Verdict::kMissing});
+    result.rows.push_back({prefix + name, shape_text(value), "not produced", 0, 0, Verdict::kMissing});
   }
   return result;
+}
+
+Comparison verify_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
+  Comparison all;
+  for (const auto& run : runs_of(golden, recorded)) {
+    const bool is_wanted = std::any_of(run.recorded.begin(), run.recorded.end(),
+                                       [&](const auto& t) { return wanted(o, run.prefix + t.first); });
+    if (!is_wanted) continue;
+    const auto ours = produce_pipeline(o, run.call, run.recorded);
+    const auto rows = compare_all(o, GoldenKind::kPipeline, run.recorded, ours, run.prefix).rows;
+    all.rows.insert(all.rows.end(), rows.begin(), rows.end());
+  }
+  return all;
 }
 
 }  // namespace
@@ -180,6 +198,7 @@ Comparison verify(const VerifyOptions& o) {
     if (kind == GoldenKind::kTokenizers) return verify_tokenizers(o, golden);
     const auto all = weights::read_tensors(o.folder / "golden.safetensors");
     const Tensors recorded(all.begin(), all.end());
+    if (kind == GoldenKind::kPipeline) return verify_pipeline(o, golden, recorded);
     return compare_all(o, kind, recorded, produce(kind, o, golden, recorded));
   } catch (const Json::exception& e) {  // a key that is missing, or a value of another type
     throw Error(Kind::kUsage, str(file.string(), " is not of the form that verify reads: ", e.what()));

@@ -1,0 +1,45 @@
+#include "verify/golden_runs.h"
+
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "nn/testing.h"
+
+namespace atelier::verify {
+namespace {
+
+const Json kGolden{
+    {"call", {{"prompt", "a"}, {"negative_prompt", "b"}, {"negative_prompt_2", "c"}, {"steps", 4}}},
+    {"large_run", {{"steps", 9}, {"width", 64}}}};
+
+Tensors recorded(std::initializer_list<const char*> names) {
+  Tensors all;
+  for (const char* name : names) all[name] = at::zeros({1});
+  return all;
+}
+
+TEST(GoldenRuns, AreTheCallAndWhatDiffersFromIt) {
+  const auto runs = runs_of(kGolden, recorded({"noise", "latents.final", "large.latents.final", "large.image",
+                                               "no_negative.latents.final", "image"}));
+  ASSERT_EQ(runs.size(), 3u);
+  EXPECT_EQ(runs[0].prefix, "");
+  EXPECT_EQ(runs[0].call, kGolden["call"]);
+  EXPECT_EQ(runs[0].recorded.size(), 3u);
+  EXPECT_EQ(runs[1].prefix, "large.");
+  EXPECT_EQ(runs[1].call["steps"], 9);
+  EXPECT_EQ(runs[1].call["negative_prompt"], "b");
+  EXPECT_TRUE(runs[1].recorded.contains("image") && runs[1].recorded.contains("noise"));
+  EXPECT_EQ(runs[2].call, (Json{{"prompt", "a"}, {"steps", 4}}));
+}
+
+TEST(GoldenRuns, ThatNobodyDescribesAreErrors) {
+  const auto message =
+      nn::error_of(Kind::kUsage, [] { runs_of(kGolden, recorded({"small.latents.final"})); });
+  EXPECT_TRUE(nn::has(message, "small_run")) << message;
+  EXPECT_TRUE(nn::has(nn::error_of(Kind::kUsage, [] { runs_of(Json::object(), {}); }), "no call"));
+}
+
+}  // namespace
+}  // namespace atelier::verify
