@@ -7,10 +7,11 @@ extern const Family kFlux;
 extern const Family kHunyuanDit;
 extern const Family kPixArtSigma, kPixArtAlpha;
 extern const Family kSd3;
+extern const Family kSdxl;
 
 std::span<const Family* const> families() {
   static const Family* const all[] = {
-      &kFlux, &kHunyuanDit, &kPixArtSigma, &kPixArtAlpha, &kSd3,
+      &kFlux, &kHunyuanDit, &kPixArtSigma, &kPixArtAlpha, &kSd3, &kSdxl,
   };
   return all;
 }
