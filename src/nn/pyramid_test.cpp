@@ -10,7 +10,8 @@ namespace atelier::nn {
 namespace {
 
 CallContext call(int64_t rows, int64_t cols, int64_t together, int parts, int part) {
-  return {.streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = together * cols}},
+  return {.patch = std::nullopt,
+          .streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = together * cols}},
           .seq_rank = part};
 }
 

@@ -328,9 +328,10 @@ std::vector<std::string> advice(const ParallelConfig& degrees, const LayoutQuery
   std::vector<std::string> lines;
   advise_on_heads(degrees, query, lines);
   if (const double share = token_idle(degrees, query); percent(share) > 0) {
-    lines.push_back(str(query.work.image_tokens, " tokens in ", patch_count(degrees),
-                        patch_count(degrees) == 1 ? " patch over " : " patches over ", sequence(degrees),
-                        " ranks: ", percent(share), " % of the time is idle"));
+    const bool has_rows = query.model.has_convolution_mixer;
+    lines.push_back(str(query.work.image_tokens, has_rows ? " rows of the smallest size in " : " tokens in ",
+                        patch_count(degrees), patch_count(degrees) == 1 ? " patch over " : " patches over ",
+                        sequence(degrees), " ranks: ", percent(share), " % of the time is idle"));
   }
   advise_on_stages(degrees, query, lines);
   advise_on_patches(degrees, lines);

@@ -286,7 +286,7 @@ TEST(HunyuanDit, ConfigsThatCannotBeAreNamed) {
   EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [&] { hunyuan().facts(narrow); }), "attention_head_dim"));
 }
 
-// Names and shapes of what these blocks and their ends read, on one rank of `cuts`.
+// Names and shapes of what these blocks and their ends read, as one of `cuts` parts.
 std::map<std::string, std::vector<int64_t>> read_by(const Json& config, std::vector<Range> blocks,
                                                     int cuts = 1) {
   const auto store = weights::WeightStore::dummy(1);
@@ -336,6 +336,7 @@ TEST(HunyuanDit, PresetsHaveThePublishedNumberOfParameters) {
 // Remembers what it was asked.
 struct FakeEncoders : Encoders {
   std::vector<TextCall> calls;
+  bool has(std::string_view) const override { return true; }
   TextStates encode(const TextCall& call, std::span<const std::string> texts) override {
     calls.push_back(call);
     TextStates out;

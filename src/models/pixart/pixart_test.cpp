@@ -152,6 +152,7 @@ TEST(PixArt, ConfigsThatCannotBeAreNamed) {
 // What condition() asks of the encoder.
 struct Recorded : Encoders {
   TextCall call{};
+  bool has(std::string_view) const override { return true; }
   TextStates encode(const TextCall& asked, std::span<const std::string> texts) override {
     call = asked;
     const auto n = static_cast<int64_t>(texts.size());
