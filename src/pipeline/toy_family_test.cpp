@@ -5,6 +5,7 @@
 
 #include "pipeline/testing.h"
 #include "plan/parallel_config.h"
+#include "sampling/noise.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -111,6 +112,29 @@ TEST(ToyFamily, KeysAndValuesOfARequestReplaceThoseOfTheLast) {
     });
   });
   EXPECT_NE(used, nullptr);
+}
+
+TEST(ToyFamily, StepsTakeTheNoiseThatIsGiven) {
+  auto family = toy::family();
+  family.sigmas = models::Sigmas::kFromScheduler;
+  Json configs = toy::configs();
+  configs["scheduler"] = {{"_class_name", "DDPMScheduler"}, {"clip_sample", false}, {"steps_offset", 1}};
+  const auto stochastic = ModelRepo::random(family, configs, "toy", 5);
+  const auto batch = batch_of({"a fox in the snow"});
+  const auto drawn_with = [&](const GivenNoise& noise) {
+    ActivationRecorder probes;
+    on_ranks(stochastic, {}, kDouble,
+             [&](Pipeline& p, int) { p.generate(batch, {.probes = &probes}, noise); });
+    return probes.tensors().at("latents.final").to(at::kDouble);
+  };
+  const uint64_t seed = *batch[0].seed;
+  sampling::NoiseSource source(std::span(&seed, 1), {1, 3, 12, 10});
+  GivenNoise same{.initial = source.draw(sampling::NoiseSource::kInitial)};
+  for (int step = 0; step < *batch[0].num_inference_steps; ++step) same.steps.push_back(source.draw(step));
+  EXPECT_EQ(distance(drawn_with(same), drawn_with({})), 0);
+  auto other = same;
+  other.steps.front() = at::zeros({1, 3, 12, 10});
+  EXPECT_GT(distance(drawn_with(other), drawn_with(same)), 1e-3);
 }
 
 TEST(ToyFamily, ImagesOfABatchAreThoseOfItsPromptsAlone) {
