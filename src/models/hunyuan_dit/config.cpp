@@ -2,6 +2,7 @@
 
 #include <ATen/ops/tensor.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -14,6 +15,16 @@ constexpr const char* kFile = "transformer/config.json";
 
 void check(bool is_fine, const char* rule) {
   if (!is_fine) throw Error(Kind::kCheckpoint, str(kFile, ": for HunyuanDiT ", rule));
+}
+
+// Height and width of the original and of the target, top and left of what is cut out: [6], float.
+at::Tensor size_ids(const PromptBatch& p) {
+  const std::array<int, 2> picture{static_cast<int>(p.height), static_cast<int>(p.width)};
+  const auto original = p.sizes.original.value_or(std::array<int, 2>{1024, 1024});
+  const auto target = p.sizes.target.value_or(picture),
+             crop = p.sizes.crop.value_or(std::array<int, 2>{0, 0});
+  return at::tensor({original[0], original[1], target[0], target[1], crop[0], crop[1]},
+                    at::TensorOptions(at::kFloat));
 }
 
 }  // namespace
@@ -59,10 +70,7 @@ nn::Conditioning condition_hunyuan_dit(Encoders& encoders, const PromptBatch& p)
   nn::Conditioning out{
       .whole = {{"embeds", bert.states}, {"mask", bert.mask}, {"embeds_2", t5.states}, {"mask_2", t5.mask}}};
   if (!c.has_sizes) return out;
-  // Of the original picture, of this one, and where it was cut from the former.
-  const auto height = static_cast<float>(p.height), width = static_cast<float>(p.width);
-  const auto sizes = at::tensor({1024.f, 1024.f, height, width, 0.f, 0.f});
-  out.whole["sizes"] = sizes.repeat({bert.states.size(0), 1});
+  out.whole["sizes"] = size_ids(p).repeat({bert.states.size(0), 1});
   return out;
 }
 

@@ -362,6 +362,9 @@ TEST(HunyuanDit, PromptsCarryTheirMasksAndSizes) {
   EXPECT_EQ(given.whole.at("mask_2")[0][4].item<int64_t>(), 1);
   EXPECT_EQ(distance(given.whole.at("sizes")[1], at::tensor({1024, 1024, 96, 64, 0, 0})), 0);
   EXPECT_TRUE(given.lengths.empty()) << "padding is replaced, not hidden";
+  p.sizes = {{{512, 768}}, {{8, 24}}, {{640, 480}}};
+  const auto told = hunyuan().condition(encoders, p);
+  EXPECT_EQ(distance(told.whole.at("sizes")[0], at::tensor({512, 768, 640, 480, 8, 24})), 0);
   p.max_sequence_length = 6;
   const auto shorter = error_of(Kind::kUsage, [&] { hunyuan().condition(encoders, p); });
   EXPECT_TRUE(has(shorter, "max_sequence_length is 6")) << shorter;
