@@ -14,6 +14,8 @@
 #include "base/quote.h"
 #include "base/text.h"
 #include "weights/convert.h"
+#include "weights/decode.h"
+#include "weights/reduced.h"
 #include "weights/tensors.h"
 
 namespace atelier::weights {
@@ -22,20 +24,45 @@ namespace {
 constexpr size_t kMostLines = 20;        // of one report
 constexpr int64_t kTaskBytes = 1 << 20;  // what one thread reads at a time
 
+// All numbers of a small tensor.
+std::vector<float> numbers_of(const TensorFile& file, const TensorEntry& entry) {
+  std::vector<std::byte> bytes(static_cast<size_t>(entry.bytes));
+  file.read(entry.offset, bytes);
+  std::vector<float> numbers(bytes.size() / static_cast<size_t>(size_of(entry.dtype)));
+  decode(entry.dtype, bytes.data(), static_cast<int64_t>(numbers.size()), numbers.data());
+  return numbers;
+}
+
 std::string asked_text(at::IntArrayRef full) {
   return shape_text({full.data(), full.size()});
 }
 
 }  // namespace
 
-CheckpointStore::CheckpointStore(Shards shards) : shards_(std::move(shards)), pool_(default_workers()) {
-  for (const auto& file : shards_.files) {
-    for (const auto& [name, entry] : file->entries()) {
-      const bool fresh = raw_.emplace(name, Canonical{{{name, file.get(), &entry, {}}}, 0}).second;
-      if (!fresh) {
-        throw Error(Kind::kCheckpoint, str(file->path().string(), ": tensor ", in_quotes(name),
-                                           " stands in another file of the folder too; keep one of them"));
-      }
+CheckpointStore::CheckpointStore(Shards shards, const Section& section)
+    : shards_(std::move(shards)), pool_(default_workers()) {
+  for (const auto& file : shards_.files) add(*file, section);
+}
+
+void CheckpointStore::add(const TensorFile& file, const Section& section) {
+  const std::string path = file.path().string();
+  const auto bytes_of = [&](const TensorEntry& entry) {
+    std::string bytes(static_cast<size_t>(entry.bytes), '\0');
+    file.read(entry.offset, std::as_writable_bytes(std::span(bytes)));
+    return bytes;
+  };
+  const Reduced reduced = find_reduced(path, file.entries(), file.metadata(), bytes_of);
+  for (const auto& [name, entry] : file.entries()) {
+    if (reduced.marks.contains(name) || !section.holds(name)) continue;
+    Stored stored{&file, &entry, nullptr};
+    if (const auto scale = reduced.scale_of.find(name); scale != reduced.scale_of.end()) {
+      stored.scales =
+          &scales_.try_emplace(name, numbers_of(file, file.entries().at(scale->second))).first->second;
+    }
+    std::string inner = name.substr(section.prefix.size());
+    if (!raw_.emplace(inner, Canonical{{{inner, stored, {}}}, 0}).second) {
+      throw Error(Kind::kCheckpoint, str(path, ": tensor ", in_quotes(name),
+                                         " stands in another file of the folder too; keep one of them"));
     }
   }
 }
@@ -55,11 +82,9 @@ void CheckpointStore::adopt(const NameRule& rule) {
       if (!found) continue;
       Canonical made{{}, rule.axis};
       for (const auto& p : rule.parts) {
-        CheckpointPiece piece{fill(p.name, *found), nullptr, nullptr, p.rows};
-        if (const auto at = raw_.find(piece.name); at != raw_.end()) {
-          piece.file = at->second.pieces[0].file;
-          piece.entry = at->second.pieces[0].entry;
-        }
+        CheckpointPiece piece{fill(p.name, *found), {}, p.rows};
+        if (const auto at = raw_.find(piece.name); at != raw_.end())
+          piece.stored = at->second.pieces[0].stored;
         made.pieces.push_back(std::move(piece));
       }
       const auto [at, fresh] = canonical_.try_emplace(fill(rule.canonical, *found), made);
@@ -113,9 +138,7 @@ void CheckpointStore::read_into(at::Tensor& out, std::string_view name, at::IntA
     note_read(name, full, *tensor);
     const auto fit = tensor->fit();
     found = fit.why_not;
-    if (found.empty() && !std::equal(fit.shape.begin(), fit.shape.end(), shape.begin(), shape.end())) {
-      found = shape_text(fit.shape);
-    }
+    if (found.empty() && !same_shape(fit.shape, shape)) found = shape_text(fit.shape);
   }
   if (tensor == nullptr || !found.empty()) {
     note({std::string(name), asked_text(full), found});
@@ -208,6 +231,18 @@ std::vector<std::string> CheckpointStore::unread() const {
 std::vector<ManifestEntry> CheckpointStore::manifest() const {
   const std::lock_guard lock(mutex_);
   return manifest_;
+}
+
+std::string CheckpointStore::title() const {
+  std::string all;
+  for (const auto& file : shards_.files) {
+    all += str(all.empty() ? "" : " ", file->path().filename().string());
+    for (const char* key :
+         {"general.name", "general.basename", "modelspec.title", "modelspec.architecture"}) {
+      if (const auto at = file->metadata().find(key); at != file->metadata().end()) all += " " + at->second;
+    }
+  }
+  return all;
 }
 
 // The checkpoint's own name for a canonical one, if a rule knows it.

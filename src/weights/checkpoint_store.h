@@ -1,4 +1,4 @@
-// A WeightStore over safetensors files. Inside of the room; made by WeightStore::open.
+// A WeightStore over files of tensors. Inside of the room; made by WeightStore::open.
 #pragma once
 #include <functional>
 #include <map>
@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "weights/safetensors.h"
 #include "weights/slices.h"
 #include "weights/store.h"
+#include "weights/tensor_file.h"
 #include "weights/thread_pool.h"
 #include "weights/upload.h"
 
@@ -18,7 +18,7 @@ namespace atelier::weights {
 
 struct Shards {
   std::filesystem::path place;  // as opened, for messages
-  std::vector<std::unique_ptr<SafetensorsFile>> files;
+  std::vector<std::unique_ptr<TensorFile>> files;
 };
 
 // Finds and opens the files; see WeightStore::open.
@@ -26,7 +26,8 @@ Shards open_shards(const std::filesystem::path& path);
 
 class CheckpointStore : public WeightStore {
  public:
-  explicit CheckpointStore(Shards shards);
+  // Throws Error(kCheckpoint) for a tensor that stands in two files and for formats that are not read here.
+  CheckpointStore(Shards shards, const Section& section);
 
   void adopt(std::span<const NameRule> rules) override;
   bool has(std::string_view name) const override;
@@ -39,6 +40,7 @@ class CheckpointStore : public WeightStore {
   void check() const override;
   void check(std::span<const std::string_view> ignorable) const override;
   std::vector<ManifestEntry> manifest() const override;
+  std::string title() const override;
 
  private:
   struct Problem {
@@ -50,6 +52,7 @@ class CheckpointStore : public WeightStore {
     at::Tensor low, high;  // [] each
   };
 
+  void add(const TensorFile& file, const Section& section);
   const Canonical* find(std::string_view name) const;
   void adopt(const NameRule& rule);
   void note(Problem problem) const;
@@ -62,6 +65,8 @@ class CheckpointStore : public WeightStore {
   void throw_problems(const std::vector<std::string>& extra) const;
 
   Shards shards_;
+  std::map<std::string, std::vector<float>, std::less<>>
+      scales_;  // by the name of the tensor that they scale
   std::map<std::string, Canonical, std::less<>> raw_, canonical_;
   std::vector<NameRule> rules_;
   mutable ThreadPool pool_;

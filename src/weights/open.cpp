@@ -29,8 +29,8 @@ bool is_pickle(const fs::path& path) {
        "it is a pickle, which could run code and is never read; get or convert the weights as safetensors");
 }
 
-std::unique_ptr<SafetensorsFile> open_file(const fs::path& path) {
-  return std::make_unique<SafetensorsFile>(SafetensorsFile::open(path));
+std::unique_ptr<TensorFile> open_file(const fs::path& path) {
+  return std::make_unique<TensorFile>(TensorFile::open(path));
 }
 
 // weight_map of an index: tensor -> file name.
@@ -67,7 +67,7 @@ Shards open_index(const fs::path& index) {
                     "; download them again"));
   }
   Shards out{index.parent_path(), {}};
-  std::map<std::string, const SafetensorsFile*> by_name;
+  std::map<std::string, const TensorFile*> by_name;
   for (const auto& shard : shard_names) {
     by_name[shard] = out.files.emplace_back(open_file(index.parent_path() / shard)).get();
   }
@@ -98,11 +98,12 @@ fs::path preferred(const std::vector<fs::path>& files, std::string_view ending) 
 }
 
 Shards open_folder(const fs::path& folder) {
-  std::vector<fs::path> indices, files, pickles;
+  std::vector<fs::path> indices, files, ggufs, pickles;
   for (const auto& item : fs::directory_iterator(folder)) {
     const auto& path = item.path();
     if (is_index(path)) indices.push_back(path);
     if (path.extension() == ".safetensors") files.push_back(path);
+    if (path.extension() == ".gguf") ggufs.push_back(path);
     if (is_pickle(path)) pickles.push_back(path);
   }
   std::sort(indices.begin(), indices.end());
@@ -115,9 +116,15 @@ Shards open_folder(const fs::path& folder) {
     return out;
   }
   if (indices.size() == 1) return open_index(indices[0]);
+  if (files.empty() && ggufs.size() > 1) {
+    fail(folder,
+         str("holds ", ggufs.size(), " GGUF files, of which one is the component's: remove the others"));
+  }
+  if (files.empty()) files = std::move(ggufs);
   if (files.empty() && !pickles.empty()) fail_pickle(pickles[0]);
   if (files.empty())
-    fail(folder, "holds no *.safetensors; is it the folder of one component, fully downloaded?");
+    fail(folder,
+         "holds no *.safetensors and no *.gguf; is it the folder of one component, fully downloaded?");
   Shards out{folder, {}};
   for (const auto& file : files) out.files.push_back(open_file(file));
   return out;
@@ -139,8 +146,17 @@ Shards open_shards(const fs::path& path) {
   }
 }
 
-std::unique_ptr<WeightStore> WeightStore::open(const fs::path& path) {
-  return std::make_unique<CheckpointStore>(open_shards(path));
+bool Section::holds(std::string_view name) const {
+  const auto is_below = [&](const std::string& other) { return name.starts_with(other); };
+  return name.starts_with(prefix) && std::none_of(others.begin(), others.end(), is_below);
+}
+
+std::unique_ptr<WeightStore> WeightStore::open(const fs::path& path, const Section& section) {
+  return std::make_unique<CheckpointStore>(open_shards(path), section);
+}
+
+std::string WeightStore::title() const {
+  return {};
 }
 
 }  // namespace atelier::weights

@@ -14,34 +14,6 @@ namespace {
 
 constexpr size_t kMaxDims = 32;
 
-struct TypeRow {
-  std::string_view name;
-  int64_t size;
-};
-
-// In the order of DType.
-constexpr std::array<TypeRow, 11> kTypes{{{"F64", 8},
-                                          {"F32", 4},
-                                          {"F16", 2},
-                                          {"BF16", 2},
-                                          {"I64", 8},
-                                          {"I32", 4},
-                                          {"U8", 1},
-                                          {"I8", 1},
-                                          {"BOOL", 1},
-                                          {"F8_E4M3", 1},
-                                          {"F8_E5M2", 1}}};
-
-// Bytes of a tensor, or nothing if the product does not fit 63 bits.
-std::optional<int64_t> checked_bytes(DType dtype, const std::vector<int64_t>& shape) {
-  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
-  int64_t bytes = size_of(dtype);
-  for (const int64_t n : shape) {
-    if (__builtin_mul_overflow(bytes, n, &bytes)) return std::nullopt;
-  }
-  return bytes;
-}
-
 // Receives nlohmann's events. Levels: 1 the header, 2 a tensor or __metadata__, 3 a list of numbers.
 class HeaderReader {
  public:
@@ -208,7 +180,10 @@ void check_places(std::string_view file, const Entries& entries, int64_t data_by
   for (const auto& item : entries) {
     const auto& [name, entry] = item;
     const auto bytes = checked_bytes(entry.dtype, entry.shape);
-    if (!bytes) fail(str("tensor ", in_quotes(name), ": shape ", shape_text(entry.shape), " overflows"));
+    if (!bytes) {
+      fail(str("tensor ", in_quotes(name), ": shape ", shape_text(entry.shape), " of ", name_of(entry.dtype),
+               " overflows or does not fill whole bytes"));
+    }
     if (*bytes != entry.bytes) {
       fail(str("tensor ", in_quotes(name), ": shape ", shape_text(entry.shape), " of ", name_of(entry.dtype),
                " needs ", *bytes, " bytes, data_offsets give ", entry.bytes));
@@ -238,25 +213,6 @@ void check_places(std::string_view file, const Entries& entries, int64_t data_by
 }
 
 }  // namespace
-
-std::string_view name_of(DType dtype) {
-  return kTypes[static_cast<size_t>(dtype)].name;
-}
-
-int64_t size_of(DType dtype) {
-  return kTypes[static_cast<size_t>(dtype)].size;
-}
-
-std::optional<DType> find_dtype(std::string_view name) {
-  for (size_t i = 0; i < kTypes.size(); ++i) {
-    if (kTypes[i].name == name) return static_cast<DType>(i);
-  }
-  return std::nullopt;
-}
-
-int64_t TensorSpec::bytes() const {
-  return checked_bytes(dtype, shape).value();
-}
 
 void parse_header(std::string_view file, std::string_view header, int64_t data_bytes, Entries& entries,
                   Metadata& metadata) {

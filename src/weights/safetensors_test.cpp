@@ -31,7 +31,7 @@ std::string tensor(std::string_view name, std::string_view dtype, std::string_vi
 std::string open_error(const TemporaryFolder& folder, const std::string& bytes) {
   const auto path = folder / "a.safetensors";
   write_file_atomically(path, bytes);
-  return message_of(Kind::kCheckpoint, [&] { SafetensorsFile::open(path); });
+  return message_of(Kind::kCheckpoint, [&] { TensorFile::open(path); });
 }
 
 TEST(Safetensors, ReadsWhatTheWriterWrote) {
@@ -42,7 +42,7 @@ TEST(Safetensors, ReadsWhatTheWriterWrote) {
                            {{"a \"quoted\"\n", DType::kF32, {2, 3}}, std::as_bytes(std::span(a))},
                            {{"none", DType::kBF16, {0, 4}}, {}}};
   write_safetensors(folder / "x" / "t.safetensors", tensors, {{"format", "pt"}});
-  const auto file = SafetensorsFile::open(folder / "x" / "t.safetensors");
+  const auto file = TensorFile::open(folder / "x" / "t.safetensors");
   EXPECT_EQ(file.metadata().at("format"), "pt");
   ASSERT_EQ(file.entries().size(), 3u);
   const auto& entry = file.entries().at("a \"quoted\"\n");
@@ -75,7 +75,7 @@ TEST(Safetensors, IgnoresNoMetadataAndUnknownFields) {
                             extra, R"(,"shape":[2],"data_offsets":[0,8],"last":)", extra,
                             R"(},"v":{"shape":[1],"data_offsets":[8,9],"dtype":"U8"}})");
     ASSERT_EQ(open_error(folder, file_of(header, 9)), "no error") << header;
-    const auto file = SafetensorsFile::open(path);
+    const auto file = TensorFile::open(path);
     EXPECT_TRUE(file.metadata().empty());
     ASSERT_EQ(file.entries().size(), 2u);
     EXPECT_EQ(file.entries().at("w").shape, (std::vector<int64_t>{2}));
@@ -165,7 +165,7 @@ TEST(Safetensors, RefusesLyingLengthsAndOtherFiles) {
   EXPECT_THAT(open_error(folder, "<!doctype html><html></html>"), HasSubstr("web page"));
   EXPECT_THAT(open_error(folder, std::string("PK\3\4 zip zip zip")), HasSubstr("pickle"));
   const auto open = [](const std::filesystem::path& p) {
-    return message_of(Kind::kCheckpoint, [&] { SafetensorsFile::open(p); });
+    return message_of(Kind::kCheckpoint, [&] { TensorFile::open(p); });
   };
   EXPECT_THAT(open(folder / "absent"), HasSubstr("No such file"));
   EXPECT_THAT(open(folder.path()), HasSubstr("regular file"));
@@ -256,7 +256,7 @@ TEST(ShardedWriter, CutsAtTheLimitAndWritesTheIndexLast) {
   writer.finish();
   EXPECT_THAT(read_file(folder / "model.safetensors.index.json"),
               HasSubstr(R"("c": "model-00002-of-00002.safetensors")"));
-  EXPECT_EQ(SafetensorsFile::open(folder / "model-00001-of-00002.safetensors").entries().size(), 2u);
+  EXPECT_EQ(TensorFile::open(folder / "model-00001-of-00002.safetensors").entries().size(), 2u);
 }
 
 }  // namespace

@@ -9,17 +9,29 @@
 
 #include "base/partition.h"
 #include "weights/names.h"
-#include "weights/safetensors.h"
+#include "weights/tensor_file.h"
 
 namespace atelier::weights {
 
+// A tensor as a file holds it.
+struct Stored {
+  const TensorFile* file = nullptr;
+  const TensorEntry* entry = nullptr;  // null: the checkpoint lacks it
+  const std::vector<float>* scales =
+      nullptr;  // its numbers are multiplied by: one, or one for each row; null: by 1
+  // What its elements are when they have been copied out: as stored, or float where they must be decoded.
+  DType dtype() const;
+};
+
 // One part of a canonical tensor, found in a file.
 struct CheckpointPiece {
-  std::string name;                       // in the checkpoint
-  const SafetensorsFile* file = nullptr;  // null: the checkpoint lacks it
-  const TensorEntry* entry = nullptr;
+  std::string name;  // in the checkpoint
+  Stored stored;
   Range rows;  // size 0: all
 };
+
+// Whether two shapes are of one matrix: dimensions of 1 at the end do not count (1x1 convolutions are linears).
+bool same_shape(std::span<const int64_t> a, std::span<const int64_t> b);
 
 // The shape of a whole canonical tensor, or why its pieces do not make one.
 struct Fit {
@@ -34,23 +46,23 @@ struct Canonical {
   Fit fit() const;
 };
 
-// Some columns of consecutive rows, as they lie in one file.
+// Some columns of consecutive rows of one stored tensor.
 struct Strip {
-  const SafetensorsFile* file = nullptr;
-  int64_t offset = 0;    // byte of the first row's first element
-  int64_t stride = 0;    // bytes from row to row
+  Stored tensor;
+  int64_t first = 0;     // element of the tensor that is the first row's first
+  int64_t stride = 0;    // elements from row to row: the tensor's width
   int64_t column = 0;    // where they go in a row of the slice
   int64_t elements = 0;  // per row
 };
 
 // Consecutive rows of the slice that come from the same tensors.
 struct Band {
-  DType dtype = DType::kF32;
-  int64_t first = 0;     // element of the slice
-  int64_t elements = 0;  // rows * width
-  int64_t width = 0;     // elements of a row of the slice
+  DType dtype = DType::kF32;  // of all its tensors, copied out
+  int64_t first = 0;          // element of the slice
+  int64_t elements = 0;       // rows * width
+  int64_t width = 0;          // elements of a row of the slice
   std::vector<Strip> strips;
-  // One run of bytes in the file.
+  // One run of elements of one tensor.
   bool is_plain() const;
 };
 

@@ -24,6 +24,7 @@ class StoreDecorator : public WeightStore {
   void check() const override { base_->check(); }
   void check(std::span<const std::string_view> ignorable) const override { base_->check(ignorable); }
   std::vector<ManifestEntry> manifest() const override { return base_->manifest(); }
+  std::string title() const override { return base_->title(); }
 
  protected:
   const WeightStore& base() const { return *base_; }

@@ -12,13 +12,30 @@ namespace atelier::weights {
 namespace {
 
 // In the order of DType.
-constexpr std::array<at::ScalarType, 11> kTorchTypes{
-    at::kDouble, at::kFloat, at::kHalf, at::kBFloat16,      at::kLong,       at::kInt,
-    at::kByte,   at::kChar,  at::kBool, at::kFloat8_e4m3fn, at::kFloat8_e5m2};
+constexpr std::array<at::ScalarType, 16> kTorchTypes{at::kDouble,
+                                                     at::kFloat,
+                                                     at::kHalf,
+                                                     at::kBFloat16,
+                                                     at::kLong,
+                                                     at::kInt,
+                                                     at::kByte,
+                                                     at::kChar,
+                                                     at::kBool,
+                                                     at::kFloat8_e4m3fn,
+                                                     at::kFloat8_e5m2,
+                                                     at::kShort,
+                                                     at::ScalarType::UInt16,
+                                                     at::ScalarType::UInt32,
+                                                     at::ScalarType::UInt64,
+                                                     at::ScalarType::Float8_e8m0fnu};
 
 }  // namespace
 
 at::ScalarType to_torch(DType dtype) {
+  if (!is_plain(dtype)) {
+    throw Error(Kind::kCheckpoint,
+                str("tensors stored as ", name_of(dtype), " are read as a model's weights only"));
+  }
   return kTorchTypes[static_cast<size_t>(dtype)];
 }
 
@@ -30,14 +47,14 @@ DType from_torch(at::ScalarType dtype) {
               str("tensors of type ", at::toString(dtype), " cannot be written to safetensors"));
 }
 
-at::Tensor read_tensor(const SafetensorsFile& file, const TensorEntry& entry) {
+at::Tensor read_tensor(const TensorFile& file, const TensorEntry& entry) {
   at::Tensor out = at::empty(entry.shape, at::TensorOptions(to_torch(entry.dtype)));
   file.read(entry.offset, {static_cast<std::byte*>(out.data_ptr()), static_cast<size_t>(entry.bytes)});
   return out;
 }
 
 Tensors read_tensors(const std::filesystem::path& path) {
-  const auto file = SafetensorsFile::open(path);
+  const auto file = TensorFile::open(path);
   Tensors out;
   for (const auto& [name, entry] : file.entries()) out.emplace(name, read_tensor(file, entry));
   return out;
