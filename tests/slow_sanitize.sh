@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The readers of files from outside (safetensors, JSON, prompt files, configurations) under the address and
-# undefined-behaviour sanitizers: their tests, then a short fuzz run each: slow_sanitize.sh [SECONDS per target, 10]
+# The readers of files from outside (safetensors, GGUF, names of number formats, JSON, prompt files, configurations)
+# under the address and undefined-behaviour sanitizers: their tests, then a short fuzz run each: slow_sanitize.sh [SECONDS per target, 10]
 # A target with a planted bug comes first: where that is not found, nothing else here would mean anything.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -22,7 +22,7 @@ fi
 launcher=()
 if command -v ccache >/dev/null; then launcher=(ccache); fi
 
-readers=(base/{error,check,files,json,quote,text} weights/{safetensors,safetensors_header,safetensors_writer}
+readers=(base/{error,check,files,json,quote,text} weights/{tensor_file,safetensors_header,safetensors_writer,gguf,decode,reduced}
   request/{csv,names,prompts,work} app/settings/config)
 tests=(weights/safetensors_test request/prompts_test app/settings/config_test)
 objects() { printf '%s.o ' "${@//\//_}"; }
@@ -85,7 +85,7 @@ for kind in planted planted_overflow; do
     failed=1
   fi
 done
-for target in safetensors json prompts; do
+for target in safetensors gguf reduced json prompts; do
   if (fuzz "$target" "$seconds"); then
     echo "ok      fuzz $target: $(grep -E '^Done' "$target/log" | tail -n 1)"
   else

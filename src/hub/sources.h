@@ -25,7 +25,7 @@ enum class Provenance { kLocalFolder, kLocalFile, kBuiltIn, kCache, kDownload };
 std::string_view to_string(Provenance how);  // "Hugging Face cache"
 
 struct ModelSource {
-  std::filesystem::path folder;  // the model folder, or a single .safetensors file
+  std::filesystem::path folder;  // the model folder, or a single file of tensors
   std::string id;                // "org/name", "mini", or the path as given
   std::string revision;          // the commit where it is known, otherwise empty
   Provenance how = Provenance::kLocalFolder;

@@ -97,6 +97,14 @@ struct Preset {
 // them.
 enum class Sigmas { kLinearToInverse, kFromScheduler };
 
+// A width that the denoiser takes from its text encoders: the sum of theirs.
+struct TextWidth {
+  std::string_view key;  // of the denoiser's config.json
+  int64_t wanted = 0;
+  std::vector<std::string_view> encoders;  // their folders
+  enum class Of { kStates, kPooled, kProjected } of = Of::kStates;
+};
+
 struct Family {
   std::string_view name;
   std::string_view pipeline;              // _class_name in model_index.json
@@ -132,6 +140,9 @@ struct Family {
   Json (*config_of_file)(const weights::WeightStore& file, const Json& like);
   // Builds the blocks of these ranges, and what belongs to the first and the last block.
   std::unique_ptr<nn::Model> (*build)(const Json& config, const nn::Builder&, std::span<const Range> blocks);
+
+  // What must fit together, checked before anything is loaded; null: nothing is declared.
+  std::vector<TextWidth> (*text_widths)(const Json& config) = nullptr;
 
   int latent_stream() const;  // its place among the streams
 };

@@ -56,11 +56,17 @@ class Encoders {
   virtual TextStates encode(const TextCall& call, std::span<const std::string> texts) = 0;
 };
 
+// Channels of what an encoder gives; 0: it has none.
+struct EncoderWidths {
+  int64_t states = 0, pooled = 0, projected = 0;
+};
+
 struct EncoderFamily {
   std::vector<std::string_view> classes;  // "architectures" in config.json
   std::vector<weights::NameRule> (*names)();
   std::vector<std::string_view> ignorable;  // tensors that checkpoints hold and nobody needs
   std::unique_ptr<TextEncoder> (*build)(const Json& config, const nn::Builder&);
+  EncoderWidths (*widths)(const Json& config) = nullptr;  // without building it; null: not told
 };
 
 // Throws Error(kCheckpoint) naming the classes that are known.

@@ -36,7 +36,7 @@ class Vae {
 
 struct VaeFamily {
   std::vector<std::string_view> classes;
-  std::vector<weights::NameRule> (*names)();
+  std::vector<weights::NameRule> (*names)(const Json& config);
   std::vector<std::string_view> ignorable;
   VaeFacts (*facts)(const Json& config);
   std::unique_ptr<Vae> (*build)(const Json& config, const nn::Builder&);

@@ -17,7 +17,7 @@ namespace atelier::pipeline {
 // Where the weights come from; exactly one of folder and preset is set.
 struct ModelSpec {
   std::filesystem::path folder;       // diffusers folder
-  std::filesystem::path single_file;  // a denoiser in its original naming, the rest from `folder`
+  std::filesystem::path single_file;  // of a denoiser, perhaps of more; the rest from `folder`
   std::string preset;                 // built-in configuration with dummy weights
   uint64_t dummy_seed = 0;
 };

@@ -8,7 +8,8 @@
 #include "models/presets.h"
 #include "models/text_encoder.h"
 #include "models/vae.h"
-#include "nn/single_rank.h"
+#include "pipeline/part_widths.h"
+#include "pipeline/single_file.h"
 #include "sampling/sampler.h"
 #include "text/tokenizer.h"
 #include "weights/save.h"
@@ -36,6 +37,22 @@ Json read_config(const fs::path& root, const std::string& component, const char*
   return read_json(path);
 }
 
+// What the reference's pipeline makes of an encoder's config.json: the class is the one that model_index.json names,
+// whatever was saved, and of a model of several towers the text tower's config counts.
+Json encoder_config(Json config, const Json& index, const std::string& name) {
+  if (!config.is_object()) return config;
+  if (const auto text = config.find("text_config"); text != config.end() && text->is_object()) {
+    Json inner = *text;
+    if (config.contains("architectures")) inner["architectures"] = config["architectures"];
+    config = std::move(inner);
+  }
+  const auto named = index.find(name);
+  if (named != index.end() && named->is_array() && named->size() == 2 && named->back().is_string()) {
+    config["architectures"] = Json::array({named->back()});
+  }
+  return config;
+}
+
 // Sub-folders of a family's parts, and what they are.
 std::vector<std::pair<std::string, Component::ComponentKind>> parts_of(const models::Family& family) {
   std::vector<std::pair<std::string, Component::ComponentKind>> all;
@@ -55,46 +72,6 @@ bool is_left_out(const Json& index, const fs::path& root, const std::string& nam
   const auto named = index.find(name);
   if (named == index.end()) return !fs::exists(root / name);
   return named->is_null() || (named->is_array() && !named->empty() && named->front().is_null());
-}
-
-// Builds a component whole on no device: only shapes pass through.
-void build_shapes(const models::Family& family, const Component& c, const weights::WeightStore& store) {
-  nn::SingleRank whole;
-  const auto b = whole.builder(store, at::TensorOptions(at::kBFloat16).device(at::kMeta));
-  const Range blocks{0, c.kind == Component::ComponentKind::kDenoiser ? family.facts(*c.config).blocks : 0};
-  switch (c.kind) {
-    case Component::ComponentKind::kDenoiser:
-      family.build(*c.config, b, std::span(&blocks, 1));
-      break;
-    case Component::ComponentKind::kVae:
-      models::find_vae(*c.config).build(*c.config, b);
-      break;
-    case Component::ComponentKind::kEncoder:
-      models::find_encoder(*c.config).build(*c.config, b);
-  }
-}
-
-std::vector<weights::NameRule> names_of(const models::Family& family, const Component& c) {
-  switch (c.kind) {
-    case Component::ComponentKind::kDenoiser:
-      return family.names(*c.config);
-    case Component::ComponentKind::kVae:
-      return models::find_vae(*c.config).names();
-    default:
-      return models::find_encoder(*c.config).names();
-  }
-}
-
-// Globs of tensors that may be in its files and nobody reads.
-std::span<const std::string_view> ignorable_of(const models::Family& family, const Component& c) {
-  switch (c.kind) {
-    case Component::ComponentKind::kDenoiser:
-      return family.ignorable;
-    case Component::ComponentKind::kVae:
-      return models::find_vae(*c.config).ignorable;
-    default:
-      return models::find_encoder(*c.config).ignorable;
-  }
 }
 
 // Numbers in all tensors that were asked for.
@@ -125,7 +102,9 @@ ModelRepo ModelRepo::open(const fs::path& folder) {
   }
   for (const auto& [name, kind] : parts_of(*m.family_)) {
     if (is_optional(*m.family_, name) && is_left_out(index, folder, name)) continue;
-    m.components_.push_back({kind, name, share(read_config(folder, name, "config.json"))});
+    Json config = read_config(folder, name, "config.json");
+    if (kind == Component::ComponentKind::kEncoder) config = encoder_config(std::move(config), index, name);
+    m.components_.push_back({kind, name, share(std::move(config)), {}, {}});
   }
   m.scheduler_ = share(read_config(folder, "scheduler", "scheduler_config.json"));
   m.settle_defaults();
@@ -135,11 +114,8 @@ ModelRepo ModelRepo::open(const fs::path& folder) {
 
 ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest) {
   ModelRepo m = open(rest);
-  auto& denoiser = m.components_.front();
-  denoiser.file = file;
   m.label_ = file.filename().string();
-  if (m.family_->config_of_file)
-    denoiser.config = share(m.family_->config_of_file(*weights::WeightStore::open(file), *denoiser.config));
+  take_from_file(*m.family_, file, m.components_);
   Json index = *m.index_;
   index.erase("_atelier");  // says how the other denoiser draws
   m.index_ = share(std::move(index));
@@ -155,7 +131,7 @@ ModelRepo ModelRepo::random(const models::Family& family, const Json& configs, s
   m.dummy_seed_ = seed;
   for (const auto& [name, kind] : parts_of(family)) {
     if (is_optional(family, name) && !configs.contains(name)) continue;
-    m.components_.push_back({kind, name, share(configs.at(name))});
+    m.components_.push_back({kind, name, share(configs.at(name)), {}, {}});
   }
   m.scheduler_ = share(configs.at("scheduler"));
   m.index_ = share(configs);
@@ -220,7 +196,7 @@ std::vector<std::string> ModelRepo::presets() {
 std::unique_ptr<weights::WeightStore> ModelRepo::weights(const Component& c) const {
   auto store = dummy_seed_      ? weights::WeightStore::dummy(*dummy_seed_)
                : c.file.empty() ? weights::WeightStore::open(root_ / c.name)
-                                : weights::WeightStore::open(c.file);
+                                : weights::WeightStore::open(c.file, c.section);
   store->adopt(names_of(*family_, c));
   return store;
 }
@@ -238,7 +214,8 @@ int64_t ModelRepo::image_tokens(int64_t height, int64_t width) const {
 }
 
 ModelFacts ModelRepo::check() const {
-  std::string problems;
+  std::string problems = misfits(*family_, components_);
+  if (!problems.empty()) throw Error(Kind::kCheckpoint, str(label_, ": ", problems));
   ModelFacts facts = this->facts();
   for (const auto& c : components_) {
     const auto store = weights(c);

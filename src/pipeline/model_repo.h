@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "models/family.h"
+#include "pipeline/component.h"
 #include "text/tokenizer.h"
 #include "weights/store.h"
 
@@ -20,20 +21,12 @@ struct ModelDefaults : models::SamplingDefaults {
   double true_cfg = 1;  // scale of a second, negative branch; 1: off
 };
 
-// A part of a model that has weights.
-struct Component {
-  enum class ComponentKind { kDenoiser, kVae, kEncoder } kind;
-  std::string name;                    // its sub-folder
-  std::shared_ptr<const Json> config;  // config.json
-  std::filesystem::path file;          // of its weights; empty: those in the sub-folder
-};
-
 class ModelRepo {
  public:
   // A diffusers folder. Throws Error(kUsage) for an unknown family, Error(kCheckpoint) for broken files.
   static ModelRepo open(const std::filesystem::path& folder);
-  // A single-file checkpoint of a denoiser in its original naming; everything else comes from `rest`, a
-  // diffusers folder.
+  // A single-file checkpoint: a denoiser in any naming that its family knows, behind any prefix, and perhaps
+  // autoencoder and encoders with it. Everything else comes from `rest`, a diffusers folder of the family.
   static ModelRepo open_single_file(const std::filesystem::path& file, const std::filesystem::path& rest);
   // Random weights for the configurations of all components, each under its folder's name.
   static ModelRepo random(const models::Family& family, const Json& configs, std::string label,

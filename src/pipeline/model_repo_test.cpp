@@ -136,7 +136,7 @@ TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
   const auto message = error_of(Kind::kCheckpoint, [] {
     ModelRepo::open_single_file(kGolden / "model/vae/diffusion_pytorch_model.safetensors", kGolden / "model");
   });
-  EXPECT_TRUE(has(message, "original naming")) << message;
+  EXPECT_TRUE(has(message, "no denoiser of the family flux")) << message;
 }
 
 // Configurations of every family that has an encoder which a model may lack.

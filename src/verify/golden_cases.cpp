@@ -68,7 +68,7 @@ Produced produce_vaes(const VerifyOptions& o, const Tensors& recorded) {
   Produced out;
   for (const auto& entry : fs::directory_iterator(o.folder / "model")) {
     const std::string dot = entry.path().filename().string() + ".";
-    Part part(entry.path(), [](const Json& c) { return models::find_vae(c).names(); });
+    Part part(entry.path(), [](const Json& c) { return models::find_vae(c).names(c); });
     const auto vae = models::find_vae(part.config).build(part.config, part.builder(o.device));
     part.store->check();
     PartRecorder recorder(out, dot + "block.");

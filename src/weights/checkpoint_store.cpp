@@ -2,6 +2,7 @@
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/aminmax.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/InferenceMode.h>
 
@@ -70,6 +71,7 @@ void CheckpointStore::add(const TensorFile& file, const Section& section) {
 void CheckpointStore::adopt(std::span<const NameRule> rules) {
   for (const auto& rule : rules) {
     ENSURE(!rule.parts.empty() && (rule.axis == 0 || rule.axis == 1));
+    ENSURE(!rule.is_transposed || rule.parts.size() == 1);
     adopt(rule);
     rules_.push_back(rule);
   }
@@ -80,7 +82,7 @@ void CheckpointStore::adopt(const NameRule& rule) {
     for (const auto& [name, _] : raw_) {
       const auto found = match(part.name, name);
       if (!found) continue;
-      Canonical made{{}, rule.axis};
+      Canonical made{{}, rule.axis, rule.is_transposed};
       for (const auto& p : rule.parts) {
         CheckpointPiece piece{fill(p.name, *found), {}, p.rows};
         if (const auto at = raw_.find(piece.name); at != raw_.end())
@@ -110,7 +112,8 @@ std::vector<int64_t> CheckpointStore::shape(std::string_view name) const {
 
 std::vector<RawPiece> CheckpointStore::pieces(std::string_view name) const {
   const Canonical* tensor = find(name);
-  return tensor == nullptr || !tensor->fit().why_not.empty() ? std::vector<RawPiece>() : raw_pieces(*tensor);
+  const bool has_none = tensor == nullptr || tensor->is_transposed || !tensor->fit().why_not.empty();
+  return has_none ? std::vector<RawPiece>() : raw_pieces(*tensor);
 }
 
 void CheckpointStore::note(Problem problem) const {
@@ -146,12 +149,29 @@ void CheckpointStore::read_into(at::Tensor& out, std::string_view name, at::IntA
     return;
   }
   if (out.is_meta() || out.numel() == 0) return;
+  if (tensor->is_transposed) return read_transposed(*tensor, out, name, slice);
   const auto bands = plan(*tensor, shape, slice);
   if (out.is_cpu()) {
     read_on_cpu(bands, out, name);
   } else {
     read_on_cuda(bands, out, name);
   }
+}
+
+// The columns are the stored tensor's rows.
+void CheckpointStore::read_transposed(const Canonical& tensor, at::Tensor& out, std::string_view name,
+                                      const Slice& slice) const {
+  auto straight = tensor;
+  straight.is_transposed = false;
+  const auto stored = straight.fit().shape;
+  const auto bands = plan(straight, stored, {slice.cols, slice.rows});
+  at::Tensor turned = at::empty({out.size(1), out.size(0)}, out.options());
+  if (out.is_cpu()) {
+    read_on_cpu(bands, turned, name);
+  } else {
+    read_on_cuda(bands, turned, name);
+  }
+  out.copy_(turned.t());
 }
 
 void CheckpointStore::read_on_cpu(std::span<const Band> bands, at::Tensor& out, std::string_view name) const {

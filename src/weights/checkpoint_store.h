@@ -57,6 +57,8 @@ class CheckpointStore : public WeightStore {
   void adopt(const NameRule& rule);
   void note(Problem problem) const;
   void note_read(std::string_view name, at::IntArrayRef full, const Canonical& tensor) const;
+  void read_transposed(const Canonical& tensor, at::Tensor& out, std::string_view name,
+                       const Slice& slice) const;
   void read_on_cpu(std::span<const Band> bands, at::Tensor& out, std::string_view name) const;
   void read_on_cuda(std::span<const Band> bands, at::Tensor& out, std::string_view name) const;
   void collect_extremes() const;

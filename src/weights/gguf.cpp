@@ -309,8 +309,8 @@ class GgufReader {
     for (const auto& row : kTypes) {
       if (row.dtype && !is_integer(*row.dtype)) known += str(known.empty() ? "" : ", ", row.name);
     }
-    in_.fail(str(refused_count_, " tensors are stored as ", refused_,
-                 ", which is not read here; take the file of one of ", known));
+    in_.fail(str(refused_count_, " of its tensors are stored as ", refused_,
+                 ", which is not read here; take a file of the same model in one of ", known));
   }
 
   void reshape(const std::string& name, TensorEntry& entry) {

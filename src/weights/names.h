@@ -24,6 +24,7 @@ struct NameRule {
   std::string canonical;
   std::vector<SourcePart> parts;
   int axis = 0;
+  bool is_transposed = false;  // the one part is a matrix that lies on its side
 };
 
 // A tensor of the checkpoint, or rows of it, as part of a canonical one.

@@ -45,6 +45,7 @@ struct Targets {
 
 // Follows one rule backwards.
 void split(const NameRule& rule, const Match& found, const ManifestEntry& asked, Targets& targets) {
+  if (rule.is_transposed) fail(asked.name, "its rule turns it over");
   const auto along = static_cast<size_t>(rule.axis);
   const auto parts = static_cast<int64_t>(rule.parts.size());
   int64_t begin = 0;

@@ -139,6 +139,8 @@ Fit Canonical::fit() const {
                   in_quotes(piece.name), ", whose shape is ", shape_text(stored))};
     }
     auto shape = shape_of(piece);
+    if (is_transposed && shape.size() != 2) return {{}, str(shape_text(shape), ", which is no matrix")};
+    if (is_transposed) std::swap(shape[0], shape[1]);
     if (pieces.size() == 1) return {std::move(shape), {}};
     if (along >= shape.size()) {
       return {

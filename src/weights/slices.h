@@ -42,6 +42,7 @@ struct Fit {
 struct Canonical {
   std::vector<CheckpointPiece> pieces;
   int axis = 0;
+  bool is_transposed = false;  // of one piece
   bool is_complete() const;
   Fit fit() const;
 };

@@ -7,6 +7,7 @@
 #include "hub/download.h"
 #include "hub/sources.h"
 #include "models/family.h"
+#include "pipeline/single_file.h"
 #include "report/clock.h"
 
 namespace atelier::app {
@@ -83,12 +84,14 @@ FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
   pipeline::ModelSpec spec{.folder = source.folder};
   const bool is_file = fs::is_regular_file(source.folder);
   if (is_file && m.base_model.empty()) {
-    throw Error(Kind::kUsage, str(source.folder.string(),
-                                  " is a single file, which holds no encoders and no VAE: name "
-                                  "a diffusers folder for them with --base_model"));
+    const std::string contents = pipeline::contents_of(source.folder);
+    throw Error(Kind::kUsage, str(source.folder.string(), " is a single file",
+                                  contents.empty() ? "" : " and holds " + contents,
+                                  ": name a diffusers folder with --base_model, for configurations, tokenizers and "
+                                  "the parts that the file lacks"));
   }
   if (!is_file && !m.base_model.empty()) {
-    throw Error(Kind::kUsage, str("--base_model is for a single .safetensors file; ", source.folder.string(),
+    throw Error(Kind::kUsage, str("--base_model is for a single .safetensors or .gguf file; ", source.folder.string(),
                                   " is a folder"));
   }
   if (is_file) {

@@ -28,7 +28,7 @@ void ModelSettings::fields(const Visit& visit) {
         &backend);
   visit({"revision", "branch, tag or commit of a model from the hub"}, &revision);
   visit(
-      {"base_model", "for a single .safetensors file: the diffusers folder that everything else comes from"},
+      {"base_model", "for a single .safetensors or .gguf file: the diffusers folder that everything else comes from"},
       &base_model);
   visit({"download", "fetch the model if it is not on this machine (HF_ENDPOINT, HF_TOKEN, HF_HOME)"},
         &download);

@@ -285,11 +285,14 @@ Conditioning condition(Encoders& encoders, const PromptBatch& p) {
 // Of diffusers folders and of files in the original naming, whose fused tensors are cut by width.
 std::vector<weights::NameRule> names(const Json& config) {
   auto all = names_flux_diffusers();
-  const int64_t width = FluxConfig(config).width;
-  for (const char* prefix : {"", "model.diffusion_model."}) {
-    for (auto& rule : names_flux_original(width, prefix)) all.push_back(std::move(rule));
-  }
+  for (auto& rule : names_flux_original(FluxConfig(config).width)) all.push_back(std::move(rule));
   return all;
+}
+
+std::vector<TextWidth> text_widths(const Json& config) {
+  const FluxConfig c(config);
+  return {{"joint_attention_dim", c.text_width, {"text_encoder_2"}, TextWidth::Of::kStates},
+          {"pooled_projection_dim", c.pooled_width, {"text_encoder"}, TextWidth::Of::kPooled}};
 }
 
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
@@ -320,6 +323,7 @@ extern const Family kFlux{
     .presets = presets_flux(),
     .config_of_file = config_of_flux_file,
     .build = build,
+    .text_widths = text_widths,
 };
 
 }  // namespace atelier::models

@@ -57,6 +57,96 @@ constexpr std::array<Pair, 4> kSingleOriginal{{{"mod", "modulation.lin"},
                                                {"norm_q.weight", "norm.query_norm.scale"},
                                                {"norm_k.weight", "norm.key_norm.scale"}}};
 
+// Tensors that tell the sizes, in either naming.
+struct Marks {
+  std::string_view image_in, text_in, pooled_in, out, norm, doubles, singles, guidance;
+};
+constexpr Marks kOriginalMarks{.image_in = "img_in.weight",
+                               .text_in = "txt_in.weight",
+                               .pooled_in = "vector_in.in_layer.weight",
+                               .out = "final_layer.linear.weight",
+                               .norm = "double_blocks.0.img_attn.norm.query_norm.scale",
+                               .doubles = "double_blocks.{}.img_attn.qkv.weight",
+                               .singles = "single_blocks.{}.linear1.weight",
+                               .guidance = "guidance_in.in_layer.weight"};
+constexpr Marks kDiffusersMarks{.image_in = "x_embedder.weight",
+                                .text_in = "context_embedder.weight",
+                                .pooled_in = "time_text_embed.text_embedder.linear_1.weight",
+                                .out = "proj_out.weight",
+                                .norm = "transformer_blocks.0.attn.norm_q.weight",
+                                .doubles = "transformer_blocks.{}.attn.to_q.weight",
+                                .singles = "single_transformer_blocks.{}.attn.to_q.weight",
+                                .guidance = "time_text_embed.guidance_embedder.linear_1.weight"};
+
+constexpr int kMostBlocks = 1000;
+
+FluxSizes sizes_of(const weights::WeightStore& store, const Marks& marks) {
+  const auto dim = [&](std::string_view name, size_t i) {
+    const auto shape = store.shape(name);
+    if (i >= shape.size() || shape[i] < 1) {
+      throw Error(Kind::kCheckpoint, str("a FLUX transformer, but its tensor ", name,
+                                         " is missing or misshapen; download the file again"));
+    }
+    return shape[i];
+  };
+  const auto count = [&](std::string_view pattern) {
+    int n = 0;
+    while (n < kMostBlocks && store.has(weights::fill(pattern, {{std::to_string(n)}, {}}))) ++n;
+    return n;
+  };
+  return {.width = dim(marks.image_in, 0),
+          .head_dim = dim(marks.norm, 0),
+          .in_channels = dim(marks.image_in, 1),
+          .out_channels = dim(marks.out, 0),
+          .text_width = dim(marks.text_in, 1),
+          .pooled_width = dim(marks.pooled_in, 1),
+          .doubles = count(marks.doubles),
+          .singles = count(marks.singles),
+          .guidance = store.has(marks.guidance)};
+}
+
+// Files whose names look like FLUX and that are something else.
+void refuse_relatives(const weights::WeightStore& file) {
+  struct Relative {
+    std::string_view tensor, what;
+  };
+  constexpr Relative kRelatives[] = {
+      {"redux_up.weight", "FLUX.1 Redux, which makes prompts of pictures and draws nothing by itself"},
+      {"distilled_guidance_layer.in_proj.weight", "Chroma, whose modulation is another than FLUX.1's"},
+      {"double_stream_modulation_img.lin.weight", "FLUX.2, another model than FLUX.1"},
+      {"controlnet_x_embedder.weight", "a ControlNet for FLUX.1 and no model by itself"}};
+  for (const auto& [tensor, what] : kRelatives) {
+    if (file.has(tensor)) {
+      throw Error(Kind::kCheckpoint, str("the file is ", what, "; name a FLUX.1 dev or schnell file"));
+    }
+  }
+}
+
+bool says(const weights::WeightStore& file, std::string_view word) {
+  std::string title = file.title();
+  for (char& c : title) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return title.find(word) != std::string::npos;
+}
+
+// Variants that take pictures besides the text have wider inputs, or (Kontext) differ in nothing but their name.
+void refuse_variants(const weights::WeightStore& file, const FluxSizes& sizes) {
+  std::string what;
+  if (says(file, "kontext")) {
+    what = "FLUX.1 Kontext, which edits a picture";
+  } else if (sizes.in_channels == 6 * sizes.out_channels) {
+    what = "FLUX.1 Fill, which takes a picture and a mask";
+  } else if (sizes.in_channels == 2 * sizes.out_channels) {
+    what = "FLUX.1 Depth or Canny, which takes a picture as control";
+  } else if (sizes.in_channels != sizes.out_channels) {
+    what = "a variant of FLUX.1 that is not known";
+  }
+  if (what.empty()) return;
+  throw Error(Kind::kCheckpoint,
+              str("the file is ", what, " (its input has ", sizes.in_channels, " channels, its output ",
+                  sizes.out_channels, "), and only text to image is drawn here; name a FLUX.1 dev or ",
+                  "schnell file"));
+}
+
 }  // namespace
 
 std::vector<weights::NameRule> names_flux_diffusers() {
@@ -79,16 +169,16 @@ std::vector<weights::NameRule> names_flux_diffusers() {
   return names;
 }
 
-std::vector<weights::NameRule> names_flux_original(int64_t width, std::string_view prefix) {
-  const std::string before(prefix), single = before + "single_blocks.{}.";
+std::vector<weights::NameRule> names_flux_original(int64_t width) {
+  const std::string single = "single_blocks.{}.";
   std::vector<weights::NameRule> names;
-  for (const auto& [canonical, stored] : kOuter) names.push_back({canonical, {{before + stored}}});
-  const std::string last = before + "final_layer.adaLN_modulation.1";  // shift, scale -> scale, shift
+  for (const auto& [canonical, stored] : kOuter) names.push_back({canonical, {{stored}}});
+  const std::string last = "final_layer.adaLN_modulation.1";  // shift, scale -> scale, shift
   names.push_back({"norm_out.linear", {{last, {width, width}}, {last, {0, width}}}});
   for (const auto& [side, stored_side] : {Pair{"image.", "img_"}, Pair{"text.", "txt_"}}) {
     for (const auto& [canonical, stored] : kHalfOriginal) {
       names.push_back({std::string("double.{}.") + side + canonical,
-                       {{before + "double_blocks.{}." + stored_side + stored}}});
+                       {{std::string("double_blocks.{}.") + stored_side + stored}}});
     }
   }
   for (const auto& [canonical, stored] : kSingleOriginal) {
@@ -99,44 +189,23 @@ std::vector<weights::NameRule> names_flux_original(int64_t width, std::string_vi
   return names;
 }
 
-std::optional<FluxSizes> find_flux_original(const weights::WeightStore& store) {
-  FluxSizes sizes;
-  const auto begins = [&](std::string_view prefix) {
-    return store.has(std::string(prefix) + "double_blocks.0.img_attn.qkv.weight");
-  };
-  if (begins("model.diffusion_model.")) {
-    sizes.prefix = "model.diffusion_model.";
-  } else if (!begins("")) {
-    return std::nullopt;
+std::optional<FluxSizes> find_flux(const weights::WeightStore& store) {
+  if (store.has("double_blocks.0.img_attn.qkv.weight")) return sizes_of(store, kOriginalMarks);
+  if (store.has("transformer_blocks.0.attn.to_q.weight") && store.has(kDiffusersMarks.image_in) &&
+      store.has(kDiffusersMarks.text_in)) {
+    return sizes_of(store, kDiffusersMarks);
   }
-  const auto dim = [&](std::string_view name, size_t i) {
-    const auto shape = store.shape(sizes.prefix + std::string(name));
-    if (i >= shape.size()) {
-      throw Error(Kind::kCheckpoint, str("a FLUX checkpoint in the original naming, but ", sizes.prefix, name,
-                                         " is missing or misshapen; download the file again"));
-    }
-    return shape[i];
-  };
-  sizes.width = dim("img_in.weight", 0);
-  sizes.in_channels = dim("img_in.weight", 1);
-  sizes.text_width = dim("txt_in.weight", 1);
-  sizes.pooled_width = dim("vector_in.in_layer.weight", 1);
-  sizes.out_channels = dim("final_layer.linear.weight", 0);
-  sizes.head_dim = dim("double_blocks.0.img_attn.norm.query_norm.scale", 0);
-  sizes.guidance = store.has(sizes.prefix + "guidance_in.in_layer.weight");
-  const auto count = [&](std::string_view blocks, std::string_view member) {
-    int n = 0;
-    while (store.has(str(sizes.prefix, blocks, ".", n, ".", member))) ++n;
-    return n;
-  };
-  sizes.doubles = count("double_blocks", "img_attn.qkv.weight");
-  sizes.singles = count("single_blocks", "linear1.weight");
-  return sizes;
+  return std::nullopt;
 }
 
 Json config_of_flux_file(const weights::WeightStore& file, const Json& like) {
-  const auto found = find_flux_original(file);
-  if (!found) throw Error(Kind::kCheckpoint, "the file holds no FLUX transformer in the original naming");
+  refuse_relatives(file);
+  const auto found = find_flux(file);
+  if (!found) {
+    throw Error(Kind::kCheckpoint,
+                "the file holds no FLUX transformer, neither in the original nor in diffusers' naming");
+  }
+  refuse_variants(file, *found);
   Json config = like;
   config["num_attention_heads"] = found->width / found->head_dim;
   config["attention_head_dim"] = found->head_dim;

@@ -17,22 +17,21 @@ namespace atelier::models {
 std::vector<weights::NameRule> names_flux_diffusers();
 
 // Black Forest Labs' own naming: double_blocks.{}.img_attn.qkv, single_blocks.{}.linear1, ... -> the same
-// canonical names. `width` is the model's width (row ranges of fused tensors depend on it), `prefix` what
-// stands before every name, such as "model.diffusion_model.". final_layer.adaLN_modulation holds shift then
-// scale, norm_out.linear the reverse: its halves are swapped.
-std::vector<weights::NameRule> names_flux_original(int64_t width, std::string_view prefix = "");
+// canonical names. `width` is the model's width (row ranges of fused tensors depend on it).
+// final_layer.adaLN_modulation holds shift then scale, norm_out.linear the reverse: its halves are swapped.
+std::vector<weights::NameRule> names_flux_original(int64_t width);
 
-// Sizes as the tensors of a file in the original naming show them.
+// Sizes as the tensors of a file show them.
 struct FluxSizes {
-  std::string prefix;  // "" or "model.diffusion_model."
   int64_t width = 0, head_dim = 0, in_channels = 0, out_channels = 0, text_width = 0, pooled_width = 0;
   int doubles = 0, singles = 0;
   bool guidance = false;  // has a guidance embedding (dev)
 };
-// Nothing if the store holds no FLUX transformer in the original naming.
+// Nothing if the store holds no FLUX transformer in either naming.
 // Throws Error(kCheckpoint) if it does but lacks a tensor that tells a size.
-std::optional<FluxSizes> find_flux_original(const weights::WeightStore& store);
-// config.json of such a file, with what no tensor tells taken from `like`. Throws Error(kCheckpoint).
+std::optional<FluxSizes> find_flux(const weights::WeightStore& store);
+// config.json of such a file, with what no tensor tells taken from `like`. Throws Error(kCheckpoint), also for the
+// variants that take more than a text (Fill, Depth, Canny, Kontext) and for relatives of other mathematics.
 Json config_of_flux_file(const weights::WeightStore& file, const Json& like);
 
 }  // namespace atelier::models

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "base/files.h"
@@ -126,33 +127,73 @@ TEST(Save, WritesDiffusersShardsThatLoadAgain) {
 // The original naming has fused tensors, another norm suffix and the last modulation's halves in the other
 // order.
 TEST(Save, OriginalFluxNamingGoesThereAndBack) {
-  for (const std::string prefix : {"", "model.diffusion_model."}) {
-    const TemporaryFolder folder;
-    const auto store = WeightStore::dummy(9);
-    read_flux(*store);
-    auto options = options_for(folder);
-    options.max_shard_bytes = 1 << 30;
-    options.stem = "flux";
-    save_checkpoint(*store, names_flux_original(8, prefix), options);
-    const auto file = WeightStore::open(folder / "flux.safetensors");
-    EXPECT_EQ(file->shape(prefix + "single_blocks.0.linear1.weight"), (std::vector<int64_t>{56, 8}));
-    EXPECT_TRUE(file->has(prefix + "double_blocks.0.txt_attn.norm.key_norm.scale"));
-    const auto sizes = find_flux_original(*file);
-    ASSERT_TRUE(sizes);
-    EXPECT_EQ(sizes->prefix, prefix);
-    EXPECT_EQ(sizes->width, 8);
-    EXPECT_EQ(sizes->head_dim, 4);
-    EXPECT_EQ(sizes->text_width, 6);
-    EXPECT_EQ(sizes->in_channels, 4);
-    EXPECT_EQ(std::pair(sizes->doubles, sizes->singles), std::pair(1, 1));
-    EXPECT_TRUE(sizes->guidance);
-    file->adopt(names_flux_original(sizes->width, sizes->prefix));
-    expect_same(*store, *file);
-    EXPECT_TRUE(file->unread().empty());
-    const auto raw = read(*file, prefix + "final_layer.adaLN_modulation.1.weight", {16, 8});
-    const auto ours = read(*file, "norm_out.linear.weight", {16, 8});
-    EXPECT_TRUE(at::equal(raw.narrow(0, 0, 8), ours.narrow(0, 8, 8)));
-  }
+  const TemporaryFolder folder;
+  const auto store = WeightStore::dummy(9);
+  read_flux(*store);
+  auto options = options_for(folder);
+  options.max_shard_bytes = 1 << 30;
+  options.stem = "flux";
+  save_checkpoint(*store, names_flux_original(8), options);
+  const auto file = WeightStore::open(folder / "flux.safetensors");
+  EXPECT_EQ(file->shape("single_blocks.0.linear1.weight"), (std::vector<int64_t>{56, 8}));
+  EXPECT_TRUE(file->has("double_blocks.0.txt_attn.norm.key_norm.scale"));
+  const auto sizes = find_flux(*file);
+  ASSERT_TRUE(sizes);
+  EXPECT_EQ(sizes->width, 8);
+  EXPECT_EQ(sizes->head_dim, 4);
+  EXPECT_EQ(sizes->text_width, 6);
+  EXPECT_EQ(sizes->in_channels, 4);
+  EXPECT_EQ(std::pair(sizes->doubles, sizes->singles), std::pair(1, 1));
+  EXPECT_TRUE(sizes->guidance);
+  file->adopt(names_flux_original(sizes->width));
+  expect_same(*store, *file);
+  EXPECT_TRUE(file->unread().empty());
+  const auto raw = read(*file, "final_layer.adaLN_modulation.1.weight", {16, 8});
+  const auto ours = read(*file, "norm_out.linear.weight", {16, 8});
+  EXPECT_TRUE(at::equal(raw.narrow(0, 0, 8), ours.narrow(0, 8, 8)));
+}
+
+// What a file of FLUX's names with these shapes is called in the error.
+std::string refusal(const std::string& file_name, int64_t in, int64_t out, const std::string& extra = "") {
+  const TemporaryFolder folder;
+  weights::Tensors t{{"double_blocks.0.img_attn.qkv.weight", at::zeros({24, 8})},
+                     {"double_blocks.0.img_attn.norm.query_norm.scale", at::zeros({4})},
+                     {"img_in.weight", at::zeros({8, in})},
+                     {"txt_in.weight", at::zeros({8, 6})},
+                     {"vector_in.in_layer.weight", at::zeros({8, 5})},
+                     {"final_layer.linear.weight", at::zeros({out, 8})}};
+  if (!extra.empty()) t[extra] = at::zeros({1});
+  weights::write_tensors(folder / file_name, t);
+  return message_of(Kind::kCheckpoint,
+                    [&] { config_of_flux_file(*WeightStore::open(folder / file_name), Json::object()); });
+}
+
+TEST(FluxFile, VariantsThatTakePicturesAreNamed) {
+  EXPECT_THAT(refusal("a.safetensors", 384, 64), HasSubstr("FLUX.1 Fill"));
+  EXPECT_THAT(refusal("a.safetensors", 128, 64), HasSubstr("FLUX.1 Depth or Canny"));
+  EXPECT_THAT(refusal("flux1-Kontext-dev.safetensors", 64, 64), HasSubstr("FLUX.1 Kontext"));
+  EXPECT_THAT(refusal("a.safetensors", 64, 64, "redux_up.weight"), HasSubstr("FLUX.1 Redux"));
+  EXPECT_THAT(refusal("a.safetensors", 64, 64, "distilled_guidance_layer.in_proj.weight"),
+              HasSubstr("Chroma"));
+}
+
+TEST(FluxFile, BothNamingsTellTheSizes) {
+  const TemporaryFolder folder;
+  const auto store = WeightStore::dummy(9);
+  read_flux(*store);
+  auto options = options_for(folder);
+  options.max_shard_bytes = 1 << 30;
+  save_checkpoint(*store, names_flux_diffusers(), options);
+  const Json config = config_of_flux_file(*WeightStore::open(folder.path()),
+                                          {{"axes_dims_rope", {0, 2, 2}}, {"num_layers", 19}});
+  EXPECT_EQ(config["num_layers"], 1);
+  EXPECT_EQ(config["num_single_layers"], 1);
+  EXPECT_EQ(config["num_attention_heads"], 2);
+  EXPECT_EQ(config["in_channels"], 4);
+  EXPECT_EQ(config["joint_attention_dim"], 6);
+  EXPECT_EQ(config["pooled_projection_dim"], 5);
+  EXPECT_EQ(config["guidance_embeds"], true);
+  EXPECT_EQ(config["axes_dims_rope"], (Json{0, 2, 2}));
 }
 
 TEST(Save, TheFirstRuleThatFitsGivesTheNames) {
@@ -169,8 +210,8 @@ TEST(Save, TheFirstRuleThatFitsGivesTheNames) {
   expect_same(*store, *again);
 }
 
-TEST(Save, DiffusersFoldersAreNotTakenForTheOriginalNaming) {
-  EXPECT_FALSE(find_flux_original(*WeightStore::dummy(1, {"*double_blocks*"})));
+TEST(FluxFile, OtherTensorsAreNoFlux) {
+  EXPECT_FALSE(find_flux(*WeightStore::dummy(1, {"*blocks*"})));
 }
 
 }  // namespace

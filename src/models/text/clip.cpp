@@ -132,13 +132,31 @@ class Clip : public TextEncoder {
   Linear projection_;
 };
 
-std::vector<weights::NameRule> names() {  // folders have the prefix or, if saved by transformers 5, not
-  const std::string at = "encoder.layers.{}.self_attn.", old = "text_model." + at;
+// Folders have the prefix or, if saved by transformers 5, not; then the names of open_clip.
+std::vector<weights::NameRule> names() {
+  const std::string layer = "encoder.layers.{}.", at = layer + "self_attn.", old = "text_model." + at,
+                    open = "transformer.resblocks.{}.";
   return {{"embeddings", {{"text_model.embeddings"}}},
           {"encoder", {{"text_model.encoder"}}},
           {"final_layer_norm", {{"text_model.final_layer_norm"}}},
           {at + "qkv", {{old + "q_proj"}, {old + "k_proj"}, {old + "v_proj"}}},
-          {at + "qkv", {{at + "q_proj"}, {at + "k_proj"}, {at + "v_proj"}}}};
+          {at + "qkv", {{at + "q_proj"}, {at + "k_proj"}, {at + "v_proj"}}},
+          {"embeddings.token_embedding", {{"token_embedding"}}},
+          {"embeddings.position_embedding.weight", {{"positional_embedding"}}},
+          {"final_layer_norm", {{"ln_final"}}},
+          {layer + "layer_norm1", {{open + "ln_1"}}},
+          {layer + "layer_norm2", {{open + "ln_2"}}},
+          {at + "qkv.weight", {{open + "attn.in_proj_weight"}}},
+          {at + "qkv.bias", {{open + "attn.in_proj_bias"}}},
+          {at + "out_proj", {{open + "attn.out_proj"}}},
+          {layer + "mlp.fc1", {{open + "mlp.c_fc"}}},
+          {layer + "mlp.fc2", {{open + "mlp.c_proj"}}},
+          {.canonical = "text_projection.weight", .parts = {{"text_projection"}}, .is_transposed = true}};
+}
+
+EncoderWidths widths(const Json& config) {
+  const ClipConfig c(config);
+  return {.states = c.width, .pooled = c.width, .projected = c.projects ? c.projection : 0};
 }
 
 std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
@@ -147,9 +165,13 @@ std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
 
 }  // namespace
 
-extern const EncoderFamily kClip{.classes = {"CLIPTextModel", "CLIPTextModelWithProjection"},
-                                 .names = names,
-                                 .ignorable = {"*position_ids", "text_projection.weight"},
-                                 .build = build};
+// Whole models too: their text tower is what is read.
+extern const EncoderFamily kClip{
+    .classes = {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"},
+    .names = names,
+    .ignorable = {"*position_ids", "text_projection.weight", "text_projection", "vision_model.*",
+                  "visual_projection.weight", "visual.*", "logit_scale"},
+    .build = build,
+    .widths = widths};
 
 }  // namespace atelier::models

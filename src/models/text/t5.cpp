@@ -148,13 +148,30 @@ class T5 : public TextEncoder {
   std::vector<T5Layer> layers_;
 };
 
+// transformers' names, of which rules that change nothing come first so that they are the ones that are written; then
+// those of llama.cpp's GGUF files.
 std::vector<weights::NameRule> names() {
-  const std::string at = "encoder.block.{}.layer.0.SelfAttention.";
-  const std::string in = "encoder.block.{}.layer.1.DenseReluDense.";
+  const std::string block = "encoder.block.{}.", at = block + "layer.0.SelfAttention.",
+                    in = block + "layer.1.DenseReluDense.", ggml = "enc.blk.{}.";
   return {{"embed.weight", {{"shared.weight"}}},  // one tensor, stored under either name or under both
           {"embed.weight", {{"encoder.embed_tokens.weight"}}},
           {at + "qkv", {{at + "q"}, {at + "k"}, {at + "v"}}},
-          {in + "gate_up", {{in + "wi_0"}, {in + "wi_1"}}}};
+          {in + "gate_up", {{in + "wi_0"}, {in + "wi_1"}}},
+          {"encoder", {{"encoder"}}},
+          {"embed", {{"token_embd"}}},
+          {"encoder.final_layer_norm", {{"enc.output_norm"}}},
+          {block + "layer.0.layer_norm", {{ggml + "attn_norm"}}},
+          {block + "layer.1.layer_norm", {{ggml + "ffn_norm"}}},
+          {at + "qkv", {{ggml + "attn_q"}, {ggml + "attn_k"}, {ggml + "attn_v"}}},
+          {at + "o", {{ggml + "attn_o"}}},
+          {at + "relative_attention_bias", {{ggml + "attn_rel_b"}}},
+          {in + "gate_up", {{ggml + "ffn_gate"}, {ggml + "ffn_up"}}},
+          {in + "wi", {{ggml + "ffn_up"}}},
+          {in + "wo", {{ggml + "ffn_down"}}}};
+}
+
+EncoderWidths widths(const Json& config) {
+  return {.states = T5Config(config).width};
 }
 
 std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
@@ -163,9 +180,15 @@ std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
 
 }  // namespace
 
-extern const EncoderFamily kT5{.classes = {"T5EncoderModel", "UMT5EncoderModel", "MT5EncoderModel"},
-                               .names = names,
-                               .ignorable = {"encoder.embed_tokens.weight", "shared.weight"},
-                               .build = build};
+// Whole models too: their encoder is what is read.
+extern const EncoderFamily kT5{
+    .classes = {"T5EncoderModel", "UMT5EncoderModel", "MT5EncoderModel", "T5Model",
+                "T5ForConditionalGeneration", "UMT5Model", "UMT5ForConditionalGeneration", "MT5Model",
+                "MT5ForConditionalGeneration"},
+    .names = names,
+    .ignorable = {"encoder.embed_tokens.weight", "shared.weight", "decoder.*", "lm_head.weight",
+                  "spiece_model", "dec.*", "output.weight", "logit_scale"},
+    .build = build,
+    .widths = widths};
 
 }  // namespace atelier::models

@@ -242,15 +242,42 @@ class AutoencoderKl : public Vae {
   std::optional<Conv2d> quant_, post_quant_;
 };
 
-std::vector<weights::NameRule> names() {
+// The names of CompVis' latent-diffusion, which single files carry: the decoder's levels are counted from the picture
+// there, from the latents in diffusers.
+void add_original_names(const KlConfig& c, std::vector<weights::NameRule>& all) {
+  const auto levels = std::ssize(c.channels);
+  for (const std::string side : {"encoder", "decoder"}) {
+    const bool is_encoder = side == "encoder";
+    const std::string mid = side + ".mid_block.", old_mid = side + ".mid.", attn = old_mid + "attn_1.";
+    for (int64_t i = 0; i < levels; ++i) {
+      const std::string to = str(side, is_encoder ? ".down_blocks." : ".up_blocks.", i, ".");
+      const std::string from =
+          str(side, is_encoder ? ".down." : ".up.", is_encoder ? i : levels - 1 - i, ".");
+      all.push_back({to + "resnets.{}.conv_shortcut", {{from + "block.{}.nin_shortcut"}}});
+      all.push_back({to + "resnets.{}", {{from + "block.{}"}}});
+      all.push_back({to + (is_encoder ? "downsamplers.0" : "upsamplers.0"),
+                     {{from + (is_encoder ? "downsample" : "upsample")}}});
+    }
+    all.push_back({mid + "resnets.0", {{old_mid + "block_1"}}});
+    all.push_back({mid + "resnets.1", {{old_mid + "block_2"}}});
+    all.push_back({mid + "attentions.0.group_norm", {{attn + "norm"}}});
+    all.push_back({mid + "attentions.0.qkv", {{attn + "q"}, {attn + "k"}, {attn + "v"}}});
+    all.push_back({mid + "attentions.0.to_out.0", {{attn + "proj_out"}}});
+    all.push_back({side + ".conv_norm_out", {{side + ".norm_out"}}});
+  }
+}
+
+std::vector<weights::NameRule> names(const Json& config) {
   std::vector<weights::NameRule> all;
   for (const std::string side : {"encoder", "decoder"}) {
     const std::string at = side + ".mid_block.attentions.0.";
     all.push_back({at + "qkv", {{at + "to_q"}, {at + "to_k"}, {at + "to_v"}}});
     // before diffusers 0.18
     all.push_back({at + "qkv", {{at + "query"}, {at + "key"}, {at + "value"}}});
+    all.push_back({side, {{side}}});  // of all spellings these names are the ones that are written
     all.push_back({at + "to_out.0", {{at + "proj_attn"}}});
   }
+  add_original_names(KlConfig(config), all);
   return all;
 }
 

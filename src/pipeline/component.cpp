@@ -1,0 +1,55 @@
+#include "pipeline/component.h"
+
+#include <nlohmann/json.hpp>
+
+#include "models/text_encoder.h"
+#include "models/vae.h"
+#include "nn/single_rank.h"
+
+namespace atelier::pipeline {
+
+void build_shapes(const models::Family& family, const Component& c, const weights::WeightStore& store) {
+  nn::SingleRank whole;
+  const auto b = whole.builder(store, at::TensorOptions(at::kBFloat16).device(at::kMeta));
+  const Range blocks{0, c.kind == Component::ComponentKind::kDenoiser ? family.facts(*c.config).blocks : 0};
+  switch (c.kind) {
+    case Component::ComponentKind::kDenoiser:
+      family.build(*c.config, b, std::span(&blocks, 1));
+      break;
+    case Component::ComponentKind::kVae:
+      models::find_vae(*c.config).build(*c.config, b);
+      break;
+    case Component::ComponentKind::kEncoder:
+      models::find_encoder(*c.config).build(*c.config, b);
+  }
+}
+
+std::vector<weights::ManifestEntry> tensors_of(const models::Family& family, const Component& c) {
+  const auto any = weights::WeightStore::dummy(0);
+  build_shapes(family, c, *any);
+  return any->manifest();
+}
+
+std::vector<weights::NameRule> names_of(const models::Family& family, const Component& c) {
+  switch (c.kind) {
+    case Component::ComponentKind::kDenoiser:
+      return family.names(*c.config);
+    case Component::ComponentKind::kVae:
+      return models::find_vae(*c.config).names(*c.config);
+    default:
+      return models::find_encoder(*c.config).names();
+  }
+}
+
+std::span<const std::string_view> ignorable_of(const models::Family& family, const Component& c) {
+  switch (c.kind) {
+    case Component::ComponentKind::kDenoiser:
+      return family.ignorable;
+    case Component::ComponentKind::kVae:
+      return models::find_vae(*c.config).ignorable;
+    default:
+      return models::find_encoder(*c.config).ignorable;
+  }
+}
+
+}  // namespace atelier::pipeline

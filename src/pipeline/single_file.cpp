@@ -1,0 +1,124 @@
+#include "pipeline/single_file.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/quote.h"
+#include "weights/prefix.h"
+
+namespace atelier::pipeline {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kMostPlaces = 8;  // that are looked at closely
+
+std::vector<weights::Place> places_of(const models::Family& family, const Component& c,
+                                      const std::vector<std::string>& names,
+                                      const std::vector<weights::ManifestEntry>& tensors) {
+  std::vector<std::string> asked;
+  for (const auto& tensor : tensors) asked.push_back(tensor.name);
+  return weights::find_places(names, names_of(family, c), asked);
+}
+
+// Behind which prefix a denoiser lies. Its sizes and the number of its blocks may differ from the config's, so that
+// only names count, and a quarter of those that stand there must be its own.
+std::optional<weights::Section> find_denoiser(const models::Family& family, const Component& c,
+                                              const std::vector<std::string>& names) {
+  const auto places = places_of(family, c, names, tensors_of(family, c));
+  if (places.empty()) return std::nullopt;
+  const auto& best = places.front();
+  const auto below =
+      std::count_if(names.begin(), names.end(), [&](auto& name) { return name.starts_with(best.prefix); });
+  if (4 * best.found < std::min<int64_t>(below, 64)) return std::nullopt;
+  return weights::Section{best.prefix, {}};
+}
+
+// Behind which prefix a part lies whose sizes are known: where the most tensors have the right shape. None: less than
+// half of them are there, or the place is taken.
+std::optional<weights::Section> find_part(const models::Family& family, const Component& c,
+                                          const fs::path& file, const std::vector<std::string>& names,
+                                          const std::vector<std::string>& taken) {
+  const auto tensors = tensors_of(family, c);
+  auto places = places_of(family, c, names, tensors);
+  std::erase_if(places, [&](const auto& place) {
+    return std::find(taken.begin(), taken.end(), place.prefix) != taken.end();
+  });
+  places.resize(std::min(places.size(), kMostPlaces));
+  std::optional<weights::Section> best;
+  int64_t most = 0;
+  for (const auto& place : places) {
+    if (2 * place.found < std::ssize(tensors)) continue;
+    const auto store = weights::WeightStore::open(file, {place.prefix, {}});
+    store->adopt(names_of(family, c));
+    const auto fit = std::count_if(tensors.begin(), tensors.end(), [&](const auto& tensor) {
+      const auto shape = store->shape(tensor.name);
+      return !shape.empty() && c10::multiply_integers(shape) == c10::multiply_integers(tensor.shape);
+    });
+    if (fit > most) most = fit, best = weights::Section{place.prefix, {}};
+  }
+  return 2 * most < std::ssize(tensors) ? std::nullopt : best;
+}
+
+// What may not be read as part of `section`: the other parts, with what stands beside them.
+void keep_apart(weights::Section& section, const std::vector<std::string>& prefixes) {
+  for (const auto& prefix : prefixes) {
+    if (prefix.size() <= section.prefix.size() || !prefix.starts_with(section.prefix)) continue;
+    section.others.push_back(prefix.substr(0, prefix.find('.', section.prefix.size()) + 1));
+  }
+}
+
+[[noreturn]] void fail_without_denoiser(const models::Family& family, const fs::path& file) {
+  const std::string contents = contents_of(file);
+  throw Error(
+      Kind::kCheckpoint,
+      str(file.string(), ": holds no denoiser of the family ", family.name, " that the base model is of",
+          contents.empty() ? "; no family of this build knows its tensors' names"
+                           : ", but " + contents + "; name a base model of that family"));
+}
+
+}  // namespace
+
+void take_from_file(const models::Family& family, const fs::path& file, std::vector<Component>& components) {
+  if (family.experts.size() > 1) {
+    throw Error(Kind::kUsage, str(file.string(), ": the family ", family.name, " has ", family.experts.size(),
+                                  " denoisers, one file is not enough; name a diffusers folder"));
+  }
+  const auto names = weights::WeightStore::open(file)->names();
+  auto& denoiser = components.front();
+  auto section = find_denoiser(family, denoiser, names);
+  if (!section) fail_without_denoiser(family, file);
+  std::vector<std::string> prefixes{section->prefix};
+  for (auto& c : std::span(components).subspan(1)) {
+    auto found = find_part(family, c, file, names, prefixes);
+    if (!found) continue;
+    prefixes.push_back(found->prefix);
+    c.file = file;
+    c.section = std::move(*found);
+  }
+  keep_apart(*section, prefixes);
+  denoiser.file = file;
+  denoiser.section = std::move(*section);
+  if (!family.config_of_file) return;
+  const auto store = weights::WeightStore::open(file, denoiser.section);
+  denoiser.config = std::make_shared<const Json>(family.config_of_file(*store, *denoiser.config));
+}
+
+std::string contents_of(const fs::path& file) {
+  const auto names = weights::WeightStore::open(file)->names();
+  for (const auto* family : models::families()) {
+    const Component plain{Component::ComponentKind::kDenoiser,
+                          std::string(family->experts.front()),
+                          std::make_shared<const Json>(Json::object()),
+                          {},
+                          {}};
+    try {
+      if (find_denoiser(*family, plain, names)) return str("a denoiser of the family ", family->name);
+    } catch (const Error&) {
+      continue;  // cannot be built without a config
+    }
+  }
+  return {};
+}
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,20 @@
+// One file that holds a denoiser, and perhaps the autoencoder and the text encoders with it, each behind a prefix of
+// its own. Nothing is known about the prefixes: a part is where the names that its family declares are found.
+#pragma once
+#include <filesystem>
+#include <vector>
+
+#include "pipeline/component.h"
+
+namespace atelier::pipeline {
+
+// Lets every component whose tensors the file holds read them there, and gives the denoiser the config that the file
+// shows; `components` begin with it, their configs are those of another model of the family. Reads headers only.
+// Throws Error(kCheckpoint) that says what the file holds if that is no denoiser of the family.
+void take_from_file(const models::Family& family, const std::filesystem::path& file,
+                    std::vector<Component>& components);
+
+// What a file holds, of all families of this build: "a denoiser of the family ...". Empty: nothing that is known.
+std::string contents_of(const std::filesystem::path& file);
+
+}  // namespace atelier::pipeline

@@ -1,0 +1,153 @@
+// Files that hold a denoiser, or a whole pipeline, in the namings and number formats that people meet.
+#include "pipeline/single_file.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "pipeline/model_repo.h"
+#include "pipeline/testing.h"
+
+namespace atelier::pipeline {
+namespace {
+
+using nn::error_of;
+using nn::has;
+
+namespace fs = std::filesystem;
+
+// The tensors of a component's folder, each behind a prefix.
+void add(weights::Tensors& all, const std::string& component, const std::string& prefix) {
+  for (const auto& item : fs::directory_iterator(kGolden / "model" / component)) {
+    if (item.path().extension() != ".safetensors") continue;
+    for (const auto& [name, tensor] : weights::read_tensors(item.path())) all[prefix + name] = tensor;
+  }
+}
+
+class SingleFile : public ::testing::Test {
+ protected:
+  ModelRepo open(const weights::Tensors& tensors, const fs::path& rest = kGolden / "model") const {
+    weights::write_tensors(file_, tensors);
+    return ModelRepo::open_single_file(file_, rest);
+  }
+  // Whether a component reads what the folder's does.
+  static void expect_same(const ModelRepo& m, const std::string& component) {
+    const auto folder = ModelRepo::open(kGolden / "model");
+    const auto want = folder.weights(folder.component(component)), got = m.weights(m.component(component));
+    for (const auto& [name, shape] : tensors_of(m.family(), m.component(component))) {
+      at::Tensor a = at::zeros(shape), b = at::zeros(shape);
+      want->read_into(a, name, shape, {}, {});
+      got->read_into(b, name, shape, {}, {});
+      EXPECT_TRUE(at::equal(a, b)) << component << " " << name;
+    }
+    want->check(), got->check();
+  }
+  TemporaryFolder folder_;
+  fs::path file_ = folder_ / "model.safetensors";
+};
+
+TEST_F(SingleFile, IsReadBehindAnyPrefix) {
+  for (const char* prefix :
+       {"", "model.diffusion_model.", "diffusion_model.", "model.", "net.", "module.a.b."}) {
+    weights::Tensors tensors;
+    add(tensors, "transformer", prefix);
+    const auto m = open(tensors);
+    EXPECT_EQ(m.component("transformer").section.prefix, prefix);
+    EXPECT_NO_THROW(m.check()) << prefix;
+    expect_same(m, "transformer");
+  }
+}
+
+TEST_F(SingleFile, MayHoldTheWholePipeline) {
+  weights::Tensors tensors;
+  add(tensors, "transformer", "model.diffusion_model.");
+  add(tensors, "vae", "first_stage_model.");
+  add(tensors, "text_encoder", "text_encoders.clip_l.transformer.");
+  add(tensors, "text_encoder_2", "text_encoders.t5xxl.transformer.");
+  tensors["text_encoders.clip_l.logit_scale"] = at::zeros({});
+  const Copy rest(kGolden / "model");
+  for (const char* part : {"transformer", "vae", "text_encoder", "text_encoder_2"}) {
+    for (const auto& item : fs::directory_iterator(rest.path() / part)) {
+      if (item.path().extension() == ".safetensors") fs::remove(item.path());
+    }
+  }
+  const auto m = open(tensors, rest.path());
+  EXPECT_NO_THROW(m.check());
+  for (const char* part : {"transformer", "vae", "text_encoder", "text_encoder_2"}) expect_same(m, part);
+}
+
+TEST_F(SingleFile, ADenoiserWithoutPrefixIsKeptApartFromTheRest) {
+  weights::Tensors tensors;
+  add(tensors, "transformer", "");
+  add(tensors, "vae", "vae.");
+  tensors["vae.extra"] = at::zeros({1});
+  const auto m = open(tensors);
+  EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [&] { m.check(); }), "vae: "));
+  tensors.erase("vae.extra");
+  EXPECT_NO_THROW(open(tensors).check());
+}
+
+TEST_F(SingleFile, ThatHoldsNoDenoiserSaysWhatItIs) {
+  weights::Tensors tensors;
+  add(tensors, "vae", "");
+  const auto message = error_of(Kind::kCheckpoint, [&] { open(tensors); });
+  EXPECT_TRUE(has(message, "no denoiser of the family flux")) << message;
+  weights::Tensors lora{{"transformer.x.lora_A.weight", at::zeros({2, 2})}};
+  EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [&] { open(lora); }), "a LoRA"));
+}
+
+TEST_F(SingleFile, KeepsItsOwnSizes) {
+  weights::Tensors tensors;
+  add(tensors, "transformer", "diffusion_model.");
+  const Copy other(kGolden / "model");
+  other.edit_json("transformer/config.json",
+                  [](Json& j) { j["num_layers"] = 7, j["num_single_layers"] = 1; });
+  const auto m = open(tensors, other.path());
+  EXPECT_EQ(m.denoiser().at("num_layers"), ModelRepo::open(kGolden / "model").denoiser().at("num_layers"));
+  EXPECT_NO_THROW(m.check());
+}
+
+TEST(Parts, ThatDoNotFitAreNamedBeforeLoading) {
+  const Copy wide(kGolden / "model");
+  wide.edit_json("text_encoder_2/config.json", [](Json& j) { j["d_model"] = 2 * j["d_model"].get<int>(); });
+  const auto text = error_of(Kind::kCheckpoint, [&] { ModelRepo::open(wide.path()).check(); });
+  EXPECT_TRUE(has(text, "joint_attention_dim") && has(text, "text_encoder_2") && has(text, "transformer"))
+      << text;
+  const Copy pooled(kGolden / "model");
+  pooled.edit_json("transformer/config.json", [](Json& j) { j["pooled_projection_dim"] = 999; });
+  const auto clip = error_of(Kind::kCheckpoint, [&] { ModelRepo::open(pooled.path()).check(); });
+  EXPECT_TRUE(has(clip, "999") && has(clip, "text_encoder (")) << clip;
+  const Copy latents(kGolden / "model");
+  latents.edit_json("vae/config.json",
+                    [](Json& j) { j["latent_channels"] = 3 + j["latent_channels"].get<int>(); });
+  const auto vae = error_of(Kind::kCheckpoint, [&] { ModelRepo::open(latents.path()).check(); });
+  EXPECT_TRUE(has(vae, "latents of") && has(vae, "vae takes")) << vae;
+}
+
+TEST(Encoders, OfWholeModelsLendTheirPart) {
+  const Copy copy(kGolden / "model");
+  copy.edit_tensors("text_encoder/model.safetensors", [](weights::Tensors& t) {
+    for (const char* name : {"vision_model.embeddings.class_embedding", "visual_projection.weight",
+                             "logit_scale", "text_projection.weight"}) {
+      t[name] = at::zeros({2, 2});
+    }
+  });
+  copy.edit_json("text_encoder/config.json", [](Json& j) {
+    Json text = j;
+    j = {{"architectures", {"CLIPModel"}}, {"text_config", text}, {"model_type", "clip"}};
+  });
+  copy.edit_tensors("text_encoder_2/model.safetensors", [](weights::Tensors& t) {
+    t["decoder.block.0.layer.0.SelfAttention.q.weight"] = at::zeros({2, 2});
+    t["lm_head.weight"] = at::zeros({2, 2});
+  });
+  copy.edit_json("text_encoder_2/config.json",
+                 [](Json& j) { j["architectures"] = {"T5ForConditionalGeneration"}; });
+  const auto m = ModelRepo::open(copy.path());
+  EXPECT_NO_THROW(m.check());
+  EXPECT_EQ(m.vocabulary("text_encoder"), 1014);
+}
+
+}  // namespace
+}  // namespace atelier::pipeline

@@ -1,0 +1,129 @@
+#include "weights/reduced.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/testing.h"
+#include "weights/store.h"
+#include "weights/tensors.h"
+
+namespace atelier::weights {
+namespace {
+
+using ::testing::HasSubstr;
+
+at::Tensor bytes(std::string_view text) {
+  at::Tensor out = at::zeros({static_cast<int64_t>(text.size())}, at::TensorOptions(at::kByte));
+  std::memcpy(out.data_ptr(), text.data(), text.size());
+  return out;
+}
+
+class ReducedTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<WeightStore> open(const Tensors& tensors, const Metadata& metadata = {}) const {
+    write_tensors(folder_ / "a.safetensors", tensors, metadata);
+    return WeightStore::open(folder_ / "a.safetensors");
+  }
+  at::Tensor read(const Tensors& tensors, const Metadata& metadata = {}) const {
+    const auto store = open(tensors, metadata);
+    EXPECT_EQ(store->names(), std::vector<std::string>{"net.a.weight"});
+    at::Tensor out = at::full({6, 8}, 9, at::kFloat);
+    store->read_into(out, "net.a.weight", {6, 8}, {}, {});
+    store->check({});
+    return out;
+  }
+  std::string refusal(const Tensors& tensors, const Metadata& metadata = {}) const {
+    return message_of(Kind::kCheckpoint, [&] { open(tensors, metadata); });
+  }
+  TemporaryFolder folder_;
+  at::Tensor eight_ = at::randn({6, 8}).to(at::kFloat8_e4m3fn);
+  at::Tensor scale_ = at::full({}, 0.0371, at::kFloat);
+};
+
+TEST_F(ReducedTest, EverySpellingOfAScaleCounts) {
+  const auto want = eight_.to(at::kFloat) * scale_;
+  const auto marker = at::zeros({0}, at::TensorOptions(at::kFloat8_e4m3fn));
+  EXPECT_TRUE(at::equal(want, read({{"net.a.weight", eight_},
+                                    {"net.a.scale_weight", scale_},
+                                    {"net.a.scale_input", at::ones({})},
+                                    {"net.scaled_fp8", marker}})));
+  EXPECT_TRUE(at::equal(want, read({{"net.a.weight", eight_},
+                                    {"net.a.weight_scale", scale_.view({1})},
+                                    {"net.a.input_scale", at::ones({})},
+                                    {"net.a.comfy_quant", bytes(R"({"format": "float8_e4m3fn"})")}})));
+  EXPECT_TRUE(at::equal(
+      want, read({{"net.a.weight", eight_}, {"net.a.weight_scale", scale_}},
+                 {{"_quantization_metadata",
+                   R"({"format_version": "1.0", "layers": {"net.a": {"format": "float8_e4m3fn"}}})"}})));
+  const auto rows = at::rand({6, 1});
+  EXPECT_TRUE(at::equal(eight_.to(at::kFloat) * rows,
+                        read({{"net.a.weight", eight_}, {"net.a.weight_scale", rows}})));
+  EXPECT_TRUE(at::equal(eight_.to(at::kFloat), read({{"net.a.weight", eight_}, {"scaled_fp8", marker}})));
+}
+
+TEST_F(ReducedTest, SlicesAreScaledByTheirOwnRows) {
+  const auto rows = at::rand({6});
+  const auto store = open(
+      {{"a.weight", eight_}, {"a.weight_scale", rows}, {"b.weight", eight_}, {"b.weight_scale", scale_}});
+  store->adopt(std::vector<NameRule>{{"ab", {{"a"}, {"b"}}}, {"side", {{"a"}, {"b"}}, 1}});
+  const auto a = eight_.to(at::kFloat) * rows.view({6, 1}), b = eight_.to(at::kFloat) * scale_;
+  at::Tensor out = at::full({4, 3}, 9, at::kFloat);
+  const Range of_rows[] = {{4, 4}}, cols[] = {{5, 3}};
+  store->read_into(out, "ab.weight", {12, 8}, of_rows, cols);
+  EXPECT_TRUE(at::equal(out, at::cat({a, b}).narrow(0, 4, 4).narrow(1, 5, 3)));
+  const Range across[] = {{5, 6}}, two[] = {{2, 2}};
+  at::Tensor side = at::full({2, 6}, 9, at::kBFloat16);
+  store->read_into(side, "side.weight", {6, 16}, two, across);
+  EXPECT_TRUE(at::equal(side, at::cat({a, b}, 1).narrow(0, 2, 2).narrow(1, 5, 6).to(at::kBFloat16)));
+}
+
+TEST_F(ReducedTest, FormatsThatAreNotReadAreNamed) {
+  const auto byte = at::zeros({6, 8}, at::TensorOptions(at::kByte));
+  const auto w = [&](const at::Tensor& weight, Tensors others) {
+    others["a.weight"] = weight;
+    return refusal(others);
+  };
+  EXPECT_THAT(w(byte, {{"a.weight.absmax", scale_}, {"a.weight.quant_state.bitsandbytes__nf4", byte}}),
+              HasSubstr("NF4"));
+  EXPECT_THAT(w(byte, {{"a.weight.absmax", scale_}}), HasSubstr("4-bit"));
+  EXPECT_THAT(w(byte, {{"a.SCB", scale_}}), HasSubstr("LLM.int8"));
+  EXPECT_THAT(w(byte, {{"a.weight_scale", eight_}, {"a.weight_scale_2", scale_}}), HasSubstr("nvfp4"));
+  EXPECT_THAT(w(eight_, {{"a.weight_scale", at::zeros({6, 1}, at::TensorOptions(at::kByte))}}),
+              HasSubstr("mxfp8"));
+  EXPECT_THAT(w(eight_, {{"a.comfy_quant", bytes(R"({"format": "mxfp8"})")}}), HasSubstr("mxfp8"));
+  EXPECT_THAT(w(eight_, {{"a.weight_scale", at::ones({2, 2})}}), HasSubstr("blocks"));
+  EXPECT_THAT(w(eight_, {{"a.weight_scale_inv", at::ones({1, 1})}}), HasSubstr("per block"));
+  EXPECT_THAT(w(byte.to(at::kChar), {{"a.weight_scale", scale_}}), HasSubstr("int8"));
+  EXPECT_THAT(w(byte, {}), HasSubstr("integers (U8)"));
+  EXPECT_THAT(w(eight_, {{"b.qweight", byte}, {"b.qzeros", byte}}), HasSubstr("GPTQ"));
+  EXPECT_THAT(refusal({{"a.weight", eight_}},
+                      {{"_quantization_metadata", R"({"layers": {"a": {"format": "int8_tensorwise"}}})"}}),
+              HasSubstr("int8_tensorwise"));
+}
+
+TEST_F(ReducedTest, AChangeToAModelIsNoModel) {
+  EXPECT_THAT(refusal({{"transformer.a.lora_A.weight", scale_}}), HasSubstr("a LoRA"));
+  EXPECT_THAT(refusal({{"lora_unet_a.lora_down.weight", scale_}}),
+              HasSubstr("name the model that it was made for"));
+  EXPECT_THAT(refusal({{"lora_unet_a.lokr_w1", scale_}}), HasSubstr("LoKr"));
+}
+
+TEST_F(ReducedTest, BrokenMarksAreNamed) {
+  EXPECT_THAT(refusal({{"a.weight", eight_}, {"a.comfy_quant", bytes("{\"format\":")}}),
+              HasSubstr("a.comfy_quant"));
+  EXPECT_THAT(refusal({{"a.weight", eight_}, {"a.comfy_quant", scale_}}), HasSubstr("text of bytes"));
+  EXPECT_THAT(refusal({{"a.weight", eight_}, {"a.scale_weight", scale_}, {"a.weight_scale", scale_}}),
+              HasSubstr("two scales"));
+  EXPECT_THAT(refusal({{"a.weight", eight_}}, {{"_quantization_metadata", "[[["}}),
+              HasSubstr("not valid JSON"));
+  EXPECT_EQ(refusal({{"a.weight", eight_}}, {{"_quantization_metadata", "3"}}), "no error");
+}
+
+}  // namespace
+}  // namespace atelier::weights
