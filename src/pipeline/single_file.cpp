@@ -23,15 +23,15 @@ std::vector<weights::Place> places_of(const models::Family& family, const Compon
 
 // Behind which prefix a denoiser lies. Its sizes and the number of its blocks may differ from the config's, so that
 // only names count, and a quarter of those that stand there must be its own.
-std::optional<weights::Section> find_denoiser(const models::Family& family, const Component& c,
-                                              const std::vector<std::string>& names) {
+std::optional<weights::Place> find_denoiser(const models::Family& family, const Component& c,
+                                            const std::vector<std::string>& names) {
   const auto places = places_of(family, c, names, tensors_of(family, c));
   if (places.empty()) return std::nullopt;
   const auto& best = places.front();
   const auto below =
       std::count_if(names.begin(), names.end(), [&](auto& name) { return name.starts_with(best.prefix); });
   if (4 * best.found < std::min<int64_t>(below, 64)) return std::nullopt;
-  return weights::Section{best.prefix, {}};
+  return best;
 }
 
 // Behind which prefix a part lies whose sizes are known: where the most tensors have the right shape. None: less than
@@ -68,13 +68,39 @@ void keep_apart(weights::Section& section, const std::vector<std::string>& prefi
   }
 }
 
-[[noreturn]] void fail_without_denoiser(const models::Family& family, const fs::path& file) {
-  const std::string contents = contents_of(file);
-  throw Error(
-      Kind::kCheckpoint,
-      str(file.string(), ": holds no denoiser of the family ", family.name, " that the base model is of",
-          contents.empty() ? "; no family of this build knows its tensors' names"
-                           : ", but " + contents + "; name a base model of that family"));
+// The parts of the base model that the file could stand for: "a vae".
+std::string parts_in(const models::Family& family, const fs::path& file,
+                     const std::vector<std::string>& names, std::span<const Component> parts) {
+  std::string found;
+  for (const auto& c : parts) {
+    if (find_part(family, c, file, names, {})) found += str(found.empty() ? "a " : " and a ", c.name);
+  }
+  return found;
+}
+
+// The file's config in the words of the family, whose errors get the file's name.
+Json config_of(const models::Family& family, const fs::path& file, const weights::Section& section,
+               const Json& like) {
+  try {
+    return family.config_of_file(*weights::WeightStore::open(file, section), like);
+  } catch (const Error& e) {
+    throw Error(e.kind(), std::string_view(e.what()).starts_with(file.string())
+                              ? e.what()
+                              : str(file.string(), ": ", e.what()));
+  }
+}
+
+[[noreturn]] void fail_without_denoiser(const models::Family& family, const fs::path& file,
+                                        const std::string& parts, const Json& like) {
+  const std::string other = parts.empty() ? contents_of(file) : "";
+  if (parts.empty() && other.empty() && family.config_of_file)
+    config_of(family, file, {}, like);  // says what it is
+  std::string what = "; no family of this build knows its tensors' names";
+  if (!parts.empty())
+    what = str(", but ", parts, ": put it into the folder of that name of a diffusers folder");
+  if (!other.empty()) what = str(", but ", other, "; name a base model of that family");
+  throw Error(Kind::kCheckpoint, str(file.string(), ": holds no denoiser of the family ", family.name,
+                                     ", which the base model is of", what));
 }
 
 }  // namespace
@@ -86,9 +112,12 @@ void take_from_file(const models::Family& family, const fs::path& file, std::vec
   }
   const auto names = weights::WeightStore::open(file)->names();
   auto& denoiser = components.front();
-  auto section = find_denoiser(family, denoiser, names);
-  if (!section) fail_without_denoiser(family, file);
-  std::vector<std::string> prefixes{section->prefix};
+  const auto place = find_denoiser(family, denoiser, names);
+  if (!place) {
+    fail_without_denoiser(family, file, parts_in(family, file, names, std::span(components).subspan(1)),
+                          *denoiser.config);
+  }
+  std::vector<std::string> prefixes{place->prefix};
   for (auto& c : std::span(components).subspan(1)) {
     auto found = find_part(family, c, file, names, prefixes);
     if (!found) continue;
@@ -96,16 +125,17 @@ void take_from_file(const models::Family& family, const fs::path& file, std::vec
     c.file = file;
     c.section = std::move(*found);
   }
-  keep_apart(*section, prefixes);
   denoiser.file = file;
-  denoiser.section = std::move(*section);
+  denoiser.section = {place->prefix, {}};
+  keep_apart(denoiser.section, prefixes);
   if (!family.config_of_file) return;
-  const auto store = weights::WeightStore::open(file, denoiser.section);
-  denoiser.config = std::make_shared<const Json>(family.config_of_file(*store, *denoiser.config));
+  denoiser.config = std::make_shared<const Json>(config_of(family, file, denoiser.section, *denoiser.config));
 }
 
 std::string contents_of(const fs::path& file) {
   const auto names = weights::WeightStore::open(file)->names();
+  std::string_view best;
+  int64_t most = 0;
   for (const auto* family : models::families()) {
     const Component plain{Component::ComponentKind::kDenoiser,
                           std::string(family->experts.front()),
@@ -113,12 +143,13 @@ std::string contents_of(const fs::path& file) {
                           {},
                           {}};
     try {
-      if (find_denoiser(*family, plain, names)) return str("a denoiser of the family ", family->name);
+      const auto place = find_denoiser(*family, plain, names);
+      if (place && place->found > most) most = place->found, best = family->name;
     } catch (const Error&) {
       continue;  // cannot be built without a config
     }
   }
-  return {};
+  return best.empty() ? "" : str("a denoiser of the family ", best);
 }
 
 }  // namespace atelier::pipeline

@@ -93,7 +93,7 @@ TEST_F(SingleFile, ThatHoldsNoDenoiserSaysWhatItIs) {
   weights::Tensors tensors;
   add(tensors, "vae", "");
   const auto message = error_of(Kind::kCheckpoint, [&] { open(tensors); });
-  EXPECT_TRUE(has(message, "no denoiser of the family flux")) << message;
+  EXPECT_TRUE(has(message, "no denoiser of the family flux") && has(message, "but a vae")) << message;
   weights::Tensors lora{{"transformer.x.lora_A.weight", at::zeros({2, 2})}};
   EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [&] { open(lora); }), "a LoRA"));
 }

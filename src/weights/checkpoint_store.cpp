@@ -55,7 +55,7 @@ void CheckpointStore::add(const TensorFile& file, const Section& section) {
   const Reduced reduced = find_reduced(path, file.entries(), file.metadata(), bytes_of);
   for (const auto& [name, entry] : file.entries()) {
     if (reduced.marks.contains(name) || !section.holds(name)) continue;
-    Stored stored{&file, &entry, nullptr};
+    StoredTensor stored{&file, &entry, nullptr};
     if (const auto scale = reduced.scale_of.find(name); scale != reduced.scale_of.end()) {
       stored.scales =
           &scales_.try_emplace(name, numbers_of(file, file.entries().at(scale->second))).first->second;

@@ -91,7 +91,7 @@ TEST(Decode, GivesTheNumbersOfTheReference) {
 }
 
 TEST(Decode, KnowsEveryHalfAndEightBitFloat) {
-  for (const auto [dtype, torch] : {std::pair(DType::kF8E4M3, at::kFloat8_e4m3fn),
+  for (const auto& [dtype, torch] : {std::pair(DType::kF8E4M3, at::kFloat8_e4m3fn),
                                     {DType::kF8E5M2, at::kFloat8_e5m2},
                                     {DType::kF16, at::kHalf},
                                     {DType::kBF16, at::kBFloat16}}) {

@@ -16,7 +16,8 @@ namespace {
 constexpr int64_t kMostText = 1 << 16;
 constexpr std::string_view kInstead =
     "take the file of the same model in 16 bit, in fp8, or as GGUF from Q4_0 to Q8_0";
-constexpr std::string_view kOfAModel = "it changes a model and is none: name the model that it was made for";
+constexpr std::string_view kOfAModel =
+    "it changes a model and is none: name the model that it was made for, and this file with --lora";
 
 // Whoever has a tensor that matches is of this kind. The first row that matches anything counts.
 struct Refusal {

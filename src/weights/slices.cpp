@@ -70,7 +70,7 @@ Strip strip(const Tile& tile, Range rows, Range cols, int64_t inner) {
 constexpr int64_t kDecodedAtOnce = 1 << 14;  // elements; a multiple of every block
 
 // Elements [first, first + count) in `tensor.dtype()`, multiplied by nothing yet.
-void decode_out(const Stored& tensor, int64_t first, int64_t count, float* out) {
+void decode_out(const StoredTensor& tensor, int64_t first, int64_t count, float* out) {
   const auto& entry = *tensor.entry;
   const auto [elements, bytes] = block_of(entry.dtype);
   const int64_t most = kDecodedAtOnce / elements;
@@ -89,7 +89,7 @@ void decode_out(const Stored& tensor, int64_t first, int64_t count, float* out) 
 }
 
 // Copies elements [first, first + count) of a tensor whose rows are `width` long.
-void copy_elements(const Stored& tensor, int64_t first, int64_t count, int64_t width, std::byte* out) {
+void copy_elements(const StoredTensor& tensor, int64_t first, int64_t count, int64_t width, std::byte* out) {
   const auto& entry = *tensor.entry;
   if (tensor.dtype() == entry.dtype && tensor.scales == nullptr) {
     const int64_t size = size_of(entry.dtype);
@@ -109,7 +109,7 @@ void copy_elements(const Stored& tensor, int64_t first, int64_t count, int64_t w
 
 }  // namespace
 
-DType Stored::dtype() const {
+DType StoredTensor::dtype() const {
   return scales == nullptr && is_plain(entry->dtype) ? entry->dtype : DType::kF32;
 }
 

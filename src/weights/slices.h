@@ -14,7 +14,7 @@
 namespace atelier::weights {
 
 // A tensor as a file holds it.
-struct Stored {
+struct StoredTensor {
   const TensorFile* file = nullptr;
   const TensorEntry* entry = nullptr;  // null: the checkpoint lacks it
   const std::vector<float>* scales =
@@ -26,7 +26,7 @@ struct Stored {
 // One part of a canonical tensor, found in a file.
 struct CheckpointPiece {
   std::string name;  // in the checkpoint
-  Stored stored;
+  StoredTensor stored;
   Range rows;  // size 0: all
 };
 
@@ -49,7 +49,7 @@ struct Canonical {
 
 // Some columns of consecutive rows of one stored tensor.
 struct Strip {
-  Stored tensor;
+  StoredTensor tensor;
   int64_t first = 0;     // element of the tensor that is the first row's first
   int64_t stride = 0;    // elements from row to row: the tensor's width
   int64_t column = 0;    // where they go in a row of the slice

@@ -23,7 +23,7 @@ static_assert(std::endian::native == std::endian::little, "files of tensors are 
 
 struct TypeRow {
   std::string_view name;
-  Block block;
+  NumberBlock block;
   bool is_integer = false, is_gguf = false;
 };
 
@@ -79,7 +79,7 @@ std::string_view name_of(DType dtype) {
   return row_of(dtype).name;
 }
 
-Block block_of(DType dtype) {
+NumberBlock block_of(DType dtype) {
   return row_of(dtype).block;
 }
 
@@ -105,7 +105,7 @@ std::optional<DType> find_dtype(std::string_view name) {
 
 std::optional<int64_t> checked_bytes(DType dtype, std::span<const int64_t> shape) {
   if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
-  const Block block = block_of(dtype);
+  const NumberBlock block = block_of(dtype);
   int64_t elements = 1, bytes = 0;
   for (const int64_t n : shape) {
     if (__builtin_mul_overflow(elements, n, &elements)) return std::nullopt;

@@ -45,13 +45,13 @@ enum class DType : uint8_t {
 };
 
 // Consecutive elements that are stored together.
-struct Block {
+struct NumberBlock {
   int64_t elements = 1, bytes = 0;
 };
 
 // The name used in headers and messages, such as "BF16" or "Q4_K".
 std::string_view name_of(DType dtype);
-Block block_of(DType dtype);
+NumberBlock block_of(DType dtype);
 // One element, one or more bytes.
 bool is_plain(DType dtype);
 bool is_integer(DType dtype);
