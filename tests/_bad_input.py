@@ -72,6 +72,7 @@ class Models:
         self.damage_files()
         self.damage_tensors()
         self.damage_folders()
+        self.other_formats()
 
     def damage_files(self):
         file = self.weights("truncated")
@@ -114,6 +115,27 @@ class Models:
         index.write_text(index.read_text().replace("FluxPipeline", "StableDiffusionXLPipeline"))
         (self.copy("no_index") / "model_index.json").unlink()
         (self.copy("no_vae") / "vae").unlink()
+
+    def other_formats(self):
+        def four_bit(tensors):
+            size = len(tensors["proj_out.weight"][2]) // 4
+            tensors["proj_out.weight"] = ["U8", [size, 1], b"\0" * size]
+            tensors["proj_out.weight.absmax"] = ["F32", [1], b"\0" * 4]
+
+        self.changed("nf4", four_bit)
+        self.changed("eight_bit", lambda t: t.update({"proj_out.SCB": ["F32", [1], b"\0" * 4]}))
+        self.changed("lora", lambda t: t.update({"transformer.proj_out.lora_A.weight": ["F32", [1], b"\0" * 4]}))
+        gguf = self.weights("gguf")
+        gguf.unlink()
+        name = b"proj_out.weight"
+        tensor = struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, 256, 1, 10, 0)  # Q2_K
+        gguf.with_suffix(".gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + tensor + b"\0" * 200)
+        cut = self.weights("gguf_cut")
+        cut.unlink()
+        cut.with_suffix(".gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + tensor[:20])
+        config = self.copy("unlike", ["text_encoder_2"]) / "text_encoder_2" / "config.json"
+        text = json.loads(config.read_text())
+        config.write_text(json.dumps(text | {"d_model": 2 * text["d_model"]}))
 
 
 def pixels(path):

@@ -65,6 +65,12 @@ bad_config transformer/config.json is not valid JSON
 family StableDiffusionXLPipeline; this build has FluxPipeline
 no_index no_index.* model_index.json
 no_vae no vae/config.json
+nf4 4-bit weights of bitsandbytes.*fp8
+eight_bit 8-bit integers of bitsandbytes
+lora a LoRA.*--lora
+gguf stored as Q2_K.*Q4_K
+gguf_cut truncated.*download it again
+unlike transformer takes states of .*joint_attention_dim.*text_encoder_2
 END
   # which tensor it is, and what was needed
   expect 2 '"proj_out.bias" is missing, needs' --model_name models/missing --prompt x

@@ -51,7 +51,8 @@ std::string text_misfit(const models::TextWidth& width, const Component& denoise
     const auto one = width_of(*encoder, width.of);
     if (!one) return {};
     sum += *one;
-    givers += str(givers.empty() ? "" : " and ", encoder->name, " (", *one, ")");
+    givers += str(givers.empty() ? "" : " and ", encoder->name);
+    if (width.encoders.size() > 1) givers += str(" (", *one, ")");
   }
   if (givers.empty() || sum == width.wanted) return {};
   return str(denoiser.name, " takes ", words_for(width.of), " of ", width.wanted, " channels (", width.key,
