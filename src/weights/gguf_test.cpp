@@ -92,9 +92,9 @@ TEST(Decode, GivesTheNumbersOfTheReference) {
 
 TEST(Decode, KnowsEveryHalfAndEightBitFloat) {
   for (const auto& [dtype, torch] : {std::pair(DType::kF8E4M3, at::kFloat8_e4m3fn),
-                                    {DType::kF8E5M2, at::kFloat8_e5m2},
-                                    {DType::kF16, at::kHalf},
-                                    {DType::kBF16, at::kBFloat16}}) {
+                                     {DType::kF8E5M2, at::kFloat8_e5m2},
+                                     {DType::kF16, at::kHalf},
+                                     {DType::kBF16, at::kBFloat16}}) {
     const int64_t count = size_of(dtype) == 1 ? 256 : 65536;
     at::Tensor all = at::full({count}, 0, at::TensorOptions(torch));
     for (int64_t i = 0; i < count; ++i)

@@ -291,7 +291,10 @@ std::unique_ptr<Vae> build(const Json& config, const Builder& b) {
 
 }  // namespace
 
-extern const VaeFamily kAutoencoderKl{
-    .classes = {"AutoencoderKL"}, .names = names, .ignorable = {}, .facts = facts, .build = build};
+extern const VaeFamily kAutoencoderKl{.classes = {"AutoencoderKL"},
+                                      .names = names,
+                                      .ignorable = {"loss.*", "model_ema.*"},
+                                      .facts = facts,
+                                      .build = build};
 
 }  // namespace atelier::models
