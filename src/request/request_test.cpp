@@ -30,15 +30,17 @@ TEST(Request, ComesThroughTheWireUnchanged) {
   EXPECT_EQ(again.seed, r.seed);
 }
 
-std::vector<std::string> words_for(const FieldRef& slot, const std::string& word) {
-  return std::vector(is_list(slot) ? 2 : 1, word);
+// One of two values that any field can have.
+std::vector<std::string> words_for(const Field& field, const FieldRef& slot, size_t which) {
+  if (!field.choices.empty()) return {words_of(field.choices)[which]};
+  return std::vector<std::string>(is_list(slot) ? 2 : 1, which == 0 ? "7" : "8");
 }
 
 // Whoever adds a field meets this test: what it decides must show.
 TEST(Request, EveryFieldThatDecidesTheLookIsInTheLook) {
   Request r = sample();
   r.fields([](const Field& field, const FieldRef& slot) {
-    if (json_of(slot).is_null()) set_from_text(field, slot, words_for(slot, "7"), "");
+    if (json_of(slot).is_null()) set_from_text(field, slot, words_for(field, slot, 0), "");
   });
   const Json record{{"model", "mini"}, {"height", "of the run"}};
   const Json look_of = look(r, record);
@@ -51,7 +53,7 @@ TEST(Request, EveryFieldThatDecidesTheLookIsInTheLook) {
   other.fields([&](const Field& field, const FieldRef& slot) {
     if (field.effect == Effect::kPlace) return;
     const Json before = json_of(slot);
-    set_from_text(field, slot, words_for(slot, "8"), "");
+    set_from_text(field, slot, words_for(field, slot, 1), "");
     EXPECT_NE(settings_hash(look(other, record)), settings_hash(look_of)) << field.name;
     EXPECT_EQ(batch_key(other) == batch_key(r), field.effect == Effect::kLook) << field.name;
     set_from_json(field, slot, before, "");
