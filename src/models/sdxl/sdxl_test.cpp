@@ -67,6 +67,7 @@ struct Built {
   at::Tensor operator()(const at::Tensor& latents, const nn::Conditioning& given) const {
     const int64_t rows = latents.size(2), cols = latents.size(3);
     const nn::CallContext f{
+        .patch = std::nullopt,
         .streams = {{.patches = {rows * cols, 1}, .unit = config.rows_together() * cols}}};
     const float times[] = {801};
     auto context = model->begin(f, given, times);
@@ -236,7 +237,9 @@ struct FakeEncoders : Encoders {
     layers.push_back(call.layer);
     const int64_t width = call.encoder == "text_encoder" ? 4 : 6, n = std::ssize(texts);
     const auto seed = std::hash<std::string>()(texts[0]);
-    TextStates out{nn::random({n, 7, width}, at::kFloat, seed), nn::random({n, 3}, at::kFloat, seed), {}, {}};
+    TextStates out;
+    out.states = nn::random({n, 7, width}, at::kFloat, seed),
+    out.pooled = nn::random({n, 3}, at::kFloat, seed);
     if (width == 6) out.projected = nn::random({n, 5}, at::kFloat, seed + 1);
     return out;
   }
