@@ -123,6 +123,12 @@ TEST(Suggestion, GoesByMeaningThenBySpellingAndNeverGuesses) {
   EXPECT_EQ(suggestion("negative", known), "negative_prompt");
   EXPECT_EQ(suggestion("heigth", known), "height");
   EXPECT_EQ(suggestion("with", known), "width");
+  EXPECT_EQ(suggestion("HEIGHT", known), "height");
+  EXPECT_EQ(suggestion("numInferenceSteps", known), "num_inference_steps");
+  EXPECT_EQ(suggestion("Negative Prompt", known), "negative_prompt");
+  EXPECT_EQ(suggestion("negativePromt", known), "negative_prompt");
+  const std::vector<std::string> variables{"DG_XDIT_RING_DEGREE"};
+  EXPECT_EQ(suggestion("DG_XDIT_RING_DEGRE", variables), "DG_XDIT_RING_DEGREE");
   for (const char* word : {"shift", "sampler", "memory", "frobnicate", "cfg"})
     EXPECT_EQ(suggestion(word, known), "");
   EXPECT_EQ(did_you_mean("hight", known), "; did you mean height?");

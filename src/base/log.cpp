@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/printable.h"
 
 namespace atelier::log {
 namespace {
@@ -54,7 +55,7 @@ void write(spdlog::level::level_enum level, std::string_view message) {
   if (!s.logger.should_log(level)) return;
   const std::scoped_lock lock(s.mutex);
   std::string line = s.context.empty() ? std::string(message) : s.context + " " + std::string(message);
-  s.logger.log(level, "{}", line);
+  s.logger.log(level, "{}", printable(line));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "base/suggest.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -58,11 +59,32 @@ bool holds(std::string_view words, std::string_view word) {
   return false;
 }
 
+bool is_upper(char c) {
+  return c >= 'A' && c <= 'Z';
+}
+
+// "numInferenceSteps", "Num-Inference Steps" and "NUM_INFERENCE_STEPS" as "num_inference_steps".
+std::string one_spelling(std::string_view name) {
+  std::string out;
+  for (size_t i = 0; i < name.size(); ++i) {
+    const bool begins_word = i > 0 && is_upper(name[i]) && name[i - 1] >= 'a' && name[i - 1] <= 'z';
+    if (begins_word) out += '_';
+    out += name[i] == '-' || name[i] == ' ' || name[i] == '.' ? '_' : name[i];
+  }
+  return lower(out);
+}
+
 }  // namespace
 
 std::string suggestion(std::string_view name, std::span<const std::string> candidates) {
-  std::string word = lower(name);
-  std::replace(word.begin(), word.end(), '-', '_');
+  const std::string word = one_spelling(name);
+  std::vector<std::string> spelled;
+  for (const auto& candidate : candidates) spelled.push_back(one_spelling(candidate));
+  const auto as_given = [&](const std::string& found) -> std::string {
+    const auto at = std::find(spelled.begin(), spelled.end(), found);
+    return at == spelled.end() ? "" : candidates[static_cast<size_t>(at - spelled.begin())];
+  };
+  if (std::string same = as_given(word); !same.empty()) return same;
   bool is_known_elsewhere = false;
   for (const auto& [words, ours] : kMeanings) {
     if (!holds(words, word)) continue;
@@ -71,8 +93,8 @@ std::string suggestion(std::string_view name, std::span<const std::string> candi
   }
   if (is_known_elsewhere) return {};
   const size_t slips = word.size() < 6 ? 1 : word.size() < 15 ? 2 : 3;
-  const auto near = nearest(name, candidates, 1);
-  return !near.empty() && edit_distance(name, near.front()) <= slips ? near.front() : std::string();
+  const auto near = nearest(word, spelled, 1);
+  return !near.empty() && edit_distance(word, near.front()) <= slips ? as_given(near.front()) : std::string();
 }
 
 std::string did_you_mean(std::string_view name, std::span<const std::string> candidates,
