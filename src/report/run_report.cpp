@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "report/memory_limit.h"
 
 namespace atelier::report {
 namespace {
@@ -76,7 +77,11 @@ int64_t anonymous_host_bytes() {
   return bytes_in("/proc/self/status", "RssAnon:");
 }
 int64_t available_host_bytes() {
-  return bytes_in("/proc/meminfo", "MemAvailable:");
+  const int64_t machine = bytes_in("/proc/meminfo", "MemAvailable:");
+  const auto group = memory_left(kMembership, kMounts);
+  if (!group) return machine;
+  // 0 would mean that nobody knows
+  return std::max<int64_t>(1, machine == 0 ? *group : std::min(machine, *group));
 }
 
 void RunReport::add_phase(const std::string& name, double seconds) {
@@ -166,10 +171,19 @@ Json RunReport::json() const {
     for (const auto& [phase, s] : work.seconds) seconds[phase] = rounded(s);
     groups.push_back({{"group", group}, {"batches", work.batches}, {"seconds", seconds}});
   }
-  return {{"schema", "atelier-run-2"}, {"started", started_},   {"seconds", rounded(total_.seconds())},
-          {"phases", phases},          {"groups", groups},      {"ms_per_step", steps_.json()},
-          {"peak_memory", peaks},      {"kernels", kernels_},   {"notes", notes_},
-          {"settings", settings_},     {"versions", versions_}, {"pictures", pictures_json()}};
+  return {{"schema", "atelier-run-2"},
+          {"started", started_},
+          {"seconds", rounded(total_.seconds())},
+          {"phases", phases},
+          {"groups", groups},
+          {"ms_per_step", steps_.json()},
+          {"peak_memory", peaks},
+          {"kernels", kernels_},
+          {"notes", notes_},
+          {"leader_peak_host_bytes", peak_host_bytes()},
+          {"settings", settings_},
+          {"versions", versions_},
+          {"pictures", pictures_json()}};
 }
 
 std::string RunReport::line() const {
@@ -192,8 +206,8 @@ std::string RunReport::line() const {
   return text;
 }
 
-void RunReport::write(const std::filesystem::path& output_dir) const {
-  write_json(output_dir / kReportName, json());
+void RunReport::write(const std::filesystem::path& output_dir, const std::string& name) const {
+  write_json(output_dir / name, json());
 }
 
 }  // namespace atelier::report

@@ -43,7 +43,7 @@ struct Peak {
 int64_t peak_host_bytes();
 // What it holds now that is no file's: the page cache of mapped weights does not count.
 int64_t anonymous_host_bytes();
-// What programs may still take of this machine's memory; 0 where the system does not tell.
+// What programs may still take of this machine's or this container's memory; 0 where nobody tells.
 int64_t available_host_bytes();
 
 // Any thread may add to it.
@@ -73,8 +73,8 @@ class RunReport {
   Json json() const;
   // "4 pictures in 12.3 s (3.08 s each), 101.2 ms/step, peak 1.2 GiB host, 23.8 GiB device; 1 failed"
   std::string line() const;
-  // Writes <output_dir>/report.json. Throws what write_json throws.
-  void write(const std::filesystem::path& output_dir) const;
+  // Writes <output_dir>/<name>. Throws what write_json throws.
+  void write(const std::filesystem::path& output_dir, const std::string& name = kReportName) const;
 
   static constexpr size_t kListed = 10000;
 
