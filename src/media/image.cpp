@@ -10,6 +10,7 @@
 #include "base/files.h"
 #include "media/codecs.h"
 #include "media/exif.h"
+#include "media/limits.h"
 
 namespace atelier::media {
 namespace {
@@ -39,11 +40,19 @@ std::string values_as_json(const Metadata& metadata, size_t bytes) {
   return json.size() <= bytes ? json : R"({"truncated":"yes"})";
 }
 
+// Cut before its last line, where seed and size stand: a prompt may be long.
+std::string cut_parameters(const std::string& text, size_t bytes) {
+  const size_t line = text.rfind('\n');
+  const size_t end = line == std::string::npos ? 0 : text.size() - line;
+  if (text.size() <= bytes || end == 0 || end >= bytes) return cut_text(text, bytes);
+  return cut_text(std::string_view(text).substr(0, line), bytes - end) + text.substr(line);
+}
+
 Texts texts_of(const Metadata& metadata, Format format) {
   Texts texts{metadata.parameters, values_as_json(metadata)};
   if (format == Format::kJpeg) {
     // UTF-16 takes at most twice the bytes of UTF-8
-    texts.parameters = cut_text(texts.parameters, kJpegTextBytes / 2);
+    texts.parameters = cut_parameters(texts.parameters, kJpegTextBytes / 2);
     texts.json = values_as_json(metadata, kJpegTextBytes);
   }
   // the formats end a text at a NUL
@@ -90,16 +99,19 @@ void damaged(std::string_view format, std::string_view why) {
   throw Error(Kind::kUsage, str("this ", format, " is damaged or cut off: ", why));
 }
 
+std::string size_problem(Format format, int64_t width, int64_t height) {
+  const int64_t limit = format == Format::kJpeg ? 65500 : format == Format::kWebp ? 16383 : 1000000;
+  if (width <= limit && height <= limit) return {};
+  return str(width, " x ", height, " does not fit into a ", suffix(format).substr(1),
+             " file, whose sides are at most ", limit, "; write .png instead");
+}
+
 std::string encode(const Image& picture, Format format, int quality, const Metadata& metadata) {
   ENSURE(picture.width > 0 && picture.height > 0);
   ENSURE(picture.rgb.size() ==
          size_t{3} * static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height));
-  const int limit = format == Format::kJpeg ? 65500 : format == Format::kWebp ? 16383 : 1000000;
-  if (picture.width > limit || picture.height > limit) {
-    throw Error(Kind::kUsage,
-                str(picture.width, " x ", picture.height, " does not fit into a ", suffix(format).substr(1),
-                    " file, whose sides are at most ", limit, "; write .png instead"));
-  }
+  if (const auto problem = size_problem(format, picture.width, picture.height); !problem.empty())
+    throw Error(Kind::kItem, problem);
   const int q = quality < 1 ? 95 : std::min(quality, 100);
   const Texts texts = texts_of(metadata, format);
   switch (format) {

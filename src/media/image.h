@@ -43,7 +43,7 @@ std::optional<Format> format_of(std::string_view name);
 // ".png", ".jpg", ".webp".
 std::string_view suffix(Format format);
 
-// The bytes of a file. quality 1..100; PNG ignores it, WebP is lossless at 100. Throws Error(kUsage) for a
+// The bytes of a file. quality 1..100; PNG ignores it, WebP is lossless at 100. Throws Error(kItem) for a
 // size that the format cannot hold, Error(kItem) when the encoder fails.
 std::string encode(const Image& picture, Format format, int quality = kDefaultQuality,
                    const Metadata& metadata = {});

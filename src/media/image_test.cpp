@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/version.h"
+#include "media/limits.h"
 
 namespace atelier::media {
 namespace {
@@ -257,6 +258,26 @@ TEST(Image, PngOfAMegapixelIsFast) {
   RecordProperty("png_ms", static_cast<int>(best));
   // 60 ms is the aim; a loaded or sanitized machine gets some room
   EXPECT_LT(best, 300.0);
+}
+
+TEST(Metadata, ALongPromptLosesItsOwnEndAndNotTheSeed) {
+  const Metadata long_one =
+      describe({{"prompt", std::string(100000, 'p')}, {"seed", 12345}, {"width", 16}, {"height", 16}});
+  const Image picture{16, 16, std::vector<uint8_t>(768, 9)};
+  for (const Format format : kFormats) {
+    const auto read = read_metadata(encode(picture, format, 95, long_one));
+    ASSERT_TRUE(read) << suffix(format);
+    EXPECT_NE(read->parameters.find("Seed: 12345, Size: 16x16"), std::string::npos) << suffix(format);
+    EXPECT_TRUE(read->parameters.starts_with("pppp")) << suffix(format);
+  }
+}
+
+TEST(Limits, SidesThatAFormatCannotHoldAreNamedBeforeAnythingIsDrawn) {
+  EXPECT_EQ(size_problem(Format::kWebp, 16383, 16383), "");
+  EXPECT_NE(size_problem(Format::kWebp, 16, 16384).find("16 x 16384 does not fit into a webp"),
+            std::string::npos);
+  EXPECT_NE(size_problem(Format::kJpeg, 65536, 1), "");
+  EXPECT_EQ(size_problem(Format::kPng, 65536, 65536), "");
 }
 
 }  // namespace
