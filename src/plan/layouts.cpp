@@ -218,6 +218,8 @@ void advise_on_heads(const ParallelConfig& d, const LayoutQuery& p, std::vector<
           " % of the attention time is idle");
   for (const ParallelConfig& even : nearest(d, p, world_size(d), 8)) {
     if (percent(head_idle(even, p)) > 0 || idle_share(even, p) >= idle_share(d, p)) continue;
+    // groups without a picture are the most idle of all
+    if (p.work.pictures > 0 && even.data > std::max<int64_t>(d.data, p.work.pictures)) continue;
     line += str("; an even layout of the same ", world_size(d), " ranks: ", to_string(even));
     break;
   }
@@ -230,6 +232,23 @@ void advise_on_stages(const ParallelConfig& d, const LayoutQuery& p, std::vector
   for (int load : stage_loads(d, p)) list += str(list.empty() ? "" : "/", load);
   lines.push_back(str(p.model.blocks, " blocks over ", d.pipeline, " stages (", list,
                       "): ", percent(stage_idle(d, p)), " % of the time is idle"));
+}
+
+// Groups take batch / data pictures at a time; what is left for a last round is shared out evenly.
+void advise_on_groups(const ParallelConfig& d, const Workload& work, std::vector<std::string>& lines) {
+  if (d.data == 1 || work.batch == 0) return;
+  if (work.batch > d.data && work.batch % d.data != 0) {
+    lines.push_back(str("batch ", work.batch, " over data ", d.data, ": each group draws ",
+                        work.batch / d.data, " at a time, ", work.batch % d.data, " of ", work.batch,
+                        " find no place; use a multiple of ", d.data));
+  }
+  const int64_t round = int64_t{d.data} * std::max(1, work.batch / d.data), rest = work.pictures % round;
+  const int64_t idle = rest % d.data == 0 ? 0 : d.data - rest % d.data;
+  if (idle == 0) return;
+  lines.push_back(str(work.pictures, work.pictures == 1 ? " picture over data " : " pictures over data ",
+                      d.data, ": ", idle, " of ", d.data,
+                      rest < d.data ? " groups have nothing to draw" : " groups draw one less",
+                      " in the last round"));
 }
 
 bool flows(const ParallelConfig& d, int steps) {
@@ -335,11 +354,7 @@ std::vector<std::string> advice(const ParallelConfig& degrees, const LayoutQuery
   }
   advise_on_stages(degrees, query, lines);
   advise_on_patches(degrees, lines);
-  if (query.work.batch > 0 && query.work.batch % degrees.data != 0) {
-    lines.push_back(str("batch ", query.work.batch, " over data ", degrees.data, ": ",
-                        (degrees.data - query.work.batch % degrees.data), " of ", degrees.data,
-                        " groups run short or idle in the last round; use a multiple of ", degrees.data));
-  }
+  advise_on_groups(degrees, query.work, lines);
   return lines;
 }
 

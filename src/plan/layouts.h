@@ -16,6 +16,7 @@ struct Workload {
   int64_t text_tokens = 0;
   int branches = 1;          // forwards per step: 2 with classifier-free guidance
   int steps = 0, batch = 0;  // for advice only; 0: unknown
+  int64_t pictures = 0;      // to be drawn in all; the same
 };
 
 // What a layout is sought for.

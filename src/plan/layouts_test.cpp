@@ -221,7 +221,25 @@ TEST(Layouts, SettingsWithoutEffectAreNamed) {
   expect_mentions(advice({.patches = 4}, kLarge).at(0), {"patches=4 has no effect"});
   expect_mentions(advice({.sync = true}, kLarge).at(0), {"sync has no effect"});
   expect_mentions(advice({.pipeline = 4}, kLarge).at(0), {"57 blocks over 4 stages (15/14/14/14)", "5 %"});
-  expect_mentions(advice({.data = 4}, with(kLarge, 0, 6)).at(0), {"batch 6 over data 4", "2 of 4"});
+  expect_mentions(advice({.data = 4}, with(kLarge, 0, 6)).at(0),
+                  {"batch 6 over data 4", "draws 1 at a time"});
+}
+
+TEST(Advice, AboutGroupsIsRightForAnyNumberOfPictures) {
+  const auto lines = [](int64_t pictures, int batch, int data) {
+    auto query = with(kLarge, 0, batch);
+    query.work.pictures = pictures;
+    std::string out;
+    for (const auto& line : advice({.data = data}, query)) out += line + "\n";
+    return out;
+  };
+  EXPECT_EQ(lines(4, 1, 2), "");
+  EXPECT_EQ(lines(4, 2, 2), "");
+  EXPECT_EQ(lines(8, 4, 2), "");
+  expect_mentions(lines(3, 2, 2), {"3 pictures over data 2", "1 of 2 groups have nothing to draw"});
+  expect_mentions(lines(1, 2, 2), {"1 picture over data 2", "1 of 2 groups have nothing to draw"});
+  expect_mentions(lines(7, 4, 2), {"1 of 2 groups draw one less"});
+  expect_mentions(lines(6, 3, 2), {"batch 3 over data 2", "use a multiple of 2"});
 }
 
 }  // namespace
