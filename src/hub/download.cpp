@@ -309,6 +309,7 @@ ModelSource Hub::fetch_all() {
   }
   fetch(find("model_index.json"));
   const Json index = read_json(snapshot() / "model_index.json");
+  if (options_.check) options_.check(index);
   std::vector<std::string> components;
   for (const auto& [name, value] : index.items()) {
     const bool is_component =

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "hub/sources.h"
 
 namespace atelier::hub {
@@ -24,6 +25,7 @@ struct DownloadOptions {
   int tries = 5;                // per request
   int64_t first_wait_ms = 500;  // doubled after every failed try
   std::function<void(const DownloadProgress&)> progress;  // may be empty
+  std::function<void(const Json& index)> check;  // of model_index.json, before the rest; throws to refuse it
 };
 
 // Fetches what the model needs: model_index.json and the folders that it names, without pickles, other
