@@ -3,6 +3,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -53,7 +54,19 @@ Descriptor listening(const addrinfo& address) {
   return fd;
 }
 
+constexpr int kSelfPatience = 2000;  // ms
+
 }  // namespace
+
+// Whether a connection to this address comes back to a listener of this process, as through a forwarded port.
+static bool leads_here(const addrinfo& address, int listener) {
+  const Descriptor fd(::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (fd.get() < 0) return false;
+  ::connect(fd.get(), address.ai_addr, address.ai_addrlen);
+  pollfd entry{listener, POLLIN, 0};
+  if (::poll(&entry, 1, kSelfPatience) != 1) return false;
+  return accept_from(listener).get() >= 0;
+}
 
 Descriptor listen_at(const std::string& host, int port) {
   const auto at = addresses_of(host, port, 0);
@@ -63,7 +76,12 @@ Descriptor listen_at(const std::string& host, int port) {
   }
   const auto any = addresses_of("", port, AI_PASSIVE);
   for (const addrinfo* a = any.get(); a; a = a->ai_next) {
-    if (auto fd = listening(*a); fd.get() >= 0) return fd;
+    auto fd = listening(*a);
+    if (fd.get() < 0) continue;
+    if (at && leads_here(*at, fd.get())) return fd;
+    throw Error(Kind::kUsage,
+                str(host, ", where rank 0 is said to be, is not an address of this machine (",
+                    own_host_name(), "), which runs rank 0; set MASTER_ADDR to one of its own"));
   }
   return {};
 }

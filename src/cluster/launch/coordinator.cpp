@@ -85,6 +85,7 @@ void Coordinator::work(const std::stop_token& stop) {
     ::poll(entries.data(), entries.size(), 100);
     if (entries[0].revents) accept();
     const std::scoped_lock lock(mutex_);
+    tell_of_waiting();
     for (auto& agent : agents_) listen(agent);
     std::erase_if(agents_, [&](const AgentConnection& a) {
       if (!a.channel) lost_ += a.ranks.count;
@@ -93,6 +94,20 @@ void Coordinator::work(const std::stop_token& stop) {
     std::erase_if(greetings_, [&](Greeting& g) { return hear_greeting(g) || Clock::now() > g.until; });
     changed_.notify_all();
   }
+}
+
+void Coordinator::tell_of_waiting() {
+  if (has_told_ || is_finished_ || Clock::now() - begun_ < kTold) return;
+  has_told_ = true;
+  if (present() + lost_ >= env_.size) return;
+  std::string missing;
+  for (int rank = env_.ranks; rank < env_.size; ++rank) {
+    const bool is_here = std::any_of(agents_.begin(), agents_.end(),
+                                     [&](const AgentConnection& a) { return a.ranks.has(rank); });
+    if (!is_here && missing.size() < 60) missing += str(missing.empty() ? "" : ", ", rank);
+  }
+  log::warning(str("waiting for rank ", missing, " of ", env_.size, " ", meeting_text(env_),
+                   "; where no other process is to come, unset these variables"));
 }
 
 void Coordinator::accept() {

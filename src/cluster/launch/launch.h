@@ -25,12 +25,16 @@ struct LauncherEnv {
   std::string host;                    // of rank 0
   int port = 0;                        // control messages use the first free one of the kPorts behind it
   std::string key;                     // what the processes of one run have in common
+  std::string variables;               // that say so, for people: "RANK=0 WORLD_SIZE=2 MASTER_ADDR=..."
 
   static constexpr int kPorts = 8;
 };
 
 // The value of a variable; none if it is not set.
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string& name)>;
+
+// Where the processes of a run meet, and who says so: "at 10.0.0.1, ports 29501 to 29508 (RANK=0 WORLD_SIZE=2)".
+std::string meeting_text(const LauncherEnv& env);
 
 // What the environment says about an outer launcher; none for a process that was started alone. Throws
 // Error(kUsage) naming the variable that is missing or wrong.
@@ -76,6 +80,7 @@ class Coordinator {
   void finish(int code);
 
   static constexpr std::chrono::seconds kPatience{10};
+  static constexpr std::chrono::seconds kTold{3};  // of silence before a line says who is waited for
 
  private:
   struct AgentConnection {
@@ -95,6 +100,7 @@ class Coordinator {
   void tell(int rank, const char* kind, int start);
   void add(AgentEvent event);
   int present() const;  // ranks whose processes are here
+  void tell_of_waiting();
 
   const LauncherEnv env_;
   Descriptor listener_, wake_;
@@ -104,7 +110,8 @@ class Coordinator {
   std::vector<AgentConnection> agents_;
   std::vector<AgentEvent> events_;
   std::vector<int> starts_;  // by rank, what was ordered last; -1: nothing
-  bool is_finished_ = false;
+  bool is_finished_ = false, has_told_ = false;
+  std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
   int lost_ = 0;  // ranks of processes that came and are gone
   std::jthread thread_;
 };

@@ -26,6 +26,14 @@ class Reader {
   }
   std::string text(const std::string& name) const { return environment_(name).value_or(""); }
   bool has(const std::string& name) const { return !text(name).empty(); }
+  // Those of the variables that are set, with their values.
+  std::string shown(std::initializer_list<const char*> names) const {
+    std::string out;
+    for (const char* name : names) {
+      if (has(name)) out += str(out.empty() ? "" : " ", name, "=", text(name));
+    }
+    return out;
+  }
 
  private:
   const EnvironmentLookup& environment_;
@@ -56,6 +64,7 @@ void check(const LauncherEnv& o) {
 
 void settle_meeting(LauncherEnv& o, const Reader& env, const std::string& job,
                     const std::string& default_host) {
+  if (o.size == 1 && o.rank == 0) return;  // nobody to meet
   o.host = env.has("MASTER_ADDR") ? env.text("MASTER_ADDR") : default_host;
   o.port = env.number("MASTER_PORT").value_or(port_for(job));
   const std::string secret = env.text("ATELIER_CLUSTER_KEY");
@@ -71,6 +80,7 @@ std::optional<LauncherEnv> torchrun(const EnvironmentLookup& environment) {
   LauncherEnv o{.launcher = "torchrun", .rank = *rank, .size = *size};
   o.local_rank = env.number("LOCAL_RANK").value_or(0);
   o.local_size = env.number("LOCAL_WORLD_SIZE").value_or(1);
+  o.variables = env.shown({"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"});
   settle_meeting(o, env, env.text("TORCHELASTIC_RUN_ID"), "");
   return o;
 }
@@ -82,6 +92,7 @@ std::optional<LauncherEnv> mpirun(const EnvironmentLookup& environment) {
   LauncherEnv o{.launcher = "mpirun", .rank = *rank, .size = *size};
   o.local_rank = env.number("OMPI_COMM_WORLD_LOCAL_RANK").value_or(0);
   o.local_size = env.number("OMPI_COMM_WORLD_LOCAL_SIZE").value_or(1);
+  o.variables = env.shown({"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"});
   const std::string job =
       env.has("PMIX_NAMESPACE") ? env.text("PMIX_NAMESPACE") : env.text("OMPI_MCA_ess_base_jobid");
   settle_meeting(o, env, job, o.local_size == o.size ? "127.0.0.1" : "");
@@ -98,6 +109,8 @@ std::optional<LauncherEnv> srun(const EnvironmentLookup& environment) {
   if (!env.has("SLURM_STEP_ID") && env.text("ENVIRONMENT") == "BATCH") return std::nullopt;
   LauncherEnv o{.launcher = "srun", .rank = *rank, .size = *size};
   o.local_rank = env.number("SLURM_LOCALID").value_or(0);
+  o.variables =
+      env.shown({"SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NODELIST", "MASTER_ADDR", "MASTER_PORT"});
   const int nodes = env.number("SLURM_STEP_NUM_NODES").value_or(env.number("SLURM_NNODES").value_or(1));
   o.local_size = std::max(1, o.size / std::max(1, nodes));
   std::string host = first_host(env.has("SLURM_STEP_NODELIST") ? env.text("SLURM_STEP_NODELIST")
@@ -109,6 +122,11 @@ std::optional<LauncherEnv> srun(const EnvironmentLookup& environment) {
 }
 
 }  // namespace
+
+std::string meeting_text(const LauncherEnv& env) {
+  return str("at ", env.host, ", ports ", env.port + 1, " to ", env.port + LauncherEnv::kPorts,
+             env.variables.empty() ? "" : " (" + env.variables + ")");
+}
 
 std::string first_host(const std::string& list) {
   const size_t end = std::min(list.find_first_of(",["), list.size());
@@ -140,6 +158,8 @@ LauncherEnv spanning(const NodeSpan& span) {
   o.local_size = o.ranks;
   o.host = span.host;
   o.port = span.port;
+  o.variables = str("node_rank ", span.node, ", num_nodes ", span.nodes, ", master_addr ", span.host,
+                    ", master_port ", span.port);
   o.key = span.key.empty() ? str("atelier span ", o.host, ":", o.port, " ", o.size) : span.key;
   if (o.host.empty()) throw Error(Kind::kUsage, "span_nodes needs master_addr, the address of node 0");
   check(o);

@@ -23,6 +23,7 @@ TEST(Outer_AProcessOfItsOwnHasNone, AlsoWithOneRank) {
   EXPECT_FALSE(outer_of({}));
   EXPECT_FALSE(outer_of({{"MASTER_ADDR", "a"}, {"SLURM_NTASKS", "4"}}));
   EXPECT_FALSE(outer_of({{"RANK", "0"}, {"WORLD_SIZE", "1"}, {"MASTER_ADDR", "a"}, {"MASTER_PORT", "1"}}));
+  EXPECT_FALSE(outer_of({{"RANK", "0"}, {"WORLD_SIZE", "1"}, {"LOCAL_RANK", "0"}}));  // without an address
 }
 
 TEST(Outer_TorchrunIsRead, AndGoesBeforeOthers) {
@@ -94,6 +95,26 @@ TEST(Outer_NonsenseIsRefused, NamingTheVariable) {
     auto variables = good;
     variables[name] = value;
     EXPECT_THROW(outer_of(variables), Error) << name << "=" << value;
+  }
+}
+
+TEST(Outer_TheMeetingIsToldByItsVariables, SoThatLeftOverOnesAreSeen) {
+  const auto env =
+      outer_of({{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "10.0.0.1"}, {"MASTER_PORT", "29500"}});
+  ASSERT_TRUE(env);
+  EXPECT_EQ(meeting_text(*env),
+            "at 10.0.0.1, ports 29501 to 29508 (RANK=1 WORLD_SIZE=2 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500)");
+}
+
+TEST(Outer_AnAddressOfAnotherMachineIsRefused, AtRank0) {
+  // documentation addresses belong to nobody [RFC 5737]
+  LauncherEnv env{.launcher = "torchrun", .size = 2, .host = "192.0.2.77", .port = 29500, .key = "k"};
+  try {
+    Coordinator coordinator(env);
+    ADD_FAILURE() << "listens";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), Kind::kUsage);
+    EXPECT_NE(std::string(e.what()).find("192.0.2.77"), std::string::npos) << e.what();
   }
 }
 

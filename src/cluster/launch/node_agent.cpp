@@ -22,9 +22,8 @@ class NodeAgent {
 
   int run() {
     if (!find()) {
-      log::error(str("rank ", env_.rank, ": rank 0 was not found at ", env_.host, ", ports ", env_.port + 1,
-                     " to ", env_.port + LauncherEnv::kPorts, ", in ", kSearch.count(),
-                     " s; are MASTER_ADDR and MASTER_PORT the same for all?"));
+      log::error(str("rank ", env_.rank, ": rank 0 was not found ", meeting_text(env_), " in ",
+                     kSearch.count(), " s; are MASTER_ADDR and MASTER_PORT the same for all?"));
       return 1;
     }
     for (;;) {
@@ -60,8 +59,14 @@ class NodeAgent {
   }
 
   bool find() {
-    const auto end = std::chrono::steady_clock::now() + kSearch;
+    const auto begin = std::chrono::steady_clock::now(), end = begin + kSearch;
+    bool has_told = false;
     while (std::chrono::steady_clock::now() < end) {
+      if (!has_told && std::chrono::steady_clock::now() - begin > Coordinator::kTold) {
+        has_told = true;
+        log::warning(str("rank ", env_.rank, " of ", env_.size, " is waiting for rank 0 ", meeting_text(env_),
+                         "; where no other process is to come, unset these variables"));
+      }
       for (int i = 1; i <= LauncherEnv::kPorts; ++i) {
         if (greets(env_.port + i)) return true;
       }
