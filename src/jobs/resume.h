@@ -15,15 +15,24 @@ namespace atelier::jobs {
 enum class Resume {
   kOff,          // draw everything again
   kRedoChanged,  // keep what is there, but draw again what was made with other settings
-  kKeepChanged,  // keep that too
+  kKeepChanged,  // keep that too, and whole pictures of others
 };
 
 enum class Found {
   kAbsent,
-  kDamaged,     // a file that is not a whole picture
-  kDone,        // recorded with these settings
-  kUnrecorded,  // a whole picture that the ledger does not know: counts as done
-  kChanged,     // recorded with other settings
+  kDamaged,  // ours, but no whole picture any more; or an empty file
+  kDone,     // ours, made with these settings
+  kChanged,  // ours, made with other settings
+  kForeign,  // made by somebody else, or changed since
+  kBlocked,  // no file can have this name here
+};
+
+// What a file says of itself.
+struct Inspection {
+  bool is_whole = false;  // a picture to its last byte
+  std::string sha256;
+  uint64_t bytes = 0;
+  Json look;  // that this program wrote into it, values as text; null: none
 };
 
 // How one setting differs over all changed pictures.
@@ -32,8 +41,15 @@ struct Change {
   std::string was, is;  // of the first of them
 };
 
+struct Refused {
+  request::Request request;
+  std::string reason;
+};
+
 struct Scan {
   std::vector<request::Request> todo;
+  std::vector<Refused> refused;           // whose place is taken: not drawn
+  std::vector<Record> adopted;            // done, but the ledger did not say so
   std::map<Found, int64_t> count;         // of all requests
   std::map<std::string, Change> changes;  // by key
   int64_t skipped = 0;
@@ -43,13 +59,19 @@ struct Scan {
   std::string summary;
 };
 
+// What happens to files that are in the way of pictures and are not ours.
+enum class Foreign { kRefused, kOverwritten };
+
 struct ScanRules {
   Resume resume = Resume::kRedoChanged;
+  Foreign foreign = Foreign::kRefused;
   std::function<Json(const request::Request&)> settings;            // as asked for now
-  std::function<bool(const std::filesystem::path&)> is_whole_file;  // media::is_complete
+  std::function<Json(const Json& settings)> as_text;                // as Inspection::look has them
+  std::function<Inspection(const std::filesystem::path&)> inspect;  // of a plain file; never throws
 };
 
-// Every request is looked at, each of several pictures of a row for itself.
+// Every request is looked at, each of several pictures of a row for itself. A file is ours if it is the one that
+// the ledger tells of, or says itself with which settings it was made (a run may end before the ledger knows).
 Scan scan(const std::vector<request::Request>& requests, const std::filesystem::path& folder,
           const Ledger& ledger, const ScanRules& rules);
 

@@ -1,6 +1,7 @@
 // CSV as spreadsheets and Python write it: quoted cells with commas, quotes and line ends inside.
 #pragma once
 #include <cstdint>
+#include <streambuf>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +14,23 @@ struct CsvRecord {
   std::string error;  // why it cannot be used; empty if it can
 };
 
-// Blank lines are left out. A quote that never closes makes one last record with an error. [RFC 4180]
+// Reads one record after another. Blank lines are left out. A quote that never closes makes one last record with an
+// error. [RFC 4180]
+class CsvReader {
+ public:
+  explicit CsvReader(std::streambuf& text) : text_(text) {}
+  bool next(CsvRecord& record);  // false at the end of the text
+
+ private:
+  bool is_end();
+  bool take(char c);
+  void end_of_line();
+  std::string cell(CsvRecord& record);
+  std::string quoted(CsvRecord& record);
+
+  std::streambuf& text_;
+  int64_t line_ = 1;
+};
 std::vector<CsvRecord> read_csv(std::string_view text);
 
 }  // namespace atelier::request

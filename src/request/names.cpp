@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/quote.h"
 #include "base/text.h"
 
 namespace atelier::request {
@@ -23,7 +24,7 @@ std::string sub_text(std::optional<int> sub) {
 }
 
 [[noreturn]] void refuse(std::string_view name, std::string_view rule) {
-  throw Error(Kind::kItem, str("the output name \"", is_utf8(name) ? name.substr(0, 200) : "?", "\" ", rule));
+  throw Error(Kind::kItem, str("the output name ", in_quotes(is_utf8(name) ? name : "?"), " ", rule));
 }
 
 }  // namespace

@@ -2,15 +2,21 @@
 #include "request/prompts.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <unordered_map>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/partition.h"
 #include "base/suggest.h"
 #include "base/text.h"
 #include "request/csv.h"
+#include "request/lines.h"
 
 namespace atelier::request {
 namespace fs = std::filesystem;
@@ -50,15 +56,38 @@ PromptRow row_of(const Json& object, const std::string& name_column, int64_t def
   return row;
 }
 
+// Which line has which index, in four bytes for each where they count from 0.
+class IndexLines {
+ public:
+  // The line that has it already; 0: none, and this one has it from now on.
+  int64_t take(int64_t index, int64_t line) {
+    constexpr int64_t kDense = 1 << 24;
+    if (index >= kDense || line > INT32_MAX) {
+      const auto [at, is_new] = far_.emplace(index, line);
+      return is_new ? 0 : at->second;
+    }
+    const auto i = static_cast<size_t>(index);
+    if (i >= near_.size()) near_.resize(std::max(i + 1, 2 * near_.size()));
+    if (near_[i] == 0) return near_[i] = static_cast<int32_t>(line), 0;
+    return near_[i];
+  }
+
+ private:
+  std::vector<int32_t> near_;
+  std::unordered_map<int64_t, int64_t> far_;
+};
+
 // Collects rows and bad rows of one file.
 class Collector {
  public:
-  Collector(const fs::path& file, const std::string& name_column)
-      : file_(file.string()), column_(name_column) {
+  Collector(const fs::path& file, const PromptOptions& options)
+      : file_(file.string()), column_(options.output_name_column), limit_(options.limit) {
     PromptRow().fields([this](const Field& field, const FieldRef&) { known_.emplace_back(field.name); });
     known_.push_back(kNameColumn);
     if (!column_.empty()) known_.push_back(column_);
   }
+
+  bool is_full() const { return limit_ && std::ssize(prompts_.rows) >= *limit_; }
 
   // Takes a row's fields, read or not: make() may call bad().
   template <class Make>
@@ -72,12 +101,12 @@ class Collector {
       warn_of_unknown(object, where);
       // rows with a name of their own are not named by index
       if (row.custom_name.empty()) {
-        const auto [first, is_new] = seen_.emplace(row.request.index, where);
-        if (!is_new) bad(str("index ", row.request.index, " is already used at ", first->second));
+        const int64_t first = lines_.take(row.request.index, line);
+        if (first > 0) bad(str("index ", row.request.index, " is already used at ", file_, ":", first));
       }
       prompts_.rows.push_back(std::move(row));
     } catch (const Error& e) {
-      prompts_.bad.push_back({where, e.what()});
+      prompts_.bad.push_back({where, e.what(), std::ssize(prompts_.rows)});
     }
   }
 
@@ -109,10 +138,11 @@ class Collector {
   }
 
   std::string file_, column_;
+  std::optional<int64_t> limit_;
   bool has_column_ = false;
   std::vector<std::string> known_;  // names of fields, also unknown ones that have been told of
   Prompts prompts_;
-  std::unordered_map<int64_t, std::string> seen_;
+  IndexLines lines_;
 };
 
 Json parse_row(std::string_view text) {
@@ -129,37 +159,29 @@ Json parse_row(std::string_view text) {
   return value;
 }
 
-void read_jsonl(std::string_view text, Collector& out) {
-  int64_t number = 0;
-  for (const std::string_view line : split_lines(text)) {
-    const int64_t index = number++;
-    if (const std::string_view row = trim(line); !row.empty()) {
-      out.add(number, index, [&] { return parse_row(row); });
-    }
+void read_jsonl(std::streambuf& text, Collector& out) {
+  Lines lines(text);
+  for (std::string line; !out.is_full() && lines.next(line);) {
+    const std::string_view row = trim(line);
+    if (!row.empty()) out.add(lines.number(), lines.number() - 1, [&] { return parse_row(row); });
   }
 }
 
-void read_txt(std::string_view text, Collector& out) {
-  int64_t number = 0;
-  for (const std::string_view line : split_lines(text)) {
-    const int64_t index = number++;
+void read_txt(std::streambuf& text, Collector& out) {
+  Lines lines(text);
+  for (std::string line; !out.is_full() && lines.next(line);) {
     const std::string_view prompt = trim(line);
     if (prompt.empty()) continue;
-    out.add(number, index, [&] {
+    out.add(lines.number(), lines.number() - 1, [&] {
       if (!is_utf8(prompt)) bad("it is not UTF-8");
       return Json{{"prompt", std::string(prompt)}};
     });
   }
 }
 
-struct Element {
-  int64_t line;
-  std::string_view text;
-};
-
-// The elements of a valid JSON array with the line where each begins.
-std::vector<Element> elements_of(std::string_view json) {
-  std::vector<Element> elements;
+// Calls take(line where it begins, text) for the elements of a valid JSON array, until that says no.
+template <class Take>
+void for_elements(std::string_view json, const Take& take) {
   int64_t line = 1, begin_line = 1;
   int depth = 0;
   bool in_string = false, in_element = false;
@@ -173,7 +195,7 @@ std::vector<Element> elements_of(std::string_view json) {
       continue;
     }
     if (depth == 1 && in_element && (c == ',' || c == ']')) {
-      elements.push_back({begin_line, trim(json.substr(begin, i - begin))});
+      if (!take(begin_line, trim(json.substr(begin, i - begin)))) return;
       in_element = false;
     }
     const bool is_inside = depth >= 1 && c != ',' && c != ']' && trim(json.substr(i, 1)).size() == 1;
@@ -186,33 +208,37 @@ std::vector<Element> elements_of(std::string_view json) {
     depth += c == '[' || c == '{';
     depth -= c == ']' || c == '}';
   }
-  return elements;
+}
+
+// Builds nothing, and says what is wrong.
+void check_json(std::string_view text, const fs::path& file) {
+  const auto discard = [](int, Json::parse_event_t, Json&) { return false; };
+  try {
+    static_cast<void>(Json::parse(text, discard));
+  } catch (const Json::exception& e) {
+    throw Error(Kind::kUsage, str(file.string(), " is not valid JSON: ", e.what()));
+  }
 }
 
 void read_json_array(std::string_view text, const fs::path& file, Collector& out) {
   if (json_depth(text) > kMaxDepth) {
     throw Error(Kind::kUsage, str(file.string(), " nests deeper than ", kMaxDepth, " levels"));
   }
-  try {
-    if (!Json::parse(text).is_array()) {
-      throw Error(
-          Kind::kUsage,
-          str(file.string(), " must hold an array of prompts; for one object per line name it .jsonl"));
-    }
-  } catch (const Json::exception& e) {
-    throw Error(Kind::kUsage, str(file.string(), " is not valid JSON: ", e.what()));
+  check_json(text, file);
+  if (!trim(text).starts_with('[')) {
+    throw Error(Kind::kUsage,
+                str(file.string(), " must hold an array of prompts; for one object per line name it .jsonl"));
   }
   int64_t index = 0;
-  for (const Element& element : elements_of(text)) {
-    out.add(element.line, index++, [&] { return parse_row(element.text); });
-  }
+  for_elements(text, [&](int64_t line, std::string_view element) {
+    out.add(line, index++, [&] { return parse_row(element); });
+    return !out.is_full();
+  });
 }
 
-std::vector<std::string> header_of(const std::vector<CsvRecord>& records, const fs::path& file) {
+std::vector<std::string> header_of(const CsvRecord& first, const fs::path& file) {
   std::vector<std::string> header;
-  if (!records.empty()) {
-    for (const std::string& cell : records.front().cells) header.emplace_back(trim(cell));
-  }
+  for (const std::string& cell : first.cells) header.emplace_back(trim(cell));
   if (std::find(header.begin(), header.end(), "prompt") == header.end()) {
     std::string found;
     for (const std::string& cell : header) found += (found.empty() ? "" : ", ") + cell.substr(0, 40);
@@ -244,31 +270,54 @@ Json object_of(const CsvRecord& record, const std::vector<std::string>& header) 
   return object;
 }
 
-void read_csv_rows(std::string_view text, const fs::path& file, Collector& out) {
-  const std::vector<CsvRecord> records = read_csv(text);
-  const std::vector<std::string> header = header_of(records, file);
-  for (size_t i = 1; i < records.size(); ++i) {
-    out.add(records[i].line, static_cast<int64_t>(i) - 1, [&] { return object_of(records[i], header); });
-  }
+void read_csv_rows(std::streambuf& text, const fs::path& file, Collector& out) {
+  CsvReader reader(text);
+  CsvRecord record;
+  reader.next(record);
+  const std::vector<std::string> header = header_of(record, file);
+  for (int64_t index = 0; !out.is_full() && reader.next(record); ++index)
+    out.add(record.line, index, [&] { return object_of(record, header); });
 }
 
-// Without the byte order mark that some editors put in front.
-std::string_view without_mark(std::string_view text, const fs::path& file) {
-  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
-    throw Error(Kind::kUsage, file.string() + " is UTF-16: save it as UTF-8");
-  }
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
-  return text;
-}
+constexpr std::string_view kKinds[] = {".jsonl", ".json", ".txt", ".csv"};
 
-// One of the four suffixes, in lower case.
+// One of the four suffixes, in lower case; empty for another one.
 std::string suffix_of(const fs::path& file) {
-  std::string end = file.extension().string();
-  std::transform(end.begin(), end.end(), end.begin(), [](unsigned char c) { return std::tolower(c); });
-  if (end != ".jsonl" && end != ".json" && end != ".txt" && end != ".csv") {
-    throw Error(Kind::kUsage, str(file.string(), " is not a prompt file: .jsonl, .json, .txt and .csv are"));
-  }
-  return end;
+  const std::string end = lower(file.extension().string());
+  return std::find(std::begin(kKinds), std::end(kKinds), end) == std::end(kKinds) ? "" : end;
+}
+
+// What a text without a name looks like.
+std::string kind_of_text(std::string_view text) {
+  const std::string_view begin = trim(text.substr(0, 4096));
+  if (begin.starts_with('[')) return ".json";
+  if (begin.starts_with('{')) return ".jsonl";
+  const auto first = read_csv(begin.substr(0, begin.find_first_of("\r\n")));
+  const bool has_column =
+      !first.empty() && std::any_of(first[0].cells.begin(), first[0].cells.end(),
+                                    [](const auto& cell) { return trim(cell) == "prompt"; });
+  return has_column ? ".csv" : ".txt";
+}
+
+std::string all_of(std::streambuf& text) {
+  std::ostringstream bytes;
+  bytes << &text;
+  return std::move(bytes).str();
+}
+
+Prompts read_stream(std::streambuf& text, const fs::path& file, const std::string& kind,
+                    const PromptOptions& options) {
+  if (!skip_mark(text)) throw Error(Kind::kUsage, file.string() + " is UTF-16: save it as UTF-8");
+  Collector out(file, options);
+  if (kind == ".jsonl") read_jsonl(text, out);
+  if (kind == ".txt") read_txt(text, out);
+  if (kind == ".json") read_json_array(all_of(text), file, out);
+  if (kind == ".csv") read_csv_rows(text, file, out);
+  return out.finish();
+}
+
+[[noreturn]] void fail_kind(const fs::path& file) {
+  throw Error(Kind::kUsage, str(file.string(), " is not a prompt file: .jsonl, .json, .txt and .csv are"));
 }
 
 }  // namespace
@@ -284,20 +333,44 @@ void PromptRow::fields(const Visit& visit) {
         &images);
 }
 
-Prompts parse_prompts(std::string_view bytes, const fs::path& file, const std::string& output_name_column) {
-  const std::string end = suffix_of(file);
-  const std::string_view text = without_mark(bytes, file);
-  Collector out(file, output_name_column);
-  if (end == ".jsonl") read_jsonl(text, out);
-  if (end == ".txt") read_txt(text, out);
-  if (end == ".json") read_json_array(text, file, out);
-  if (end == ".csv") read_csv_rows(text, file, out);
-  return out.finish();
+Prompts parse_prompts(std::string_view bytes, const fs::path& file, const PromptOptions& options) {
+  const std::string kind = suffix_of(file);
+  if (kind.empty()) fail_kind(file);
+  std::stringbuf text{std::string(bytes), std::ios::in};
+  return read_stream(text, file, kind, options);
 }
 
-Prompts read_prompts(const fs::path& file, const std::string& output_name_column) {
-  suffix_of(file);  // before a file of another kind, perhaps a huge one, is read
-  return parse_prompts(read_file(file), file, output_name_column);
+Prompts read_prompts(const fs::path& file, const PromptOptions& options) {
+  const bool is_standard_input = file == "-";
+  const fs::path opened = is_standard_input ? "/dev/stdin" : file;
+  std::error_code error;
+  const auto status = fs::status(opened, error);
+  const bool has_name = fs::is_regular_file(status) || !fs::exists(status) || fs::is_directory(status);
+  std::string kind = suffix_of(file);
+  // before a file of another kind, perhaps a huge one, is read
+  if (kind.empty() && has_name && !is_standard_input && file != "/dev/stdin") fail_kind(file);
+  std::filebuf text;
+  errno = 0;
+  if (fs::is_directory(status) || !text.open(opened, std::ios::in | std::ios::binary)) {
+    throw Error(Kind::kUsage, str("cannot read ", file.string(), ": ",
+                                  fs::is_directory(status) ? "it is a folder" : std::strerror(errno)));
+  }
+  if (!kind.empty()) return read_stream(text, file, kind, options);
+  const std::string bytes = all_of(text);
+  std::stringbuf whole(bytes, std::ios::in);
+  return read_stream(whole, is_standard_input ? "standard input" : file, kind_of_text(bytes), options);
+}
+
+void keep_share(Prompts& prompts, int node, int nodes) {
+  if (nodes == 1) return;
+  const auto count = std::ssize(prompts.rows);
+  const Range share = Partition{count, nodes}[node];
+  std::erase_if(prompts.bad, [&](const BadRow& bad) {
+    const int64_t at = std::max<int64_t>(0, std::min<int64_t>(bad.before, count - 1));
+    return at < share.begin || at >= share.end();
+  });
+  prompts.rows.erase(prompts.rows.begin() + share.end(), prompts.rows.end());
+  prompts.rows.erase(prompts.rows.begin(), prompts.rows.begin() + share.begin);
 }
 
 Prompts one_prompt(const std::string& prompt) {

@@ -19,6 +19,7 @@ struct PromptRow {
 
 struct BadRow {
   std::string where, reason;
+  int64_t before = 0;  // good rows above it: a share of those says whether it is in
 };
 
 struct Prompts {
@@ -27,16 +28,25 @@ struct Prompts {
   std::vector<std::string> warnings = {};  // of names that nobody knows, one sentence each
 };
 
+struct PromptOptions {
+  std::string output_name_column = {};  // the field to name files by instead of output_path; empty: none
+  std::optional<int64_t> limit = {};    // good rows; nothing behind the last of them is looked at
+};
+
 // A row holds the fields of PromptRow, of which it needs a prompt, and output_path. Numbers may be written as text;
 // null and, in CSV, an empty cell mean unset. Without index: .jsonl and .txt the line, .json the place in the
-// array, .csv the data row, from 0. output_name_column: the field to name files by instead of output_path;
-// empty for none. Throws Error(kUsage) if the file cannot be read, is of another kind, or has no valid row at
-// all.
-Prompts read_prompts(const std::filesystem::path& file, const std::string& output_name_column = {});
+// array, .csv the data row, from 0. The file is read row by row, an array of .json and what is no file at once.
+// "-" is standard input; the kind of what has no name, such as a pipe, follows from its text. Throws Error(kUsage)
+// if the file cannot be read, is of another kind, or has no valid row at all.
+Prompts read_prompts(const std::filesystem::path& file, const PromptOptions& options = {});
 
 // The same for bytes that stand for a file of this name.
 Prompts parse_prompts(std::string_view bytes, const std::filesystem::path& file,
-                      const std::string& output_name_column = {});
+                      const PromptOptions& options = {});
+
+// The rows that node `node` of `nodes` draws, and the bad rows between them: runs whose sizes differ by at most
+// one, longer ones first. Cut before anything is skipped, so that every node cuts alike.
+void keep_share(Prompts& prompts, int node, int nodes);
 
 // The prompt of the command line: one row with index 0.
 Prompts one_prompt(const std::string& prompt);

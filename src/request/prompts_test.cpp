@@ -1,7 +1,11 @@
 // Prompt files of all four kinds, good and bad, and random bytes.
 #include "request/prompts.h"
 
+#include <sys/stat.h>
+
+#include <fstream>
 #include <random>
+#include <thread>
 
 #include "base/scratch.h"
 #include "base/text.h"
@@ -9,6 +13,7 @@
 #include "request/work.h"
 
 namespace atelier::request {
+namespace fs = std::filesystem;
 namespace {
 
 std::vector<int64_t> indices(const Prompts& prompts) {
@@ -135,7 +140,7 @@ TEST(PromptFile, NamesThatNobodyKnowsAreToldOnceWithTheNearest) {
   const Prompts p = parse_prompts(
       "{\"prompt\":\"a\",\"steps\":4,\"num_inference_step\":3,\"cfg\":9,\"negative\":\"b\",\"id\":1}\n"
       "{\"prompt\":\"a\",\"steps\":4,\"output_path\":\"x\"}\n",
-      "p.jsonl", "id");
+      "p.jsonl", {.output_name_column = "id"});
   ASSERT_EQ(p.warnings.size(), 4u);
   const char* expected[] = {"\"cfg\" has no effect; did you mean guidance_scale?",
                             "\"negative\" has no effect; did you mean negative_prompt?",
@@ -240,11 +245,13 @@ TEST(PromptFile, WrongFilesAreUsageErrors) {
 TEST(PromptFile, NamesComeFromTheColumnAskedFor) {
   const Scratch dir;
   const auto file = dir.write("p.csv", "prompt,id,output_path\na,7,x\nb,,y\n");
-  const Prompts p = read_prompts(file, "id");
+  const Prompts p = read_prompts(file, {.output_name_column = "id"});
   EXPECT_EQ(p.rows[0].custom_name, "7");
   EXPECT_EQ(p.rows[1].custom_name, "");
   EXPECT_EQ(read_prompts(file).rows[1].custom_name, "y");
-  EXPECT_NE(message_of(Kind::kUsage, [&] { read_prompts(file, "name"); }).find("name"), std::string::npos);
+  EXPECT_NE(
+      message_of(Kind::kUsage, [&] { read_prompts(file, {.output_name_column = "name"}); }).find("name"),
+      std::string::npos);
 }
 
 TEST(PromptFile, RandomBytesNeverCrash) {
@@ -271,6 +278,39 @@ TEST(PromptFile, RandomBytesNeverCrash) {
     }
   }
   EXPECT_GT(valid, 100);  // the loop reaches beyond the first checks
+}
+
+TEST(PromptFile, NothingBehindTheLimitIsLookedAt) {
+  const Scratch dir;
+  for (const auto& [name, text] :
+       {std::pair("p.jsonl", "\"a\"\n{bad\n\"b\"\n{bad\n"), std::pair("p.json", "[\"a\", 1, \"b\", 2]"),
+        std::pair("p.txt", "a\n\xFF\nb\n\xFF\n"), std::pair("p.csv", "prompt\na\n\xFF\nb\n\xFF\n")}) {
+    const auto file = dir.write(name, text);
+    EXPECT_EQ(read_prompts(file, {.limit = 1}).bad.size(), 0U) << name;
+    const Prompts two = read_prompts(file, {.limit = 2});
+    EXPECT_EQ(two.rows.size(), 2U) << name;
+    ASSERT_EQ(two.bad.size(), 1U) << name;
+    EXPECT_EQ(two.bad[0].before, 1) << name;
+    EXPECT_EQ(read_prompts(file).bad.size(), 2U) << name;
+  }
+}
+
+TEST(PromptFile, APipeIsKnownByItsText) {
+  const Scratch dir;
+  const fs::path pipe = dir / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const auto first = [&](const std::string& text) {
+    std::thread writer([&] { std::ofstream(pipe) << text; });
+    const Prompts p = read_prompts(pipe);
+    writer.join();
+    EXPECT_EQ(p.rows.size(), 2U) << text;
+    return p.rows.at(0).request;
+  };
+  EXPECT_EQ(first("a red circle\nb\n").prompt, "a red circle");
+  EXPECT_EQ(first("\n{\"prompt\": \"a\", \"height\": 64}\n{\"prompt\": \"b\"}\n").height, 64);
+  EXPECT_EQ(first(" [\"a\", \"b\"]").prompt, "a");
+  EXPECT_EQ(first("id,\"prompt\"\n1,a\n2,b\n").prompt, "a");
+  EXPECT_EQ(first("a dog, prompt and eager\nb\n").prompt, "a dog, prompt and eager");
 }
 
 TEST(Csv, QuotesHoldAnything) {

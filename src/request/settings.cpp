@@ -1,6 +1,7 @@
 // Settings compared by value.
 #include "request/settings.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/digest.h"
@@ -30,6 +31,16 @@ Json normal(const Json& value) {
   return value;
 }
 
+bool knows_files(const Json& settings) {
+  return std::any_of(settings.items().begin(), settings.items().end(),
+                     [](const auto& entry) { return entry.key().ends_with(kHashSuffix); });
+}
+
+// What the model is called says nothing where its files are known.
+bool is_name_only(std::string_view key) {
+  return key == "model" || key == "revision";
+}
+
 }  // namespace
 
 std::string canonical(const Json& settings) {
@@ -37,7 +48,9 @@ std::string canonical(const Json& settings) {
 }
 
 std::string settings_hash(const Json& settings) {
-  return sha256(canonical(settings)).substr(0, 16);
+  Json what = settings;
+  if (knows_files(what)) what.erase("model"), what.erase("revision");
+  return sha256(canonical(what)).substr(0, 16);
 }
 
 std::vector<std::string> differing_keys(const Json& asked, const Json& recorded) {
@@ -46,9 +59,11 @@ std::vector<std::string> differing_keys(const Json& asked, const Json& recorded)
   for (const Json* side : {&a, &b}) {
     for (const auto& [key, value] : side->items()) keys[key] = nullptr;
   }
+  const bool skips_names = knows_files(a) && knows_files(b);
   std::vector<std::string> out;
   for (const auto& [key, unused] : keys.items()) {
     if (key == "seed" && !a.contains(key)) continue;
+    if (skips_names && is_name_only(key)) continue;
     if (!a.contains(key) || !b.contains(key) || a[key] != b[key]) out.push_back(key);
   }
   return out;

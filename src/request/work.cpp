@@ -1,6 +1,9 @@
 // Expansion of rows, shares of nodes, batches.
 #include "request/work.h"
 
+#include <algorithm>
+#include <functional>
+#include <iterator>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -27,6 +30,51 @@ std::vector<Request> requests_of(const PromptRow& row, const PromptDefaults& def
   return requests;
 }
 
+// The names of requests so far, by their hashes.
+class TakenNames {
+ public:
+  explicit TakenNames(const std::vector<Request>& requests) : requests_(requests) {}
+
+  // Who is in the way of this name; null: nobody.
+  const Request* rival(const std::string& name) const {
+    if (const auto* same = find(name)) return same;
+    for (size_t at = name.rfind('/'); at != std::string::npos && at > 0; at = name.rfind('/', at - 1)) {
+      if (const auto* file = find(name.substr(0, at))) return file;
+    }
+    const auto inside = folders_.find(name);
+    return inside == folders_.end() ? nullptr : &requests_[inside->second];
+  }
+  void add(size_t request) {
+    const std::string& name = requests_[request].name;
+    files_.emplace(std::hash<std::string>()(name), request);
+    for (size_t at = name.rfind('/'); at != std::string::npos && at > 0; at = name.rfind('/', at - 1))
+      folders_.emplace(name.substr(0, at), request);
+  }
+
+ private:
+  const Request* find(const std::string& name) const {
+    const auto [from, to] = files_.equal_range(std::hash<std::string>()(name));
+    for (auto at = from; at != to; ++at) {
+      if (requests_[at->second].name == name) return &requests_[at->second];
+    }
+    return nullptr;
+  }
+
+  const std::vector<Request>& requests_;
+  std::unordered_multimap<size_t, size_t> files_;
+  std::unordered_map<std::string, size_t> folders_;
+};
+
+void check_names(const std::vector<Request>& some, const TakenNames& taken) {
+  for (const Request& request : some) {
+    const Request* rival = taken.rival(request.name);
+    if (!rival) continue;
+    const bool is_same = rival->name == request.name;
+    throw Error(Kind::kItem, str("the output name \"", request.name, "\" is already used ",
+                                 is_same ? "by " : str("as \"", rival->name, "\" by "), rival->where));
+  }
+}
+
 }  // namespace
 
 std::vector<Request> expand(Prompts& prompts, const PromptDefaults& defaults) {
@@ -36,34 +84,36 @@ std::vector<Request> expand(Prompts& prompts, const PromptDefaults& defaults) {
     throw Error(Kind::kUsage, str(total, " pictures are asked for; at most ", kMaxRequests,
                                   " fit into one run: split the file"));
   }
+  // indices differ, so only names of rows' own can meet others
+  const bool may_meet = std::any_of(prompts.rows.begin(), prompts.rows.end(),
+                                    [](const PromptRow& row) { return !row.custom_name.empty(); });
   std::vector<Request> requests;
-  std::unordered_map<std::string, std::string> names;  // name -> where
+  TakenNames taken(requests);
+  std::vector<size_t> begins;  // of every good row's requests
   std::vector<PromptRow> good;
   for (PromptRow& row : prompts.rows) {
     try {
       std::vector<Request> some = requests_of(row, defaults);
-      for (const Request& request : some) {
-        const auto found = names.find(request.name);
-        if (found == names.end()) continue;
-        throw Error(Kind::kItem,
-                    str("the output name \"", request.name, "\" is already used by ", found->second));
-      }
+      if (may_meet) check_names(some, taken);
+      begins.push_back(requests.size());
       for (Request& request : some) {
-        names.emplace(request.name, request.where);
         requests.push_back(std::move(request));
+        if (may_meet) taken.add(requests.size() - 1);
       }
       good.push_back(std::move(row));
     } catch (const Error& e) {
-      prompts.bad.push_back({row.request.where, e.what()});
+      prompts.bad.push_back({row.request.where, e.what(), std::ssize(good)});
     }
   }
   prompts.rows = std::move(good);
-  return requests;
-}
-
-std::vector<PromptRow> rows_of_node(const std::vector<PromptRow>& rows, int node, int nodes) {
-  const Range share = Partition{static_cast<int64_t>(rows.size()), nodes}[node];
-  return {rows.begin() + share.begin, rows.begin() + share.end()};
+  if (defaults.nodes == 1) return requests;
+  begins.push_back(requests.size());
+  const Range share = Partition{std::ssize(prompts.rows), defaults.nodes}[defaults.node];
+  keep_share(prompts, defaults.node, defaults.nodes);
+  const auto at = [&](int64_t row) {
+    return requests.begin() + static_cast<std::ptrdiff_t>(begins[static_cast<size_t>(row)]);
+  };
+  return {std::make_move_iterator(at(share.begin)), std::make_move_iterator(at(share.end()))};
 }
 
 std::vector<std::vector<Request>> batches(const std::vector<Request>& requests, int batch_size) {

@@ -107,16 +107,39 @@ TEST(Batches, OnlyEqualShapesShareABatch) {
   EXPECT_EQ(b[5].size(), 2U);
 }
 
-TEST(Nodes, SharesCoverAllRowsOnce) {
-  std::vector<PromptRow> rows;
-  for (int i = 0; i < 11; ++i) rows.push_back(row(i));
+TEST(Expand, ANameIsNotAFileAndAFolderAtOnce) {
+  Prompts p{{row(0, {}, "a.png"), row(1, {}, "a.png/b"), row(2, {}, "c/d/e.png"), row(3, {}, "c/d.png"),
+             row(4, {}, "c.png/x"), row(5, {}, "c.png")},
+            {}};
+  EXPECT_EQ(names(expand(p, {})), (Names{"a.png", "c/d/e.png", "c/d.png", "c.png/x.png"}));
+  ASSERT_EQ(p.bad.size(), 2U);
+  EXPECT_NE(p.bad[0].reason.find("already used as \"a.png\" by f:1"), std::string::npos) << p.bad[0].reason;
+  EXPECT_NE(p.bad[1].reason.find("by f:5"), std::string::npos) << p.bad[1].reason;
+}
+
+TEST(Nodes, SharesCoverAllRowsOnceBadOnesToo) {
   std::vector<int64_t> seen;
+  std::vector<std::string> bad;
   for (int node = 0; node < 4; ++node) {
-    const auto share = rows_of_node(rows, node, 4);
-    EXPECT_EQ(share.size(), node < 3 ? 3U : 2U);
-    for (const PromptRow& r : share) seen.push_back(r.request.index);
+    Prompts p;
+    for (int i = 0; i < 11; ++i) p.rows.push_back(row(i, 2));
+    p.rows.push_back(row(11, 2, "../x"));
+    p.bad = {{"f:0", "x", 0}, {"f:5", "x", 5}, {"f:13", "x", 11}};
+    const auto share = expand(p, {.node = node, .nodes = 4});
+    EXPECT_EQ(share.size(), node < 3 ? 6U : 4U);
+    for (size_t i = 0; i < share.size(); i += 2) seen.push_back(share[i].index);
+    for (const auto& b : p.bad) bad.push_back(b.where);
   }
   EXPECT_EQ(seen, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
+  EXPECT_EQ(bad, (std::vector<std::string>{"f:0", "f:5", "f:13", "f:12"}));
+}
+
+TEST(Nodes, NamesAreComparedOverAllNodes) {
+  for (int node = 0; node < 2; ++node) {
+    Prompts p{{row(0, {}, "a"), row(1), row(2, {}, "a")}, {}};
+    expand(p, {.node = node, .nodes = 2});
+    EXPECT_EQ(p.bad.size(), node == 1 ? 1U : 0U);
+  }
 }
 
 }  // namespace

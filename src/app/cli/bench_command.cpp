@@ -41,6 +41,7 @@ struct Bench {
 
   Json time_layout(const std::filesystem::path& folder) {
     const auto& s = resolved.settings;
+    interrupt.begin_drawing();
     auto spec = make_run_spec(resolved,
                               find_model(
                                   resolved, variables, [](const std::string&) {}, interrupt.token()),
@@ -59,7 +60,7 @@ struct Bench {
     }
     auto& requests = spec.requests.requests;
     if (requests.empty()) throw Error(Kind::kUsage, "nothing to draw: no row can be drawn");
-    fill_seeds(requests, 0);
+    fill_seeds(requests, [] { return uint64_t{0}; });
     const int data = spec.layout.degrees.data, batch = s.input.batch_size;
     requests = fill(std::move(requests), static_cast<size_t>(data * std::max(1, batch / data)));
     const auto layout = plan::to_string(spec.layout.degrees);
@@ -125,10 +126,6 @@ int bench_command(const Arguments& arguments) {
     const auto stamp = report::log_stamp(std::chrono::system_clock::now());
     log::add_file(report::log_folder(output.log_dir, output.output_dir, stamp) / report::log_file_name({}));
   }
-  auto& input = resolved.settings.input;
-  auto& prompts = input.texts["prompt"];
-  if (prompts.empty() && input.prompts_file.empty() && input.dataset_path.empty())
-    prompts = {"a fox in the snow"};
   const Interrupt interrupt;
   Json out{{"atelier", kVersion}, {"arguments", arguments}, {"rows", Json::array()}};
   int failed = 0;

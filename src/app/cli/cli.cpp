@@ -2,6 +2,7 @@
 #include "app/cli/cli.h"
 
 #include <c10/util/Exception.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +12,7 @@
 
 #include "app/cli/commands.h"
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/version.h"
 #include "pipeline/device.h"
 
@@ -57,6 +59,10 @@ std::string known_commands() {
   return known;
 }
 
+void print_error(const std::string& message) {
+  std::fprintf(stderr, "error: %s\n", printable(message).c_str());
+}
+
 int dispatch(const Arguments& all) {
   if (all.empty()) {
     print_help(stdout);
@@ -92,23 +98,24 @@ std::vector<std::string> one_spelling(std::vector<std::string> arguments) {
 }
 
 int main(int argc, char** argv) {
+  ::signal(SIGPIPE, SIG_IGN);  // whoever reads along may leave; what is drawn is drawn
   pipeline::prepare_process();
   try {
     return dispatch(Arguments(argv + std::min(argc, 1), argv + argc));
   } catch (const Error& e) {
-    std::fprintf(stderr, "error: %s\n", e.what());
+    print_error(e.what());
     return exit_code(e.kind());
   } catch (const std::filesystem::filesystem_error& e) {
-    std::fprintf(stderr, "error: %s\n", e.what());
+    print_error(e.what());
     return exit_code(e.code() == std::errc::no_space_on_device ? Kind::kCapacity : Kind::kUsage);
   } catch (const c10::OutOfMemoryError& e) {
-    std::fprintf(stderr, "error: out of memory: %s\n", e.what_without_backtrace());
+    print_error(str("out of memory: ", e.what_without_backtrace()));
     return exit_code(Kind::kCapacity);
   } catch (const c10::Error& e) {
-    std::fprintf(stderr, "error: %s\n", e.what_without_backtrace());
+    print_error(e.what_without_backtrace());
     return 1;
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "error: %s\n", e.what());
+    print_error(e.what());
     return 1;
   }
 }

@@ -6,6 +6,7 @@
 
 #include "app/cli/commands.h"
 #include "app/run/find_model.h"
+#include "app/settings/home.h"
 #include "base/error.h"
 #include "base/version.h"
 #include "hub/sources.h"
@@ -55,16 +56,16 @@ void print_machine() {
 }
 
 void print_models(const Environment& variables) {
-  const auto get = [&](const char* name) { return value_of(variables, name); };
+  const auto get = [&](const char* name) { return expand_home(value_of(variables, name), variables); };
   const auto mini = share_folder(variables, program_file()) / "models" / "mini";
   line("mini",
        std::filesystem::exists(mini / "model_index.json") ? mini.string() : "not found: set ATELIER_SHARE");
   const auto cache =
-      hub::hub_cache({get("HF_HUB_CACHE"), get("HF_HOME"), get("XDG_CACHE_HOME"), get("HOME")});
+      hub::hub_cache({get("HF_HUB_CACHE"), get("HF_HOME"), get("XDG_CACHE_HOME"), home_folder(variables)});
   line("hub cache", cache.string() + (std::filesystem::exists(cache) ? "" : " (absent)"));
-  line("HF_TOKEN", get("HF_TOKEN").empty()
-                       ? "not set: gated models such as FLUX.1-dev need one to be downloaded"
-                       : "set");
+  line("HF_TOKEN", hub_token(variables).empty()
+                       ? "not set, and no login: gated models such as FLUX.1-dev need one to be downloaded"
+                       : "set, or in the file of a login");
   std::string presets;
   for (const auto& name : models::preset_names()) presets += (presets.empty() ? "" : ", ") + name;
   line("dummies", presets + " (--dummy NAME: random weights, no files)");
@@ -73,7 +74,11 @@ void print_models(const Environment& variables) {
 }  // namespace
 
 int doctor_command(const Arguments& arguments) {
-  if (!arguments.empty() && arguments[0] != "--help") throw Error(Kind::kUsage, "doctor takes no arguments");
+  if (!arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h")) {
+    std::printf("usage: atelier doctor: says what this build and this machine have; it takes no flags\n");
+    return 0;
+  }
+  if (!arguments.empty()) throw Error(Kind::kUsage, "doctor takes no arguments");
   print_build();
   print_machine();
   print_models(environment());

@@ -9,9 +9,13 @@
 #include <random>
 #include <set>
 
+#include "base/digest.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
+#include "base/printable.h"
 #include "base/version.h"
+#include "jobs/folder_claim.h"
 #include "jobs/ledger.h"
 #include "jobs/output_folder.h"
 #include "jobs/resume.h"
@@ -31,7 +35,7 @@ namespace {
 void say(const Resolved& resolved, const std::string& line) {
   log::debug(line);
   if (resolved.settings.output.quiet || log::is_debug()) return;
-  std::printf("%s\n", line.c_str());
+  std::printf("%s\n", printable(line).c_str());
   std::fflush(stdout);
 }
 
@@ -40,12 +44,37 @@ uint64_t random_seed() {
   return std::random_device()() & 0x7fffffffu;
 }
 
+// What a file says of itself; never throws.
+jobs::Inspection inspect(const std::filesystem::path& file) {
+  jobs::Inspection seen;
+  try {
+    const std::string bytes = read_file(file);
+    seen = {media::is_whole(bytes), sha256(bytes), bytes.size(), nullptr};
+    const auto metadata = seen.is_whole ? media::read_metadata(bytes) : std::nullopt;
+    if (!metadata || metadata->values.empty()) return seen;
+    seen.look = Json::object();
+    for (const auto& [key, value] : metadata->values) seen.look[key] = value;
+    // a prompt field of some other tool makes no picture of ours
+    if (!seen.look.contains("prompt") || !seen.look.contains("dtype")) seen.look = nullptr;
+  } catch (const std::exception& e) {
+    log::debug(e.what());
+  }
+  return seen;
+}
+
+Json as_text(const Json& settings) {
+  Json out = Json::object();
+  for (const auto& [key, value] : media::describe(settings).values) out[key] = value;
+  return out;
+}
+
 class Session {
  public:
   Session(RunSpec spec, const Resolved& resolved)
       : spec_(std::move(spec)),
         resolved_(resolved),
         folder_(spec_.job.sink.folder),
+        claim_(folder_.path(), node(), nodes()),
         ledger_(folder_.path() / jobs::kLedgerName),
         report_(spec_.clock) {
     open_log();
@@ -64,6 +93,13 @@ class Session {
   }
 
  private:
+  // Which share of the prompts this is.
+  int nodes() const {
+    const auto& d = resolved_.settings.device;
+    return d.span_nodes ? 1 : d.num_nodes;
+  }
+  int node() const { return nodes() > 1 ? resolved_.settings.device.node_rank : 0; }
+
   int repeats() const {
     return resolved_.settings.output.warmup_calls + resolved_.settings.output.num_iterations;
   }
@@ -97,30 +133,71 @@ class Session {
     }
   }
 
+  jobs::ScanRules scan_rules() const {
+    const auto& out = resolved_.settings.output;
+    const bool draws_over = !out.resume && resolved_.is_set("resume");
+    return {.resume = !out.resume        ? jobs::Resume::kOff
+                      : out.keep_changed ? jobs::Resume::kKeepChanged
+                                         : jobs::Resume::kRedoChanged,
+            .foreign = draws_over ? jobs::Foreign::kOverwritten : jobs::Foreign::kRefused,
+            .settings = [this](const request::Request& r) { return look(r); },
+            .as_text = as_text,
+            .inspect = inspect};
+  }
+
+  Json look(const request::Request& r) const { return request::look(r, spec_.job.sink.record); }
+
   // Which pictures are not there yet, and their seeds.
   void find_work() {
-    const auto& out = resolved_.settings.output;
-    const jobs::ScanRules rules{
-        .resume = !out.resume        ? jobs::Resume::kOff
-                  : out.keep_changed ? jobs::Resume::kKeepChanged
-                                     : jobs::Resume::kRedoChanged,
-        .settings =
-            [this](const request::Request& request) { return request::look(request, spec_.job.sink.record); },
-        .is_whole_file = media::is_complete};
-    auto scan = jobs::scan(spec_.requests.requests, folder_.path(), ledger_, rules);
+    auto scan = jobs::scan(spec_.requests.requests, folder_.path(), ledger_, scan_rules());
     if (!scan.summary.empty()) say(resolved_, scan.summary);
     if (ledger_.had_torn_tail()) log::warning("the ledger's last line was half written and has been cut off");
     report_.set_skipped(scan.skipped);
+    for (auto& record : scan.adopted) ledger_.append(std::move(record));
+    for (const auto& [request, reason] : scan.refused) {
+      log::error(str(request.where.empty() ? request.name : request.where, " failed: ", reason));
+      fail(request, reason);
+    }
     todo_ = std::move(scan.todo);
     if (todo_.empty()) return;
-    const uint64_t random = random_seed();
-    const bool is_random = std::any_of(todo_.begin(), todo_.end(), [](const auto& i) { return !i.seed; });
+    check_disk();
+    settle_seeds();
+  }
+
+  void settle_seeds() {
+    uint64_t random = 0;
+    int rows = 0;
+    fill_seeds(todo_, [&] {
+      ++rows;
+      return random = random_seed();
+    });
     const auto& seed = resolved_.settings.input.row.request.seed;
-    fill_seeds(todo_, random);
-    if (is_random) report_.add_note(str("random seed ", random));
-    say(resolved_, is_random ? str("seed     ", random, " (random; --seed ", random, " repeats it)")
-                             : str("seed     ",
-                                   seed ? str(*seed, " (", resolved_.origin("seed").text, ")") : "per row"));
+    if (rows == 1) report_.add_note(str("random seed ", random));
+    if (rows > 1) report_.add_note("a random seed for each prompt, which the ledger keeps");
+    say(resolved_, rows > 1   ? "seed     random for each prompt; the ledger and the pictures keep them"
+                   : rows > 0 ? str("seed     ", random, " (random; --seed ", random, " repeats it)")
+                              : str("seed     ",
+                                    seed ? str(*seed, " (", resolved_.origin("seed").text, ")") : "per row"));
+  }
+
+  void fail(const request::Request& request, const std::string& reason) {
+    report_.add_failure(request.name, reason);
+    ledger_.append(jobs::failed_record(request, look(request), reason));
+    ++failed_;
+  }
+
+  // Throws Error(kCapacity) where not even small files of all pictures find room.
+  void check_disk() const {
+    constexpr int64_t kPixelsPerByte = 4;  // drawn pictures take more in every format
+    int64_t need = 0;
+    for (const auto& r : todo_) need += int64_t{*r.height} * *r.width / kPixelsPerByte;
+    std::error_code error;
+    const auto space = std::filesystem::space(folder_.path(), error);
+    if (error || space.capacity == 0 || static_cast<int64_t>(space.available) >= need) return;
+    throw Error(Kind::kCapacity, str(todo_.size(), " pictures take at least ", report::bytes_text(need),
+                                     ", the disk of ", folder_.path().string(), " has ",
+                                     report::bytes_text(static_cast<int64_t>(space.available)),
+                                     " left; free some space or choose another output_dir"));
   }
 
   Batches batches() const {
@@ -135,6 +212,7 @@ class Session {
   }
 
   void draw(const Interrupt& interrupt, const Start& start) {
+    interrupt.begin_drawing();
     const auto& out = resolved_.settings.output;
     const auto style = report::style_for(stdout, out.quiet ? report::Noise::kQuiet : report::Noise::kNormal,
                                          std::getenv("TERM"));
@@ -203,8 +281,7 @@ class Session {
     progress_->picture((folder_.path() / e.request.name).string(), stored.seconds);
     report_.add_picture(e.request.name, stored.seconds);
     if (++times_drawn_[e.request.name] == 1) {
-      const auto settings = request::look(e.request, spec_.job.sink.record);
-      ledger_.append(jobs::done_record(e.request, settings, stored));
+      ledger_.append(jobs::done_record(e.request, look(e.request), stored));
     }
     if (++drawn_ % static_cast<int64_t>(todo_.size()) == 0) {
       timings_.push_back(iteration_.seconds());
@@ -223,10 +300,7 @@ class Session {
       progress_->clear();
       log::error(str(failure.request.name, " failed after ", failure.attempts,
                      failure.attempts == 1 ? " try: " : " tries: ", failure.reason));
-      report_.add_failure(failure.request.name, failure.reason);
-      ledger_.append(jobs::failed_record(
-          failure.request, request::look(failure.request, spec_.job.sink.record), failure.reason));
-      ++failed_;
+      fail(failure.request, failure.reason);
     }
     for (const auto& rank : outcome.ranks) {
       report_.add_peak(rank.rank, {rank.peak_host_bytes, rank.peak_device_bytes});
@@ -236,15 +310,38 @@ class Session {
       report_.add_note(str("workers were started again ", outcome.restarts, " times"));
   }
 
-  void write_report() { report_.write(folder_.path()); }
+  void write_report() {
+    report_.write(folder_.path(), nodes() > 1 ? str("report_node", node(), ".json") : report::kReportName);
+  }
+
+  // Files that were finished while nobody was left to hear of it.
+  void record_unheard() {
+    std::vector<request::Request> unheard;
+    for (const auto& request : todo_) {
+      if (times_drawn_.count(request.name) == 0) unheard.push_back(request);
+    }
+    auto rules = scan_rules();
+    rules.resume = jobs::Resume::kRedoChanged;
+    for (auto& record : jobs::scan(unheard, folder_.path(), ledger_, rules).adopted) {
+      report_.add_picture(record.name, record.seconds);
+      ++times_drawn_[record.name];
+      ledger_.append(std::move(record));
+    }
+  }
 
   // After a failure, whose own error is what counts: on a full disk there may be no room for a report.
   void report_unfinished(const std::exception& why) {
     const auto* error = dynamic_cast<const Error*>(&why);
     const bool is_failure = !error || error->kind() != Kind::kInterrupted;
+    try {
+      record_unheard();
+    } catch (const Error& e) {
+      log::debug(e.what());
+    }
     for (const auto& request : todo_) {
       if (is_failure && times_drawn_.count(request.name) == 0) report_.add_failure(request.name, why.what());
     }
+    if (!is_failure) report_.add_note("interrupted: what is not drawn is drawn by the next run");
     try {
       write_report();
     } catch (const Error& e) {
@@ -273,6 +370,7 @@ class Session {
   RunSpec spec_;
   const Resolved& resolved_;
   jobs::OutputFolder folder_;
+  jobs::FolderClaim claim_;
   jobs::Ledger ledger_;
   report::RunReport report_;
   report::Progress* progress_ = nullptr;

@@ -8,9 +8,11 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/flags.h"
+#include "base/digest.h"
 #include "base/files.h"
 #include "base/scratch.h"
 #include "jobs/ledger.h"
+#include "media/image.h"
 #include "report/run_report.h"
 
 namespace atelier::app {
@@ -33,7 +35,8 @@ class Drawing {
     return app::draw(make_run_spec(resolved_, std::move(model), std::move(prompts), 0), resolved_, interrupt,
                      start);
   }
-  Json report() const { return read_json(folder_ / report::kReportName); }
+  Json report(const char* name = report::kReportName) const { return read_json(folder_ / name); }
+  const Scratch& folder() const { return folder_; }
   jobs::Ledger ledger() const { return jobs::Ledger(folder_ / jobs::kLedgerName); }
 
  private:
@@ -95,6 +98,91 @@ TEST(Draw, ALedgerThatCannotBeWrittenEndsTheRunWithItsErrorAndAReport) {
   const Json report = run.report();
   EXPECT_EQ(report["pictures"]["failed"], 1);  // the one that nobody has drawn
   EXPECT_NE(report["pictures"]["failures"][0]["reason"].get<std::string>().find("ledger"), std::string::npos);
+}
+
+// Workers that write one line into each file, and tell of all but the first `unheard` ones.
+Start writing(const std::filesystem::path& folder, size_t unheard = 0) {
+  return [=](const cluster::Job& job, const Batches& batches, const cluster::RunEvents& events, auto) {
+    size_t n = 0;
+    for (const auto& batch : batches) {
+      for (const auto& r : batch) {
+        const auto bytes = media::encode(media::Image{1, 1, {1, 2, 3}}, media::Format::kPng, 95,
+                                         media::describe(request::look(r, job.sink.record)));
+        write_file_atomically(folder / r.name, bytes);
+        if (++n > unheard)
+          events.on_stored({.request = r, .stored = {{sha256(bytes), bytes.size(), 0.1}, {}}});
+      }
+    }
+    if (unheard > 0) throw Error(Kind::kInterrupted, "interrupted");
+    return cluster::RunResult{};
+  };
+}
+
+TEST(Draw, MetadataLedgerAndReportHoldTheSameRecord) {
+  Drawing run({"--prompt", "a", "--seed", "5"});
+  EXPECT_EQ(run.draw(writing(run.folder().path())), 0);
+  const Json record = run.report()["settings"]["record"];
+  for (const char* key : {"transformer_hash", "vae_hash", "text_encoder_hash", "tokenizer_hash",
+                          "scheduler_hash", "version", "model", "dtype"})
+    EXPECT_TRUE(record.contains(key)) << key;
+  const Json in_ledger = run.ledger().find("000000.png")->settings;
+  const auto metadata = media::read_metadata(read_file(run.folder() / "000000.png"));
+  const std::map<std::string, std::string> in_file(metadata->values.begin(), metadata->values.end());
+  for (const auto& [key, value] : record.items()) {
+    EXPECT_EQ(in_ledger[key], value) << key;
+    EXPECT_EQ(in_file.at(key), value.is_string() ? value.get<std::string>() : value.dump()) << key;
+  }
+}
+
+TEST(Draw, AForeignFileFailsItsPictureAlone) {
+  Drawing run({"--prompt", "a", "b", "--seed", "5"});
+  run.folder().write("000000.png", "somebody's");
+  size_t drawn = 0;
+  const auto start = writing(run.folder().path());
+  const int code = run.draw([&](const auto& job, const Batches& batches, const auto& events, auto stop) {
+    for (const auto& batch : batches) drawn += batch.size();
+    return start(job, batches, events, stop);
+  });
+  EXPECT_EQ(code, 1);
+  EXPECT_EQ(drawn, 1U);
+  EXPECT_EQ(read_file(run.folder() / "000000.png"), "somebody's");
+  EXPECT_FALSE(run.ledger().find("000000.png")->is_done);
+  EXPECT_EQ(run.report()["pictures"]["failed"], 1);
+}
+
+TEST(Draw, WhatNobodyHeardOfIsRecordedWhenARunIsInterrupted) {
+  Drawing run({"--prompt", "a", "b", "c", "--seed", "5"});
+  message_of(Kind::kInterrupted, [&] { run.draw(writing(run.folder().path(), 2)); });
+  for (const char* name : {"000000.png", "000001.png", "000002.png"}) {
+    const auto record = run.ledger().find(name);
+    ASSERT_TRUE(record) << name;
+    EXPECT_EQ(record->sha256, sha256(read_file(run.folder() / name)));
+  }
+  EXPECT_EQ(run.report()["pictures"]["drawn"], 3);
+}
+
+TEST(Draw, ASecondRunInTheFolderIsRefused) {
+  Drawing run({"--prompt", "a", "--seed", "5"});
+  int code = run.draw([&](const auto& job, const Batches& batches, const auto& events, auto stop) {
+    const auto message = message_of(Kind::kUsage, [&] { run.draw(writing(run.folder().path())); });
+    EXPECT_NE(message.find("another run is drawing into"), std::string::npos) << message;
+    return writing(run.folder().path())(job, batches, events, stop);
+  });
+  EXPECT_EQ(code, 0);
+}
+
+TEST(Draw, NodesKeepTheirReportsApart) {
+  Drawing run({"--prompt", "a", "b", "--seed", "5", "--num_nodes", "2", "--node_rank", "1"});
+  EXPECT_EQ(run.draw(writing(run.folder().path())), 0);
+  EXPECT_EQ(run.report("report_node1.json")["pictures"]["drawn"], 1);
+}
+
+TEST(Draw, PromptsWithoutASeedGetOneEach) {
+  Drawing run({"--prompt", "a", "a", "--num_images_per_prompt", "2"});
+  EXPECT_EQ(run.draw(writing(run.folder().path())), 0);
+  const auto seed = [&](const char* name) { return run.ledger().find(name)->seed; };
+  EXPECT_NE(seed("000000_00.png"), seed("000001_00.png"));
+  EXPECT_EQ(seed("000000_01.png"), seed("000000_00.png") + 1);
 }
 
 }  // namespace

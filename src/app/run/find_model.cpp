@@ -2,7 +2,9 @@
 #include "app/run/find_model.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
+#include "app/settings/home.h"
 #include "base/error.h"
 #include "hub/download.h"
 #include "hub/sources.h"
@@ -17,13 +19,13 @@ namespace fs = std::filesystem;
 constexpr std::string_view kDummyPrefix = "dummy:";
 
 hub::SourceOptions source_options(const ModelSettings& m, const Environment& environment) {
-  const auto get = [&](const char* name) { return value_of(environment, name); };
+  const auto get = [&](const char* name) { return expand_home(value_of(environment, name), environment); };
   hub::SourceOptions o;
   o.mini = share_folder(environment, program_file()) / "models" / "mini";
   const std::string cache = get("HF_HUB_CACHE").empty() ? get("HUGGINGFACE_HUB_CACHE") : get("HF_HUB_CACHE");
   o.cache = !m.cache_dir.empty()
-                ? fs::path(m.cache_dir)
-                : hub::hub_cache({cache, get("HF_HOME"), get("XDG_CACHE_HOME"), get("HOME")});
+                ? fs::path(expand_home(m.cache_dir, environment))
+                : hub::hub_cache({cache, get("HF_HOME"), get("XDG_CACHE_HOME"), home_folder(environment)});
   o.revision = m.revision;
   return o;
 }
@@ -40,23 +42,33 @@ std::function<void(const hub::DownloadProgress&)> teller(
   };
 }
 
+std::string families() {
+  std::string known;
+  for (const auto* f : models::families()) known += (known.empty() ? "" : ", ") + std::string(f->name);
+  return known;
+}
+
 hub::ModelSource download(const ModelSettings& m, const Environment& environment,
                           const hub::SourceOptions& where,
                           const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
   hub::DownloadOptions o;
   if (const std::string endpoint = value_of(environment, "HF_ENDPOINT"); !endpoint.empty())
     o.endpoint = endpoint;
-  o.token = value_of(environment, "HF_TOKEN");
+  o.token = hub_token(environment);
   o.cache = where.cache;
   o.revision = m.revision;
   o.progress = teller(tell);
+  o.check = [&](const Json& index) {
+    const auto named = index.is_object() ? index.find("_class_name") : index.end();
+    const std::string pipeline =
+        named != index.end() && named->is_string() ? named->get<std::string>() : "nothing";
+    if (models::find_family(pipeline)) return;
+    throw Error(Kind::kUsage, str(m.model_name, " is a ", pipeline,
+                                  ", which this build cannot draw with; nothing more "
+                                  "of it is fetched. Families of this build: ",
+                                  families()));
+  };
   return hub::download(hub::hub_id(m.model_name), o, stop);
-}
-
-std::string families() {
-  std::string known;
-  for (const auto* f : models::families()) known += (known.empty() ? "" : ", ") + std::string(f->name);
-  return known;
 }
 
 hub::ModelSource source_of(const ModelSettings& m, const Environment& environment,
@@ -69,6 +81,9 @@ hub::ModelSource source_of(const ModelSettings& m, const Environment& environmen
       throw Error(
           e.kind(),
           str(e.what(), ", or run the same command with --download; families of this build: ", families()));
+    if (const std::string offline = offline_variable(environment); !offline.empty())
+      throw Error(e.kind(), str(e.what(), "; nothing is fetched, as ", offline, "=",
+                                value_of(environment, offline), " is set: unset it for --download"));
   }
   return download(m, environment, options, tell, stop);
 }
@@ -77,6 +92,13 @@ FoundModel open_dummy(const ModelSettings& m, const std::string& preset) {
   pipeline::ModelSpec spec{.preset = preset, .dummy_seed = m.dummy_seed.value_or(0)};
   auto folder = pipeline::open_model(spec);
   return {spec, std::move(folder), preset, str("dummy weights, seed ", spec.dummy_seed), "", false};
+}
+
+// However the path to it is spelled.
+std::string own_name(const fs::path& file) {
+  std::error_code error;
+  const fs::path real = fs::canonical(file, error);
+  return (error || !real.has_filename() ? file : real).filename().string();
 }
 
 FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
@@ -100,7 +122,8 @@ FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
   }
   auto folder = pipeline::open_model(spec);
   const bool is_hub = source.how == hub::Provenance::kCache || source.how == hub::Provenance::kDownload;
-  const std::string name = is_hub || source.how == hub::Provenance::kBuiltIn ? source.id : folder.label();
+  const std::string name =
+      is_hub || source.how == hub::Provenance::kBuiltIn ? source.id : own_name(source.folder);
   return {spec, std::move(folder), name, std::string(hub::to_string(source.how)), source.revision, is_hub};
 }
 

@@ -2,6 +2,7 @@
 #include "app/run/interrupt.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -27,11 +28,18 @@ void on_signal(int) {
 }
 
 void handle(void (*handler)(int)) {
-  struct sigaction action {};
+  struct sigaction action {
+  }, before{};
   action.sa_handler = handler;
   action.sa_flags = SA_RESTART;
-  for (const int s : {SIGINT, SIGTERM}) ::sigaction(s, &action, nullptr);
+  for (const int s : {SIGINT, SIGTERM, SIGHUP}) {
+    // what nohup has switched off stays off
+    if (::sigaction(s, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+    ::sigaction(s, &action, nullptr);
+  }
 }
+
+constexpr int kPatience = 1000;  // ms for a command that is not drawing yet to end by itself
 
 }  // namespace
 
@@ -43,10 +51,20 @@ Interrupt::Interrupt() {
   reader_ = std::thread([this] {
     char byte = 0;
     if (::read(pipe_[0], &byte, 1) != 1 || byte != 's') return;
-    std::fputs("\ninterrupted: ending the workers; press Ctrl-C again to leave at once\n", stderr);
+    if (is_drawing_)
+      std::fputs("\ninterrupted: ending the workers; press Ctrl-C again to leave at once\n", stderr);
     stop_.request_stop();
+    leave_unless_drawing();
   });
   handle(on_signal);
+}
+
+// Reading a large file, or looking for a layout, asks nobody whether to stop; there is nothing to lose yet.
+void Interrupt::leave_unless_drawing() {
+  pollfd end{pipe_[0], POLLIN, 0};
+  if (is_drawing_ || ::poll(&end, 1, kPatience) != 0 || is_drawing_) return;
+  std::fputs("error: interrupted before anything was drawn\n", stderr);
+  ::_exit(exit_code(Kind::kInterrupted));
 }
 
 Interrupt::~Interrupt() {

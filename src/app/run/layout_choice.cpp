@@ -94,10 +94,13 @@ void check_devices(const Resolved& resolved, int ranks, const Machine& machine) 
     throw Error(Kind::kUsage, str(resolved.origin("device").text, " ", resolved.settings.device.device,
                                   " is one device, but ", ranks, " ranks were asked for: use --device cuda"));
   }
+  if (machine.launched == 0 && !machine.device.device.is_cuda() && machine.check_ranks)
+    machine.check_ranks(ranks);
   if (machine.launched == 0 && machine.device.device.is_cuda() && ranks > machine.devices) {
-    throw Error(Kind::kUsage, str(ranks, " ranks were asked for, ", machine.devices,
-                                  machine.devices == 1 ? " GPU is" : " GPUs are",
-                                  " visible: ask for fewer, or use --device cpu, where a rank is a process"));
+    throw Error(Kind::kUsage,
+                str("asked ", ranks, ", have ", machine.devices, machine.devices == 1 ? " GPU" : " GPUs",
+                    " (", machine.devices == 1 ? "cuda:0" : str("cuda:0 to cuda:", machine.devices - 1),
+                    " are visible): ask for fewer, or use --device cpu, where a rank is a process"));
   }
 }
 
@@ -162,6 +165,7 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& qu
   if (!degrees.empty()) {
     out.ranks = plan::world_size(out.degrees);
     out.why = degrees;
+    if (machine.check_ranks) check_devices(resolved, std::max(out.ranks, asked), machine);
     plan::validate(out.degrees, query, asked > 0 ? asked : machine.launched);
     check_devices(resolved, out.ranks, machine);
   } else {

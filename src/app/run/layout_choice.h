@@ -1,6 +1,7 @@
 // How many ranks draw, and how they share the work.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,8 +36,9 @@ int asked_ranks(const Resolved& resolved);
 
 struct Machine {
   DeviceChoice device;
-  int devices = 0;   // GPUs of this machine
-  int launched = 0;  // ranks that an outer launcher has started; 0: none
+  int devices = 0;                                  // GPUs of this machine
+  int launched = 0;                                 // ranks that an outer launcher has started; 0: none
+  std::function<void(int ranks)> check_ranks = {};  // throws for more than this machine carries
 };
 // Throws Error(kUsage) with the numbers and the nearest layouts that would work.
 LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& query, const Machine& machine);

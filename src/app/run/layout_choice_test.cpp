@@ -93,7 +93,7 @@ TEST(LayoutChoice, RefusesMoreRanksThanGpusAndRanksOnOneNamedDevice) {
   machine.device.device = c10::kCUDA;
   machine.devices = 2;
   expect_mentions(refused({"--num_gpus", "4"}, {}, machine),
-                  {"4 ranks", "2 GPUs are visible", "--device cpu"});
+                  {"asked 4, have 2 GPUs", "cuda:0 to cuda:1", "--device cpu"});
   EXPECT_EQ(plan::to_string(chosen({}, {}, machine).degrees), "cfg=2");
   machine.device.device = c10::Device(c10::kCUDA, 1);
   expect_mentions(refused({"--device", "cuda:1", "--num_gpus", "2"}, {}, machine),

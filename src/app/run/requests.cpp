@@ -5,14 +5,19 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "app/run/identity.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "base/version.h"
+#include "media/image.h"
+#include "media/limits.h"
 #include "plan/parallel_config.h"
 #include "request/work.h"
 
 namespace atelier::app {
 namespace {
 
+constexpr const char* kDefaultPrompt = "a fox in the snow";
 constexpr double kUsualTrueCfg = 4.0;  // where neither the user nor the model says
 
 bool has_prompt(const InputSettings& input) {
@@ -128,7 +133,8 @@ Extent extent_of(const std::vector<request::Request>& requests, const request::R
                    .text_tokens = *common.max_sequence_length,
                    .branches = all_branch ? 2 : 1,
                    .steps = *r.num_inference_steps,
-                   .batch = batch}};
+                   .batch = batch,
+                   .pictures = std::ssize(requests)}};
 }
 
 // Settles the second branch; what is wrong with it, or nothing.
@@ -165,23 +171,31 @@ request::Prompts read_prompts(const Resolved& resolved) {
   if (!input.texts_of("prompt").empty() && (has_prompt(input) || !has_file))
     return prompts_of_flags(resolved);
   const std::string& file = input.prompts_file.empty() ? input.dataset_path : input.prompts_file;
+  if (file.empty() && resolved.surface == kRun && input.texts_of("prompt").empty()) {
+    auto prompts = request::one_prompt(kDefaultPrompt);
+    prompts.warnings.push_back(str("no prompt was given: \"", kDefaultPrompt, "\" is drawn"));
+    return prompts;
+  }
   if (file.empty()) {
     throw Error(Kind::kUsage,
                 "nothing to draw: give --prompt TEXT or --prompts_file FILE (.jsonl, .json, .txt, .csv)");
   }
-  return request::read_prompts(file, input.output_name_column);
+  return request::read_prompts(file, {input.output_name_column, input.limit});
 }
 
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
                          request::Prompts prompts, const std::string& suffix) {
   const auto& s = resolved.settings;
+  // prompts of the command line; of a file no more were read
   if (s.input.limit && prompts.rows.size() > static_cast<size_t>(*s.input.limit))
     prompts.rows.resize(*s.input.limit);
-  if (!s.device.span_nodes) {
-    prompts.rows = request::rows_of_node(prompts.rows, s.device.node_rank, s.device.num_nodes);
-  }
   request::Request common = common_request(s.input, folder.defaults());
-  const request::PromptDefaults of_rows{s.input.row.images.value_or(1), common.seed, suffix};
+  const bool is_share = !s.device.span_nodes;
+  const request::PromptDefaults of_rows{.images = s.input.row.images.value_or(1),
+                                        .seed = common.seed,
+                                        .suffix = suffix,
+                                        .node = is_share ? s.device.node_rank : 0,
+                                        .nodes = is_share ? s.device.num_nodes : 1};
   common.seed.reset();  // expand gives every picture its own
   if (const auto problem = length_problem(*common.max_sequence_length, folder.family()); !problem.empty())
     throw Error(Kind::kUsage, str(resolved.origin("max_sequence_length").text, ": ", problem));
@@ -204,6 +218,8 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     if (problem.empty()) problem = sizes.problem(*r.height, *r.width);
     if (problem.empty()) problem = length_problem(*r.max_sequence_length, folder.family());
     if (problem.empty()) problem = clip_skip_problem(r, folder.family());
+    if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
+    if (!problem.empty() && r.where.empty()) throw Error(Kind::kUsage, problem);
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
       continue;
@@ -225,9 +241,13 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
 
 Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine) {
   const auto& output = resolved.settings.output;
-  Json out{{"model", model.name},
-           {"scheduler", model.folder.scheduler().value("_class_name", std::string())},
-           {"dtype", engine.precision.denoiser}};
+  Json out = hashes_of(model.spec, resolved.settings.model.hash_model ? Depth::kFull : Depth::kFast);
+  out.update({{"model", model.name},
+              {"version", kVersion},
+              {"scheduler", model.folder.scheduler().value("_class_name", std::string())},
+              {"dtype", engine.precision.denoiser}});
+  if (engine.precision.encoders != engine.precision.denoiser)
+    out["encoder_dtype"] = engine.precision.encoders;
   if (!model.revision.empty()) out["revision"] = model.revision;
   if (model.folder.is_dummy()) out["dummy_seed"] = model.spec.dummy_seed;
   if (engine.vae_tiling) out["vae_tiling"] = true;
@@ -241,9 +261,15 @@ Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline
   return out;
 }
 
-void fill_seeds(std::vector<request::Request>& requests, uint64_t random) {
+void fill_seeds(std::vector<request::Request>& requests, const std::function<uint64_t()>& random) {
+  uint64_t of_row = 0;
+  const request::Request* last = nullptr;
   for (auto& r : requests) {
-    if (!r.seed) r.seed = random + static_cast<uint64_t>(r.sub);
+    if (r.seed) continue;
+    const bool is_same_row = last && last->index == r.index && last->where == r.where;
+    if (!is_same_row) of_row = random();
+    r.seed = of_row + static_cast<uint64_t>(r.sub);
+    last = &r;
   }
 }
 

@@ -1,6 +1,7 @@
 // Which pictures to draw: prompts from flags or files, with everything that a prompt does not say filled in.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
 // The run's share of what decides how its pictures look.
 Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine);
 
-// Gives pictures without a seed one: `random` plus the sub-index.
-void fill_seeds(std::vector<request::Request>& requests, uint64_t random);
+// Gives pictures without a seed one: a random number for each row, plus the sub-index.
+void fill_seeds(std::vector<request::Request>& requests, const std::function<uint64_t()>& random);
 
 }  // namespace atelier::app

@@ -3,13 +3,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "app/run/capacity.h"
 #include "app/settings/dtype.h"
 #include "app/settings/unused.h"
 #include "base/error.h"
 #include "media/image.h"
-#include "models/vae.h"
 #include "pipeline/device.h"
-#include "report/run_report.h"
 
 namespace atelier::app {
 namespace {
@@ -93,41 +92,32 @@ void check_stage_blocks(const Resolved& resolved, int model_blocks) {
                                 " stages of at least one block with the sum ", model_blocks, " are needed"));
 }
 
-[[noreturn]] void fail_memory(const char* what, int64_t need, int64_t there, const std::string& advice) {
-  throw Error(Kind::kCapacity, str("the ", what, " take ", need >> 20, " MiB, ", there >> 20,
-                                   " MiB of memory are free; ", advice));
-}
-
-// On the CPU nobody says that memory is short before the machine stands still. Counts the least that is held
-// at once: one copy of the weights; input and output of one convolution at full size. Throws
-// Error(kCapacity).
-void check_memory(const Resolved& resolved, const RunSpec& spec, const ModelFacts& facts) {
-  if (spec.device.device.is_cuda() || resolved.settings.device.span_nodes) return;
-  const auto& engine = spec.job.engine;
-  const int64_t there = report::available_host_bytes();
-  if (there == 0) return;
-  const auto bytes_of = [](const std::string& dtype) { return dtype == "float32" ? 4 : 2; };
-  int64_t weights = 0;
-  for (const auto& [part, count] : facts.parameters) {
-    using Kind = pipeline::Component::ComponentKind;
-    const auto kind = spec.model.folder.component(part).kind;
-    weights += count * bytes_of(kind == Kind::kDenoiser ? engine.precision.denoiser
-                                : kind == Kind::kVae    ? engine.precision.vae
-                                                        : engine.precision.encoders);
+// The layout for the least of the rows. Rows of a file that are too small for the layout that is asked for fail
+// alone, where there are larger ones.
+LayoutChoice settle_layout(const Resolved& resolved, RequestSet& set, plan::LayoutQuery query,
+                           const Machine& machine, const pipeline::ModelRepo& model) {
+  std::optional<Error> first;
+  for (;;) {
+    try {
+      return choose_layout(resolved, query, machine);
+    } catch (const Error& e) {
+      if (e.kind() != Kind::kUsage) throw;
+      if (!first) first = e;
+      const std::string reason = e.what();
+      int64_t least = query.work.image_tokens, next = 0;
+      for (const auto& r : set.requests) {
+        const int64_t tokens = model.image_tokens(*r.height, *r.width);
+        if (tokens > least && (next == 0 || tokens < next)) next = tokens;
+      }
+      if (next == 0 || set.requests.front().where.empty()) throw Error(first->kind(), first->what());
+      std::erase_if(set.requests, [&](const request::Request& r) {
+        const bool is_small = model.image_tokens(*r.height, *r.width) < next;
+        if (is_small) set.bad.push_back({r.where, reason});
+        return is_small;
+      });
+      query.work.image_tokens = set.extent.work.image_tokens = next;
+    }
   }
-  if (weights > there) {
-    fail_memory("weights", weights, there,
-                engine.precision.denoiser == "float32"
-                    ? "try --torch_dtype bfloat16, a GPU or a larger machine"
-                    : "take a GPU or a larger machine");
-  }
-  const auto& extent = spec.requests.extent;
-  const auto& vae = spec.model.folder.vae();
-  const int64_t at_once = engine.vae_slicing ? 1 : std::max(1, extent.work.batch / engine.layout.data);
-  const int64_t pictures =
-      2 * 4 * at_once * models::find_vae(vae).facts(vae).full_width * extent.height * extent.width;
-  if (!engine.vae_tiling && pictures > there)
-    fail_memory("pictures", pictures, there, "make them smaller, or try --enable_tiling or --enable_slicing");
 }
 
 std::string size_line(const RunSpec& spec) {
@@ -179,6 +169,24 @@ std::string device_line(const RunSpec& spec) {
   return out;
 }
 
+// What the product of the degrees does not say.
+std::string layout_line(const plan::ParallelConfig& d, int64_t least_steps) {
+  std::string out;
+  const auto add = [&](const std::string& fact) { out += (out.empty() ? "" : ", ") + fact; };
+  const int patches = plan::patch_count(d);
+  if (d.pipeline > 1) add(str(d.pipeline, " stages"));
+  if (patches > 1 && least_steps > d.warmup) {
+    add(str(patches, " patches with stale keys after ", d.warmup,
+            d.warmup == 1 ? " whole step" : " whole steps",
+            ": approximate, other pixels than one rank draws"));
+  } else if (d.pipeline > 1) {
+    add("every step whole: exact");
+  }
+  if (d.shard > 1) add(str("weights of the blocks in ", d.shard, " shards"));
+  if (d.parallel_vae && plan::world_size(d) > d.data) add("decoded by all ranks, each its rows");
+  return out;
+}
+
 std::string graph_line(const RunSpec& spec, const Resolved& resolved) {
   const auto& asked = resolved.settings.engine.enable_compile;
   if (spec.device.device.is_cuda()) {
@@ -200,14 +208,21 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   const std::string suffix(media::suffix(format_of(s.output)));
   spec.requests = make_requests(resolved, spec.model.folder, std::move(prompts), suffix);
   check_stage_blocks(resolved, facts.blocks);
-  spec.layout = choose_layout(resolved, {facts, spec.requests.extent.work}, {spec.device, devices, launched});
+  const Room room = room_here(spec.device);
+  spec.layout = settle_layout(resolved, spec.requests, {facts, spec.requests.extent.work},
+                              {spec.device, devices, launched,
+                               [&](int ranks) {
+                                 if (!s.device.span_nodes) check_ranks(ranks, room);
+                               }},
+                              spec.model.folder);
   if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index() &&
       launched == 0) {
     spec.device.device = c10::Device(c10::kCUDA, 0);
   }
   for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
   spec.job = job_of(resolved, spec);
-  check_memory(resolved, spec, facts);
+  if (!s.device.span_nodes && (launched == 0 || spec.device.device.is_cuda()))
+    check_memory(spec, facts, room);
   return spec;
 }
 
@@ -222,6 +237,8 @@ std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved) {
       str("draw     ", size_line(spec), ", ", branch_line(spec, resolved), ", batch ", s.input.batch_size));
   out.push_back(str("layout   ", spec.layout.ranks, spec.layout.ranks == 1 ? " rank" : " ranks", " (",
                     spec.layout.why, "): ", plan::product(spec.layout.degrees)));
+  if (const auto line = layout_line(spec.layout.degrees, spec.requests.extent.work.steps); !line.empty())
+    out.push_back("         " + line);
   out.push_back("device   " + device_line(spec));
   if (const auto line = graph_line(spec, resolved); !line.empty()) out.push_back("         " + line);
   if (s.device.num_nodes > 1 && !s.device.span_nodes) {

@@ -55,7 +55,9 @@ Json typed(const std::string& text) {
 
 class Yaml {
  public:
-  Yaml(const fs::path& file, Config& config) : file_(file.string()), config_(config) {}
+  enum class Scalars { kTyped, kWritten };
+  Yaml(const fs::path& file, Config& config, Scalars scalars)
+      : file_(file.string()), config_(config), scalars_(scalars) {}
 
   [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const {
     throw Error(Kind::kUsage,
@@ -74,7 +76,7 @@ class Yaml {
     if (!node.IsScalar()) return nullptr;
     // "!" marks a quoted scalar, "?" a plain one
     if (node.Tag() == "!" || node.Tag() == "tag:yaml.org,2002:str") return node.Scalar();
-    return typed(node.Scalar());
+    return scalars_ == Scalars::kTyped ? typed(node.Scalar()) : Json(node.Scalar());
   }
 
  private:
@@ -94,17 +96,24 @@ class Yaml {
 
   std::string file_;
   Config& config_;
+  const Scalars scalars_;
   int values_ = 0;
 };
 
 Config read_yaml(const std::string& text, const fs::path& file) {
-  Config config;
-  Yaml yaml(file, config);
+  Config config{Json::object(), {}, Json::object()};
+  Yaml yaml(file, config, Yaml::Scalars::kTyped), as_written(file, config, Yaml::Scalars::kWritten);
   try {
-    const YAML::Node root = YAML::Load(text);
-    if (!root.IsMap() && !root.IsNull())
-      yaml.fail(root.Mark(), "the top level must be \"name: value\" lines");
-    config.values = root.IsNull() ? Json::object() : yaml.convert(root, "", 0);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    for (size_t i = 1; i < documents.size(); ++i) {
+      if (!documents[i].IsNull())
+        yaml.fail(documents[i].Mark(), "a second document begins here; a file of settings holds one");
+    }
+    if (documents.empty() || documents[0].IsNull()) return config;
+    const YAML::Node& root = documents[0];
+    if (!root.IsMap()) yaml.fail(root.Mark(), "the top level must be \"name: value\" lines");
+    config.values = yaml.convert(root, "", 0);
+    config.written = as_written.convert(root, "", 0);
   } catch (const YAML::Exception& e) {
     yaml.fail(e.mark, "not valid YAML: " + e.msg);
   }
@@ -127,8 +136,10 @@ Config read_json_config(const std::string& text, const fs::path& file) {
   try {
     Config config{
         text.find_first_not_of(" \t\r\n") == std::string::npos ? Json::object() : Json::parse(text, check),
+        {},
         {}};
     if (!config.values.is_object()) throw Error(Kind::kUsage, name + ": the top level must be an object");
+    config.written = config.values;
     return config;
   } catch (const Json::exception& e) {
     throw Error(Kind::kUsage, str(name, " is not valid JSON: ", e.what()));

@@ -104,5 +104,24 @@ TEST(Config, RandomBytesNeverCrash) {
   }
 }
 
+TEST(Config, TextStaysAsItIsWritten) {
+  const Scratch dir;
+  const Config c =
+      read_config(dir.write("c.yaml", "prompt: yes\nlist: [007, off, 1e3, 'x']\nnone: ~\nin:\n  a: 0x10\n"));
+  EXPECT_EQ(c.values["prompt"], true);
+  EXPECT_EQ(c.written["prompt"], "yes");
+  EXPECT_EQ(c.written["list"], (Json{"007", "off", "1e3", "x"}));
+  EXPECT_EQ(c.written["in"]["a"], "0x10");
+}
+
+TEST(Config, ASecondDocumentIsRefused) {
+  const Scratch dir;
+  const auto message =
+      message_of(Kind::kUsage, [&] { read_config(dir.write("c.yaml", "seed: 1\n---\nseed: 2\n")); });
+  EXPECT_NE(message.find("c.yaml:3"), std::string::npos) << message;
+  EXPECT_EQ(read_config(dir.write("d.yaml", "---\nseed: 1\n...\n")).values["seed"], 1);
+  EXPECT_EQ(read_config(dir.write("e.yaml", "---\nseed: 1\n---\n")).values["seed"], 1);
+}
+
 }  // namespace
 }  // namespace atelier::app

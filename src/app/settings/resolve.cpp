@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/settings/config.h"
+#include "app/settings/home.h"
 #include "base/error.h"
 #include "base/suggest.h"
 
@@ -61,14 +62,14 @@ class FileReader {
   FileReader(const std::filesystem::path& file, const Entries& entries, Resolved& out)
       : file_(file), entries_(entries), out_(out), config_(read_config(file)) {}
 
-  void read() { read(config_.values, ""); }
+  void read() { read(config_.values, config_.written, ""); }
 
  private:
-  void read(const Json& values, const std::string& prefix) {
+  void read(const Json& values, const Json& written, const std::string& prefix) {
     for (const auto& [key, value] : values.items()) {
       if (prefix.empty() && key == "sources") continue;
       if (prefix.empty() && value.is_object() && entries_.is_section(key)) {
-        read(value, key + ".");
+        read(value, written.at(key), key + ".");
         continue;
       }
       const std::string at = place(prefix + key);
@@ -80,7 +81,9 @@ class FileReader {
         throw Error(Kind::kUsage,
                     str(at, ": ", key, " and ", other->second, " are one setting; give it once"));
       }
-      set_from_json(entry->field, entry->slot, value, str(at, ": ", key));
+      const bool takes_text =
+          is_text(entry->slot) || std::holds_alternative<std::vector<std::string>*>(entry->slot);
+      set_from_json(entry->field, entry->slot, takes_text ? written.at(key) : value, str(at, ": ", key));
       out_.origins[name] = {Precedence::kFile, str(key, " in ", at)};
     }
   }
@@ -129,6 +132,14 @@ void read_flags(const std::vector<Given>& flags, const Entries& entries, Resolve
   }
 }
 
+// A shell does so for words of their own only: not behind "=", and not in files.
+void expand_homes(const Environment& environment, Settings& s) {
+  for (std::string* path :
+       {&s.model.model_name, &s.model.base_model, &s.model.cache_dir, &s.model.save_dummy,
+        &s.input.prompts_file, &s.input.dataset_path, &s.output.output_dir, &s.output.log_dir})
+    *path = expand_home(*path, environment);
+}
+
 }  // namespace
 
 Origin Resolved::origin(const std::string& name) const {
@@ -161,6 +172,7 @@ Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environ
   if (!config.empty()) FileReader(config, entries, out).read();
   read_environment(environment, entries, out);
   read_flags(flags, entries, out);
+  expand_homes(environment, out.settings);
   apply_optimize(out);
   validate(out);
   return out;

@@ -37,6 +37,9 @@ void ModelSettings::fields(const Visit& visit) {
         &cache_dir);
   visit({"dummy", "random weights in the sizes of a published model: FLUX.1-schnell or FLUX.1-dev"}, &dummy);
   visit({"dummy_seed", "seed of random weights; default 0"}, &dummy_seed);
+  visit({"hash_model",
+         "know the model again by every byte of its files; default: of large ones by header, size and date"},
+        &hash_model);
   visit({"save_dummy", "write the random weights as a diffusers folder and end"}, &save_dummy);
 }
 

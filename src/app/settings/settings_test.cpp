@@ -450,7 +450,13 @@ TEST(Refusals, NameWhatThisBuildHas) {
   expect_mentions(refused({"--offload", "disk"}), {"--offload", "sequential"});
   expect_mentions(refused({"--verbose", "--quiet"}), {"--verbose", "--quiet"});
   expect_mentions(refused({"--dummy", "FLUX.1-dev", "--model_name", "mini"}), {"--dummy", "--model_name"});
-  EXPECT_EQ(resolved({"--attention_backend", "xformers"}).notes.size(), 1u);
+  EXPECT_EQ(resolved({"--attention_backend", "SDPA_FLASH"}).settings.engine.attention_backend, "flash");
+  EXPECT_EQ(resolved({"--attention_backend", "SDPA_EFFICIENT"}).settings.engine.attention_backend,
+            "efficient");
+  EXPECT_EQ(resolved({"--attention_backend", "SDPA_MATH"}).settings.engine.attention_backend, "math");
+  expect_mentions(refused({"--attention_backend", "FLASH_3"}), {"FlashAttention 3", "sdpa"});
+  expect_mentions(refused({"--cache_type", "pab", "--pipefusion_degree", "2"}),
+                  {"--cache_type", "--pipefusion_degree"});
   EXPECT_EQ(resolved({"--enable_xformers"}).settings.engine.attention_backend, "xformers");
 }
 
@@ -464,6 +470,24 @@ TEST(Fields, HaveDistinctNamesInEverySpelling) {
       EXPECT_TRUE(seen.emplace(name, field.name).second) << name << " is also " << seen[name];
     }
   });
+}
+
+TEST(Settings, TextOfAFileIsTakenAsItIsWritten) {
+  const Scratch dir;
+  const auto file =
+      dir.write("c.yaml", "prompt: [yes, 007]\nnegative_prompt: no\noutput_dir: ~/x\nresume: no\n");
+  const auto r = resolved({"--config", file.string()}, kT2i, {{"HOME", "/h"}});
+  EXPECT_EQ(r.settings.input.texts_of("prompt"), (std::vector<std::string>{"yes", "007"}));
+  EXPECT_EQ(r.settings.input.texts_of("negative_prompt"), std::vector<std::string>{"no"});
+  EXPECT_EQ(r.settings.output.output_dir, "/h/x");
+  EXPECT_FALSE(r.settings.output.resume);
+}
+
+TEST(Prompts, RunDrawsItsOwnWhereNoneIsGivenAndSaysSo) {
+  const auto prompts = read_prompts(resolved({"--seed", "1"}, kRun));
+  EXPECT_EQ(prompts.rows.at(0).request.prompt, "a fox in the snow");
+  EXPECT_EQ(prompts.warnings.size(), 1U);
+  message_of(Kind::kUsage, [] { read_prompts(resolved({"--seed", "1"}, kT2i)); });
 }
 
 }  // namespace

@@ -74,6 +74,8 @@ std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec
   add_inputs(notes, resolved, spec);
   add_layout(notes, resolved, spec);
   const auto& attention = s.engine.attention_backend;
+  notes.add(!is_cpu && attention == "xformers", "attention_backend",
+            "means this build's memory-efficient attention");
   notes.add(is_cpu && attention != "math" && attention != "sdpa" && attention != "auto" && !attention.empty(),
             "attention_backend", "has no effect on the CPU, which has one attention kernel besides math");
   notes.add(!is_cpu && spec.job.engine.precision.denoiser == "float32" &&

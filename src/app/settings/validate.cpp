@@ -1,5 +1,6 @@
 // Settings that this build cannot honour, that contradict each other, or that are out of range.
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "app/compat/unsupported.h"
@@ -15,10 +16,24 @@ namespace {
   throw Error(Kind::kUsage, message);
 }
 
+// A degree that is asked for beside a refused setting: leaving the setting out is what makes the layout work.
+std::string beside(const Resolved& r) {
+  const auto& b = r.settings.backend;
+  const std::pair<const char*, int> degrees[] = {{"pipefusion_degree", b.pipefusion_degree},
+                                                 {"ulysses_degree", b.ulysses_degree},
+                                                 {"ring_degree", b.ring_degree},
+                                                 {"tensor_parallel_degree", b.tensor_parallel_degree}};
+  std::string list;
+  for (const auto& [name, degree] : degrees) {
+    if (degree > 1) list += (list.empty() ? "; " : ", ") + r.origin(name).text;
+  }
+  return list.empty() ? list : list + " works without it";
+}
+
 void refuse_unsupported(Resolved& r) {
   for (const Unsupported* u : r.settings.unsupported.asked()) {
     const std::string what = str(r.origin(std::string(u->name)).text, " ", u->why);
-    if (u->treated == Treated::kRefused) fail(what);
+    if (u->treated == Treated::kRefused) fail(what + beside(r));
     r.notes.push_back(what);
   }
 }
@@ -44,6 +59,15 @@ void settle_attention(Resolved& r) {
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
   static const std::vector<std::string> known{"",      "auto",     "sdpa",      "cudnn",
                                               "flash", "xformers", "efficient", "math"};
+  // xDiT's and ComfyUI's words for kernels of this build
+  static const std::map<std::string, std::string> elsewhere{
+      {"sdpa_flash", "flash"}, {"flash_2", "flash"},  {"flash_attn_2", "flash"},
+      {"flash_attn", "flash"}, {"sdpa_math", "math"}, {"sdpa_efficient", "efficient"},
+      {"sdpa_cudnn", "cudnn"}};
+  if (const auto at = elsewhere.find(name); at != elsewhere.end()) name = at->second;
+  if (name.starts_with("flash_3") || name == "flash_attn_3") {
+    fail(str(where, ": FlashAttention 3 is not in this build; choose sdpa, cudnn or flash"));
+  }
   if (name.starts_with("sage")) {
     fail(str(where, ": sage attention is not in this build: there is no INT8 kernel; use sdpa or flash"));
   }
@@ -51,8 +75,6 @@ void settle_attention(Resolved& r) {
     fail(str(where, ": attention \"", name,
              "\" is not in this build; choose sdpa, cudnn, flash, xformers or math"));
   }
-  if (name == "xformers")
-    r.notes.push_back(str(where, ": xformers means this build's memory-efficient attention"));
 }
 
 void settle_dtype(Resolved& r) {

@@ -1,0 +1,24 @@
+// Whether there is room for a run before it starts: processes, weights of every rank, pictures of every row.
+#pragma once
+#include "app/run/run_spec.h"
+#include "base/model_facts.h"
+
+namespace atelier::app {
+
+// Of this machine, or of the container around it.
+struct Room {
+  int64_t host_bytes = 0;    // free; 0: unknown
+  int64_t device_bytes = 0;  // of one GPU, in all; 0: unknown
+  int cores = 1;
+  int64_t processes = 0;  // and threads that may be started; 0: unknown
+};
+Room room_here(const DeviceChoice& device);
+
+// Throws Error(kCapacity) for more ranks on the CPU than this machine carries.
+void check_ranks(int ranks, const Room& room);
+
+// Rows of files whose picture cannot be held go to the bad ones. Throws Error(kCapacity) with the bytes of every
+// part and the smallest change that fits, where the weights cannot be held, a batch cannot, or no picture is left.
+void check_memory(RunSpec& spec, const ModelFacts& facts, const Room& room);
+
+}  // namespace atelier::app

@@ -1,0 +1,14 @@
+// Which model made a picture: what its files hold, whatever they are called and wherever they lie.
+#pragma once
+#include "app/run/find_model.h"
+#include "base/fingerprint.h"
+#include "base/json.h"
+
+namespace atelier::app {
+
+// One key for each part that is read from files, such as "transformer_hash"; the values are 16 hexadecimal digits,
+// behind "fast:" where some file was too large to be read whole. Empty for built-in random weights. Throws
+// Error(kUsage) for a file that cannot be read.
+Json hashes_of(const pipeline::ModelSpec& spec, Depth depth);
+
+}  // namespace atelier::app

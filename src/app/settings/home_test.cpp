@@ -1,0 +1,45 @@
+// Paths and tokens as the shell and huggingface_hub find them.
+#include "app/settings/home.h"
+
+#include <gtest/gtest.h>
+
+#include "base/scratch.h"
+
+namespace atelier::app {
+namespace {
+
+TEST(Home, ATildeAtTheBeginningIsTheHome) {
+  const Environment at{{"HOME", "/h"}};
+  EXPECT_EQ(expand_home("~", at), "/h");
+  EXPECT_EQ(expand_home("~/hub", at), "/h/hub");
+  EXPECT_EQ(expand_home("a/~/b", at), "a/~/b");
+  EXPECT_EQ(expand_home("", at), "");
+  EXPECT_EQ(expand_home("~root/x", at), "/root/x");
+  EXPECT_EQ(expand_home("~nobody_has_this_name/x", at), "~nobody_has_this_name/x");
+  EXPECT_FALSE(home_folder({}).empty());  // HOME unset: as the system knows it
+  EXPECT_EQ(expand_home("~/x", {}), home_folder({}) + "/x");
+}
+
+TEST(Home, TheTokenOfALoginIsUsed) {
+  const Scratch dir;
+  std::filesystem::create_directories(dir / ".cache/huggingface");
+  dir.write(".cache/huggingface/token", "login\n");
+  dir.write("token", " other ");
+  const std::string home = dir.path().string();
+  EXPECT_EQ(hub_token({{"HOME", home}}), "login");
+  EXPECT_EQ(hub_token({{"HOME", home}, {"HF_HOME", "~"}}), "other");
+  EXPECT_EQ(hub_token({{"HOME", home}, {"HF_TOKEN_PATH", home + "/token"}}), "other");
+  EXPECT_EQ(hub_token({{"HOME", home}, {"HF_TOKEN", "own"}}), "own");
+  EXPECT_EQ(hub_token({{"HOME", home}, {"HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"}}), "");
+  EXPECT_EQ(hub_token({{"HOME", home + "/absent"}}), "");
+}
+
+TEST(Home, OfflineIsSaidByEitherVariable) {
+  EXPECT_EQ(offline_variable({{"HF_HUB_OFFLINE", "1"}}), "HF_HUB_OFFLINE");
+  EXPECT_EQ(offline_variable({{"TRANSFORMERS_OFFLINE", "TRUE"}}), "TRANSFORMERS_OFFLINE");
+  EXPECT_EQ(offline_variable({{"HF_HUB_OFFLINE", "0"}}), "");
+  EXPECT_EQ(offline_variable({}), "");
+}
+
+}  // namespace
+}  // namespace atelier::app
