@@ -241,11 +241,85 @@ check_interrupted_save() {
   [[ ! -e saved ]] || complain "Ctrl-C while dummy weights are written: something is left"
 }
 
+# Ledger and report know each of the pictures that are there.
+recorded() { # folder pictures what
+  python3 - "$1" "$2" <<'END' || complain "$3: ledger or report do not know the pictures that are there"
+import json, pathlib, sys
+folder, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+done = {r["name"] for r in map(json.loads, (folder / "ledger.jsonl").read_text().splitlines()) if r["status"] == "done"}
+there = {p.name for p in folder.glob("*.png")}
+sys.exit(not (done == there and len(there) == count == json.loads((folder / "report.json").read_text())["pictures"]["drawn"]))
+END
+}
+
+# Nobody reads along, or the terminal is closed: what was asked for is drawn.
+check_left_alone() {
+  seq 1 12 >dozen.txt
+  local run=("$atelier" t2i "${mini[@]}" "${fast[@]}" --seed 3 --prompts_file dozen.txt)
+  rm -f log
+  "${run[@]}" --output_dir piped 2>&1 | head -n 2 >/dev/null
+  recorded piped 12 "a broken pipe"
+  set -m
+  nohup "${run[@]}" --output_dir alone >nohup.log 2>&1 &
+  local process=$!
+  set +m
+  children+=("$process")
+  wait_for_lines alone 1 || complain "nohup: the run does not begin"
+  kill -HUP "$process"
+  wait "$process" 2>/dev/null || complain "nohup: the run ends at a hangup"
+  recorded alone 12 "nohup"
+}
+
+# A second run in a folder is refused, and disturbs nobody.
+check_two_runs() {
+  seq 1 12 >dozen.txt
+  start shared --prompts_file dozen.txt
+  wait_for_lines shared 1 || complain "two runs: the first does not begin"
+  local status=0
+  "$atelier" t2i "${mini[@]}" "${fast[@]}" --prompt x --output_dir shared >second.log 2>&1 || status=$?
+  ((status == 2)) || complain "a second run in the folder: exit $status, not 2"
+  grep -q '^error: another run is drawing into shared.*--output_dir' second.log || complain "a second run in the folder: no clear line"
+  wait "$started" || complain "two runs: the first is disturbed"
+  recorded shared 12 "two runs"
+}
+
+# A picture is kept if it is the same that would be drawn, whatever the model's folder is called.
+check_identity() {
+  cp -rL "$root/models/mini" one
+  mkdir -p elsewhere && cp -r one elsewhere/one && ln -s one two
+  local run=("$atelier" t2i "${fast[@]}" --seed 1 --prompt x)
+  "${run[@]}" --model_name one --output_dir who >log 2>&1 || complain "identity: the first run"
+  local spelled
+  for spelled in ./one two "$PWD/one" one/; do
+    "${run[@]}" --model_name "$spelled" --output_dir who >log 2>&1
+    grep -q '1 of 1 pictures are there, 0 to draw' log || complain "identity: drawn again for the spelling $spelled"
+  done
+  (cd one && "${run[@]}" --model_name . --output_dir ../who) >log 2>&1
+  grep -q '1 of 1 pictures are there, 0 to draw' log || complain "identity: drawn again inside of the folder"
+  local file words
+  while read -r file words; do
+    cp -r one/. elsewhere/one/
+    python3 -c 'import sys; p = sys.argv[1]; b = bytearray(open(p, "rb").read()); b[-2] ^= 1; open(p, "wb").write(b)' "elsewhere/one/$file"
+    "${run[@]}" --model_name elsewhere/one --output_dir who >log 2>&1
+    grep -q "0 of 1 pictures are there.*$words" log || complain "identity: kept though $file differs"
+    "${run[@]}" --model_name one --output_dir who >log 2>&1
+  done <<'END'
+transformer/diffusion_pytorch_model.safetensors transformer_hash
+vae/diffusion_pytorch_model.safetensors vae_hash
+text_encoder_2/model.safetensors text_encoder_2_hash
+END
+  mkdir foreign && cp who/000000.png foreign/000001.png && echo x >foreign/000000.png
+  "${run[@]}" y --model_name one --output_dir foreign >log 2>&1
+  (($? == 1)) || complain "identity: a foreign file is no failure"
+  grep -qE '^error 000000.png failed: foreign/000000.png is there already.*--keep_changed.*--no_resume' log || complain "identity: no word about a foreign file"
+  [[ $(<foreign/000000.png) == x ]] || complain "identity: a foreign file is drawn over"
+}
+
 check_interrupts() {
   seq 1 24 >some.txt
   draw --seed 3 --prompts_file some.txt --output_dir whole || complain "the undisturbed run"
   local signal code status
-  for signal in INT TERM KILL; do
+  for signal in INT TERM HUP KILL; do
     code=130
     [[ $signal == KILL ]] && code=137
     start broken --prompts_file some.txt
@@ -258,6 +332,7 @@ check_interrupts() {
     gone "$started" || complain "$signal: processes are left"
     python3 "$helper" whole broken/*.png || complain "$signal: a torn picture"
     (($(find broken -name '*.png' | wc -l) < 24)) || complain "$signal came too late to check anything"
+    [[ $signal == KILL ]] || recorded broken "$(find broken -name '*.png' | wc -l)" "$signal"
     [[ $signal == KILL ]] || rm -rf broken
   done
   # a torn ledger and a torn picture on top of it
@@ -292,7 +367,7 @@ check_download() {
   unset HF_TOKEN HF_ENDPOINT
 }
 
-for check in check_models check_overflow check_flags check_prompt_files check_output check_full_disk check_interrupted_save check_interrupts check_download; do
+for check in check_models check_overflow check_flags check_prompt_files check_output check_full_disk check_interrupted_save check_left_alone check_two_runs check_identity check_interrupts check_download; do
   before=$SECONDS
   "$check"
   echo "$check: $((SECONDS - before)) s"

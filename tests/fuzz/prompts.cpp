@@ -27,7 +27,7 @@ void read(std::string_view bytes, unsigned kind) {
   }
   const auto prompts = request::parse_prompts(bytes, kFiles[kind]);
   require(!prompts.rows.empty());
-  for (const auto& row : prompts.rows) require(row.item.index >= 0 && row.images.value_or(1) >= 1);
+  for (const auto& row : prompts.rows) require(row.request.index >= 0 && row.images.value_or(1) >= 1);
   for (const auto& bad : prompts.bad) require(!bad.where.empty() && !bad.reason.empty());
 }
 

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""What is refused, with which exit code, and what the message must name: one table. The program is $ATELIER.
+Exit 0: all as it should be; 77: there is no program; else what was not."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ATELIER = os.environ.get('ATELIER', str(ROOT / 'build/cpu/src/atelier'))
+SMALL = '--model_name mini --device cpu --height 64 --width 64 --num_inference_steps 1 --seed 1'
+X = '--prompt x'
+
+# situation, exit code, flags, what the error names; then variables of the environment
+TABLE = [
+    ('product of degrees and count differ', 2, f'{X} --num_gpus 4 --ulysses_degree 2 --ring_degree 3',
+     ['ulysses 2', 'ring 3', '= 6', '4', 'ulysses=2, ring=2|ring=2, ulysses=2|ulysses=4|cfg=2']),
+    ('invalid GPU', 2, f'{X} --device cuda:99', ['cuda:99', 'cuda:0|no CUDA|no GPU']),
+    ('no GPU', 2, f'{X} --device cuda --num_gpus 99', ['cuda|99']),
+    ('fewer heads than ranks', 2, f'{X} --ulysses_degree 20', ['20', 'heads', 'ulysses|ring']),
+    ('fewer tokens than ranks', 2, f'{X} --ring_degree 30', ['30', 'tokens', '=']),
+    ('fewer blocks than stages', 2, f'{X} --pipefusion_degree 30', ['30', 'blocks', '=']),
+    ('one branch for CFG parallel', 2, f'{X} --use_cfg_parallel --true_cfg_scale 1', ['one branch per step', '=']),
+    ('offload in a layout', 2, f'{X} --enable_cpu_offload --ulysses_degree 2', ['--enable_cpu_offload', 'parallel layout']),
+    ('PipeFusion and a step cache', 2, f'{X} --pipefusion_degree 2 --cache_type first_block_cache',
+     ['--cache_type', '--pipefusion_degree']),
+    ('attention that is not built', 2, f'{X} --attention_backend sage', ['sage', 'sdpa', 'flash']),
+    ('unknown attention', 2, f'{X} --attention_backend fa9', ['fa9', 'sdpa', 'cudnn', 'math']),
+    ('FlashAttention 3', 2, f'{X} --attention_backend FLASH_3', ['FlashAttention 3', 'flash']),
+    ('two number types', 2, f'{X} --config both.yaml', ['use_fp16', 'use_bf16', 'both.yaml']),
+    ('number types that disagree', 2, f'{X} --config half.yaml --torch_dtype float32', ['use_fp16', 'float32', 'half.yaml']),
+    ('a bad integer in the environment', 2, X, ['DG_XDIT_RING_DEGREE', '"two"', 'integer'], {'DG_XDIT_RING_DEGREE': 'two'}),
+    ('a bad switch in the environment', 2, X, ['DG_XDIT_USE_CFG_PARALLEL', '"maybe"', 'true'],
+     {'DG_XDIT_USE_CFG_PARALLEL': 'maybe'}),
+    ('unknown flag', 2, f'{X} --hieght 64', ['--hieght', '--height']),
+    ('a word of another tool', 2, f'{X} --steps 4', ['--steps', '--num_inference_steps']),
+    ('unknown word of --optimize', 2, f'{X} --optimize vae_tilling', ['vae_tilling', 'vae_tiling']),
+    ('unknown variable', 0, X, ['DG_XDIT_RING_DEGRE ', 'DG_XDIT_RING_DEGREE'], {'DG_XDIT_RING_DEGRE': '2'}),
+    ('no prompt', 2, '', ['--prompt', '--prompts_file']),
+    ('no such prompt file', 2, '--prompts_file nowhere/absent.jsonl', ['nowhere/absent.jsonl']),
+    ('no such configuration', 2, f'{X} --config absent.yaml', ['absent.yaml']),
+    ('a bad row', 1, '--prompts_file rows.jsonl', ['rows.jsonl:2', 'height']),
+    ('a name that leaves the folder', 1, '--prompts_file names.jsonl', ['names.jsonl:2', r'\.\./x', 'leaves']),
+    ('a size that the format cannot hold', 1, '--prompts_file wide.jsonl --output_format webp', ['wide.jsonl:1', '16400', 'webp']),
+    ('no such model', 2, f'{X} --model_name org/absent', ['org/absent', 'flux', '--download']),
+    ('another family', 2, f'{X} --model_name other', ['OtherPipeline', 'FluxPipeline']),
+    ('weights that do not fit', 2, f'{X} --model_name wrong', ['do not fit', 'proj_out.weight']),
+    ('a pickle', 2, f'{X} --model_name pickle', [r'pytorch_model\.bin', 'safetensors', 'never read']),
+    ('code from a model repository', 2, f'{X} --trust-remote-code', ['never run']),
+    ('pictures larger than memory', 3, f'{X} --height 65536 --width 65536', ['the pictures take', 'MiB', 'enable_tiling|smaller']),
+    ('more ranks than a machine carries', 3, f'{X} --num_gpus 100000', ['100000', 'at most']),
+    ('more groups than a machine carries', 3, f'{X} --data_parallel_degree 9999', ['9999', 'at most']),
+    ('an output folder that is a file', 2, f'{X} --output_dir plain/x', ['plain/x', '--output_dir']),
+    ('a second YAML document', 2, f'{X} --config two.yaml', [r'two\.yaml:3', 'second document']),
+    ('offline', 2, f'{X} --model_name org/absent --download', ['HF_HUB_OFFLINE'], {'HF_HUB_OFFLINE': '1'}),
+    ('rank 0 at an address of another machine', 2, X, [r'192\.0\.2\.77', 'not an address of this machine'],
+     {'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': '192.0.2.77', 'MASTER_PORT': '29500'}),
+]
+
+
+def write_inputs(folder):
+    files = {
+        'both.yaml': 'use_fp16: true\nuse_bf16: true\n',
+        'half.yaml': 'use_fp16: true\n',
+        'two.yaml': 'seed: 1\n---\nseed: 2\n',
+        'plain': 'x',
+        'rows.jsonl': '{"prompt": "good"}\n{"prompt": "x", "height": 100000}\n',
+        'names.jsonl': '{"prompt": "good"}\n{"prompt": "x", "output_path": "../x"}\n',
+        'wide.jsonl': '{"prompt": "a", "width": 16400, "height": 16}\n{"prompt": "b"}\n',
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    mini = ROOT / 'models/mini'
+    for name in ('other', 'wrong', 'pickle'):
+        shutil.copytree(mini, folder / name, symlinks=False)
+    index = folder / 'other/model_index.json'
+    index.write_text(re.sub(r'"_class_name": *"\w+"', '"_class_name": "OtherPipeline"', index.read_text()))
+    weights = folder / 'wrong/transformer/diffusion_pytorch_model.safetensors'
+    weights.write_bytes(weights.read_bytes().replace(b'"proj_out.weight"', b'"proj_out.weighs"'))
+    weights = folder / 'pickle/transformer/diffusion_pytorch_model.safetensors'
+    weights.rename(weights.with_name('pytorch_model.bin'))
+
+
+def problems(row, folder):
+    situation, code, flags, words, *variables = row
+    environment = {k: v for k, v in os.environ.items() if not re.match(r'(DG|HF)_|RANK$|WORLD_SIZE$|MASTER_', k)}
+    environment |= {'ATELIER_SHARE': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HOME': str(folder / 'hf'), **(variables or [{}])[0]}
+    output = ['--output_dir', 'out'] if '--output_dir' not in flags else []
+    shutil.rmtree(folder / 'out', ignore_errors=True)
+    run = subprocess.run([ATELIER, 't2i', *SMALL.split(), *flags.split(), *output], cwd=folder, env=environment,
+                         capture_output=True, text=True, errors='replace', timeout=120)
+    said = run.stdout + run.stderr
+    found = [f'exit {run.returncode}, not {code}'] if run.returncode != code else []
+    told = '\n'.join(line for line in said.splitlines() if re.match(r'error|warning| ', line))  # and what they list
+    found += [f'nothing about "{word}"' for word in words if not re.search(word, told)]
+    pictures = list((folder / 'out').rglob('*.png')) + list((folder / 'out').rglob('*.webp'))
+    if code >= 2 and pictures:
+        found.append('a picture was drawn')
+    if code == 1 and len(pictures) != 1:
+        found.append(f'{len(pictures)} pictures of the good rows, not 1')
+    return [f'{situation}: {problem}' for problem in found] + ([f'  | {told}'] if found else [])
+
+
+def main():
+    if not os.access(ATELIER, os.X_OK):
+        print(f'no program at {ATELIER}: build first')
+        return 77
+    failed = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_inputs(folder)
+        for row in TABLE:
+            failed += problems(row, folder)
+    print('\n'.join(failed) if failed else f'passed: {len(TABLE)} refusals')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
