@@ -24,7 +24,7 @@ TABLE = [
     ('fewer tokens than ranks', 2, f'{X} --ring_degree 30', ['30', 'tokens', '=']),
     ('fewer blocks than stages', 2, f'{X} --pipefusion_degree 30', ['30', 'blocks', '=']),
     ('one branch for CFG parallel', 2, f'{X} --use_cfg_parallel --true_cfg_scale 1', ['one branch per step', '=']),
-    ('offload in a layout', 2, f'{X} --enable_cpu_offload --ulysses_degree 2', ['--enable_cpu_offload', 'parallel layout']),
+    ('a step cache in a layout', 2, f'{X} --cache_type pab --ulysses_degree 2', ['--cache_type', '--ulysses_degree']),
     ('PipeFusion and a step cache', 2, f'{X} --pipefusion_degree 2 --cache_type first_block_cache',
      ['--cache_type', '--pipefusion_degree']),
     ('attention that is not built', 2, f'{X} --attention_backend sage', ['sage', 'sdpa', 'flash']),

@@ -77,7 +77,14 @@ class Holding {
     return replicas * holders * numbers * bytes_of(engine.precision.denoiser) /
            (int64_t{d.pipeline} * d.tensor * std::max(1, d.shard));
   }
-  int64_t weights() const { return part(Part::kDenoiser) + part(Part::kEncoder) + part(Part::kVae); }
+  // Parts that are offloaded come in one after another, the denoiser's blocks, unless it is moved whole, too.
+  int64_t weights() const {
+    const int64_t denoiser = part(Part::kDenoiser), encoders = part(Part::kEncoder), vae = part(Part::kVae);
+    if (!is_cuda_ || engine.offload == "none") return denoiser + encoders + vae;
+    const int64_t others = std::max(encoders, vae);
+    if (engine.layout.shard > 1) return denoiser + others;
+    return engine.offload == "model" ? std::max(denoiser, others) : others;
+  }
   // Input and output of one convolution at full size, of the pictures that are decoded together.
   int64_t pictures(Size size, int64_t batch) const {
     if (engine.vae_tiling) return 0;
@@ -175,6 +182,9 @@ class Check {
     if (!is_cuda)
       return spec_.layout.ranks > 1 ? "ask for fewer ranks, or take a GPU or a larger machine"
                                     : "take a GPU or a larger machine";
+    for (const char* kind : {"model", "sequential"}) {
+      if (fits([&](Holding& h) { h.engine.offload = kind; })) return str("try --offload ", kind);
+    }
     for (int degree = 2; degree <= 8; degree *= 2) {
       if (fits([&](Holding& h) { h.engine.layout.pipeline *= degree; }))
         return str("try --pipefusion_degree ", degree * holding_.engine.layout.pipeline,
