@@ -14,6 +14,21 @@ struct NormModulateCall {
   double eps;
 };
 
+struct NormModulateE4m3Call {
+  ElementType dtype;
+  E4m3Rows out;
+  const void *x, *shift, *scale;
+  int64_t n, batch, channels, mod_stride;
+  double eps;
+};
+
+struct QuantiseE4m3Call {
+  ElementType dtype;
+  E4m3Rows out;
+  RowSegment segments[kMaxSegments];
+  int64_t count, rows, channels;  // segments that are there; channels of all
+};
+
 struct GatedAddCall {
   ElementType dtype;
   void* x;

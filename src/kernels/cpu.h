@@ -5,6 +5,8 @@
 namespace atelier::kernels::cpu {
 
 void norm_modulate(const NormModulateCall& call);
+void norm_modulate_e4m3(const NormModulateE4m3Call& call);
+void quantise_e4m3(const QuantiseE4m3Call& call);
 void gated_add(const GatedAddCall& call);
 void gelu_tanh(const GeluCall& call);
 void gated_gelu(const GatedGeluCall& call);

@@ -6,6 +6,8 @@
 namespace atelier::kernels::cuda {
 
 void norm_modulate(void* stream, const NormModulateCall& call);
+void norm_modulate_e4m3(void* stream, const NormModulateE4m3Call& call);
+void quantise_e4m3(void* stream, const QuantiseE4m3Call& call);
 void gated_add(void* stream, const GatedAddCall& call);
 void gelu_tanh(void* stream, const GeluCall& call);
 void gated_gelu(void* stream, const GatedGeluCall& call);

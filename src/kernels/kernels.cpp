@@ -20,6 +20,12 @@ namespace {
 void norm_modulate(void*, const NormModulateCall&) {
   refuse();
 }
+void norm_modulate_e4m3(void*, const NormModulateE4m3Call&) {
+  refuse();
+}
+void quantise_e4m3(void*, const QuantiseE4m3Call&) {
+  refuse();
+}
 void gated_add(void*, const GatedAddCall&) {
   refuse();
 }

@@ -36,6 +36,20 @@ struct Target {
   int64_t first_head = 0, heads = 0;
 };
 
+// Eight-bit rows (e4m3) with one scale each: number = byte's value * scale.
+struct E4m3Rows {
+  void* rows = nullptr;      // [rows, C] contiguous, bytes
+  float* scales = nullptr;  // [rows]
+};
+
+// Columns of a row that is put together: x [rows, channels], row_stride elements between rows.
+struct RowSegment {
+  const void* x = nullptr;
+  int64_t channels = 0, row_stride = 0;
+  bool gelu = false;  // the tanh form is still to be applied
+};
+
+inline constexpr int64_t kMaxSegments = 4;
 inline constexpr int64_t kMaxTargets = 64;
 inline constexpr int64_t kMaxHeadDim = 256;
 

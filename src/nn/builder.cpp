@@ -2,6 +2,8 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+
 #include "weights/store.h"
 
 namespace atelier::nn {
@@ -20,16 +22,11 @@ int64_t total(const std::vector<Range>& ranges, int64_t whole) {
   return n;
 }
 
-// Rows [wanted) of these ranges, laid one after another; no ranges: of all rows.
-std::vector<Range> section(const std::vector<Range>& ranges, int64_t all, Range wanted) {
-  std::vector<Range> out;
-  int64_t row = 0;
-  for (const Range& r : ranges.empty() ? std::vector<Range>{{0, all}} : ranges) {
-    const Range part = intersection({row, r.size}, wanted);
-    if (part.size > 0) out.push_back({r.begin + part.begin - row, part.size});
-    row += r.size;
-  }
-  return out;
+// The rows that hold these elements.
+Range rows_of(Range elements, int64_t width) {
+  if (elements.size == 0) return {0, 0};
+  const int64_t first = elements.begin / width;
+  return {first, (elements.end() + width - 1) / width - first};
 }
 
 }  // namespace
@@ -57,6 +54,12 @@ Builder Builder::block(int i) const {
   return b;
 }
 
+Builder Builder::of_tier(Tier tier) const {
+  Builder b = *this;
+  b.tier_ = tier;
+  return b;
+}
+
 std::vector<Range> Builder::cut(std::initializer_list<Dim> segments) const {
   if (seams_.tensor_size == 1) return {};
   std::vector<Range> ranges;
@@ -75,34 +78,58 @@ at::Tensor Builder::read(const std::string& name, at::IntArrayRef full, const st
   sizes[0] = total(rows, sizes[0]);
   if (sizes.size() > 1) sizes[1] = total(cols, sizes[1]);
   auto [weight, held] = memory_->take(block_, sizes, options_);
+  const HeldWeight all{weight, name, full.vec(), rows, cols, block_, {}};
   if (held.size == weight.numel()) {
     store_->read_into(weight, name, full, rows, cols);
-  } else if (held.size > 0) {  // the rows that hold a share's elements
-    const int64_t width = weight.numel() / sizes[0], first = held.begin / width;
-    const int64_t count = (held.end() + width - 1) / width - first;
-    auto part = weight.narrow(0, first, count);
-    store_->read_into(part, name, full, section(rows, full[0], {first, count}), cols);
+  } else if (held.size > 0) {
+    read_rows(*store_, all, rows_of(held, weight.numel() / sizes[0]));
   }
-  shared_->manifest->push_back({weight, name, full.vec(), rows, cols, block_});
+  shared_->manifest->push_back(all);
   return weight;
+}
+
+Weight Builder::matrix(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
+                       const std::vector<Range>& cols, int64_t segments) const {
+  // Decided by the whole matrix, so that every layout decides alike.
+  const bool is_e4m3 = tier_ != Tier::kExact && block_ >= 0 && full[0] % 16 == 0 && full[1] % 16 == 0 &&
+                       (tier_ == Tier::kFast || segments == 1);
+  if (block_ >= 0) ++(is_e4m3 ? shared_->linears.e4m3 : shared_->linears.dense);
+  if (!is_e4m3) return read(name, full, rows, cols);
+  const int64_t height = total(rows, full[0]), width = total(cols, full[1]);
+  const auto weight = memory_->take(block_, {height, width}, options_.dtype(at::kFloat8_e4m3fn));
+  const auto scale = memory_->take(block_, {height, 1}, options_.dtype(at::kFloat));
+  const HeldWeight held{weight.weight, name, full.vec(), rows, cols, block_, scale.weight};
+  const Range mine = width ? rows_of(weight.held, width) : Range{0, height};
+  // The scales are in other bytes of the block than the weights: another rank may hold them.
+  if (scale.held.begin >= mine.begin && scale.held.end() <= mine.end()) {
+    read_rows(*store_, held, mine);
+  } else if (intersection(scale.held, mine).size > 0) {
+    const int64_t first = std::min(scale.held.begin, mine.begin);
+    read_rows(*store_, held, {first, std::max(scale.held.end(), mine.end()) - first});
+  } else {
+    read_rows(*store_, held, mine);
+    read_rows(*store_, held, scale.held);
+  }
+  shared_->manifest->push_back(held);
+  return {weight.weight, scale.weight};
 }
 
 Linear Builder::linear(std::string_view name, int64_t in, int64_t out, Bias bias) const {
   const auto p = path(name);
-  return {read(p + ".weight", {out, in}, {}, {}),
+  return {matrix(p + ".weight", {out, in}, {}, {}),
           bias == Bias::kYes ? read(p + ".bias", {out}, {}, {}) : at::Tensor(), nullptr};
 }
 
 Linear Builder::expand(std::string_view name, int64_t in, std::initializer_list<Dim> out, Bias bias) const {
   const auto p = path(name);
   const auto rows = cut(out);
-  return {read(p + ".weight", {total(out), in}, rows, {}),
+  return {matrix(p + ".weight", {total(out), in}, rows, {}),
           bias == Bias::kYes ? read(p + ".bias", {total(out)}, rows, {}) : at::Tensor(), nullptr};
 }
 
 Linear Builder::contract(std::string_view name, std::initializer_list<Dim> in, int64_t out, Bias bias) const {
   const auto p = path(name);
-  return {read(p + ".weight", {out, total(in)}, {}, cut(in)),
+  return {matrix(p + ".weight", {out, total(in)}, {}, cut(in), std::ssize(in)),
           bias == Bias::kYes ? read(p + ".bias", {out}, {}, {}) : at::Tensor(), seams_.features};
 }
 

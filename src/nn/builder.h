@@ -4,6 +4,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -29,6 +30,15 @@ namespace atelier::nn {
 
 enum class Bias { kYes, kNo };
 
+// How much of a model multiplies in e4m3 (nn/product.h): nothing; every linear of its blocks, but for those whose sizes
+// are no multiples of 16; the same without linears that close several segments, which lose most.
+enum class Tier : uint8_t { kExact, kFast, kFastStrict };
+
+// Linears of blocks by the numbers that they multiply.
+struct LinearCounts {
+  int e4m3 = 0, dense = 0;
+};
+
 // Problems with the checkpoint are collected in the store, which reports them all at once after the build.
 class Builder {
  public:
@@ -40,6 +50,9 @@ class Builder {
   Builder operator/(int64_t child) const { return *this / std::to_string(child); }
   // What is built with the result belongs to block i of the block loop.
   Builder block(int i) const;
+  // What is built with the result computes as the tier says. Weights are rounded while they are read, each row of what
+  // this rank holds under its own scale.
+  Builder of_tier(Tier tier) const;
   void finish_block(int i) const { memory_->finish(i); }
 
   Linear linear(std::string_view name, int64_t in, int64_t out, Bias bias = Bias::kYes) const;
@@ -70,6 +83,8 @@ class Builder {
   bool has(std::string_view name) const;  // a parameter of this exact name
   std::shared_ptr<ModulationTables> tables() const { return shared_->tables; }
   at::TensorOptions options() const { return options_; }
+  // In blocks, so far.
+  LinearCounts linears() const { return shared_->linears; }
   // Everything read so far with this builder and its children.
   const Manifest& manifest() const { return *shared_->manifest; }
 
@@ -77,11 +92,14 @@ class Builder {
   struct Shared {
     std::shared_ptr<ModulationTables> tables;
     int layers = 0;
+    LinearCounts linears;
     std::shared_ptr<Manifest> manifest = std::make_shared<Manifest>();
   };
   std::vector<Range> cut(std::initializer_list<Dim> segments) const;
   at::Tensor read(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
                   const std::vector<Range>& cols) const;
+  Weight matrix(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
+                const std::vector<Range>& cols, int64_t segments = 1) const;
   Dim held(Dim heads) const;  // after the tensor cut
   // As buffer(), but of no block, because it is read before the first block runs.
   at::Tensor resident(std::string_view name, at::IntArrayRef sizes) const;
@@ -93,6 +111,7 @@ class Builder {
   at::TensorOptions options_;
   std::string prefix_;
   int block_ = BlockMemory::kResident;
+  Tier tier_ = Tier::kExact;
   std::shared_ptr<Shared> shared_;
 };
 

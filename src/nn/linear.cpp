@@ -5,6 +5,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 
+#include <stdexcept>
+
 #include "base/check.h"
 #include "kernels/kernels.h"
 #include "nn/launch_target.h"
@@ -17,18 +19,46 @@ at::Tensor Reducer::sum_of_product(std::span<const Activation> x, const Weight& 
   return y;
 }
 
-at::Tensor Linear::run(std::span<const Activation> segments) const {
+at::Tensor Linear::run(std::span<const Activation> given) const {
+  if (weight_.is_e4m3()) {
+    const auto one = e4m3_of(given);
+    return run_as_given(std::span(&one, 1));
+  }
+  return run_as_given(given);
+}
+
+at::Tensor Linear::run_as_given(std::span<const Activation> segments) const {
   if (!sum_) return product(segments, weight_, bias_);
   auto y = sum_->sum_of_product(segments, weight_);
   return bias_.defined() ? y.add_(bias_) : y;
 }
 
-at::Tensor Linear::gelu(const Activation& x) const {
+namespace {
+
+// gelu_tanh of a product.
+class Gelu : public Activation::Producer {
+ public:
+  explicit Gelu(at::Tensor x) : x_(std::move(x)) {}
+  const at::Tensor& like() const override { return x_; }
+  at::Tensor dense() const override { return at::gelu(x_, "tanh"); }
+  Activation e4m3() const override {
+    throw std::logic_error("segments of e4m3_of apply their gelu themselves");
+  }
+  bool is_gelu() const override { return true; }
+
+ private:
+  at::Tensor x_;
+};
+
+}  // namespace
+
+Activation Linear::gelu(const Activation& x) const {
   ENSURE(!sum_);
+  if (weight_.is_e4m3()) return Activation(std::make_unique<Gelu>((*this)(x)));
   // The library's epilogue approximates tanh to about 16 bits: enough for half types only.
   const bool half = x.type() == at::kBFloat16 || x.type() == at::kHalf;
   const bool dense = x.is_dense() && weight_.is_dense();
-  if (x.rows().is_cuda() && half && dense && bias_.defined() && x.rows().numel() > 0 && weight_.out() > 0) {
+  if (x.is_cuda() && half && dense && bias_.defined() && x.rows().numel() > 0 && weight_.out() > 0) {
     auto sizes = x.rows().sizes().vec();
     const auto rows = x.rows().reshape({-1, sizes.back()});
     sizes.back() = weight_.out();
@@ -51,9 +81,10 @@ at::Tensor Linear::gelu(const Activation& x) const {
   return y;
 }
 
-std::vector<at::Tensor> Linear::parts(const Activation& x, int64_t count) const {
+std::vector<at::Tensor> Linear::parts(const Activation& given, int64_t count) const {
   ENSURE(!sum_ && weight_.out() % count == 0);
-  if (x.rows().is_cuda()) return (*this)(x).chunk(count, -1);
+  const Activation x = operand(given);
+  if (x.is_cuda()) return (*this)(x).chunk(count, -1);
   const int64_t each = weight_.out() / count;
   std::vector<at::Tensor> out;
   for (int64_t i = 0; i < count; ++i) {
@@ -64,7 +95,7 @@ std::vector<at::Tensor> Linear::parts(const Activation& x, int64_t count) const 
 }
 
 at::Tensor Linear::gated_gelu(const Activation& x) const {
-  if (!x.rows().is_cuda()) {
+  if (!x.is_cuda()) {
     const auto both = parts(x, 2);
     return at::gelu(both[0], "tanh") * both[1];
   }
@@ -78,9 +109,10 @@ at::Tensor Linear::gated_gelu(const Activation& x) const {
   return out;
 }
 
-void Linear::add_to_(const at::Tensor& y, const Activation& x) const {
+void Linear::add_to_(const at::Tensor& y, const Activation& given) const {
   ENSURE(!sum_ && !bias_.defined());
-  if (x.rows().is_cuda() && x.is_dense() && weight_.is_dense()) {
+  const Activation x = operand(given);
+  if (x.is_cuda() && x.is_dense() && weight_.is_dense()) {
     const auto& rows = x.rows();
     y.view({-1, y.size(-1)}).addmm_(rows.reshape({-1, rows.size(-1)}), weight_.rows().t());
   } else {

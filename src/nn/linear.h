@@ -11,7 +11,7 @@
 
 namespace atelier::nn {
 
-// y = x W^T + b. A layer that closes a feature region sums its products over the ranks before the bias.
+// y = x W^T + b. A layer with e4m3 weights multiplies e4m3 activations. A layer that closes a feature region sums its products over the ranks before the bias.
 class Linear {
  public:
   Linear() = default;
@@ -24,8 +24,9 @@ class Linear {
   at::Tensor operator()(std::initializer_list<Activation> segments) const {
     return run(std::span(segments.begin(), segments.size()));
   }
-  // gelu_tanh of the above, in the product's epilogue where the library has one.
-  at::Tensor gelu(const Activation& x) const;
+  // gelu_tanh of the above, in the product's epilogue where the library has one; of e4m3 weights not written yet, so
+  // that a product in e4m3 can follow.
+  Activation gelu(const Activation& x) const;
   // The output in equal parts: views of one product on CUDA, a product each on the CPU.
   std::vector<at::Tensor> parts(const Activation& x, int64_t count) const;
   // The output's first half, through gelu_tanh, times its second half.
@@ -36,6 +37,9 @@ class Linear {
 
  private:
   at::Tensor run(std::span<const Activation> segments) const;
+  at::Tensor run_as_given(std::span<const Activation> segments) const;
+  // As a product with these weights takes them.
+  Activation operand(const Activation& x) const { return weight_.is_e4m3() ? e4m3_of(std::span(&x, 1)) : x; }
 
   Weight weight_;    // [out held, in held]
   at::Tensor bias_;  // [out held], may be undefined

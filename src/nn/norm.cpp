@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_fused_rms_norm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/mean.h>
@@ -10,6 +11,7 @@
 
 #include "base/check.h"
 #include "kernels/kernels.h"
+#include "kernels/quantise.h"
 #include "nn/launch_target.h"
 
 namespace atelier::nn {
@@ -23,22 +25,57 @@ void over_rows(kernels::LaunchTarget where, const at::Tensor& x, F f) {
   at::parallel_for(0, x.size(0), grain(x.size(1) * x.size(2)), f);
 }
 
+// What norm() gives.
+class Normalised : public Activation::Producer {
+ public:
+  Normalised(at::Tensor x, const Modulation& m) : x_(std::move(x)), shift_(m.shift), scale_(m.scale) {
+    ENSURE(x_.is_contiguous() && shift_.stride(-1) == 1 && shift_.stride(0) == scale_.stride(0));
+  }
+  const at::Tensor& like() const override { return x_; }
+
+  at::Tensor dense() const override {
+    auto out = at::empty_like(x_);
+    const int64_t row = x_.size(1) * x_.size(2) * x_.element_size();
+    char* to = static_cast<char*>(out.data_ptr());
+    run([&](kernels::LaunchTarget where, const void* from, int64_t begin, int64_t count) {
+      kernels::norm_modulate(where, dtype_of(x_), to + begin * row, from, shift_.const_data_ptr(),
+                             scale_.const_data_ptr(), count, x_.size(1), x_.size(2), shift_.stride(0), kEps);
+    });
+    return out;
+  }
+
+  Activation e4m3() const override {
+    const int64_t batch = x_.size(1), channels = x_.size(2);
+    auto rows = at::empty(x_.sizes(), x_.options().dtype(at::kFloat8_e4m3fn));
+    auto scale = at::empty({x_.size(0), batch, 1}, x_.options().dtype(at::kFloat));
+    char* to = static_cast<char*>(rows.data_ptr());
+    float* scales = scale.data_ptr<float>();
+    run([&](kernels::LaunchTarget where, const void* from, int64_t begin, int64_t count) {
+      const kernels::E4m3Rows out{to + begin * batch * channels, scales + begin * batch};
+      kernels::norm_modulate_e4m3(where, dtype_of(x_), out, from, shift_.const_data_ptr(),
+                                  scale_.const_data_ptr(), count, batch, channels, shift_.stride(0), kEps);
+    });
+    return {std::move(rows), std::move(scale), x_.scalar_type()};
+  }
+
+ private:
+  // f(where, tokens from begin on, begin, count)
+  template <class F>
+  void run(F f) const {
+    const auto where = launch_target_of(x_);
+    const int64_t row = x_.size(1) * x_.size(2) * x_.element_size();
+    const char* from = static_cast<const char*>(x_.const_data_ptr());
+    over_rows(where, x_,
+              [&](int64_t begin, int64_t end) { f(where, from + begin * row, begin, end - begin); });
+  }
+
+  at::Tensor x_, shift_, scale_;
+};
+
 }  // namespace
 
 Activation norm(const at::Tensor& x, const Modulation& m) {
-  ENSURE(x.is_contiguous() && m.shift.stride(-1) == 1 && m.shift.stride(0) == m.scale.stride(0));
-  auto out = at::empty_like(x);
-  const auto where = launch_target_of(x);
-  const auto type = dtype_of(x);
-  const int64_t row = x.size(1) * x.size(2) * x.element_size();
-  const char* from = static_cast<const char*>(x.const_data_ptr());
-  char* to = static_cast<char*>(out.data_ptr());
-  over_rows(where, x, [&](int64_t begin, int64_t end) {
-    kernels::norm_modulate(where, type, to + begin * row, from + begin * row, m.shift.const_data_ptr(),
-                           m.scale.const_data_ptr(), end - begin, x.size(1), x.size(2), m.shift.stride(0),
-                           kEps);
-  });
-  return out;
+  return Activation(std::make_unique<Normalised>(x, m));
 }
 
 void gated_(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y_any) {

@@ -8,7 +8,8 @@
 namespace atelier::nn {
 
 // layer_norm(x) * (1 + scale) + shift, no affine, eps 1e-6. x [n, B, C] contiguous; shift, scale [B, C].
-// Peebles and Xie, DiT (arXiv 2212.09748), adaLN.
+// Peebles and Xie, DiT (arXiv 2212.09748), adaLN. Written when it is first taken, in the form that is asked for: x must
+// not change before.
 Activation norm(const at::Tensor& x, const Modulation& m);
 // x += gate * y, in place. x, y [n, B, C] contiguous; gate [B, C].
 void gated_(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);

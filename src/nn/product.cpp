@@ -1,36 +1,15 @@
 #include "nn/product.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_scaled_mm.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/where.h>
 
 #include "base/check.h"
 
 namespace atelier::nn {
 namespace {
-
-double largest(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat8_e4m3fn:
-      return 448;
-    case at::kFloat8_e5m2:
-      return 57344;
-    default:
-      ENSURE(type == at::kChar);
-      return 127;
-  }
-}
-
-// {rows, scale [..., 1]}
-std::pair<at::Tensor, at::Tensor> quantise(const at::Tensor& x, at::ScalarType type) {
-  const auto wide = x.to(at::kFloat);
-  const auto most = wide.abs().amax(-1, /*keepdim=*/true);
-  const auto scale = at::where(most > 0, most / largest(type), at::Scalar(1.0F));
-  const auto scaled = wide / scale;
-  return {(type == at::kChar ? scaled.round() : scaled).to(type), scale};
-}
 
 at::Tensor values(const at::Tensor& rows, const at::Tensor& scale, at::ScalarType type) {
   return scale.defined() ? rows.to(type) * scale.to(type) : rows.to(type);
@@ -60,27 +39,42 @@ at::Tensor accumulated(std::span<const at::Tensor> x, const at::Tensor& w, const
   return y;
 }
 
+// What the library's product of e4m3 rows takes.
+bool has_e4m3_product(const Activation& x, const Weight& w) {
+  const bool is_half = x.type() == at::kBFloat16 || x.type() == at::kHalf;
+  return x.is_cuda() && is_half && w.is_e4m3() && !x.is_dense() &&
+         x.rows().scalar_type() == at::kFloat8_e4m3fn && w.in() % 16 == 0 && w.out() % 16 == 0 && w.in() > 0;
+}
+
+at::Tensor e4m3_product(const Activation& x, const Weight& w, const at::Tensor& bias) {
+  const auto y = at::_scaled_mm(x.rows().reshape({-1, w.in()}), w.rows().t(), x.scale().reshape({-1, 1}),
+                                w.scale().t(), bias.defined() ? std::optional(bias) : std::nullopt,
+                                std::nullopt, x.type(), /*use_fast_accum=*/true);
+  return y.view(with_last(x.sizes(), w.out()));
+}
+
 }  // namespace
 
+Activation::Activation(std::unique_ptr<const Producer> source)
+    : type_(source->like().scalar_type()), unwritten_(std::make_shared<Unwritten>()) {
+  unwritten_->from = std::move(source);
+}
+
+const at::Tensor& Activation::rows() const {
+  if (!unwritten_) return rows_;
+  if (!unwritten_->dense.defined()) unwritten_->dense = unwritten_->from->dense();
+  return unwritten_->dense;
+}
+
 Activation::operator at::Tensor() const {
-  return is_dense() ? rows_ : values(rows_, scale_, at::kFloat).to(type_);
-}
-
-Activation quantised(const at::Tensor& x, at::ScalarType type) {
-  auto [rows, scale] = quantise(x, type);
-  return {std::move(rows), std::move(scale), x.scalar_type()};
-}
-
-Weight quantised_weight(const at::Tensor& w, at::ScalarType type) {
-  auto [rows, scale] = quantise(w, type);
-  return {std::move(rows), std::move(scale)};
+  return is_dense() ? rows() : values(rows_, scale_, at::kFloat).to(type_);
 }
 
 at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Tensor& bias) {
   int64_t in = 0;
   bool is_dense = w.is_dense();
   for (const auto& segment : x) {
-    in += segment.rows().size(-1);
+    in += segment.sizes().back();
     is_dense = is_dense && segment.is_dense();
   }
   ENSURE(in == w.in());
@@ -88,6 +82,7 @@ at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Ten
   if (is_dense && x.size() == 1) {
     return bias.defined() ? at::linear(first.rows(), w.rows(), bias) : at::linear(first.rows(), w.rows());
   }
+  if (x.size() == 1 && has_e4m3_product(first, w)) return e4m3_product(first, w, bias);
   const auto wide = first.type() == at::kDouble ? at::kDouble : at::kFloat;
   std::vector<at::Tensor> segments;
   for (const auto& s : x) segments.push_back(is_dense ? s.rows() : values(s.rows(), s.scale(), wide));
@@ -95,7 +90,7 @@ at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Ten
                           : accumulated(segments, values(w.rows(), w.scale(), wide),
                                         bias.defined() ? bias.to(wide) : bias)
                                 .to(first.type());
-  return y.view(with_last(first.rows().sizes(), w.out()));
+  return y.view(with_last(first.sizes(), w.out()));
 }
 
 }  // namespace atelier::nn

@@ -180,6 +180,48 @@ TEST(Sharded, EachRankReadsItsShareOfEveryBlockAndNoMore) {
   }
 }
 
+// Rows of e4m3 and their scales lie apart in a block, so that one rank may hold the scales of another's rows.
+TEST(Sharded, EightBitWeightsAreGatheredWithTheirScales) {
+  std::map<std::string, at::Tensor> planted;
+  for (int i = 0; i < 5; ++i) {
+    for (const int64_t out : {48, 16, 80})
+      planted[str("block.", i, ".", out, ".weight")] = noise({out, 96}, static_cast<uint64_t>(i + out));
+  }
+  for (const int ranks : {2, 3, 4}) {
+    const auto failure = failure_of(ranks, [&](comm::Transport& t) {
+      const auto group = everybody(t);
+      const CountingStore store(planted);
+      std::map<std::pair<int, int64_t>, nn::Linear> layers;
+      const auto build_all = [&](nn::BlockMemory& memory, c10::Device device) {
+        const nn::Seams seams;
+        const auto b = nn::Builder(store, seams, memory, at::TensorOptions(at::kFloat).device(device))
+                           .of_tier(nn::Tier::kFast);
+        for (int i = 0; i < 5; ++i) {
+          for (const int64_t out : {48, 16, 80})
+            layers[{i, out}] = (b.block(i) / "block" / i).linear(str(out), 96, out, nn::Bias::kNo);
+          b.finish_block(i);
+        }
+      };
+      nn::BlockSizes sizes;
+      build_all(sizes, c10::kMeta);
+      Sharded memory(*group, sizes.bytes(), c10::kCPU);
+      build_all(memory, c10::kCPU);
+      const std::vector<int> order{0, 1, 2, 3, 4};
+      memory.will_run(order);
+      for (const int i : order) {
+        memory.before(i);
+        for (const int64_t out : {48, 16, 80}) {
+          const auto x = noise({3, 96}, 9).to(at::kFloat);
+          const auto w = planted.at(str("block.", i, ".", out, ".weight")).to(at::kFloat);
+          const nn::Linear whole(nn::quantised_weight(w, at::kFloat8_e4m3fn), at::Tensor(), nullptr);
+          EXPECT_TRUE(layers.at({i, out})(x).equal(whole(x))) << "block " << i << ", " << out << " rows";
+        }
+      }
+    });
+    EXPECT_EQ(failure, "");
+  }
+}
+
 // A group whose gather puts the two ranks' parts into each other's places.
 struct Swapping : comm::Comm {
   comm::Comm& inner;

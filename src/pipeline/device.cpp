@@ -74,6 +74,12 @@ int cuda_devices() {
 std::string device_name(c10::Device device) {
   return device.is_cuda() ? at::cuda::getDeviceProperties(device.index())->name : "CPU";
 }
+int cuda_capability(c10::Device device) {
+  if (!device.is_cuda()) return 0;
+  const auto* properties =
+      at::cuda::getDeviceProperties(device.has_index() ? device.index() : c10::DeviceIndex(0));
+  return 10 * properties->major + properties->minor;
+}
 void use_device(c10::Device device) {
   if (!device.is_cuda()) return;
   at::globalContext().lazyInitDevice(at::kCUDA);
@@ -99,6 +105,9 @@ int cuda_devices() {
 }
 std::string device_name(c10::Device) {
   return "CPU";
+}
+int cuda_capability(c10::Device) {
+  return 0;
 }
 void use_device(c10::Device) {}
 

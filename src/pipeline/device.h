@@ -24,6 +24,8 @@ void empty_cache(c10::Device device);
 int cuda_devices();
 // "NVIDIA H100 80GB HBM3", or "CPU".
 std::string device_name(c10::Device device);
+// Compute capability, 90 for 9.0; of device 0 where none is named. 0 on the CPU.
+int cuda_capability(c10::Device device);
 // Makes the device current for this thread and sets what must be set before the first tensor on it.
 void use_device(c10::Device device);
 // Whether it says that memory did not suffice, on any device.

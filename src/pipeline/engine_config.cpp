@@ -41,6 +41,11 @@ Residency residency_named(const std::string& name) {
 
 }  // namespace
 
+nn::Tier tier_named(const std::string& name) {
+  using enum nn::Tier;
+  return named<nn::Tier>("tier", name, {{"exact", kExact}, {"fast", kFast}, {"fast-strict", kFastStrict}});
+}
+
 void EngineConfig::fields(const Visit& visit) {
   visit({.name = "folder"}, &model.folder);
   visit({.name = "single_file"}, &model.single_file);
@@ -52,6 +57,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "vae_dtype"}, &precision.vae);
   visit({.name = "attention"}, &attention);
   visit({.name = "offload"}, &offload);
+  visit({.name = "tier"}, &tier);
   visit({.name = "vae_slicing"}, &vae_slicing);
   visit({.name = "vae_tiling"}, &vae_tiling);
   visit({.name = "tf32"}, &tf32);
@@ -85,6 +91,7 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .denoiser = dtype_named(c.precision.denoiser),
           .encoders = dtype_named(c.precision.encoders),
           .vae = dtype_named(c.precision.vae),
+          .tier = tier_named(c.tier),
           .vae_slicing = c.vae_slicing,
           .vae_tiling = c.vae_tiling,
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,

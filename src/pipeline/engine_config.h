@@ -34,6 +34,7 @@ struct EngineConfig {
   Precision precision;
   std::string attention = "auto";  // auto, cudnn, flash, efficient, math
   std::string offload = "none";    // none, model, sequential, group
+  std::string tier = "exact";      // exact, fast, fast-strict: nn::Tier of the denoiser
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
   plan::ParallelConfig layout;
 
@@ -42,7 +43,9 @@ struct EngineConfig {
 Json to_json(const EngineConfig& config);
 EngineConfig engine_config_from_json(const Json& json);  // throws Error(kUsage)
 
-// Throws Error(kUsage) for names of number types or attention kernels that are unknown.
+// Throws Error(kUsage) for a name that is unknown.
+nn::Tier tier_named(const std::string& name);
+// Throws Error(kUsage) for names of number types, attention kernels or tiers that are unknown.
 LoadOptions load_options(const EngineConfig& config, c10::Device device);
 
 }  // namespace atelier::pipeline

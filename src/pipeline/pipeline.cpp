@@ -10,11 +10,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "nn/builder.h"
 #include "nn/streamed_memory.h"
 #include "parallel/shards.h"
 #include "pipeline/device.h"
 #include "pipeline/request_sampler.h"
+#include "pipeline/tier.h"
 #include "sampling/noise.h"
 
 namespace atelier::pipeline {
@@ -97,8 +97,10 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
   made.store = model_.weights(component);
   const auto options = on(options_, options_.denoiser);
   const auto build = [&](nn::BlockMemory& memory, const at::TensorOptions& where) {
-    return model_.family().build(
-        *component.config, nn::Builder(*made.store, parallel_context_.denoiser(), memory, where), blocks);
+    const nn::Builder builder(*made.store, parallel_context_.denoiser(), memory, where);
+    auto built = model_.family().build(*component.config, builder.of_tier(options_.tier), blocks);
+    made.linears = builder.linears();
+    return built;
   };
   auto* shards = parallel_context_.shards();
   if (shards || options_.residency == Residency::kStreamed) {
@@ -117,6 +119,7 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
 
 void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
   const auto& family = model_.family();
+  check_tier(options_.tier, model_.facts(), options_.device);
   std::vector<Range> mine;
   for (const auto& chunk : plan::chunks_of(route, parallel_context_.mesh().index(plan::Axis::kPipeline))) {
     mine.push_back({chunk.begin, chunk.end - chunk.begin});
@@ -147,6 +150,11 @@ double Pipeline::lap(const char* phase) {
 std::set<std::string> Pipeline::used() const {
   auto all = parallel_context_.used();
   if (executor_->graphs() > 0) all.insert("graph mode: CUDA graphs");
+  for (const auto& [store, memory, model, linears] : experts_) {
+    if (options_.tier == nn::Tier::kExact) break;
+    all.insert(str("products: e4m3 rows in ", linears.e4m3, " of ", linears.e4m3 + linears.dense,
+                   " linears of blocks"));
+  }
   return all;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "media/image.h"
+#include "nn/builder.h"
 #include "parallel/parallel_context.h"
 #include "pipeline/denoise.h"
 #include "pipeline/executor.h"
@@ -26,6 +27,7 @@ namespace atelier::pipeline {
 struct LoadOptions {
   c10::Device device = c10::kCPU;
   at::ScalarType denoiser = at::kFloat, encoders = at::kFloat, vae = at::kFloat;
+  nn::Tier tier = nn::Tier::kExact;  // of the denoiser
   bool vae_slicing = false, vae_tiling = false;
   GraphMode graphs = GraphMode::kOff;
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
@@ -60,6 +62,7 @@ class Pipeline {
     std::unique_ptr<weights::WeightStore> store;
     std::unique_ptr<nn::BlockMemory> memory;
     std::unique_ptr<nn::Model> model;
+    nn::LinearCounts linears;  // in its blocks
   };
   LoadedExpert load_expert(std::string_view name, std::span<const Range> blocks);
   void load_denoiser(std::span<const plan::ModelChunk> route);

@@ -111,6 +111,7 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
   pipeline::LoadOptions load;
   load.device = o.device;
   load.denoiser = o.denoiser;
+  load.tier = o.tier;
   pipeline::ActivationRecorder recorder;
   generate_on_ranks(folder, o.degrees, load, repeated.batch, &recorder, repeated.noise);
   Produced out;

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "pipeline/engine_config.h"
 #include "pipeline/model_repo.h"
 #include "verify/requests.h"
 #include "verify/thread_ranks.h"
@@ -22,9 +23,7 @@ struct Drawn {
 };
 
 Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
-           std::span<const request::Request> batch, at::ScalarType type) {
-  pipeline::LoadOptions load;
-  load.denoiser = type;
+           std::span<const request::Request> batch, const pipeline::LoadOptions& load) {
   pipeline::ActivationRecorder collector;
   Drawn d;
   d.pictures = generate_on_ranks(folder, degrees, load, batch, &collector);
@@ -33,6 +32,13 @@ Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degree
 }
 
 constexpr double kRoundedOtherwise = 1e-3;
+
+// Most that a layout's error may be: of the latents, of 8-bit values in levels, and their share that differs.
+struct Tolerance {
+  double latents;
+  int levels;
+  double differing;
+};
 
 void compare_pixels(MatrixRow& row, const std::vector<media::Artifact>& a,
                     const std::vector<media::Artifact>& b) {
@@ -50,13 +56,14 @@ void compare_pixels(MatrixRow& row, const std::vector<media::Artifact>& a,
 }
 
 // Fills in the comparison.
-void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, double tolerance) {
+void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, const Tolerance& tolerance) {
   const double rms = std::sqrt(reference.latents.square().mean().item<double>());
   row.max_error = (ours.latents - reference.latents).abs().max().item<double>() / rms;
   compare_pixels(row, ours.pictures, reference.pictures);
-  const bool same_picture = row.levels <= 1 && row.differing < kRoundedOtherwise;
-  row.passed = row.max_error <= tolerance && same_picture;
-  if (!row.passed) row.problem = row.max_error <= tolerance ? "pixels differ" : "latents differ";
+  const bool same_picture = row.levels <= tolerance.levels && row.differing < tolerance.differing;
+  const bool same_latents = row.max_error <= tolerance.latents;
+  row.passed = same_latents && same_picture;
+  if (!row.passed) row.problem = same_latents ? "pixels differ" : "latents differ";
 }
 
 }  // namespace
@@ -64,13 +71,17 @@ void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, double tol
 std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::path& root,
                                   const std::function<void(const MatrixRow&)>& on_row) {
   std::vector<MatrixRow> rows;
-  const double tolerance = matrix.at("tolerance").get<double>();
+  const double general = matrix.at("tolerance").get<double>();
   for (const auto& c : matrix.at("cases")) {
     const auto model = c.at("model").get<std::string>();
     const auto folder = pipeline::ModelRepo::open(root / model);
     const auto batch = requests_of(c.at("request"), usual_request(folder), model);
-    const auto type = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
-    const Drawn plain = draw(folder, {}, batch, type);
+    pipeline::LoadOptions load;
+    load.denoiser = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
+    load.tier = pipeline::tier_named(c.value("tier", "exact"));
+    const Tolerance tolerance{c.value("tolerance", general), c.value("levels", 1),
+                              c.value("differing", kRoundedOtherwise)};
+    const Drawn plain = draw(folder, {}, batch, load);
     const auto compare = [&](const std::string& layout, bool stale) {
       const auto degrees = plan::parse_strategy(layout);
       MatrixRow row{.model = model,
@@ -82,9 +93,9 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
         if (stale) {
           plan::ParallelConfig one{
               .patches = plan::patch_count(degrees), .warmup = degrees.warmup, .simulate = true};
-          reference = draw(folder, one, batch, type);
+          reference = draw(folder, one, batch, load);
         }
-        judge(row, draw(folder, degrees, batch, type), reference, tolerance);
+        judge(row, draw(folder, degrees, batch, load), reference, tolerance);
       } catch (const std::exception& e) {
         row.problem = e.what();
       }

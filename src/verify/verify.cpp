@@ -64,24 +64,36 @@ bool is_input(const std::string& name, GoldenKind kind) {
          (kind == GoldenKind::kSchedulers && std::regex_match(name, drawn));
 }
 
+// Errors of numbers that eight bits made on the way.
+enum class Accuracy { kFull, kHalf, kEight };
+
+Accuracy accuracy_of(const VerifyOptions& o) {
+  if (o.tier != nn::Tier::kExact) return Accuracy::kEight;
+  return o.denoiser == at::kBFloat16 || o.denoiser == at::kHalf ? Accuracy::kHalf : Accuracy::kFull;
+}
+
 struct Tolerance {
   double max, mean;  // kPsnr: at least `max` decibels for numbers that span `mean`
   enum { kRelative, kAbsolute, kPsnr } kind = kRelative;
 };
 
 // The table of goldens/README.md.
-Tolerance tolerance_of(const std::string& name, bool half, GoldenKind kind) {
+Tolerance tolerance_of(const std::string& name, Accuracy accuracy, GoldenKind kind) {
+  const bool half = accuracy != Accuracy::kFull;
   const auto ends = [&](std::string_view s) { return name.ends_with(s); };
   if (ends("timesteps") || ends("sigmas") || ends("init_noise_sigma")) return {1e-6, 1e-6};
   if (kind == GoldenKind::kSchedulers) return {1e-5, 1e-5};
   if (kind != GoldenKind::kPipeline || name.starts_with("prompt.") || name.starts_with("negative."))
     return {3e-5, 3e-5};
   if (name == "image")
-    return half ? Tolerance{38, 1, Tolerance::kPsnr} : Tolerance{2e-4, 2e-4, Tolerance::kAbsolute};
-  if (half && name == "vae.out") return {38, 2, Tolerance::kPsnr};  // the image before its range is halved
+    return half ? Tolerance{accuracy == Accuracy::kEight ? 26.0 : 38.0, 1, Tolerance::kPsnr}
+                : Tolerance{2e-4, 2e-4, Tolerance::kAbsolute};
+  if (half && name == "vae.out")  // the image before its range is halved
+    return {accuracy == Accuracy::kEight ? 26.0 : 38.0, 2, Tolerance::kPsnr};
   const bool is_first = name.starts_with("block.") || name.starts_with("step0.");
   // Guidance multiplies what either branch lacks, and the steps behind it start from there.
   const bool is_guided = !is_first || ends(".guided") || ends(".latents");
+  if (accuracy == Accuracy::kEight) return is_guided ? Tolerance{8, 8e-1} : Tolerance{1, 2e-1};
   if (half) return is_guided ? Tolerance{1, 1e-1} : Tolerance{1e-1, 2e-2};
   return is_first ? Tolerance{3e-5, 3e-5} : Tolerance{2e-4, 2e-4};
 }
@@ -145,14 +157,14 @@ bool wanted(const VerifyOptions& o, const std::string& name) {
 // prefix: of the run, before the names of its rows.
 Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& recorded, const Produced& ours,
                        const std::string& prefix = "") {
-  const bool half = o.denoiser == at::kBFloat16 || o.denoiser == at::kHalf;
+  const auto accuracy = accuracy_of(o);
   Comparison result;
   for (const auto& name : ours.order) {
     const auto found = recorded.find(name);
     if (found == recorded.end() || !wanted(o, prefix + name) || is_input(name, kind)) continue;
     const auto& produced = ours.tensors.at(name);
     const auto golden = without_variance(name, found->second, produced);
-    result.rows.push_back(compare(prefix + name, produced, golden, tolerance_of(name, half, kind)));
+    result.rows.push_back(compare(prefix + name, produced, golden, tolerance_of(name, accuracy, kind)));
     auto& row = result.rows.back();
     if (row.note.empty() && golden.sizes() != found->second.sizes())
       row.note = "without the learned variance";
@@ -167,6 +179,33 @@ Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& r
   return result;
 }
 
+std::string scientific(double v) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2e", v);
+  return text;
+}
+
+// What bfloat16 makes of the same run.
+std::vector<ComparisonRow> errors_of_half(const VerifyOptions& o, const GoldenRun& run) {
+  auto half = o;
+  half.denoiser = at::kBFloat16;
+  half.tier = nn::Tier::kExact;
+  const auto produced = produce_pipeline(half, run.call, run.recorded);
+  return compare_all(half, GoldenKind::kPipeline, run.recorded, produced, run.prefix).rows;
+}
+
+// The errors of another run, as notes.
+void put_beside(std::vector<ComparisonRow>& rows, const std::vector<ComparisonRow>& half) {
+  std::map<std::string, const ComparisonRow*> others;
+  for (const auto& row : half) others[row.name] = &row;
+  for (auto& row : rows) {
+    const auto other = others.find(row.name);
+    if (other == others.end() || other->second->max == 0) continue;
+    row.note += str(row.note.empty() ? "" : ", ", "bfloat16 ", scientific(other->second->max), " ",
+                    scientific(other->second->mean));
+  }
+}
+
 Comparison verify_pipeline(const VerifyOptions& o, const Json& golden, const Tensors& recorded) {
   Comparison all;
   for (const auto& run : runs_of(golden, recorded)) {
@@ -174,7 +213,8 @@ Comparison verify_pipeline(const VerifyOptions& o, const Json& golden, const Ten
                                        [&](const auto& t) { return wanted(o, run.prefix + t.first); });
     if (!is_wanted) continue;
     const auto ours = produce_pipeline(o, run.call, run.recorded);
-    const auto rows = compare_all(o, GoldenKind::kPipeline, run.recorded, ours, run.prefix).rows;
+    auto rows = compare_all(o, GoldenKind::kPipeline, run.recorded, ours, run.prefix).rows;
+    if (o.tier != nn::Tier::kExact) put_beside(rows, errors_of_half(o, run));
     all.rows.insert(all.rows.end(), rows.begin(), rows.end());
   }
   return all;
@@ -208,11 +248,6 @@ Comparison verify(const VerifyOptions& o) {
 void print(const Comparison& result, std::ostream& out) {
   size_t width = 20;
   for (const auto& r : result.rows) width = std::max(width, r.name.size());
-  const auto number = [](double v) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%.2e", v);
-    return std::string(text);
-  };
   out << std::left << std::setw(static_cast<int>(width)) << "tensor"
       << "  " << std::setw(18) << "shape"
       << "  max/rms   mean/rms  verdict\n";
@@ -221,8 +256,8 @@ void print(const Comparison& result, std::ostream& out) {
                           : r.verdict == Verdict::kFail ? "FAILED"
                                                         : "missing";
     out << std::left << std::setw(static_cast<int>(width)) << r.name << "  " << std::setw(18) << r.shape
-        << "  " << std::setw(8) << number(r.max) << "  " << std::setw(8) << number(r.mean) << "  " << verdict
-        << (r.note.empty() ? "" : "  " + r.note) << "\n";
+        << "  " << std::setw(8) << scientific(r.max) << "  " << std::setw(8) << scientific(r.mean) << "  "
+        << verdict << (r.note.empty() ? "" : "  " + r.note) << "\n";
   }
   const int missing = result.count(Verdict::kMissing), failed = result.count(Verdict::kFail);
   out << static_cast<int>(result.rows.size()) - missing << " compared, " << failed << " failed, " << missing

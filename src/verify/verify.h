@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "nn/builder.h"
 #include "plan/parallel_config.h"
 
 namespace atelier::verify {
@@ -20,6 +21,7 @@ struct VerifyOptions {
   std::vector<std::string> only;  // globs of tensor names; none: all
   c10::Device device = c10::kCPU;
   at::ScalarType denoiser = at::kFloat;  // the rest computes in float32
+  nn::Tier tier = nn::Tier::kExact;      // others: with the errors of bfloat16 under the same call beside their own
   plan::ParallelConfig degrees;
 };
 

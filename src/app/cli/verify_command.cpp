@@ -10,6 +10,7 @@
 #include "app/settings/dtype.h"
 #include "base/error.h"
 #include "pipeline/device.h"
+#include "pipeline/engine_config.h"
 #include "plan/parallel_config.h"
 #include "verify/parity_matrix.h"
 #include "verify/verify.h"
@@ -20,7 +21,7 @@ namespace {
 
 struct Asked {
   verify::VerifyOptions options;
-  std::string folder, strategy, device = "cpu", dtype, matrix;
+  std::string folder, strategy, device = "cpu", dtype, tier = "exact", matrix;
   bool tf32 = false, is_matrix = false;
 };
 
@@ -36,6 +37,9 @@ bool parse(const Arguments& arguments, Asked& a) {
                  "on the CPU or with a GPU each");
   app.add_option("--device", a.device, "cpu (default), auto, cuda or cuda:N");
   app.add_option("--torch_dtype", a.dtype, "of the denoiser: float32 (default), bfloat16, float16");
+  app.add_option(
+      "--tier", a.tier,
+      "products of the blocks: exact (default), fast, fast-strict; errors are told beside those of bfloat16");
   app.add_flag("--enable_tf32", a.tf32, "let float32 products on the GPU use TF32");
   auto* matrix = app.add_option("--matrix", a.matrix,
                                 "draw under every layout of this file and compare with one rank; "
@@ -97,6 +101,7 @@ int verify_command(const Arguments& arguments) {
   o.device = choose_device(a.device, pipeline::cuda_devices()).device;
   if (o.device.is_cuda() && !o.device.has_index()) o.device = c10::Device(c10::kCUDA, 0);
   o.denoiser = dtype_of(a.dtype);
+  o.tier = pipeline::tier_named(a.tier);
   pipeline::set_tf32(a.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
   pipeline::use_device(o.device);
   const auto layouts = plan::parse_strategies(a.strategy);

@@ -20,7 +20,7 @@ constexpr Group kGroups[] = {
     {Treated::kRefused, kBoth, "is not in this build: every step computes every block",
      "cache_type=none use_teacache use_fbcache"},
     {Treated::kRefused, kBoth, "is not in this build: weights are float32, bfloat16 or float16",
-     "enable_layerwise_casting use_fp8_t5_encoder use_fp8_gemms use_int8_gemms use_fp4_gemms"},
+     "enable_layerwise_casting use_fp8_t5_encoder use_int8_gemms use_fp4_gemms"},
     {Treated::kRefused, kRun, "is not in this build: weights are float32, bfloat16 or float16",
      "fp8_precision_override_prefix_patterns= fp8_precision_override_suffix_patterns="},
     {Treated::kRefused, kBoth, "is not in this build: the encoders run whole on one rank",

@@ -250,6 +250,7 @@ Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline
     out["encoder_dtype"] = engine.precision.encoders;
   if (!model.revision.empty()) out["revision"] = model.revision;
   if (model.folder.is_dummy()) out["dummy_seed"] = model.spec.dummy_seed;
+  if (engine.tier != "exact") out["tier"] = engine.tier;
   if (engine.vae_tiling) out["vae_tiling"] = true;
   if (output.output_format != "png") out["quality"] = output.quality;
   // Stale keys change the picture; every other layout is exact.

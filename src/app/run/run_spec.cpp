@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "media/image.h"
 #include "pipeline/device.h"
+#include "pipeline/tier.h"
 
 namespace atelier::app {
 namespace {
@@ -55,6 +56,7 @@ pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) 
   engine.attention = attention_of(s.engine.attention_backend);
   const std::string offload = offload_of(resolved);
   engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
+  if (!s.engine.tier.empty()) engine.tier = s.engine.tier;
   engine.vae_slicing = s.engine.enable_vae_slicing;
   const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
   engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
@@ -164,7 +166,9 @@ std::string device_line(const RunSpec& spec) {
         ", " + pipeline::device_name({c10::kCUDA, spec.device.device.has_index() ? spec.device.device.index()
                                                                                  : c10::DeviceIndex(0)});
   }
-  out += str("), denoiser ", engine.precision.denoiser, ", encoders and VAE ", engine.precision.encoders);
+  out += str("), denoiser ", engine.precision.denoiser,
+             engine.tier == "exact" ? "" : " (tier " + engine.tier + ")", ", encoders and VAE ",
+             engine.precision.encoders);
   if (spec.device.device.is_cuda()) out += str(", TF32 ", engine.tf32 ? "on" : "off");
   return out;
 }
@@ -221,6 +225,7 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   }
   for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
   spec.job = job_of(resolved, spec);
+  pipeline::check_tier(pipeline::tier_named(spec.job.engine.tier), facts, spec.device.device);
   if (!s.device.span_nodes && (launched == 0 || spec.device.device.is_cuda()))
     check_memory(spec, facts, room);
   return spec;

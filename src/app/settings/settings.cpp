@@ -153,6 +153,13 @@ void EngineSettings::fields(const Visit& visit) {
       {.name = "attention_backend", .help = "sdpa (default: the best kernel), cudnn, flash, xformers, math"},
       &attention_backend);
   visit({"enable_xformers", "the same as --attention_backend xformers"}, &enable_xformers);
+  visit({.name = "tier",
+         .help = "products of the denoiser's blocks: exact (default), fast (FP8: activations per token, "
+                 "weights per "
+                 "channel), fast-strict (the same, but for linears that close attention and MLP together)",
+         .choices = "exact fast fast-strict"},
+        &tier);
+  visit({"use_fp8_gemms", "the same as --tier fast"}, &use_fp8_gemms);
   visit({"enable_compile", "graph mode: CUDA graphs over the blocks; on by default on a GPU",
          "compile use_torch_compile"},
         &enable_compile);

@@ -457,6 +457,10 @@ TEST(Refusals, NameWhatThisBuildHas) {
   expect_mentions(refused({"--attention_backend", "FLASH_3"}), {"FlashAttention 3", "sdpa"});
   expect_mentions(refused({"--cache_type", "pab", "--pipefusion_degree", "2"}),
                   {"--cache_type", "--pipefusion_degree"});
+  EXPECT_EQ(resolved({"--use_fp8_gemms"}).settings.engine.tier, "fast");
+  EXPECT_EQ(resolved({"--use_fp8_gemms", "--tier", "fast-strict"}).settings.engine.tier, "fast-strict");
+  expect_mentions(refused({"--use_fp8_gemms", "--tier", "exact"}), {"--use_fp8_gemms", "--tier", "exact"});
+  expect_mentions(refused({"--tier", "faster"}), {"faster", "fast-strict"});
   EXPECT_EQ(resolved({"--enable_xformers"}).settings.engine.attention_backend, "xformers");
 }
 

@@ -77,6 +77,16 @@ void settle_attention(Resolved& r) {
   }
 }
 
+void settle_tier(Resolved& r) {
+  auto& engine = r.settings.engine;
+  if (!engine.use_fp8_gemms) return;
+  if (engine.tier == "exact") {
+    fail(str(r.origin("use_fp8_gemms").text, " means --tier fast, but ", r.origin("tier").text,
+             " says exact: give one of them"));
+  }
+  if (engine.tier.empty()) engine.tier = "fast", r.origins["tier"] = r.origin("use_fp8_gemms");
+}
+
 void settle_dtype(Resolved& r) {
   auto& d = r.settings.device;
   if (d.use_fp16 && d.use_bf16) {
@@ -130,6 +140,7 @@ void validate(Resolved& resolved) {
   refuse_unsupported(resolved);
   refuse_family(resolved);
   settle_attention(resolved);
+  settle_tier(resolved);
   settle_dtype(resolved);
   check_numbers(resolved);
   refuse_contradictions(resolved);

@@ -104,6 +104,20 @@ TEST(AdaptedStore, RoundsTheSumOnce) {
   EXPECT_LT(nn::distance(read(store, name, {}, {}, at::kDouble), read(store, name)), 1e-6);
 }
 
+// In eight bits too: what is rounded is the sum, not the weights that it is added to.
+TEST(AdaptedStore, IsMergedBeforeWeightsBecomeEightBit) {
+  const auto store = adapted();
+  nn::SingleRank whole;
+  const auto b = whole.builder(store, at::TensorOptions(at::kBFloat16)).of_tier(nn::Tier::kFast).block(0);
+  b.expand("single.0.qkv", 64, {Dim{192}}, nn::Bias::kNo);
+  const auto& held = b.manifest().front();
+  const auto want = nn::quantised(read(store, "single.0.qkv.weight"), at::kFloat8_e4m3fn),
+             plain = nn::quantised(read(*base_store(), "single.0.qkv.weight"), at::kFloat8_e4m3fn);
+  EXPECT_TRUE(held.tensor.view(at::kByte).equal(want.rows().view(at::kByte)));
+  EXPECT_TRUE(held.scale.equal(want.scale()));
+  EXPECT_FALSE(held.tensor.view(at::kByte).equal(plain.rows().view(at::kByte)));
+}
+
 TEST(AdaptedStore, TwoAdaptersStandInAChain) {
   const AdaptedStore both(std::make_unique<AdaptedStore>(adapted(0.5)),
                           weights::read_lora(kFolder / "lora.safetensors", "transformer", 0.3));
