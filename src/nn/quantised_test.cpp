@@ -133,8 +133,8 @@ struct Toy {
   }
   at::Tensor run(BlockMemory& memory, const at::Tensor& x) const {
     const int order[] = {0, 1, 2, 3};
-    auto y = in(x);
     memory.will_run(order);
+    auto y = in(x);
     for (const int i : order) {
       memory.before(i);
       const auto k = static_cast<size_t>(i);
@@ -189,7 +189,9 @@ TEST(Tier, RanksRoundTheRowsAndColumnsThatTheyHold) {
   seams.tensor_rank = 1, seams.tensor_size = 2;
   const Toy rank(store, memory, Tier::kFast, seams);
   for (const auto& held : rank.manifest) {
-    if (held.name == "b.0.qkv.weight") EXPECT_EQ(held.tensor.sizes(), (at::IntArrayRef{48, 32}));
+    if (held.name == "b.0.qkv.weight") {
+      EXPECT_EQ(held.tensor.sizes(), (at::IntArrayRef{48, 32}));
+    }
     if (held.name != "b.0.out.weight") continue;
     const auto whole = planted().at(held.name).to(at::kFloat);
     const auto mine = at::cat({whole.narrow(1, 48, 48), whole.narrow(1, 128, 32)}, 1);
