@@ -24,7 +24,8 @@ std::vector<Range> section(const std::vector<Range>& ranges, int64_t all, Range 
 
 void read_rows(const weights::WeightStore& store, const HeldWeight& held, Range wanted) {
   if (wanted.size == 0 && held.tensor.size(0) > 0) return;
-  const auto rows = section(held.rows, held.full[0], wanted);
+  const bool is_all = wanted.size == held.tensor.size(0);  // of which there may be none
+  const auto rows = is_all ? held.rows : section(held.rows, held.full[0], wanted);
   auto part = held.tensor.narrow(0, wanted.begin, wanted.size);
   if (!held.scale.defined()) return store.read_into(part, held.name, held.full, rows, held.cols);
   auto numbers = at::empty(part.sizes(), part.options().dtype(at::kFloat));  // rounded once

@@ -199,6 +199,17 @@ TEST(Tier, RanksRoundTheRowsAndColumnsThatTheyHold) {
   }
 }
 
+// A rank without a head, of more ranks than heads.
+TEST(Tier, ARankMayHoldNothing) {
+  const PlantedStore store(planted());
+  Resident memory;
+  Seams seams;
+  seams.tensor_rank = 6, seams.tensor_size = 7;
+  const Toy rank(store, memory, Tier::kFast, seams);
+  EXPECT_TRUE(store.missing.empty());
+  EXPECT_EQ(rank.qkv[0](random({3, 32}, at::kBFloat16)).sizes(), (at::IntArrayRef{3, 0}));
+}
+
 TEST(Tier, EveryHomeOfWeightsHoldsTheSameBytes) {
   const PlantedStore store(planted());
   const auto x = random({3, 16}, at::kBFloat16);
