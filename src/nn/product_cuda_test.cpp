@@ -56,7 +56,8 @@ TEST_F(CudaProducts, OfE4m3AreThoseOfTheirValues) {
         const auto got = layer.gpu(x.to(at::kCUDA)), want = layer.cpu(x);
         EXPECT_EQ(got.scalar_type(), type);
         ASSERT_EQ(got.sizes(), want.sizes());
-        if (rows > 0) EXPECT_LT(error(got, want), 5e-3);
+        if (rows == 0) continue;
+        EXPECT_LT(error(got, want), 5e-3);
       }
     }
   }
