@@ -56,7 +56,7 @@ pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) 
   engine.attention = attention_of(s.engine.attention_backend);
   const std::string offload = offload_of(resolved);
   engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
-  if (!s.engine.tier.empty()) engine.tier = s.engine.tier;
+  engine.tier = s.engine.tier;
   engine.vae_slicing = s.engine.enable_vae_slicing;
   const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
   engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;

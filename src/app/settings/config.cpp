@@ -1,10 +1,12 @@
 // YAML by yaml-cpp, JSON by nlohmann; both become one type.
 #include "app/settings/config.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <set>
+#include <sstream>
 #include <vector>
 
 #include "base/error.h"
@@ -100,17 +102,54 @@ class Yaml {
   int values_ = 0;
 };
 
+// Where a document holds something, in the order of the file.
+class Documents : public YAML::EventHandler {
+ public:
+  YAML::Mark begin = YAML::Mark::null_mark();  // of the last document's content
+
+  void OnDocumentStart(const YAML::Mark&) override { begin = YAML::Mark::null_mark(); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { add(mark); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t, const std::string&) override {
+    add(mark);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    add(mark);
+  }
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    add(mark);
+  }
+  void OnMapEnd() override {}
+
+ private:
+  void add(const YAML::Mark& mark) {
+    if (begin.is_null()) begin = mark;
+  }
+};
+
+// The null mark where there is one document. Not by LoadAll, which never ends on some garbage: at the end of what it
+// understands, the parser finds one more document again and again.
+YAML::Mark second_document(const std::string& text) {
+  std::istringstream in(text);
+  YAML::Parser parser(in);
+  Documents documents;
+  if (!parser.HandleNextDocument(documents) || !parser.HandleNextDocument(documents))
+    return YAML::Mark::null_mark();
+  return documents.begin;
+}
+
 Config read_yaml(const std::string& text, const fs::path& file) {
   Config config{Json::object(), {}, Json::object()};
   Yaml yaml(file, config, Yaml::Scalars::kTyped), as_written(file, config, Yaml::Scalars::kWritten);
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    for (size_t i = 1; i < documents.size(); ++i) {
-      if (!documents[i].IsNull())
-        yaml.fail(documents[i].Mark(), "a second document begins here; a file of settings holds one");
-    }
-    if (documents.empty() || documents[0].IsNull()) return config;
-    const YAML::Node& root = documents[0];
+    const YAML::Node root = YAML::Load(text);
+    if (const auto second = second_document(text); !second.is_null())
+      yaml.fail(second, "a second document begins here; a file of settings holds one");
+    if (root.IsNull()) return config;
     if (!root.IsMap()) yaml.fail(root.Mark(), "the top level must be \"name: value\" lines");
     config.values = yaml.convert(root, "", 0);
     config.written = as_written.convert(root, "", 0);

@@ -64,7 +64,7 @@ struct InputSettings {
 struct EngineSettings {
   std::string attention_backend;
   bool enable_xformers = false;
-  std::string tier;
+  std::string tier = "exact";
   bool use_fp8_gemms = false;
   std::optional<bool> enable_compile;
   bool enable_vae_slicing = false, enable_vae_tiling = false;

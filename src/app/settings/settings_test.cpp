@@ -444,7 +444,7 @@ TEST(Optimize, UnknownAndUnbuiltWordsAreRefused) {
 
 TEST(Refusals, NameWhatThisBuildHas) {
   expect_mentions(refused({"--backend", "openai"}), {"openai", "xdit", "diffusers"});
-  expect_mentions(refused({"--model_type", "sdxl"}), {"sdxl", "flux"});
+  expect_mentions(refused({"--model_type", "dalle"}), {"dalle", "flux"});
   expect_mentions(refused({"--attention_backend", "sage"}), {"sage", "INT8"});
   expect_mentions(refused({"--attention_backend", "fa9"}), {"fa9", "xformers"});
   expect_mentions(refused({"--offload", "disk"}), {"--offload", "sequential"});

@@ -8,6 +8,7 @@
 #include "app/settings/resolve.h"
 #include "base/error.h"
 #include "models/family.h"
+#include "request/request.h"
 
 namespace atelier::app {
 namespace {
@@ -49,6 +50,16 @@ void refuse_family(const Resolved& r) {
   fail(str(r.origin("model_type").text, " ", asked, ": this build has no such family; it has ", known));
 }
 
+// Texts of requests that are one of several words: a slip is found before a model is.
+void check_words(const Resolved& r) {
+  request::Request probe;
+  probe.fields([&](const Field& field, const FieldRef& slot) {
+    if (field.choices.empty() || !is_text(slot)) return;
+    for (const auto& text : r.settings.input.texts_of(field.name))
+      set_from_text(field, slot, {text}, r.origin(std::string(field.name)).text);
+  });
+}
+
 void settle_attention(Resolved& r) {
   std::string& name = r.settings.engine.attention_backend;
   if (r.settings.engine.enable_xformers && name.empty()) {
@@ -80,11 +91,12 @@ void settle_attention(Resolved& r) {
 void settle_tier(Resolved& r) {
   auto& engine = r.settings.engine;
   if (!engine.use_fp8_gemms) return;
-  if (engine.tier == "exact") {
+  const bool is_said = r.is_set("tier");
+  if (is_said && engine.tier == "exact") {
     fail(str(r.origin("use_fp8_gemms").text, " means --tier fast, but ", r.origin("tier").text,
              " says exact: give one of them"));
   }
-  if (engine.tier.empty()) engine.tier = "fast", r.origins["tier"] = r.origin("use_fp8_gemms");
+  if (!is_said) engine.tier = "fast", r.origins["tier"] = r.origin("use_fp8_gemms");
 }
 
 void settle_dtype(Resolved& r) {
@@ -140,6 +152,7 @@ void validate(Resolved& resolved) {
   refuse_unsupported(resolved);
   refuse_family(resolved);
   settle_attention(resolved);
+  check_words(resolved);
   settle_tier(resolved);
   settle_dtype(resolved);
   check_numbers(resolved);

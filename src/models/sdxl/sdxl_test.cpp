@@ -66,9 +66,8 @@ struct Built {
   // One prediction for latents [B, 4, rows, cols].
   at::Tensor operator()(const at::Tensor& latents, const nn::Conditioning& given) const {
     const int64_t rows = latents.size(2), cols = latents.size(3);
-    const nn::CallContext f{
-        .patch = std::nullopt,
-        .streams = {{.patches = {rows * cols, 1}, .unit = config.rows_together() * cols}}};
+    nn::CallContext f;
+    f.streams = {{.patches = {rows * cols, 1}, .unit = config.rows_together() * cols}};
     const float times[] = {801};
     auto context = model->begin(f, given, times);
     nn::State s;
