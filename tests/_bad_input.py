@@ -112,7 +112,7 @@ class Models:
 
     def damage_folders(self):
         index = self.copy("family") / "model_index.json"
-        index.write_text(index.read_text().replace("FluxPipeline", "StableDiffusionXLPipeline"))
+        index.write_text(index.read_text().replace("FluxPipeline", "KandinskyPipeline"))
         (self.copy("no_index") / "model_index.json").unlink()
         (self.copy("no_vae") / "vae").unlink()
 

@@ -62,7 +62,7 @@ nan do not fit the model .*1 with NaN or infinity
 pickle pickle.*never read.*safetensors
 no_weights transformer: holds no \*.safetensors
 bad_config transformer/config.json is not valid JSON
-family StableDiffusionXLPipeline; this build has FluxPipeline
+family KandinskyPipeline; this build has FluxPipeline
 no_index no_index.* model_index.json
 no_vae no vae/config.json
 nf4 4-bit weights of bitsandbytes.*fp8

@@ -37,7 +37,7 @@ int64_t RequestBuffers::bytes() const {
       for (const auto& [layer, one] : context.cross) add(one.kv), add(one.mask);
     }
   }
-  for (const auto& row : by_branch) {
+  for (const auto& row : by_pass) {
     for (const auto& call : row) {
       add(call.prediction), add(call.state.position_embeddings);
       for (const auto* boxes : {&call.inbox, &call.outbox}) std::for_each(boxes->begin(), boxes->end(), add);
@@ -48,7 +48,7 @@ int64_t RequestBuffers::bytes() const {
   return all;
 }
 
-BufferKey key_of(const Denoise& w, int patches) {
+BufferKey key_of(const Denoise& w, int patches, bool are_together) {
   BufferKey key{
       w.latents.size(1), w.latents.size(2), w.grid.frames,          w.grid.rows,
       w.grid.cols,       patches,           std::ssize(w.branches), sampling::scales_input(*w.sampler)};
@@ -59,7 +59,22 @@ BufferKey key_of(const Denoise& w, int patches) {
   for (const auto& stream : w.branches[0].streams) add(stream);
   for (const auto& [name, tensor] : w.branches[0].whole) add(tensor);
   key.push_back(w.branches[0].lengths.empty());
+  key.push_back(are_together);
   return key;
+}
+
+bool fit_together(std::span<const nn::Conditioning> branches) {
+  if (branches.size() != 2) return false;
+  const auto& [a, b] = std::tie(branches[0], branches[1]);
+  const auto fits = [](const at::Tensor& x, const at::Tensor& y) { return x.sizes() == y.sizes(); };
+  if (!std::equal(a.streams.begin(), a.streams.end(), b.streams.begin(), b.streams.end(), fits)) return false;
+  if (a.whole.size() != b.whole.size() || a.lengths.size() != b.lengths.size() || a.guidance != b.guidance)
+    return false;
+  return std::all_of(a.whole.begin(), a.whole.end(), [&](const auto& named) {
+    const auto other = b.whole.find(named.first);
+    if (other == b.whole.end() || !fits(named.second, other->second)) return false;
+    return named.second.dim() > 1 || named.second.equal(other->second);
+  });
 }
 
 namespace {
@@ -97,7 +112,7 @@ std::vector<nn::Layout> layouts_of(const Denoiser& denoiser, const Denoise& w, i
 
 }  // namespace
 
-RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& w, int patches,
+RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& w, int patches, bool are_together,
                             const parallel::ParallelContext& parallel_context, at::TensorOptions options) {
   RequestBuffers made;
   made.patches = patches;
@@ -108,6 +123,8 @@ RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& w, int patc
     const int64_t n = made.latent_layout().count(parallel_context.seq_rank(), p);
     made.rows.push_back({row, n});
     row += static_cast<int>(n);
+    auto& tokens = made.patch_tokens.emplace_back(0);
+    for (int r = 0; r < parallel_context.seq_parts(); ++r) tokens += made.latent_layout().count(r, p);
   }
   auto sizes = w.latents.sizes().vec();
   sizes[0] = made.latent_layout().count(parallel_context.seq_rank(), std::nullopt);
@@ -116,20 +133,38 @@ RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& w, int patc
   // A request of one branch is drawn by both halves of a CFG layout.
   const bool split = parallel_context.mesh().size(Axis::kCfg) > 1 && w.branches.size() > 1;
   for (int b = 0; b < static_cast<int>(w.branches.size()); ++b) {
-    if (!split || parallel_context.mesh().index(Axis::kCfg) == b) made.branches.push_back(b);
+    if (split && parallel_context.mesh().index(Axis::kCfg) != b) continue;
+    if (are_together && !made.passes.empty())
+      made.passes.back().push_back(b);
+    else
+      made.passes.push_back({b});
   }
-  for (const int b : made.branches) {
-    auto& row = made.by_branch.emplace_back();
-    row.push_back(make_call(denoiser, made, w, std::nullopt, b));
-    for (int p = 0; p < patches && patches > 1; ++p) row.push_back(make_call(denoiser, made, w, p, b));
+  for (const auto& pass : made.passes) {
+    auto& row = made.by_pass.emplace_back();
+    row.push_back(make_call(denoiser, made, w, std::nullopt, pass[0]));
+    for (int p = 0; p < patches && patches > 1; ++p) row.push_back(make_call(denoiser, made, w, p, pass[0]));
   }
   return made;
 }
 
+namespace {
+
+// The samples of both, one after another. What has one dimension is no sample's own.
+void append(nn::Conditioning& to, const nn::Conditioning& more) {
+  for (size_t i = 0; i < to.streams.size(); ++i) to.streams[i] = at::cat({to.streams[i], more.streams[i]}, 1);
+  for (auto& [name, value] : to.whole) {
+    if (value.dim() > 1) value = at::cat({value, more.whole.at(name)}, 0);
+  }
+  to.lengths.insert(to.lengths.end(), more.lengths.begin(), more.lengths.end());
+}
+
+}  // namespace
+
 std::vector<nn::Conditioning> held_of(const Denoise& work, const RequestBuffers& b) {
   std::vector<nn::Conditioning> held;
-  for (const int branch : b.branches) {
-    auto& mine = held.emplace_back(work.branches[static_cast<size_t>(branch)]);
+  for (const auto& pass : b.passes) {
+    auto& mine = held.emplace_back(work.branches[static_cast<size_t>(pass[0])]);
+    for (size_t i = 1; i < pass.size(); ++i) append(mine, work.branches[static_cast<size_t>(pass[i])]);
     for (size_t i = 0, joint = 0; i < b.whole.streams.size(); ++i) {
       if (static_cast<int>(i) == b.latent_stream) continue;
       auto& tokens = mine.streams.at(joint++);

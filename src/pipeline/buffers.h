@@ -19,7 +19,7 @@
 
 namespace atelier::pipeline {
 
-// One branch of one patch, or of the whole sequence, on this rank.
+// One pass of one patch, or of the whole sequence, on this rank.
 struct BranchBuffers {
   nn::CallContext call;
   nn::State state;
@@ -34,17 +34,19 @@ struct BranchBuffers {
 struct RequestBuffers {
   int id = 0;  // of the graphs and of the strategies' caches that belong to these buffers
   int patches = 1;
-  std::vector<int> branches;                              // that this rank computes
-  std::vector<std::vector<nn::RequestContext>> contexts;  // [own branch][expert]
-  std::vector<std::vector<BranchBuffers>> by_branch;      // [own branch][0: whole, 1 + patch]
+  // The branches that each forward pass of this rank computes: one, or both side by side in the batch.
+  std::vector<std::vector<int>> passes;
+  std::vector<std::vector<nn::RequestContext>> contexts;  // [pass][expert]
+  std::vector<std::vector<BranchBuffers>> by_pass;        // [pass][0: whole, 1 + patch]
   nn::CallContext whole;                                  // the run's layouts
   int latent_stream = 0;                                  // its place among the streams
   at::Tensor latents;                                     // tokens held here, patch after patch, float
   std::vector<Range> rows;                                // of each patch within latents
+  std::vector<int64_t> patch_tokens;                      // of each patch, on all ranks
   at::Tensor step;                                        // int64 [1], on the device
   at::Tensor input_scales;  // by step, like latents; undefined where no step scales its input
 
-  BranchBuffers& at(size_t branch, int patch) { return by_branch[branch][static_cast<size_t>(patch + 1)]; }
+  BranchBuffers& at(size_t pass, int patch) { return by_pass[pass][static_cast<size_t>(patch + 1)]; }
   const nn::Layout& latent_layout() const { return whole.streams[static_cast<size_t>(latent_stream)]; }
   // This patch's latents (patch -1: all).
   at::Tensor latents_of(int patch) const;
@@ -53,13 +55,18 @@ struct RequestBuffers {
 
 // What decides about buffers. The number of steps does not: what is kept by step has room for more.
 using BufferKey = std::vector<int64_t>;
-BufferKey key_of(const Denoise& work, int patches);
+BufferKey key_of(const Denoise& work, int patches, bool are_together);
 
-// Call contexts, coordinates and empty buffers; contexts come with each request.
-RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& work, int patches,
+// Whether both branches can be one batch: what they are conditioned on has the same sizes, what all samples share is
+// equal.
+bool fit_together(std::span<const nn::Conditioning> branches);
+
+// Call contexts, coordinates and empty buffers; contexts come with each request. are_together: where this rank
+// computes both branches, one pass does.
+RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& work, int patches, bool are_together,
                             const parallel::ParallelContext& parallel_context, at::TensorOptions options);
 
-// The tokens held here of what each branch of this rank is conditioned on.
+// The tokens held here of what each pass of this rank is conditioned on.
 std::vector<nn::Conditioning> held_of(const Denoise& work, const RequestBuffers& mine);
 // Rows of a whole token-major tensor that these ranges name, one after another.
 at::Tensor rows_of(const at::Tensor& whole, std::span<const Range> ranges);

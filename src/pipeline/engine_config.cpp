@@ -96,6 +96,7 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .vae_tiling = c.vae_tiling,
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
           .attention = backend_named(c.attention),
+          .joins_branches = device.is_cuda(),
           .residency = residency_named(c.offload)};
 }
 

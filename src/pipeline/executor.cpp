@@ -79,6 +79,7 @@ Executor::Executor(const Denoiser& denoiser, parallel::ParallelContext& parallel
       parallel_context_(parallel_context),
       route_(route.begin(), route.end()),
       options_(options.tensors),
+      joins_branches_(options.joins_branches),
       graphs_(std::move(options.graphs)),
       buffers_(options.kept_bytes, graphs_, parallel_context) {
   if (auto* group = parallel_context.sequence()) positions_.emplace(*group);
@@ -97,7 +98,10 @@ std::vector<double> Executor::step_ms() const {
 at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks) {
   try {
     const int patches = plan::patch_count(parallel_context_.degrees());
-    Walk w(work, callbacks, buffers_.get(key_of(work, patches), [&] { return make(work, patches); }));
+    const bool together = are_together(work, callbacks);
+    Walk w(work, callbacks,
+           buffers_.get(key_of(work, patches, together), [&] { return make(work, patches, together); }));
+    has_joined_ = has_joined_ || w.buffers.passes[0].size() > 1;
     prepare(w);
     walk(w);
     auto whole = gather(w);
@@ -110,10 +114,18 @@ at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks
   }
 }
 
-RequestBuffers Executor::make(const Denoise& work, int patches) {
-  auto made = make_buffers(denoiser_, work, patches, parallel_context_, options_);
-  made.contexts.resize(made.branches.size(), std::vector<nn::RequestContext>(denoiser_.experts.size()));
-  for (auto& row : made.by_branch) {
+// One pass over both branches fills the device better than two; where a batch fills it anyway, two take less memory.
+// Recordings hold the branches apart.
+bool Executor::are_together(const Denoise& work, const StepCallbacks& callbacks) const {
+  constexpr int64_t kFull = 32768;  // tokens
+  return joins_branches_ && !callbacks.probes && work.latents.size(0) * work.latents.size(1) <= kFull &&
+         fit_together(work.branches);
+}
+
+RequestBuffers Executor::make(const Denoise& work, int patches, bool together) {
+  auto made = make_buffers(denoiser_, work, patches, together, parallel_context_, options_);
+  made.contexts.resize(made.passes.size(), std::vector<nn::RequestContext>(denoiser_.experts.size()));
+  for (auto& row : made.by_pass) {
     for (auto& call : row) {
       call.inbox.resize(route_.size());
       call.outbox.resize(route_.size());
@@ -126,7 +138,7 @@ RequestBuffers Executor::make(const Denoise& work, int patches) {
 
 void Executor::prepare(Walk& w) {
   auto& b = w.buffers;
-  for (auto& row : b.by_branch) {
+  for (auto& row : b.by_pass) {
     for (auto& call : row) call.call.buffers = b.id;
   }
   parallel_context_.begin_request(b.id);
@@ -229,7 +241,7 @@ void Executor::run(const Op& op, Walk& w) {
   auto& b = w.buffers;
   b.step.fill_(op.step);
   const int expert = w.steps[static_cast<size_t>(op.step)].expert;
-  for (size_t i = 0; i < b.branches.size(); ++i) {
+  for (size_t i = 0; i < b.passes.size(); ++i) {
     auto& call = b.at(i, op.patch);
     call.incoming[static_cast<size_t>(op.chunk)].wait();
     call.state.context = &b.contexts[i].at(static_cast<size_t>(expert));
@@ -264,7 +276,9 @@ void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
 }
 
 at::Tensor Executor::model_input(const RequestBuffers& b, int patch) const {
-  const auto latents = b.latents_of(patch);
+  const auto& passes = b.passes;
+  auto latents = b.latents_of(patch);
+  if (passes[0].size() > 1) latents = latents.repeat({1, std::ssize(passes[0]), 1});
   return b.input_scales.defined() ? latents * at::index_select(b.input_scales, 0, b.step) : latents;
 }
 
@@ -307,13 +321,13 @@ void Executor::run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk
 
 void Executor::send(const Op& op, Walk& w) {
   auto* hop = parallel_context_.hop({stage(), op.peer_stage});
-  for (size_t i = 0; i < w.buffers.branches.size(); ++i) {
+  for (size_t i = 0; i < w.buffers.passes.size(); ++i) {
     auto& call = w.buffers.at(i, op.patch);
     const auto& message = ends_with(op.chunk) ? call.prediction : call.outbox[static_cast<size_t>(op.chunk)];
     sends_.push_back(hop->send(message.contiguous(), 1));
   }
   // Letting go of a send waits for it; the schedule promises that so old ones have been received.
-  const size_t most = 4 * w.buffers.branches.size() * static_cast<size_t>(w.buffers.patches);
+  const size_t most = 4 * w.buffers.passes.size() * static_cast<size_t>(w.buffers.patches);
   if (sends_.size() > most) sends_.erase(sends_.begin(), sends_.end() - static_cast<std::ptrdiff_t>(most));
 }
 
@@ -321,12 +335,13 @@ void Executor::receive(const Op& op, Walk& w) {
   auto* hop = parallel_context_.hop({op.peer_stage, stage()});
   const auto next = static_cast<size_t>(op.chunk) + 1;
   const bool last = ends_with(op.chunk);
-  for (size_t i = 0; i < w.buffers.branches.size(); ++i) {
+  for (size_t i = 0; i < w.buffers.passes.size(); ++i) {
     auto& call = w.buffers.at(i, op.patch);
     auto& buffer = last ? call.prediction : call.inbox[next];
     if (!buffer.defined()) {
-      buffer = last ? at::empty(w.buffers.latents_of(op.patch).sizes(), options_)
-                    : like_hidden(call, w.buffers.contexts[i][0], options_);
+      auto sizes = w.buffers.latents_of(op.patch).sizes().vec();
+      sizes[1] *= std::ssize(w.buffers.passes[i]);
+      buffer = last ? at::empty(sizes, options_) : like_hidden(call, w.buffers.contexts[i][0], options_);
     }
     call.incoming[next] = hop->recv(buffer, 0);
   }
@@ -335,10 +350,11 @@ void Executor::receive(const Op& op, Walk& w) {
 at::Tensor Executor::guided(const Op& op, Walk& w) {
   auto& b = w.buffers;
   std::vector<at::Tensor> branches;
-  for (size_t i = 0; i < b.branches.size(); ++i) {
+  for (size_t i = 0; i < b.passes.size(); ++i) {
     auto& call = b.at(i, op.patch);
     call.incoming.back().wait();
-    branches.push_back(call.prediction.to(w.work.latents.scalar_type()));
+    for (const auto& one : call.prediction.chunk(std::ssize(b.passes[i]), 1))
+      branches.push_back(one.to(w.work.latents.scalar_type()));
   }
   if (branches.size() < w.work.branches.size()) {
     const auto mine = branches[0].contiguous();
@@ -348,7 +364,7 @@ at::Tensor Executor::guided(const Op& op, Walk& w) {
     branches = {both[0], both[1]};
   }
   const auto& step = w.steps[static_cast<size_t>(op.step)];
-  PatchMoments positions(w.moments, b.rows, op.patch, positions_ ? &*positions_ : nullptr);
+  PatchMoments positions(w.moments, b.patch_tokens, op.patch, positions_ ? &*positions_ : nullptr);
   return sampling::guide({step.cfg.value_or(w.work.cfg.scale), w.work.cfg.rescale}, branches, &positions);
 }
 

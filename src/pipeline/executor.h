@@ -21,6 +21,7 @@ namespace atelier::pipeline {
 struct ExecutorOptions {
   at::TensorOptions tensors;              // element type and device of the denoisers
   std::unique_ptr<GraphBackend> graphs;   // null: nothing is recorded
+  bool joins_branches = false;            // both branches of guidance in one pass where they fit
   int64_t kept_bytes = int64_t{1} << 30;  // of the buffers of all shapes, see BufferCache
 };
 
@@ -37,6 +38,7 @@ class Executor {
   at::Tensor denoise(const Denoise& work, const StepCallbacks& callbacks);
   // Of the last request's steps, by the device's clock; waits for it. From a stage's first operation of one step to its
   // first of the next, so that steps that overlap count once.
+  bool joined_branches() const { return has_joined_; }
   std::vector<double> step_ms() const;
   int graphs() const { return graphs_.captured(); }
   size_t kept_shapes() const { return buffers_.size(); }
@@ -46,7 +48,7 @@ class Executor {
   int stage() const;
   bool starts() const { return route_.front().stage == stage(); }
   bool ends_with(int chunk) const { return chunk + 1 == static_cast<int>(route_.size()); }
-  RequestBuffers make(const Denoise& work, int patches);
+  RequestBuffers make(const Denoise& work, int patches, bool together);
   void prepare(Walk& w);
   bool begin(Walk& w, std::span<const nn::Conditioning> held, size_t expert);
   void begin_blocks(const Denoiser::Expert& expert, std::span<const nn::Conditioning> held,
@@ -59,6 +61,7 @@ class Executor {
   void run_probed(const plan::Op& op, Walk& w, size_t branch);
   void run_chunk(const plan::Op& op, RequestBuffers& buffers, size_t branch, int expert);
   void run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk& chunk, BranchBuffers& call);
+  bool are_together(const Denoise& work, const StepCallbacks& callbacks) const;
   at::Tensor model_input(const RequestBuffers& buffers, int patch) const;
   void send(const plan::Op& op, Walk& w);
   void receive(const plan::Op& op, Walk& w);
@@ -70,6 +73,8 @@ class Executor {
   parallel::ParallelContext& parallel_context_;
   std::vector<plan::ModelChunk> route_;
   at::TensorOptions options_;
+  bool joins_branches_;
+  bool has_joined_ = false;  // any request's branches
   GraphCache graphs_;
   BufferCache buffers_;
   std::vector<comm::Work> sends_;  // under way: not of a walk, whose end must not wait for them when it fails

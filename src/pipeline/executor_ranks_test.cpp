@@ -160,11 +160,13 @@ TEST(Sampling, RescaledGuidanceIsTheSameOnEveryLayout) {
   ToyRequest r{.steps = 5};
   const auto plain = drawn_by_toy({}, std::array{r})[0];
   r.guidance.rescale = 0.7;
-  const ToyRequest requests[] = {r};
+  auto uneven = r;  // ranks hold unequal parts of a patch
+  uneven.rows = 5, uneven.cols = 3;
+  const ToyRequest requests[] = {r, uneven};
   EXPECT_GT(distance(drawn_by_toy({}, requests)[0], plain), 1e-3);
-  for (const char* layout :
-       {"cfg=2", "ulysses=2", "ulysses=4", "ring=3", "tensor=2", "pipefusion=2, sync", "pipefusion=2",
-        "pipefusion=2, patches=3, warmup=0", "pipefusion=2, ulysses=2", "cfg=2, ring=2"}) {
+  for (const char* layout : {"cfg=2", "ulysses=2", "ulysses=4", "ring=3", "tensor=2", "pipefusion=2, sync",
+                             "pipefusion=2", "pipefusion=2, patches=3, warmup=0", "pipefusion=2, ulysses=2",
+                             "pipefusion=2, ring=2", "cfg=2, ring=2"}) {
     EXPECT_LT(farthest(setup(layout), requests), 1e-11) << layout;
   }
   ToySetup flowing;

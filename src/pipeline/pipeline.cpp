@@ -132,7 +132,7 @@ void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
   executor_ = std::make_unique<Executor>(
       denoiser, parallel_context_, route,
       ExecutorOptions{on(options_, options_.denoiser), records ? cuda_graphs() : nullptr,
-                      kept_shapes_bytes(options_.device)});
+                      options_.joins_branches, kept_shapes_bytes(options_.device)});
 }
 
 bool Pipeline::leads() const {
@@ -149,6 +149,7 @@ double Pipeline::lap(const char* phase) {
 
 std::set<std::string> Pipeline::used() const {
   auto all = parallel_context_.used();
+  if (executor_->joined_branches()) all.insert("guidance: both branches in one pass");
   if (executor_->graphs() > 0) all.insert("graph mode: CUDA graphs");
   for (const auto& [store, memory, model, linears] : experts_) {
     if (options_.tier == nn::Tier::kExact) break;

@@ -31,6 +31,7 @@ struct LoadOptions {
   bool vae_slicing = false, vae_tiling = false;
   GraphMode graphs = GraphMode::kOff;
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
+  bool joins_branches = false;                 // of guidance, see ExecutorOptions
   Residency residency = Residency::kResident;  // kParked: no graphs, which hold addresses
 };
 

@@ -121,7 +121,7 @@ class ToyTransformer : public nn::Model {
     const auto embedding = time + pooled_(given.whole.at("pooled").to(options_)).unsqueeze(0);
     nn::RequestContext context{.tables = tables_->evaluate(at::silu(embedding), embedding),
                                .width = c_.width};
-    context.prompt = caption_(given.whole.at("text").to(options_));
+    context.prompt = caption_(given.whole.at("text").transpose(0, 1).to(options_));
     context.streams = {text_in_(given.streams[0].to(options_))};
     return context;
   }
@@ -178,7 +178,7 @@ inline nn::Conditioning condition(models::Encoders& encoders, const models::Prom
                                    .padding = models::TextCall::Padding::kMasked},
                                   p.texts[1]);
   return {.streams = {clip.states.transpose(0, 1).contiguous()},
-          .whole = {{"pooled", clip.pooled}, {"text", t5.states.transpose(0, 1).contiguous()}},
+          .whole = {{"pooled", clip.pooled}, {"text", t5.states}},
           .lengths = t5.lengths};
 }
 

@@ -67,6 +67,28 @@ TEST(ToyFamily, IsTheSameWithWeightsInHostMemoryUnderEveryStrategy) {
   }
 }
 
+TEST(ToyFamily, DrawsBothBranchesInOnePassAsInTwo) {
+  const LoadOptions apart{.denoiser = at::kDouble}, joined{.denoiser = at::kDouble, .joins_branches = true};
+  for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "ring=2", "tensor=2", "pipefusion=2, sync",
+                             "pipefusion=2, patches=3", "ulysses=2, shard=2"}) {
+    SCOPED_TRACE(layout);
+    const auto d = plan::parse_strategy(layout);
+    const auto drawn = [&](const LoadOptions& load) {
+      std::vector<media::Image> images;
+      on_ranks(model(), d, load, [&](Pipeline& p, int) {
+        for (const auto& artifact : p.generate(batch_of(), {})) images.push_back(image_of(artifact));
+        EXPECT_EQ(p.used().contains("guidance: both branches in one pass"),
+                  load.joins_branches && d.cfg == 1);
+      });
+      return images;
+    };
+    const auto expected = drawn(apart), found = drawn(joined);
+    ASSERT_EQ(expected.size(), 2u);
+    ASSERT_EQ(found.size(), 2u);
+    for (size_t i = 0; i < 2; ++i) EXPECT_EQ(found[i].rgb, expected[i].rgb);
+  }
+}
+
 TEST(ToyFamily, StalePatchesAreThoseOfTheSameScheduleOnOneRank) {
   for (const char* layout :
        {"pipefusion=2, patches=3", "pipefusion=2, ulysses=2", "pipefusion=4, warmup=0"}) {

@@ -183,8 +183,9 @@ class ToyRank {
     if (setup.graphs) fake = new FakeGraphs;
     executor_ =
         std::make_unique<Executor>(Denoiser{family(), config_, experts_}, parallel_, route_,
-                                   ExecutorOptions{at::TensorOptions(at::kDouble),
-                                                   std::unique_ptr<GraphBackend>(fake), setup.kept_bytes});
+                                   ExecutorOptions{.tensors = at::TensorOptions(at::kDouble),
+                                                   .graphs = std::unique_ptr<GraphBackend>(fake),
+                                                   .kept_bytes = setup.kept_bytes});
   }
 
   // Whole latents on the first stage, undefined elsewhere.
