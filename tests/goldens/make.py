@@ -5,286 +5,17 @@
 
 Needs torch 2.11.0, diffusers 0.39.0 and transformers 4.57.6 (CPU, float32, one thread); tokenizers are linked from the case flux_dev.
 """
-import hashlib
-import json
-import os
 import pathlib
 import sys
 
 import torch
-from safetensors.torch import save_file
 
-HERE = pathlib.Path(__file__).resolve().parent
-TOKENIZERS = pathlib.Path(os.environ.get("TOKENIZERS", HERE / "flux_dev" / "model"))
+from parts import HERE, link_tokenizer, randomise
+from pipelines import flux, hunyuan_dit, pixart, sd3, sdxl
+from recorder import Recorded, hook_modules
+
 FOX = "A red fox asleep on a mossy stone, soft morning light"
 BOATS = "two paper boats, watercolor (high detail), 35mm"
-
-
-class Recorded:
-    """Tensors by name, float32 or int64, each named once."""
-
-    def __init__(self):
-        self.tensors = {}
-
-    def add(self, name, value):
-        if name in self.tensors:
-            return
-        value = value.detach().clone()
-        self.tensors[name] = (value.float() if value.is_floating_point() else value.long()).contiguous()
-
-    def write(self, folder, about):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "golden.safetensors"
-        save_file(self.tensors, file)
-        import diffusers
-        import transformers
-
-        about = {"case": folder.name, "dtype": "float32", "device": "cpu",
-                 "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__,
-                              "transformers": transformers.__version__}, **about}
-        about["golden_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        about["tensors"] = [{"name": n, "shape": list(t.shape), "dtype": "F32" if t.is_floating_point() else "I64"}
-                            for n, t in sorted(self.tensors.items())]
-        (folder / "golden.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-
-
-def randomise(module, seed):
-    """Weights that every parameter shows in: norms about one, biases about zero, the rest by fan-in."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in sorted(module.named_parameters()):
-            noise = torch.randn(p.shape, generator=g)
-            if p.dim() < 2:
-                p.copy_((1.0 if name.endswith("weight") else 0.0) + 0.2 * noise)
-            elif "embed" in name and name.endswith("embedding.weight") or name.endswith("shared.weight"):
-                p.copy_(0.5 * noise)
-            else:
-                p.copy_(noise * (0.5 if ".q." in name else 1.0) * (1.0 / p[0].numel()) ** 0.5)
-    return module.bfloat16().eval()  # small files; every folder is read back in float32
-
-
-def link_tokenizer(folder, name, source=None):
-    to = folder / name
-    if not to.exists():
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.symlink_to(os.path.relpath(TOKENIZERS / (source or name), to.parent))
-
-
-def hook_modules(module, record, wanted):
-    """Records outputs of named modules; `record(name, value)`, tuples as .0, .1."""
-
-    def hook(name):
-        def call(_, __, output):
-            parts = output if isinstance(output, (tuple, list)) else (output,)
-            for i, part in enumerate(parts):
-                if torch.is_tensor(part):
-                    record(name + (f".{i}" if len(parts) > 1 else ""), part)
-
-        return call
-
-    return [m.register_forward_hook(hook(n)) for n, m in module.named_modules() if n and wanted(n)]
-
-
-# ---- FLUX
-
-
-def flux(folder, o):
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
-
-    model = folder / "model"
-    for t in ("tokenizer", "tokenizer_2"):
-        link_tokenizer(model, t)
-    seed = o.get("seed", 1)
-    clip = randomise(CLIPTextModel(CLIPTextConfig(
-        vocab_size=1014, hidden_size=o["pooled"], intermediate_size=2 * o["pooled"], num_hidden_layers=o.get("clip_layers", 2),
-        num_attention_heads=o.get("clip_heads", 2), max_position_embeddings=77, hidden_act=o.get("clip_act", "quick_gelu"),
-        bos_token_id=0, eos_token_id=2, projection_dim=o["pooled"])), seed)
-    t5 = randomise(T5EncoderModel(T5Config(
-        vocab_size=1608, d_model=o["text"], d_kv=o.get("d_kv", 8), d_ff=2 * o["text"], num_layers=o.get("t5_layers", 2),
-        num_heads=o.get("t5_heads", 2), feed_forward_proj=o.get("t5_ff", "gated-gelu"), tie_word_embeddings=False)), seed + 1)
-    transformer = randomise(FluxTransformer2DModel(
-        in_channels=4 * o["latent"], num_layers=o["doubles"], num_single_layers=o["singles"], attention_head_dim=sum(o["axes"]),
-        num_attention_heads=o["heads"], joint_attention_dim=o["text"], pooled_projection_dim=o["pooled"],
-        guidance_embeds=o["guidance_embeds"], axes_dims_rope=tuple(o["axes"])), seed + 2)
-    vae = randomise(AutoencoderKL(
-        block_out_channels=tuple(o["vae"]), down_block_types=("DownEncoderBlock2D",) * len(o["vae"]),
-        up_block_types=("UpDecoderBlock2D",) * len(o["vae"]), latent_channels=o["latent"], layers_per_block=o.get("vae_layers", 1),
-        norm_num_groups=o["groups"], sample_size=o.get("sample", 32), scaling_factor=o.get("scale", 0.3611),
-        shift_factor=o.get("shift", 0.1159), use_quant_conv=False, use_post_quant_conv=False,
-        mid_block_add_attention=o.get("vae_attention", True)), seed + 3)
-    scheduler = FlowMatchEulerDiscreteScheduler(**o.get("scheduler", {}))
-    FluxPipeline(scheduler=scheduler, vae=vae, text_encoder=clip, text_encoder_2=t5, transformer=transformer,
-                 tokenizer=CLIPTokenizer.from_pretrained(model / "tokenizer"),
-                 tokenizer_2=T5TokenizerFast.from_pretrained(model / "tokenizer_2")).save_pretrained(folder / "tmp")
-    for entry in list((folder / "tmp").iterdir()):
-        if not entry.name.startswith("tokenizer"):
-            to = model / entry.name
-            if to.is_dir():
-                for f in to.iterdir():
-                    f.unlink()
-                to.rmdir()
-            entry.rename(to)
-    import shutil
-
-    shutil.rmtree(folder / "tmp")
-    pipe = FluxPipeline.from_pretrained(model, torch_dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    r, call = Recorded(), o["call"]
-
-    seen = {}
-    for name in ("text_encoder", "text_encoder_2"):
-        def hook(module, args, kwargs, out, name=name):
-            side = ("prompt.", "negative.")[seen.setdefault(name, 0)]
-            seen[name] += 1
-            ids = args[0] if args else kwargs["input_ids"]
-            r.add(f"{side}input_ids.{name}", ids)
-            r.add(f"{side}last_hidden_state.{name}", out[0])
-            if name == "text_encoder":
-                r.add(f"{side}pooler_output.{name}", out.pooler_output)
-        getattr(pipe, name).register_forward_hook(hook, with_kwargs=True)
-
-    state = {"step": 0, "calls": 0}
-    deep = o.get("deep", True)
-
-    def suffix(at):
-        return at + "1" if state["calls"] else ""
-
-    def record_block(name, value):
-        if state["step"] == 0:
-            r.add(f"block.{name}" + suffix("@"), value)
-
-    def is_wanted(name):
-        parts = name.split(".")
-        if parts[0] in ("transformer_blocks", "single_transformer_blocks"):
-            return len(parts) == 2 or deep and len(parts) == 3 and parts[1] == "0"
-        return len(parts) == 1 and name != "pos_embed" or deep and len(parts) == 2 and parts[0] == "time_text_embed"
-
-    hook_modules(pipe.transformer, record_block, is_wanted)
-    pipe.transformer.pos_embed.register_forward_hook(
-        lambda m, a, out: [r.add(f"block.pos_embed.{i}", v) for i, v in enumerate(out)] and None)
-    model_timesteps = []
-
-    def before(module, args, kwargs):
-        r.add(f"step{state['step']}.model_in" + suffix("."), kwargs["hidden_states"])
-        if not state["calls"]:
-            model_timesteps.append(kwargs["timestep"][:1].clone())
-        side = ("prompt.", "negative.")[state["calls"]]
-        r.add(side + "embeds", kwargs["encoder_hidden_states"])
-        r.add(side + "pooled", kwargs["pooled_projections"])
-
-    def after(module, args, kwargs, out):
-        r.add(f"step{state['step']}.model_out" + suffix("."), out[0])
-        state["calls"] += 1
-
-    pipe.transformer.register_forward_pre_hook(before, with_kwargs=True)
-    pipe.transformer.register_forward_hook(after, with_kwargs=True)
-    step = pipe.scheduler.step
-
-    def recorded_step(model_output, timestep, sample, **kwargs):
-        out = step(model_output, timestep, sample, **kwargs)
-        r.add(f"step{state['step']}.guided", model_output)
-        r.add(f"step{state['step']}.latents", out[0])
-        state["step"] += 1
-        state["calls"] = 0
-        return out
-
-    pipe.scheduler.step = recorded_step
-    decode = pipe.vae.decode
-
-    def recorded_decode(z, **kwargs):
-        r.add("vae.in", z)
-        out = decode(z, **kwargs)
-        r.add("vae.out", out[0])
-        return out
-
-    pipe.vae.decode = recorded_decode
-    prompts = call["prompt"] if isinstance(call["prompt"], list) else [call["prompt"]]
-    batch = len(prompts) * call.get("num_images_per_prompt", 1)
-    spatial = 2 ** (len(o["vae"]) - 1)
-    h, w = call["height"] // spatial, call["width"] // spatial
-    noise = torch.randn((batch, o["latent"], h, w), generator=torch.Generator().manual_seed(7))
-    packed = FluxPipeline._pack_latents(noise, batch, o["latent"], h, w)
-    r.add("noise", noise)
-    r.add("noise.packed", packed)
-    image = pipe(**call, latents=packed.clone(), output_type="pt").images
-    r.add("image", image)
-    r.add("timesteps", pipe.scheduler.timesteps)
-    r.add("model_timesteps", torch.cat(model_timesteps))
-    r.add("sigmas", pipe.scheduler.sigmas)
-    r.add("latents.final", FluxPipeline._unpack_latents(
-        r.tensors[f"step{state['step'] - 1}.latents"], call["height"], call["width"], spatial))
-    r.write(folder, {"seed_weights": seed, "seed_noise": 7, "call": call, "family": "flux", "pipeline": "FluxPipeline"})
-
-
-# ---- PixArt
-
-
-def pixart(folder, o):
-    import diffusers
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    pipeline = getattr(diffusers, o.get("pipeline", "PixArtSigmaPipeline"))
-    model, seed, spatial = folder / "model", o.get("seed", 1), 2 ** (len(o["vae"]) - 1)
-    link_tokenizer(model, "tokenizer", "tokenizer_2")
-    t5 = randomise(T5EncoderModel(T5Config(vocab_size=1608, d_kv=8, num_layers=1, tie_word_embeddings=False, **o["t5"])), seed)
-    transformer = randomise(diffusers.PixArtTransformer2DModel(**o["transformer"]), seed + 1)
-    vae = randomise(diffusers.AutoencoderKL(
-        block_out_channels=tuple(o["vae"]), down_block_types=("DownEncoderBlock2D",) * len(o["vae"]),
-        up_block_types=("UpDecoderBlock2D",) * len(o["vae"]), layers_per_block=1, norm_num_groups=o["groups"],
-        latent_channels=transformer.config.in_channels, sample_size=32, scaling_factor=0.13025), seed + 2)
-    scheduler = diffusers.DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=0.02, **o.get("scheduler", {}))
-    for name, part in (("text_encoder", t5), ("transformer", transformer), ("vae", vae), ("scheduler", scheduler)):
-        part.save_pretrained(model / name)
-    index = {"_class_name": pipeline.__name__, "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
-             "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5Tokenizer"],
-             "transformer": ["diffusers", "PixArtTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
-    (model / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    pipe = pipeline.from_pretrained(model, tokenizer=T5Tokenizer.from_pretrained(model / "tokenizer"), torch_dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    r, call, sides, model_timesteps, step = Recorded(), o["call"], ["negative.", "prompt."], [], [0]
-
-    def encoded(module, args, kwargs, out):
-        side = sides.pop()
-        for name, value in (("input_ids", args[0]), ("mask", kwargs["attention_mask"]), ("last_hidden_state", out[0])):
-            r.add(f"{side}{name}.text_encoder", value)
-
-    def before(module, args, kwargs):
-        r.add(f"step{step[0]}.model_in", args[0])
-        model_timesteps.append(kwargs["timestep"][:1].clone())
-
-    pipe.text_encoder.register_forward_hook(encoded, with_kwargs=True)
-    pipe.transformer.register_forward_pre_hook(before, with_kwargs=True)
-    pipe.transformer.register_forward_hook(lambda m, a, out: r.add(f"step{step[0]}.model_out", out[0]))
-    hook_modules(pipe.transformer, lambda name, value: step[0] == 0 and r.add("block." + name, value),
-                 lambda n: n in ("pos_embed", "adaln_single", "caption_projection", "proj_out")
-                 or n.startswith("transformer_blocks.") and n.count(".") == 1)
-    sample, decode = pipe.scheduler.step, pipe.vae.decode
-
-    def recorded_step(model_output, timestep, x, **kwargs):
-        out = sample(model_output, timestep, x, **kwargs)
-        r.add(f"step{step[0]}.guided", model_output)
-        r.add(f"step{step[0]}.latents", out[0])
-        step[0] += 1
-        return out
-
-    def recorded_decode(z, **kwargs):
-        r.add("vae.in", z)
-        out = decode(z, **kwargs)
-        r.add("vae.out", out[0])
-        return out
-
-    pipe.scheduler.step, pipe.vae.decode = recorded_step, recorded_decode
-    batch = (len(call["prompt"]) if isinstance(call["prompt"], list) else 1) * call.get("num_images_per_prompt", 1)
-    noise = torch.randn((batch, transformer.config.in_channels, call["height"] // spatial, call["width"] // spatial),
-                        generator=torch.Generator().manual_seed(7))
-    r.add("noise", noise)
-    r.add("image", pipe(**call, latents=noise.clone(), output_type="pt").images)
-    r.add("timesteps", pipe.scheduler.timesteps)
-    r.add("model_timesteps", torch.cat(model_timesteps))
-    r.add("sigmas", pipe.scheduler.sigmas)
-    r.add("latents.final", r.tensors[f"step{step[0] - 1}.latents"])
-    r.write(folder, {"seed_weights": seed, "seed_noise": 7, "call": call, "family": "pixart", "pipeline": pipeline.__name__})
 
 
 # ---- autoencoders
@@ -460,6 +191,36 @@ CASES = {
                          cross_attention_dim=48, sample_size=128, interpolation_scale=2, attention_bias=False),
         call=dict(prompt=FOX, height=96, width=160, num_inference_steps=5, guidance_scale=3.0, num_images_per_prompt=2,
                   use_resolution_binning=False, clean_caption=False))),
+    # attention over the picture alone in the first block, a last one without text behind it, three encoders; committed
+    "sd3_small": (sd3, dict(
+        clip=[6, 6], clip_2=[4, 8], t5=dict(d_model=12, d_kv=4, d_ff=20, num_layers=1, num_heads=3), vae=[4, 4], groups=2,
+        scheduler=dict(shift=3.0),
+        transformer=dict(sample_size=8, in_channels=4, num_layers=3, attention_head_dim=4, num_attention_heads=3,
+                         pos_embed_max_size=12, dual_attention_layers=(0,), qk_norm="rms_norm"),
+        call=dict(prompt=[FOX, BOATS], negative_prompt=["blurry, low quality", ""], height=16, width=20, num_inference_steps=3,
+                  guidance_scale=4.0, max_sequence_length=9))),
+    # sizes and style as conditions, two long skips, words and characters beside unknown ones; committed
+    "hunyuan_small": (hunyuan_dit, dict(
+        words=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"(),-0123456789abcdefghijklmnopqrstuvwxyz",
+               *("##" + c for c in "abcdefghijklmnopqrstuvwxyz"), *"一上只在头狐狸的石睡红色", "oil", "paint", "##ing", "boats"],
+        bert=dict(hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2),
+        t5=dict(d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=3), vae=[4, 4, 4, 4], groups=2,
+        transformer=dict(num_attention_heads=2, attention_head_dim=4, in_channels=4, sample_size=16, num_layers=6, mlp_ratio=2.5,
+                         pooled_projection_dim=6, use_style_cond_and_image_meta_size=True),
+        call=dict(prompt="一只红色的狐狸 睡在石头上, oil painting 龘", negative_prompt="blurry", height=48, width=32,
+                  num_inference_steps=3, guidance_scale=3.0, original_size=[512, 768], target_size=[640, 480],
+                  crops_coords_top_left=[8, 24], use_resolution_binning=False))),
+    # two levels that become odd, attention of one and two blocks, the last way up without; committed
+    "sdxl_small": (sdxl, dict(
+        clip=8, clip_2=[6, 10], vae=[4, 4, 4, 4], groups=2,
+        unet=dict(sample_size=8, in_channels=4, down_block_types=("CrossAttnDownBlock2D",) * 2,
+                  up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), block_out_channels=(8, 12), layers_per_block=1,
+                  transformer_layers_per_block=(1, 2), attention_head_dim=(2, 3), norm_num_groups=4, addition_time_embed_dim=8,
+                  use_linear_projection=True),
+        call=dict(prompt=FOX, negative_prompt="blurry, low quality", height=40, width=24, num_inference_steps=3, guidance_scale=6.0),
+        runs=dict(no_negative=dict(negative_prompt=None),
+                  sizes=dict(prompt_2=BOATS, original_size=[70, 50], crops_coords_top_left=[3, 5], target_size=[64, 96],
+                             guidance_rescale=0.7)))),
     # three and five resolutions, without attention, odd sizes; committed
     "vae_sizes": (vaes, dict(
         vae_three=dict(channels=[4, 8, 8], groups=2, latent=3, size=[7, 5], sample=16, batch=1, layers=1),
