@@ -107,6 +107,7 @@ RankStats ModelRunner::stats() const {
   s.weight_bytes = p.pipeline.weight_bytes();
   s.peak_device_bytes = pipeline::peak_bytes(p.device);
   s.peak_host_bytes = report::peak_host_bytes();
+  s.samples = p.pipeline.samples();
   s.host_bytes = report::anonymous_host_bytes();
   s.seconds = p.pipeline.timing().seconds;
   s.used = p.pipeline.used();

@@ -78,7 +78,8 @@ Descriptor::~Descriptor() {
 }
 
 Child Child::start(const ChildPlan& plan) {
-  std::vector<std::string> arguments{"atelier", "worker", "--fd", std::to_string(kChildSocket)};
+  std::vector<std::string> arguments{program_invocation_short_name, "worker", "--fd",
+                                     std::to_string(kChildSocket)};
   auto environment = whole_environment(plan.environment);
   const auto argv = pointers(arguments), envp = pointers(environment);
   const pid_t parent = ::getpid();

@@ -237,7 +237,16 @@ void Executor::perform(const Op& op, Walk& w) {
   }
 }
 
+// Each step once, however many patches and chunks it has here.
+void Executor::count(const Op& op, const Walk& w) {
+  const auto end = route_.begin() + op.chunk;
+  const bool is_first =
+      op.patch <= 0 && std::none_of(route_.begin(), end, [&](const auto& c) { return c.stage == stage(); });
+  if (is_first) samples_ += std::ssize(w.buffers.branches) * w.work.latents.size(1);
+}
+
 void Executor::run(const Op& op, Walk& w) {
+  count(op, w);
   auto& b = w.buffers;
   b.step.fill_(op.step);
   const int expert = w.steps[static_cast<size_t>(op.step)].expert;

@@ -40,6 +40,9 @@ class Executor {
   // first of the next, so that steps that overlap count once.
   bool joined_branches() const { return has_joined_; }
   std::vector<double> step_ms() const;
+  // Samples that went through this rank's blocks since it was made: pictures x branches x steps, of whichever part of
+  // the tokens it holds.
+  int64_t samples() const { return samples_; }
   int graphs() const { return graphs_.captured(); }
   size_t kept_shapes() const { return buffers_.size(); }
 
@@ -58,6 +61,7 @@ class Executor {
   void end_step(Walk& w);
   void perform(const plan::Op& op, Walk& w);
   void run(const plan::Op& op, Walk& w);
+  void count(const plan::Op& op, const Walk& w);
   void run_probed(const plan::Op& op, Walk& w, size_t branch);
   void run_chunk(const plan::Op& op, RequestBuffers& buffers, size_t branch, int expert);
   void run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk& chunk, BranchBuffers& call);
@@ -77,6 +81,7 @@ class Executor {
   bool has_joined_ = false;  // any request's branches
   GraphCache graphs_;
   BufferCache buffers_;
+  int64_t samples_ = 0;
   std::vector<comm::Work> sends_;  // under way: not of a walk, whose end must not wait for them when it fails
   std::optional<parallel::CommReducer> positions_;  // over the ranks that hold the other tokens
   std::unique_ptr<StepTimer> timer_;                // of the last request

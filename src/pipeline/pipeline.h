@@ -55,6 +55,7 @@ class Pipeline {
                                         const GivenNoise& noise = {});
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
+  int64_t samples() const { return executor_->samples(); }
   int64_t weight_bytes() const { return weight_bytes_; }
   c10::Device device() const { return options_.device; }
 

@@ -338,6 +338,22 @@ ParallelConfig automatic(const LayoutQuery& query, int num_gpus) {
   return d;
 }
 
+ParallelConfig split_batch(const LayoutQuery& query, int num_gpus) {
+  ENSURE(num_gpus >= 1);
+  const int cfg = query.work.branches >= 2 && num_gpus % 2 == 0 ? 2 : 1;
+  const int left = num_gpus / cfg;
+  int64_t pictures = std::max(query.work.batch, 1);
+  if (query.work.pictures > 0) pictures = std::min(pictures, query.work.pictures);
+  int data = static_cast<int>(std::min<int64_t>(left, pictures));
+  while (left % data != 0) --data;
+  LayoutQuery one_branch = query;
+  one_branch.work.branches = 1;
+  ParallelConfig d = automatic(one_branch, left / data);
+  d.cfg = cfg;
+  d.data *= data;
+  return d;
+}
+
 double idle_share(const ParallelConfig& degrees, const LayoutQuery& query) {
   return 1 - (1 - head_idle(degrees, query)) * (1 - token_idle(degrees, query)) *
                  (1 - stage_idle(degrees, query));

@@ -242,5 +242,26 @@ TEST(Advice, AboutGroupsIsRightForAnyNumberOfPictures) {
   expect_mentions(lines(6, 3, 2), {"batch 3 over data 2", "use a multiple of 2"});
 }
 
+TEST(Layouts, ABatchIsSplitByBranchesThenPicturesThenTokens) {
+  LayoutQuery query{{.name = "small", .heads = 12, .blocks = 8},
+                    {.image_tokens = 256, .text_tokens = 32, .branches = 2, .steps = 12, .batch = 1}};
+  const auto split = [&](int ranks, int batch, int branches = 2) {
+    query.work.batch = batch, query.work.branches = branches;
+    const auto d = split_batch(query, ranks);
+    EXPECT_EQ(world_size(d), ranks);
+    validate(d, query, ranks);
+    return to_string(d);
+  };
+  EXPECT_EQ(split(2, 1), "cfg=2");
+  EXPECT_EQ(split(4, 2), "data=2, cfg=2");
+  EXPECT_EQ(split(4, 1), "cfg=2, ulysses=2");
+  EXPECT_EQ(split(8, 2), "data=2, cfg=2, ulysses=2");
+  EXPECT_EQ(split(3, 3), "data=3");
+  EXPECT_EQ(split(3, 2), "ulysses=3");
+  EXPECT_EQ(split(4, 8, 1), "data=4");
+  query.work.pictures = 1;
+  EXPECT_EQ(split(4, 2), "cfg=2, ulysses=2");
+}
+
 }  // namespace
 }  // namespace atelier::plan

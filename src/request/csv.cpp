@@ -70,4 +70,19 @@ std::vector<CsvRecord> read_csv(std::string_view text) {
   return records;
 }
 
+std::string csv_line(const std::vector<std::string>& cells) {
+  std::string out;
+  for (const std::string& cell : cells) {
+    if (&cell != &cells.front()) out.push_back(',');
+    if (cell.find_first_of(",\"\r\n") == std::string::npos) {
+      out += cell;
+      continue;
+    }
+    out.push_back('"');
+    for (const char c : cell) out.append(c == '"' ? 2 : 1, c);
+    out.push_back('"');
+  }
+  return out;
+}
+
 }  // namespace atelier::request

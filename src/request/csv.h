@@ -33,4 +33,7 @@ class CsvReader {
 };
 std::vector<CsvRecord> read_csv(std::string_view text);
 
+// One line without its end, cells quoted where they must be.
+std::string csv_line(const std::vector<std::string>& cells);
+
 }  // namespace atelier::request

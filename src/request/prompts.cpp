@@ -81,7 +81,10 @@ class IndexLines {
 class Collector {
  public:
   Collector(const fs::path& file, const PromptOptions& options)
-      : file_(file.string()), column_(options.output_name_column), limit_(options.limit) {
+      : file_(file.string()),
+        column_(options.output_name_column),
+        needs_name_(options.needs_name),
+        limit_(options.limit) {
     PromptRow().fields([this](const Field& field, const FieldRef&) { known_.emplace_back(field.name); });
     known_.push_back(kNameColumn);
     if (!column_.empty()) known_.push_back(column_);
@@ -97,6 +100,8 @@ class Collector {
       const Json object = make();
       if (object.is_structured() && object.contains(column_)) has_column_ = true;
       PromptRow row = row_of(object, column_, default_index);
+      if (needs_name_ && row.custom_name.empty())
+        bad(str("it has no ", column_.empty() ? kNameColumn : column_));
       row.request.where = where;
       warn_of_unknown(object, where);
       // rows with a name of their own are not named by index
@@ -138,6 +143,7 @@ class Collector {
   }
 
   std::string file_, column_;
+  bool needs_name_;
   std::optional<int64_t> limit_;
   bool has_column_ = false;
   std::vector<std::string> known_;  // names of fields, also unknown ones that have been told of

@@ -338,5 +338,29 @@ TEST(Text, NumbersAreReadWhole) {
   EXPECT_FALSE(to_number("inf"));
 }
 
+TEST(Csv, ARowWithoutTheNameItNeedsFailsAlone) {
+  const PromptOptions options{.output_name_column = "prompt_id", .needs_name = true};
+  const auto read = [&](const char* text) { return parse_prompts(text, "p.csv", options); };
+  const Prompts some = read(
+      "\xEF\xBB\xBFprompt_id,prompt\r\n,no id\r\n 7 ,\"a \"\"red\"\" "
+      "fox,\r\nasleep\"\r\nx\r\ny,\r\nz,two,cells too "
+      "many\r\n\r\nlast,an owl\r\n");
+  ASSERT_EQ(some.rows.size(), 2u);
+  EXPECT_EQ(some.rows[0].custom_name, "7");
+  EXPECT_EQ(some.rows[0].request.prompt, "a \"red\" fox,\r\nasleep");
+  EXPECT_EQ(some.rows[1].custom_name, "last");
+  const std::pair<const char*, const char*> bad[] = {{"p.csv:2", "no prompt_id"},
+                                                     {"p.csv:5", "no prompt"},
+                                                     {"p.csv:6", "no prompt"},
+                                                     {"p.csv:7", "3 cells"}};
+  ASSERT_EQ(some.bad.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(some.bad[i].where, bad[i].first);
+    EXPECT_NE(some.bad[i].reason.find(bad[i].second), std::string::npos) << some.bad[i].reason;
+  }
+  const auto message = message_of(Kind::kUsage, [&] { read("id,prompt\n1,a fox\n"); });
+  EXPECT_NE(message.find("no prompt_id"), std::string::npos) << message;
+}
+
 }  // namespace
 }  // namespace atelier::request

@@ -15,7 +15,32 @@ namespace {
 
 constexpr int64_t kMaxRequests = 10'000'000;
 
+bool takes_seeds(const PromptRow& row, const PromptDefaults& defaults) {
+  return !defaults.seeds.empty() && !row.request.seed && !row.images;
+}
+
+int64_t images_of(const PromptRow& row, const PromptDefaults& defaults) {
+  if (takes_seeds(row, defaults)) return std::ssize(defaults.seeds);
+  return row.images.value_or(defaults.seeds.empty() ? defaults.images : 1);
+}
+
+// name/seed.png
+std::vector<Request> requests_by_seed(const PromptRow& row, const PromptDefaults& defaults) {
+  const auto images = static_cast<size_t>(images_of(row, defaults));
+  const uint64_t first = row.request.seed.value_or(defaults.seeds.front());
+  std::vector<Request> requests(images, row.request);
+  for (size_t s = 0; s < images; ++s) {
+    Request& request = requests[s];
+    request.sub = static_cast<int>(s);
+    request.seed = takes_seeds(row, defaults) ? defaults.seeds[s] : first + s;
+    check_name(row.custom_name);
+    request.name = custom_name(str(row.custom_name, "/", *request.seed), std::nullopt, defaults.suffix);
+  }
+  return requests;
+}
+
 std::vector<Request> requests_of(const PromptRow& row, const PromptDefaults& defaults) {
+  if (!defaults.seeds.empty()) return requests_by_seed(row, defaults);
   const int images = row.images.value_or(defaults.images);
   const std::optional<uint64_t> seed = row.request.seed ? row.request.seed : defaults.seed;
   std::vector<Request> requests(static_cast<size_t>(images), row.request);
@@ -79,7 +104,7 @@ void check_names(const std::vector<Request>& some, const TakenNames& taken) {
 
 std::vector<Request> expand(Prompts& prompts, const PromptDefaults& defaults) {
   int64_t total = 0;
-  for (const PromptRow& row : prompts.rows) total += row.images.value_or(defaults.images);
+  for (const PromptRow& row : prompts.rows) total += images_of(row, defaults);
   if (total > kMaxRequests) {
     throw Error(Kind::kUsage, str(total, " pictures are asked for; at most ", kMaxRequests,
                                   " fit into one run: split the file"));

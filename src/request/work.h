@@ -12,6 +12,9 @@ namespace atelier::request {
 struct PromptDefaults {
   int images = 1;                // num_images_per_prompt of rows that do not say
   std::optional<uint64_t> seed;  // of rows that do not say; unset stays unset
+  // Of rows that say neither seed nor images: one picture each. Where there are any, a row's name is a folder and its
+  // pictures are named by their seeds.
+  std::vector<uint64_t> seeds = {};
   std::string suffix = ".png";
   int node = 0, nodes = 1;  // which share of the rows is wanted
 };

@@ -142,5 +142,23 @@ TEST(Nodes, NamesAreComparedOverAllNodes) {
   }
 }
 
+TEST(Expand, SeedsMakeAFolderOfPicturesForEveryRow) {
+  Prompts prompts = parse_prompts(
+      "prompt_id,prompt,seed,num_images_per_prompt\nfox,a fox,,\nowl,an owl,9,\nelk,an "
+      "elk,,2\n../out,x,,\nfox,y,,\n",
+      "p.csv", {.output_name_column = "prompt_id", .needs_name = true});
+  const auto requests = expand(prompts, {.seeds = {4, 7}});
+  std::vector<std::string> names;
+  for (const auto& r : requests) names.push_back(str(r.name, " ", r.sub, " ", *r.seed));
+  EXPECT_EQ(names, (std::vector<std::string>{"fox/4.png 0 4", "fox/7.png 1 7", "owl/9.png 0 9",
+                                             "elk/4.png 0 4", "elk/5.png 1 5"}));
+  ASSERT_EQ(prompts.bad.size(), 2u);
+  EXPECT_EQ(prompts.bad[0].where, "p.csv:5");
+  EXPECT_NE(prompts.bad[0].reason.find("leaves the output folder"), std::string::npos)
+      << prompts.bad[0].reason;
+  EXPECT_EQ(prompts.bad[1].where, "p.csv:6");
+  EXPECT_NE(prompts.bad[1].reason.find("already used"), std::string::npos) << prompts.bad[1].reason;
+}
+
 }  // namespace
 }  // namespace atelier::request

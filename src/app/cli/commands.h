@@ -7,8 +7,9 @@ namespace atelier::app {
 
 using Arguments = std::vector<std::string>;  // behind the command's name, in one spelling
 
-int t2i_command(const Arguments& arguments);  // Diffgentor's flags
-int run_command(const Arguments& arguments);  // xDiT's flags
+int t2i_command(const Arguments& arguments);   // Diffgentor's flags
+int run_command(const Arguments& arguments);   // xDiT's flags
+int sdxl_command(const Arguments& arguments);  // flags of the SDXL scripts
 int verify_command(const Arguments& arguments);
 int config_command(const Arguments& arguments);
 int bench_command(const Arguments& arguments);

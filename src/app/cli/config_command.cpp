@@ -1,13 +1,16 @@
 // atelier config show: every setting, its value, and who set it.
+#include <algorithm>
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
+#include "app/compat/scripts.h"
 #include "app/run/layout_choice.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "pipeline/device.h"
 #include "plan/parallel_config.h"
 
 namespace atelier::app {
@@ -47,21 +50,27 @@ void print_table(Resolved& resolved) {
 
 int config_command(const Arguments& arguments) {
   constexpr const char* kUsage =
-      "atelier config show [t2i|run] [--json] [flags of that command]: settings and who set them";
+      "atelier config show [t2i|run|sdxl] [--json] [flags of that command]: settings and who set them";
   const bool is_help = !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h");
   if (is_help) std::cout << kUsage << "\n";
   if (is_help) return 0;
   if (arguments.empty() || arguments[0] != "show")
     throw Error(Kind::kUsage, str("config knows one word: ", kUsage));
-  const bool is_named = arguments.size() > 1 && (arguments[1] == "run" || arguments[1] == "t2i");
+  const bool is_named =
+      arguments.size() > 1 && (arguments[1] == "run" || arguments[1] == "t2i" || arguments[1] == "sdxl");
   const std::string command = is_named ? arguments[1] : "t2i";
-  const FlagSet set{command == "run" ? kRun : kT2i,
+  const FlagSet set{command == "run"    ? kRun
+                    : command == "sdxl" ? kSdxl
+                                        : kT2i,
                     "config show " + command,
                     "Prints every setting of " + command + ", its value, and who set it.",
                     {"json"}};
   const Parsed parsed = parse_flags(set, {arguments.begin() + (is_named ? 2 : 1), arguments.end()});
   if (parsed.is_help) return 0;
   Resolved resolved = resolve(set.surface, parsed.flags, environment(), parsed.config);
+  show_gpus(resolved);
+  settle_workers(resolved,
+                 std::max<int>(pipeline::cuda_devices(), std::ssize(resolved.settings.scripts.gpu_ids)));
   for (const auto& w : resolved.warnings) log::warning(w);
   const auto degrees = degrees_of(resolved);
   if (parsed.switches.count("json")) {

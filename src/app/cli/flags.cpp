@@ -12,9 +12,9 @@
 namespace atelier::app {
 namespace {
 
-const std::map<std::string, std::string> kTitles{{"model", "Model"},   {"device", "Device"},
-                                                 {"backend", "Ranks"}, {"input", "Pictures"},
-                                                 {"engine", "Engine"}, {"output", "Output"}};
+const std::map<std::string, std::string> kTitles{
+    {"model", "Model"},   {"device", "Device"}, {"backend", "Ranks"},  {"input", "Pictures"},
+    {"engine", "Engine"}, {"output", "Output"}, {"scripts", "Scripts"}};
 
 std::vector<std::string> names_of(const Field& field) {
   std::vector<std::string> out{std::string(field.name)};

@@ -1,4 +1,4 @@
-// atelier t2i and atelier run: one engine behind two sets of flags.
+// atelier t2i, run and sdxl: one engine behind three sets of flags.
 #include <unistd.h>
 
 #include <cstdio>
@@ -9,6 +9,7 @@
 
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
+#include "app/compat/scripts.h"
 #include "app/run/draw.h"
 #include "app/run/interrupt.h"
 #include "app/run/launch_choice.h"
@@ -100,9 +101,11 @@ int draw_command(const FlagSet& set, const Arguments& arguments) {
   const Parsed parsed = parse_flags(set, arguments);
   if (parsed.is_help) return 0;
   const Environment variables = environment();
-  const Resolved resolved = resolve(set.surface, parsed.flags, variables, parsed.config);
+  Resolved resolved = resolve(set.surface, parsed.flags, variables, parsed.config);
   set_console(resolved.settings);
+  show_gpus(resolved);
   const auto env = find_launch(resolved, variables, pipeline::cuda_devices());
+  if (!env) settle_workers(resolved, pipeline::cuda_devices());
   if (env && env->rank > 0) return cluster::run_node_agent(*env);
   for (const auto& warning : resolved.warnings) log::warning(warning);
   const Interrupt interrupt;
@@ -127,6 +130,21 @@ int t2i_command(const Arguments& arguments) {
 int run_command(const Arguments& arguments) {
   return draw_command(
       {kRun, "run", "Draws pictures from prompts. Flags as xDiT has them; --a_b and --a-b are one flag.", {}},
+      arguments);
+}
+
+int sdxl_command(const Arguments& arguments) {
+  return draw_command(
+      {.surface = kSdxl,
+       .name = "sdxl",
+       .about =
+           "Draws a picture for every prompt of a CSV file and every seed, as "
+           "<output>/<prompt_id>/<seed>.png, "
+           "and lists them in a CSV file beside <output>. Flags as the SDXL scripts have them, and those of "
+           "t2i. The VAE decodes one picture after another; attention needs no slicing, as its kernels hold "
+           "no matrix of all pairs.",
+       .unused = {"prompt", "seed", "num_images_per_prompt"},
+       .why = "prompts come from --prompts FILE.csv, and each has a picture for every number of --seeds"},
       arguments);
 }
 

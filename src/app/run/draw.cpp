@@ -6,9 +6,13 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <set>
 
+#include "app/compat/scripts.h"
+#include "app/run/memory_table.h"
+#include "app/run/picture_list.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/files.h"
@@ -68,6 +72,12 @@ Json as_text(const Json& settings) {
   return out;
 }
 
+std::string samples_line(const std::vector<cluster::RankStats>& ranks) {
+  std::string out = "samples through the denoiser, pictures x branches x steps, by rank:";
+  for (const auto& rank : ranks) out += str(" ", rank.samples);
+  return out;
+}
+
 class Session {
  public:
   Session(RunSpec spec, const Resolved& resolved)
@@ -77,6 +87,7 @@ class Session {
         claim_(folder_.path(), node(), nodes()),
         ledger_(folder_.path() / jobs::kLedgerName),
         report_(spec_.clock) {
+    if (resolved_.surface == kSdxl) list_.emplace(list_file(resolved_), folder_.path(), has_gpus());
     open_log();
   }
 
@@ -99,6 +110,8 @@ class Session {
     return d.span_nodes ? 1 : d.num_nodes;
   }
   int node() const { return nodes() > 1 ? resolved_.settings.device.node_rank : 0; }
+
+  bool has_gpus() const { return resolved_.settings.scripts.mode == "multi"; }
 
   int repeats() const {
     return resolved_.settings.output.warmup_calls + resolved_.settings.output.num_iterations;
@@ -280,6 +293,7 @@ class Session {
     const auto& stored = e.stored.record;
     progress_->picture((folder_.path() / e.request.name).string(), stored.seconds);
     report_.add_picture(e.request.name, stored.seconds);
+    groups_[e.request.name] = e.group;
     if (++times_drawn_[e.request.name] == 1) {
       ledger_.append(jobs::done_record(e.request, look(e.request), stored));
     }
@@ -306,12 +320,31 @@ class Session {
       report_.add_peak(rank.rank, {rank.peak_host_bytes, rank.peak_device_bytes});
       for (const auto& kernel : rank.used) report_.add_kernel(kernel);
     }
+    if (list_) memory_ = memory_lines(spec_, outcome.ranks);
+    if (outcome.ranks.size() > 1) report_.add_note(samples_line(outcome.ranks));
     if (outcome.restarts > 0)
       report_.add_note(str("workers were started again ", outcome.restarts, " times"));
   }
 
   void write_report() {
     report_.write(folder_.path(), nodes() > 1 ? str("report_node", node(), ".json") : report::kReportName);
+  }
+
+  // All pictures of the run that are there, with those of runs before.
+  void write_list() {
+    if (!list_) return;
+    std::set<std::string> missing;
+    for (const auto& request : todo_) missing.insert(request.name);
+    const int ranks = spec_.layout.ranks / spec_.job.engine.layout.data;
+    for (const auto& request : spec_.requests.requests) {
+      const auto group = groups_.find(request.name);
+      const bool is_new = times_drawn_.contains(request.name);
+      if (!is_new && missing.contains(request.name)) continue;
+      list_->add(request, group == groups_.end()
+                              ? ""
+                              : gpu_of(resolved_, spec_.device.device.is_cuda(), group->second * ranks));
+    }
+    list_->write();
   }
 
   // Files that were finished while nobody was left to hear of it.
@@ -344,6 +377,7 @@ class Session {
     if (!is_failure) report_.add_note("interrupted: what is not drawn is drawn by the next run");
     try {
       write_report();
+      write_list();
     } catch (const Error& e) {
       log::debug(e.what());
     }
@@ -357,9 +391,12 @@ class Session {
   }
 
   int finish() {
+    for (const auto& line : memory_) report_.add_note(line);
     write_report();
+    write_list();
     if (resolved_.surface == kRun) write_timings();
     say(resolved_, report_.line());
+    for (const auto& line : memory_) say(resolved_, line);
     if (times_drawn_.size() == 1)
       say(resolved_, "wrote " + (folder_.path() / times_drawn_.begin()->first).string());
     if (times_drawn_.size() > 1)
@@ -373,12 +410,14 @@ class Session {
   jobs::FolderClaim claim_;
   jobs::Ledger ledger_;
   report::RunReport report_;
+  std::optional<PictureList> list_;
+  std::vector<std::string> memory_;  // what it took, for people
   report::Progress* progress_ = nullptr;
   report::Stopwatch iteration_, phase_;
   std::vector<request::Request> todo_;
   std::map<int, report::Stopwatch> step_watches_;
   std::map<int, double> step_ms_;
-  std::map<std::string, int> times_drawn_;
+  std::map<std::string, int> times_drawn_, groups_;
   std::set<std::string> told_;   // notes
   std::vector<double> timings_;  // s, of every repetition
   int64_t drawn_ = 0, failed_ = 0;

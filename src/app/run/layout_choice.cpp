@@ -122,6 +122,15 @@ int automatic_ranks(const Machine& machine, std::string& why) {
   return machine.devices;
 }
 
+// The layout of so many ranks where no degree was asked for.
+plan::ParallelConfig layout_by_rule(const Resolved& resolved, const plan::LayoutQuery& query, int ranks) {
+  if (resolved.surface != kSdxl) return plan::automatic(query, ranks);
+  if (resolved.settings.scripts.mode != "multi") return plan::split_batch(query, ranks);
+  plan::ParallelConfig out;
+  out.data = ranks;
+  return out;
+}
+
 }  // namespace
 
 int asked_ranks(const Resolved& resolved) {
@@ -171,8 +180,10 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& qu
   } else {
     out.ranks = asked > 0 ? asked : automatic_ranks(machine, out.why);
     if (asked > 0) out.why = resolved.origin("num_gpus").text + (asked > 1 ? ", layout chosen by rule" : "");
+    if (resolved.surface == kSdxl && asked > 1)
+      out.why = str(resolved.origin("num_gpus").text, ", layout of mode ", resolved.settings.scripts.mode);
     check_devices(resolved, out.ranks, machine);
-    take_axes(plan::automatic(query, out.ranks), out.degrees);
+    take_axes(layout_by_rule(resolved, query, out.ranks), out.degrees);
     plan::validate(out.degrees, query, machine.launched);
   }
   out.remarks = plan::advice(out.degrees, query);

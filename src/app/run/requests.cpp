@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "app/compat/scripts.h"
 #include "app/run/identity.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -176,11 +177,16 @@ request::Prompts read_prompts(const Resolved& resolved) {
     prompts.warnings.push_back(str("no prompt was given: \"", kDefaultPrompt, "\" is drawn"));
     return prompts;
   }
+  if (file.empty() && resolved.surface == kSdxl)
+    throw Error(Kind::kUsage,
+                "nothing to draw: give --prompts FILE.csv with the columns prompt_id and prompt");
   if (file.empty()) {
     throw Error(Kind::kUsage,
                 "nothing to draw: give --prompt TEXT or --prompts_file FILE (.jsonl, .json, .txt, .csv)");
   }
-  return request::read_prompts(file, {input.output_name_column, input.limit});
+  return request::read_prompts(file, {.output_name_column = input.output_name_column,
+                                      .needs_name = resolved.surface == kSdxl,
+                                      .limit = input.limit});
 }
 
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
@@ -193,6 +199,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   const bool is_share = !s.device.span_nodes;
   const request::PromptDefaults of_rows{.images = s.input.row.images.value_or(1),
                                         .seed = common.seed,
+                                        .seeds = seeds_of(resolved),
                                         .suffix = suffix,
                                         .node = is_share ? s.device.node_rank : 0,
                                         .nodes = is_share ? s.device.num_nodes : 1};

@@ -27,7 +27,7 @@ std::string attention_of(const std::string& name) {
 std::string offload_of(const Resolved& resolved) {
   const auto& e = resolved.settings.engine;
   const std::tuple<const char*, bool, const char*> spellings[] = {
-      {"enable_cpu_offload", e.enable_cpu_offload, "model"},
+      {"enable_cpu_offload", e.enable_cpu_offload, cpu_offload(resolved.surface)},
       {"enable_model_cpu_offload", e.enable_model_cpu_offload, "model"},
       {"enable_sequential_cpu_offload", e.enable_sequential_cpu_offload, "sequential"},
       {"enable_group_offloading", e.enable_group_offloading, "group"}};
@@ -49,7 +49,7 @@ pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) 
   engine.model = spec.model.spec;
   engine.device = cuda ? spec.device.device.str() : "cpu";
   engine.precision.denoiser =
-      s.device.torch_dtype.empty() ? (cuda ? "bfloat16" : "float32") : s.device.torch_dtype;
+      s.device.torch_dtype.empty() ? (cuda ? half_type(resolved.surface) : "float32") : s.device.torch_dtype;
   // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
   const bool is_half = cuda && engine.precision.denoiser != "float32";
   engine.precision.encoders = engine.precision.vae = is_half ? "bfloat16" : "float32";

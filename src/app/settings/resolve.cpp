@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "app/compat/scripts.h"
 #include "app/settings/config.h"
 #include "app/settings/home.h"
 #include "base/error.h"
@@ -172,6 +173,7 @@ Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environ
   if (!config.empty()) FileReader(config, entries, out).read();
   read_environment(environment, entries, out);
   read_flags(flags, entries, out);
+  settle_scripts(out);
   expand_homes(environment, out.settings);
   apply_optimize(out);
   validate(out);

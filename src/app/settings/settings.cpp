@@ -175,7 +175,8 @@ void EngineSettings::fields(const Visit& visit) {
            "the denoiser block by block)",
        .choices = "none model group sequential"},
       &offload);
-  visit({"enable_cpu_offload", "the same as --offload model"}, &enable_cpu_offload);
+  visit({"enable_cpu_offload", "the same as --offload model; sdxl: as --offload sequential"},
+        &enable_cpu_offload);
   visit({"enable_model_cpu_offload", "the same as --offload model"}, &enable_model_cpu_offload);
   visit({"enable_sequential_cpu_offload", "the same as --offload sequential"},
         &enable_sequential_cpu_offload);
@@ -213,6 +214,36 @@ void OutputSettings::fields(const Visit& visit) {
         &warmup_calls);
 }
 
+void ScriptSettings::fields(const Visit& visit) {
+  visit({.name = "mode",
+         .help = "multi: a worker per GPU, each with pictures of its own; dataparallel: the GPUs share every "
+                 "batch and its branches of guidance; single: one GPU",
+         .choices = "multi dataparallel single",
+         .surfaces = kSdxl},
+        &mode);
+  visit({.name = "prompts",
+         .help = "CSV file with the columns prompt_id and prompt, and further fields of a picture if wanted",
+         .surfaces = kSdxl},
+        &prompts);
+  visit({.name = "output",
+         .help = "folder of the pictures, <prompt_id>/<seed>.png; default data/images",
+         .surfaces = kSdxl},
+        &output);
+  visit({.name = "seeds", .help = "of every prompt, one picture each; default 0 1", .surfaces = kSdxl},
+        &seeds);
+  visit(
+      {.name = "steps", .help = "denoising steps; default 50", .surfaces = kSdxl, .least = 1, .most = 10000},
+      &steps);
+  visit({.name = "gpu_ids", .help = "GPUs to use, as nvidia-smi counts them: 0 1 2 3", .surfaces = kSdxl},
+        &gpu_ids);
+  visit({.name = "max_workers",
+         .help = "at most so many GPUs; default: all that may be used",
+         .surfaces = kSdxl,
+         .least = 1,
+         .most = 1e4},
+        &max_workers);
+}
+
 void Settings::fields(const VisitSection& visit) {
   const auto section = [&](const char* name) {
     return [&visit, name](const Field& field, FieldRef slot) { visit(name, field, slot); };
@@ -223,7 +254,16 @@ void Settings::fields(const VisitSection& visit) {
   input.fields(section("input"));
   engine.fields(section("engine"));
   output.fields(section("output"));
+  scripts.fields(section("scripts"));
   unsupported.fields(section("unsupported"));
+}
+
+const char* cpu_offload(Surface surface) {
+  return surface == kSdxl ? "sequential" : "model";
+}
+
+const char* half_type(Surface surface) {
+  return surface == kSdxl ? "float16" : "bfloat16";
 }
 
 Settings defaults_for(Surface surface) {
@@ -232,6 +272,17 @@ Settings defaults_for(Surface surface) {
     s.input.row.request.seed = 42;
     s.output.output_dir = ".";
     s.output.resume = false;
+  }
+  if (surface == kSdxl) {
+    auto& request = s.input.row.request;
+    s.model.model_name = "stabilityai/stable-diffusion-xl-base-1.0";
+    request.width = request.height = 1024;
+    request.num_inference_steps = 50;
+    request.guidance_scale = 7.5;
+    s.input.output_name_column = "prompt_id";
+    s.engine.enable_vae_slicing = true;
+    s.output.output_dir = "data/images";
+    s.scripts.seeds = {"0", "1"};
   }
   return s;
 }

@@ -16,6 +16,7 @@ enum Surface : unsigned {
   kT2i = 1,  // Diffgentor's flags
   kRun = 2,  // xDiT's flags
   kBoth = kT2i | kRun,
+  kSdxl = 4,  // flags of the three SDXL scripts
 };
 
 struct ModelSettings {
@@ -88,6 +89,16 @@ struct OutputSettings {
   void fields(const Visit& visit);
 };
 
+// What the SDXL scripts have in place of other settings; settle_scripts gives those their values.
+struct ScriptSettings {
+  std::string mode = "multi";
+  std::string prompts, output;     // "": not given
+  std::vector<std::string> seeds;  // of every prompt
+  std::optional<int> steps, max_workers;
+  std::vector<int> gpu_ids;
+  void fields(const Visit& visit);
+};
+
 struct Settings {
   ModelSettings model;
   DeviceSettings device;
@@ -95,12 +106,15 @@ struct Settings {
   InputSettings input;
   EngineSettings engine;
   OutputSettings output;
+  ScriptSettings scripts;
   UnsupportedSettings unsupported;
 
   using VisitSection = std::function<void(const std::string& section, const Field&, FieldRef)>;
   void fields(const VisitSection& visit);
 };
 
+const char* cpu_offload(Surface surface);  // the kind of offload that --enable_cpu_offload stands for
+const char* half_type(Surface surface);    // of the denoiser on a GPU, unless another type is asked for
 // What holds on this surface when nobody says otherwise.
 Settings defaults_for(Surface surface);
 // {section: {key: value}}; unset values are null, or absent where this build refuses the setting.

@@ -83,7 +83,7 @@ std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec
             "attention_backend",
             "has no effect in float32, which that kernel cannot compute; memory-efficient attention runs");
   for (const auto& [name, kind] : {std::pair{"offload", s.engine.offload},
-                                   {"enable_cpu_offload", "model"},
+                                   {"enable_cpu_offload", cpu_offload(resolved.surface)},
                                    {"enable_model_cpu_offload", "model"},
                                    {"enable_sequential_cpu_offload", "sequential"},
                                    {"enable_group_offloading", "group"}}) {

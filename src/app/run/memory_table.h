@@ -1,0 +1,15 @@
+// What a run took of memory, part by part, beside what the SDXL guide says of each.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "app/run/run_spec.h"
+#include "cluster/protocol.h"
+
+namespace atelier::app {
+
+// For people. Weights: bytes of the fullest rank's tensors by their numbers and types; buffers: its peak without its
+// weights, measured. Empty where no rank has told anything.
+std::vector<std::string> memory_lines(const RunSpec& spec, const std::vector<cluster::RankStats>& ranks);
+
+}  // namespace atelier::app
