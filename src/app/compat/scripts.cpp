@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "app/run/layout_choice.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -120,13 +121,17 @@ void settle_workers(Resolved& r, int devices) {
   if (asked > most)
     r.notes.push_back(str(r.origin("max_workers").text, " ", asked, ": ", most,
                           most == 1 ? " GPU may" : " GPUs may", " be used, and each has one worker"));
-  if (is_single && workers > 1) {
+  const bool is_asked = r.is_set("gpu_ids") || r.is_set("max_workers");
+  if (is_single && is_asked && workers > 1) {
     r.notes.push_back(str("mode single draws on one GPU",
                           s.scripts.gpu_ids.empty() ? "" : ": the first of --gpu_ids",
                           "; --mode multi uses all"));
   }
   if (is_single) workers = 1;
-  if (!r.is_set("num_gpus")) {
+  if (!is_asked && degrees_of(r) != plan::ParallelConfig()) return;  // a layout of their own says how many
+  if (const int own = asked_ranks(r); own > 0) {
+    workers = own;
+  } else {
     s.device.num_gpus = std::to_string(workers);
     const char* by = r.is_set("max_workers") && asked <= most ? "max_workers" : "gpu_ids";
     r.origins["num_gpus"] =
