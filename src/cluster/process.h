@@ -35,8 +35,8 @@ inline constexpr int kChildSocket = 3, kChildRendezvous = 4;
 
 class Child {
  public:
-  // Runs `<this program> worker --fd 3`, under the name that this process was given. It dies with the calling thread. Its stdout goes to our stderr.
-  // Throws Error(kCapacity) when the system gives no process.
+  // Runs `<this program> worker --fd 3`, under the name that this process was given. It dies with the calling
+  // thread. Its stdout goes to our stderr. Throws Error(kCapacity) when the system gives no process.
   static Child start(const ChildPlan& plan);
   Child(Child&& other) noexcept : id_(std::exchange(other.id_, -1)), status_(other.status_) {}
   Child& operator=(Child&& other) noexcept;

@@ -30,8 +30,8 @@ struct Prompts {
 
 struct PromptOptions {
   std::string output_name_column = {};  // the field to name files by instead of output_path; empty: none
-  bool needs_name = false;              // rows without a name are bad
   std::optional<int64_t> limit = {};    // good rows; nothing behind the last of them is looked at
+  bool needs_name = false;              // rows without a name are bad
 };
 
 // A row holds the fields of PromptRow, of which it needs a prompt, and output_path. Numbers may be written as text;

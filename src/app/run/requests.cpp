@@ -185,8 +185,8 @@ request::Prompts read_prompts(const Resolved& resolved) {
                 "nothing to draw: give --prompt TEXT or --prompts_file FILE (.jsonl, .json, .txt, .csv)");
   }
   return request::read_prompts(file, {.output_name_column = input.output_name_column,
-                                      .needs_name = resolved.surface == kSdxl,
-                                      .limit = input.limit});
+                                      .limit = input.limit,
+                                      .needs_name = resolved.surface == kSdxl});
 }
 
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
