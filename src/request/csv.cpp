@@ -52,6 +52,7 @@ std::string CsvReader::cell(CsvRecord& record) {
 std::string CsvReader::quoted(CsvRecord& record) {
   std::string out;
   const int64_t opened = line_;
+  const auto begin = text_.pubseekoff(0, std::ios::cur, std::ios::in);  // -1: a pipe
   while (!is_end()) {
     const char c = static_cast<char>(text_.sbumpc());
     if (c == '"' && !take('"')) return out;
@@ -59,6 +60,12 @@ std::string CsvReader::quoted(CsvRecord& record) {
     out.push_back(c);
   }
   record.error = "the quote opened in line " + std::to_string(opened) + " is never closed";
+  if (begin == std::streampos(-1) || text_.pubseekpos(begin, std::ios::in) != begin) return out;
+  // it takes its own line with it, and no other
+  line_ = opened;
+  out.clear();
+  while (!is_end() && text_.sgetc() != '\r' && text_.sgetc() != '\n')
+    out.push_back(static_cast<char>(text_.sbumpc()));
   return out;
 }
 

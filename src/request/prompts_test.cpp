@@ -362,5 +362,16 @@ TEST(Csv, ARowWithoutTheNameItNeedsFailsAlone) {
   EXPECT_NE(message.find("no prompt_id"), std::string::npos) << message;
 }
 
+TEST(Csv, AQuoteThatNeverClosesCostsItsOwnLine) {
+  const Prompts some =
+      parse_prompts("index,prompt\n1,\"two\nlines\"\n2,\"open, and on\n3,plain\n4,last\n", "p.csv");
+  ASSERT_EQ(some.rows.size(), 3u);
+  EXPECT_EQ(some.rows[1].request.prompt, "plain");
+  EXPECT_EQ(some.rows[2].request.where, "p.csv:6");
+  ASSERT_EQ(some.bad.size(), 1u);
+  EXPECT_EQ(some.bad[0].where, "p.csv:4");
+  EXPECT_NE(some.bad[0].reason.find("line 4 is never closed"), std::string::npos) << some.bad[0].reason;
+}
+
 }  // namespace
 }  // namespace atelier::request

@@ -79,7 +79,13 @@ int config_command(const Arguments& arguments) {
   }
   print_table(resolved);
   const bool is_one = degrees == plan::ParallelConfig();
-  std::cout << "layout of these: " << (is_one ? "one rank" : plan::to_string(degrees)) << "\n";
+  const bool is_by_mode = is_one && set.surface == kSdxl;
+  std::cout << "layout of these: "
+            << (is_by_mode
+                    ? str(resolved.settings.device.num_gpus, " ranks, mode ", resolved.settings.scripts.mode)
+                : is_one ? "one rank"
+                         : plan::to_string(degrees))
+            << "\n";
   for (const auto& note : resolved.notes) std::cout << "note: " << note << "\n";
   return 0;
 }
