@@ -109,17 +109,23 @@ def a_killed_worker_leaves_the_others_drawing(folder):
 
 
 def ranks_share_batch_and_branches(folder):
-    flags = [*prompts(folder, 4), '--seeds', '0']
-    (folder / 'alone').mkdir()
-    (folder / 'alone/prompts.csv').write_bytes((folder / 'prompts.csv').read_bytes())
+    flags = [*prompts(folder, 8), '--seeds', '0']
+    for name in 'alone', 'batches':
+        (folder / name).mkdir()
+        (folder / name / 'prompts.csv').write_bytes((folder / 'prompts.csv').read_bytes())
     finish(start('generate_images.py', folder / 'alone', *flags))
-    finish(start('generate_images_dataparallel.py', folder, *flags, '--max-workers', '4', '--batch-size', '2'))
-    # 4 pictures x 2 branches x 2 steps over 4 ranks
-    assert samples(folder) == [4, 4, 4, 4], samples(folder)
-    for name in names(folder):
-        mine, other = pixels(folder / 'images' / name), pixels(folder / 'alone/images' / name)
-        assert max(abs(a - b) for a, b in zip(mine, other)) <= 1, name
-    assert len(table(folder, 'generated_dataparallel.csv')) == 4
+    # 8 pictures x 2 branches x 2 steps: a branch each, and half of every picture
+    finish(start('generate_images_dataparallel.py', folder, *flags, '--max-workers', '4'))
+    assert samples(folder) == [16, 16, 16, 16], samples(folder)
+    # a branch each, and pictures of their own: whichever pair is free takes the next one
+    finish(start('generate_images_dataparallel.py', folder / 'batches', *flags, '--max-workers', '4', '--batch-size', '2'))
+    first, second, third, fourth = samples(folder / 'batches')
+    assert first == second and third == fourth and first + third == 16 and min(first, third) > 0, samples(folder / 'batches')
+    for name in names(folder / 'alone'):
+        mine = pixels(folder / 'alone/images' / name)
+        for other in folder, folder / 'batches':
+            assert max(abs(a - b) for a, b in zip(mine, pixels(other / 'images' / name))) <= 1, name
+    assert len(table(folder, 'generated_dataparallel.csv')) == 8
 
 
 def main():

@@ -216,7 +216,7 @@ TEST(PromptFile, CsvMistakesAreNamed) {
   EXPECT_NE(usage("prompt,prompt\na,b\n").find("twice"), std::string::npos);
   EXPECT_NE(usage("prompt\n").find("no prompt"), std::string::npos);
   const Prompts p = read_prompts(dir.write("p.csv", "prompt\ngood\n\"open\nx\n"));
-  EXPECT_EQ(p.rows.size(), 1U);
+  EXPECT_EQ(p.rows.size(), 2U);
   ASSERT_EQ(p.bad.size(), 1U);
   EXPECT_NE(p.bad[0].reason.find("opened in line 3"), std::string::npos) << p.bad[0].reason;
 }
