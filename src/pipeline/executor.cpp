@@ -242,7 +242,9 @@ void Executor::count(const Op& op, const Walk& w) {
   const auto end = route_.begin() + op.chunk;
   const bool is_first =
       op.patch <= 0 && std::none_of(route_.begin(), end, [&](const auto& c) { return c.stage == stage(); });
-  if (is_first) samples_ += std::ssize(w.buffers.branches) * w.work.latents.size(1);
+  if (is_first) {
+    for (const auto& pass : w.buffers.passes) samples_ += std::ssize(pass) * w.work.latents.size(1);
+  }
 }
 
 void Executor::run(const Op& op, Walk& w) {
