@@ -1,43 +1,68 @@
-// Adapters: low-rank changes that are added to a checkpoint's linears while they are read, only to the slice that
-// is read. Hu et al., LoRA (arXiv 2106.09685).
+// Adapters, merged into a checkpoint's weights while these are read, and only into the slice that is read.
 #pragma once
-#include <ATen/core/Tensor.h>
-
-#include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "weights/adapter_file.h"
+#include "weights/layer_names.h"
 #include "weights/store_decorator.h"
 
 namespace atelier::weights {
 
-// W + scale * up * down.
-struct LowRank {
-  at::Tensor up;    // B, [out, rank]
-  at::Tensor down;  // A, [rank, in]
-  double scale = 1;
+// One layer of an adapter, and where its rows lie in the model.
+struct LayerChange {
+  std::shared_ptr<const AdapterFile> file;
+  const AdapterLayer* layer = nullptr;  // of the file
+  double strength = 1;
+  LayerPieces pieces;
+};
+using LayerChangePtr = std::shared_ptr<const LayerChange>;
+
+// What adapters change in one component, by the canonical names of weights and biases, in the order in which they are
+// merged: sums commute, DoRA's norms do not.
+class Changes {
+ public:
+  void add(const LayerChangePtr& change);
+  const std::vector<LayerChangePtr>* find(std::string_view tensor) const;
+  std::vector<std::string> tensors() const;
+  // Tensors that are not the same under both.
+  static std::set<std::string, std::less<>> differing(const Changes& a, const Changes& b);
+
+ private:
+  std::map<std::string, std::vector<LayerChangePtr>, std::less<>> by_tensor_;
 };
 
-// By the name that the checkpoint gives the layer, without ".weight": "transformer_blocks.0.attn.to_q".
-using LowRanks = std::map<std::string, LowRank, std::less<>>;
-
-// A file as diffusers writes it: "<component>.<layer>.lora_A.weight", ".lora_B.weight" and perhaps ".alpha", which
-// is the rank where it is absent. scale = strength * alpha / rank. Throws Error(kCheckpoint): a tensor of another
-// kind, half a pair, factors that do not fit each other.
-LowRanks read_lora(const std::filesystem::path& file, std::string_view component, double strength);
-
+// With s = strength * alpha / rank: W + s B A; of DoRA m (W + s B A) / |W + s B A|, where the length is that of the
+// whole row (or column) whatever slice of it is read. Everything in float (double for double), rounded once.
 class AdaptedStore : public StoreDecorator {
  public:
-  // Throws Error(kCheckpoint) that lists the layers that the base lacks or that have another shape there.
-  AdaptedStore(std::unique_ptr<WeightStore> base, LowRanks changes);
-  // The sum is made in float (double for double) and rounded once.
+  explicit AdaptedStore(std::unique_ptr<WeightStore> base, Changes changes = {})
+      : StoreDecorator(std::move(base)), changes_(std::move(changes)) {}
+
+  // Everything that is read from now on has these changes and no others. Nobody may be reading.
+  void adapt(Changes changes) { changes_ = std::move(changes); }
+  const Changes& changes() const { return changes_; }
+
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override;
 
  private:
-  LowRanks changes_;
+  // Of a canonical matrix [rows, everything else]; none: all.
+  struct Cut {
+    std::vector<Range> rows, cols;
+  };
+  // A tensor's slice as the first `count` of its changes leave it, as a matrix.
+  at::Tensor merged(std::string_view name, at::IntArrayRef full, const Cut& cut, size_t count,
+                    const at::TensorOptions& options) const;
+  void merge(at::Tensor& matrix, std::string_view name, const Cut& cut, const LayerChange& change) const;
+  // Of a whole layer, before its lengths become the adapter's. [in]
+  at::Tensor column_norms(const LayerChange& change, const at::TensorOptions& options) const;
+
+  Changes changes_;
 };
 
 }  // namespace atelier::weights

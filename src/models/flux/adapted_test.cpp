@@ -1,26 +1,29 @@
-// A LoRA that diffusers wrote, against the weights that diffusers merged.
+// A LoRA that diffusers wrote, against the weights that diffusers merged, and the same one in other trainers' names.
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
-#include <gmock/gmock.h>
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
-#include "base/testing.h"
 #include "models/flux/names.h"
 #include "nn/testing.h"
-#include "weights/adapted_store.h"
-#include "weights/tensors.h"
+#include "weights/adapter_for_test.h"
 
 namespace atelier::models {
 namespace {
 
-using ::testing::HasSubstr;
+using nn::distance;
 using weights::AdaptedStore;
+using weights::AdapterFile;
+using weights::Changes;
+using weights::LayerNames;
 using weights::Tensors;
 using weights::WeightStore;
 
 // Of seven layers of the recorded model: weights, a LoRA with factors four wide, and three of them with 0.8 of it merged.
 const std::filesystem::path kFolder = "src/models/flux/testdata/lora";
+constexpr int64_t kWidth = 64;
+const std::vector<weights::ManifestEntry> kTensors{{"double.0.image.qkv.weight", {192, 64}},
+                                                   {"single.0.qkv.weight", {192, 64}},
+                                                   {"single.0.out.weight", {64, 320}}};
 
 std::unique_ptr<WeightStore> base_store() {
   auto store = WeightStore::open(kFolder / "base.safetensors");
@@ -28,84 +31,74 @@ std::unique_ptr<WeightStore> base_store() {
   return store;
 }
 
+LayerNames names() {
+  auto rules = names_flux_diffusers();
+  for (auto& rule : names_flux_original(kWidth)) rules.push_back(std::move(rule));
+  for (auto& rule : names_flux_xlabs()) rules.push_back(std::move(rule));
+  return LayerNames(rules, kTensors);
+}
+
 AdaptedStore adapted(double strength = 0.8) {
-  return {base_store(), weights::read_lora(kFolder / "lora.safetensors", "transformer", strength)};
+  return AdaptedStore(base_store(),
+                      weights::changes_of(std::make_shared<const AdapterFile>(kFolder / "lora.safetensors"),
+                                          names(), strength, "transformer."));
 }
 
-int64_t total(std::span<const Range> ranges) {
-  int64_t n = 0;
-  for (const auto r : ranges) n += r.size;
-  return n;
+at::Tensor read(const WeightStore& store, std::string_view name) {
+  return weights::read(store, name, store.shape(name));
 }
 
-at::Tensor read(const WeightStore& store, std::string_view name, std::vector<Range> rows = {},
-                std::vector<Range> cols = {}, at::ScalarType type = at::kFloat) {
-  const auto full = store.shape(name);
-  auto sizes = full;
-  if (!rows.empty()) sizes[0] = total(rows);
-  if (!cols.empty()) sizes[1] = total(cols);
-  auto out = at::empty(sizes, at::TensorOptions(type));
-  store.read_into(out, name, full, rows, cols);
-  return out;
-}
-
-at::Tensor pick(const at::Tensor& t, int64_t dim, std::span<const Range> ranges) {
-  std::vector<at::Tensor> parts;
-  for (const auto r : ranges) parts.push_back(t.narrow(dim, r.begin, r.size));
-  return at::cat(parts, dim);
-}
-
-TEST(AdaptedStore, MergesAsDiffusersDoes) {
+TEST(FluxAdapters, MergeAsDiffusersDoes) {
   const auto store = adapted();
   const auto plain = base_store();
   const auto merged = weights::read_tensors(kFolder / "merged.safetensors");
   ASSERT_EQ(merged.size(), 3u);
-  for (const auto& [name, expected] : merged) {
-    EXPECT_LT(nn::distance(read(store, name), expected), 1e-6) << name;
-    EXPECT_GT(nn::distance(read(*plain, name), expected), 1e-3) << name << " does not change";
-    EXPECT_TRUE(read(adapted(0), name).equal(read(*plain, name))) << name;
-  }
+  const auto qkv = read(store, "double.0.image.qkv.weight"), single = read(store, "single.0.qkv.weight");
+  EXPECT_LT(distance(qkv.narrow(0, 64, 64), merged.at("transformer_blocks.0.attn.to_k.weight")), 1e-6);
+  EXPECT_LT(distance(single.narrow(0, 128, 64), merged.at("single_transformer_blocks.0.attn.to_v.weight")),
+            1e-6);
+  EXPECT_LT(
+      distance(read(store, "single.0.out.weight"), merged.at("single_transformer_blocks.0.proj_out.weight")),
+      1e-6);
+  EXPECT_GT(distance(read(*plain, "double.0.image.qkv.weight"), qkv), 1e-3);
+  EXPECT_TRUE(read(adapted(0), "single.0.qkv.weight").equal(read(*plain, "single.0.qkv.weight")));
   store.check();
 }
 
-// A fused tensor takes the changes of all its parts, each in its rows.
-TEST(AdaptedStore, PartsOfAFusedTensorTakeTheirOwnChanges) {
-  const auto store = adapted();
-  const auto merged = weights::read_tensors(kFolder / "merged.safetensors");
-  const auto qkv = read(store, "double.0.image.qkv.weight");
-  EXPECT_LT(nn::distance(qkv.narrow(0, 64, 64), merged.at("transformer_blocks.0.attn.to_k.weight")), 1e-6);
-  EXPECT_TRUE(qkv.narrow(0, 0, 64).equal(read(store, "transformer_blocks.0.attn.to_q.weight")));
-  const auto single = read(store, "single.0.qkv.weight");
-  EXPECT_LT(
-      nn::distance(single.narrow(0, 128, 64), merged.at("single_transformer_blocks.0.attn.to_v.weight")),
-      1e-6);
-}
-
-// Only the rows of B and the columns of A that belong to a slice are added to it.
-TEST(AdaptedStore, ASliceIsThatOfTheWhole) {
-  const auto store = adapted();
-  const std::vector<Range> rows{{16, 16}, {80, 16}, {120, 24}, {150, 0}}, cols{{40, 20}, {3, 1}};
-  for (const char* name : {"double.0.image.qkv.weight", "single.0.qkv.weight"}) {
-    const auto whole = read(store, name);
-    EXPECT_LT(nn::distance(read(store, name, rows), pick(whole, 0, rows)), 1e-6);
-    EXPECT_LT(nn::distance(read(store, name, rows, cols), pick(pick(whole, 0, rows), 1, cols)), 1e-6);
+// kohya's and XLabs' tensors for the same layers: q, k and v in one, without the gates of the MLP where linear1 has them.
+TEST(FluxAdapters, OtherTrainersNamesMeanTheSameLayers) {
+  const auto lora = weights::read_tensors(kFolder / "lora.safetensors");
+  const std::string block = "transformer.transformer_blocks.0.attn.";
+  // Three pairs as one that is three times as wide: block-diagonal.
+  std::vector<at::Tensor> downs, ups;
+  for (int i = 0; i < 3; ++i) {
+    const std::string part = block + std::vector<std::string>{"to_q", "to_k", "to_v"}[static_cast<size_t>(i)];
+    downs.push_back(lora.at(part + ".lora_A.weight"));
+    auto up = at::full({192, 4}, 0.0F);
+    up.narrow(0, i * kWidth, kWidth).copy_(lora.at(part + ".lora_B.weight"));
+    ups.push_back(up);
   }
-  const std::vector<Range> closing{{32, 32}, {192, 64}};  // contract's: heads and features
-  EXPECT_LT(nn::distance(read(store, "single.0.out.weight", {}, closing),
-                         pick(read(store, "single.0.out.weight"), 1, closing)),
-            1e-6);
-}
-
-// One rounding, of the sum: the change is not rounded before it is added.
-TEST(AdaptedStore, RoundsTheSumOnce) {
-  const auto store = adapted();
-  const char* name = "single.0.qkv.weight";
-  EXPECT_TRUE(read(store, name, {}, {}, at::kBFloat16).equal(read(store, name).to(at::kBFloat16)));
-  EXPECT_LT(nn::distance(read(store, name, {}, {}, at::kDouble), read(store, name)), 1e-6);
+  const auto down = at::cat(downs), up = at::cat(ups, 1);
+  const weights::AdapterFolder folder;
+  const auto table = names();
+  for (const bool is_flat : {false, true}) {
+    const std::string name = is_flat ? "double_blocks_0_img_attn_qkv" : "double_blocks.0.processor.qkv_lora1";
+    const auto file = folder.adapter({{name + ".lora_down.weight", down}, {name + ".lora_up.weight", up}});
+    const auto* pieces = is_flat ? table.find_flat(name) : table.find(name);
+    ASSERT_TRUE(pieces) << name;
+    Changes changes;
+    changes.add(std::make_shared<const weights::LayerChange>(
+        weights::LayerChange{file, &file->layers().front(), 0.8, *pieces}));
+    const AdaptedStore store(base_store(), std::move(changes));
+    EXPECT_LT(
+        distance(read(store, "double.0.image.qkv.weight"), read(adapted(), "double.0.image.qkv.weight")),
+        1e-6);
+  }
+  EXPECT_EQ(LayerNames::rows_of(*table.find_flat("single_blocks_0_linear1")), 3 * kWidth);
 }
 
 // In eight bits too: what is rounded is the sum, not the weights that it is added to.
-TEST(AdaptedStore, IsMergedBeforeWeightsBecomeEightBit) {
+TEST(FluxAdapters, AreMergedBeforeWeightsBecomeEightBit) {
   const auto store = adapted();
   nn::SingleRank whole;
   const auto b = whole.builder(store, at::TensorOptions(at::kBFloat16)).of_tier(nn::Tier::kFast).block(0);
@@ -116,59 +109,6 @@ TEST(AdaptedStore, IsMergedBeforeWeightsBecomeEightBit) {
   EXPECT_TRUE(held.tensor.view(at::kByte).equal(want.rows().view(at::kByte)));
   EXPECT_TRUE(held.scale.equal(want.scale()));
   EXPECT_FALSE(held.tensor.view(at::kByte).equal(plain.rows().view(at::kByte)));
-}
-
-TEST(AdaptedStore, TwoAdaptersStandInAChain) {
-  const AdaptedStore both(std::make_unique<AdaptedStore>(adapted(0.5)),
-                          weights::read_lora(kFolder / "lora.safetensors", "transformer", 0.3));
-  const char* name = "double.0.image.qkv.weight";
-  EXPECT_LT(nn::distance(read(both, name), read(adapted(0.8), name)), 1e-6);
-}
-
-TEST(AdaptedStore, LayersThatTheModelLacksAreNamed) {
-  auto changes = weights::read_lora(kFolder / "lora.safetensors", "transformer", 1);
-  auto& wrong = changes["transformer_blocks.7.attn.to_q"];
-  wrong = changes.at("transformer_blocks.0.attn.to_q");
-  changes["single_transformer_blocks.0.proj_out"] = wrong;
-  const auto message = message_of(Kind::kCheckpoint, [&] { AdaptedStore(base_store(), changes); });
-  EXPECT_THAT(message, HasSubstr("\"transformer_blocks.7.attn.to_q\" (no such layer)"));
-  EXPECT_THAT(message, HasSubstr("\"single_transformer_blocks.0.proj_out\" of shape [64, 320]"));
-}
-
-class LoraFile : public ::testing::Test {
- protected:
-  std::string error_after(const std::function<void(Tensors&)>& change) {
-    auto tensors = weights::read_tensors(kFolder / "lora.safetensors");
-    change(tensors);
-    weights::write_tensors(folder_ / "lora.safetensors", tensors);
-    return message_of(Kind::kCheckpoint,
-                      [&] { weights::read_lora(folder_ / "lora.safetensors", "transformer", 1); });
-  }
-  TemporaryFolder folder_;
-};
-
-TEST_F(LoraFile, AlphaScalesAndDefaultsToTheRank) {
-  const std::string layer = "transformer_blocks.0.attn.to_q";
-  EXPECT_EQ(error_after([&](Tensors& t) { t["transformer." + layer + ".alpha"] = at::full({}, 2.0F); }),
-            "no error");
-  const auto changes = weights::read_lora(folder_ / "lora.safetensors", "transformer", 0.5);
-  EXPECT_EQ(changes.at(layer).scale, 0.25);
-  EXPECT_EQ(changes.at("transformer_blocks.0.attn.to_k").scale, 0.5);
-}
-
-TEST_F(LoraFile, WhatIsNoLoraIsRefused) {
-  const std::string layer = "transformer.transformer_blocks.0.attn.to_q";
-  EXPECT_THAT(error_after([&](Tensors& t) { t.erase(layer + ".lora_A.weight"); }), HasSubstr("only one of"));
-  EXPECT_THAT(error_after([&](Tensors& t) { t[layer + ".dora_scale"] = at::full({64}, 1.0F); }),
-              HasSubstr("dora_scale\" is no part of a LoRA"));
-  EXPECT_THAT(error_after([&](Tensors& t) {
-                t["text_encoder.q.lora_A.weight"] = at::full({4, 4}, 1.0F);
-              }),
-              HasSubstr("is no part of a LoRA for the transformer"));
-  EXPECT_THAT(error_after([&](Tensors& t) {
-                t[layer + ".lora_A.weight"] = at::full({5, 64}, 1.0F);
-              }),
-              HasSubstr("no factors of a matrix"));
 }
 
 }  // namespace

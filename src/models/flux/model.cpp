@@ -286,6 +286,7 @@ Conditioning condition(Encoders& encoders, const PromptBatch& p) {
 std::vector<weights::NameRule> names(const Json& config) {
   auto all = names_flux_diffusers();
   for (auto& rule : names_flux_original(FluxConfig(config).width)) all.push_back(std::move(rule));
+  for (auto& rule : names_flux_xlabs()) all.push_back(std::move(rule));
   return all;
 }
 

@@ -189,6 +189,13 @@ std::vector<weights::NameRule> names_flux_original(int64_t width) {
   return names;
 }
 
+std::vector<weights::NameRule> names_flux_xlabs() {
+  const std::string both = "double_blocks.{}.processor.", single = "single_blocks.{}.processor.";
+  return {{"double.{}.image.qkv", {{both + "qkv_lora1"}}}, {"double.{}.image.out", {{both + "proj_lora1"}}},
+          {"double.{}.text.qkv", {{both + "qkv_lora2"}}},  {"double.{}.text.out", {{both + "proj_lora2"}}},
+          {"single.{}.qkv", {{single + "qkv"}}},           {"single.{}.out", {{single + "proj"}}}};
+}
+
 std::optional<FluxSizes> find_flux(const weights::WeightStore& store) {
   if (store.has("double_blocks.0.img_attn.qkv.weight")) return sizes_of(store, kOriginalMarks);
   if (store.has("transformer_blocks.0.attn.to_q.weight") && store.has(kDiffusersMarks.image_in) &&

@@ -21,6 +21,9 @@ std::vector<weights::NameRule> names_flux_diffusers();
 // final_layer.adaLN_modulation holds shift then scale, norm_out.linear the reverse: its halves are swapped.
 std::vector<weights::NameRule> names_flux_original(int64_t width);
 
+// XLabs' trainer changes attention alone, under names of its own.
+std::vector<weights::NameRule> names_flux_xlabs();
+
 // Sizes as the tensors of a file show them.
 struct FluxSizes {
   int64_t width = 0, head_dim = 0, in_channels = 0, out_channels = 0, text_width = 0, pooled_width = 0;
