@@ -7,6 +7,10 @@
 namespace atelier::nn {
 
 void BlockMemory::finish(int) {}
+void BlockMemory::reopen(int) {}
+Range BlockMemory::held(int, const at::Tensor& weight) const {
+  return {0, weight.numel()};
+}
 void BlockMemory::will_run(std::span<const int>) {}
 void BlockMemory::before(int) {}
 void BlockMemory::abandon() noexcept {}
@@ -33,14 +37,21 @@ void Parked::will_run(std::span<const int>) {
   }
 }
 
+void Parked::reopen(int) {
+  will_run({});
+  is_changed_ = true;
+}
+
 void Parked::release() {
   if (!std::exchange(is_in_, false)) return;
+  const bool is_changed = std::exchange(is_changed_, false);
   for (auto& [weight, home] : weights_) {
-    if (!home.defined()) {
+    const bool is_new = !home.defined();
+    if (is_new) {
       home =
           at::empty(weight.sizes(), at::TensorOptions(weight.scalar_type()).pinned_memory(weight.is_cuda()));
-      home.copy_(weight);
     }
+    if (is_new || is_changed) home.copy_(weight);
     weight.storage().unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(nullptr, weight.device()));
   }
 }

@@ -29,6 +29,11 @@ class BlockMemory {
   virtual bool is_used_as_read() const { return false; }
   // All weights of this block have been read.
   virtual void finish(int block);
+  // From here to finish() the block's weights are in place to be written over, at least the elements held here; others
+  // may hold anything. Nothing runs meanwhile.
+  virtual void reopen(int block);
+  // Elements of a weight of this block (counted flat) that are kept here, as take() said.
+  virtual Range held(int block, const at::Tensor& weight) const;
   // These blocks run next, in this order; none: parts outside of blocks do. Weights may begin to travel.
   virtual void will_run(std::span<const int> blocks);
   // The block's weights are in place for whatever is queued on the current stream from now on. To be called for
@@ -66,6 +71,7 @@ class Parked : public BlockMemory {
   bool is_used_as_read() const override { return true; }
   Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override;
   void will_run(std::span<const int> blocks) override;
+  void reopen(int block) override;
   void release() override;
   int64_t bytes() const;  // on the device now
 
@@ -74,7 +80,7 @@ class Parked : public BlockMemory {
     at::Tensor weight, home;  // home: undefined before the first release()
   };
   std::vector<ParkedWeight> weights_;
-  bool is_in_ = true;
+  bool is_in_ = true, is_changed_ = false;  // changed: since home was written
 };
 
 }  // namespace atelier::nn

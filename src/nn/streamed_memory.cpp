@@ -25,6 +25,12 @@ int64_t bytes_of(at::IntArrayRef sizes, const at::TensorOptions& options) {
   return n;
 }
 
+// Elements of a weight that lie in a share of its block, all in bytes of the block.
+Range within(Range share, Range weight, int64_t itemsize) {
+  const Range here = intersection(share, weight);
+  return {(here.size > 0 ? here.begin - weight.begin : 0) / itemsize, here.size / itemsize};
+}
+
 c10::Stream current_stream(c10::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
 }
@@ -59,8 +65,16 @@ at::Tensor StreamedMemory::place(const Block& block) const {
   return slots_[static_cast<size_t>(block.slot)].memory.narrow(0, 0, block.home.numel() * share_.ranks);
 }
 
-Range StreamedMemory::held(const Block& block) const {
+Range StreamedMemory::share(const Block& block) const {
   return {share_.rank * block.home.numel(), block.home.numel()};
+}
+
+Range StreamedMemory::held(int block, const at::Tensor& weight) const {
+  if (block < 0) return {0, weight.numel()};
+  const auto& b = blocks_.at(block);
+  const int64_t first =
+      static_cast<const char*>(weight.const_data_ptr()) - static_cast<const char*>(place(b).const_data_ptr());
+  return within(share(b), {first, static_cast<int64_t>(weight.nbytes())}, weight.element_size());
 }
 
 Allocation StreamedMemory::take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) {
@@ -79,12 +93,9 @@ Allocation StreamedMemory::take(int block, at::IntArrayRef sizes, const at::Tens
   const int64_t bytes = bytes_of(sizes, options), begin = taken_;
   taken_ += rounded_up(bytes, kAlignment);
   ENSURE(taken_ <= whole.numel());
-  const Range mine = held(b);
-  const int64_t from = std::clamp(mine.begin - begin, int64_t{0}, bytes);
-  const int64_t to = std::clamp(mine.end() - begin, from, bytes);
-  const auto size = static_cast<int64_t>(options.dtype().itemsize());
+  const Range mine = share(b);
   return {whole.narrow(0, begin, bytes).view(c10::typeMetaToScalarType(options.dtype())).view(sizes),
-          {from / size, (to - from) / size}};
+          within(mine, {begin, bytes}, static_cast<int64_t>(options.dtype().itemsize()))};
 }
 
 void StreamedMemory::finish(int block) {
@@ -92,9 +103,20 @@ void StreamedMemory::finish(int block) {
   ENSURE(building_ == block);
   building_ = -1;
   const auto& b = blocks_.at(block);
-  const Range mine = held(b);
+  const Range mine = share(b);
   b.home.copy_(place(b).narrow(0, mine.begin, mine.size));
   slots_[static_cast<size_t>(b.slot)].holds = -1;
+}
+
+void StreamedMemory::reopen(int block) {
+  if (block < 0) return;
+  ENSURE(building_ == -1);
+  building_ = block;
+  const auto& b = blocks_.at(block);
+  wait(b.slot);
+  slots_[static_cast<size_t>(b.slot)].holds = -1;
+  const Range mine = share(b);
+  place(b).narrow(0, mine.begin, mine.size).copy_(b.home);
 }
 
 void StreamedMemory::will_run(std::span<const int> blocks) {
@@ -172,6 +194,10 @@ Allocation Offloaded::take(int block, at::IntArrayRef sizes, const at::TensorOpt
 
 void Offloaded::finish(int block) {
   block == kTables ? tables_.release() : StreamedMemory::finish(block);
+}
+
+void Offloaded::reopen(int block) {
+  block == kTables ? tables_.reopen(block) : StreamedMemory::reopen(block);
 }
 
 void Offloaded::will_run(std::span<const int> blocks) {

@@ -31,6 +31,8 @@ class StreamedMemory : public BlockMemory {
  public:
   Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override;
   void finish(int block) override;
+  void reopen(int block) override;
+  Range held(int block, const at::Tensor& weight) const override;
   void will_run(std::span<const int> blocks) override;
   void before(int block) override;
   void abandon() noexcept override;
@@ -64,7 +66,7 @@ class StreamedMemory : public BlockMemory {
     int holds = -1;     // block
   };
   at::Tensor place(const Block& block) const;
-  Range held(const Block& block) const;  // bytes
+  Range share(const Block& block) const;  // bytes
   void bring(int block);
 
   Share share_;
@@ -84,6 +86,7 @@ class Offloaded : public StreamedMemory {
   ~Offloaded() override;
   Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override;
   void finish(int block) override;
+  void reopen(int block) override;
   void will_run(std::span<const int> blocks) override;
   void release() override;
 
