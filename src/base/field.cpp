@@ -117,6 +117,7 @@ struct FromText {
     *v = {given[0], given[1]};
   }
   void operator()(std::vector<std::string>* v) const { *v = words; }
+  void operator()(std::optional<std::vector<std::string>>* v) const { *v = words; }
 };
 
 std::string word_of(const Field& field, const Json& value, const std::string& where) {
@@ -182,7 +183,8 @@ bool is_switch(const FieldRef& slot) {
 bool is_list(const FieldRef& slot) {
   return std::holds_alternative<std::vector<int>*>(slot) ||
          std::holds_alternative<std::optional<std::array<int, 2>>*>(slot) ||
-         std::holds_alternative<std::vector<std::string>*>(slot);
+         std::holds_alternative<std::vector<std::string>*>(slot) ||
+         std::holds_alternative<std::optional<std::vector<std::string>>*>(slot);
 }
 
 bool is_text(const FieldRef& slot) {

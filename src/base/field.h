@@ -42,7 +42,7 @@ using FieldRef =
     std::variant<bool*, std::optional<bool>*, int*, std::optional<int>*, int64_t*, uint64_t*,
                  std::optional<uint64_t>*, double*, std::optional<double>*, std::string*,
                  std::optional<std::string>*, std::filesystem::path*, std::optional<std::array<int, 2>>*,
-                 std::vector<int>*, std::vector<std::string>*>;
+                 std::vector<int>*, std::vector<std::string>*, std::optional<std::vector<std::string>>*>;
 using Visit = std::function<void(const Field&, FieldRef)>;
 
 bool is_switch(const FieldRef& slot);

@@ -47,7 +47,8 @@ constexpr Meaning kMeanings[] = {
     {"tiling tile_vae vae_tile", "enable_vae_tiling"},
     {"slicing", "enable_vae_slicing"},
     {"format image_format ext extension", "output_format"},
-    {"sampler lora loras vae strength memory lowvram medvram", ""},
+    {"loras adapter adapters lora_name", "lora"},
+    {"sampler vae strength memory lowvram medvram", ""},
 };
 
 bool holds(std::string_view words, std::string_view word) {

@@ -34,6 +34,20 @@ Field pixels(std::string_view name, std::string_view help) {
   return shape(name, help, 0, 1 << 20);
 }
 
+void visit_told_sizes(Request& r, const Visit& visit) {
+  visit(pixels("original_size", "height and width that a photograph had; default: the picture's"),
+        &r.original_size);
+  visit(pixels("crops_coords_top_left", "top and left of the cut out of it; default: 0 0"),
+        &r.crops_coords_top_left);
+  visit(pixels("target_size", "height and width that are aimed at; default: the picture's"), &r.target_size);
+  visit(pixels("negative_original_size", "for the negative branch; counts beside negative_target_size"),
+        &r.negative_original_size);
+  visit(pixels("negative_crops_coords_top_left", "for the negative branch; default: 0 0"),
+        &r.negative_crops_coords_top_left);
+  visit(pixels("negative_target_size", "for the negative branch; counts beside negative_original_size"),
+        &r.negative_target_size);
+}
+
 }  // namespace
 
 void Request::fields(const Visit& visit) {
@@ -70,20 +84,17 @@ void Request::fields(const Visit& visit) {
         &guidance_rescale);
   visit(shape("max_sequence_length", "tokens of a prompt; default: the model's", 1, 1e6),
         &max_sequence_length);
+  visit({.name = "lora",
+         .help = "LoRA or DoRA files or folders, PATH or PATH:strength; several in their order",
+         .aliases = "lora_path lora_weights dora_weights",
+         .most = kMostText,
+         .effect = Effect::kShape},
+        &lora);
+  visit({.name = "lora_digest", .surfaces = 0, .most = kMostText, .effect = Effect::kShape}, &lora_digest);
   visit(shape("clip_skip",
               "last layers of the CLIP text encoders to leave out, besides those that always are", 0, 1000),
         &clip_skip);
-  visit(pixels("original_size", "height and width that a photograph had; default: the picture's"),
-        &original_size);
-  visit(pixels("crops_coords_top_left", "top and left of the cut out of it; default: 0 0"),
-        &crops_coords_top_left);
-  visit(pixels("target_size", "height and width that are aimed at; default: the picture's"), &target_size);
-  visit(pixels("negative_original_size", "for the negative branch; counts beside negative_target_size"),
-        &negative_original_size);
-  visit(pixels("negative_crops_coords_top_left", "for the negative branch; default: 0 0"),
-        &negative_crops_coords_top_left);
-  visit(pixels("negative_target_size", "for the negative branch; counts beside negative_original_size"),
-        &negative_target_size);
+  visit_told_sizes(*this, visit);
   visit({.name = "seed",
          .help = "of every prompt's first picture; default and -1: random, recorded (run: 42)",
          .effect = Effect::kLook,

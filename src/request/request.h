@@ -32,7 +32,9 @@ struct Request {
   std::optional<double>
       guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
   std::optional<int> max_sequence_length;  // tokens of a prompt
-  std::optional<int> clip_skip;            // last layers of the CLIP encoders left out, for the prompt alone
+  // Adapters in the order in which they are merged, "PATH" or "PATH:strength" (adapters.h), and what their files hold.
+  std::optional<std::vector<std::string>> lora, lora_digest;
+  std::optional<int> clip_skip;  // last layers of the CLIP encoders left out, for the prompt alone
   // Pixels that the model is told, {height, width} or {top, left}, for either branch; default: the picture's.
   std::optional<std::array<int, 2>> original_size, crops_coords_top_left, target_size;
   std::optional<std::array<int, 2>> negative_original_size, negative_crops_coords_top_left,

@@ -1,0 +1,40 @@
+// Paths and strengths of adapters.
+#include "request/adapters.h"
+
+#include <gtest/gtest.h>
+
+#include "base/testing.h"
+
+namespace atelier::request {
+namespace {
+
+TEST(AdapterRefs, TheLastColonIsFollowedByAStrengthIfItIsANumber) {
+  const auto is = [](std::string_view text, const std::string& path, double strength, bool own) {
+    const auto ref = adapter_ref(text);
+    EXPECT_EQ(ref.path, path) << text;
+    EXPECT_EQ(ref.strength, strength) << text;
+    EXPECT_EQ(ref.has_own_strength, own) << text;
+  };
+  is("a/b.safetensors", "a/b.safetensors", 1, false);
+  is("a.safetensors:0.6", "a.safetensors", 0.6, true);
+  is(" a : -1 ", "a", -1, true);
+  is("a:b.safetensors", "a:b.safetensors", 1, false);
+  is("a:b:2e-1", "a:b", 0.2, true);
+}
+
+TEST(AdapterRefs, OneTextMayNameSeveral) {
+  const std::vector<std::string> texts{"a:0.5;b", "c:2"};
+  const auto refs = adapter_refs(texts);
+  ASSERT_EQ(refs.size(), 3u);
+  EXPECT_EQ(refs[1].path, "b");
+  EXPECT_EQ(to_string(refs[0]), "a:0.5");
+  EXPECT_EQ(adapter_ref(to_string({"x", 1.0 / 3, true})).strength, 1.0 / 3);
+}
+
+TEST(AdapterRefs, NothingIsNoPath) {
+  for (const char* text : {"", " ", ":0.5", " : 1"})
+    EXPECT_TRUE(message_of(Kind::kUsage, [&] { adapter_ref(text); }).starts_with("lora: ")) << text;
+}
+
+}  // namespace
+}  // namespace atelier::request
