@@ -64,7 +64,8 @@ std::vector<media::Artifact> ModelRunner::generate(request::Requests requests,
   for (int tries = p.is_alone() ? 2 : 1;; --tries) {
     try {
       auto artifacts = p.pipeline.generate(requests, callbacks);
-      p.times = {p.pipeline.timing().seconds, p.pipeline.timing().step_ms};
+      const auto& timing = p.pipeline.timing();
+      p.times = {timing.seconds, timing.step_ms, timing.reread_bytes};
       for (const auto& [phase, seconds] : before) p.times.seconds[phase] -= seconds;
       p.times.seconds.erase("load");
       return artifacts;

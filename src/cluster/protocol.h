@@ -76,6 +76,7 @@ struct RankStats {
 struct BatchTimes {
   std::map<std::string, double> seconds;  // by phase: encode, denoise, decode
   std::vector<double> step_ms;
+  int64_t reread_bytes = 0;  // of weights, because other adapters were asked for
 };
 
 // The kind is one of the constants above.

@@ -64,6 +64,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "graphs"}, &graphs);
   visit({.name = "debug"}, &debug);
   visit({.name = "stage_blocks"}, &layout.stage_blocks);
+  visit({.name = "adapters"}, &adapters);
 }
 
 Json to_json(const EngineConfig& config) {
@@ -97,7 +98,8 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
           .attention = backend_named(c.attention),
           .joins_branches = device.is_cuda(),
-          .residency = residency_named(c.offload)};
+          .residency = residency_named(c.offload),
+          .adapters = request::adapter_refs(c.adapters)};
 }
 
 }  // namespace atelier::pipeline

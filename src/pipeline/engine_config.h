@@ -37,6 +37,7 @@ struct EngineConfig {
   std::string tier = "exact";      // exact, fast, fast-strict: nn::Tier of the denoiser
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
   plan::ParallelConfig layout;
+  std::vector<std::string> adapters;  // of the first request: merged while the model loads
 
   void fields(const Visit& visit);  // all but the layout, whose text is plan::to_string
 };

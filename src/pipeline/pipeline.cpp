@@ -73,16 +73,23 @@ const at::Tensor& finite(const at::Tensor& images) {
 
 Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_context,
                    std::span<const plan::ModelChunk> route, const LoadOptions& options)
-    : model_(model), parallel_context_(parallel_context), options_(options), lap_(Clock::now()) {
+    : model_(model),
+      parallel_context_(parallel_context),
+      options_(options),
+      adapters_(model),
+      lap_(Clock::now()) {
   const c10::InferenceMode guard;
   const int64_t before = allocated_bytes(options.device);
-  load_denoiser(route);
+  auto changes = adapters_.bind(options.adapters);
+  load_denoiser(route, changes);
   if (parallel_context.picture_parts() > 1 || leads()) {
     images_.emplace(model, parallel_context,
                     ImageStage::DecodeOptions{options.device, vae_type(model, options.vae),
                                               options.vae_slicing, options.vae_tiling, options.residency});
   }
-  if (leads()) texts_.emplace(model, options.device, options.encoders, options.residency, options.graphs);
+  if (leads())
+    texts_.emplace(model, options.device, options.encoders, options.residency, options.graphs,
+                   std::move(changes));
   synchronize(options.device);
   weight_bytes_ = allocated_bytes(options.device) - before;
   lap("load");
@@ -91,15 +98,18 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
 Pipeline::~Pipeline() = default;
 
 // Builds this rank's blocks of one denoiser.
-Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<const Range> blocks) {
+Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<const Range> blocks,
+                                             weights::Changes changes) {
   LoadedExpert made;
   const auto& component = model_.component(name);
-  made.store = model_.weights(component);
+  made.name = component.name;
+  made.weights = std::make_unique<AdaptedPart>(model_.weights(component), std::move(changes));
   const auto options = on(options_, options_.denoiser);
   const auto build = [&](nn::BlockMemory& memory, const at::TensorOptions& where) {
-    const nn::Builder builder(*made.store, parallel_context_.denoiser(), memory, where);
+    const nn::Builder builder(made.weights->store(), parallel_context_.denoiser(), memory, where);
     auto built = model_.family().build(*component.config, builder.of_tier(options_.tier), blocks);
     made.linears = builder.linears();
+    made.weights->hold(builder.manifest());
     return built;
   };
   auto* shards = parallel_context_.shards();
@@ -112,12 +122,12 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
     made.memory = component_memory(options_.residency);
   }
   made.model = build(*made.memory, options);
-  made.store->check();
+  made.weights->store().check();
   made.memory->release();
   return made;
 }
 
-void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
+void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf& changes) {
   const auto& family = model_.family();
   check_tier(options_.tier, model_.facts(), options_.device);
   std::vector<Range> mine;
@@ -125,7 +135,8 @@ void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route) {
     mine.push_back({chunk.begin, chunk.end - chunk.begin});
   }
   Denoiser denoiser{family, model_.denoiser(), {}};
-  for (const auto name : family.experts) experts_.push_back(load_expert(name, mine));
+  for (const auto name : family.experts)
+    experts_.push_back(load_expert(name, mine, std::move(changes[std::string(name)])));
   for (const auto& e : experts_) denoiser.experts.push_back({e.model.get(), e.memory.get()});
   const bool records = options_.graphs == GraphMode::kOn && options_.device.is_cuda() &&
                        options_.residency != Residency::kParked;
@@ -151,8 +162,9 @@ std::set<std::string> Pipeline::used() const {
   auto all = parallel_context_.used();
   if (executor_->joined_branches()) all.insert("guidance: both branches in one pass");
   if (executor_->graphs() > 0) all.insert("graph mode: CUDA graphs");
-  for (const auto& [store, memory, model, linears] : experts_) {
+  for (const auto& expert : experts_) {
     if (options_.tier == nn::Tier::kExact) break;
+    const auto& linears = expert.linears;
     all.insert(str("products: e4m3 rows in ", linears.e4m3, " of ", linears.e4m3 + linears.dense,
                    " linears of blocks"));
   }
@@ -173,11 +185,19 @@ void Pipeline::prepare(const request::Request& r, Denoise& work) {
   work.sampler = sampler_.get();
 }
 
+void Pipeline::adapt(ChangesOf& changes) {
+  for (auto& expert : experts_)
+    timing_.reread_bytes += expert.weights->adapt(std::move(changes[expert.name]), *expert.memory).bytes;
+  synchronize(options_.device);
+}
+
 // What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer for it
 // than they need on a GPU.
-std::future<sampling::NoiseSource> Pipeline::plan(request::Requests batch, Denoise& work) {
+std::future<sampling::NoiseSource> Pipeline::plan(request::Requests batch, Denoise& work,
+                                                  ChangesOf& changes) {
   request::check_batch(batch);
   prepare(batch.front(), work);
+  changes = adapters_.bind(request::adapter_refs(batch.front().lora.value_or(std::vector<std::string>{})));
   std::vector<uint64_t> seeds;
   for (const auto& r : batch) seeds.push_back(*r.seed);
   return std::async(std::launch::async, [seeds, size = work.grid.latent(1)] {
@@ -193,13 +213,16 @@ std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, 
   auto* const probes = callbacks.probes;
   std::future<sampling::NoiseSource> noise;
   std::exception_ptr problem;
+  ChangesOf changes;
+  timing_.reread_bytes = 0;
   try {
-    noise = plan(batch, work);
+    noise = plan(batch, work, changes);
   } catch (...) {
     problem = std::current_exception();
   }
   work.branches = from_leader(parallel_context_.replica(), options_.device, [&] {
     if (problem) std::rethrow_exception(problem);
+    timing_.reread_bytes += texts_->adapt(changes);
     for (size_t i = 0; callbacks.on_note && !work.grid.note.empty() && i < batch.size(); ++i)
       callbacks.on_note(i, work.grid.note);
     const auto one = [&](request::CfgBranch branch, const char* prefix) {
@@ -210,6 +233,7 @@ std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, 
     return branches;
   });
   if (problem) std::rethrow_exception(problem);
+  adapt(changes);
   for (size_t b = 0; probes && b < work.branches.size(); ++b) {
     const std::string prefix = b == 0 ? "prompt." : "negative.";
     for (const auto& t : work.branches[b].streams) probes->whole(prefix + "embeds", t.transpose(0, 1));

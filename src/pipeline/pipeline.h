@@ -13,6 +13,8 @@
 #include "media/image.h"
 #include "nn/builder.h"
 #include "parallel/parallel_context.h"
+#include "pipeline/adapted_part.h"
+#include "pipeline/adapters.h"
 #include "pipeline/denoise.h"
 #include "pipeline/executor.h"
 #include "pipeline/image_stage.h"
@@ -33,6 +35,7 @@ struct LoadOptions {
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
   bool joins_branches = false;                 // of guidance, see ExecutorOptions
   Residency residency = Residency::kResident;  // kParked: no graphs, which hold addresses
+  std::vector<request::AdapterRef> adapters;  // merged while the model loads; later each request says its own
 };
 
 // What generating reports while it runs.
@@ -40,6 +43,8 @@ struct Timing {
   std::map<std::string, double> seconds;  // by phase: load, encode, denoise, decode
   // Of the last request's steps, by the device's clock.
   std::vector<double> step_ms;
+  // Of this rank's weights, read for the last request because its adapters were not those of the one before.
+  int64_t reread_bytes = 0;
 };
 
 class Pipeline {
@@ -61,16 +66,18 @@ class Pipeline {
 
  private:
   struct LoadedExpert {
-    std::unique_ptr<weights::WeightStore> store;
+    std::string name;  // of the component
+    std::unique_ptr<AdaptedPart> weights;
     std::unique_ptr<nn::BlockMemory> memory;
     std::unique_ptr<nn::Model> model;
     nn::LinearCounts linears;  // in its blocks
   };
-  LoadedExpert load_expert(std::string_view name, std::span<const Range> blocks);
-  void load_denoiser(std::span<const plan::ModelChunk> route);
+  LoadedExpert load_expert(std::string_view name, std::span<const Range> blocks, weights::Changes changes);
+  void load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf& changes);
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void prepare(const request::Request& request, Denoise& work);
-  std::future<sampling::NoiseSource> plan(request::Requests batch, Denoise& work);
+  void adapt(ChangesOf& changes);  // the denoisers
+  std::future<sampling::NoiseSource> plan(request::Requests batch, Denoise& work, ChangesOf& changes);
   std::future<sampling::NoiseSource> condition(request::Requests batch, Denoise& work,
                                                const StepCallbacks& callbacks);
   void begin_with(sampling::NoiseSource drawn, const GivenNoise& given, Denoise& work,
@@ -82,6 +89,7 @@ class Pipeline {
   const ModelRepo& model_;
   parallel::ParallelContext& parallel_context_;
   LoadOptions options_;
+  Adapters adapters_;
   std::vector<LoadedExpert> experts_;
   std::optional<TextStage> texts_;    // on the leader
   std::optional<ImageStage> images_;  // on the leader, and on every rank that decodes rows

@@ -84,24 +84,38 @@ void TextCache::put(const Key& key, const models::TextStates& states) {
 }
 
 TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type, Residency residency,
-                     GraphMode graphs)
+                     GraphMode graphs, ChangesOf changes)
     : family_(model.family()), cache_(kCacheBytes) {
   // A graph holds the weights' addresses: they must stay.
   const bool records = graphs == GraphMode::kOn && device.is_cuda() && residency == Residency::kResident;
   for (const auto& spec : model.encoders()) {
     const auto& component = model.component(spec.folder);
-    const auto store = model.weights(component);
     auto& loaded = encoders_[component.name];
+    loaded.weights =
+        std::make_unique<AdaptedPart>(model.weights(component), std::move(changes[component.name]));
     loaded.memory = component_memory(residency);
-    const nn::Builder b(*store, whole_.seams, *loaded.memory, at::TensorOptions(type).device(device));
+    const nn::Builder b(loaded.weights->store(), whole_.seams, *loaded.memory,
+                        at::TensorOptions(type).device(device));
     auto encoder = models::find_encoder(*component.config).build(*component.config, b);
-    store->check();
+    loaded.weights->hold(b.manifest());
+    loaded.weights->store().check();
     loaded.memory->release();
     loaded.encoder =
         std::make_unique<RecordedEncoder>(std::move(encoder), device, records ? cuda_graphs() : nullptr);
     loaded.vocabulary = model.vocabulary(spec.folder);
     if (model.has_vocabulary()) loaded.tokenizer = model.tokenizer(spec);
   }
+}
+
+int64_t TextStage::adapt(ChangesOf& changes) {
+  nn::Reread all;
+  for (auto& [name, loaded] : encoders_) {
+    const auto done = loaded.weights->adapt(std::move(changes[name]), *loaded.memory);
+    all.tensors += done.tensors;
+    all.bytes += done.bytes;
+  }
+  if (all.tensors > 0) cache_ = TextCache(kCacheBytes);
+  return all.bytes;
 }
 
 nn::Conditioning TextStage::condition(const models::PromptBatch& prompts, ActivationRecorder* probes,

@@ -14,6 +14,8 @@
 #include "models/text_encoder.h"
 #include "nn/single_rank.h"
 #include "pipeline/activation_recorder.h"
+#include "pipeline/adapted_part.h"
+#include "pipeline/adapters.h"
 #include "pipeline/model_repo.h"
 #include "pipeline/recorded_encoder.h"
 #include "pipeline/residency.h"
@@ -54,7 +56,8 @@ class TextStage : public models::Encoders {
  public:
   // Loads all encoders of the model. Throws Error(kCheckpoint).
   TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type,
-            Residency residency = Residency::kResident, GraphMode graphs = GraphMode::kOff);
+            Residency residency = Residency::kResident, GraphMode graphs = GraphMode::kOff,
+            ChangesOf changes = {});
 
   // One branch of a batch, of the family of the model. Reports tokens and states as `prefix`... if there are
   // probes.
@@ -64,10 +67,13 @@ class TextStage : public models::Encoders {
   // numbers.
   models::TextStates encode(const models::TextCall& call, std::span<const std::string> texts) override;
   bool has(std::string_view encoder) const override { return encoders_.contains(encoder); }
+  // From now on the encoders have these adapters and no others; bytes read for it. Throws Error(kCheckpoint).
+  int64_t adapt(ChangesOf& changes);
   int64_t encoded() const { return encoded_; }  // texts that were not in the cache
 
  private:
   struct Loaded {
+    std::unique_ptr<AdaptedPart> weights;
     std::unique_ptr<nn::BlockMemory> memory;
     std::unique_ptr<RecordedEncoder> encoder;
     std::unique_ptr<text::Tokenizer> tokenizer;  // null: texts become ids by hashing

@@ -1,0 +1,65 @@
+// Which layers of a model an adapter's names mean.
+#pragma once
+#include <filesystem>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipeline/model_repo.h"
+#include "request/adapters.h"
+#include "weights/adapted_store.h"
+#include "weights/layer_names.h"
+
+namespace atelier::pipeline {
+
+// By the components' names; those that are not there stay as they are.
+using ChangesOf = std::map<std::string, weights::Changes, std::less<>>;
+
+// Knows the denoisers and text encoders of one model, by the names that their families declare.
+class Adapters {
+ public:
+  explicit Adapters(const ModelRepo& model) : model_(model) {}
+
+  // What these adapters change, in their order. Files are remembered until they change. Throws Error(kUsage) for a
+  // path where nothing is, Error(kCheckpoint) for what is no adapter of this model: every layer must belong somewhere.
+  ChangesOf bind(std::span<const request::AdapterRef> adapters);
+
+ private:
+  struct Part {
+    std::string name;  // of the component
+    bool is_encoder = false;
+    std::map<std::string, char, std::less<>> prefixes;  // of layers, and what separates the words behind them
+    weights::LayerNames names;
+    std::set<std::string, std::less<>> tensors;  // canonical
+  };
+  struct BoundLayer {
+    const weights::AdapterLayer* layer = nullptr;
+    const Part* part = nullptr;
+    const weights::LayerPieces* pieces = nullptr;
+  };
+  struct BoundFile {
+    std::filesystem::path path;
+    std::filesystem::file_time_type time;
+    std::uintmax_t bytes = 0;
+    std::shared_ptr<const weights::AdapterFile> file;
+    std::vector<BoundLayer> layers;
+  };
+
+  const std::vector<Part>& parts();
+  const BoundFile& open(const std::filesystem::path& place);
+  std::optional<BoundLayer> place_of(const weights::AdapterLayer& layer);
+  std::vector<BoundLayer> bind(const weights::AdapterFile& file);
+  [[noreturn]] void refuse_names(const weights::AdapterFile& file, const std::vector<std::string>& unbound);
+
+  const ModelRepo& model_;
+  std::vector<Part> parts_;  // once asked for
+  std::list<BoundFile> files_;
+};
+
+}  // namespace atelier::pipeline
