@@ -85,6 +85,15 @@ at::Tensor as_picture(const at::Tensor& value, const at::Tensor& like) {
   return are_pixels ? value.transpose(1, 2).reshape(like.sizes()) : value;
 }
 
+// Latents as pictures, as tokens [B, n, c] where they were recorded so; anything else stays.
+at::Tensor as_tokens(const models::Family& family, const at::Tensor& value, const Tensors& recorded,
+                     const std::string& name) {
+  const auto found = recorded.find(name);
+  const bool packs =
+      name == "latents.final" && found != recorded.end() && found->second.dim() == 3 && value.dim() > 3;
+  return packs ? family.pack(value).transpose(0, 1) : value;
+}
+
 // Forms in which the reference may have recorded the same: what its encoders did once per prompt, where several
 // pictures share one; both branches in one call, whose first half is the negative one; and pictures.
 void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
@@ -101,13 +110,24 @@ void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
   }
 }
 
+// Adapters are named within the folder of goldens.
+void name_from(const std::filesystem::path& folder, request::Request& request) {
+  if (!request.lora) return;
+  for (auto& text : *request.lora) {
+    auto ref = request::adapter_ref(text);
+    ref.path = (folder / ref.path).string();
+    text = to_string(ref);
+  }
+}
+
 }  // namespace
 
 Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensors& recorded) {
   const c10::InferenceMode guard;
   const auto folder = pipeline::ModelRepo::open(o.folder / "model");
   folder.check();
-  const auto repeated = repeat_call(folder, call, recorded);
+  auto repeated = repeat_call(folder, call, recorded);
+  for (auto& request : repeated.batch) name_from(o.folder, request);
   pipeline::LoadOptions load;
   load.device = o.device;
   load.denoiser = o.denoiser;
@@ -118,8 +138,9 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
   const bool are_packed = are_latents_packed(recorded, repeated.grid);
   for (const auto& probe : recorder.probes()) {
     const bool unpacks = !are_packed && probe.name.starts_with("step") && probe.value.dim() == 3;
-    out.add(golden_name(probe, recorded),
-            unpacks ? folder.family().unpack(probe.value.transpose(0, 1), repeated.grid) : probe.value);
+    const auto name = golden_name(probe, recorded);
+    out.add(name, unpacks ? folder.family().unpack(probe.value.transpose(0, 1), repeated.grid)
+                          : as_tokens(folder.family(), probe.value, recorded, name));
   }
   if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())
     out.add("model_timesteps", t->second * folder.family().pipeline_time_scale);

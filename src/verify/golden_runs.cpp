@@ -4,11 +4,13 @@
 #include <set>
 
 #include "base/error.h"
+#include "request/adapters.h"
 
 namespace atelier::verify {
 namespace {
 
-constexpr std::string_view kLast = "latents.final", kLeftOut = "no_", kDescribed = "_run";
+constexpr std::string_view kLast = "latents.final", kLeftOut = "no_", kDescribed = "_run",
+                           kMerged = "merged.";
 
 // "no_negative": what "<run>.latents.final" begins with.
 std::set<std::string> names_of_runs(const Tensors& recorded) {
@@ -22,6 +24,12 @@ std::set<std::string> names_of_runs(const Tensors& recorded) {
 
 Json call_of(const Json& golden, const std::string& run) {
   Json call = golden.at("call");
+  if (golden.contains("runs") && golden.at("runs").contains(run)) {  // the same call with an adapter
+    Json names = Json::array();
+    for (const auto& ref : adapters_of(golden, run)) names.push_back(request::to_string(ref));
+    if (!names.empty()) call["lora"] = std::move(names);
+    return call;
+  }
   if (const auto differs = golden.find(run + std::string(kDescribed)); differs != golden.end()) {
     call.update(*differs);
     return call;
@@ -40,6 +48,19 @@ Json call_of(const Json& golden, const std::string& run) {
 
 }  // namespace
 
+std::vector<request::AdapterRef> adapters_of(const Json& golden, const std::string& run) {
+  const Json& described = golden.at("runs").at(run);
+  const auto list = [&](const char* key) {
+    const Json& value = described.at(key);
+    return value.is_array() ? value : value.is_null() ? Json::array() : Json::array({value});
+  };
+  const Json paths = list("adapter"), scales = list("scale");
+  std::vector<request::AdapterRef> out;
+  for (size_t i = 0; i < paths.size(); ++i)
+    out.push_back({paths.at(i).get<std::string>(), scales.at(i).get<double>(), true});
+  return out;
+}
+
 std::vector<GoldenRun> runs_of(const Json& golden, const Tensors& recorded) {
   if (!golden.contains("call")) throw Error(Kind::kUsage, "golden.json describes no call");
   std::vector<GoldenRun> runs{{"", golden.at("call"), recorded}};
@@ -52,7 +73,27 @@ std::vector<GoldenRun> runs_of(const Json& golden, const Tensors& recorded) {
     }
     if (const auto noise = recorded.find("noise"); noise != recorded.end()) made.recorded.insert(*noise);
   }
+  std::erase_if(runs.front().recorded, [](const auto& t) { return t.first.starts_with(kMerged); });
   return runs;
+}
+
+std::vector<MergedWeight> merged_of(const Json& golden, const Tensors& recorded) {
+  std::vector<MergedWeight> out;
+  for (const auto& [name, value] : recorded) {
+    if (!name.starts_with(kMerged)) continue;
+    const std::string rest = name.substr(kMerged.size());
+    MergedWeight made{.name = name};
+    for (const auto& [run, described] : golden.at("runs").items()) {  // "lora_0.6" has a dot of its own
+      if (rest.starts_with(run + ".") && run.size() >= made.run.size()) made.run = run;
+    }
+    const size_t dot = made.run.empty() ? rest.npos : rest.find('.', made.run.size() + 1);
+    if (dot == rest.npos)
+      throw Error(Kind::kUsage, str("golden.safetensors: ", name, " belongs to no run of golden.json"));
+    made.component = rest.substr(made.run.size() + 1, dot - made.run.size() - 1);
+    made.tensor = rest.substr(dot + 1);
+    out.push_back(std::move(made));
+  }
+  return out;
 }
 
 }  // namespace atelier::verify

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "verify/golden_adapters.h"
 #include "verify/golden_cases.h"
 #include "verify/golden_pipeline.h"
 #include "verify/golden_runs.h"
@@ -90,6 +91,7 @@ Tolerance tolerance_of(const std::string& name, Accuracy accuracy, GoldenKind ki
                 : Tolerance{2e-4, 2e-4, Tolerance::kAbsolute};
   if (half && name == "vae.out")  // the image before its range is halved
     return {accuracy == Accuracy::kEight ? 26.0 : 38.0, 2, Tolerance::kPsnr};
+  if (name.starts_with("merged.")) return {1e-5, 1e-5};
   const bool is_first = name.starts_with("block.") || name.starts_with("step0.");
   // Guidance multiplies what either branch lacks, and the steps behind it start from there.
   const bool is_guided = !is_first || ends(".guided") || ends(".latents");
@@ -217,6 +219,10 @@ Comparison verify_pipeline(const VerifyOptions& o, const Json& golden, const Ten
     if (o.tier != nn::Tier::kExact) put_beside(rows, errors_of_half(o, run));
     all.rows.insert(all.rows.end(), rows.begin(), rows.end());
   }
+  const auto merged =
+      compare_all(o, GoldenKind::kPipeline, recorded, produce_merged(o, golden, recorded)).rows;
+  std::copy_if(merged.begin(), merged.end(), std::back_inserter(all.rows),
+               [](const auto& row) { return row.name.starts_with("merged."); });
   return all;
 }
 
