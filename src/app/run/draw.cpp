@@ -18,6 +18,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/printable.h"
+#include "base/quote.h"
 #include "base/version.h"
 #include "jobs/folder_claim.h"
 #include "jobs/ledger.h"
@@ -232,15 +233,19 @@ class Session {
     const int64_t pictures = static_cast<int64_t>(todo_.size()) * repeats();
     report::Progress progress(pictures, style, stdout);
     progress_ = &progress;
-    const cluster::RunEvents events{.on_phase = [this](const std::string& phase) { on_phase(phase); },
-                                    .on_step = [this](const cluster::StepDone& e) { on_step(e); },
-                                    .on_note = [this](const cluster::RequestNote& e) { on_note(e); },
-                                    .on_generated =
-                                        [this](const cluster::BatchGenerated& e) {
-                                          report_.add_batch(e.group, e.times.seconds, e.times.step_ms);
-                                        },
-                                    .on_stored = [this](const cluster::ArtifactStored& e) { on_stored(e); },
-                                    .on_restart = [this](const std::string& reason) { on_restart(reason); }};
+    const cluster::RunEvents events{
+        .on_phase = [this](const std::string& phase) { on_phase(phase); },
+        .on_step = [this](const cluster::StepDone& e) { on_step(e); },
+        .on_note = [this](const cluster::RequestNote& e) { on_note(e); },
+        .on_generated =
+            [this](const cluster::BatchGenerated& e) {
+              report_.add_batch(e.group, e.times.seconds, e.times.step_ms);
+              if (e.times.reread_bytes > 0)
+                log::debug(str("group ", e.group, " read ", size_text(e.times.reread_bytes),
+                               " of weights again for other adapters"));
+            },
+        .on_stored = [this](const cluster::ArtifactStored& e) { on_stored(e); },
+        .on_restart = [this](const std::string& reason) { on_restart(reason); }};
     try {
       const auto outcome = start(spec_.job, batches(), events, interrupt.token());
       end_phase("draw");

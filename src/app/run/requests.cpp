@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/compat/scripts.h"
+#include "app/run/adapters.h"
 #include "app/run/identity.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -148,6 +149,16 @@ std::string settle_problem(request::Request& r, const request::CfgRule& rule) {
   }
 }
 
+// Empty if the adapters fit the model.
+std::string adapter_problem(request::Request& r, AdapterChoice& adapters) {
+  try {
+    adapters.settle(r);
+    return {};
+  } catch (const Error& e) {
+    return e.what();
+  }
+}
+
 // Empty if the model can encode so many tokens.
 std::string length_problem(int tokens, const models::Family& family) {
   if (tokens <= family.most_text_tokens) return {};
@@ -214,6 +225,9 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     throw Error(Kind::kUsage, str(resolved.origin("true_cfg_scale").text, ": ", folder.family().name,
                                   " is guided by guidance_scale; give that one alone"));
   SizeCheck sizes(folder, *common.height, *common.width);
+  AdapterChoice adapters(folder, s.input.lora_scale);
+  auto of_all = common;
+  adapters.settle(of_all);  // only a row of a file may fail alone
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;
@@ -226,6 +240,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     if (problem.empty()) problem = length_problem(*r.max_sequence_length, folder.family());
     if (problem.empty()) problem = clip_skip_problem(r, folder.family());
     if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
+    if (problem.empty()) problem = adapter_problem(r, adapters);
     if (!problem.empty() && r.where.empty()) throw Error(Kind::kUsage, problem);
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
@@ -241,6 +256,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     out.notes.push_back(str("a negative prompt has no effect with ",
                             rule.guidance_is_cfg ? "guidance_scale" : "true_cfg_scale", " 1"));
   }
+  out.adapters = adapters.lines();
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
   out.extent = extent_of(out.requests, common, sizes, s.input.batch_size);
   return out;

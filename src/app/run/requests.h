@@ -25,6 +25,7 @@ struct RequestSet {
   double cfg = 1;                           // of the last picture that has one
   Extent extent;                            // the least picture, for limits
   std::vector<std::string> notes;
+  std::vector<std::string> adapters;  // a line for people about each
 };
 
 // Prompts of the settings; throws Error(kUsage) naming the flags when there is none.

@@ -64,6 +64,8 @@ pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) 
   engine.graphs = s.engine.enable_compile.value_or(true) && cuda;
   engine.debug = s.engine.debug;
   engine.layout = spec.layout.degrees;
+  if (!spec.requests.requests.empty())
+    engine.adapters = spec.requests.requests.front().lora.value_or(std::vector<std::string>{});
   return engine;
 }
 
@@ -244,6 +246,7 @@ std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved) {
                     spec.layout.why, "): ", plan::product(spec.layout.degrees)));
   if (const auto line = layout_line(spec.layout.degrees, spec.requests.extent.work.steps); !line.empty())
     out.push_back("         " + line);
+  for (const auto& line : spec.requests.adapters) out.push_back("adapter  " + line);
   out.push_back("device   " + device_line(spec));
   if (const auto line = graph_line(spec, resolved); !line.empty()) out.push_back("         " + line);
   if (s.device.num_nodes > 1 && !s.device.span_nodes) {

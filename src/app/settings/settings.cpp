@@ -27,9 +27,9 @@ void ModelSettings::fields(const Visit& visit) {
          .choices = "xdit diffusers"},
         &backend);
   visit({"revision", "branch, tag or commit of a model from the hub"}, &revision);
-  visit(
-      {"base_model", "for a single .safetensors or .gguf file: the diffusers folder that everything else comes from"},
-      &base_model);
+  visit({"base_model",
+         "for a single .safetensors or .gguf file: the diffusers folder that everything else comes from"},
+        &base_model);
   visit({"download", "fetch the model if it is not on this machine (HF_ENDPOINT, HF_TOKEN, HF_HOME)"},
         &download);
   visit({"cache_dir", "where models from the hub are kept; default: as HF_HUB_CACHE and HF_HOME say",
@@ -138,6 +138,12 @@ void InputSettings::fields(const Visit& visit) {
         &prompts_file);
   visit({.name = "dataset_path", .help = "CSV file with a column prompt", .surfaces = kRun}, &dataset_path);
   visit({"output_name_column", "field of the prompt file that names the pictures"}, &output_name_column);
+  visit({.name = "lora_scale",
+         .help = "strength of adapters that do not say their own",
+         .aliases = "lora_strength",
+         .least = -1e3,
+         .most = 1e3},
+        &lora_scale);
   visit(number("batch_size", "pictures drawn together, over all groups", 1, 1e5), &batch_size);
   visit(number("limit", "draw only the first prompts", 1, kMany), &limit);
 }

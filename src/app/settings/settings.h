@@ -58,6 +58,7 @@ struct InputSettings {
   std::string prompts_file, dataset_path, output_name_column;
   std::optional<int> limit;
   int batch_size = 1;
+  double lora_scale = 1;
   void fields(const Visit& visit);
   const std::vector<std::string>& texts_of(std::string_view name) const;  // none: empty
 };
