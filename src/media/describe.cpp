@@ -37,6 +37,7 @@ Metadata describe(const Json& settings) {
   const std::string weight = get("true_cfg_scale");
   add("CFG scale", weight.empty() ? get("guidance_scale") : weight);
   if (!weight.empty()) add("Distilled CFG Scale", get("guidance_scale"));
+  add("Denoising strength", get("strength"));
   add("Seed", get("seed"));
   if (const std::string width = get("width"), height = get("height"); !width.empty() && !height.empty()) {
     add("Size", width + "x" + height);

@@ -7,7 +7,8 @@
 namespace atelier::media {
 namespace {
 
-constexpr uint16_t kDescription = 0x010E, kSoftware = 0x0131, kExifFolder = 0x8769, kUserComment = 0x9286;
+constexpr uint16_t kDescription = 0x010E, kOrientation = 0x0112, kSoftware = 0x0131, kExifFolder = 0x8769,
+                   kUserComment = 0x9286;
 constexpr uint16_t kAscii = 2, kLong = 4, kUndefined = 7;
 constexpr std::string_view kUnicode{"UNICODE\0", 8}, kPlain{"ASCII\0\0\0", 8}, kUnset{"\0\0\0\0\0\0\0\0", 8};
 
@@ -141,7 +142,31 @@ std::string folder(uint32_t offset, const std::vector<Entry>& entries) {
   return out + values;
 }
 
+std::string_view without_prefix(std::string_view block) {
+  if (block.starts_with(std::string_view("Exif\0\0", 6))) block.remove_prefix(6);
+  return block;
+}
+
+bool is_big_endian(std::string_view block) {
+  return block.starts_with("MM");
+}
+
+bool is_tiff(std::string_view block) {
+  return is_big_endian(block) || block.starts_with("II");
+}
+
 }  // namespace
+
+int orientation_of(std::string_view any) {
+  constexpr uint16_t kShort = 3;
+  const auto block = without_prefix(any);
+  if (!is_tiff(block)) return 1;
+  const Tiff tiff(block, is_big_endian(block));
+  const auto entry = tiff.find(tiff.u32(4), kOrientation);
+  if (!entry || tiff.u16(*entry + 2) != kShort) return 1;
+  const uint32_t found = tiff.u16(*entry + 8);
+  return found >= 1 && found <= 8 ? static_cast<int>(found) : 1;
+}
 
 std::string write_exif(const Texts& texts) {
   std::vector<Entry> first;
@@ -157,10 +182,10 @@ std::string write_exif(const Texts& texts) {
          folder(second_at, {{kUserComment, kUndefined, std::string(kUnicode) + to_utf16(texts.parameters)}});
 }
 
-std::optional<Texts> read_exif(std::string_view block) {
-  if (block.starts_with(std::string_view("Exif\0\0", 6))) block.remove_prefix(6);
-  const bool is_big = block.starts_with("MM");
-  if (!is_big && !block.starts_with("II")) return std::nullopt;
+std::optional<Texts> read_exif(std::string_view any) {
+  const auto block = without_prefix(any);
+  if (!is_tiff(block)) return std::nullopt;
+  const bool is_big = is_big_endian(block);
   const Tiff tiff(block, is_big);
   Texts texts;
   const uint64_t first = tiff.u32(4);

@@ -12,6 +12,8 @@ namespace atelier::media {
 std::string write_exif(const Texts& texts);
 // Both byte orders, with or without "Exif\0\0"; none if neither text is there. Every offset is checked.
 std::optional<Texts> read_exif(std::string_view block);
+// 1 to 8; 1 (upright) where the block does not say, or is damaged.
+int orientation_of(std::string_view block);
 
 // The longest prefix of at most `bytes` bytes that ends between two code points, with "..." in place of what
 // is cut.

@@ -95,6 +95,20 @@ void check_size(int64_t width, int64_t height, std::string_view format) {
                                 " pixels; pictures of 1 to ", kMaxPixels, " pixels are read"));
 }
 
+std::string_view exif_of(std::string_view bytes) {
+  const auto format = sniff(bytes);
+  if (!format) return {};
+  switch (*format) {
+    case Format::kPng:
+      return exif_of_png(bytes);
+    case Format::kJpeg:
+      return exif_of_jpeg(bytes);
+    case Format::kWebp:
+      return exif_of_webp(bytes);
+  }
+  return {};
+}
+
 void damaged(std::string_view format, std::string_view why) {
   throw Error(Kind::kUsage, str("this ", format, " is damaged or cut off: ", why));
 }

@@ -181,11 +181,15 @@ Image decode_jpeg(std::string_view bytes) {
   return picture;
 }
 
-std::optional<Texts> texts_of_jpeg(std::string_view bytes) {
+std::string_view exif_of_jpeg(std::string_view bytes) {
   for (Segments segment(bytes); segment.next() && segment.marker != kStartOfScan;) {
-    if (segment.marker == 0xE1 && segment.data.starts_with("Exif")) return read_exif(segment.data);
+    if (segment.marker == 0xE1 && segment.data.starts_with("Exif")) return segment.data;
   }
-  return std::nullopt;
+  return {};
+}
+
+std::optional<Texts> texts_of_jpeg(std::string_view bytes) {
+  return read_exif(exif_of_jpeg(bytes));
 }
 
 bool is_complete_jpeg(std::string_view bytes) {

@@ -210,6 +210,13 @@ std::optional<Texts> texts_of_png(std::string_view bytes) {
   return texts;
 }
 
+std::string_view exif_of_png(std::string_view bytes) {
+  for (Chunks chunk(bytes); chunk.next() && chunk.type != "IEND";) {
+    if (chunk.type == "eXIf") return chunk.data;
+  }
+  return {};
+}
+
 bool is_complete_png(std::string_view bytes) {
   bool has_header = false, has_data = false;
   for (Chunks chunk(bytes); chunk.next();) {

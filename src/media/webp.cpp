@@ -118,11 +118,15 @@ Image decode_webp(std::string_view bytes) {
   return picture;
 }
 
-std::optional<Texts> texts_of_webp(std::string_view bytes) {
+std::string_view exif_of_webp(std::string_view bytes) {
   for (Chunks c(bytes); c.next();) {
-    if (c.type == "EXIF") return read_exif(c.data);
+    if (c.type == "EXIF") return c.data;
   }
-  return std::nullopt;
+  return {};
+}
+
+std::optional<Texts> texts_of_webp(std::string_view bytes) {
+  return read_exif(exif_of_webp(bytes));
 }
 
 bool is_complete_webp(std::string_view bytes) {

@@ -1,0 +1,76 @@
+#include "media/input.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "media/codecs.h"
+#include "media/exif.h"
+
+namespace atelier::media {
+namespace fs = std::filesystem;
+namespace {
+
+// How the columns and rows of a picture are read to see it upright. Exif 2.3, 4.6.4: orientation 1 to 8.
+struct Turn {
+  bool exchanged, from_right, from_below;  // rows and columns; which end the picture's own axes begin at
+};
+
+constexpr std::array<Turn, 9> kTurns{{{},
+                                      {false, false, false},
+                                      {false, true, false},
+                                      {false, true, true},
+                                      {false, false, true},
+                                      {true, false, false},
+                                      {true, false, true},
+                                      {true, true, true},
+                                      {true, true, false}}};
+
+Image turned(const Image& in, Turn t) {
+  const int width = t.exchanged ? in.height : in.width, height = t.exchanged ? in.width : in.height;
+  Image out{width, height, std::vector<uint8_t>(in.rgb.size())};
+  size_t to = 0;
+  for (int y = 0; y < height; ++y) {
+    for (int x = 0; x < width; ++x) {
+      const int col = t.exchanged ? y : x, row = t.exchanged ? x : y;
+      const auto c = static_cast<size_t>(t.from_right ? in.width - 1 - col : col);
+      const auto r = static_cast<size_t>(t.from_below ? in.height - 1 - row : row);
+      const size_t from = 3 * (r * static_cast<size_t>(in.width) + c);
+      for (size_t k = 0; k < 3; ++k) out.rgb[to++] = in.rgb[from + k];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string read_picture_file(const fs::path& file) {
+  std::error_code error;
+  if (!fs::exists(file, error)) throw Error(Kind::kUsage, str("there is no picture ", file.string()));
+  // A FIFO or a device would block or never end.
+  if (!fs::is_regular_file(file, error))
+    throw Error(Kind::kUsage, str(file.string(), " is not a file; a picture is needed"));
+  if (const auto size = fs::file_size(file, error); !error && size > static_cast<uintmax_t>(kMaxFileBytes))
+    throw Error(Kind::kUsage, str(file.string(), " has ", size >> 20, " MiB; input pictures have at most ",
+                                  kMaxFileBytes >> 20));
+  return read_file(file);
+}
+
+Image decode_upright(std::string_view bytes) {
+  Image picture = decode(bytes);
+  const int orientation = orientation_of(exif_of(bytes));
+  return orientation > 1 ? turned(picture, kTurns[static_cast<size_t>(orientation)]) : picture;
+}
+
+std::vector<uint8_t> binary(const Image& picture) {
+  constexpr uint32_t kHalf = 128;
+  std::vector<uint8_t> out(picture.rgb.size() / 3);
+  for (size_t i = 0; i < out.size(); ++i) {
+    const uint8_t* p = &picture.rgb[3 * i];
+    const uint32_t grey = (p[0] * 19595u + p[1] * 38470u + p[2] * 7471u + 0x8000u) >> 16;
+    out[i] = grey >= kHalf;
+  }
+  return out;
+}
+
+}  // namespace atelier::media
