@@ -102,6 +102,7 @@ class Collector {
       PromptRow row = row_of(object, column_, default_index);
       if (needs_name_ && row.custom_name.empty())
         bad(str("it has no ", column_.empty() ? kNameColumn : column_));
+      place_pictures(row.request, fs::path(file_).parent_path());
       row.request.where = where;
       warn_of_unknown(object, where);
       // rows with a name of their own are not named by index
@@ -330,7 +331,7 @@ Prompts read_stream(std::streambuf& text, const fs::path& file, const std::strin
 
 void PromptRow::fields(const Visit& visit) {
   request.fields([&](const Field& field, const FieldRef& slot) {
-    if (field.effect != Effect::kPlace || field.name == "index") visit(field, slot);
+    if (!field.help.empty() || field.name == "index") visit(field, slot);  // others are the program's
   });
   visit({.name = "num_images_per_prompt",
          .help = "pictures per prompt, with seeds seed, seed+1, ...",

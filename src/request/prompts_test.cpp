@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
@@ -66,6 +67,19 @@ TEST(PromptFile, EveryFieldOfARowIsRead) {
   EXPECT_EQ(row.images, 2);
   EXPECT_EQ(row.request.index, 7);
   EXPECT_EQ(row.custom_name, "x/y.jpg");
+}
+
+TEST(PromptFile, PicturesLieRelativeToTheFileThatNamesThem) {
+  const Scratch dir;
+  const auto file =
+      dir.write("q.jsonl", R"({"prompt":"a","image":"in/a.png","mask":"/b.png","strength":"0.5"})");
+  const auto& row = read_prompts(file).rows.at(0).request;
+  EXPECT_EQ(row.image, (dir / "in/a.png").string());
+  EXPECT_EQ(row.mask, "/b.png");
+  EXPECT_EQ(row.strength, 0.5);
+  const auto own = parse_prompts("prompt,image_sha256,image\nx,7,\n", "p.csv");
+  EXPECT_FALSE(own.rows.at(0).request.image_sha256 || own.rows.at(0).request.image);
+  EXPECT_EQ(own.warnings.size(), 1u) << "what files hold is found out, not said";
 }
 
 TEST(PromptFile, NullMeansUnsetAndAnEmptyNegativeIsOne) {
@@ -131,7 +145,7 @@ TEST(PromptFile, EveryFieldOfTheListIsAColumn) {
     EXPECT_TRUE(p.warnings.empty()) << name;
     p.rows[0].fields([&](const Field& other, const FieldRef& slot) {
       if (other.name != field.name) return;
-      EXPECT_NE(shown(slot).find(word), std::string::npos) << name;
+      EXPECT_NE(json_of(slot).dump().find(word), std::string::npos) << name;
     });
   });
 }

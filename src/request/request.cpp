@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kMostText = 1 << 20;  // bytes
 constexpr double kMany = 1e9;
+constexpr double kLongestPath = 4096;  // bytes
 // The short names of sampling/choice.h.
 constexpr std::string_view kSamplers =
     "euler euler_karras euler_exponential euler_beta euler_a heun heun_karras heun_exponential heun_beta "
@@ -46,6 +47,23 @@ void visit_told_sizes(Request& r, const Visit& visit) {
         &r.negative_crops_coords_top_left);
   visit(pixels("negative_target_size", "for the negative branch; counts beside negative_original_size"),
         &r.negative_target_size);
+}
+
+// To begin with.
+void visit_pictures(Request& r, const Visit& visit) {
+  visit({.name = "image",
+         .help = "a PNG, JPEG or WebP to begin with instead of noise; rows: relative to their file",
+         .most = kLongestPath},
+        &r.image);
+  visit({.name = "mask",
+         .help = "a picture that is white where --image is drawn anew; black stays as it is",
+         .aliases = "mask_image",
+         .most = kLongestPath},
+        &r.mask);
+  visit(shape("strength", "0 to 1: share of the steps that are run on --image; default: the model's", 0, 1),
+        &r.strength);
+  visit({.name = "image_sha256", .effect = Effect::kLook}, &r.image_sha256);
+  visit({.name = "mask_sha256", .effect = Effect::kLook}, &r.mask_sha256);
 }
 
 }  // namespace
@@ -95,6 +113,7 @@ void Request::fields(const Visit& visit) {
               "last layers of the CLIP text encoders to leave out, besides those that always are", 0, 1000),
         &clip_skip);
   visit_told_sizes(*this, visit);
+  visit_pictures(*this, visit);
   visit({.name = "seed",
          .help = "of every prompt's first picture; default and -1: random, recorded (run: 42)",
          .effect = Effect::kLook,
@@ -150,6 +169,22 @@ void settle_branches(Request& r, const CfgRule& rule) {
   for (auto* negative : {&r.negative_prompt, &r.negative_prompt_2, &r.negative_prompt_3}) negative->reset();
 }
 
+void place_pictures(Request& r, const std::filesystem::path& folder) {
+  for (auto* file : {&r.image, &r.mask}) {
+    if (*file && !(*file)->empty())
+      **file = std::filesystem::absolute(folder / **file).lexically_normal().string();
+  }
+}
+
+void settle_strength(Request& r, const UsualStrength& usual) {
+  for (const auto& [name, is_set] :
+       {std::pair{"strength", r.strength.has_value()}, {"mask", r.mask.has_value()}}) {
+    if (is_set && !r.image)
+      throw Error(Kind::kUsage, str("a ", name, " was given, but no image that it applies to"));
+  }
+  if (r.image && !r.strength) r.strength = r.mask ? usual.masked : usual.plain;
+}
+
 Json look(const Request& request, const Json& record) {
   Json out = record.is_object() ? record : Json::object();
   fields_of(request)([&](const Field& field, const FieldRef& slot) {
@@ -160,7 +195,8 @@ Json look(const Request& request, const Json& record) {
 }
 
 std::string batch_key(const Request& request) {
-  Json key = Json::array({branches(request), has_negative(request)});
+  Json key = Json::array(
+      {branches(request), has_negative(request), request.image.has_value(), request.mask.has_value()});
   fields_of(request)([&](const Field& field, const FieldRef& slot) {
     if (field.effect == Effect::kShape) key.push_back(json_of(slot));
   });
@@ -174,6 +210,8 @@ void check_batch(Requests batch) {
     if (!r.height || !r.width || !r.num_inference_steps || !r.guidance_scale || !r.max_sequence_length ||
         !r.seed)
       throw Error(Kind::kUsage, str(r.name, ": size, steps, guidance, text length or seed is not resolved"));
+    if ((r.image || r.mask) && !(r.image && r.strength))
+      throw Error(Kind::kUsage, str(r.name, ": its picture or strength is not resolved"));
     if (batch_key(r) != key)
       throw Error(Kind::kUsage, str(r.name, " and ", batch.front().name, " do not fit into one batch"));
   }

@@ -4,6 +4,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
@@ -39,13 +40,18 @@ struct Request {
   std::optional<std::array<int, 2>> original_size, crops_coords_top_left, target_size;
   std::optional<std::array<int, 2>> negative_original_size, negative_crops_coords_top_left,
       negative_target_size;
-  std::optional<uint64_t> seed;  // of this picture: its row's plus sub
+  // The file of a picture to begin with, and of one that is white where it is drawn anew.
+  std::optional<std::string> image, mask;
+  std::optional<double> strength;  // 0 to 1: share of the steps that are run on the picture
+  std::optional<uint64_t> seed;    // of this picture: its row's plus sub
 
   bool guidance_is_cfg = false;  // settle_branches: what guidance_scale means to the model
   int64_t index = 0;             // of its row
   int sub = 0;                   // which of the row's pictures
-  std::string name;              // of the file, relative to the output folder
-  std::string where;             // "prompts.jsonl:12"; empty for a prompt of the command line
+  // Of what the files hold; empty: not known. Whoever reads them refuses other bytes.
+  std::optional<std::string> image_sha256, mask_sha256;
+  std::string name;   // of the file, relative to the output folder
+  std::string where;  // "prompts.jsonl:12"; empty for a prompt of the command line
 
   void fields(const Visit& visit);
 };
@@ -72,13 +78,23 @@ struct CfgRule {
 // that the model has no use for.
 void settle_branches(Request& request, const CfgRule& rule);
 
+// Makes the paths of the pictures that a request begins with absolute; relative ones begin at `folder`.
+void place_pictures(Request& request, const std::filesystem::path& folder);
+// What strength means where nobody says.
+struct UsualStrength {
+  double plain = 0.6, masked = 0.6;
+};
+// Makes the strength definite: set where there is a picture to begin with, and nowhere else. Throws Error(kUsage) for a
+// strength or a mask without one.
+void settle_strength(Request& request, const UsualStrength& usual);
+
 // Everything that decides what the output looks like, in one object: the run's share of it (`record`) and the
 // request's fields of kLook and kShape that are set. It is the file's metadata, and what ledger and report
 // keep.
 Json look(const Request& request, const Json& record);
 
 // Requests with equal keys may share a batch: equal fields of kShape, as many branches, with or without a text for
-// the second.
+// the second, with or without a picture and a mask to begin with.
 std::string batch_key(const Request& request);
 // Throws Error(kUsage) for a batch that cannot be drawn: none, not resolved, or with different keys.
 void check_batch(Requests batch);

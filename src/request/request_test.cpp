@@ -61,6 +61,38 @@ TEST(Request, EveryFieldThatDecidesTheLookIsInTheLook) {
   EXPECT_EQ(batch_key(other), batch_key(r));
 }
 
+TEST(Request, AStrengthGoesWithAPicture) {
+  Request r = sample();
+  settle_strength(r, {.plain = 0.3});
+  EXPECT_FALSE(r.strength);
+  r.mask = "m.png";
+  EXPECT_NE(message_of(Kind::kUsage, [&] { settle_strength(r, {}); }).find("mask"), std::string::npos);
+  r.mask.reset(), r.strength = 0.5;
+  EXPECT_NE(message_of(Kind::kUsage, [&] { settle_strength(r, {}); }).find("strength"), std::string::npos);
+  r.image = "a.png";
+  settle_strength(r, {.plain = 0.3});
+  EXPECT_EQ(r.strength, 0.5);
+  r.strength.reset();
+  settle_strength(r, {.plain = 0.3, .masked = 0.9});
+  EXPECT_EQ(r.strength, 0.3);
+  r.strength.reset(), r.mask = "m.png";
+  settle_strength(r, {.plain = 0.3, .masked = 0.9});
+  EXPECT_EQ(r.strength, 0.9);
+}
+
+TEST(Request, WhatAPictureHoldsDecidesAndNotWhereItLies) {
+  const auto with = [](const char* image, const char* digest) {
+    Request r = sample();
+    r.image = image, r.image_sha256 = digest;
+    return look(r, {});
+  };
+  EXPECT_EQ(with("a.png", "1"), with("elsewhere/b.png", "1"));
+  EXPECT_NE(with("a.png", "1"), with("a.png", "2"));
+  Request plain = sample(), begun = sample();
+  begun.image = "a.png";
+  EXPECT_NE(batch_key(plain), batch_key(begun));
+}
+
 TEST(Request, BatchesAreAlikeAndResolved) {
   std::vector<Request> batch{sample(), sample()};
   batch[1].prompt = "other", batch[1].seed = 1, batch[1].name = "c.png";

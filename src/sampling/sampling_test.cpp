@@ -252,6 +252,14 @@ TEST(Noise, DependsOnItsSeedOnly) {
   EXPECT_NEAR(a.std().item<double>(), 1, 0.1);
 }
 
+TEST(Noise, ComesInTheOrderOfAnEdit) {
+  const uint64_t seeds[] = {3};
+  NoiseSource source(seeds, {1, 4, 2, 2});
+  auto generator = at::detail::createCPUGenerator(3);
+  for (const int which : {NoiseSource::kPicture, NoiseSource::kInitial, NoiseSource::kMasked, 0, 1})
+    EXPECT_TRUE(at::equal(source.draw(which), at::randn({1, 4, 2, 2}, generator))) << which;
+}
+
 TEST(Noise, OfAStepIsTheNextThatTheGeneratorDraws) {
   const uint64_t seeds[] = {3, 4};
   NoiseSource source(seeds, {1, 4, 6, 6});
