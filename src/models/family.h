@@ -105,6 +105,13 @@ struct TextWidth {
   enum class Of { kStates, kPooled, kProjected } of = Of::kStates;
 };
 
+// How the reference's image-to-image pipelines of a family read `strength`.
+struct ImageToImage {
+  // Of n steps. kSteps: n * strength are run; kFirst: n - n * strength are left out; cut off to an integer either way.
+  enum Cut { kSteps, kFirst } cut = kSteps;
+  double strength = 0.6, masked = 0.6;  // where a call does not say, without and with a mask
+};
+
 struct Family {
   std::string_view name;
   std::string_view pipeline;              // _class_name in model_index.json
@@ -121,6 +128,7 @@ struct Family {
   Sigmas sigmas;
   // What the reference's pipeline multiplies timesteps by before it calls the model.
   double pipeline_time_scale = 1;
+  ImageToImage image_to_image = {};
 
   ModelFacts (*facts)(const Json& config);  // of the denoiser, without building it
   SamplingDefaults (*defaults)(const Json& config);

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "nn/memory.h"
 #include "nn/model.h"
 #include "pipeline/activation_recorder.h"
+#include "pipeline/masked_picture.h"
 #include "sampling/guidance.h"
 #include "sampling/sampler.h"
 
@@ -34,7 +36,8 @@ struct Denoise {
   sampling::Guidance cfg;                  // of two branches; a step may have a scale of its own
   models::Grid grid;
   const sampling::Sampler* sampler = nullptr;
-  at::Tensor latents;  // [N, B, c], float
+  at::Tensor latents;                   // [N, B, c], float
+  std::optional<MaskedPicture> masked;  // of a masked edit, whole
   // Of the steps that draw some, in rising order: [N, B, c], float. Never called if none does.
   std::function<at::Tensor(int step)> noise;
 };
@@ -43,6 +46,7 @@ struct Denoise {
 struct GivenNoise {
   at::Tensor initial;
   std::vector<at::Tensor> steps;  // of those that draw some, by their number
+  at::Tensor picture;             // that the latents of a picture to begin with are sampled with
 };
 
 struct StepCallbacks {

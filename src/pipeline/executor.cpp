@@ -58,6 +58,7 @@ struct Executor::Walk {
   std::span<const sampling::Step> steps;
   std::vector<std::unique_ptr<sampling::Sampler>> samplers;  // per patch
   std::vector<at::Tensor> moments;                           // per patch, see PatchMoments
+  std::optional<MaskedPicture> masked;                       // the tokens held here
   int begun = -1, ended = -1;                                // the last step that did
   int end;                                                   // no step from here on begins
 
@@ -142,16 +143,17 @@ void Executor::prepare(Walk& w) {
     for (auto& call : row) call.call.buffers = b.id;
   }
   parallel_context_.begin_request(b.id);
-  b.latents.copy_(
-      rows_of(w.work.latents, b.latent_layout().held(parallel_context_.seq_rank(), std::nullopt)));
+  const auto held = b.latent_layout().held(parallel_context_.seq_rank(), std::nullopt);
+  b.latents.copy_(rows_of(w.work.latents, held));
+  if (w.work.masked) w.masked = w.work.masked->held(held);
   bool is_new = false;
   if (sampling::scales_input(*w.work.sampler)) {
     std::vector<float> scales;
     for (const auto& step : w.steps) scales.push_back(step.input_scale);
     is_new = nn::assign_by_step_(b.input_scales, at::tensor(scales).to(b.latents.options()));
   }
-  const auto held = held_of(w.work, b);
-  for (size_t e = 0; e < denoiser_.experts.size(); ++e) is_new |= begin(w, held, e);
+  const auto conditionings = held_of(w.work, b);
+  for (size_t e = 0; e < denoiser_.experts.size(); ++e) is_new |= begin(w, conditionings, e);
   if (is_new) graphs_.forget(b.id);
 }
 
@@ -395,7 +397,14 @@ void Executor::sample(const Op& op, Walk& w) {
     auto x = b.latents_of(p);
     x.copy_(w.samplers[static_cast<size_t>(p)]->step(part(prediction), op.step, x, part(noise)));
   }
-  if (!w.callbacks.probes) return;
+  if (w.listens()) record_sample(op, w, prediction);
+  if (!w.masked) return;
+  const Range rows = patch ? b.rows[static_cast<size_t>(*patch)] : Range{0, b.latents.size(0)};
+  w.masked->put_back_(b.latents_of(op.patch), rows, *w.work.sampler, op.step);
+}
+
+void Executor::record_sample(const Op& op, Walk& w, const at::Tensor& prediction) {
+  auto& b = w.buffers;
   nn::CallContext call = b.at(0, op.patch).call;
   call.branch = 0;  // what is guided belongs to none
   RankRecorder recorder(w.callbacks.probes, str("step", op.step, "."));

@@ -70,6 +70,7 @@ class Executor {
   void send(const plan::Op& op, Walk& w);
   void receive(const plan::Op& op, Walk& w);
   void sample(const plan::Op& op, Walk& w);
+  void record_sample(const plan::Op& op, Walk& w, const at::Tensor& prediction);
   at::Tensor guided(const plan::Op& op, Walk& w);
   at::Tensor gather(const Walk& w);
 

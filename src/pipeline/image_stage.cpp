@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/tensor.h>
 
 #include <cstring>
@@ -10,13 +11,20 @@ namespace atelier::pipeline {
 
 namespace {
 
+at::Tensor by_channel(const std::vector<double>& numbers, const at::Tensor& like) {
+  return at::tensor(numbers, like.options()).view({1, -1, 1, 1});
+}
+
 // What samplers work on -> what the decoder takes, [B, C, h, w].
 at::Tensor to_decode(const at::Tensor& latents, const models::VaeFacts& facts) {
   if (facts.deviation.empty()) return latents / facts.scale + facts.shift;
-  const auto by_channel = [&](const std::vector<double>& numbers) {
-    return at::tensor(numbers, latents.options()).view({1, -1, 1, 1});
-  };
-  return latents * by_channel(facts.deviation) / facts.scale + by_channel(facts.mean);
+  return latents * by_channel(facts.deviation, latents) / facts.scale + by_channel(facts.mean, latents);
+}
+
+// And back.
+at::Tensor from_encode(const at::Tensor& z, const models::VaeFacts& facts) {
+  if (facts.deviation.empty()) return (z - facts.shift) * facts.scale;
+  return (z - by_channel(facts.mean, z)) * facts.scale / by_channel(facts.deviation, z);
 }
 
 }  // namespace
@@ -44,9 +52,7 @@ at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* pro
     if (options_.tiling && parts == 1) return models::decode_tiled(*vae_, part);
     return vae_->decode(whole, parts == 1 ? part : part.narrow(2, rows.begin, rows.size).contiguous());
   };
-  std::vector<at::Tensor> each;
-  for (int64_t i = 0; options_.slicing && i < z.size(0); ++i) each.push_back(run(z.narrow(0, i, 1)));
-  auto out = each.empty() ? run(z) : at::cat(each);
+  auto out = sliced(z, run);
   if (parts > 1) out = parallel_context_.gather_rows(out, z.size(2));
   const auto image = (out.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
   if (probes) {
@@ -55,6 +61,39 @@ at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* pro
     probes->whole("image", image);
   }
   return image;
+}
+
+at::Tensor ImageStage::sliced(const at::Tensor& batch,
+                              const std::function<at::Tensor(const at::Tensor&)>& run) const {
+  if (!options_.slicing) return run(batch);
+  std::vector<at::Tensor> each;
+  for (int64_t i = 0; i < batch.size(0); ++i) each.push_back(run(batch.narrow(0, i, 1)));
+  return at::cat(each);
+}
+
+at::Tensor ImageStage::encode(const at::Tensor& pixels) const {
+  const nn::InPlace here(*memory_);
+  const int64_t spatial = vae_->facts().spatial, rows = pixels.size(1) / spatial,
+                cols = pixels.size(2) / spatial;
+  const auto x = (pixels.to(options_.device).permute({0, 3, 1, 2}).to(at::kFloat) / 255 * 2 - 1)
+                     .to(options_.type)
+                     .contiguous();
+  const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
+  const auto whole = models::image_call(rows, cols, parts, rank);
+  const Range mine = Partition{rows, parts}[rank];
+  auto moments = sliced(x, [&](const at::Tensor& part) {
+    if (options_.tiling && parts == 1) return models::encode_tiled(*vae_, part);
+    return vae_->encode(
+        whole, parts == 1 ? part : part.narrow(2, mine.begin * spatial, mine.size * spatial).contiguous());
+  });
+  if (parts > 1) moments = parallel_context_.gather_rows(moments, rows);
+  return moments.to(at::kFloat);
+}
+
+at::Tensor sampled_latents(const at::Tensor& moments, const at::Tensor& noise,
+                           const models::VaeFacts& facts) {
+  const auto parts = moments.chunk(2, 1);
+  return from_encode(parts[0] + at::exp(0.5 * parts[1].clamp(-30, 20)) * noise, facts);
 }
 
 namespace {

@@ -1,5 +1,7 @@
-// The last stage of a request: latents to images, whole on the leader or by rows on all ranks of a replica.
+// The last stage of a request: latents to images, whole on the leader or by rows on all ranks of a replica; and the
+// way back, of a picture to begin with.
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -27,13 +29,22 @@ class ImageStage {
   // latents [B, C, h, w] as the denoiser leaves them -> [B, 3, H, W] in [0, 1], float; by rows: on every
   // rank.
   at::Tensor decode(const at::Tensor& latents, ActivationRecorder* probes) const;
+  // pixels [B, H, W, 3], bytes -> moments [B, 2C, h, w]: means, then log-variances; float. By rows: on every rank, which
+  // all call it.
+  at::Tensor encode(const at::Tensor& pixels) const;
 
  private:
+  // Whole, or one picture at a time.
+  at::Tensor sliced(const at::Tensor& batch, const std::function<at::Tensor(const at::Tensor&)>& run) const;
   const parallel::ParallelContext& parallel_context_;
   DecodeOptions options_;
   std::unique_ptr<nn::BlockMemory> memory_;
   std::unique_ptr<models::Vae> vae_;
 };
+
+// What samplers work on, of a picture's moments: means + deviations * noise [B, C, h, w], brought to the scale of the
+// latents (upstream: diffusers DiagonalGaussianDistribution).
+at::Tensor sampled_latents(const at::Tensor& moments, const at::Tensor& noise, const models::VaeFacts& facts);
 
 // [B, 3, H, W] or [B, 3, frames, H, W] in [0, 1] -> 8 bits, rounded half to even. A single frame is an image.
 std::vector<media::Artifact> to_artifacts(const at::Tensor& images, double fps = 0);

@@ -13,6 +13,7 @@
 #include "nn/streamed_memory.h"
 #include "parallel/shards.h"
 #include "pipeline/device.h"
+#include "pipeline/input_pictures.h"
 #include "pipeline/request_sampler.h"
 #include "pipeline/tier.h"
 #include "sampling/noise.h"
@@ -181,7 +182,8 @@ void Pipeline::prepare(const request::Request& r, Denoise& work) {
   work.grid = family.grid(model_.denoiser(), vae.spatial, *r.height, *r.width, 1);
   sampler_ = sampler_of(
       r, model_.scheduler(),
-      {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = work.grid.tokens()});
+      {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = work.grid.tokens()},
+      family.image_to_image.cut);
   work.sampler = sampler_.get();
 }
 
@@ -193,25 +195,30 @@ void Pipeline::adapt(ChangesOf& changes) {
 
 // What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer for it
 // than they need on a GPU.
-std::future<sampling::NoiseSource> Pipeline::plan(request::Requests batch, Denoise& work,
-                                                  ChangesOf& changes) {
+std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denoise& work, ChangesOf& changes) {
+  using sampling::NoiseSource;
   request::check_batch(batch);
-  prepare(batch.front(), work);
-  changes = adapters_.bind(request::adapter_refs(batch.front().lora.value_or(std::vector<std::string>{})));
+  const auto& first = batch.front();
+  prepare(first, work);
+  changes = adapters_.bind(request::adapter_refs(first.lora.value_or(std::vector<std::string>{})));
   std::vector<uint64_t> seeds;
   for (const auto& r : batch) seeds.push_back(*r.seed);
-  return std::async(std::launch::async, [seeds, size = work.grid.latent(1)] {
-    sampling::NoiseSource source(seeds, size);
-    source.draw(sampling::NoiseSource::kInitial);
-    return source;
-  });
+  return std::async(std::launch::async,
+                    [seeds, size = work.grid.latent(1), has_image = first.image.has_value(),
+                     has_mask = first.mask.has_value()] {
+                      DrawnNoise drawn{NoiseSource(seeds, size), {}, {}};
+                      if (has_image) drawn.picture = drawn.source.draw(NoiseSource::kPicture);
+                      drawn.initial = drawn.source.draw(NoiseSource::kInitial);
+                      if (has_mask) drawn.source.draw(NoiseSource::kMasked);  // moves the generators on
+                      return drawn;
+                    });
 }
 
 // The leader sees first whether the request can be done at all: its verdict is everybody's.
-std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, Denoise& work,
-                                                       const StepCallbacks& callbacks) {
+std::future<Pipeline::DrawnNoise> Pipeline::condition(request::Requests batch, Denoise& work,
+                                                      const StepCallbacks& callbacks) {
   auto* const probes = callbacks.probes;
-  std::future<sampling::NoiseSource> noise;
+  std::future<DrawnNoise> noise;
   std::exception_ptr problem;
   ChangesOf changes;
   timing_.reread_bytes = 0;
@@ -242,10 +249,42 @@ std::future<sampling::NoiseSource> Pipeline::condition(request::Requests batch, 
   return noise;
 }
 
-void Pipeline::begin_with(sampling::NoiseSource drawn, const GivenNoise& given, Denoise& work,
-                          ActivationRecorder* probes) const {
-  const auto source = std::make_shared<sampling::NoiseSource>(std::move(drawn));
-  const auto noise = given.initial.defined() ? given.initial : source->draw(sampling::NoiseSource::kInitial);
+// The leader reads the files and encodes them, unless all ranks encode their rows.
+Pipeline::EncodedPictures Pipeline::encode(request::Requests batch, const models::Grid& grid) const {
+  if (!batch.front().image) return {};
+  const bool by_rows = parallel_context_.picture_parts() > 1;
+  const int64_t spatial = models::find_vae(model_.vae()).facts(model_.vae()).spatial;
+  const auto of_leader = from_leader(parallel_context_.replica(), options_.device, [&] {
+    const auto inputs = read_inputs(batch, grid, spatial);
+    nn::Conditioning sent;
+    sent.whole["drawn"] = inputs.drawn;
+    sent.whole["picture"] = by_rows ? inputs.pixels : images_->encode(inputs.pixels);
+    return Conditionings{sent};
+  });
+  const auto& whole = of_leader.front().whole;
+  const auto& picture = whole.at("picture");
+  return {.moments = by_rows ? images_->encode(picture) : picture,
+          .drawn = whole.at("drawn"),
+          .strength = *batch.front().strength};
+}
+
+// In place of noise, as noisy as the first step wants it. A masked edit of full strength begins with noise alone, as in
+// the reference. clean [B, C, h, w]; noise: packed.
+void Pipeline::begin_at(const EncodedPictures& pictures, const at::Tensor& clean, const at::Tensor& noise,
+                        Denoise& work) const {
+  const auto pack = model_.family().pack;
+  const auto packed = pack(clean).contiguous().to(noise.scalar_type());
+  const bool is_masked = pictures.drawn.defined();
+  if (!is_masked || pictures.strength < 1) work.latents = work.sampler->add_noise(packed, noise, 0);
+  if (!is_masked) return;
+  const auto drawn = pictures.drawn.to(options_.device).to(at::kBool).unsqueeze(1);
+  work.masked = {packed, noise, pack(drawn.expand(clean.sizes())).contiguous()};
+}
+
+void Pipeline::begin_with(DrawnNoise drawn, const GivenNoise& given, const EncodedPictures& pictures,
+                          Denoise& work, ActivationRecorder* probes) const {
+  const auto source = std::make_shared<sampling::NoiseSource>(std::move(drawn.source));
+  const auto noise = given.initial.defined() ? given.initial : drawn.initial;
   const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
   const auto packed = model_.family().pack(noise.to(options_.device)).contiguous();
   work.latents = packed.to(type) * work.sampler->init_noise_sigma();
@@ -254,14 +293,25 @@ void Pipeline::begin_with(sampling::NoiseSource drawn, const GivenNoise& given, 
     const bool is_given = at < steps.size() && steps[at].defined();
     return model_.family().pack(is_given ? steps[at] : source->draw(step)).to(type);
   };
-  if (!probes) return;
+  const auto record = [&](const char* name, const at::Tensor& value) {
+    if (probes) probes->whole(name, value);
+  };
+  if (pictures.moments.defined()) {
+    const auto of_picture = given.picture.defined() ? given.picture : drawn.picture;
+    const auto clean = sampled_latents(pictures.moments.to(options_.device), of_picture.to(options_.device),
+                                       models::find_vae(model_.vae()).facts(model_.vae()));
+    record("image.moments", pictures.moments);
+    record("image.latents", clean);
+    if (pictures.drawn.defined()) record("mask", pictures.drawn.unsqueeze(1).to(at::kFloat));
+    begin_at(pictures, clean, packed.to(type), work);
+  }
   const auto numbers = [](std::span<const float> v) {
     return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
   };
-  probes->whole("noise", noise);
-  probes->whole("noise.packed", packed.transpose(0, 1));
-  probes->whole("timesteps", numbers(sampling::times(*work.sampler)));
-  probes->whole("sigmas", numbers(work.sampler->sigmas()));
+  record("noise", noise);
+  record("noise.packed", packed.transpose(0, 1));
+  record("timesteps", numbers(sampling::times(*work.sampler)));
+  record("sigmas", numbers(work.sampler->sigmas()));
 }
 
 std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const StepCallbacks& callbacks,
@@ -270,11 +320,12 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   lap_ = Clock::now();
   Denoise work;
   auto drawn = condition(batch, work, callbacks);
+  const auto pictures = encode(batch, work.grid);
   synchronize(options_.device);
   lap("encode");
 
   if (callbacks.on_plan) callbacks.on_plan(static_cast<int>(work.sampler->steps().size()));
-  begin_with(drawn.get(), noise, work, callbacks.probes);
+  begin_with(drawn.get(), noise, pictures, work, callbacks.probes);
   const auto tokens = denoise(work, callbacks);
   lap("denoise");
 

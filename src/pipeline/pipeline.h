@@ -76,12 +76,25 @@ class Pipeline {
   void load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf& changes);
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void prepare(const request::Request& request, Denoise& work);
+  // What the generators of a batch have drawn before the first step.
+  struct DrawnNoise {
+    sampling::NoiseSource source;
+    at::Tensor picture, initial;  // [B, ...]; picture: only of requests that begin with one
+  };
+  // Pictures to begin with, on every rank; undefined: none.
+  struct EncodedPictures {
+    at::Tensor moments;  // [B, 2C, h, w], float
+    at::Tensor drawn;    // [B, h, w], bytes; undefined: the whole picture is drawn anew
+    double strength = 1;
+  };
   void adapt(ChangesOf& changes);  // the denoisers
-  std::future<sampling::NoiseSource> plan(request::Requests batch, Denoise& work, ChangesOf& changes);
-  std::future<sampling::NoiseSource> condition(request::Requests batch, Denoise& work,
-                                               const StepCallbacks& callbacks);
-  void begin_with(sampling::NoiseSource drawn, const GivenNoise& given, Denoise& work,
+  std::future<DrawnNoise> plan(request::Requests batch, Denoise& work, ChangesOf& changes);
+  std::future<DrawnNoise> condition(request::Requests batch, Denoise& work, const StepCallbacks& callbacks);
+  EncodedPictures encode(request::Requests batch, const models::Grid& grid) const;
+  void begin_with(DrawnNoise drawn, const GivenNoise& given, const EncodedPictures& pictures, Denoise& work,
                   ActivationRecorder* probes) const;
+  void begin_at(const EncodedPictures& pictures, const at::Tensor& clean, const at::Tensor& noise,
+                Denoise& work) const;
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
   double lap(const char* phase);                       // seconds since the last lap, added to the phase

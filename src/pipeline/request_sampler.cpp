@@ -1,5 +1,6 @@
 #include "pipeline/request_sampler.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -24,8 +25,32 @@ std::vector<double> numbers_of(const char* name, const std::optional<std::string
 
 }  // namespace
 
+int laid_out(const request::Request& r) {
+  for (const auto& [name, text] : {std::pair{"sigmas", &r.sigmas}, {"timesteps", &r.timesteps}}) {
+    if (const auto given = numbers_of(name, *text); !given.empty()) return static_cast<int>(given.size());
+  }
+  return *r.num_inference_steps;
+}
+
+int left_out(const request::Request& r, int steps, models::ImageToImage::Cut cut) {
+  if (!r.image) return 0;
+  // In double and in this order, as the reference rounds it.
+  const double run = std::min(steps * r.strength.value_or(1), static_cast<double>(steps));
+  const int first =
+      cut == models::ImageToImage::kFirst ? static_cast<int>(steps - run) : steps - static_cast<int>(run);
+  if (first >= steps)
+    throw Error(Kind::kUsage, str("strength ", r.strength.value_or(1), " of ", steps,
+                                  " steps leaves none to run: take a larger one, or more steps"));
+  return first;
+}
+
+request::UsualStrength usual_strength(const models::Family& family) {
+  return {.plain = family.image_to_image.strength, .masked = family.image_to_image.masked};
+}
+
 std::unique_ptr<sampling::Sampler> sampler_of(const request::Request& r, const Json& scheduler,
-                                              sampling::Call call) {
+                                              sampling::Call call, models::ImageToImage::Cut cut) {
+  call.begin = left_out(r, laid_out(r), cut);
   call.steps = *r.num_inference_steps;
   call.sigmas = numbers_of("sigmas", r.sigmas);
   call.timesteps = numbers_of("timesteps", r.timesteps);

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/files.h"
 #include "pipeline/testing.h"
 #include "plan/layouts.h"
 #include "plan/parallel_config.h"
@@ -75,6 +76,25 @@ TEST(UNet, IsTheSameOnThreeAndFourRanks) {
   expect_as_one_rank({"ulysses=3", "ring=3", "ulysses=4", "ring=4", "ulysses=2, ring=2",
                       "ulysses=2, tensor=2", "cfg=2, ulysses=2", "cfg=2, ring=2", "cfg=2, tensor=2",
                       "ring=4, shard=2"});
+}
+
+// With a sampler that draws noise in every step: the generators have been moved on by the picture's latents.
+TEST(UNet, BeginsWithAPictureTheSameOnTwoAndFourRanks) {
+  const TemporaryFolder files;
+  media::Image image{20, 30, std::vector<uint8_t>(1800)}, mask{7, 5, std::vector<uint8_t>(105)};
+  for (size_t i = 0; i < image.rgb.size(); ++i) image.rgb[i] = static_cast<uint8_t>(i * i / 7);
+  for (size_t i = 0; i < mask.rgb.size(); ++i) mask.rgb[i] = i / 21 % 2 ? 255 : 0;
+  auto batch = batch_of();
+  for (auto& r : batch) {
+    r.image = (files / "image.png").string(), r.mask = (files / "mask.png").string();
+    write_file_atomically(*r.image, media::encode(image, media::Format::kPng));
+    write_file_atomically(*r.mask, media::encode(mask, media::Format::kPng));
+    r.num_inference_steps = 4, r.strength = 0.7, r.sampler = "euler_a";
+  }
+  const auto expected = latents({}, batch);
+  for (const char* layout : {"ulysses=2", "ring=2", "cfg=2", "rows=2, parallel_vae", "ulysses=4", "tensor=2"})
+    EXPECT_LT(distance(latents(plan::parse_strategy(layout), batch), expected), 2e-5)
+        << layout;  // VAE: float
 }
 
 TEST(UNet, HandsOutHeadsWhereThereAreEnough) {

@@ -52,6 +52,11 @@ struct FluxConfig {
                   str("transformer/config.json: axes_dims_rope must be three even numbers whose sum is ",
                       "attention_head_dim (", heads.unit, "), found a sum of ", sum));
     }
+    if (const int64_t out = read.positive("out_channels", in_channels); out != in_channels) {
+      throw Error(Kind::kCheckpoint,
+                  str("transformer/config.json: in_channels is ", in_channels, " and out_channels ", out,
+                      "; models that take pictures or masks beside the latents are not in this build"));
+    }
     if (in_channels % 4 != 0 || read.positive("patch_size", 1) != 1) {
       throw Error(Kind::kCheckpoint,
                   "transformer/config.json: expected patch_size 1 and in_channels divisible by 4");
@@ -313,6 +318,7 @@ extern const Family kFlux{
     .most_text_tokens = 512,
     .sigmas = Sigmas::kLinearToInverse,
     .pipeline_time_scale = 1e-3,
+    .image_to_image = {.cut = ImageToImage::kFirst},
     .facts = facts,
     .defaults = defaults,
     .grid = grid,

@@ -301,6 +301,7 @@ extern const Family kSd3{
     .call_text_tokens = 256,
     .has_clip_skip = true,
     .sigmas = Sigmas::kFromScheduler,
+    .image_to_image = {.cut = ImageToImage::kFirst},
     .facts = facts,
     .defaults = defaults,
     .grid = grid,

@@ -155,7 +155,8 @@ UNetConfig::UNetConfig(const Json& json) {
   }
   latent_channels = read.positive("in_channels", 4);
   if (read.positive("out_channels", 4) != latent_channels)
-    refuse("out_channels", value_of(json, "out_channels"), "as many as in_channels");
+    refuse("out_channels", value_of(json, "out_channels"),
+           "as many as in_channels, so no models that take a mask and a masked picture beside the latents");
   sample_size = read.positive("sample_size", 128);
   text_width = text[0];
   eps = read.number("norm_eps", 1e-5);

@@ -123,6 +123,7 @@ extern const Family kSdxl{
     .has_clip_skip = true,
     .obeys_force_upcast = true,
     .sigmas = Sigmas::kFromScheduler,
+    .image_to_image = {.strength = 0.3, .masked = 0.9999},
     .facts = facts,
     .defaults = defaults,
     .grid = grid,
