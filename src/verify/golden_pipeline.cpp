@@ -11,6 +11,7 @@
 #include "models/vae.h"
 #include "pipeline/activation_recorder.h"
 #include "pipeline/model_repo.h"
+#include "pipeline/request_sampler.h"
 #include "verify/requests.h"
 #include "verify/thread_ranks.h"
 
@@ -29,6 +30,7 @@ pipeline::GivenNoise noise_of(const Tensors& recorded) {
   const auto initial = recorded.find("noise"), steps = recorded.find("timesteps");
   if (initial == recorded.end()) throw Error(Kind::kUsage, "golden.safetensors holds no tensor named noise");
   pipeline::GivenNoise noise{.initial = initial->second};
+  if (const auto of = recorded.find("image.noise"); of != recorded.end()) noise.picture = of->second;
   for (int64_t i = 0; steps != recorded.end() && i < steps->second.size(0); ++i) {
     const auto drawn = recorded.find(str("step", i, ".sched_noise"));
     noise.steps.push_back(drawn == recorded.end() ? at::Tensor() : drawn->second);
@@ -37,7 +39,8 @@ pipeline::GivenNoise noise_of(const Tensors& recorded) {
 }
 
 // The defaults are those of the reference's call, or what the recording shows.
-Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded) {
+Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded,
+                     const std::filesystem::path& files) {
   auto noise = noise_of(recorded);
   const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
   auto usual = usual_request(folder);
@@ -48,7 +51,9 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   usual.max_sequence_length =
       static_cast<int>(family.call_text_tokens > 0 ? family.call_text_tokens : family.most_text_tokens);
   if (family.call_guidance > 0) usual.guidance_scale = family.call_guidance;
-  Repeated out{.batch = requests_of(call, usual, "golden.json: the call"), .noise = std::move(noise)};
+  Repeated out{.batch = requests_of(call, usual, "golden.json: the call",
+                                    {.folder = files, .usual = pipeline::usual_strength(family)}),
+               .noise = std::move(noise)};
   out.each = call.value("num_images_per_prompt", 1);
   const auto& r = out.batch.front();
   out.grid = family.grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
@@ -120,13 +125,24 @@ void name_from(const std::filesystem::path& folder, request::Request& request) {
   }
 }
 
+// A run that begins with a picture leaves steps out, which the reference's schedule still has.
+void take_left_out_steps_of(const Tensors& recorded, Produced& ours) {
+  for (const char* name : {"timesteps", "sigmas"}) {
+    const auto mine = ours.tensors.find(name);
+    const auto found = recorded.find(name);
+    if (mine == ours.tensors.end() || found == recorded.end()) continue;
+    const int64_t left_out = found->second.size(0) - mine->second.size(0);
+    if (left_out > 0) mine->second = at::cat({found->second.narrow(0, 0, left_out), mine->second});
+  }
+}
+
 }  // namespace
 
 Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensors& recorded) {
   const c10::InferenceMode guard;
   const auto folder = pipeline::ModelRepo::open(o.folder / "model");
   folder.check();
-  auto repeated = repeat_call(folder, call, recorded);
+  auto repeated = repeat_call(folder, call, recorded, o.folder);
   for (auto& request : repeated.batch) name_from(o.folder, request);
   pipeline::LoadOptions load;
   load.device = o.device;
@@ -144,6 +160,7 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
   }
   if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())
     out.add("model_timesteps", t->second * folder.family().pipeline_time_scale);
+  if (repeated.batch.front().image) take_left_out_steps_of(recorded, out);
   take_form_of(recorded, repeated.each, out);
   return out;
 }

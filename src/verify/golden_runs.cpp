@@ -22,8 +22,16 @@ std::set<std::string> names_of_runs(const Tensors& recorded) {
   return names;
 }
 
-Json call_of(const Json& golden, const std::string& run) {
+// The call itself, whose pictures have generators of their own with seeds one after another.
+Json seeded_call(const Json& golden) {
   Json call = golden.at("call");
+  if (const auto seed = golden.find("seed_noise"); seed != golden.end() && !call.contains("seed"))
+    call["seed"] = *seed;
+  return call;
+}
+
+Json call_of(const Json& golden, const std::string& run) {
+  Json call = seeded_call(golden);
   if (golden.contains("runs") && golden.at("runs").contains(run)) {  // the same call with an adapter
     Json names = Json::array();
     for (const auto& ref : adapters_of(golden, run)) names.push_back(request::to_string(ref));
@@ -63,7 +71,7 @@ std::vector<request::AdapterRef> adapters_of(const Json& golden, const std::stri
 
 std::vector<GoldenRun> runs_of(const Json& golden, const Tensors& recorded) {
   if (!golden.contains("call")) throw Error(Kind::kUsage, "golden.json describes no call");
-  std::vector<GoldenRun> runs{{"", golden.at("call"), recorded}};
+  std::vector<GoldenRun> runs{{"", seeded_call(golden), recorded}};
   for (const auto& run : names_of_runs(recorded)) {
     auto& made = runs.emplace_back(GoldenRun{run + ".", call_of(golden, run), {}});
     for (const auto& [name, value] : recorded) {

@@ -14,7 +14,7 @@ struct GoldenRun {
   Tensors recorded;  // without the prefix; what all runs begin with is in each
 };
 
-// The call of golden.json first. "<run>_run" in golden.json holds the arguments that differ in that run; a run
+// The call of golden.json first, with seed_noise as its seed. "<run>_run" in golden.json holds the arguments that differ in that run; a run
 // "no_<word>" leaves out the arguments whose names begin with that word. Throws Error(kUsage) for tensors of a run
 // that is described nowhere.
 // "runs" describes runs of the same call with an adapter each, and its scale.

@@ -59,6 +59,12 @@ TEST(GoldenRuns, OfAdaptersNameThemAndTheirStrengths) {
       nn::has(nn::error_of(Kind::kUsage, [&] { merged_of(golden, recorded({"merged.x.y"})); }), "no run"));
 }
 
+TEST(GoldenRuns, HaveTheSeedOfTheNoise) {
+  Json seeded = kGolden;
+  seeded["seed_noise"] = 7;
+  for (const auto& run : runs_of(seeded, recorded({"large.latents.final"}))) EXPECT_EQ(run.call["seed"], 7);
+}
+
 TEST(GoldenRuns, ThatNobodyDescribesAreErrors) {
   const auto message =
       nn::error_of(Kind::kUsage, [] { runs_of(kGolden, recorded({"small.latents.final"})); });

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "pipeline/engine_config.h"
 #include "pipeline/model_repo.h"
+#include "pipeline/request_sampler.h"
 #include "verify/requests.h"
 #include "verify/thread_ranks.h"
 
@@ -75,7 +76,8 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
   for (const auto& c : matrix.at("cases")) {
     const auto model = c.at("model").get<std::string>();
     const auto folder = pipeline::ModelRepo::open(root / model);
-    const auto batch = requests_of(c.at("request"), usual_request(folder), model);
+    const auto batch = requests_of(c.at("request"), usual_request(folder), model,
+                                   {.folder = root, .usual = pipeline::usual_strength(folder.family())});
     pipeline::LoadOptions load;
     load.denoiser = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
     load.tier = pipeline::tier_named(c.value("tier", "exact"));

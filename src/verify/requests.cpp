@@ -37,10 +37,20 @@ void check_fixed(Arguments& arguments, const std::string& where) {
   }
 }
 
+// By its own name or another one.
+const Json* argument_of(Arguments& arguments, const Field& field) {
+  const Json* value = arguments.find(std::string(field.name));
+  for (const auto& alias : words_of(field.aliases)) {
+    const Json* other = arguments.find(alias);
+    if (!value) value = other;
+  }
+  return value;
+}
+
 }  // namespace
 
 std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
-                                          const std::string& where) {
+                                          const std::string& where, const PictureRules& pictures) {
   Arguments arguments(call, where);
   const Json* prompt = arguments.find("prompt");
   const size_t prompts = !prompt ? 0 : prompt->is_array() ? prompt->size() : 1;
@@ -53,9 +63,10 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
   for (size_t i = 0; i < out.size(); ++i) {
     auto& r = out[i];
     r.fields([&](const Field& field, const FieldRef& slot) {
-      if (field.effect == Effect::kPlace) return;
+      const bool is_file = slot == FieldRef(&r.image) || slot == FieldRef(&r.mask);
+      if (field.effect == Effect::kPlace && !is_file) return;
       const std::string name(field.name);
-      const Json* value = arguments.find(name);
+      const Json* value = argument_of(arguments, field);
       if (!value) return;
       if (value->is_array() && (name == "sigmas" || name == "timesteps")) {
         std::string numbers;  // one list for all
@@ -74,6 +85,8 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
     *r.seed += i;
     if (!request::has_negative(r)) r.true_cfg_scale.reset();
     request::settle_branches(r, {.guidance_is_cfg = usual.guidance_is_cfg});
+    request::place_pictures(r, pictures.folder);
+    request::settle_strength(r, pictures.usual);
     r.name = str("picture ", i + 1);
   }
   arguments.finish();

@@ -42,6 +42,27 @@ TEST(Variants, OfEveryKindPass) {
   }
 }
 
+// Image to image, and a masked run of the same call, whose schedules are recorded whole.
+TEST(Variants, EditsPassUnderLayouts) {
+  for (const char* layout :
+       {"data=1", "ulysses=2", "ring=2", "cfg=2", "pipefusion=2, sync", "ring=2, parallel_vae"}) {
+    const auto c = verify({.folder = kGoldens / "flux_edits", .degrees = plan::parse_strategy(layout)});
+    EXPECT_TRUE(c.passed()) << layout << ": " << wrong_rows(c);
+    for (const char* name : {"image", "timesteps", "image.moments", "masked.image", "masked.step3.latents"})
+      EXPECT_EQ(row(c, name).verdict, Verdict::kPass) << layout << " " << name;
+  }
+}
+
+TEST(Variants, EditsCanFail) {
+  const Copy copy(kGoldens / "flux_edits");
+  copy.edit_json("golden.json", [](Json& j) { j["masked_run"]["strength"] = 0.5; });
+  EXPECT_EQ(row(verify({.folder = copy.path()}), "masked.latents.final").verdict, Verdict::kFail);
+  copy.edit_json("golden.json", [](Json& j) { j["masked_run"]["mask_image"] = "other.png"; });
+  EXPECT_EQ(row(verify({.folder = copy.path()}), "masked.latents.final").verdict, Verdict::kFail);
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["image"] = "none.png"; });
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); }), "none.png"));
+}
+
 // Both branches are listened to, on whichever rank they run.
 TEST(Variants, TwoBranchesPassUnderLayouts) {
   for (const char* layout : {"cfg=2", "cfg=2, ulysses=2", "ring=3", "tensor=2", "pipefusion=3, sync"}) {
