@@ -4,6 +4,7 @@
   _bad_input.py models MINI FOLDER   copies of the model MINI, each damaged in one way
   _bad_input.py pixels A.png B.png   exit 0 if both hold the same picture
   _bad_input.py whole FILE...        exit 0 if every PNG is whole
+  _bad_input.py bomb FILE            makes the header of this PNG say 40000 x 50000 pixels
   _bad_input.py hub MODEL TOKEN LOG  a hub that serves the folder MODEL as org/model and cuts the first big file
 """
 import hashlib
@@ -205,6 +206,13 @@ def hub(model, token, log):
     server.serve_forever()
 
 
+def bomb(path):
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 40000, 50000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+
+
 def main(task, *words):
     if task == "models":
         Models(*words).make()
@@ -212,6 +220,8 @@ def main(task, *words):
         hub(*words)
     elif task == "pixels":
         return pixels(pathlib.Path(words[0])) != pixels(pathlib.Path(words[1]))
+    elif task == "bomb":
+        bomb(pathlib.Path(words[0]))
     elif task == "whole":
         for word in words:
             pixels(pathlib.Path(word))

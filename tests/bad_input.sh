@@ -156,6 +156,50 @@ check_prompt_files() {
   [[ $found == "./000000.png ./000090.png ./sub/y.png " ]] || complain "pictures of the good rows: $found"
 }
 
+# Pictures to begin with: each row fails alone, with its file and line.
+check_pictures() {
+  mkdir -p in
+  draw --prompt x --seed 1 --output_dir made || complain "the picture to begin with"
+  cp made/000000.png in/good.png
+  head -c 300 in/good.png >in/cut.png
+  echo x >in/text.png
+  cp in/good.png in/bomb.png
+  python3 "$helper" bomb in/bomb.png
+  expect 0 '0.6|wrote' --image in/good.png --prompt x
+  expect 0 'note .*is 64x64 and becomes 96x64' --image in/good.png --mask in/good.png --width 96 --strength 1 --prompt x
+  expect 2 'there is no picture .*in/none.png' --image in/none.png --prompt x
+  expect 2 'text.png: this is not a picture' --image in/good.png --mask in/text.png --prompt x
+  expect 2 'a mask was given, but no image' --mask in/good.png --prompt x
+  expect 2 'strength 0 of 1 steps leaves none' --image in/good.png --strength 0 --prompt x
+  expect 2 'strength' --image in/good.png --strength 1.5 --prompt x
+  {
+    printf '{"prompt": "x", "image": "%s", "strength": 1}\n' in/good.png in/none.png in/cut.png in/bomb.png in in/text.png
+    printf '{"prompt": "x", "strength": 1}\n{"prompt": "plain"}\n'
+  } >edits.jsonl
+  rm -rf out
+  local status=0 line
+  draw --output_dir out --prompts_file edits.jsonl || status=$?
+  ((status == 1)) || complain "bad pictures: exit $status, not 1"
+  for line in '2: there is no picture' '3: .*cut.png: ' '4: .*bomb.png: .*40000 x 50000 pixels' '5: .*not a file' \
+    '6: .*text.png: ' '7: a strength was given, but no image'; do
+    grep -qE "^error edits.jsonl:$line" log || complain "no error for edits.jsonl:$line"
+  done
+  (($(grep -c '^error' log) == 6)) || complain "not six bad rows"
+  [[ -f out/000000.png && -f out/000007.png ]] || complain "the good rows are not drawn"
+  # what the file holds decides, not its name
+  cp in/good.png in/moved.png
+  expect 0 'wrote' --image in/good.png --seed 1 --prompt x
+  cp -r out again
+  draw --output_dir again --image in/moved.png --seed 1 --prompt x
+  grep -q '1 of 1 pictures are there' log || complain "another name draws again"
+  draw --prompt y --seed 2 --output_dir made && cp made/000000.png in/moved.png
+  draw --output_dir again --image in/moved.png --seed 1 --prompt x
+  grep -q '0 of 1 pictures are there.*image_sha256' log || complain "another picture of the same name draws nothing"
+  local help
+  help=$("$atelier" edit --input x.csv --output_dir out 2>&1) && complain "edit: exit 0"
+  grep -q 'families of this build that do: none.*sdxl.*t2i --image' <<<"$help" || complain "edit: $help"
+}
+
 check_output() {
   echo x >plain
   expect 2 'plain/x.*--output_dir' --output_dir plain/x --prompt x
@@ -367,7 +411,7 @@ check_download() {
   unset HF_TOKEN HF_ENDPOINT
 }
 
-for check in check_models check_overflow check_flags check_prompt_files check_output check_full_disk check_interrupted_save check_left_alone check_two_runs check_identity check_interrupts check_download; do
+for check in check_models check_overflow check_flags check_prompt_files check_pictures check_output check_full_disk check_interrupted_save check_left_alone check_two_runs check_identity check_interrupts check_download; do
   before=$SECONDS
   "$check"
   echo "$check: $((SECONDS - before)) s"

@@ -28,6 +28,8 @@ constexpr Command kCommands[] = {
     {"t2i", "draw pictures from prompts, flags as Diffgentor has them", t2i_command},
     {"run", "the same, flags as xDiT has them", run_command},
     {"sdxl", "a CSV file of prompts, several seeds each, flags as the SDXL scripts have them", sdxl_command},
+    {"edit", "edit pictures by instruction: needs a model for it, of which this build has none",
+     edit_command},
     {"verify", "repeat recorded calls of a model and compare, or run the parity matrix", verify_command},
     {"config", "config show: every setting, its value and who set it", config_command},
     {"bench", "milliseconds per step of layouts, as JSON", bench_command},
@@ -37,7 +39,7 @@ constexpr Command kCommands[] = {
 };
 
 // Commands of the whole program that are not in this build.
-constexpr std::string_view kAbsent[] = {"serve",   "edit",    "plan",       "selftest",
+constexpr std::string_view kAbsent[] = {"serve",   "plan",    "selftest",
                                         "monitor", "convert", "tune_batch", "clean"};
 
 void print_help(std::FILE* out) {

@@ -10,6 +10,7 @@ using Arguments = std::vector<std::string>;  // behind the command's name, in on
 int t2i_command(const Arguments& arguments);   // Diffgentor's flags
 int run_command(const Arguments& arguments);   // xDiT's flags
 int sdxl_command(const Arguments& arguments);  // flags of the SDXL scripts
+int edit_command(const Arguments& arguments);  // Diffgentor's flags
 int verify_command(const Arguments& arguments);
 int config_command(const Arguments& arguments);
 int bench_command(const Arguments& arguments);

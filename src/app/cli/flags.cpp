@@ -44,6 +44,11 @@ class Parser {
                     "settings from a .yaml or .json file; flags and DG_ variables win over it");
     known_ = {"--config", "--help"};
     for (const auto& s : set.switches) switches_[s] = app_.add_flag("--" + s);
+    for (const auto& name : set.values) {
+      values_[name] = app_.add_option("--" + name);
+      known_.push_back("--" + name);
+      takes_value_.insert("--" + name);
+    }
     Settings settings;
     settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
       if (field.surfaces & set.surface) add(section, field, slot);
@@ -78,6 +83,9 @@ class Parser {
     out.config = config_;
     for (const auto& [name, option] : switches_) {
       if (option->count() > 0) out.switches.insert(name);
+    }
+    for (const auto& [name, option] : values_) {
+      if (option->count() > 0) out.values[name] = option->results().back();
     }
     for (const auto& flag : flags_) {
       if (flag.option->count() == 0) continue;
@@ -168,7 +176,7 @@ class Parser {
   const FlagSet& set_;
   CLI::App app_;
   std::string config_;
-  std::map<std::string, CLI::Option*> switches_;
+  std::map<std::string, CLI::Option*> switches_, values_;
   std::vector<Flag> flags_;
   std::vector<std::string> known_;
   std::set<std::string> takes_value_;

@@ -1,6 +1,7 @@
 // From arguments to flags: every field of the settings is one flag, in all its spellings.
 #pragma once
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,10 +13,11 @@ namespace atelier::app {
 
 struct FlagSet {
   Surface surface = kT2i;
-  std::string name, about;            // for --help
-  std::vector<std::string> switches;  // of this command only: "json"
-  std::set<std::string> unused;       // flags of the surface that this command has no use for
-  std::string why;                    // a clause about them: "it draws nothing"
+  std::string name, about;               // for --help
+  std::vector<std::string> switches;     // of this command only: "json"
+  std::set<std::string> unused;          // flags of the surface that this command has no use for
+  std::string why;                       // a clause about them: "it draws nothing"
+  std::vector<std::string> values = {};  // flags of this command only that take one value: "input"
 };
 
 struct Parsed {
@@ -23,6 +25,7 @@ struct Parsed {
   std::vector<Given> flags;
   std::filesystem::path config;
   std::set<std::string> switches;
+  std::map<std::string, std::string> values;  // those that were given
 };
 
 // arguments in one spelling (one_spelling). Throws Error(kUsage) naming the nearest known flag.

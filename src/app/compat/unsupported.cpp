@@ -32,8 +32,13 @@ constexpr Group kGroups[] = {
      "output_type=pil"},
     {Treated::kRefused, kRun, "is for video: no family of this build draws any",
      "num_frames=1 flow_shift= guidance_scale_2="},
-    {Treated::kRefused, kRun, "is not in this build: no family of it takes input pictures",
+    {Treated::kRefused, kRun,
+     "is for models that edit by instruction or draw videos, of which this build has none: --image begins "
+     "with a "
+     "picture",
      "img_file_path= input_images* resize_input_images"},
+    {Treated::kRefused, kBoth, "is not in this build: the whole picture is drawn, not a cut around the mask",
+     "padding_mask_crop="},
     {Treated::kRefused, kRun, "is not in this build: its families have one task", "task="},
     {Treated::kRefused, kRun, "is not in this build: report.json holds the times of phases and steps",
      "profile profile_wait=2 profile_warmup=2 profile_active=1"},

@@ -8,6 +8,7 @@
 #include "app/compat/scripts.h"
 #include "app/run/adapters.h"
 #include "app/run/identity.h"
+#include "app/run/picture_check.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "base/version.h"
@@ -60,6 +61,7 @@ request::Prompts prompts_of_flags(const Resolved& resolved) {
     set_texts(row.request, input, [&](std::string_view name, const auto& texts) {
       return texts.size() > 1 || (name == "prompt" && i == 0) ? &texts[i] : nullptr;
     });
+    request::place_pictures(row.request, std::filesystem::current_path());
     out.rows.push_back(std::move(row));
   }
   return out;
@@ -71,6 +73,7 @@ request::Request common_request(const InputSettings& input, const pipeline::Mode
   set_texts(out, input, [](std::string_view name, const auto& texts) {
     return texts.size() == 1 && name != "prompt" ? &texts[0] : nullptr;
   });
+  request::place_pictures(out, std::filesystem::current_path());
   request::Request of_model;
   of_model.height = d.height, of_model.width = d.width, of_model.num_inference_steps = d.steps;
   of_model.guidance_scale = d.guidance;
@@ -121,7 +124,7 @@ class SizeCheck {
 };
 
 Extent extent_of(const std::vector<request::Request>& requests, const request::Request& common,
-                 const SizeCheck& sizes, int batch) {
+                 const SizeCheck& sizes, int batch, const models::Family& family) {
   const auto least = std::min_element(requests.begin(), requests.end(), [&](const auto& a, const auto& b) {
     return sizes.area(*a.height, *a.width) < sizes.area(*b.height, *b.width);
   });
@@ -134,7 +137,7 @@ Extent extent_of(const std::vector<request::Request>& requests, const request::R
           .work = {.image_tokens = sizes.area(*r.height, *r.width),
                    .text_tokens = *common.max_sequence_length,
                    .branches = all_branch ? 2 : 1,
-                   .steps = *r.num_inference_steps,
+                   .steps = steps_of(r, family),
                    .batch = batch,
                    .pictures = std::ssize(requests)}};
 }
@@ -228,6 +231,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   AdapterChoice adapters(folder, s.input.lora_scale);
   auto of_all = common;
   adapters.settle(of_all);  // only a row of a file may fail alone
+  PictureCheck pictures(folder.family());
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;
@@ -241,6 +245,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     if (problem.empty()) problem = clip_skip_problem(r, folder.family());
     if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
     if (problem.empty()) problem = adapter_problem(r, adapters);
+    if (problem.empty()) problem = pictures.problem(r);
     if (!problem.empty() && r.where.empty()) throw Error(Kind::kUsage, problem);
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
@@ -258,7 +263,8 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   }
   out.adapters = adapters.lines();
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
-  out.extent = extent_of(out.requests, common, sizes, s.input.batch_size);
+  for (auto& note : pictures.notes()) out.notes.push_back(std::move(note));
+  out.extent = extent_of(out.requests, common, sizes, s.input.batch_size, folder.family());
   return out;
 }
 
