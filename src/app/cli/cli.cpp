@@ -39,8 +39,8 @@ constexpr Command kCommands[] = {
 };
 
 // Commands of the whole program that are not in this build.
-constexpr std::string_view kAbsent[] = {"serve",   "plan",    "selftest",
-                                        "monitor", "convert", "tune_batch", "clean"};
+constexpr std::string_view kAbsent[] = {"serve",   "plan",       "selftest", "monitor",
+                                        "convert", "tune_batch", "clean"};
 
 void print_help(std::FILE* out) {
   std::fputs(

@@ -203,6 +203,29 @@ request::Prompts read_prompts(const Resolved& resolved) {
                                       .needs_name = resolved.surface == kSdxl});
 }
 
+namespace {
+
+// What settings give to every picture. Throws Error(kUsage) naming the setting that the family has no use for.
+void check_common(const Resolved& resolved, const request::Request& common, const models::Family& family) {
+  const auto refuse = [&](const char* setting, const std::string& problem) {
+    if (!problem.empty()) throw Error(Kind::kUsage, str(resolved.origin(setting).text, ": ", problem));
+  };
+  refuse("max_sequence_length", length_problem(*common.max_sequence_length, family));
+  refuse("clip_skip", clip_skip_problem(common, family));
+  if (common.guidance_is_cfg && common.true_cfg_scale)
+    refuse("true_cfg_scale", str(family.name, " is guided by guidance_scale; give that one alone"));
+}
+
+// Empty if the family and the file's format take what the request asks for.
+std::string field_problem(const request::Request& r, const models::Family& family) {
+  std::string problem = length_problem(*r.max_sequence_length, family);
+  if (problem.empty()) problem = clip_skip_problem(r, family);
+  if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
+  return problem;
+}
+
+}  // namespace
+
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
                          request::Prompts prompts, const std::string& suffix) {
   const auto& s = resolved.settings;
@@ -218,15 +241,9 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
                                         .node = is_share ? s.device.node_rank : 0,
                                         .nodes = is_share ? s.device.num_nodes : 1};
   common.seed.reset();  // expand gives every picture its own
-  if (const auto problem = length_problem(*common.max_sequence_length, folder.family()); !problem.empty())
-    throw Error(Kind::kUsage, str(resolved.origin("max_sequence_length").text, ": ", problem));
-  if (const auto problem = clip_skip_problem(common, folder.family()); !problem.empty())
-    throw Error(Kind::kUsage, str(resolved.origin("clip_skip").text, ": ", problem));
   const SourcedRule rule = cfg_rule(common, folder);
   common.guidance_is_cfg = rule.guidance_is_cfg;
-  if (rule.guidance_is_cfg && common.true_cfg_scale)
-    throw Error(Kind::kUsage, str(resolved.origin("true_cfg_scale").text, ": ", folder.family().name,
-                                  " is guided by guidance_scale; give that one alone"));
+  check_common(resolved, common, folder.family());
   SizeCheck sizes(folder, *common.height, *common.width);
   AdapterChoice adapters(folder, s.input.lora_scale);
   auto of_all = common;
@@ -241,9 +258,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     std::string problem = settle_problem(r, rule);
     loses_negative = loses_negative || (problem.empty() && has_negative && request::branches(r) == 1);
     if (problem.empty()) problem = sizes.problem(*r.height, *r.width);
-    if (problem.empty()) problem = length_problem(*r.max_sequence_length, folder.family());
-    if (problem.empty()) problem = clip_skip_problem(r, folder.family());
-    if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
+    if (problem.empty()) problem = field_problem(r, folder.family());
     if (problem.empty()) problem = adapter_problem(r, adapters);
     if (problem.empty()) problem = pictures.problem(r);
     if (!problem.empty() && r.where.empty()) throw Error(Kind::kUsage, problem);
