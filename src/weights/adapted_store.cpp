@@ -146,8 +146,8 @@ at::Tensor AdaptedStore::column_norms(const LayerChange& change, const at::Tenso
   return squares.sqrt();
 }
 
-at::Tensor AdaptedStore::merged(std::string_view name, at::IntArrayRef full, const Cut& cut, size_t count,
-                                const at::TensorOptions& options) const {
+at::Tensor AdaptedStore::merged(std::string_view name, at::IntArrayRef full, const HeldPart& cut,
+                                size_t count, const at::TensorOptions& options) const {
   auto sizes = full.vec();
   if (!cut.rows.empty()) sizes[0] = total(cut.rows);
   const int64_t inner = full.size() > 1 ? c10::multiply_integers(full.slice(2)) : 1;
@@ -157,14 +157,14 @@ at::Tensor AdaptedStore::merged(std::string_view name, at::IntArrayRef full, con
   auto matrix = at::empty(sizes, options);
   base().read_into(matrix, name, full, cut.rows, cols);
   matrix = matrix.view({sizes[0], -1});
-  const Cut all{cut.rows.empty() ? std::vector{whole_rows(full)} : cut.rows,
-                cut.cols.empty() ? std::vector{whole_cols(full)} : cut.cols};
+  const HeldPart all{cut.rows.empty() ? std::vector{whole_rows(full)} : cut.rows,
+                     cut.cols.empty() ? std::vector{whole_cols(full)} : cut.cols};
   const auto* list = changes_.find(name);
   for (size_t i = 0; i < count; ++i) merge(matrix, name, all, *list->at(i));
   return matrix;
 }
 
-void AdaptedStore::merge(at::Tensor& matrix, std::string_view name, const Cut& cut,
+void AdaptedStore::merge(at::Tensor& matrix, std::string_view name, const HeldPart& cut,
                          const LayerChange& change) const {
   using Norms = AdapterLayer::Norms;
   const bool is_bias = name.ends_with(kBias);

@@ -52,13 +52,13 @@ class AdaptedStore : public StoreDecorator {
 
  private:
   // Of a canonical matrix [rows, everything else]; none: all.
-  struct Cut {
+  struct HeldPart {
     std::vector<Range> rows, cols;
   };
   // A tensor's slice as the first `count` of its changes leave it, as a matrix.
-  at::Tensor merged(std::string_view name, at::IntArrayRef full, const Cut& cut, size_t count,
+  at::Tensor merged(std::string_view name, at::IntArrayRef full, const HeldPart& cut, size_t count,
                     const at::TensorOptions& options) const;
-  void merge(at::Tensor& matrix, std::string_view name, const Cut& cut, const LayerChange& change) const;
+  void merge(at::Tensor& matrix, std::string_view name, const HeldPart& cut, const LayerChange& change) const;
   // Of a whole layer, before its lengths become the adapter's. [in]
   at::Tensor column_norms(const LayerChange& change, const at::TensorOptions& options) const;
 
