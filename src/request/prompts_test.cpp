@@ -73,7 +73,7 @@ TEST(PromptFile, PicturesLieRelativeToTheFileThatNamesThem) {
   const Scratch dir;
   const auto file =
       dir.write("q.jsonl", R"({"prompt":"a","image":"in/a.png","mask":"/b.png","strength":"0.5"})");
-  const auto& row = read_prompts(file).rows.at(0).request;
+  const auto row = read_prompts(file).rows.at(0).request;
   EXPECT_EQ(row.image, (dir / "in/a.png").string());
   EXPECT_EQ(row.mask, "/b.png");
   EXPECT_EQ(row.strength, 0.5);

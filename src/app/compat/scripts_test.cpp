@@ -61,9 +61,9 @@ TEST(Scripts, EveryCommandLineOfTheGuideIsUnderstood) {
     EXPECT_EQ(r.settings.input.prompts_file, "data/prompts.csv");
     EXPECT_EQ(r.settings.output.output_dir, "data/images");
     if (line.has_adapter) {
-      expect_mentions(
-          refused(joined(line.flags, {"--mode", line.mode, "--dora-weights", "path/to/dora/weights"})),
-          {"--dora_weights", "adapters"});
+      const auto adapted =
+          settled(joined(line.flags, {"--mode", line.mode, "--dora-weights", "path/to/dora/weights"}), 4);
+      EXPECT_EQ(adapted.settings.input.row.request.lora, std::vector<std::string>{"path/to/dora/weights"});
     }
   }
   const auto budget = resolved(joined(kGuide[5].flags));

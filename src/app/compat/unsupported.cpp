@@ -52,7 +52,6 @@ constexpr Group kGroups[] = {
      "use_spargeattn_static_block_mask use_spargeattn_head_balance vsa_block_size=128 "
      "vsa_prob_threshold=0.9 vsa_reorder_sequence use_vsa_static_block_mask use_vsa_first_frame_mask "
      "distilled_transformer_path= distilled_transformer_2_path="},
-    {Treated::kRefused, kSdxl, "is not in this build: it merges no adapters", "dora_weights="},
     {Treated::kRefused, 0, "is not in this build: a GPU's memory cannot be capped",
      "gpu_memory_fraction=1.0"},
     {Treated::kRefused, 0, "is not in this build: there is no chunked forward",
