@@ -77,9 +77,24 @@ def many_gpus() -> str:
     return "\n".join(lines)
 
 
+def families() -> str:
+    """Milliseconds per step and per picture of every family on one GPU."""
+    found = load("families_one_gpu.json")
+    if not found:
+        return "Not measured yet."
+    lines = ["| model | steps | ms per step | decode, ms | picture, s | peak GiB |", "|---|---|---|---|---|---|"]
+    for name, r in found.items():
+        ms = r["ms_per_step"]
+        lines.append(f"| {name} | {r['steps']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
+                     f"| {r['decode_s']['median'] * 1e3:.0f} | {r['picture_s']['median']:.2f} | {peaks(r)[0]:.1f} |")
+    device = next(iter(found.values()))["device"].split(" (")[0]
+    return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px, bfloat16. Steps of SDXL, SD3, HunyuanDiT and PixArt "
+                               "compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
+
+
 def render(text: str) -> str:
     """README.md with every marked block filled in."""
-    for name, make in (("mini", mini_scores), ("one_gpu", one_gpu), ("many_gpus", many_gpus)):
+    for name, make in (("mini", mini_scores), ("one_gpu", one_gpu), ("families", families), ("many_gpus", many_gpus)):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m: m.group(1) + make() + "\n" + m.group(2), text, flags=re.S)
     return text
