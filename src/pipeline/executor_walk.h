@@ -1,0 +1,37 @@
+// What one request's run through the schedule keeps.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "pipeline/executor.h"
+
+namespace atelier::pipeline {
+
+struct Executor::Walk {
+  const Denoise& work;
+  const StepCallbacks& callbacks;
+  RequestBuffers& buffers;
+  std::span<const sampling::Step> steps;
+  std::vector<std::unique_ptr<sampling::Sampler>> samplers;  // per patch
+  std::vector<at::Tensor> moments;                           // per patch, see PatchMoments
+  std::optional<MaskedPicture> masked;                       // the tokens held here
+  int begun = -1, ended = -1;                                // the last step that did
+  int end;                                                   // no step from here on begins
+
+  Walk(const Denoise& d, const StepCallbacks& c, RequestBuffers& b)
+      : work(d),
+        callbacks(c),
+        buffers(b),
+        steps(d.sampler->steps()),
+        moments(static_cast<size_t>(b.patches)),
+        end(static_cast<int>(steps.size())) {
+    for (int p = 0; p < b.patches; ++p) samplers.push_back(d.sampler->clone());
+  }
+  bool listens() const { return callbacks.probes; }
+};
+
+}  // namespace atelier::pipeline
