@@ -48,6 +48,7 @@ check_more text_encoders
 check_more tokenizers
 check_more pixart_sigma
 check_more pixart_sigma --torch_dtype bfloat16
+for case in sd3_medium sd35_medium hunyuan_dit hunyuan_dit_v12 sdxl flux_lora sdxl_lora; do check_more "$case"; done
 
 # A comparison that cannot fail says nothing: another guidance must show, and end with 1.
 cp -r "$here/goldens/flux_dev" "$scratch/changed"

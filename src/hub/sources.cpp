@@ -113,7 +113,8 @@ ModelSource find_cached(std::string_view name, const std::string& id, const Sour
 
 [[noreturn]] void fail_unknown(std::string_view name) {
   const bool is_path = name.starts_with('/') || name.starts_with('.') || name.starts_with('~') ||
-                       name.find('/') != std::string_view::npos || name.ends_with(".safetensors") || name.ends_with(".gguf");
+                       name.find('/') != std::string_view::npos || name.ends_with(".safetensors") ||
+                       name.ends_with(".gguf");
   if (is_path) throw Error(Kind::kUsage, str("model ", in_quotes(name), ": there is no such file or folder"));
   std::vector<std::string> known{"mini"};
   for (const auto& a : aliases()) known.emplace_back(a.name);
@@ -126,7 +127,8 @@ ModelSource find_cached(std::string_view name, const std::string& id, const Sour
 // Files of weights, also those that are refused later with a word about them.
 bool is_weights(const fs::path& file) {
   const std::string end = file.extension().string();
-  return end == ".safetensors" || end == ".gguf" || end == ".bin" || end == ".pt" || end == ".pth" || end == ".ckpt";
+  return end == ".safetensors" || end == ".gguf" || end == ".bin" || end == ".pt" || end == ".pth" ||
+         end == ".ckpt";
 }
 
 // Every file that an index of shards names is there.
