@@ -107,14 +107,15 @@ FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
   const bool is_file = fs::is_regular_file(source.folder);
   if (is_file && m.base_model.empty()) {
     const std::string contents = pipeline::contents_of(source.folder);
-    throw Error(Kind::kUsage, str(source.folder.string(), " is a single file",
-                                  contents.empty() ? "" : " and holds " + contents,
-                                  ": name a diffusers folder with --base_model, for configurations, tokenizers and "
-                                  "the parts that the file lacks"));
+    throw Error(
+        Kind::kUsage,
+        str(source.folder.string(), " is a single file", contents.empty() ? "" : " and holds " + contents,
+            ": name a diffusers folder with --base_model, for configurations, tokenizers and "
+            "the parts that the file lacks"));
   }
   if (!is_file && !m.base_model.empty()) {
-    throw Error(Kind::kUsage, str("--base_model is for a single .safetensors or .gguf file; ", source.folder.string(),
-                                  " is a folder"));
+    throw Error(Kind::kUsage, str("--base_model is for a single .safetensors or .gguf file; ",
+                                  source.folder.string(), " is a folder"));
   }
   if (is_file) {
     spec.single_file = source.folder;
@@ -151,9 +152,10 @@ FoundModel find_model(const Resolved& resolved, const Environment& environment,
   const auto& m = resolved.settings.model;
   const bool is_dummy = !m.dummy.empty() || m.model_name.starts_with(kDummyPrefix);
   if (!is_dummy && (m.dummy_seed || !m.save_dummy.empty())) {
-    throw Error(Kind::kUsage,
-                str(resolved.origin(m.dummy_seed ? "dummy_seed" : "save_dummy").text,
-                    " is for random weights: add --dummy FLUX.1-schnell or --dummy FLUX.1-dev"));
+    throw Error(
+        Kind::kUsage,
+        str(resolved.origin(m.dummy_seed ? "dummy_seed" : "save_dummy").text,
+            " is for random weights: add --dummy NAME, such as FLUX.1-schnell; doctor lists the names"));
   }
   if (!is_dummy && m.model_name.empty()) {
     throw Error(Kind::kUsage,

@@ -35,7 +35,10 @@ void ModelSettings::fields(const Visit& visit) {
   visit({"cache_dir", "where models from the hub are kept; default: as HF_HUB_CACHE and HF_HOME say",
          "download_dir"},
         &cache_dir);
-  visit({"dummy", "random weights in the sizes of a published model: FLUX.1-schnell or FLUX.1-dev"}, &dummy);
+  visit(
+      {"dummy",
+       "random weights in the sizes of a published model, such as FLUX.1-schnell or sdxl; doctor lists them"},
+      &dummy);
   visit({"dummy_seed", "seed of random weights; default 0"}, &dummy_seed);
   visit({"hash_model",
          "know the model again by every byte of its files; default: of large ones by header, size and date"},
