@@ -14,6 +14,7 @@
 #include "base/version.h"
 #include "media/image.h"
 #include "media/limits.h"
+#include "pipeline/request_sampler.h"
 #include "plan/parallel_config.h"
 #include "request/work.h"
 
@@ -121,6 +122,41 @@ class SizeCheck {
  private:
   const pipeline::ModelRepo& folder_;
   std::map<std::pair<int, int>, std::string> known_;
+};
+
+// Whether the sampler and the steps that a request asks for can be.
+class SamplerCheck {
+ public:
+  explicit SamplerCheck(const pipeline::ModelRepo& folder) : folder_(folder) {}
+
+  // What keeps a request of so many tokens from being drawn, or nothing.
+  const std::string& problem(const request::Request& r, int64_t tokens) {
+    const auto text = [](const std::optional<std::string>& value) { return value.value_or(""); };
+    const Json asked{text(r.sampler),
+                     text(r.sigmas),
+                     text(r.timesteps),
+                     r.scheduler_shift.value_or(-1),
+                     r.eta.value_or(0),
+                     *r.num_inference_steps,
+                     r.image ? r.strength.value_or(1) : -1,
+                     tokens};
+    const auto [at, is_new] = known_.try_emplace(asked.dump());
+    if (!is_new) return at->second;
+    const auto& family = folder_.family();
+    try {
+      pipeline::sampler_of(
+          r, folder_.scheduler(),
+          {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = tokens},
+          family.image_to_image.cut);
+    } catch (const Error& e) {
+      at->second = e.what();
+    }
+    return at->second;
+  }
+
+ private:
+  const pipeline::ModelRepo& folder_;
+  std::map<std::string, std::string> known_;
 };
 
 Extent extent_of(const std::vector<request::Request>& requests, const request::Request& common,
@@ -249,6 +285,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   auto of_all = common;
   adapters.settle(of_all);  // only a row of a file may fail alone
   PictureCheck pictures(folder.family());
+  SamplerCheck samplers(folder);
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;
@@ -261,6 +298,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     if (problem.empty()) problem = field_problem(r, folder.family());
     if (problem.empty()) problem = adapter_problem(r, adapters);
     if (problem.empty()) problem = pictures.problem(r);
+    if (problem.empty()) problem = samplers.problem(r, sizes.area(*r.height, *r.width));
     if (!problem.empty() && r.where.empty()) throw Error(Kind::kUsage, problem);
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
