@@ -1,18 +1,24 @@
 #include "models/patches.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 
 namespace atelier::models {
 
-Grid grid_of_2x2(int64_t latent_channels, int64_t spatial, int64_t height, int64_t width) {
-  const int64_t cell = 2 * spatial;
-  if (height < cell || width < cell || height % cell != 0 || width % cell != 0) {
-    const auto nearest = [&](int64_t side) { return std::max(cell, (side + cell / 2) / cell * cell); };
-    throw Error(Kind::kUsage, str("a picture of ", width, "x", height,
-                                  " was asked for; width and height must be multiples of ", cell, ": try ",
-                                  nearest(width), "x", nearest(height)));
+Grid grid_of_2x2(int64_t latent_channels, int64_t spatial, int64_t height, int64_t width,
+                 std::optional<int64_t> most) {
+  const int64_t cell = 2 * spatial, longest = most ? *most * cell : std::numeric_limits<int64_t>::max();
+  const auto fits = [&](int64_t side) { return side >= cell && side <= longest && side % cell == 0; };
+  if (!fits(height) || !fits(width)) {
+    const auto nearest = [&](int64_t side) {
+      return std::clamp((side + cell / 2) / cell * cell, cell, longest);
+    };
+    throw Error(
+        Kind::kUsage,
+        str("a picture of ", width, "x", height, " was asked for; width and height must be multiples of ",
+            cell, most ? str(" up to ", longest) : "", ": try ", nearest(width), "x", nearest(height)));
   }
   const int64_t rows = height / cell, cols = width / cell;
   return {.rows = rows,

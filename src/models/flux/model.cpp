@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/blocks.h"
 #include "models/config.h"
 #include "models/family.h"
 #include "models/flux/names.h"
@@ -139,13 +140,6 @@ struct SingleBlock {
     gated_(s.x, m.gate, out({attend.finish(std::move(pending)), mlp}));
   }
 };
-
-bool owns(std::span<const Range> blocks, int i) {
-  for (const Range& r : blocks) {
-    if (i >= r.begin && i < r.end()) return true;
-  }
-  return false;
-}
 
 class Flux : public nn::Model {
  public:

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/blocks.h"
 #include "models/family.h"
 #include "models/hunyuan_dit/config.h"
 #include "models/hunyuan_dit/presets.h"
@@ -140,13 +141,6 @@ struct GridPositions {
                         at::TensorOptions(at::kFloat));
   }
 };
-
-bool owns(std::span<const Range> blocks, int i) {
-  for (const Range& r : blocks) {
-    if (i >= r.begin && i < r.end()) return true;
-  }
-  return false;
-}
 
 class HunyuanDit : public nn::Model {
  public:

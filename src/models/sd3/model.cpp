@@ -10,12 +10,13 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/blocks.h"
 #include "models/family.h"
+#include "models/patches.h"
 #include "models/sd3/config.h"
 #include "models/sd3/names.h"
 #include "models/sd3/presets.h"
@@ -116,11 +117,6 @@ struct JointBlock {
     gated_(y, my[5], text_mlp(norm(y, {my[3], my[4], {}})));
   }
 };
-
-bool owns(std::span<const Range> blocks, int i) {
-  return std::any_of(blocks.begin(), blocks.end(),
-                     [i](const Range& r) { return i >= r.begin && i < r.end(); });
-}
 
 class Sd3 : public nn::Model {
  public:
@@ -229,23 +225,7 @@ SamplingDefaults defaults(const Json& config) {
 
 Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t) {
   const Sd3Config c(config);
-  const int64_t cell = Sd3Config::kPatch * spatial, most = c.most_patches * cell;
-  const auto fits = [&](int64_t size) { return size >= cell && size <= most && size % cell == 0; };
-  if (!fits(height) || !fits(width)) {
-    const auto nearest = [&](int64_t size) {
-      return std::clamp((size + cell / 2) / cell * cell, cell, most);
-    };
-    throw Error(Kind::kUsage, str("a picture of ", width, "x", height,
-                                  " was asked for; width and height must be multiples of ", cell, " up to ",
-                                  most, ": try ", nearest(width), "x", nearest(height)));
-  }
-  const int64_t rows = height / cell, cols = width / cell;
-  return {.rows = rows,
-          .cols = cols,
-          .channels = Sd3Config::kPatch * Sd3Config::kPatch * c.channels,
-          .latent_channels = c.channels,
-          .latent_rows = Sd3Config::kPatch * rows,
-          .latent_cols = Sd3Config::kPatch * cols};
+  return grid_of_2x2(c.channels, spatial, height, width, c.most_patches);
 }
 
 at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {
