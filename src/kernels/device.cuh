@@ -180,6 +180,17 @@ __device__ __forceinline__ A group_sum(A value, int lanes = 32) {
   return value;
 }
 
+// Sum over the block. Two calls in a row need different scratch, and so need no second barrier.
+template <class A>
+__device__ __forceinline__ A block_sum(A value, A* scratch) {
+  value = group_sum(value);
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+  __syncthreads();
+  A total = 0;
+  for (int warp = 0; warp < static_cast<int>(blockDim.x / 32); ++warp) total += scratch[warp];
+  return total;
+}
+
 // Calls f with a value of the element type.
 template <class F>
 void with_type(ElementType dtype, const F& f) {

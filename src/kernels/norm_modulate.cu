@@ -15,17 +15,6 @@ struct Args {
   Arith<T> eps;
 };
 
-// Sum over the block. Two calls in a row need different scratch, and so need no second barrier.
-template <class A>
-__device__ __forceinline__ A block_sum(A value, A* scratch) {
-  value = group_sum(value);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
-  __syncthreads();
-  A total = 0;
-  for (int warp = 0; warp < static_cast<int>(blockDim.x / 32); ++warp) total += scratch[warp];
-  return total;
-}
-
 // Each thread holds kPacks packs of 16 bytes; the row has at most kPacks * blockDim.x.
 template <class T, int kPacks>
 __global__ void __launch_bounds__(kMaxThreads) rows_in_registers(const __grid_constant__ Args<T> a) {

@@ -13,15 +13,7 @@ constexpr int kUnit = 16;         // numbers that a thread takes at a time: 16 b
 constexpr int kMaxThreads = 320;  // ten warps, so that 15360 numbers are three units a thread
 constexpr int kByElement = 256;   // threads where numbers are not held
 
-// The block's sum or maximum. Two calls in a row need different scratch, and so need no second barrier.
-__device__ __forceinline__ double block_sum(double value, double* scratch) {
-  value = group_sum(value);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
-  __syncthreads();
-  double total = 0;
-  for (int warp = 0; warp < static_cast<int>(blockDim.x / 32); ++warp) total += scratch[warp];
-  return total;
-}
+// The block's maximum, with scratch as block_sum has it.
 __device__ __forceinline__ float block_most(float value, float* scratch) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2)
