@@ -7,6 +7,8 @@
 
 #include <cmath>
 
+#include "nn/builder.h"
+
 namespace atelier::nn {
 
 at::Tensor sinusoid(const at::Tensor& values, int64_t width) {
@@ -22,6 +24,10 @@ at::Tensor sinusoid(const at::Tensor& values, int64_t width) {
 
 at::Tensor SiluMlp::operator()(const at::Tensor& x) const {
   return second(at::silu(first(x)));
+}
+
+SiluMlp silu_mlp(const Builder& b, int64_t in, int64_t between, int64_t out) {
+  return {b.linear("linear_1", in, between), b.linear("linear_2", between, out)};
 }
 
 }  // namespace atelier::nn

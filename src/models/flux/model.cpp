@@ -146,8 +146,7 @@ class Flux : public nn::Model {
   Flux(const FluxConfig& c, const Builder& b, std::span<const Range> mine) : c_(c), options_(b.options()) {
     const auto embed = b / "time_text_embed";
     const auto mlp = [&](std::string_view name, int64_t in) {
-      const auto e = embed / name;
-      return nn::SiluMlp{e.linear("linear_1", in, c.width), e.linear("linear_2", c.width, c.width)};
+      return silu_mlp(embed / name, in, c.width, c.width);
     };
     time_ = mlp("timestep_embedder", kSinusoid);
     pooled_ = mlp("text_embedder", c.pooled_width);

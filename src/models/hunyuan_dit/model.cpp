@@ -146,16 +146,13 @@ class HunyuanDit : public nn::Model {
  public:
   HunyuanDit(const HunyuanConfig& c, const Builder& b, std::span<const Range> mine)
       : c_(c), options_(b.options()) {
-    const auto mlp = [](const Builder& e, int64_t in, int64_t between, int64_t out) {
-      return SiluMlp{e.linear("linear_1", in, between), e.linear("linear_2", between, out)};
-    };
     const auto embed = b / "time_extra_emb";
-    time_ = mlp(embed / "timestep_embedder", kSinusoid, c.width, c.width);
+    time_ = silu_mlp(embed / "timestep_embedder", kSinusoid, c.width, c.width);
     pool_ = AttentionPool(c, embed / "pooler");
     if (c.has_sizes) style_ = embed.buffer("style_embedder.weight", {1, c.width});
     const int64_t extra = c.pooled_width + (c.has_sizes ? kSizes * kSinusoid + c.width : 0);
-    extra_ = mlp(embed / "extra_embedder", extra, 4 * c.width, c.width);
-    text_ = mlp(b / "text_embedder", c.t5_width, 4 * c.t5_width, c.text_width);
+    extra_ = silu_mlp(embed / "extra_embedder", extra, 4 * c.width, c.width);
+    text_ = silu_mlp(b / "text_embedder", c.t5_width, 4 * c.t5_width, c.text_width);
     padding_ = b.buffer("text_embedding_padding", {c.text_tokens + c.t5_tokens, c.text_width});
     for (int i = 0; i < c.blocks; ++i) {
       if (!owns(mine, i)) continue;

@@ -90,8 +90,7 @@ class PixArt : public nn::Model {
       : c_(c), options_(b.options()) {
     const auto embed = b / "adaln_single" / "emb";
     const auto mlp = [&](std::string_view name, int64_t out) {
-      const auto e = embed / name;
-      return SiluMlp{e.linear("linear_1", kSinusoid, out), e.linear("linear_2", out, out)};
+      return silu_mlp(embed / name, kSinusoid, out, out);
     };
     time_ = mlp("timestep_embedder", c.width);
     if (c.has_sizes) resolution_ = mlp("resolution_embedder", c.width / 3);

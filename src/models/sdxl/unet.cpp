@@ -75,8 +75,7 @@ class UNet : public nn::Model {
       : c_(c), options_(b.options()), plan_(blocks_of(c)) {
     ENSURE(mine.size() == 1 && mine[0] == (Range{0, blocks()}));
     const auto mlp = [&](std::string_view name, int64_t in) {
-      return SiluMlp{(b / name).linear("linear_1", in, c.time_width),
-                     (b / name).linear("linear_2", c.time_width, c.time_width)};
+      return silu_mlp(b / name, in, c.time_width, c.time_width);
     };
     time_ = mlp("time_embedding", c.channels());
     added_ = mlp("add_embedding", c.added_width);
