@@ -1,0 +1,1 @@
+"""Stands in for xDiT's package name: `python -m xdit.run` is `atelier run`."""
