@@ -4,8 +4,12 @@
 #include <openssl/hmac.h>
 
 #include <array>
+#include <fstream>
+#include <memory>
+#include <vector>
 
 #include "base/check.h"
+#include "base/error.h"
 
 namespace atelier {
 namespace {
@@ -27,6 +31,21 @@ std::string sha256(std::string_view bytes) {
   Raw raw{};
   unsigned size = 0;
   ENSURE(EVP_Digest(bytes.data(), bytes.size(), raw.data(), &size, EVP_sha256(), nullptr) == 1);
+  return digits(raw, size);
+}
+
+std::string sha256_of_file(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw Error(Kind::kUsage, "cannot read " + file.string());
+  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  ENSURE(context && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1);
+  std::vector<char> part(1 << 20);
+  while (in.read(part.data(), static_cast<std::streamsize>(part.size())), in.gcount() > 0)
+    ENSURE(EVP_DigestUpdate(context.get(), part.data(), static_cast<size_t>(in.gcount())) == 1);
+  if (in.bad()) throw Error(Kind::kUsage, "cannot read " + file.string());
+  Raw raw{};
+  unsigned size = 0;
+  ENSURE(EVP_DigestFinal_ex(context.get(), raw.data(), &size) == 1);
   return digits(raw, size);
 }
 

@@ -126,6 +126,16 @@ std::string word_of(const Field& field, const Json& value, const std::string& wh
   refuse(field, where, "a plain value", shown(value));
 }
 
+// "1.0,0.5" for [1.0, 0.5]: several numbers of a field that is text.
+std::string series_of(const Field& field, const Json& values, const std::string& where) {
+  std::string text;
+  for (const auto& value : values) {
+    if (!value.is_number()) refuse(field, where, "numbers", str("a list with ", shown(value)));
+    text += (text.empty() ? "" : ",") + value.dump();
+  }
+  return text;
+}
+
 struct Check {
   const Field& field;
   const std::string& where;
@@ -207,6 +217,8 @@ void set_from_text(const Field& field, const FieldRef& slot, const std::vector<s
 void set_from_json(const Field& field, const FieldRef& slot, const Json& value, const std::string& where) {
   if (value.is_null()) return;
   std::vector<std::string> words;
+  if (value.is_array() && is_text(slot) && field.effect == Effect::kShape)
+    return set_from_text(field, slot, {series_of(field, value, where)}, where);
   if (value.is_array()) {
     if (!is_list(slot)) refuse(field, where, "a single value", "a list");
     for (const auto& v : value) words.push_back(word_of(field, v, where));
