@@ -45,6 +45,7 @@ struct GeluCall {
 
 struct GatedGeluCall {
   ElementType dtype;
+  GatedGelu form;
   void* out;
   const void* x;
   int64_t rows, channels;
@@ -74,6 +75,15 @@ struct GroupNormCall {
   const void *weight, *shift;
   int64_t groups;
   double eps;
+  Nonlinearity nonlinearity;
+};
+
+struct ChannelNormCall {
+  ElementType dtype;
+  void* out;
+  Pixels pixels;
+  const void* weight;
+  double scale, least;
   Nonlinearity nonlinearity;
 };
 

@@ -13,6 +13,7 @@ void gated_gelu(const GatedGeluCall& call);
 void softmax(const SoftmaxCall& call);
 void group_moments(const GroupMomentsCall& call);
 void group_norm(const GroupNormCall& call);
+void channel_norm(const ChannelNormCall& call);
 void add_pixels(const AddPixelsCall& call);
 void weave(const WeaveCall& call);
 void place(const PlaceCall& call);

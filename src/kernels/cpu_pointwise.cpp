@@ -34,23 +34,6 @@ ATELIER_INLINE void add_rows(const GatedAddCall& call) {
   }
 }
 
-// e^v for v in [-87, 88]: Cephes' expf (range reduction by ln 2 in two parts, a polynomial of degree 5),
-// which the compiler can vectorise; the C library's cannot be.
-ATELIER_INLINE float exponential(float v) {
-  const float scaled = v * 1.44269504088896341f;
-  const int32_t power = static_cast<int32_t>(scaled + (scaled < 0 ? -0.5f : 0.5f));
-  const float whole = static_cast<float>(power);
-  const float r = (v - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return p * bits_as<float>((power + 127) << 23);
-}
-
 // 0.5 v (1 + tanh u) = v / (1 + e^-2u) with u = sqrt(2/pi) (v + 0.044715 v^3): no cancellation where v is
 // negative.
 ATELIER_INLINE float gelu(float v) {
@@ -78,15 +61,27 @@ ATELIER_INLINE void gelu_rows(const GeluCall& call) {
   }
 }
 
+ATELIER_INLINE float gelu_erf(float v) {
+  return 0.5f * v * (1.0f + std::erf(v * 0.70710678118654752f));
+}
+
+ATELIER_INLINE double gelu_erf(double v) {
+  return 0.5 * v * (1.0 + std::erf(v * 0.70710678118654752));
+}
+
 template <class T>
 ATELIER_INLINE void gate_rows(const GatedGeluCall& call) {
   for (int64_t r = 0; r < call.rows; ++r) {
     const T* x = static_cast<const T*>(call.x) + 2 * r * call.channels;
     T* out = static_cast<T*>(call.out) + r * call.channels;
-#pragma GCC ivdep
-    for (int64_t c = 0; c < call.channels; ++c) {
-      out[c] = round_to<T>(gelu(load(x[c])) * load(x[call.channels + c]));
+    if (call.form == GatedGelu::kErfSecond) {
+      for (int64_t c = 0; c < call.channels; ++c)
+        out[c] = round_to<T>(load(x[c]) * gelu_erf(load(x[call.channels + c])));
+      continue;
     }
+#pragma GCC ivdep
+    for (int64_t c = 0; c < call.channels; ++c)
+      out[c] = round_to<T>(gelu(load(x[c])) * load(x[call.channels + c]));
   }
 }
 

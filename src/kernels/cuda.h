@@ -14,6 +14,7 @@ void gated_gelu(void* stream, const GatedGeluCall& call);
 void softmax(void* stream, const SoftmaxCall& call);
 void group_moments(void* stream, const GroupMomentsCall& call);
 void group_norm(void* stream, const GroupNormCall& call);
+void channel_norm(void* stream, const ChannelNormCall& call);
 void add_pixels(void* stream, const AddPixelsCall& call);
 void weave(void* stream, const WeaveCall& call);
 void place(void* stream, const PlaceCall& call);

@@ -84,6 +84,14 @@ __device__ __forceinline__ A gelu(A v) {
   return v * inverse(A(1) + power_of_two(v * (A(-0.1029432395800235) * v * v - A(2.302208198144325))));
 }
 
+// v / (1 + e^-v)
+__device__ __forceinline__ float silu(float v) {
+  return v * inverse(1.0f + power_of_two(v * -1.4426950408889634f));
+}
+__device__ __forceinline__ double silu(double v) {
+  return v / (1 + exp(-v));
+}
+
 // kWidth elements, moved in accesses of 16 bytes where there are that many.
 template <class T, int kWidth>
 struct alignas(sizeof(T) * kWidth < 16 ? sizeof(T) * kWidth : 16) Pack {

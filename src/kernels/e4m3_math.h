@@ -28,8 +28,18 @@ ATELIER_E4M3_INLINE float times(float a, float b) {
 ATELIER_E4M3_INLINE float fused(float a, float b, float c) {
   return __fmaf_rn(a, b, c);
 }
+// 1 / v for v in [1, 2^125], rounded as __frcp_rn does, without its way out for numbers beyond.
 ATELIER_E4M3_INLINE float reciprocal(float v) {
-  return __frcp_rn(v);
+  float near;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(v));
+  return __fmaf_rn(__fmaf_rn(-v, near, 1.0f), near, near);
+}
+// Of two numbers; the second one, a number, where the first is NaN.
+ATELIER_E4M3_INLINE float max_of(float v, float other) {
+  return fmaxf(v, other);
+}
+ATELIER_E4M3_INLINE float min_of(float v, float other) {
+  return fminf(v, other);
 }
 ATELIER_E4M3_INLINE double root(double v) {
   return __dsqrt_rn(v);
@@ -59,6 +69,12 @@ ATELIER_E4M3_INLINE float fused(float a, float b, float c) {
 ATELIER_E4M3_INLINE float reciprocal(float v) {
   return 1.0f / v;
 }
+ATELIER_E4M3_INLINE float max_of(float v, float other) {
+  return v > other ? v : other;
+}
+ATELIER_E4M3_INLINE float min_of(float v, float other) {
+  return v < other ? v : other;
+}
 ATELIER_E4M3_INLINE double root(double v) {
   return __builtin_sqrt(v);
 }
@@ -76,8 +92,7 @@ constexpr int kRun = 8;
 
 // v, unless it is not above `most` (or NaN).
 ATELIER_E4M3_INLINE float larger(float most, float v) {
-  const float magnitude = float_of(bits_of(v) & 0x7fffffffu);
-  return magnitude > most ? magnitude : most;
+  return max_of(float_of(bits_of(v) & 0x7fffffffu), most);
 }
 
 struct RowScale {
@@ -120,8 +135,7 @@ ATELIER_E4M3_INLINE float squared_distance(float x, float mean) {
 // in [-1/2, 1/2], whose power is a polynomial with an error of 3.5e-6: a ten-thousandth of a step of e4m3.
 ATELIER_E4M3_INLINE float gelu(float v) {
   float w = times(v, fused(-0.1029432395800235f, times(v, v), -2.302208198144325f));
-  w = w > -120.0f ? w : -120.0f;
-  w = w < 120.0f ? w : 120.0f;
+  w = min_of(max_of(w, -120.0f), 120.0f);
   const float shifted = add(w, 12582912.0f);  // 1.5 * 2^23: the integer lies in the last bits
   const float rest = add(w, -add(shifted, -12582912.0f));
   float p = fused(0.009666368515387469f, rest, 0.055921975842256264f);

@@ -194,13 +194,6 @@ __device__ __forceinline__ Affine<Arith<T>, kWidth> affine(const NormArgs<T>& a,
   return f;
 }
 
-__device__ __forceinline__ float silu(float v) {
-  return v * inverse(1.0f + power_of_two(v * -1.4426950408889634f));
-}
-__device__ __forceinline__ double silu(double v) {
-  return v / (1 + exp(-v));
-}
-
 template <Nonlinearity kNonlinearity, class T, int kWidth>
 __global__ void __launch_bounds__(kWalkers) normalise(const __grid_constant__ NormArgs<T> a) {
   using A = Arith<T>;

@@ -44,6 +44,9 @@ void group_moments(void*, const GroupMomentsCall&) {
 void group_norm(void*, const GroupNormCall&) {
   refuse();
 }
+void channel_norm(void*, const ChannelNormCall&) {
+  refuse();
+}
 void add_pixels(void*, const AddPixelsCall&) {
   refuse();
 }
@@ -102,11 +105,11 @@ void gelu_tanh(LaunchTarget where, ElementType dtype, void* x, const void* bias,
   where.cuda ? cuda::gelu_tanh(where.stream, call) : cpu::gelu_tanh(call);
 }
 
-void gated_gelu(LaunchTarget where, ElementType dtype, void* out, const void* x, int64_t rows,
+void gated_gelu(LaunchTarget where, ElementType dtype, GatedGelu form, void* out, const void* x, int64_t rows,
                 int64_t channels) {
   ENSURE(rows >= 0 && channels >= 0);
   if (rows == 0 || channels == 0) return;
-  const GatedGeluCall call{dtype, out, x, rows, channels};
+  const GatedGeluCall call{dtype, form, out, x, rows, channels};
   where.cuda ? cuda::gated_gelu(where.stream, call) : cpu::gated_gelu(call);
 }
 

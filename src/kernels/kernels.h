@@ -29,8 +29,8 @@ void gated_add(LaunchTarget where, ElementType dtype, void* x, const void* y, co
 void gelu_tanh(LaunchTarget where, ElementType dtype, void* x, const void* bias, int64_t rows,
                int64_t channels, int64_t row_stride);
 
-// out[r,c] = gelu_tanh(x[r,c]) * x[r,C+c]: x [rows, 2 C], out [rows, C], both contiguous.
-void gated_gelu(LaunchTarget where, ElementType dtype, void* out, const void* x, int64_t rows,
+// out[r,c] of x[r,c] and x[r,C+c], as `form` says: x [rows, 2 C], out [rows, C], both contiguous.
+void gated_gelu(LaunchTarget where, ElementType dtype, GatedGelu form, void* out, const void* x, int64_t rows,
                 int64_t channels);
 
 // out[r,:] = softmax(scale * scores[r,:]), lse[r] = log of the sum of e^(scale * scores[r,:]). scores: [rows,

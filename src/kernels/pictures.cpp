@@ -42,6 +42,12 @@ void group_norm(LaunchTarget where, ElementType dtype, void* out, const Pixels& 
   where.cuda ? cuda::group_norm(where.stream, call) : cpu::group_norm(call);
 }
 
+void channel_norm(LaunchTarget where, ElementType dtype, void* out, const Pixels& p, const ChannelRule& r) {
+  if (is_empty(p)) return;
+  const ChannelNormCall call{dtype, out, p, r.weight, r.scale, r.least, r.nonlinearity};
+  where.cuda ? cuda::channel_norm(where.stream, call) : cpu::channel_norm(call);
+}
+
 void add_pixels(LaunchTarget where, ElementType dtype, void* x, const Pixels& y) {
   if (is_empty(y)) return;
   const AddPixelsCall call{dtype, x, y};

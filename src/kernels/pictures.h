@@ -26,6 +26,16 @@ struct GroupRule {
 void group_norm(LaunchTarget where, ElementType dtype, void* out, const Pixels& pixels,
                 const GroupRule& rule);
 
+// Root-mean-square norm over the channels of every position.
+struct ChannelRule {
+  double scale = 1, least = 0;   // of the root of the sum of squares, which divides
+  const void* weight = nullptr;  // [C]
+  Nonlinearity nonlinearity = Nonlinearity::kNone;
+};
+// out = nonlinearity(v / max(|v|, least) * scale * weight) with v = x + bias. out may be x.
+void channel_norm(LaunchTarget where, ElementType dtype, void* out, const Pixels& pixels,
+                  const ChannelRule& rule);
+
 // x += y + bias, where x lies like y.
 void add_pixels(LaunchTarget where, ElementType dtype, void* x, const Pixels& y);
 

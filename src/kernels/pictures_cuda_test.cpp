@@ -68,6 +68,26 @@ TEST_F(CudaPictures, GroupNormMatchesItsTwin) {
   }
 }
 
+TEST_F(CudaPictures, ChannelNormMatchesItsTwin) {
+  for (const ElementType t : kAllTypes) {
+    for (const PictureCase& c : kPictures) {
+      SCOPED_TRACE(std::string(name_of(t)) + " C=" + std::to_string(c.channels));
+      const Buffer x = normal(t, c.count() + c.skew, 1, 3, 2), bias = normal(t, c.channels, 2);
+      const Buffer weight = normal(t, c.channels, 3, 1, 0.3);
+      for (const auto nonlinearity : {Nonlinearity::kNone, Nonlinearity::kSilu}) {
+        Buffer out = normal(t, x.count(), 5);
+        Mirror on;
+        channel_norm(device(), t, on(out, c.skew), pixels(c, on(x, c.skew), on(bias, 0)),
+                     {3, 1e-12, on(weight, 0), nonlinearity});
+        channel_norm({}, t, out.data(c.skew), pixels(c, x.data(c.skew), bias.data()),
+                     {3, 1e-12, weight.data(), nonlinearity});
+        wait();
+        expect_same(on.back(out), out, 8);
+      }
+    }
+  }
+}
+
 TEST_F(CudaPictures, AddAndWeaveMatchTheirTwins) {
   for (const ElementType t : kAllTypes) {
     for (const PictureCase& c : kPictures) {
@@ -95,16 +115,19 @@ TEST_F(CudaPictures, SoftmaxAndGatedGeluMatchTheirTwins) {
       const Buffer scores = normal(table_type(t), 3 * columns, 1, 20, 30);
       Buffer out = normal(t, 3 * columns, 2), lse = normal(table_type(t), 3, 3);
       const Buffer x = normal(t, 6 * columns, 4, 0, 2);
-      Buffer gated = normal(t, 3 * columns, 5);
+      Buffer gated = normal(t, 3 * columns, 5), exact = normal(t, 3 * columns, 6);
       Mirror on;
       softmax(device(), t, on(out, 0), on(lse, 0), on(scores, 0), 0.3, 3, columns);
-      gated_gelu(device(), t, on(gated, 0), on(x, 0), 3, columns);
+      gated_gelu(device(), t, GatedGelu::kTanhFirst, on(gated, 0), on(x, 0), 3, columns);
+      gated_gelu(device(), t, GatedGelu::kErfSecond, on(exact, 0), on(x, 0), 3, columns);
       softmax({}, t, out.data(), lse.data(), scores.data(), 0.3, 3, columns);
-      gated_gelu({}, t, gated.data(), x.data(), 3, columns);
+      gated_gelu({}, t, GatedGelu::kTanhFirst, gated.data(), x.data(), 3, columns);
+      gated_gelu({}, t, GatedGelu::kErfSecond, exact.data(), x.data(), 3, columns);
       wait();
       expect_same(on.back(out), out);
       expect_same(on.back(lse), lse, 8);
       expect_same(on.back(gated), gated, 8);
+      expect_same(on.back(exact), exact, 8);
     }
   }
 }
@@ -132,6 +155,10 @@ TEST_F(CudaPictures, ReportsBandwidthAtADecodersSizes) {
     report(("group_norm" + size).c_str(), 2 * bytes, microseconds(40, [&](int i) {
              group_norm(device(), t, x[(i + 2) % 4].at(0), on(i),
                         {moments, 32, 1e-6, weight.at(0), weight.at(0), Nonlinearity::kSilu});
+           }));
+    report(("channel_norm" + size).c_str(), 2 * bytes, microseconds(40, [&](int i) {
+             channel_norm(device(), t, x[(i + 2) % 4].at(0), on(i),
+                          {11, 1e-12, weight.at(0), Nonlinearity::kSilu});
            }));
     report(("add_pixels" + size).c_str(), 3 * bytes,
            microseconds(40, [&](int i) { add_pixels(device(), t, x[(i + 2) % 4].at(0), on(i)); }));

@@ -77,6 +77,39 @@ TEST(GroupNormKernel, MatchesTheFormula) {
   }
 }
 
+TEST(ChannelNorm, MatchesTheFormula) {
+  for (const ElementType t : kAllTypes) {
+    for (const PictureCase& c : kPictures) {
+      Buffer x = normal(t, c.count(), 1, 3, 2);
+      const Buffer bias = normal(t, c.channels, 2), weight = normal(t, c.channels, 3, 1, 0.3);
+      for (const auto nonlinearity : {Nonlinearity::kNone, Nonlinearity::kSilu}) {
+        Buffer out(t, c.count());
+        const double scale = std::sqrt(static_cast<double>(c.channels));
+        channel_norm({}, t, out.data(), pixels(c, x.data(), bias.data()),
+                     {scale, 1e-12, weight.data(), nonlinearity});
+        for (int64_t i = 0; i < c.count(); ++i) {
+          const int64_t channel = i % c.channels, first = i - channel;
+          double sum = 0;
+          for (int64_t k = 0; k < c.channels; ++k) sum += std::pow(number(c, x, &bias, first + k), 2);
+          double want = number(c, x, &bias, i) / std::sqrt(sum) * scale * weight[channel];
+          if (nonlinearity == Nonlinearity::kSilu) want /= 1 + std::exp(-want);
+          ASSERT_NEAR(out[i], want, tolerance(t, want, 8)) << name_of(t) << " C=" << c.channels;
+        }
+      }
+    }
+  }
+}
+
+TEST(ChannelNorm, DividesNothingByLessThanItsLeastLength) {
+  Buffer x(ElementType::kF32, 4), weight(ElementType::kF32, 2), out(ElementType::kF32, 4);
+  for (int64_t i = 0; i < 4; ++i) x.set(i, i < 2 ? 0 : 3e-7);
+  for (int64_t i = 0; i < 2; ++i) weight.set(i, 1);
+  channel_norm({}, ElementType::kF32, out.data(), {x.data(), nullptr, 1, 2, 2},
+               {1, 1e-6, weight.data(), Nonlinearity::kNone});
+  EXPECT_EQ(out[0], 0);
+  EXPECT_NEAR(out[2], 0.3, 1e-6);
+}
+
 TEST(AddPixels, MatchesTheFormula) {
   for (const ElementType t : kAllTypes) {
     for (const PictureCase& c : kPictures) {
@@ -142,12 +175,29 @@ TEST(GatedGelu, IsTheFirstHalfsGeluTimesTheSecond) {
       const int64_t rows = 4;
       const Buffer x = normal(t, rows * 2 * channels, 1, 0, 2);
       Buffer out(t, rows * channels);
-      gated_gelu({}, t, out.data(), x.data(), rows, channels);
+      gated_gelu({}, t, GatedGelu::kTanhFirst, out.data(), x.data(), rows, channels);
       for (int64_t i = 0; i < out.count(); ++i) {
         const int64_t at = i / channels * 2 * channels + i % channels;
         const double v = x[at];
         const double want =
             0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))) * x[at + channels];
+        ASSERT_NEAR(out[i], want, tolerance(t, want, 8));
+      }
+    }
+  }
+}
+
+TEST(GatedGelu, OrTheFirstHalfTimesTheSecondsExactGelu) {
+  for (const ElementType t : kAllTypes) {
+    for (const int64_t channels : {1, 24, 37}) {
+      const int64_t rows = 4;
+      const Buffer x = normal(t, rows * 2 * channels, 1, 0, 2);
+      Buffer out(t, rows * channels);
+      gated_gelu({}, t, GatedGelu::kErfSecond, out.data(), x.data(), rows, channels);
+      for (int64_t i = 0; i < out.count(); ++i) {
+        const int64_t at = i / channels * 2 * channels + i % channels;
+        const double v = x[at + channels];
+        const double want = x[at] * 0.5 * v * (1 + std::erf(v / std::sqrt(2.0)));
         ASSERT_NEAR(out[i], want, tolerance(t, want, 8));
       }
     }

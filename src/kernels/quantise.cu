@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_registers(const __grid_co
 }
 
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads) norm_by_element(const __grid_constant__ NormArgs<T> a) {
+__global__ void __launch_bounds__(kByElement) norm_by_element(const __grid_constant__ NormArgs<T> a) {
   __shared__ double sums[32], squares[32];
   __shared__ float largest[32];
   const int64_t row = blockIdx.x, mod = row % a.batch * a.mod_stride;
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kMaxThreads) rows_in_registers(const __grid_co
 }
 
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads) rows_by_element(const __grid_constant__ QuantiseE4m3Call a) {
+__global__ void __launch_bounds__(kByElement) rows_by_element(const __grid_constant__ QuantiseE4m3Call a) {
   __shared__ float largest[32];
   const int64_t row = blockIdx.x;
   write_row_by_element(

@@ -106,7 +106,14 @@ struct GateArgs {
 constexpr int kGateThreads = 256;
 
 // Blocks are (part of a row, row).
-template <class T, int kWidth>
+__device__ __forceinline__ float gelu_erf(float v) {
+  return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
+}
+__device__ __forceinline__ double gelu_erf(double v) {
+  return 0.5 * v * (1 + erf(v * 0.70710678118654752));
+}
+
+template <GatedGelu kForm, class T, int kWidth>
 __global__ void __launch_bounds__(kGateThreads) gate(const __grid_constant__ GateArgs<T> a) {
   using A = Arith<T>;
   const int64_t c = (static_cast<int64_t>(blockIdx.x) * kGateThreads + threadIdx.x) * kWidth;
@@ -116,19 +123,27 @@ __global__ void __launch_bounds__(kGateThreads) gate(const __grid_constant__ Gat
     unpack(v, load_pack<kWidth>(a.x + row * 2 * a.channels + c));
     unpack(by, load_pack<kWidth>(a.x + (row * 2 + 1) * a.channels + c));
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) v[j] = gelu(v[j]) * by[j];
+    for (int j = 0; j < kWidth; ++j)
+      v[j] = kForm == GatedGelu::kTanhFirst ? gelu(v[j]) * by[j] : v[j] * gelu_erf(by[j]);
     store_pack(a.out + row * a.channels + c, pack_of<T>(v));
   }
 }
 
-template <class T>
-void run(void* stream, const GatedGeluCall& c) {
+template <GatedGelu kForm, class T>
+void run_gate(void* stream, const GatedGeluCall& c) {
   constexpr int kPack = 16 / sizeof(T);
   const bool vector = c.channels % kPack == 0 && aligned16(c.out) && aligned16(c.x);
   const dim3 grid(static_cast<unsigned>(ceil_div(c.channels, int64_t{kGateThreads} * (vector ? kPack : 1))),
                   static_cast<unsigned>(std::min<int64_t>(c.rows, 65535)));
-  launch(vector ? gate<T, kPack> : gate<T, 1>, grid, kGateThreads, stream,
+  launch(vector ? gate<kForm, T, kPack> : gate<kForm, T, 1>, grid, kGateThreads, stream,
          GateArgs<T>{static_cast<T*>(c.out), static_cast<const T*>(c.x), c.rows, c.channels});
+}
+
+template <class T>
+void run(void* stream, const GatedGeluCall& c) {
+  const auto gate = c.form == GatedGelu::kTanhFirst ? run_gate<GatedGelu::kTanhFirst, T>
+                                                    : run_gate<GatedGelu::kErfSecond, T>;
+  gate(stream, c);
 }
 
 }  // namespace
