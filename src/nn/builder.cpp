@@ -60,6 +60,12 @@ Builder Builder::of_tier(Tier tier) const {
   return b;
 }
 
+Builder Builder::by_chunks(std::shared_ptr<TokenChunks> chunks) const {
+  Builder b = *this;
+  b.chunks_ = std::move(chunks);
+  return b;
+}
+
 std::vector<Range> Builder::cut(std::initializer_list<Dim> segments) const {
   if (seams_.tensor_size == 1) return {};
   std::vector<Range> ranges;
@@ -123,8 +129,9 @@ Linear Builder::linear(std::string_view name, int64_t in, int64_t out, Bias bias
 Linear Builder::expand(std::string_view name, int64_t in, std::initializer_list<Dim> out, Bias bias) const {
   const auto p = path(name);
   const auto rows = cut(out);
-  return {matrix(p + ".weight", {total(out), in}, rows, {}),
-          bias == Bias::kYes ? read(p + ".bias", {total(out)}, rows, {}) : at::Tensor(), nullptr};
+  const Linear made{matrix(p + ".weight", {total(out), in}, rows, {}),
+                    bias == Bias::kYes ? read(p + ".bias", {total(out)}, rows, {}) : at::Tensor(), nullptr};
+  return chunks_ && block_ >= 0 ? made.by_chunks(chunks_) : made;
 }
 
 Linear Builder::contract(std::string_view name, std::initializer_list<Dim> in, int64_t out, Bias bias) const {
@@ -144,18 +151,22 @@ at::Tensor Builder::resident(std::string_view name, at::IntArrayRef sizes) const
 }
 
 ModulationTable Builder::offset_table(std::string_view name, const ModulationTable& shared,
-                                      int64_t parts) const {
-  return shared_->tables->add_offset(shared, resident(name, {parts, shared.size / parts}));
+                                      at::IntArrayRef sizes) const {
+  return shared_->tables->add_offset(shared, resident(name, sizes));
 }
 
-ModulationTable Builder::embedding_table(std::string_view name, int64_t parts, int64_t width) const {
-  return shared_->tables->add_offset_of_embedding(resident(name, {parts, width}));
+ModulationTable Builder::embedding_table(std::string_view name, at::IntArrayRef sizes) const {
+  return shared_->tables->add_offset_of_embedding(resident(name, sizes));
 }
 
 HeadNorm Builder::head_norm(std::string_view name, Dim heads, HeadNorm::NormKind kind, double eps) const {
   const auto p = path(name);
   return {kind, read(p + ".weight", {heads.unit}, {}, {}),
           kind == HeadNorm::NormKind::kLayer ? read(p + ".bias", {heads.unit}, {}, {}) : at::Tensor(), eps};
+}
+
+AcrossHeadsNorm Builder::across_heads_norm(std::string_view name, Dim heads, double eps) const {
+  return {read(path(name) + ".weight", {heads.size()}, cut({heads}), {}), heads.size(), eps, seams_.features};
 }
 
 RmsNorm Builder::rms_norm(std::string_view name, int64_t channels, double eps) const {
@@ -187,15 +198,30 @@ Attention Builder::attention(std::string_view name, std::vector<int> streams, Di
           seams_};
 }
 
-Conv2d Builder::conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const {
-  const auto p = path(name);
-  auto weight = read(p + ".weight", {out, in, shape.kernel, shape.kernel}, {}, {});
+at::Tensor Builder::kernel(const std::string& name, at::IntArrayRef full) const {
+  auto weight = read(name, full, {}, {});
   if (block_ == BlockMemory::kResident ||
       memory_->is_used_as_read()) {  // not in shares, nor copied from a host
     weight = channels_last_(weight);
     shared_->manifest->back().tensor = weight;
   }
+  return weight;
+}
+
+Conv2d Builder::conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const {
+  const auto p = path(name);
+  const auto weight = kernel(p + ".weight", {out, in, shape.kernel, shape.kernel});
   return {weight, read(p + ".bias", {out}, {}, {}), shape, seams_.rows};
+}
+
+CausalConv3d Builder::conv3d(std::string_view name, int64_t in, int64_t out, Conv3dShape shape) const {
+  const auto p = path(name);
+  const auto weight = kernel(p + ".weight", {out, in, shape.frames, shape.kernel, shape.kernel});
+  return {weight, read(p + ".bias", {out}, {}, {}), shape, seams_.rows};
+}
+
+ChannelNorm Builder::channel_norm(std::string_view name, at::IntArrayRef sizes) const {
+  return ChannelNorm(buffer(name, sizes).flatten());
 }
 
 GroupNorm Builder::group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const {

@@ -21,6 +21,7 @@
 #include "nn/modulation_table.h"
 #include "nn/norm.h"
 #include "nn/seams.h"
+#include "nn/video.h"
 
 namespace atelier::weights {
 class WeightStore;
@@ -53,6 +54,8 @@ class Builder {
   // What is built with the result computes as the tier says. Weights are rounded while they are read, each row of what
   // this rank holds under its own scale.
   Builder of_tier(Tier tier) const;
+  // What is built with the result makes hidden states of its blocks' MLPs for some tokens at a time; null: whole.
+  Builder by_chunks(std::shared_ptr<TokenChunks> chunks) const;
   void finish_block(int i) const { memory_->finish(i); }
 
   Linear linear(std::string_view name, int64_t in, int64_t out, Bias bias = Bias::kYes) const;
@@ -64,12 +67,15 @@ class Builder {
                   Bias bias = Bias::kYes) const;
   // Depends on timestep and prompt only.
   ModulationTable table(std::string_view name, int64_t in, int64_t out) const;
-  // What `shared` gives plus a tensor [parts, width] of this exact name: adaLN-single.
-  ModulationTable offset_table(std::string_view name, const ModulationTable& shared, int64_t parts) const;
-  // The embedding itself in each of its parts, plus a tensor [parts, width] of this exact name.
-  ModulationTable embedding_table(std::string_view name, int64_t parts, int64_t width) const;
+  // What `shared` gives plus a tensor of this exact name, [parts, width] or [1, parts, width]: adaLN-single.
+  ModulationTable offset_table(std::string_view name, const ModulationTable& shared,
+                               at::IntArrayRef sizes) const;
+  // The embedding itself in each of its parts, plus a tensor of this exact name, [parts, width] or [1, parts, width].
+  ModulationTable embedding_table(std::string_view name, at::IntArrayRef sizes) const;
   HeadNorm head_norm(std::string_view name, Dim heads, HeadNorm::NormKind kind = HeadNorm::NormKind::kRms,
                      double eps = 1e-6) const;
+  // Of the heads held here; its sums are closed over the ranks that hold the others.
+  AcrossHeadsNorm across_heads_norm(std::string_view name, Dim heads, double eps) const;
   RmsNorm rms_norm(std::string_view name, int64_t channels, double eps) const;
   LayerNorm layer_norm(std::string_view name, int64_t channels, double eps) const;
   // A whole tensor of this exact name.
@@ -78,6 +84,9 @@ class Builder {
                       std::vector<int> query_streams = {}) const;
   CrossAttention cross_attention(Dim heads) const;
   Conv2d conv2d(std::string_view name, int64_t in, int64_t out, ConvShape shape) const;
+  CausalConv3d conv3d(std::string_view name, int64_t in, int64_t out, Conv3dShape shape) const;
+  // A weight of this exact name, whose last sizes are ones.
+  ChannelNorm channel_norm(std::string_view name, at::IntArrayRef sizes) const;
   GroupNorm group_norm(std::string_view name, int64_t groups, int64_t channels, double eps) const;
 
   bool has(std::string_view name) const;  // a parameter of this exact name
@@ -98,6 +107,8 @@ class Builder {
   std::vector<Range> cut(std::initializer_list<Dim> segments) const;
   at::Tensor read(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
                   const std::vector<Range>& cols) const;
+  // Of a convolution.
+  at::Tensor kernel(const std::string& name, at::IntArrayRef full) const;
   Weight matrix(const std::string& name, at::IntArrayRef full, const std::vector<Range>& rows,
                 const std::vector<Range>& cols, int64_t segments = 1) const;
   Dim held(Dim heads) const;  // after the tensor cut
@@ -112,6 +123,7 @@ class Builder {
   std::string prefix_;
   int block_ = BlockMemory::kResident;
   Tier tier_ = Tier::kExact;
+  std::shared_ptr<TokenChunks> chunks_;
   std::shared_ptr<Shared> shared_;
 };
 

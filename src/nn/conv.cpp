@@ -48,8 +48,8 @@ at::Tensor taps(const at::Tensor& w, int64_t dim, int64_t pixel) {
 at::Tensor channels_last_(const at::Tensor& weight) {
   if (!weight.is_cuda()) return weight;
   // A copy in any case: where the kernel is 1x1, contiguous() would be the weight itself.
-  const auto last = weight.permute({0, 2, 3, 1}).clone(at::MemoryFormat::Contiguous);
-  return weight.view(last.sizes()).copy_(last).permute({0, 3, 1, 2});
+  const auto last = weight.movedim(1, -1).clone(at::MemoryFormat::Contiguous);
+  return weight.view(last.sizes()).copy_(last).movedim(-1, 1);
 }
 
 at::Tensor Conv2d::operator()(const at::Tensor& x) const {

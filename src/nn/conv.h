@@ -22,7 +22,8 @@ struct Unbiased {
   at::Tensor x, bias;  // [B, C, rows, W], [C]
 };
 
-// A convolution's weights [out, in, k, k] in the same memory, whose numbers move so that on CUDA the channels lie last.
+// A convolution's weights [out, in, k, k] or [out, in, frames, k, k] in the same memory, whose numbers move so that on
+// CUDA the channels lie last.
 at::Tensor channels_last_(const at::Tensor& weight);
 
 // On CUDA pictures lie channels last (NHWC), as the library's fastest convolutions take them.

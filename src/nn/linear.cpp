@@ -1,10 +1,12 @@
 #include "nn/linear.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_addmm_activation.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "base/check.h"
@@ -19,7 +21,40 @@ at::Tensor Reducer::sum_of_product(std::span<const Activation> x, const Weight& 
   return y;
 }
 
+void TokenChunks::note(int64_t all, int64_t bytes_of_token) {
+  if (all * bytes_of_token <= whole_bytes) return;
+  whole_bytes = all * bytes_of_token, held_bytes = tokens * bytes_of_token;
+}
+
+Linear Linear::by_chunks(std::shared_ptr<TokenChunks> chunks) const {
+  Linear out = *this;
+  out.chunks_ = std::move(chunks);
+  return out;
+}
+
+at::Tensor Linear::run_by_chunks(std::span<const Activation> given, int64_t tokens) const {
+  const int64_t all = given.front().sizes().front();
+  at::Tensor y;
+  std::vector<Activation> part;
+  for (int64_t begin = 0; begin < all; begin += tokens) {
+    const int64_t count = std::min(tokens, all - begin);
+    part.clear();
+    for (const auto& segment : given) part.push_back(segment.tokens(begin, count));
+    const auto made = run(part);
+    if (!y.defined()) {
+      auto sizes = made.sizes().vec();
+      sizes.front() = all;
+      y = at::empty(sizes, made.options());
+    }
+    y.narrow(0, begin, count).copy_(made);
+  }
+  return y;
+}
+
 at::Tensor Linear::run(std::span<const Activation> given) const {
+  for (const auto& segment : given) {
+    if (segment.tokens_at_once() > 0) return run_by_chunks(given, segment.tokens_at_once());
+  }
   if (weight_.is_e4m3()) {
     const auto one = e4m3_of(given);
     return run_as_given(std::span(&one, 1));
@@ -50,10 +85,42 @@ class Gelu : public Activation::Producer {
   at::Tensor x_;
 };
 
+// What a layer's gelu() would give, made for some tokens at a time.
+class ChunkedGelu : public Activation::Producer {
+ public:
+  ChunkedGelu(Linear up, at::Tensor x, int64_t out, int64_t tokens)
+      : up_(std::move(up)), x_(std::move(x)), tokens_(tokens) {
+    auto sizes = x_.sizes().vec();
+    sizes.back() = out;
+    like_ = at::empty({1}, x_.options()).expand(sizes);
+  }
+  const at::Tensor& like() const override { return like_; }
+  at::Tensor dense() const override { return up_.gelu(x_); }
+  Activation e4m3() const override {
+    const Activation whole(dense());
+    return e4m3_of(std::span(&whole, 1));
+  }
+  int64_t tokens_at_once() const override { return tokens_; }
+  Activation tokens(int64_t begin, int64_t count) const override {
+    return up_.gelu(x_.narrow(0, begin, count));
+  }
+
+ private:
+  Linear up_;
+  at::Tensor x_, like_;
+  int64_t tokens_;
+};
+
 }  // namespace
 
 Activation Linear::gelu(const Activation& x) const {
   ENSURE(!sum_);
+  if (const int64_t all = x.sizes().front(); chunks_ && all > chunks_->tokens) {
+    const at::Tensor rows = x;
+    chunks_->note(all, rows.numel() / all / weight_.in() * weight_.out() * rows.element_size());
+    return Activation(
+        std::make_unique<ChunkedGelu>(by_chunks(nullptr), rows, weight_.out(), chunks_->tokens));
+  }
   if (weight_.is_e4m3()) return Activation(std::make_unique<Gelu>((*this)(x)));
   // The library's epilogue approximates tanh to about 16 bits: enough for half types only.
   const bool half = x.type() == at::kBFloat16 || x.type() == at::kHalf;
@@ -94,9 +161,10 @@ std::vector<at::Tensor> Linear::parts(const Activation& given, int64_t count) co
   return out;
 }
 
-at::Tensor Linear::gated_gelu(const Activation& x) const {
+at::Tensor Linear::gated_gelu(const Activation& x, GatedGelu form) const {
   if (!x.is_cuda()) {
     const auto both = parts(x, 2);
+    if (form == GatedGelu::kErfSecond) return both[0] * at::gelu(both[1]);
     return at::gelu(both[0], "tanh") * both[1];
   }
   const auto both = (*this)(x);
@@ -104,7 +172,7 @@ at::Tensor Linear::gated_gelu(const Activation& x) const {
   sizes.back() /= 2;
   auto out = at::empty(sizes, both.options());
   const int64_t rows = both.size(-1) ? both.numel() / both.size(-1) : 0;
-  kernels::gated_gelu(launch_target_of(both), dtype_of(both), out.data_ptr(), both.const_data_ptr(), rows,
+  kernels::gated_gelu(launch_target_of(both), dtype_of(both), form, out.data_ptr(), both.const_data_ptr(), rows,
                       out.size(-1));
   return out;
 }

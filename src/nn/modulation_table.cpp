@@ -90,18 +90,26 @@ at::Tensor ModulationTables::evaluate(const at::Tensor& condition, const at::Ten
   return at::cat(pieces, -1);
 }
 
-std::vector<at::Tensor> chunks(const ModulationTable& t, const State& s, int parts) {
+std::vector<at::Tensor> chunks(const ModulationTable& t, const at::Tensor& row, int parts) {
   const int64_t each = t.size / parts;
   std::vector<at::Tensor> out;
-  for (int i = 0; i < parts; ++i) out.push_back(s.row.narrow(-1, t.begin + i * each, each));
+  for (int i = 0; i < parts; ++i) out.push_back(row.narrow(-1, t.begin + i * each, each));
   return out;
 }
 
-Modulations modulations(const ModulationTable& t, const State& s, int64_t width) {
-  const auto c = chunks(t, s, static_cast<int>(t.size / width));
+std::vector<at::Tensor> chunks(const ModulationTable& t, const State& s, int parts) {
+  return chunks(t, s.row, parts);
+}
+
+Modulations modulations(const ModulationTable& t, const at::Tensor& row, int64_t width) {
+  const auto c = chunks(t, row, static_cast<int>(t.size / width));
   Modulations m{{c[0], c[1], c[2]}, {}};
   if (c.size() == 6) m.mlp = {c[3], c[4], c[5]};
   return m;
+}
+
+Modulations modulations(const ModulationTable& t, const State& s, int64_t width) {
+  return modulations(t, s.row, width);
 }
 
 }  // namespace atelier::nn

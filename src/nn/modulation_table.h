@@ -81,7 +81,10 @@ struct Modulations {
 
 // `parts` equal pieces of the table's current row, each [B, C].
 std::vector<at::Tensor> chunks(const ModulationTable&, const State&, int parts);
+// The same of another row of all tables, [B, all tables].
+std::vector<at::Tensor> chunks(const ModulationTable&, const at::Tensor& row, int parts);
 // Order of AdaLayerNormZero: shift, scale, gate, then the same for the MLP where the table has six parts.
 Modulations modulations(const ModulationTable&, const State&, int64_t width);
+Modulations modulations(const ModulationTable&, const at::Tensor& row, int64_t width);
 
 }  // namespace atelier::nn

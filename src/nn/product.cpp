@@ -66,6 +66,16 @@ const at::Tensor& Activation::rows() const {
   return unwritten_->dense;
 }
 
+Activation Activation::Producer::tokens(int64_t begin, int64_t count) const {
+  return dense().narrow(0, begin, count);
+}
+
+Activation Activation::tokens(int64_t begin, int64_t count) const {
+  if (tokens_at_once() > 0) return unwritten_->from->tokens(begin, count);
+  if (is_dense()) return rows().narrow(0, begin, count);
+  return {rows_.narrow(0, begin, count), scale_.narrow(0, begin, count), type_};
+}
+
 Activation::operator at::Tensor() const {
   return is_dense() ? rows() : values(rows_, scale_, at::kFloat).to(type_);
 }
@@ -80,7 +90,9 @@ at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Ten
   ENSURE(in == w.in());
   const auto& first = x.front();
   if (is_dense && x.size() == 1) {
-    return bias.defined() ? at::linear(first.rows(), w.rows(), bias) : at::linear(first.rows(), w.rows());
+    // Of three dimensions that lie otherwise the library makes a product for each index of the first.
+    const auto rows = first.rows().contiguous();
+    return bias.defined() ? at::linear(rows, w.rows(), bias) : at::linear(rows, w.rows());
   }
   if (x.size() == 1 && has_e4m3_product(first, w)) return e4m3_product(first, w, bias);
   const auto wide = first.type() == at::kDouble ? at::kDouble : at::kFloat;

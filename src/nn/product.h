@@ -20,6 +20,9 @@ class Activation {
     virtual const at::Tensor& like() const = 0;  // a tensor of the numbers' sizes, type and device
     virtual at::Tensor dense() const = 0;
     virtual Activation e4m3() const = 0;
+    // Tokens that may be written at a time, the first axis; 0: all.
+    virtual int64_t tokens_at_once() const { return 0; }
+    virtual Activation tokens(int64_t begin, int64_t count) const;
     virtual bool is_gelu() const { return false; }  // gelu_tanh of like(), which other kernels can apply too
   };
 
@@ -37,6 +40,10 @@ class Activation {
   // Written, if they were not.
   const at::Tensor& rows() const;
   const at::Tensor& scale() const { return scale_; }
+  // Of numbers that are to be written some tokens at a time: how many; 0: no need.
+  int64_t tokens_at_once() const { return unwritten_ ? unwritten_->from->tokens_at_once() : 0; }
+  // A range of the first axis.
+  Activation tokens(int64_t begin, int64_t count) const;
   // In the model's type.
   operator at::Tensor() const;  // NOLINT: for whoever listens or adds
 

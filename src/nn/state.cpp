@@ -35,11 +35,13 @@ bool assign_by_step_(at::Tensor& to, const at::Tensor& from) {
 
 bool RequestContext::assign_(const RequestContext& fresh) {
   bool is_new = assign_by_step_(tables, fresh.tables);
+  is_new |= assign_stable_(given, fresh.given);
+  is_new |= assign_stable_(control_scales, fresh.control_scales);
   streams.resize(fresh.streams.size());
   for (size_t i = 0; i < streams.size(); ++i) is_new |= assign_stable_(streams[i], fresh.streams[i]);
-  for (const auto& [id, given] : fresh.cross) {
-    is_new |= assign_stable_(cross[id].kv, given.kv);
-    is_new |= assign_stable_(cross[id].mask, given.mask);
+  for (const auto& [id, fresh_kv] : fresh.cross) {
+    is_new |= assign_stable_(cross[id].kv, fresh_kv.kv);
+    is_new |= assign_stable_(cross[id].mask, fresh_kv.mask);
   }
   width = fresh.width;
   return is_new;
