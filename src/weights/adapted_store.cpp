@@ -135,10 +135,7 @@ at::Tensor AdaptedStore::column_norms(const LayerChange& change, const at::Tenso
   at::Tensor squares = at::zeros({inputs}, options);
   const Difference difference(change, false, options);
   for (const auto& piece : change.pieces) {
-    const auto& list = *changes_.find(piece.canonical);
-    const auto before = std::find_if(list.begin(), list.end(), [&](auto& c) { return c.get() == &change; });
-    const auto rows = merged(piece.canonical, piece.full, {{piece.rows}, {}},
-                             static_cast<size_t>(before - list.begin()), options)
+    const auto rows = merged(piece.canonical, piece.full, {{piece.rows}, {}}, 0, options)
                           .narrow(1, piece.cols.begin, piece.cols.size);
     difference.add_to(rows, {piece.first, piece.rows.size}, {0, piece.cols.size});
     squares += rows.reshape({piece.rows.size, inputs, -1}).square().sum(at::IntArrayRef({0, 2}));
@@ -174,6 +171,15 @@ void AdaptedStore::merge(at::Tensor& matrix, std::string_view name, const HeldPa
   at::Tensor wanted, columns;
   if (kind != Norms::kNone) wanted = change.file->read(*change.layer->norms).to(options).reshape({-1});
   if (kind == Norms::kColumns) columns = ratio(wanted, column_norms(change, options));
+  // Behind other adapters too a length is that of W + s B A with this change alone, and its ratio multiplies the sum so
+  // far: so PEFT computes several active adapters that are not merged (tuners/lora/dora.py), which is what a diffusers
+  // pipeline does after load_lora_weights.
+  at::Tensor unchanged;
+  if (kind == Norms::kRows && changes_.find(name)->front().get() != &change) {
+    const auto piece = std::find_if(change.pieces.begin(), change.pieces.end(),
+                                    [&](const LayerPiece& p) { return p.canonical == name; });
+    unchanged = merged(name, piece->full, cut, 0, options);
+  }
   for (const auto& piece : change.pieces) {
     if (is_bias ? bias_of(piece.canonical) != name : piece.canonical != name) continue;
     for (const auto& row : overlaps(cut.rows, piece.rows)) {
@@ -182,8 +188,16 @@ void AdaptedStore::merge(at::Tensor& matrix, std::string_view name, const HeldPa
       for (const auto& col : overlaps(cut.cols, is_bias ? Range{0, 1} : piece.cols)) {
         auto part = rows.narrow(1, col.in_slice.begin, col.in_slice.size);
         difference.add_to(part, of, col.in_range);
-        if (kind == Norms::kRows)  // all columns are here: see read_into
-          part *= ratio(wanted.narrow(0, of.begin, of.size), at::linalg_vector_norm(part, 2, 1)).unsqueeze(1);
+        if (kind == Norms::kRows) {  // all columns are here: see read_into
+          auto alone = part;
+          if (unchanged.defined()) {
+            alone = unchanged.narrow(0, row.in_slice.begin, row.in_slice.size)
+                        .narrow(1, col.in_slice.begin, col.in_slice.size);
+            difference.add_to(alone, of, col.in_range);
+          }
+          part *=
+              ratio(wanted.narrow(0, of.begin, of.size), at::linalg_vector_norm(alone, 2, 1)).unsqueeze(1);
+        }
         if (kind == Norms::kColumns)
           part *= columns.repeat_interleave(part.size(1) / columns.size(0)).unsqueeze(0);
       }

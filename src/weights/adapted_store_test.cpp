@@ -86,14 +86,15 @@ TEST_F(AdaptedStores, RoundTheSumOnce) {
                   .equal(read(merged, "qkv.weight", {12, 6}).to(at::kBFloat16)));
 }
 
-// Lengths of whole rows whatever is read, with the strength inside, and after the adapters before.
+// Lengths of whole rows whatever is read, with the strength inside and without the adapters before.
 TEST_F(AdaptedStores, RowsTakeTheLengthsOfDora) {
   auto dora = part_;
   dora["k.lora_magnitude_vector"] = numbers({4}, 15).abs();
   auto expected = whole() + fused_delta();
   auto k = expected.narrow(0, 4, 4);
   k += 0.6 * part_delta();
-  k *= (dora.at("k.lora_magnitude_vector") / at::linalg_vector_norm(k, 2, 1)).unsqueeze(1);
+  const auto alone = weights_.at("k.weight") + 0.6 * part_delta();
+  k *= (dora.at("k.lora_magnitude_vector") / at::linalg_vector_norm(alone, 2, 1)).unsqueeze(1);
   const auto merged = store({{fused_, 1}, {dora, 0.6}});
   EXPECT_LT(gap(read(merged, "qkv.weight", {12, 6}), expected), 1e-5);
   const List rows{{2, 4}}, cols{{3, 2}, {0, 1}};
@@ -101,6 +102,21 @@ TEST_F(AdaptedStores, RowsTakeTheLengthsOfDora) {
             1e-5);
   EXPECT_GT(gap(read(store({{dora, 0.6}, {fused_, 1}}), "qkv.weight", {12, 6}), expected),
             1e-3);  // other order
+}
+
+// c1 (W + D1) + D2, then c2 times that and D3, where each c knows W and its own D.
+TEST_F(AdaptedStores, SeveralDorasOfOneLayer) {
+  auto one = part_, two = part_;
+  one["k.lora_magnitude_vector"] = numbers({4}, 26).abs();
+  two["k.lora_magnitude_vector"] = numbers({4}, 27).abs();
+  const auto w = weights_.at("k.weight"), first = w + 0.5 * part_delta(), last = w - part_delta();
+  const auto factor = [](const Tensors& dora, const at::Tensor& sum) {
+    return (dora.at("k.lora_magnitude_vector") / at::linalg_vector_norm(sum, 2, 1)).unsqueeze(1);
+  };
+  const auto expected =
+      factor(two, last) * (factor(one, first) * first + fused_delta().narrow(0, 4, 4) - part_delta());
+  const auto merged = store({{one, 0.5}, {fused_, 1}, {two, -1}});
+  EXPECT_LT(gap(read(merged, "qkv.weight", {12, 6}, {{4, 4}}), expected), 1e-5);
 }
 
 TEST_F(AdaptedStores, ColumnsTakeTheLengthsOfDora) {
@@ -113,6 +129,11 @@ TEST_F(AdaptedStores, ColumnsTakeTheLengthsOfDora) {
   const List rows{{5, 3}}, cols{{2, 2}};
   EXPECT_LT(gap(read(merged, "qkv.weight", {12, 6}, rows, cols), pick(pick(expected, 0, rows), 1, cols)),
             1e-5);
+  auto behind = whole();
+  behind.narrow(0, 4, 4) += part_delta();
+  behind += fused_delta();
+  behind *= dora.at("qkv.dora_scale") / at::linalg_vector_norm(whole() + fused_delta(), 2, 0, true);
+  EXPECT_LT(gap(read(store({{part_, 1}, {dora, 1}}), "qkv.weight", {12, 6}), behind), 1e-5);
 }
 
 TEST_F(AdaptedStores, ConvolutionsOfEitherKindOfLengths) {

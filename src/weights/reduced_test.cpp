@@ -9,6 +9,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "base/testing.h"
 #include "weights/store.h"
 #include "weights/tensors.h"
@@ -123,6 +124,38 @@ TEST_F(ReducedTest, BrokenMarksAreNamed) {
   EXPECT_THAT(refusal({{"a.weight", eight_}}, {{"_quantization_metadata", "[[["}}),
               HasSubstr("not valid JSON"));
   EXPECT_EQ(refusal({{"a.weight", eight_}}, {{"_quantization_metadata", "3"}}), "no error");
+}
+
+// testdata/reduced is made by the writers themselves (tests/goldens/reduced_files.py).
+const std::filesystem::path kWritten = "src/weights/testdata/reduced";
+
+TEST(RealFiles, OfComfyAreReadAsItReadsThem) {
+  const Tensors values = read_tensors(kWritten / "values.safetensors");
+  for (const std::string name : {"comfy_e4m3", "comfy_e5m2", "comfy_mixed"}) {
+    const auto store = WeightStore::open(kWritten / (name + ".safetensors"));
+    EXPECT_EQ(store->names(), (std::vector<std::string>{"net.a.bias", "net.a.weight"})) << name;
+    for (const std::string part : {"weight", "bias"}) {
+      const at::Tensor& want = values.at(name + "." + part);
+      at::Tensor got = at::full(want.sizes(), 9, at::kFloat);
+      store->read_into(got, "net.a." + part, want.sizes(), {}, {});
+      EXPECT_LE((got - want).abs().max().item<double>(), 1e-6 * want.abs().max().item<double>()) << name << part;
+    }
+    store->check({});
+  }
+}
+
+TEST(RealFiles, OfBitsandbytesAreNamed) {
+  const std::pair<const char*, const char*> files[] = {{"nf4", "(NF4)"},
+                                                       {"nf4_nested", "(NF4)"},
+                                                       {"fp4", "(FP4)"},
+                                                       {"fp4_nested", "(FP4)"},
+                                                       {"int8", "(LLM.int8)"}};
+  for (const auto& [name, word] : files) {
+    const auto file = kWritten / str("bitsandbytes_", name, ".safetensors");
+    const auto message = message_of(Kind::kCheckpoint, [&] { WeightStore::open(file); });
+    EXPECT_THAT(message, HasSubstr(file.string())) << name;
+    EXPECT_THAT(message, HasSubstr(str("of bitsandbytes ", word))) << name;
+  }
 }
 
 }  // namespace
