@@ -28,4 +28,10 @@ at::Tensor PlannedSampler::add_noise(const at::Tensor& picture, const at::Tensor
   return level.alpha * picture + level.sigma * noise;
 }
 
+void PlannedSampler::hand_over_below(double time, double cfg) {
+  for (Step& step : plan_.steps) {
+    if (step.time < time) step.expert = 1, step.cfg = cfg;
+  }
+}
+
 }  // namespace atelier::sampling

@@ -22,6 +22,7 @@ class PlannedSampler : public Sampler {
   double init_noise_sigma() const override { return plan_.init_noise_sigma; }
   at::Tensor step(const at::Tensor& prediction, int i, const at::Tensor& x, const at::Tensor& noise) override;
   at::Tensor add_noise(const at::Tensor& picture, const at::Tensor& noise, int i) const override;
+  void hand_over_below(double time, double cfg) override;
 
  protected:
   // order: steps of the plan for one of inference; begin: Call::begin. Throws Error(kUsage) if nothing is left.

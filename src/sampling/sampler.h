@@ -49,6 +49,8 @@ class Sampler {
   // A clean picture as noisy as x is before step i; at the number of steps it is clean. Both of one shape, any.
   virtual at::Tensor add_noise(const at::Tensor& picture, const at::Tensor& noise, int i) const = 0;
   virtual std::unique_ptr<Sampler> clone() const = 0;  // one per PipeFusion patch
+  // Steps that are told a time below `time` are run by the second denoiser, with this scale of the guidance.
+  virtual void hand_over_below(double time, double cfg) = 0;
 };
 
 // What the denoiser is told in each step.

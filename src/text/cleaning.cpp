@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "text/html.h"
 #include "text/unicode.h"
 
 namespace atelier::text {
@@ -41,6 +42,20 @@ std::string lower_stripped(std::string_view text) {
   for (const char32_t c : all) append_char(chosen, c);
   const std::string lowered = lower_cased(chosen);
   return std::string(strip_left(strip_right(lowered, is_python_space), is_python_space));
+}
+
+std::string unescaped(std::string_view text) {
+  const std::string plain = html_unescaped(html_unescaped(valid_utf8(text)));
+  std::string out;
+  for (size_t at = 0; at < plain.size();) {
+    const char32_t c = next_char(plain, at);
+    if (!is_python_space(c)) {
+      append_char(out, c);
+    } else if (!out.empty() && out.back() != ' ') {
+      out += ' ';
+    }
+  }
+  return std::string(strip_right(out, is_python_space));
 }
 
 }  // namespace atelier::text
