@@ -19,6 +19,7 @@ constexpr std::array kAliases{
     Alias{"sd3.5-large", "stabilityai/stable-diffusion-3.5-large"},
     Alias{"sd3.5-large-turbo", "stabilityai/stable-diffusion-3.5-large-turbo"},
     Alias{"sdxl", "stabilityai/stable-diffusion-xl-base-1.0"},
+    Alias{"pixart-alpha", "PixArt-alpha/PixArt-XL-2-1024-MS"},
     Alias{"pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"},
     Alias{"hunyuan-dit", "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers"},
     Alias{"hunyuandit", "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers"},

@@ -58,6 +58,23 @@ TEST_F(SourcesTest, FindsTheRevisionThatRefsName) {
   EXPECT_THAT(error("flux-dev", "../../x"), HasSubstr("no branch"));
 }
 
+TEST_F(SourcesTest, EveryFamilyHasShortNames) {
+  const std::pair<const char*, const char*> names[] = {
+      {"SD3", "stabilityai/stable-diffusion-3-medium-diffusers"},
+      {"sd3.5_medium", "stabilityai/stable-diffusion-3.5-medium"},
+      {"sdxl", "stabilityai/stable-diffusion-xl-base-1.0"},
+      {"stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-base-1.0"},
+      {"pixart-alpha", "PixArt-alpha/PixArt-XL-2-1024-MS"},
+      {"PixArt-Sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"},
+      {"HunyuanDiT", "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers"},
+      {"hunyuandit_v1.2_distilled", "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers-Distilled"},
+      {"Wan2.1-T2V-1.3B", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"},
+      {"wan2.1_flf2v_14b_720p", "Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers"},
+      {"Wan2.1-VACE-14B-diffusers", "Wan-AI/Wan2.1-VACE-14B-diffusers"},
+      {"wan2.2-ti2v-5b", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"}};
+  for (const auto& [name, id] : names) EXPECT_THAT(error(name), HasSubstr(str("hf download ", id))) << name;
+}
+
 TEST_F(SourcesTest, ASingleSnapshotNeedsNoRef) {
   make_snapshot("aaaa");
   EXPECT_EQ(resolve("flux-dev", options()).folder, snapshot("aaaa"));

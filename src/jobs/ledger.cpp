@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <functional>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -79,16 +80,22 @@ std::optional<Record> to_record(std::string_view line) {
   }
 }
 
-std::string read_all(int fd) {
-  std::string bytes;
-  char buffer[1 << 16];
-  for (off_t at = 0;;) {
-    const ssize_t n = ::pread(fd, buffer, sizeof buffer, at);
+constexpr size_t kMany = 1 << 16, kLine = 1 << 12;  // bytes read at once, for all lines and for one
+
+// Calls take(chunk) for the bytes of a file from `at` on, until it says no.
+template <class Take>
+void read_from(int fd, int64_t at, size_t chunk, const Take& take) {
+  std::string buffer(chunk, '\0');
+  for (;;) {
+    const ssize_t n = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(at));
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return bytes;
-    bytes.append(buffer, static_cast<size_t>(n));
+    if (n <= 0 || !take(std::string_view(buffer).substr(0, static_cast<size_t>(n)))) return;
     at += n;
   }
+}
+
+uint64_t hash_of(const std::string& name) {
+  return std::hash<std::string>()(name);
 }
 
 Record base_record(const request::Request& request, const Json& settings) {
@@ -139,41 +146,73 @@ Ledger::~Ledger() {
 
 void Ledger::load() {
   const Lock lock(fd_);
-  std::string bytes = read_all(fd_);
-  if (!bytes.empty() && bytes.back() != '\n') {
-    const size_t begin = bytes.find_last_of('\n') + 1;  // npos + 1 is 0
-    if (to_record(std::string_view(bytes).substr(begin))) {
-      // only the line end is missing
-      if (::write(fd_, "\n", 1) != 1) had_torn_tail_ = true;
-    } else {
-      had_torn_tail_ = true;
-      bytes.resize(begin);
-      if (::ftruncate(fd_, static_cast<off_t>(begin)) != 0) {
-        throw Error(Kind::kUsage, str("cannot mend the ledger ", path_.string(), ": ", std::strerror(errno)));
-      }
+  std::string line;
+  int64_t begin = 0;
+  read_from(fd_, 0, kMany, [&](std::string_view chunk) {
+    for (size_t end; (end = chunk.find('\n')) != std::string_view::npos; chunk.remove_prefix(end + 1)) {
+      line += chunk.substr(0, end);
+      take(line, begin);
+      begin += std::ssize(line) + 1;
+      line.clear();
     }
+    line += chunk;
+    return true;
+  });
+  if (line.empty()) return;
+  if (to_record(line)) {
+    // only the line end is missing
+    if (::write(fd_, "\n", 1) != 1) had_torn_tail_ = true;
+    take(line, begin);
+    return;
   }
-  for (const std::string_view line : split_lines(bytes)) {
-    if (trim(line).empty()) continue;
-    if (auto record = to_record(line)) {
-      latest_[record->name] = std::move(*record);
-    } else {
-      ++garbage_;
-    }
+  had_torn_tail_ = true;
+  if (::ftruncate(fd_, static_cast<off_t>(begin)) != 0)
+    throw Error(Kind::kUsage, str("cannot mend the ledger ", path_.string(), ": ", std::strerror(errno)));
+}
+
+void Ledger::take(std::string_view line, int64_t at) {
+  if (trim(line).empty()) return;
+  if (const auto record = to_record(line)) {
+    places_.push_back({hash_of(record->name), at});
+    is_sorted_ = false;
+  } else {
+    ++garbage_;
   }
+}
+
+void Ledger::sort() const {
+  if (!is_sorted_) std::sort(places_.begin(), places_.end());
+  is_sorted_ = true;
+}
+
+std::optional<Record> Ledger::read(int64_t at) const {
+  std::string line;
+  read_from(fd_, at, kLine, [&](std::string_view chunk) {
+    const size_t end = chunk.find('\n');
+    line += chunk.substr(0, end);
+    return end == std::string_view::npos;
+  });
+  return to_record(line);
 }
 
 std::optional<Record> Ledger::find(const std::string& name) const {
   const std::scoped_lock lock(mutex_);
-  const auto found = latest_.find(name);
-  return found == latest_.end() ? std::nullopt : std::optional<Record>(found->second);
+  sort();
+  const uint64_t hash = hash_of(name);
+  auto at = std::upper_bound(places_.begin(), places_.end(), RecordPlace{hash, INT64_MAX});
+  while (at != places_.begin() && (--at)->name == hash) {
+    if (auto record = read(at->line); record && record->name == name) return record;
+  }
+  return std::nullopt;
 }
 
 std::vector<Record> Ledger::failed() const {
   const std::scoped_lock lock(mutex_);
+  sort();
   std::vector<Record> out;
-  for (const auto& [name, record] : latest_) {
-    if (!record.is_done) out.push_back(record);
+  for (size_t i = 0; i < places_.size(); ++i) {
+    if (i + 1 < places_.size() && places_[i + 1].name == places_[i].name) continue;
+    if (auto record = read(places_[i].line); record && !record->is_done) out.push_back(std::move(*record));
   }
   std::sort(out.begin(), out.end(), [](const Record& a, const Record& b) { return a.name < b.name; });
   return out;
@@ -183,9 +222,11 @@ void Ledger::append(Record record) {
   if (record.time.empty()) record.time = now_utc();
   const std::string line = to_json(record).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   const std::scoped_lock guard(mutex_);
+  int64_t begin = 0;
   {
     const Lock lock(fd_);
     const off_t before = ::lseek(fd_, 0, SEEK_END);
+    begin = before;
     ssize_t n = 0;
     while ((n = ::write(fd_, line.data(), line.size())) < 0 && errno == EINTR) {
     }
@@ -199,7 +240,8 @@ void Ledger::append(Record record) {
       throw Error(kind, str("cannot write the ledger ", path_.string(), ": ", std::strerror(error)));
     }
   }
-  latest_[record.name] = std::move(record);
+  places_.push_back({hash_of(record.name), begin});
+  is_sorted_ = false;
 }
 
 }  // namespace atelier::jobs

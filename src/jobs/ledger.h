@@ -1,12 +1,13 @@
 // The ledger beside the pictures: one JSON line per finished or failed picture, kept through crashes.
 #pragma once
+#include <compare>
 #include <cstdint>
 #include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <unordered_map>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -36,6 +37,7 @@ struct Stored {
   std::string sha256;
   uint64_t bytes = 0;
   double seconds = 0;
+  std::string codec = {};  // of a file whose format has several: "H.264 (libx264)"
 };
 // settings: request::look(). The hash and the seed come from there.
 Record done_record(const request::Request& request, const Json& settings, const Stored& stored);
@@ -62,14 +64,24 @@ class Ledger {
   bool had_torn_tail() const { return had_torn_tail_; }
 
  private:
+  struct RecordPlace {
+    uint64_t name = 0;  // its hash
+    int64_t line = 0;   // where it begins in the file
+    auto operator<=>(const RecordPlace&) const = default;
+  };
   void load();
+  void take(std::string_view line, int64_t at);
+  void sort() const;
+  std::optional<Record> read(int64_t line) const;
 
   std::filesystem::path path_;
   int fd_ = -1;
   int garbage_ = 0;
   bool had_torn_tail_ = false;
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, Record> latest_;
+  // Of all records: the file itself is read again for those that are asked for.
+  mutable std::vector<RecordPlace> places_;
+  mutable bool is_sorted_ = true;
 };
 
 }  // namespace atelier::jobs

@@ -109,6 +109,26 @@ TEST(Ledger, RecordsComeBack) {
   EXPECT_FALSE(ledger.find("7.png"));
 }
 
+TEST(Ledger, FindsTheLatestOfManyRecordsOfAnyLength) {
+  const Scratch dir;
+  constexpr int kMany = 300;
+  {
+    Ledger ledger(dir / "l");
+    for (int i = 0; i < kMany; ++i)
+      ledger.append(failed_record(request(i), kRun, std::string(static_cast<size_t>(i) * 7 % 6000, 'x')));
+    ledger.append(done_record(request(7), kRun, stored("x", 2)));
+  }
+  const Ledger again(dir / "l");
+  EXPECT_EQ(again.failed().size(), kMany - 1U);
+  EXPECT_TRUE(again.find("7.png")->is_done);
+  for (const int i : {0, 1, 8, 150, 257, kMany - 1}) {
+    const auto record = again.find(str(i, ".png"));
+    ASSERT_TRUE(record) << i;
+    EXPECT_EQ(record->error.size(), static_cast<size_t>(i) * 7 % 6000) << i;
+  }
+  EXPECT_FALSE(again.find(str(kMany, ".png")));
+}
+
 TEST(Ledger, CutAtAnyByteItStillLoadsAndGrows) {
   const Scratch dir;
   const fs::path file = dir / kLedgerName;

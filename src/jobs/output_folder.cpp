@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -68,6 +69,13 @@ std::string temporary_name() {
   return str(temporary_prefix(), ::getpid(), "-", next++, ".tmp");
 }
 
+// A file, or a folder with what it holds.
+void remove_in(int folder, const std::string& name) {
+  if (::unlinkat(folder, name.c_str(), 0) == 0 || errno != EISDIR) return;
+  std::error_code ignored;
+  fs::remove_all(fs::path(str("/proc/self/fd/", folder)) / name, ignored);
+}
+
 // Removes temporary files of this host's processes that no longer live.
 void remove_leftovers(int folder) {
   const int copy = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -82,7 +90,7 @@ void remove_leftovers(int folder) {
     if (!name.starts_with(prefix) || !name.ends_with(".tmp")) continue;
     int pid = 0;
     std::from_chars(name.data() + prefix.size(), name.data() + name.size(), pid);
-    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) ::unlinkat(folder, entry->d_name, 0);
+    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) remove_in(folder, entry->d_name);
   }
   ::closedir(listing);
 }
@@ -102,6 +110,26 @@ int write_temporary(int folder, const std::string& name, std::string_view bytes)
   if (fd < 0) return errno;
   const int error = write_all(fd, bytes);
   return ::close(fd) != 0 && error == 0 ? errno : error;
+}
+
+int write_files(int folder, const std::string& name,
+                const std::vector<std::pair<std::string, std::string>>& files) {
+  if (::mkdirat(folder, name.c_str(), 0755) != 0) return errno;
+  const Handle inside(::openat(folder, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (inside.get() < 0) return errno;
+  for (const auto& [file, bytes] : files) {
+    if (const int error = write_temporary(inside.get(), file, bytes)) return error;
+  }
+  return ::fsync(inside.get()) == 0 ? 0 : errno;
+}
+
+// Where something has the name already, it changes places with the new one and is removed.
+int take_place(int folder, const std::string& temporary, const std::string& name) {
+  if (::renameat(folder, temporary.c_str(), folder, name.c_str()) == 0) return 0;
+  if (errno != ENOTEMPTY && errno != EEXIST) return errno;
+  if (::renameat2(folder, temporary.c_str(), folder, name.c_str(), RENAME_EXCHANGE) != 0) return errno;
+  remove_in(folder, temporary);
+  return 0;
 }
 
 }  // namespace
@@ -157,6 +185,19 @@ void OutputFolder::write(std::string_view name, std::string_view bytes) {
     ::unlinkat(folder.get(), temporary.c_str(), 0);
     fail(path_ / file, error);
   }
+}
+
+void OutputFolder::write_folder(std::string_view name,
+                                const std::vector<std::pair<std::string, std::string>>& files) {
+  request::check_name(name);
+  const fs::path path(name);
+  const Handle folder(open_parent(path.parent_path()));
+  const std::string temporary = temporary_name();
+  int error = write_files(folder.get(), temporary, files);
+  if (error == 0) error = take_place(folder.get(), temporary, path.filename().string());
+  if (error == 0) return;
+  remove_in(folder.get(), temporary);
+  fail(path_ / path, error);
 }
 
 }  // namespace atelier::jobs

@@ -6,6 +6,8 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace atelier::jobs {
 
@@ -25,6 +27,9 @@ class OutputFolder {
   // Error(kCapacity) when the disk is full, Error(kUsage) when the folder cannot be written or has vanished;
   // leaves no temporary file.
   void write(std::string_view name, std::string_view bytes);
+
+  // The same for a folder of files, given as names and bytes; one that has the name already is replaced.
+  void write_folder(std::string_view name, const std::vector<std::pair<std::string, std::string>>& files);
 
  private:
   int open_parent(const std::filesystem::path& parent);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "request/names.h"
 #include "request/settings.h"
 
 namespace atelier::jobs {
@@ -28,6 +29,9 @@ std::string obstacle(const fs::path& folder, const std::string& name) {
     if (!fs::exists(status)) return {};
     const bool is_last = std::next(part) == relative.end();
     if (fs::is_symlink(status)) return at.string() + " is a symbolic link, which is not followed";
+    const bool is_folder = is_last && name.ends_with(request::kFolderSuffix);
+    if (is_folder && fs::is_directory(status)) return {};
+    if (is_folder) return at.string() + " is no folder of frames";
     if (is_last && fs::is_directory(status)) return at.string() + ": Is a directory";
     if (!is_last && !fs::is_directory(status)) return at.string() + " is a file, where a folder is needed";
     if (is_last && !fs::is_regular_file(status)) return at.string() + " is not a plain file";

@@ -52,13 +52,14 @@ void check_name(std::string_view name) {
   }
 }
 
-std::string custom_name(std::string_view name, std::optional<int> sub, std::string_view suffix) {
+std::string custom_name(std::string_view name, std::optional<int> sub, std::string_view suffix,
+                        std::span<const std::string_view> kept) {
   check_name(name);
   const fs::path path = fs::path(name).lexically_normal();
   if (!path.has_filename() || path == ".") refuse(name, "needs a file name");
   std::string base = path.string();
   std::string end = lower(path.extension().string());
-  if (end == ".png" || end == ".jpg" || end == ".jpeg" || end == suffix) {
+  if (end == suffix || std::find(kept.begin(), kept.end(), end) != kept.end()) {
     base.resize(base.size() - end.size());
   } else {
     end = suffix;

@@ -35,7 +35,8 @@ PromptRow row_of(const Json& object, const std::string& name_column, int64_t def
   row.fields([&](const Field& field, const FieldRef& slot) {
     const auto at = object.find(field.name);
     if (at == object.end() || at->is_null()) return;
-    if (is_text(slot) && !at->is_string()) bad(str(field.name, " must be text, not ", shown(*at)));
+    const bool is_series = at->is_array() && field.effect == Effect::kShape;
+    if (is_text(slot) && !at->is_string() && !is_series) bad(str(field.name, " must be text, not ", shown(*at)));
     set_from_json(field, slot, *at, "");
     check_limits(field, slot, "");
   });

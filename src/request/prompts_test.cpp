@@ -94,6 +94,25 @@ TEST(PromptFile, NullMeansUnsetAndAnEmptyNegativeIsOne) {
   EXPECT_EQ(indices(p), (Indices{0, 1}));
 }
 
+TEST(PromptFile, SeriesOfNumbersMayBeLists) {
+  const Prompts p = parse_prompts("{\"prompt\":\"a\",\"sigmas\":[1.0,0.75,0.5]}\n"
+                                  "{\"prompt\":\"a\",\"timesteps\":[999,500],\"num_inference_steps\":7}\n"
+                                  "{\"prompt\":\"a\",\"sigmas\":\"1,0.5\"}\n"
+                                  "{\"prompt\":\"a\",\"sigmas\":[1,\"x\"]}\n"
+                                  "{\"prompt\":[1,2]}\n"
+                                  "{\"prompt\":\"a\",\"sampler\":[1]}\n",
+                                  "p.jsonl");
+  ASSERT_EQ(p.rows.size(), 3U);
+  EXPECT_EQ(p.rows[0].request.sigmas, "1.0,0.75,0.5");
+  EXPECT_EQ(p.rows[1].request.timesteps, "999,500");
+  EXPECT_EQ(p.rows[2].request.sigmas, "1,0.5");
+  ASSERT_EQ(p.bad.size(), 3U);
+  EXPECT_NE(p.bad[0].reason.find("sigmas must be numbers, not a list with \"x\""), std::string::npos)
+      << p.bad[0].reason;
+  EXPECT_NE(p.bad[1].reason.find("prompt must be text"), std::string::npos) << p.bad[1].reason;
+  EXPECT_NE(p.bad[2].reason.find("sampler must be"), std::string::npos) << p.bad[2].reason;
+}
+
 TEST(PromptFile, BadRowsAreNamedAndTheOthersGoOn) {
   const Scratch dir;
   const std::string deep = "{\"prompt\":\"a\",\"x\":" + std::string(5000, '[') + std::string(5000, ']') + "}";
@@ -138,7 +157,7 @@ TEST(PromptFile, BadRowsAreNamedAndTheOthersGoOn) {
 
 TEST(PromptFile, EveryFieldOfTheListIsAColumn) {
   PromptRow().fields([](const Field& field, const FieldRef& of) {
-    if (field.name == "prompt") return;
+    if (field.name == "prompt" || field.name == "input_images") return;  // it is taken apart while it is read
     const std::string name(field.name), word = field.choices.empty() ? "1" : words_of(field.choices)[0];
     Prompts p = parse_prompts(str("prompt,", name, "\nx,", word, is_list(of) ? " 1" : "", "\n"), "p.csv");
     ASSERT_EQ(p.rows.size(), 1u) << name;

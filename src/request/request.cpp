@@ -30,6 +30,17 @@ Field shape(std::string_view name, std::string_view help, double least, double m
   return {.name = name, .help = help, .least = least, .most = most, .effect = Effect::kShape};
 }
 
+void visit_texts(Request& r, const Visit& visit) {
+  visit(text("prompt", "what to draw; wins over --prompts_file"), &r.prompt);
+  visit(text("prompt_2", "for the second text encoder; default: the prompt"), &r.prompt_2);
+  visit(text("prompt_3", "for the third text encoder; default: the prompt"), &r.prompt_3);
+  visit(text("negative_prompt", "what not to draw: turns true guidance on"), &r.negative_prompt);
+  visit(text("negative_prompt_2", "for the second text encoder; default: the negative prompt"),
+        &r.negative_prompt_2);
+  visit(text("negative_prompt_3", "for the third text encoder; default: the negative prompt"),
+        &r.negative_prompt_3);
+}
+
 // Two numbers that are an input of some models.
 Field pixels(std::string_view name, std::string_view help) {
   return shape(name, help, 0, 1 << 20);
@@ -52,7 +63,9 @@ void visit_told_sizes(Request& r, const Visit& visit) {
 // To begin with.
 void visit_pictures(Request& r, const Visit& visit) {
   visit({.name = "image",
-         .help = "a PNG, JPEG or WebP to begin with instead of noise; rows: relative to their file",
+         .help = "a PNG, JPEG or WebP to begin with instead of noise, or the first frame of a video; rows: "
+                 "relative to their file",
+         .aliases = "img_file_path",
          .most = kLongestPath},
         &r.image);
   visit({.name = "mask",
@@ -66,17 +79,79 @@ void visit_pictures(Request& r, const Visit& visit) {
   visit({.name = "mask_sha256", .effect = Effect::kLook}, &r.mask_sha256);
 }
 
+Field shown(std::string_view name, std::string_view help, std::string_view aliases = "") {
+  return {.name = name, .help = help, .aliases = aliases, .most = kLongestPath};
+}
+
+void visit_video(Request& r, const Visit& visit) {
+  visit(shape("num_frames", "frames of a video, for many models 4k + 1; default: the model's", 1, 1e5),
+        &r.num_frames);
+  visit({.name = "fps",
+         .help = "frames per second of the file; default: the model's",
+         .least = 0.01,
+         .most = 1000,
+         .effect = Effect::kLook},
+        &r.fps);
+  visit(shown("input_images", "one or two pictures: the first frame of a video, and its last"),
+        &r.input_images);
+  visit(shown("last_image", "the last frame of a video"), &r.last_image);
+  visit(shown("reference_images", "pictures of what a video is to show", "reference"), &r.reference_images);
+  visit(shown("control_video", "a video, animation or folder of frames that the new one follows"),
+        &r.control_video);
+  visit(shown("mask_video", "one that is white where --control_video is drawn anew"), &r.mask_video);
+  visit(shape("conditioning_scale", "of --control_video: a number, or one for each control block with commas",
+              -kNoLimit, kMostText),
+        &r.conditioning_scale);
+  visit({.name = "last_image_sha256", .effect = Effect::kLook}, &r.last_image_sha256);
+  visit({.name = "reference_images_sha256", .effect = Effect::kLook}, &r.reference_images_sha256);
+  visit({.name = "control_video_sha256", .effect = Effect::kLook}, &r.control_video_sha256);
+  visit({.name = "mask_video_sha256", .effect = Effect::kLook}, &r.mask_video_sha256);
+}
+
+// How it is seen and stored.
+void visit_delivery(Request& r, const Visit& visit) {
+  visit({.name = "preview_every",
+         .help = "small pictures of what comes after every so many steps, in previews/; default: none",
+         .least = 0,
+         .most = 10000},
+        &r.preview_every);
+  visit({.name = "partial_images", .surfaces = 0, .least = 0, .most = 100}, &r.partial_images);
+  visit({.name = "output_compression", .surfaces = 0, .least = 0, .most = 100}, &r.output_compression);
+}
+
+// The program's own: where it comes from.
+void visit_own(Request& r, const Visit& visit) {
+  visit({.name = "guidance_is_cfg"}, &r.guidance_is_cfg);
+  visit({.name = "index", .least = 0}, &r.index);
+  visit({.name = "sub", .least = 0}, &r.sub);
+  visit({.name = "name"}, &r.name);
+  visit({.name = "where"}, &r.where);
+}
+
+// The first of two files in one list, or the last.
+void take_listed(std::optional<std::string>& place, const std::string& file, std::string_view name) {
+  if (place)
+    throw Error(Kind::kUsage, str("input_images and ", name, " both name a picture: give one of them"));
+  place = file;
+}
+
+void visit_guidance(Request& r, const Visit& visit) {
+  visit(shape("guidance_scale", "how closely to follow the prompt; default: the model's", 0, kMany),
+        &r.guidance_scale);
+  visit(shape("guidance_scale_2", "of the steps of a second, low-noise expert; default: guidance_scale", 0,
+              kMany),
+        &r.guidance_scale_2);
+  visit(shape("true_cfg_scale", "scale of a negative branch for models with distilled guidance; 1: off", 1,
+              kMany),
+        &r.true_cfg_scale);
+  visit(shape("guidance_rescale", "0 to 1: how much over-exposure by strong guidance is taken back", 0, 1),
+        &r.guidance_rescale);
+}
+
 }  // namespace
 
 void Request::fields(const Visit& visit) {
-  visit(text("prompt", "what to draw; wins over --prompts_file"), &prompt);
-  visit(text("prompt_2", "for the second text encoder; default: the prompt"), &prompt_2);
-  visit(text("prompt_3", "for the third text encoder; default: the prompt"), &prompt_3);
-  visit(text("negative_prompt", "what not to draw: turns true guidance on"), &negative_prompt);
-  visit(text("negative_prompt_2", "for the second text encoder; default: the negative prompt"),
-        &negative_prompt_2);
-  visit(text("negative_prompt_3", "for the third text encoder; default: the negative prompt"),
-        &negative_prompt_3);
+  visit_texts(*this, visit);
   visit(shape("height", "pixels; default: the model's", 1, 65536), &height);
   visit(shape("width", "pixels; default: the model's", 1, 65536), &width);
   visit(shape("num_inference_steps", "denoising steps; default: the model's", 1, 10000),
@@ -86,20 +161,19 @@ void Request::fields(const Visit& visit) {
          .choices = kSamplers,
          .effect = Effect::kShape},
         &sampler);
-  visit(shape("scheduler_shift", "shift of flow matching; default: the model's, fixed or by size", 1e-3, 1e3),
+  visit({.name = "scheduler_shift",
+         .help = "shift of flow matching; default: the model's, fixed or by size",
+         .aliases = "flow_shift",
+         .least = 1e-3,
+         .most = 1e3,
+         .effect = Effect::kShape},
         &scheduler_shift);
   visit(shape("sigmas", "noise of each step, numbers with commas, as diffusers takes them", -kNoLimit,
               kMostText),
         &sigmas);
   visit(shape("timesteps", "of each step, numbers with commas", -kNoLimit, kMostText), &timesteps);
   visit(shape("eta", "0 to 1: share of noise that ddim draws anew in each step", 0, 1), &eta);
-  visit(shape("guidance_scale", "how closely to follow the prompt; default: the model's", 0, kMany),
-        &guidance_scale);
-  visit(shape("true_cfg_scale", "scale of a negative branch for models with distilled guidance; 1: off", 1,
-              kMany),
-        &true_cfg_scale);
-  visit(shape("guidance_rescale", "0 to 1: how much over-exposure by strong guidance is taken back", 0, 1),
-        &guidance_rescale);
+  visit_guidance(*this, visit);
   visit(shape("max_sequence_length", "tokens of a prompt; default: the model's", 1, 1e6),
         &max_sequence_length);
   visit({.name = "lora",
@@ -114,16 +188,14 @@ void Request::fields(const Visit& visit) {
         &clip_skip);
   visit_told_sizes(*this, visit);
   visit_pictures(*this, visit);
+  visit_video(*this, visit);
   visit({.name = "seed",
          .help = "of every prompt's first picture; default and -1: random, recorded (run: 42)",
          .effect = Effect::kLook,
          .unset = "-1"},
         &seed);
-  visit({.name = "guidance_is_cfg"}, &guidance_is_cfg);
-  visit({.name = "index", .least = 0}, &index);
-  visit({.name = "sub", .least = 0}, &sub);
-  visit({.name = "name"}, &name);
-  visit({.name = "where"}, &where);
+  visit_delivery(*this, visit);
+  visit_own(*this, visit);
 }
 
 bool has_negative(const Request& r) {
@@ -152,14 +224,17 @@ const std::string& prompt_of(const Request& r, CfgBranch branch, size_t encoder)
   return r.negative_prompt ? *r.negative_prompt : none;
 }
 
+// A further prompt without a character is none, as in diffusers' pipelines (prompt_2 or prompt).
 void settle_branches(Request& r, const CfgRule& rule) {
+  for (auto* further : {&r.prompt_2, &r.prompt_3, &r.negative_prompt_2, &r.negative_prompt_3}) {
+    if (*further && (*further)->empty()) further->reset();
+  }
   r.guidance_is_cfg = rule.guidance_is_cfg;
   if (r.guidance_is_cfg) {
     if (r.true_cfg_scale)
       throw Error(Kind::kUsage,
                   str("true_cfg_scale ", *r.true_cfg_scale, " was asked for, but this model is guided by ",
                       "guidance_scale: give that one alone"));
-    if (has_negative(r) && !r.negative_prompt) r.negative_prompt.emplace();
   } else {
     if (!r.true_cfg_scale && (has_negative(r) || rule.for_all)) r.true_cfg_scale = rule.scale;
     if (r.true_cfg_scale.value_or(1) <= 1) r.true_cfg_scale.reset();
@@ -170,10 +245,23 @@ void settle_branches(Request& r, const CfgRule& rule) {
 }
 
 void place_pictures(Request& r, const std::filesystem::path& folder) {
-  for (auto* file : {&r.image, &r.mask}) {
-    if (*file && !(*file)->empty())
-      **file = std::filesystem::absolute(folder / **file).lexically_normal().string();
+  const auto place = [&](std::string& file) {
+    if (!file.empty()) file = std::filesystem::absolute(folder / file).lexically_normal().string();
+  };
+  if (r.input_images) {
+    const auto files = std::move(*r.input_images);
+    r.input_images.reset();
+    if (files.size() > 2)
+      throw Error(Kind::kUsage, str("input_images names ", files.size(),
+                                    " pictures; a first and a last one can be shown to a model"));
+    if (!files.empty()) take_listed(r.image, files[0], "image");
+    if (files.size() == 2) take_listed(r.last_image, files[1], "last_image");
   }
+  for (auto* file : {&r.image, &r.mask, &r.last_image, &r.control_video, &r.mask_video}) {
+    if (*file) place(**file);
+  }
+  if (!r.reference_images) return;
+  for (auto& file : *r.reference_images) place(file);
 }
 
 void settle_strength(Request& r, const UsualStrength& usual) {
@@ -183,6 +271,18 @@ void settle_strength(Request& r, const UsualStrength& usual) {
       throw Error(Kind::kUsage, str("a ", name, " was given, but no image that it applies to"));
   }
   if (r.image && !r.strength) r.strength = r.mask ? usual.masked : usual.plain;
+}
+
+bool is_previewed(const Request& r, int step, int steps) {
+  const int every = r.preview_every.value_or(0);
+  return preview_due(step, steps, r.partial_images) || (every > 0 && step < steps && step % every == 0);
+}
+
+std::optional<int> preview_due(int step, int steps, int previews) {
+  for (int i = 1; i <= previews && step < steps; ++i) {
+    if (step == std::max(1, steps * i / (previews + 1))) return i - 1;
+  }
+  return std::nullopt;
 }
 
 Json look(const Request& request, const Json& record) {
@@ -195,8 +295,11 @@ Json look(const Request& request, const Json& record) {
 }
 
 std::string batch_key(const Request& request) {
-  Json key = Json::array(
-      {branches(request), has_negative(request), request.image.has_value(), request.mask.has_value()});
+  Json key = Json::array({branches(request), request.negative_prompt.has_value()});
+  for (const auto* file :
+       {&request.image, &request.mask, &request.last_image, &request.control_video, &request.mask_video})
+    key.push_back(file->has_value());
+  key.push_back(request.reference_images ? request.reference_images->size() : 0);
   fields_of(request)([&](const Field& field, const FieldRef& slot) {
     if (field.effect == Effect::kShape) key.push_back(json_of(slot));
   });
@@ -210,7 +313,8 @@ void check_batch(Requests batch) {
     if (!r.height || !r.width || !r.num_inference_steps || !r.guidance_scale || !r.max_sequence_length ||
         !r.seed)
       throw Error(Kind::kUsage, str(r.name, ": size, steps, guidance, text length or seed is not resolved"));
-    if ((r.image || r.mask) && !(r.image && r.strength))
+    const bool begins = r.image && !r.num_frames;  // of a video it is the first frame
+    if ((begins || r.mask) && !(r.image && r.strength))
       throw Error(Kind::kUsage, str(r.name, ": its picture or strength is not resolved"));
     if (batch_key(r) != key)
       throw Error(Kind::kUsage, str(r.name, " and ", batch.front().name, " do not fit into one batch"));

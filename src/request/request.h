@@ -29,7 +29,8 @@ struct Request {
   std::optional<double> eta;  // share of noise that ddim draws anew
   // An input of models that are distilled with it; where guidance_is_cfg, the weight of a second branch.
   std::optional<double> guidance_scale;
-  std::optional<double> true_cfg_scale;  // of a second branch beside an embedded guidance_scale
+  std::optional<double> guidance_scale_2;  // of the steps of a second expert; unset: guidance_scale
+  std::optional<double> true_cfg_scale;    // of a second branch beside an embedded guidance_scale
   std::optional<double>
       guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
   std::optional<int> max_sequence_length;  // tokens of a prompt
@@ -45,11 +46,27 @@ struct Request {
   std::optional<double> strength;  // 0 to 1: share of the steps that are run on the picture
   std::optional<uint64_t> seed;    // of this picture: its row's plus sub
 
-  bool guidance_is_cfg = false;  // settle_branches: what guidance_scale means to the model
-  int64_t index = 0;             // of its row
-  int sub = 0;                   // which of the row's pictures
+  // Of videos. Files are pictures, videos or folders of frames; `image` is the first frame.
+  std::optional<int> num_frames;
+  std::optional<double> fps;  // frames per second of the file
+  std::optional<std::vector<std::string>>
+      input_images;  // image and last_image in one; place_pictures empties it
+  std::optional<std::string> last_image;
+  std::optional<std::vector<std::string>> reference_images;  // what the video is to show
+  std::optional<std::string> control_video, mask_video;      // white is drawn anew
+  std::optional<std::string>
+      conditioning_scale;  // of control_video: a number, or one per control block, with commas
+
+  int partial_images = 0;                 // previews while it is drawn, at equal distances
+  std::optional<int> preview_every;       // steps between small ones, each latent a dot; unset or 0: none
+  std::optional<int> output_compression;  // quality of JPEG and WebP, 0 to 100; unset: the run's
+  bool guidance_is_cfg = false;           // settle_branches: what guidance_scale means to the model
+  int64_t index = 0;                      // of its row
+  int sub = 0;                            // which of the row's pictures
   // Of what the files hold; empty: not known. Whoever reads them refuses other bytes.
-  std::optional<std::string> image_sha256, mask_sha256;
+  std::optional<std::string> image_sha256, mask_sha256, last_image_sha256, control_video_sha256,
+      mask_video_sha256;
+  std::optional<std::vector<std::string>> reference_images_sha256;
   std::string name;   // of the file, relative to the output folder
   std::string where;  // "prompts.jsonl:12"; empty for a prompt of the command line
 
@@ -78,7 +95,8 @@ struct CfgRule {
 // that the model has no use for.
 void settle_branches(Request& request, const CfgRule& rule);
 
-// Makes the paths of the pictures that a request begins with absolute; relative ones begin at `folder`.
+// Makes the paths of the files that a request is shown absolute; relative ones begin at `folder`. input_images become
+// image and last_image. Throws Error(kUsage) for more than two, or where one of them is given twice.
 void place_pictures(Request& request, const std::filesystem::path& folder);
 // What strength means where nobody says.
 struct UsualStrength {
@@ -88,13 +106,19 @@ struct UsualStrength {
 // strength or a mask without one.
 void settle_strength(Request& request, const UsualStrength& usual);
 
+// Which of so many previews is due after this step (from 1), counted from 0; none: no preview is. They are at equal
+// distances, and the last step leaves the picture itself.
+std::optional<int> preview_due(int step, int steps, int previews);
+// Whether a request wants to be seen after this step (from 1) of so many.
+bool is_previewed(const Request& request, int step, int steps);
+
 // Everything that decides what the output looks like, in one object: the run's share of it (`record`) and the
 // request's fields of kLook and kShape that are set. It is the file's metadata, and what ledger and report
 // keep.
 Json look(const Request& request, const Json& record);
 
 // Requests with equal keys may share a batch: equal fields of kShape, as many branches, with or without a text for
-// the second, with or without a picture and a mask to begin with.
+// the second, with or without each of the files that they are shown.
 std::string batch_key(const Request& request);
 // Throws Error(kUsage) for a batch that cannot be drawn: none, not resolved, or with different keys.
 void check_batch(Requests batch);

@@ -93,6 +93,21 @@ TEST(Request, WhatAPictureHoldsDecidesAndNotWhereItLies) {
   EXPECT_NE(batch_key(plain), batch_key(begun));
 }
 
+TEST(Request, PreviewsAreAtEqualDistancesAndNeverTheLastStep) {
+  const auto due = [](int steps, int previews) {
+    std::string out;
+    for (int step = 1; step <= steps; ++step) {
+      if (const auto i = preview_due(step, steps, previews)) out += str(step, ":", *i, " ");
+    }
+    return out;
+  };
+  EXPECT_EQ(due(8, 3), "2:0 4:1 6:2 ");
+  EXPECT_EQ(due(28, 2), "9:0 18:1 ");
+  EXPECT_EQ(due(4, 0), "");
+  EXPECT_EQ(due(1, 3), "");
+  EXPECT_EQ(due(2, 3), "1:0 ");  // fewer steps than previews
+}
+
 TEST(Request, BatchesAreAlikeAndResolved) {
   std::vector<Request> batch{sample(), sample()};
   batch[1].prompt = "other", batch[1].seed = 1, batch[1].name = "c.png";
@@ -140,7 +155,7 @@ TEST(Request, GuidanceThatIsCfgDecidesOnTheSecondBranch) {
   EXPECT_EQ(cfg_scale(settled(r)), 5);
   EXPECT_FALSE(settled(r).negative_prompt) << "the model's own stands in";
   r.negative_prompt_2 = "c";
-  EXPECT_EQ(settled(r).negative_prompt, "");
+  EXPECT_FALSE(settled(r).negative_prompt) << "SDXL has zeros for it whatever its second one says";
   r.guidance_scale = 1;
   EXPECT_EQ(branches(settled(r)), 1);
   EXPECT_FALSE(has_negative(settled(r)));
@@ -157,6 +172,19 @@ TEST(Request, PicturesWithAndWithoutANegativePromptAreDrawnApart) {
   without.negative_prompt.reset();
   EXPECT_EQ(branches(with), branches(without));
   EXPECT_NE(batch_key(with), batch_key(without));
+}
+
+TEST(Request, FurtherPromptsWithoutACharacterAreNone) {
+  Request r = sample();
+  r.guidance_scale = 5, r.true_cfg_scale.reset();
+  r.prompt_2 = "", r.prompt_3 = "third", r.negative_prompt = "", r.negative_prompt_2 = "",
+  r.negative_prompt_3 = " ";
+  settle_branches(r, {.guidance_is_cfg = true});
+  EXPECT_EQ(prompt_of(r, CfgBranch::kPositive, 1), r.prompt);
+  EXPECT_EQ(prompt_of(r, CfgBranch::kPositive, 2), "third");
+  EXPECT_EQ(r.negative_prompt, "");
+  EXPECT_FALSE(r.negative_prompt_2);
+  EXPECT_EQ(prompt_of(r, CfgBranch::kNegative, 2), " ");
 }
 
 TEST(Request, EncodersWithoutATextOfTheirOwnTakeTheFirst) {

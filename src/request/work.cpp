@@ -34,7 +34,8 @@ std::vector<Request> requests_by_seed(const PromptRow& row, const PromptDefaults
     request.sub = static_cast<int>(s);
     request.seed = takes_seeds(row, defaults) ? defaults.seeds[s] : first + s;
     check_name(row.custom_name);
-    request.name = custom_name(str(row.custom_name, "/", *request.seed), std::nullopt, defaults.suffix);
+    request.name =
+        custom_name(str(row.custom_name, "/", *request.seed), std::nullopt, defaults.suffix, defaults.kept);
   }
   return requests;
 }
@@ -49,8 +50,9 @@ std::vector<Request> requests_of(const PromptRow& row, const PromptDefaults& def
     const std::optional<int> sub = images > 1 ? std::optional<int>(s) : std::nullopt;
     request.sub = s;
     if (seed) request.seed = *seed + static_cast<uint64_t>(s);
-    request.name = row.custom_name.empty() ? default_name(request.index, sub, defaults.suffix)
-                                           : custom_name(row.custom_name, sub, defaults.suffix);
+    request.name = row.custom_name.empty()
+                       ? default_name(request.index, sub, defaults.suffix)
+                       : custom_name(row.custom_name, sub, defaults.suffix, defaults.kept);
   }
   return requests;
 }

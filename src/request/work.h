@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "request/names.h"
 #include "request/prompts.h"
 
 namespace atelier::request {
@@ -15,6 +16,7 @@ struct PromptDefaults {
   // Of rows that say neither seed nor images: one picture each. Where there are any, a row's name is a folder and its
   // pictures are named by their seeds.
   std::vector<uint64_t> seeds = {};
+  std::span<const std::string_view> kept = kPictureEndings;  // endings of names of rows' own
   std::string suffix = ".png";
   int node = 0, nodes = 1;  // which share of the rows is wanted
 };
