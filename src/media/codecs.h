@@ -35,6 +35,8 @@ std::string_view exif_of_jpeg(std::string_view bytes);
 bool is_complete_jpeg(std::string_view bytes);
 
 // WebP: an EXIF chunk of the extended container.
+// Without texts. effort: 0 (fast) to 6 of a lossy one.
+std::string encode_plain_webp(const Image& picture, int quality, int effort);
 std::string encode_webp(const Image& picture, int quality, const Texts& texts);
 Image decode_webp(std::string_view bytes);
 std::optional<Texts> texts_of_webp(std::string_view bytes);

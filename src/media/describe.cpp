@@ -32,7 +32,8 @@ Metadata describe(const Json& settings) {
     line.append(label).append(": ").append(value);
   };
   add("Steps", get("num_inference_steps"));
-  add("Sampler", get("scheduler"));
+  const std::string chosen = get("sampler");
+  add("Sampler", chosen.empty() ? get("scheduler") : chosen);
   // Where a model embeds its guidance, the weight of the negative prompt is another number.
   const std::string weight = get("true_cfg_scale");
   add("CFG scale", weight.empty() ? get("guidance_scale") : weight);
@@ -42,6 +43,8 @@ Metadata describe(const Json& settings) {
   if (const std::string width = get("width"), height = get("height"); !width.empty() && !height.empty()) {
     add("Size", width + "x" + height);
   }
+  add("Frames", get("num_frames"));
+  add("FPS", get("fps"));
   add("Model", get("model"));
   add("Version", str("Atelier ", kVersion));
   out.parameters += "\n" + line;

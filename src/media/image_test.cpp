@@ -246,6 +246,14 @@ TEST(Image, DescriptionTellsTheWeightOfTheNegativePromptFromEmbeddedGuidance) {
       << m.parameters;
 }
 
+TEST(Image, DescriptionNamesTheSamplerThatDrew) {
+  const Json folder{{"prompt", "a"}, {"scheduler", "FlowMatchEulerDiscreteScheduler"}};
+  EXPECT_NE(describe(folder).parameters.find("Sampler: FlowMatchEuler"), std::string::npos);
+  Json chosen = folder;
+  chosen["sampler"] = "flow_heun";
+  EXPECT_NE(describe(chosen).parameters.find("Sampler: flow_heun,"), std::string::npos);
+}
+
 TEST(Image, PngOfAMegapixelIsFast) {
   const Image p = sample(1024, 1024);
   double best = 1e9;

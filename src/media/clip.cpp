@@ -1,0 +1,118 @@
+// What a request is shown: pictures, animations, videos, folders of frames.
+#include <algorithm>
+#include <fstream>
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "media/input.h"
+#include "media/video.h"
+
+namespace atelier::media {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void fail(const fs::path& file, const std::string& why) {
+  throw Error(Kind::kUsage, str(file.string(), ": ", why));
+}
+
+// The pictures of a folder by name; hidden files and those of other kinds are left out.
+std::vector<fs::path> pictures_in(const fs::path& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    const auto format = format_of(at->path().filename().string());
+    const bool is_picture = format == Format::kPng || format == Format::kJpeg || format == Format::kWebp;
+    if (is_picture && !at->path().filename().string().starts_with(".")) files.push_back(at->path());
+  }
+  if (error) fail(folder, error.message());
+  if (files.empty()) fail(folder, "the folder holds no pictures (.png, .jpg, .webp)");
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+AnimationFacts read_folder(const fs::path& folder, const TakeFrame& take) {
+  AnimationFacts facts;
+  for (const auto& file : pictures_in(folder)) {
+    try {
+      Image picture = decode_upright(read_picture_file(file));
+      facts.width = picture.width, facts.height = picture.height;
+      ++facts.frames;
+      if (!take(std::move(picture))) break;
+    } catch (const Error& e) {
+      fail(file, e.what());
+    }
+  }
+  return facts;
+}
+
+// The first bytes of a file.
+std::string head_of(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::string head(64, '\0');
+  in.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<size_t>(in.gcount()));
+  return head;
+}
+
+AnimationFacts read_video(const fs::path& file, const TakeFrame& take) {
+  std::error_code error;
+  const auto bytes = fs::file_size(file, error);
+  if (error || bytes > static_cast<uintmax_t>(kMaxVideoBytes))
+    fail(file, error ? error.message()
+                     : str("it has ", bytes, " bytes; videos of at most ", kMaxVideoBytes, " are read"));
+  const auto& module = ffmpeg_module();
+  try {
+    return module.read(file.string(), take);
+  } catch (const Error&) {
+    throw;  // of whoever takes the frames
+  } catch (const std::runtime_error& e) {
+    fail(file, e.what());
+  }
+}
+
+AnimationFacts read_file_of_frames(const fs::path& file, const TakeFrame& take) {
+  std::error_code error;
+  if (!fs::exists(file, error)) fail(file, "there is no such file");
+  // a FIFO or a device would block or never end
+  if (!fs::is_regular_file(file, error)) fail(file, "it is neither a file nor a folder of pictures");
+  const auto head = head_of(file);
+  const bool is_gif = head.starts_with("GIF8"), is_animation = is_webp_animation(head);
+  const bool is_picture = head.starts_with("\x89PNG") || head.starts_with("\xff\xd8\xff") ||
+                          (head.starts_with("RIFF") && head.size() >= 12 && head.substr(8, 4) == "WEBP");
+  if (!is_gif && !is_picture) return read_video(file, take);
+  const auto bytes = read_picture_file(file);
+  try {
+    if (is_gif) return read_gif(bytes, take);
+    if (is_animation) return read_webp_animation(bytes, take);
+    Image picture = decode_upright(bytes);
+    const AnimationFacts facts{picture.width, picture.height, 1, 0};
+    take(std::move(picture));
+    return facts;
+  } catch (const Error& e) {
+    fail(file, e.what());
+  }
+}
+
+}  // namespace
+
+AnimationFacts read_clip(const fs::path& path, int64_t most, const std::function<void(Image)>& take) {
+  int64_t taken = 0;
+  const TakeFrame one = [&](Image picture) {
+    take(std::move(picture));
+    return ++taken < most;
+  };
+  std::error_code error;
+  return fs::is_directory(path, error) ? read_folder(path, one) : read_file_of_frames(path, one);
+}
+
+std::string digest_of_clip(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return sha256_of_file(path);
+  NamedFiles files;
+  for (const auto& file : pictures_in(path))
+    files.emplace_back(file.filename().string(), read_picture_file(file));
+  return digest_of(files);
+}
+
+}  // namespace atelier::media
