@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,7 +32,8 @@ struct EncoderSpec {
 
 // A sequence of tokens that flows through the blocks. The order of the streams is that of joint attention.
 struct StreamSpec {
-  enum StreamKind { kJoint, kLatent };  // kJoint: made of the prompt; kLatent: what is denoised, exactly one
+  // kJoint: made of the prompt; kLatent: what is denoised, exactly one; kControl: made of what steers it, cut alike.
+  enum StreamKind { kJoint, kLatent, kControl };
   std::string_view name;
   StreamKind kind = kJoint;
   bool pinned_to_first_patch = false;  // not cut into patches: travels with the first one
@@ -44,6 +46,7 @@ struct Grid {
   int64_t together = 1;                    // tokens that are never split, such as some rows of a picture
   // Of the VAE's latents; no frames: [B, C, H, W], without an axis for time.
   int64_t latent_channels = 0, latent_frames = 0, latent_rows = 0, latent_cols = 0;
+  int64_t left_out = 0;  // latent frames in front that are drawn along and not shown: of reference pictures
   std::string note = {};  // what whoever asks for this size should know; empty: nothing
 
   int64_t tokens() const { return frames * rows * cols; }
@@ -74,6 +77,7 @@ struct PromptBatch {
   int clip_skip = 0;              // last layers of the CLIP encoders left out, besides those that always are
   int64_t height = 0, width = 0;  // pixels
   PictureSizes sizes = {};
+  at::Tensor image_states = {};  // of pictures that the model is shown, [B, T, C]; undefined: none
   double guidance_scale = 0;
 };
 
@@ -81,7 +85,8 @@ struct SamplingDefaults {
   int steps = 28;
   double guidance = 3.5;
   int height = 1024, width = 1024;
-  double fps = 0;  // of videos
+  int frames = 1;  // of videos
+  double fps = 0;
   int64_t max_sequence_length = 512;
 };
 
@@ -91,6 +96,16 @@ struct Preset {
   std::string_view alias;  // short; empty: none
   // One object: _class_name of the pipeline, and each component's config under its folder's name.
   Json (*make)();
+};
+
+// Whether a model is shown something beside its prompt. kMust: it draws nothing without.
+enum class Shown { kNever, kMay, kMust };
+// What a model of videos takes.
+struct VideoTraits {
+  Shown image = Shown::kNever, last_image = Shown::kNever;  // its first frame, and its last
+  Shown reference_images = Shown::kNever;
+  Shown control_video = Shown::kNever, mask_video = Shown::kNever;
+  bool has_second_guidance = false;  // a second expert, with a scale of its own
 };
 
 // How the schedule is called: the sigmas that the pipeline passes in, and whether the token count shifts
@@ -112,12 +127,34 @@ struct ImageToImage {
   double strength = 0.6, masked = 0.6;  // where a call does not say, without and with a mask
 };
 
+// What a request shows to a model of videos, of a batch, float, pixels in [-1, 1] in the size that is drawn.
+struct ShownPictures {
+  at::Tensor image, last_image;  // [B, 3, H, W]; undefined: none
+  at::Tensor control;            // [B, 3, F, H, W]; undefined: none
+  at::Tensor mask;               // of the control video, [B, 3, F, H, W] in [0, 1]: 1 where it is drawn anew
+  at::Tensor references;         // [B, pictures, 3, H, W]
+  int64_t batch = 1, frames = 1, height = 0, width = 0;  // in pixels, of the video that is drawn
+  std::vector<double> control_scales;  // one, or one for each hint of the model; empty: 1
+};
+
+// [B, 3, F, H, W] -> latents as the denoiser has them, [B, C, f, h, w], float.
+using EncodeVideo = std::function<at::Tensor(const at::Tensor& video)>;
+
+// What the denoiser is given beside noisy latents, [B, c, f, h, w], float; undefined: nothing.
+struct GivenLatents {
+  at::Tensor channels;        // behind the noisy latents' own
+  at::Tensor control;         // for a control stream
+  at::Tensor control_scales;  // [hints]
+  at::Tensor known;           // the first latent frames, in place of noisy ones
+};
+
 struct Family {
   std::string_view name;
   std::string_view pipeline;              // _class_name in model_index.json
   std::string_view denoiser;              // _class_name in the denoiser's config.json
   std::vector<std::string_view> experts;  // folders of the denoisers, of one class; a step names one
   std::vector<EncoderSpec> encoders;
+  std::string_view image_encoder = {}, image_processor = {};  // folders, of models that may come with one
   std::vector<StreamSpec> streams;
   GuidanceScale guidance_scale;
   int64_t most_text_tokens;      // that max_sequence_length may be, as the reference's pipeline has it
@@ -130,14 +167,22 @@ struct Family {
   double pipeline_time_scale = 1;
   ImageToImage image_to_image = {};
 
+  // Of a folder's model, from model_index.json and the denoiser's config.json; null: the family draws pictures.
+  VideoTraits (*video)(const Json& pipeline, const Json& denoiser) = nullptr;
+
   ModelFacts (*facts)(const Json& config);  // of the denoiser, without building it
   SamplingDefaults (*defaults)(const Json& config);
-  // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE.
+  // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE; frames: of its
+  // latents.
   Grid (*grid)(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t frames);
   at::Tensor (*pack)(const at::Tensor& latents);                     // Grid::latent -> [tokens, B, channels]
   at::Tensor (*unpack)(const at::Tensor& tokens, const Grid& grid);  // and back
   // Of a stream with so many tokens: [tokens, axes], int64.
   at::Tensor (*coordinates)(const Json& config, const Grid& grid, int stream, int64_t tokens);
+  // What the pictures that a request shows become; whoever encodes makes the same calls of `encode` in
+  // the same order. pipeline: model_index.json. Throws Error(kUsage). Null: the family is shown none.
+  GivenLatents (*given)(const Json& pipeline, const Json& denoiser, const Grid& grid,
+                        const ShownPictures& shown, const EncodeVideo& encode) = nullptr;
   // Joins, pads and replaces what the encoders give for one branch.
   nn::Conditioning (*condition)(Encoders& encoders, const PromptBatch& prompts);
   std::vector<weights::NameRule> (*names)(const Json& config);  // checkpoint names -> canonical names
@@ -151,6 +196,9 @@ struct Family {
 
   // What must fit together, checked before anything is loaded; null: nothing is declared.
   std::vector<TextWidth> (*text_widths)(const Json& config) = nullptr;
+
+  // Channels of the image encoder's states that the denoiser takes; 0: it is shown none. Null: as 0.
+  int64_t (*image_width)(const Json& config) = nullptr;
 
   int latent_stream() const;  // its place among the streams
 };

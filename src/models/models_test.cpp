@@ -229,13 +229,15 @@ TEST(Autoencoder, HalvesAndDoublesWithUnequalSides) {
 TEST(Autoencoder, OneTileIsTheWholePictureAndMoreKeepTheSize) {
   const BuiltVae b;
   const auto z = nn::random({1, 3, 8, 8}), wide = nn::random({1, 3, 11, 19});
-  EXPECT_TRUE(at::equal(decode_tiled(*b.vae, z), b.vae->decode(image_call(8, 8, 1, 0), z)));
-  const auto tiles = decode_tiled(*b.vae, wide);
+  EXPECT_TRUE(
+      at::equal(b.vae->decode_tiled(z, b.vae->facts().tiles), b.vae->decode(image_call(8, 8, 1, 0), z)));
+  const auto tiles = b.vae->decode_tiled(wide, b.vae->facts().tiles);
   EXPECT_EQ(tiles.sizes(), (at::IntArrayRef{1, 3, 22, 38}));
   // no tile but the first reaches the pixels left and above of the first overlap
   const auto corner = b.vae->decode(image_call(8, 8, 1, 0), wide.narrow(2, 0, 8).narrow(3, 0, 8));
   EXPECT_TRUE(at::equal(tiles.narrow(2, 0, 12).narrow(3, 0, 12), corner.narrow(2, 0, 12).narrow(3, 0, 12)));
-  EXPECT_EQ(encode_tiled(*b.vae, nn::random({1, 3, 22, 38})).sizes(), (at::IntArrayRef{1, 6, 11, 19}));
+  EXPECT_EQ(b.vae->encode_tiled(nn::random({1, 3, 22, 38}), b.vae->facts().tiles).sizes(),
+            (at::IntArrayRef{1, 6, 11, 19}));
 }
 
 TEST(Autoencoder, ConfigsThatCannotBeAreNamed) {

@@ -8,10 +8,11 @@ extern const Family kHunyuanDit;
 extern const Family kPixArtSigma, kPixArtAlpha;
 extern const Family kSd3;
 extern const Family kSdxl;
+extern const Family kWan, kWanImage, kWanVace;
 
 std::span<const Family* const> families() {
   static const Family* const all[] = {
-      &kFlux, &kHunyuanDit, &kPixArtSigma, &kPixArtAlpha, &kSd3, &kSdxl,
+      &kFlux, &kHunyuanDit, &kPixArtSigma, &kPixArtAlpha, &kSd3, &kSdxl, &kWan, &kWanImage, &kWanVace,
   };
   return all;
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/file_sizes.h"
 
 namespace atelier::models {
 namespace {
@@ -78,31 +79,17 @@ constexpr Marks kDiffusersMarks{.image_in = "x_embedder.weight",
                                 .singles = "single_transformer_blocks.{}.attn.to_q.weight",
                                 .guidance = "time_text_embed.guidance_embedder.linear_1.weight"};
 
-constexpr int kMostBlocks = 1000;
-
 FluxSizes sizes_of(const weights::WeightStore& store, const Marks& marks) {
-  const auto dim = [&](std::string_view name, size_t i) {
-    const auto shape = store.shape(name);
-    if (i >= shape.size() || shape[i] < 1) {
-      throw Error(Kind::kCheckpoint, str("a FLUX transformer, but its tensor ", name,
-                                         " is missing or misshapen; download the file again"));
-    }
-    return shape[i];
-  };
-  const auto count = [&](std::string_view pattern) {
-    int n = 0;
-    while (n < kMostBlocks && store.has(weights::fill(pattern, {{std::to_string(n)}, {}}))) ++n;
-    return n;
-  };
-  return {.width = dim(marks.image_in, 0),
-          .head_dim = dim(marks.norm, 0),
-          .in_channels = dim(marks.image_in, 1),
-          .out_channels = dim(marks.out, 0),
-          .text_width = dim(marks.text_in, 1),
-          .pooled_width = dim(marks.pooled_in, 1),
-          .doubles = count(marks.doubles),
-          .singles = count(marks.singles),
-          .guidance = store.has(marks.guidance)};
+  const FileSizes file(store, "a FLUX transformer");
+  return {.width = file.size(marks.image_in, 0),
+          .head_dim = file.size(marks.norm, 0),
+          .in_channels = file.size(marks.image_in, 1),
+          .out_channels = file.size(marks.out, 0),
+          .text_width = file.size(marks.text_in, 1),
+          .pooled_width = file.size(marks.pooled_in, 1),
+          .doubles = file.count(marks.doubles),
+          .singles = file.count(marks.singles),
+          .guidance = file.has(marks.guidance)};
 }
 
 // Files whose names look like FLUX and that are something else.

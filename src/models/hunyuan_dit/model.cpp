@@ -19,6 +19,7 @@
 #include "models/blocks.h"
 #include "models/family.h"
 #include "models/hunyuan_dit/config.h"
+#include "models/hunyuan_dit/names.h"
 #include "models/hunyuan_dit/presets.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
@@ -274,12 +275,6 @@ at::Tensor coordinates(const Json&, const Grid& g, int, int64_t) {
   return at::cat({at, at::tensor({g.rows, g.cols}, at.options()).expand({g.tokens(), 2})}, 1);
 }
 
-std::vector<weights::NameRule> names(const Json&) {
-  const std::string self = "blocks.{}.attn1.", cross = "blocks.{}.attn2.";
-  return {{self + "qkv", {{self + "to_q"}, {self + "to_k"}, {self + "to_v"}}},
-          {cross + "kv", {{cross + "to_k"}, {cross + "to_v"}}}};
-}
-
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
   return std::make_unique<HunyuanDit>(HunyuanConfig(config), b, blocks);
 }
@@ -303,8 +298,9 @@ extern const Family kHunyuanDit{
     .unpack = unpack,
     .coordinates = coordinates,
     .condition = condition_hunyuan_dit,
-    .names = names,
+    .names = names_hunyuan_dit,
     .presets = presets_hunyuan_dit(),
+    .config_of_file = config_of_hunyuan_dit_file,
     .build = build,
 };
 

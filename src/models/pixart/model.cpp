@@ -37,7 +37,7 @@ struct PixArtBlock {
   int64_t width, head_dim;
 
   PixArtBlock(const PixArtConfig& c, const Builder& b, const ModulationTable& shared)
-      : mod(b.offset_table("scale_shift_table", shared, 6)),
+      : mod(b.offset_table("scale_shift_table", shared, {6, c.width})),
         qkv(b.expand("qkv", c.width, {c.heads, c.heads, c.heads}, c.bias)),
         out(b.contract("out", {c.heads}, c.width)),
         cross_q(b.expand("cross.q", c.width, {c.heads}, c.bias)),
@@ -173,7 +173,7 @@ class PixArt : public nn::Model {
     cells_bias_ = b.buffer("pos_embed.proj.bias", {c_.width});
   }
   void build_last(const Builder& b) {
-    last_ = b.embedding_table("scale_shift_table", 2, c_.width);
+    last_ = b.embedding_table("scale_shift_table", {2, c_.width});
     out_ = b.linear("proj_out", c_.width, 4 * c_.out_channels);
   }
 
@@ -275,6 +275,7 @@ Family pixart(std::string_view name, std::string_view pipeline, int64_t most_tex
       .condition = condition,
       .names = names,
       .ignorable = {"caption_projection.y_embedding", "*y_embedder.y_embedding", "*pos_embed"},
+      .config_of_file = config_of_pixart_file,
       .build = build,
   };
 }

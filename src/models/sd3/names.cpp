@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "models/file_sizes.h"
 #include "models/sd3/config.h"
 
 namespace atelier::models {
@@ -85,31 +86,47 @@ void add_original(std::vector<NameRule>& names, const Sd3Config& c, const std::s
   names.push_back({"joint.{}.text.kv", {{theirs + "context_block.attn.qkv", {c.width, 2 * c.width}}}});
 }
 
-// Reads sizes off the tensors of a file in the original naming.
-class Sizes {
- public:
-  explicit Sizes(const weights::WeightStore& file) : file_(file) {
-    const auto fits = [&](const std::string& prefix) {
-      return file.has(prefix + "joint_blocks.0.x_block.attn.qkv.weight");
-    };
-    const auto found = std::find_if(kPrefixes.begin(), kPrefixes.end(), fits);
-    if (found == kPrefixes.end())
-      throw Error(Kind::kCheckpoint,
-                  "the file holds no Stable Diffusion 3 transformer in the original naming");
-    prefix_ = *found;
-  }
-  bool has(const std::string& name) const { return file_.has(prefix_ + name); }
-  int64_t size(const std::string& name, size_t dim) const {
-    const auto shape = file_.shape(prefix_ + name);
-    if (dim < shape.size()) return shape[dim];
-    throw Error(Kind::kCheckpoint, str("a Stable Diffusion 3 checkpoint in the original naming, but ",
-                                       prefix_, name, " is missing or misshapen; download the file again"));
-  }
-
- private:
-  const weights::WeightStore& file_;
-  std::string prefix_;
+// Tensors that tell the sizes, in either naming; "{}" is a block.
+struct Marks {
+  std::string image_in, positions, text_in, pooled_in, out, qkv, qkv2, norm;
 };
+const Marks& diffusers_marks() {
+  static const Marks marks{.image_in = "pos_embed.proj.weight",
+                           .positions = "pos_embed.pos_embed",
+                           .text_in = "context_embedder.weight",
+                           .pooled_in = "time_text_embed.text_embedder.linear_1.weight",
+                           .out = "proj_out.weight",
+                           .qkv = "transformer_blocks.{}.attn.to_q.weight",
+                           .qkv2 = "transformer_blocks.{}.attn2.to_q.weight",
+                           .norm = "transformer_blocks.0.attn.norm_q.weight"};
+  return marks;
+}
+Marks original_marks(const std::string& before) {
+  return {.image_in = before + "x_embedder.proj.weight",
+          .positions = before + "pos_embed",
+          .text_in = before + "context_embedder.weight",
+          .pooled_in = before + "y_embedder.mlp.0.weight",
+          .out = before + "final_layer.linear.weight",
+          .qkv = before + "joint_blocks.{}.x_block.attn.qkv.weight",
+          .qkv2 = before + "joint_blocks.{}.x_block.attn2.qkv.weight",
+          .norm = before + "joint_blocks.0.x_block.attn.ln_q.weight"};
+}
+
+std::string in_block(std::string_view pattern, int i) {
+  return weights::fill(pattern, {{std::to_string(i)}, {}});
+}
+
+Marks marks_of(const FileSizes& file) {
+  for (const char* prefix : kPrefixes) {
+    if (auto marks = original_marks(prefix); file.has(in_block(marks.qkv, 0))) return marks;
+  }
+  // FLUX's transformer has blocks of the same names, but no positions
+  const auto& marks = diffusers_marks();
+  if (file.has(in_block(marks.qkv, 0)) && file.has(marks.image_in)) return marks;
+  throw Error(
+      Kind::kCheckpoint,
+      "the file holds no Stable Diffusion 3 transformer, neither in the original nor in diffusers' naming");
+}
 
 }  // namespace
 
@@ -126,31 +143,29 @@ std::vector<std::string_view> ignorable_sd3() {
           "first_stage_model.*", "text_encoders.*"};
 }
 
-Json config_of_sd3_file(const weights::WeightStore& file, const Json& like) {
-  const Sizes sizes(file);
-  const auto block = [](int i, const char* name) { return str("joint_blocks.", i, ".x_block.", name); };
-  const int64_t width = sizes.size("x_embedder.proj.weight", 0),
-                side = sizes.size("x_embedder.proj.weight", 2);
-  const std::string norm = block(0, "attn.ln_q.weight");
-  const bool is_normed = sizes.has(norm);
+Json config_of_sd3_file(const weights::WeightStore& store, const Json& like) {
+  const FileSizes file(store, "a Stable Diffusion 3 transformer");
+  const Marks marks = marks_of(file);
+  const int64_t width = file.size(marks.image_in, 0), side = file.size(marks.image_in, 2);
+  const bool is_normed = file.has(marks.norm);
   Json config = like;
-  const int64_t head_dim = is_normed ? sizes.size(norm, 0) : like.value("attention_head_dim", int64_t{64});
+  const int64_t head_dim =
+      is_normed ? file.size(marks.norm, 0) : like.value("attention_head_dim", int64_t{64});
   config["attention_head_dim"] = head_dim;
   config["num_attention_heads"] = width / std::max<int64_t>(head_dim, 1);
   config["qk_norm"] = is_normed ? Json("rms_norm") : Json();
   config["patch_size"] = side;
-  config["in_channels"] = sizes.size("x_embedder.proj.weight", 1);
-  config["out_channels"] = sizes.size("final_layer.linear.weight", 0) / std::max<int64_t>(side * side, 1);
-  config["joint_attention_dim"] = sizes.size("context_embedder.weight", 1);
-  config["caption_projection_dim"] = sizes.size("context_embedder.weight", 0);
-  config["pooled_projection_dim"] = sizes.size("y_embedder.mlp.0.weight", 1);
-  config["pos_embed_max_size"] = std::llround(std::sqrt(static_cast<double>(sizes.size("pos_embed", 1))));
+  config["in_channels"] = file.size(marks.image_in, 1);
+  config["out_channels"] = file.size(marks.out, 0) / (side * side);
+  config["joint_attention_dim"] = file.size(marks.text_in, 1);
+  config["caption_projection_dim"] = file.size(marks.text_in, 0);
+  config["pooled_projection_dim"] = file.size(marks.pooled_in, 1);
+  config["pos_embed_max_size"] = std::llround(std::sqrt(static_cast<double>(file.size(marks.positions, 1))));
+  config["num_layers"] = file.count(marks.qkv);
   Json dual = Json::array();
-  int layers = 0;
-  for (; sizes.has(block(layers, "attn.qkv.weight")); ++layers) {
-    if (sizes.has(block(layers, "attn2.qkv.weight"))) dual.push_back(layers);
+  for (int i = 0; i < file.count(marks.qkv); ++i) {
+    if (file.has(in_block(marks.qkv2, i))) dual.push_back(i);
   }
-  config["num_layers"] = layers;
   config["dual_attention_layers"] = dual;
   return config;
 }

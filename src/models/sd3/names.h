@@ -1,5 +1,5 @@
-// Stable Diffusion 3 checkpoints: the names of both namings as data, and what a single file in the original naming
-// tells about the model's sizes (such files come without a config).
+// Stable Diffusion 3 checkpoints: the names of both namings as data, and what a single file in either of them tells
+// about the model's sizes (such files come without a config).
 #pragma once
 #include <string_view>
 #include <vector>
@@ -16,8 +16,8 @@ namespace atelier::models {
 std::vector<weights::NameRule> names_sd3(const Json& config);
 // Globs of tensors that nobody reads: the text's queries in the last block, and the other parts of single files.
 std::vector<std::string_view> ignorable_sd3();
-// config.json of a file in the original naming, with what no tensor tells taken from `like`. Throws
-// Error(kCheckpoint) for a file that is none.
+// config.json of a single file, with what no tensor tells taken from `like`. Throws Error(kCheckpoint) for a file that
+// is none.
 Json config_of_sd3_file(const weights::WeightStore& file, const Json& like);
 
 }  // namespace atelier::models

@@ -47,6 +47,13 @@ Json small() {
           {"pos_embed_max_size", kTable}, {"sample_size", 16},       {"dual_attention_layers", {0, 2}}};
 }
 
+// As the tensors tell it.
+Json small_of_file() {
+  Json config = small();
+  config["out_channels"] = kChannels, config["patch_size"] = 2;
+  return config;
+}
+
 // One model in both namings.
 class Checkpoint {
  public:
@@ -157,10 +164,10 @@ TEST(Sd3Names, BothNamingsAreOneModel) {
     for (const auto& entry : folder.store->manifest())
       EXPECT_TRUE(at::equal(read(*file.store, entry), read(*folder.store, entry))) << prefix << entry.name;
     const Json config = sd3().config_of_file(*file.store, {{"attention_head_dim", 64}, {"sample_size", 16}});
-    Json expected = small();
-    expected["out_channels"] = kChannels, expected["patch_size"] = 2;
-    EXPECT_EQ(config, expected);
+    EXPECT_EQ(config, small_of_file());
   }
+  EXPECT_EQ(sd3().config_of_file(*folder.store, {{"attention_head_dim", 64}, {"sample_size", 16}}),
+            small_of_file());
 }
 
 TEST(Sd3Names, OtherFilesAreNoneAndBrokenOnesAreNamed) {
@@ -171,7 +178,10 @@ TEST(Sd3Names, OtherFilesAreNoneAndBrokenOnesAreNamed) {
     return error_of(Kind::kCheckpoint, [&] { sd3().config_of_file(*store, Json::object()); });
   };
   Checkpoint made;
-  EXPECT_TRUE(has(refused(made.diffusers), "no Stable Diffusion 3 transformer"));
+  EXPECT_TRUE(has(refused({{"transformer_blocks.0.attn.to_q.weight", at::zeros({2, 2})}}),
+                  "no Stable Diffusion 3 transformer"));
+  made.diffusers.erase("pos_embed.pos_embed");
+  EXPECT_TRUE(has(refused(made.diffusers), "pos_embed.pos_embed is missing"));
   made.original.erase("y_embedder.mlp.0.weight");
   EXPECT_TRUE(has(refused(made.original), "y_embedder.mlp.0.weight is missing"));
 }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/sdxl/file.h"
 #include "models/sdxl/names.h"
 #include "models/sdxl/presets.h"
 #include "models/sdxl/unet.h"
@@ -133,6 +134,7 @@ extern const Family kSdxl{
     .condition = condition,
     .names = names,
     .presets = presets_sdxl(),
+    .config_of_file = config_of_sdxl_file,
     .build = build,
 };
 

@@ -1,7 +1,6 @@
 #include "models/sdxl/layers.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/gelu.h>
 
 #include "base/error.h"
 
@@ -67,8 +66,7 @@ at::Tensor UNetTransformerBlock::operator()(const CallContext& f, const State& s
   x = x + out_(attend_(f, {Projected{t.select(2, 0), t.select(2, 1), t.select(2, 2)}}));
   const auto q = text_q_(norm2_(x)).unflatten(-1, {-1, head_dim_});
   x = x + text_out_(attend_text_(s, {.q = q}));
-  const auto both = up_(norm3_(x)).chunk(2, -1);
-  return x + down_(both[0] * at::gelu(both[1]));
+  return x + down_(up_.gated_gelu(norm3_(x), GatedGelu::kErfSecond));
 }
 
 UNetTransformer::UNetTransformer(const UNetConfig& c, const Builder& b, const UNetLevel& level,

@@ -3,19 +3,16 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/take_along_dim.h>
 #include <ATen/ops/where.h>
 
-#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "models/config.h"
+#include "models/text/clip_layers.h"
 #include "models/text_encoder.h"
-#include "nn/sdpa.h"
 
 namespace atelier::models {
 namespace {
@@ -24,9 +21,9 @@ using namespace nn;
 
 struct ClipConfig {
   int64_t width, inner, layers, heads, vocabulary, positions, projection, eos;
-  std::string activation;
   double eps;
   bool projects;
+  ActivationFunction activation;
 
   explicit ClipConfig(const Json& j) {
     const ConfigReader read(j, "text_encoder/config.json");
@@ -38,27 +35,11 @@ struct ClipConfig {
     positions = read.positive("max_position_embeddings", 77);
     projection = read.positive("projection_dim", 512);
     eos = read.positive("eos_token_id", 49407);
-    activation = read.text("hidden_act", "quick_gelu");
     eps = read.number("layer_norm_eps", 1e-5);
     projects = j.at("architectures").dump().find("WithProjection") != std::string::npos;
     if (width % heads != 0)
       throw Error(Kind::kCheckpoint, str("text encoder: ", width, " channels over ", heads, " heads"));
-    if (activation != "quick_gelu" && activation != "gelu") {
-      throw Error(Kind::kCheckpoint,
-                  str("text encoder: hidden_act must be quick_gelu or gelu, found ", activation));
-    }
-  }
-};
-
-struct ClipLayer {
-  LayerNorm norm1, norm2;
-  Linear qkv, out, up, down;
-  ClipLayer(const ClipConfig& c, const Builder& b)
-      : norm1(b.layer_norm("layer_norm1", c.width, c.eps)),
-        norm2(b.layer_norm("layer_norm2", c.width, c.eps)) {
-    const auto a = b / "self_attn", m = b / "mlp";
-    qkv = a.linear("qkv", c.width, 3 * c.width), out = a.linear("out_proj", c.width, c.width);
-    up = m.linear("fc1", c.width, c.inner), down = m.linear("fc2", c.inner, c.width);
+    activation = find_activation(read.text("hidden_act", "quick_gelu"), "text encoder: hidden_act");
   }
 };
 
@@ -69,7 +50,7 @@ class Clip : public TextEncoder {
         tokens_(b.buffer("embeddings.token_embedding.weight", {c.vocabulary, c.width})),
         positions_(b.buffer("embeddings.position_embedding.weight", {c.positions, c.width})),
         final_(b.layer_norm("final_layer_norm", c.width, c.eps)) {
-    for (int64_t i = 0; i < c.layers; ++i) layers_.emplace_back(c, b / "encoder" / "layers" / i);
+    for (int64_t i = 0; i < c.layers; ++i) layers_.emplace_back(ClipSizes{c.width, c.inner, c.heads, c.eps, c.activation}, b / "encoder" / "layers" / i);
     if (c.projects) projection_ = b.linear("text_projection", c.width, c.projection, Bias::kNo);
   }
 
@@ -83,8 +64,7 @@ class Clip : public TextEncoder {
     const auto bias = hidden_keys(n, mask, x);
     EncoderOutput e{.hidden = {x}};
     for (const auto& layer : layers_) {
-      x = x + attention(layer, layer.norm1(x), bias);
-      x = x + layer.down(activate(layer.up(layer.norm2(x))));
+      x = layer(x, bias);
       e.hidden.push_back(x);
     }
     e.states = final_(x);
@@ -105,19 +85,6 @@ class Clip : public TextEncoder {
     auto hidden = (i.unsqueeze(0) > i.unsqueeze(1)).view({1, 1, n, n});
     if (mask.defined()) hidden = hidden.logical_or((mask == 0).view({-1, 1, 1, n}));
     return at::where(hidden, minus, zero);
-  }
-
-  at::Tensor attention(const ClipLayer& l, const at::Tensor& x, const at::Tensor& bias) const {
-    const int64_t d = c_.width / c_.heads;
-    const auto split = [&](const at::Tensor& t) { return t.unflatten(-1, {c_.heads, d}).transpose(1, 2); };
-    const auto t = l.qkv.parts(x, 3);
-    const auto o =
-        attend(split(t[0]), split(t[1]), split(t[2]), bias, 1.0 / std::sqrt(static_cast<double>(d)));
-    return l.out(o.transpose(1, 2).flatten(2));
-  }
-
-  at::Tensor activate(const at::Tensor& x) const {
-    return c_.activation == "gelu" ? at::gelu(x) : x * at::sigmoid(1.702 * x);
   }
 
   // Old published configs say eos 2, which no vocabulary has: there the largest id marks the end.

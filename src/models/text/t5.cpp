@@ -74,7 +74,7 @@ struct T5Layer {
     down = d.linear("wo", c.inner, c.width, Bias::kNo);
   }
   at::Tensor inner(const at::Tensor& x) const {
-    if (!activation) return gate_up.gated_gelu(x);
+    if (!activation) return gate_up.gated_gelu(x, GatedGelu::kTanhFirst);
     if (!gate_up) return activation(up(x));
     const auto halves = gate_up.parts(x, 2);
     return activation(halves[0]) * halves[1];

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "models/config.h"
 #include "models/vae.h"
+#include "models/vae/tiling.h"
 
 namespace atelier::models {
 namespace {
@@ -49,8 +50,10 @@ struct KlConfig {
              read.number("shift_factor", 0.0),
              {},
              {},
-             read.positive("sample_size", 512),
+             {},
              channels.front()};
+    const int64_t side = read.positive("sample_size", 512);
+    facts.tiles = {side, 0.75 * static_cast<double>(side)};
     facts.mean = read.numbers("latents_mean");
     facts.deviation = read.numbers("latents_std");
     if (facts.mean.empty() || facts.deviation.empty()) {  // only both count
@@ -158,7 +161,35 @@ class AutoencoderKl : public Vae {
     return y;
   }
 
+  at::Tensor decode_tiled(const at::Tensor& z, const Tiles& tiles) const override {
+    const int64_t side = tiles.size / c_.facts.spatial;
+    const auto run = [this](const at::Tensor& t) {
+      return decode(image_call(t.size(2), t.size(3), 1, 0), t);
+    };
+    return z.size(2) <= side && z.size(3) <= side ? run(z) : tiled(z, tiling(side, tiles.size, tiles), run);
+  }
+
+  at::Tensor encode_tiled(const at::Tensor& x, const Tiles& tiles) const override {
+    const int64_t s = c_.facts.spatial;
+    const auto run = [&](const at::Tensor& t) {
+      return encode(image_call(t.size(2) / s, t.size(3) / s, 1, 0), t);
+    };
+    return x.size(2) <= tiles.size && x.size(3) <= tiles.size
+               ? run(x)
+               : tiled(x, tiling(tiles.size, tiles.size / s, tiles), run);
+  }
+
  private:
+  // Of tiles with these sides before and behind the network; upstream: tile_overlap_factor.
+  static Tiling tiling(int64_t in, int64_t out, const Tiles& tiles) {
+    const double overlap = 1 - tiles.stride / static_cast<double>(tiles.size);
+    const auto share = [](int64_t side, double of) {
+      return static_cast<int64_t>(static_cast<double>(side) * of);
+    };
+    const int64_t blend = share(out, overlap);
+    return {in, std::max<int64_t>(1, share(in, 1 - overlap)), blend, out - blend};
+  }
+
   struct Encoder {
     Conv2d in, out;
     std::vector<Level> levels;
