@@ -37,7 +37,7 @@ class ParallelContext {
   const nn::Seams& picture() const;
   int picture_parts() const;
   int picture_rank() const;
-  // [B, C, rows held, W] -> the whole picture on every rank that has a part; `latent_rows` were cut, each
+  // [..., rows held, W] -> the whole picture, or video, on every rank that has a part; `latent_rows` were cut, each
   // rank holds the same multiple of its share.
   at::Tensor gather_rows(const at::Tensor& part, int64_t latent_rows) const;
 

@@ -73,20 +73,24 @@ at::Tensor RowsHalo::pad(const at::Tensor& x, int64_t above, int64_t below) {
 at::Tensor gather_rows(comm::Comm& group, const at::Tensor& part, int64_t latent_rows) {
   const Partition cut{latent_rows, group.size()};
   const int64_t share = cut[group.rank()].size;
-  int64_t multiple = share > 0 ? part.size(2) / share : 0;
+  int64_t multiple = share > 0 ? part.size(-2) / share : 0;
   if (cut[group.size() - 1].size == 0) {  // a rank without rows cannot know it
     auto told = at::full({1}, multiple, part.options().dtype(at::kLong));
     group.broadcast(told, 0);
     multiple = told.item<int64_t>();
     group.check_alive();  // an aborted broadcast leaves anything there
   }
-  ENSURE(part.size(2) == share * multiple);
-  const int64_t row = part.size(0) * part.size(1) * part.size(3);
+  const int64_t rows = part.size(-2), cols = part.size(-1);
+  ENSURE(rows == share * multiple);
+  auto sizes = part.sizes().vec();
+  sizes[sizes.size() - 2] = latent_rows * multiple;
+  int64_t pictures = 1;
+  for (size_t i = 0; i + 2 < sizes.size(); ++i) pictures *= sizes[i];
   std::vector<int64_t> split;
-  for (int r = 0; r < group.size(); ++r) split.push_back(cut[r].size * multiple * row);
-  auto whole = at::empty({latent_rows * multiple, part.size(0), part.size(1), part.size(3)}, part.options());
-  group.all_gather(whole, part.permute({2, 0, 1, 3}).contiguous(), split).wait();
-  return whole.permute({1, 2, 0, 3}).contiguous();
+  for (int r = 0; r < group.size(); ++r) split.push_back(cut[r].size * multiple * pictures * cols);
+  auto whole = at::empty({latent_rows * multiple, pictures, cols}, part.options());
+  group.all_gather(whole, part.reshape({pictures, rows, cols}).transpose(0, 1).contiguous(), split).wait();
+  return whole.transpose(0, 1).reshape(sizes).contiguous();
 }
 
 }  // namespace atelier::parallel
