@@ -87,7 +87,7 @@ const std::vector<Adapters::Part>& Adapters::parts() {
     for (const auto& tensor : tensors) part.tensors.insert(tensor.name);
     parts_.push_back(std::move(part));
   };
-  const auto& experts = model_.family().experts;
+  const auto experts = model_.experts();
   for (const auto name : experts) {
     std::map<std::string, char, std::less<>> prefixes;
     if (name == experts.front()) prefixes.insert(kAnyDenoiser.begin(), kAnyDenoiser.end());

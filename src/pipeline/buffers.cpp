@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -26,13 +27,34 @@ at::Tensor RequestBuffers::latents_of(int patch) const {
   return latents.narrow(0, r.begin, r.size);
 }
 
+GivenTokens GivenTokens::held(std::span<const Range> ranges) const {
+  const auto part = [&](const at::Tensor& t) { return t.defined() ? rows_of(t, ranges) : t; };
+  return {part(channels), part(control), part(known), part(is_known)};
+}
+
+at::Tensor GivenTokens::with_known(const at::Tensor& latents) const {
+  return known.defined() ? at::where(is_known, known, latents) : latents;
+}
+
+GivenTokens RequestBuffers::given_of(int patch) const {
+  const Range all{0, latents.size(0)};
+  return given.held(std::span(patch < 0 ? &all : &rows[static_cast<size_t>(patch)], 1));
+}
+
+bool RequestBuffers::assign_given_(const GivenTokens& fresh) {
+  bool is_new = nn::assign_stable_(given.channels, fresh.channels);
+  is_new |= nn::assign_stable_(given.control, fresh.control);
+  is_new |= nn::assign_stable_(given.known, fresh.known);
+  return is_new | nn::assign_stable_(given.is_known, fresh.is_known);
+}
+
 int64_t RequestBuffers::bytes() const {
   int64_t all = 0;
   const auto add = [&](const at::Tensor& t) { all += t.defined() ? static_cast<int64_t>(t.nbytes()) : 0; };
-  for (const auto& t : {latents, step, input_scales}) add(t);
+  for (const auto& t : {latents, step, input_scales, given.channels, given.control, given.known}) add(t);
   for (const auto& experts : contexts) {
     for (const auto& context : experts) {
-      add(context.tables);
+      add(context.tables), add(context.given);
       for (const auto& stream : context.streams) add(stream);
       for (const auto& [layer, one] : context.cross) add(one.kv), add(one.mask);
     }
@@ -58,6 +80,7 @@ BufferKey key_of(const Denoise& w, int patches, bool are_together) {
   };
   for (const auto& stream : w.branches[0].streams) add(stream);
   for (const auto& [name, tensor] : w.branches[0].whole) add(tensor);
+  for (const auto& t : {w.given.channels, w.given.control, w.given.known}) add(t);
   key.push_back(w.branches[0].lengths.empty());
   key.push_back(are_together);
   return key;
@@ -100,12 +123,12 @@ std::vector<nn::Layout> layouts_of(const Denoiser& denoiser, const Denoise& w, i
   std::vector<nn::Layout> layouts;
   size_t joint = 0;
   for (const auto& stream : denoiser.family.streams) {
-    const bool is_latent = stream.kind == models::StreamSpec::kLatent;
-    const int64_t tokens = is_latent ? w.grid.tokens() : w.branches[0].streams.at(joint++).size(0);
+    const bool is_joint = stream.kind == models::StreamSpec::kJoint;
+    const int64_t tokens = is_joint ? w.branches[0].streams.at(joint++).size(0) : w.grid.tokens();
     layouts.push_back({.patches = {tokens, patches},
                        .seq_parts = seq_parts,
                        .pinned_to_first_patch = stream.pinned_to_first_patch,
-                       .unit = is_latent ? w.grid.together : 1});
+                       .unit = is_joint ? 1 : w.grid.together});
   }
   return layouts;
 }
@@ -119,6 +142,7 @@ RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& w, int patc
   made.whole.streams = layouts_of(denoiser, w, patches, parallel_context.seq_parts());
   made.whole.seq_rank = parallel_context.seq_rank();
   made.latent_stream = denoiser.family.latent_stream();
+  for (const auto& stream : denoiser.family.streams) made.kinds.push_back(stream.kind);
   for (int p = 0, row = 0; p < patches; ++p) {
     const int64_t n = made.latent_layout().count(parallel_context.seq_rank(), p);
     made.rows.push_back({row, n});
@@ -166,7 +190,7 @@ std::vector<nn::Conditioning> held_of(const Denoise& work, const RequestBuffers&
     auto& mine = held.emplace_back(work.branches[static_cast<size_t>(pass[0])]);
     for (size_t i = 1; i < pass.size(); ++i) append(mine, work.branches[static_cast<size_t>(pass[i])]);
     for (size_t i = 0, joint = 0; i < b.whole.streams.size(); ++i) {
-      if (static_cast<int>(i) == b.latent_stream) continue;
+      if (b.kinds[i] != models::StreamSpec::kJoint) continue;
       auto& tokens = mine.streams.at(joint++);
       ENSURE(tokens.size(0) == b.whole.streams[i].patches.total);
       tokens = rows_of(tokens, b.whole.streams[i].held(b.whole.seq_rank, std::nullopt));
@@ -175,15 +199,16 @@ std::vector<nn::Conditioning> held_of(const Denoise& work, const RequestBuffers&
   return held;
 }
 
-void gather_latents(at::Tensor& whole, const RequestBuffers& mine, comm::Comm* group) {
+void gather_latents(at::Tensor& whole, const RequestBuffers& mine, const at::Tensor& held,
+                    comm::Comm* group) {
   const auto& layout = mine.latent_layout();
   const int64_t width = whole.size(1) * whole.size(2);
-  at::Tensor all = mine.latents;
+  at::Tensor all = held;
   if (group) {
     std::vector<int64_t> split;
     for (int r = 0; r < group->size(); ++r) split.push_back(layout.count(r, std::nullopt) * width);
     all = at::empty({whole.numel()}, whole.options());
-    group->all_gather(all, mine.latents, split).wait();
+    group->all_gather(all, held, split).wait();
     all = all.view(whole.sizes());
   }
   int64_t row = 0;

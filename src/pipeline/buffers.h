@@ -40,7 +40,9 @@ struct RequestBuffers {
   std::vector<std::vector<BranchBuffers>> by_pass;        // [pass][0: whole, 1 + patch]
   nn::CallContext whole;                                  // the run's layouts
   int latent_stream = 0;                                  // its place among the streams
+  std::vector<models::StreamSpec::StreamKind> kinds;      // of the streams
   at::Tensor latents;                                     // tokens held here, patch after patch, float
+  GivenTokens given;                                      // the same tokens
   std::vector<Range> rows;                                // of each patch within latents
   std::vector<int64_t> patch_tokens;                      // of each patch, on all ranks
   at::Tensor step;                                        // int64 [1], on the device
@@ -50,6 +52,9 @@ struct RequestBuffers {
   const nn::Layout& latent_layout() const { return whole.streams[static_cast<size_t>(latent_stream)]; }
   // This patch's latents (patch -1: all).
   at::Tensor latents_of(int patch) const;
+  GivenTokens given_of(int patch) const;
+  // Takes the values of another request into the memory that is there. True where memory is new.
+  bool assign_given_(const GivenTokens& fresh);
   int64_t bytes() const;
 };
 
@@ -71,8 +76,9 @@ std::vector<nn::Conditioning> held_of(const Denoise& work, const RequestBuffers&
 // Rows of a whole token-major tensor that these ranges name, one after another.
 at::Tensor rows_of(const at::Tensor& whole, std::span<const Range> ranges);
 
-// Every rank's rows of the latents in their places in `whole`, [N, B, c]; group: ring x Ulysses, null for one rank.
-void gather_latents(at::Tensor& whole, const RequestBuffers& mine, comm::Comm* group);
+// Every rank's rows of the latents in their places in `whole`, [N, B, c]; held: those of this rank; group: ring x
+// Ulysses, null for one rank.
+void gather_latents(at::Tensor& whole, const RequestBuffers& mine, const at::Tensor& held, comm::Comm* group);
 
 // The buffers of the last few shapes. What was not used for the longest time goes first, and with it its graphs and
 // what the strategies keep for it.

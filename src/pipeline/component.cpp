@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "models/image_encoder.h"
 #include "models/text_encoder.h"
 #include "models/vae.h"
 #include "nn/single_rank.h"
@@ -21,6 +22,9 @@ void build_shapes(const models::Family& family, const Component& c, const weight
       break;
     case Component::ComponentKind::kEncoder:
       models::find_encoder(*c.config).build(*c.config, b);
+      break;
+    case Component::ComponentKind::kImageEncoder:
+      models::find_image_encoder(*c.config).build(*c.config, b);
   }
 }
 
@@ -36,6 +40,8 @@ std::vector<weights::NameRule> names_of(const models::Family& family, const Comp
       return family.names(*c.config);
     case Component::ComponentKind::kVae:
       return models::find_vae(*c.config).names(*c.config);
+    case Component::ComponentKind::kImageEncoder:
+      return models::find_image_encoder(*c.config).names();
     default:
       return models::find_encoder(*c.config).names();
   }
@@ -47,6 +53,8 @@ std::span<const std::string_view> ignorable_of(const models::Family& family, con
       return family.ignorable;
     case Component::ComponentKind::kVae:
       return models::find_vae(*c.config).ignorable;
+    case Component::ComponentKind::kImageEncoder:
+      return models::find_image_encoder(*c.config).ignorable;
     default:
       return models::find_encoder(*c.config).ignorable;
   }

@@ -14,7 +14,7 @@
 namespace atelier::pipeline {
 
 struct Component {
-  enum class ComponentKind { kDenoiser, kVae, kEncoder } kind;
+  enum class ComponentKind { kDenoiser, kVae, kEncoder, kImageEncoder } kind;
   std::string name;                    // its sub-folder
   std::shared_ptr<const Json> config;  // config.json
   std::filesystem::path file;          // of its weights; empty: those in the sub-folder

@@ -68,6 +68,9 @@ void reset_peak(c10::Device device) {
 void empty_cache(c10::Device device) {
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
 }
+void cap_memory(c10::Device device, double fraction) {
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::setMemoryFraction(fraction, device.index());
+}
 int cuda_devices() {
   return c10::cuda::device_count();
 }
@@ -100,6 +103,7 @@ int64_t peak_bytes(c10::Device) {
 }
 void reset_peak(c10::Device) {}
 void empty_cache(c10::Device) {}
+void cap_memory(c10::Device, double) {}
 int cuda_devices() {
   return 0;
 }

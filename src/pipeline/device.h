@@ -20,6 +20,9 @@ int64_t peak_bytes(c10::Device device);
 void reset_peak(c10::Device device);
 // Hands unused cached memory back.
 void empty_cache(c10::Device device);
+// Tensors, and the workspaces of libraries that are asked for beside them, take at most this share of a GPU's memory from
+// now on: an allocation above it fails as one where memory is short. CUDA's context and NCCL's buffers lie beyond.
+void cap_memory(c10::Device device, double fraction);
 // Devices of this build and machine.
 int cuda_devices();
 // "NVIDIA H100 80GB HBM3", or "CPU".

@@ -7,6 +7,9 @@
 namespace atelier::pipeline {
 namespace {
 
+// Large enough for products at full speed.
+constexpr int64_t kTokensAtOnce = 4096;
+
 template <class T>
 T named(const char* what, const std::string& name, std::initializer_list<std::pair<const char*, T>> all) {
   std::string known;
@@ -36,7 +39,7 @@ Residency residency_named(const std::string& name) {
   using enum Residency;
   return named<Residency>(
       "kind of offload", name,
-      {{"none", kResident}, {"model", kParked}, {"sequential", kStreamed}, {"group", kStreamed}});
+      {{"none", kResident}, {"encoders", kDenoiserResident}, {"model", kParked}, {"sequential", kStreamed}, {"group", kStreamed}});
 }
 
 }  // namespace
@@ -51,6 +54,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "single_file"}, &model.single_file);
   visit({.name = "preset"}, &model.preset);
   visit({.name = "dummy_seed"}, &model.dummy_seed);
+  visit({.name = "parts"}, &model.parts);
   visit({.name = "device"}, &device);
   visit({.name = "denoiser_dtype"}, &precision.denoiser);
   visit({.name = "encoder_dtype"}, &precision.encoders);
@@ -63,6 +67,11 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "tf32"}, &tf32);
   visit({.name = "graphs"}, &graphs);
   visit({.name = "debug"}, &debug);
+  visit({.name = "profile"}, &profile);
+  visit({.name = "profiled_from"}, &profiled_from);
+  visit({.name = "profiled"}, &profiled);
+  visit({.name = "chunked_forward"}, &chunked_forward);
+  visit({.name = "memory_fraction"}, &memory_fraction);
   visit({.name = "stage_blocks"}, &layout.stage_blocks);
   visit({.name = "adapters"}, &adapters);
 }
@@ -81,10 +90,25 @@ EngineConfig engine_config_from_json(const Json& json) {
   return out;
 }
 
-ModelRepo open_model(const ModelSpec& spec) {
+namespace {
+
+ModelRepo open_whole(const ModelSpec& spec) {
   if (!spec.preset.empty()) return ModelRepo::dummy(spec.preset, spec.dummy_seed);
   if (!spec.single_file.empty()) return ModelRepo::open_single_file(spec.single_file, spec.folder);
   return ModelRepo::open(spec.folder);
+}
+
+}  // namespace
+
+ModelRepo open_model(const ModelSpec& spec) {
+  using enum ModelRepo::Parts;
+  const auto parts = named<ModelRepo::Parts>("part of a model", spec.parts,
+                                             {{"all", kAll}, {"denoiser", kDenoiser}, {"vae", kVae}});
+  if (parts == kDenoiser && spec.folder.empty() && spec.preset.empty())
+    return ModelRepo::open_denoiser(spec.single_file);
+  auto model = open_whole(spec);
+  model.keep(parts);
+  return model;
 }
 
 LoadOptions load_options(const EngineConfig& c, c10::Device device) {
@@ -98,6 +122,7 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
           .attention = backend_named(c.attention),
           .joins_branches = device.is_cuda(),
+          .tokens_at_once = c.chunked_forward ? kTokensAtOnce : 0,
           .residency = residency_named(c.offload),
           .adapters = request::adapter_refs(c.adapters)};
 }

@@ -14,12 +14,14 @@
 
 namespace atelier::pipeline {
 
-// Where the weights come from; exactly one of folder and preset is set.
+// Where the weights come from; exactly one of folder and preset is set, or neither where parts is "denoiser" and
+// single_file says all.
 struct ModelSpec {
   std::filesystem::path folder;       // diffusers folder
   std::filesystem::path single_file;  // of a denoiser, perhaps of more; the rest from `folder`
   std::string preset;                 // built-in configuration with dummy weights
   uint64_t dummy_seed = 0;
+  std::string parts = "all";  // that are loaded: all, denoiser, vae
 };
 ModelRepo open_model(const ModelSpec& spec);
 
@@ -33,9 +35,13 @@ struct EngineConfig {
   std::string device = "cpu";  // cpu, cuda, cuda:N (one rank only)
   Precision precision;
   std::string attention = "auto";  // auto, cudnn, flash, efficient, math
-  std::string offload = "none";    // none, model, sequential, group
+  std::string offload = "none";    // none, encoders, model, sequential, group
   std::string tier = "exact";      // exact, fast, fast-strict: nn::Tier of the denoiser
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
+  std::filesystem::path profile;  // folder of Traces; empty: none are made
+  int profiled_from = 0, profiled = 2;  // the first of an engine's batches that is traced, and how many are
+  bool chunked_forward = false;  // MLPs by chunks of tokens
+  double memory_fraction = 1;    // of a GPU: see cap_memory
   plan::ParallelConfig layout;
   std::vector<std::string> adapters;  // of the first request: merged while the model loads
 

@@ -1,8 +1,12 @@
 #include "pipeline/executor.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -41,6 +45,25 @@ class Listening {
   nn::CallContext& call_;
 };
 
+// In traces.
+const char* name_of(Op::Code kind) {
+  switch (kind) {
+    case Op::kEmbed:
+      return "embed";
+    case Op::kRun:
+      return "run blocks";
+    case Op::kHead:
+      return "head";
+    case Op::kSend:
+      return "send";
+    case Op::kRecv:
+      return "receive";
+    case Op::kSample:
+      return "sample";
+  }
+  return "";
+}
+
 }  // namespace
 
 Executor::Executor(const Denoiser& denoiser, parallel::ParallelContext& parallel_context,
@@ -75,6 +98,7 @@ at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks
     prepare(w);
     walk(w);
     auto whole = gather(w);
+    if (whole.defined()) whole = work.given.with_known(whole);
     buffers_.trim();
     return whole;
   } catch (const std::exception& e) {
@@ -115,7 +139,7 @@ void Executor::prepare(Walk& w) {
   const auto held = b.latent_layout().held(parallel_context_.seq_rank(), std::nullopt);
   b.latents.copy_(rows_of(w.work.latents, held));
   if (w.work.masked) w.masked = w.work.masked->held(held);
-  bool is_new = false;
+  bool is_new = b.assign_given_(w.work.given.held(held));
   if (sampling::scales_input(*w.work.sampler)) {
     std::vector<float> scales;
     for (const auto& step : w.steps) scales.push_back(step.input_scale);
@@ -132,7 +156,7 @@ bool Executor::begin(Walk& w, std::span<const nn::Conditioning> held, size_t exp
   std::vector<nn::RequestContext> fresh;
   for (size_t i = 0; i < held.size(); ++i) {
     nn::CallContext call = b.at(i, -1).call;
-    RankRecorder recorder(w.callbacks.probes, "block.");
+    RankRecorder recorder(w.callbacks.probes, blocks_prefix(expert));
     if (w.listens()) call.probes = &recorder;
     fresh.push_back(denoiser_.experts[expert].model->begin(call, held[i], times));
   }
@@ -182,6 +206,7 @@ void Executor::begin_step(Walk& w, int step) {
     w.end = step;
   } else {
     w.begun = step;
+    if (is_previewed(w, step)) w.before = w.buffers.latents.clone();
   }
 }
 
@@ -190,9 +215,31 @@ void Executor::end_step(Walk& w) {
   w.ended = w.begun;
   timer_->mark();
   if (w.callbacks.on_step) w.callbacks.on_step(w.ended);
+  preview(w);
+}
+
+bool Executor::is_previewed(const Walk& w, int step) const {
+  const bool is_last = step + 1 == static_cast<int>(w.steps.size());
+  return !is_last && starts() && w.callbacks.wants_preview && w.callbacks.wants_preview(step);
+}
+
+// All ranks of the first stage are at the same place of one schedule here. Goes on along the step until no noise is left,
+// which is where an Euler step of the same prediction would end.
+void Executor::preview(Walk& w) {
+  if (!w.before.defined()) return;
+  const auto sigmas = w.work.sampler->sigmas();
+  const auto at = static_cast<size_t>(w.ended);
+  const double from = sigmas[at], to = sigmas[at + 1];
+  const auto& now = w.buffers.latents;
+  const auto clean = from > to ? now + (now - w.before) * (to / (from - to)) : now;
+  w.before.reset();
+  auto whole = at::empty(w.work.latents.sizes(), now.options());
+  gather_latents(whole, w.buffers, clean.contiguous(), parallel_context_.sequence());
+  if (w.callbacks.on_latents) w.callbacks.on_latents(w.ended, whole);
 }
 
 void Executor::perform(const Op& op, Walk& w) {
+  RECORD_USER_SCOPE(name_of(op.kind));
   switch (op.kind) {
     case Op::kEmbed:  // part of the first chunk's run
     case Op::kHead:   // part of the last chunk's run
@@ -239,15 +286,34 @@ void Executor::run(const Op& op, Walk& w) {
   if (op.patch < 0) parallel_context_.ran_whole(b.id);
 }
 
+// Of the names of what happens inside of a denoiser.
+std::string Executor::blocks_prefix(size_t expert) const {
+  return expert == 0 ? "block." : str("block.", denoiser_.family.experts[expert], ".");
+}
+
+void Executor::record_input(const Op& op, const Walk& w, const BranchBuffers& call) const {
+  const auto& b = w.buffers;
+  const float time = w.steps[static_cast<size_t>(op.step)].time;
+  RankRecorder recorder(w.callbacks.probes, str("step", op.step, "."));
+  recorder.record(call.call, "model_in", model_input(b, op.patch), b.latent_stream);
+  const auto latents = b.latents_of(op.patch);
+  auto times = at::full({latents.size(0), latents.size(1), 1}, time, latents.options());
+  if (b.given.known.defined()) times = times.masked_fill(b.given_of(op.patch).is_known, 0);
+  recorder.record(call.call, "timestep", times, b.latent_stream);
+}
+
+// What happens inside of a denoiser is recorded at its first step.
 void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
   ENSURE(!graphs_.is_on());  // what is entered anew is not what they have recorded
   auto& b = w.buffers;
   auto& call = b.at(branch, op.patch);
   const int expert = w.steps[static_cast<size_t>(op.step)].expert;
-  RankRecorder blocks(w.callbacks.probes, "block.");
+  const auto first =
+      std::find_if(w.steps.begin(), w.steps.end(), [&](auto& s) { return s.expert == expert; });
+  RankRecorder blocks(w.callbacks.probes, blocks_prefix(static_cast<size_t>(expert)));
   RankRecorder step(w.callbacks.probes, str("step", op.step, "."));
-  if (op.chunk == 0) step.record(call.call, "model_in", model_input(b, op.patch), b.latent_stream);
-  if (op.step == 0) {
+  if (op.chunk == 0) record_input(op, w, call);
+  if (first - w.steps.begin() == op.step) {
     const Listening listening(call.call, blocks);
     denoiser_.experts[static_cast<size_t>(expert)].model->enter(call.call, call.state);
     run_chunk(op, b, branch, expert);
@@ -257,11 +323,15 @@ void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
   if (ends_with(op.chunk)) step.record(call.call, "model_out", call.prediction, b.latent_stream);
 }
 
+// Noisy latents with all that the request gives beside them, for each of the branches of a pass.
 at::Tensor Executor::model_input(const RequestBuffers& b, int patch) const {
-  const auto& passes = b.passes;
+  const auto given = b.given_of(patch);
   auto latents = b.latents_of(patch);
-  if (passes[0].size() > 1) latents = latents.repeat({1, std::ssize(passes[0]), 1});
-  return b.input_scales.defined() ? latents * at::index_select(b.input_scales, 0, b.step) : latents;
+  if (b.input_scales.defined()) latents = latents * at::index_select(b.input_scales, 0, b.step);
+  latents = given.with_known(latents);
+  if (given.channels.defined()) latents = at::cat({latents, given.channels}, -1);
+  const auto branches = std::ssize(b.passes[0]);
+  return branches > 1 ? latents.repeat({1, branches, 1}) : latents;
 }
 
 void Executor::run_chunk(const Op& op, RequestBuffers& b, size_t branch, int expert) {
@@ -270,18 +340,21 @@ void Executor::run_chunk(const Op& op, RequestBuffers& b, size_t branch, int exp
   auto& call = b.at(branch, op.patch);
   nn::State& s = call.state;
   s.row = at::index_select(s.context->tables, 0, b.step).squeeze(0);
-  if (op.chunk == 0)
+  if (op.chunk == 0) {
+    s.control = b.given_of(op.patch).control;
+    if (s.control.defined()) s.control = s.control.repeat({1, std::ssize(b.passes[0]), 1});
     e.model->embed(call.call, s, model_input(b, op.patch));
-  else if (route_[static_cast<size_t>(op.chunk) - 1].stage == chunk.stage)
+  } else if (route_[static_cast<size_t>(op.chunk) - 1].stage == chunk.stage) {
     s.x = call.outbox[static_cast<size_t>(op.chunk) - 1];
-  else
+  } else {
     s.x = call.inbox[static_cast<size_t>(op.chunk)];
+  }
   run_blocks(e, chunk, call);
   if (ends_with(op.chunk))
     put(call.prediction, e.model->head(call.call, s));
   else
     put(call.outbox[static_cast<size_t>(op.chunk)], s.x);
-  s.x.reset(), s.row.reset();
+  s.x.reset(), s.row.reset(), s.control.reset();
 }
 
 void Executor::run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk& chunk,

@@ -59,6 +59,8 @@ class Executor {
   void walk(Walk& w);
   void begin_step(Walk& w, int step);
   void end_step(Walk& w);
+  bool is_previewed(const Walk& w, int step) const;
+  void preview(Walk& w);
   void perform(const plan::Op& op, Walk& w);
   void run(const plan::Op& op, Walk& w);
   void count(const plan::Op& op, const Walk& w);
@@ -67,6 +69,8 @@ class Executor {
   void run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk& chunk, BranchBuffers& call);
   bool are_together(const Denoise& work, const StepCallbacks& callbacks) const;
   at::Tensor model_input(const RequestBuffers& buffers, int patch) const;
+  std::string blocks_prefix(size_t expert) const;
+  void record_input(const plan::Op& op, const Walk& w, const BranchBuffers& call) const;
   void send(const plan::Op& op, Walk& w);
   void receive(const plan::Op& op, Walk& w);
   void sample(const plan::Op& op, Walk& w);

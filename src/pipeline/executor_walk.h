@@ -19,8 +19,9 @@ struct Executor::Walk {
   std::vector<std::unique_ptr<sampling::Sampler>> samplers;  // per patch
   std::vector<at::Tensor> moments;                           // per patch, see PatchMoments
   std::optional<MaskedPicture> masked;                       // the tokens held here
-  int begun = -1, ended = -1;                                // the last step that did
-  int end;                                                   // no step from here on begins
+  at::Tensor before;           // the latents held here before the step that runs, where it is previewed
+  int begun = -1, ended = -1;  // the last step that did
+  int end;                     // no step from here on begins
 
   Walk(const Denoise& d, const StepCallbacks& c, RequestBuffers& b)
       : work(d),

@@ -11,11 +11,14 @@ namespace atelier::pipeline {
 
 namespace {
 
+// For the channels of [B, C, (f,) h, w].
 at::Tensor by_channel(const std::vector<double>& numbers, const at::Tensor& like) {
-  return at::tensor(numbers, like.options()).view({1, -1, 1, 1});
+  std::vector<int64_t> sizes(static_cast<size_t>(like.dim()), 1);
+  sizes[1] = -1;
+  return at::tensor(numbers, like.options()).view(sizes);
 }
 
-// What samplers work on -> what the decoder takes, [B, C, h, w].
+// What samplers work on -> what the decoder takes, [B, C, (f,) h, w].
 at::Tensor to_decode(const at::Tensor& latents, const models::VaeFacts& facts) {
   if (facts.deviation.empty()) return latents / facts.scale + facts.shift;
   return latents * by_channel(facts.deviation, latents) / facts.scale + by_channel(facts.mean, latents);
@@ -46,14 +49,15 @@ at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* pro
   const auto& facts = vae_->facts();
   const auto z = to_decode(latents, facts).to(options_.type);
   const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
-  const auto whole = models::image_call(z.size(2), z.size(3), parts, rank);
-  const Range rows = Partition{z.size(2), parts}[rank];
+  const auto whole = models::image_call(z.size(-2), z.size(-1), parts, rank);
+  const Range rows = Partition{z.size(-2), parts}[rank];
   const auto run = [&](const at::Tensor& part) {
-    if (options_.tiling && parts == 1) return models::decode_tiled(*vae_, part);
-    return vae_->decode(whole, parts == 1 ? part : part.narrow(2, rows.begin, rows.size).contiguous());
+    if (options_.tiling && parts == 1) return vae_->decode_tiled(part, facts.tiles);
+    return vae_->decode(whole, parts == 1 ? part : part.narrow(-2, rows.begin, rows.size).contiguous());
   };
   auto out = sliced(z, run);
-  if (parts > 1) out = parallel_context_.gather_rows(out, z.size(2));
+  if (parts > 1) out = parallel_context_.gather_rows(out, z.size(-2));
+  if (facts.is_clamped) out.clamp_(-1, 1);
   const auto image = (out.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
   if (probes) {
     probes->whole("vae.in", z);
@@ -71,23 +75,31 @@ at::Tensor ImageStage::sliced(const at::Tensor& batch,
   return at::cat(each);
 }
 
-at::Tensor ImageStage::encode(const at::Tensor& pixels) const {
+at::Tensor ImageStage::encode(const at::Tensor& given) const {
   const nn::InPlace here(*memory_);
-  const int64_t spatial = vae_->facts().spatial, rows = pixels.size(1) / spatial,
-                cols = pixels.size(2) / spatial;
-  const auto x = (pixels.to(options_.device).permute({0, 3, 1, 2}).to(at::kFloat) / 255 * 2 - 1)
-                     .to(options_.type)
-                     .contiguous();
+  const auto& facts = vae_->facts();
+  const int64_t rows = given.size(-2) / facts.spatial, cols = given.size(-1) / facts.spatial;
+  const auto x = given.to(options_.device).to(options_.type).contiguous();
   const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
   const auto whole = models::image_call(rows, cols, parts, rank);
   const Range mine = Partition{rows, parts}[rank];
   auto moments = sliced(x, [&](const at::Tensor& part) {
-    if (options_.tiling && parts == 1) return models::encode_tiled(*vae_, part);
+    if (options_.tiling && parts == 1) return vae_->encode_tiled(part, facts.tiles);
     return vae_->encode(
-        whole, parts == 1 ? part : part.narrow(2, mine.begin * spatial, mine.size * spatial).contiguous());
+        whole, parts == 1
+                   ? part
+                   : part.narrow(-2, mine.begin * facts.spatial, mine.size * facts.spatial).contiguous());
   });
   if (parts > 1) moments = parallel_context_.gather_rows(moments, rows);
   return moments.to(at::kFloat);
+}
+
+at::Tensor ImageStage::encode_mode(const at::Tensor& x) const {
+  return from_encode(encode(x).chunk(2, 1)[0], vae_->facts());
+}
+
+at::Tensor from_bytes(const at::Tensor& pixels) {
+  return pixels.movedim(-1, 1).to(at::kFloat) / 255 * 2 - 1;
 }
 
 at::Tensor sampled_latents(const at::Tensor& moments, const at::Tensor& noise,

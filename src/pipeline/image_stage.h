@@ -1,5 +1,5 @@
-// The last stage of a request: latents to images, whole on the leader or by rows on all ranks of a replica; and the
-// way back, of a picture to begin with.
+// The last stage of a request: latents to pictures or videos, whole on the leader or by rows on all ranks of a replica;
+// and the way back, of what a request begins with or is conditioned by.
 #pragma once
 #include <functional>
 #include <memory>
@@ -26,12 +26,14 @@ class ImageStage {
   ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
              const DecodeOptions& options);
 
-  // latents [B, C, h, w] as the denoiser leaves them -> [B, 3, H, W] in [0, 1], float; by rows: on every
+  // latents [B, C, (f,) h, w] as the denoiser leaves them -> [B, 3, (F,) H, W] in [0, 1], float; by rows: on every
   // rank.
   at::Tensor decode(const at::Tensor& latents, ActivationRecorder* probes) const;
-  // pixels [B, H, W, 3], bytes -> moments [B, 2C, h, w]: means, then log-variances; float. By rows: on every rank, which
-  // all call it.
-  at::Tensor encode(const at::Tensor& pixels) const;
+  // x [B, 3, (F,) H, W] in [-1, 1] -> moments [B, 2C, (f,) h, w]: means, then log-variances; float. By rows: on every
+  // rank, which all call it with the same x.
+  at::Tensor encode(const at::Tensor& x) const;
+  // The same -> latents [B, C, (f,) h, w] as the denoiser works on them: the posterior's mode.
+  at::Tensor encode_mode(const at::Tensor& x) const;
 
  private:
   // Whole, or one picture at a time.
@@ -42,8 +44,11 @@ class ImageStage {
   std::unique_ptr<models::Vae> vae_;
 };
 
-// What samplers work on, of a picture's moments: means + deviations * noise [B, C, h, w], brought to the scale of the
-// latents (upstream: diffusers DiagonalGaussianDistribution).
+// Bytes [B, (F,) H, W, 3] -> [B, 3, (F,) H, W] in [-1, 1], float.
+at::Tensor from_bytes(const at::Tensor& pixels);
+
+// What samplers work on, of a picture's moments: means + deviations * noise [B, C, (f,) h, w], brought to the scale of
+// the latents (upstream: diffusers DiagonalGaussianDistribution).
 at::Tensor sampled_latents(const at::Tensor& moments, const at::Tensor& noise, const models::VaeFacts& facts);
 
 // [B, 3, H, W] or [B, 3, frames, H, W] in [0, 1] -> 8 bits, rounded half to even. A single frame is an image.

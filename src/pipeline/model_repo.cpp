@@ -38,11 +38,11 @@ Json read_config(const fs::path& root, const std::string& component, const char*
 }
 
 // What the reference's pipeline makes of an encoder's config.json: the class is the one that model_index.json names,
-// whatever was saved, and of a model of several towers the text tower's config counts.
-Json encoder_config(Json config, const Json& index, const std::string& name) {
+// whatever was saved, and of a model of several towers the config of the one that is read counts.
+Json encoder_config(Json config, const char* config_key, const Json& index, const std::string& name) {
   if (!config.is_object()) return config;
-  if (const auto text = config.find("text_config"); text != config.end() && text->is_object()) {
-    Json inner = *text;
+  if (const auto tower = config.find(config_key); tower != config.end() && tower->is_object()) {
+    Json inner = *tower;
     if (config.contains("architectures")) inner["architectures"] = config["architectures"];
     config = std::move(inner);
   }
@@ -59,10 +59,15 @@ std::vector<std::pair<std::string, Component::ComponentKind>> parts_of(const mod
   for (const auto name : family.experts) all.emplace_back(name, Component::ComponentKind::kDenoiser);
   all.emplace_back("vae", Component::ComponentKind::kVae);
   for (const auto& e : family.encoders) all.emplace_back(e.folder, Component::ComponentKind::kEncoder);
+  if (!family.image_encoder.empty())
+    all.emplace_back(family.image_encoder, Component::ComponentKind::kImageEncoder);
   return all;
 }
 
+// Encoders that the family says so of, that of pictures, and all denoisers but the first.
 bool is_optional(const models::Family& family, std::string_view name) {
+  if (name == family.image_encoder) return true;
+  if (std::find(family.experts.begin() + 1, family.experts.end(), name) != family.experts.end()) return true;
   return std::any_of(family.encoders.begin(), family.encoders.end(),
                      [&](const auto& e) { return e.folder == name && e.is_optional; });
 }
@@ -83,7 +88,7 @@ int64_t numbers_in(const weights::WeightStore& s) {
 
 }  // namespace
 
-ModelRepo ModelRepo::open(const fs::path& folder) {
+ModelRepo ModelRepo::open(const fs::path& folder, const std::vector<fs::path>& files) {
   ModelRepo m;
   m.root_ = folder;
   m.label_ =
@@ -103,9 +108,13 @@ ModelRepo ModelRepo::open(const fs::path& folder) {
   for (const auto& [name, kind] : parts_of(*m.family_)) {
     if (is_optional(*m.family_, name) && is_left_out(index, folder, name)) continue;
     Json config = read_config(folder, name, "config.json");
-    if (kind == Component::ComponentKind::kEncoder) config = encoder_config(std::move(config), index, name);
+    if (kind != Component::ComponentKind::kDenoiser && kind != Component::ComponentKind::kVae) {
+      const bool is_text = kind == Component::ComponentKind::kEncoder;
+      config = encoder_config(std::move(config), is_text ? "text_config" : "vision_config", index, name);
+    }
     m.components_.push_back({kind, name, share(std::move(config)), {}, {}});
   }
+  if (!files.empty()) take_missing(*m.family_, folder, files, m.components_);
   m.scheduler_ = share(read_config(folder, "scheduler", "scheduler_config.json"));
   m.settle_defaults();
   m.has_vocabulary_ = !index.contains("_atelier_dummy_seed");
@@ -121,6 +130,63 @@ ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest
   m.index_ = share(std::move(index));
   m.settle_defaults();
   return m;
+}
+
+namespace {
+
+// Families may share one network: a file with layers for a control stream is of the one that has such a stream.
+const models::Family* sibling_of(const models::Family& family, const Json& config) {
+  if (!family.video) return &family;
+  const bool is_steered = family.video(Json::object(), config).control_video != models::Shown::kNever;
+  for (const auto* other : models::families()) {
+    const bool has_control = std::any_of(other->streams.begin(), other->streams.end(), [](const auto& stream) {
+      return stream.kind == models::StreamSpec::kControl;
+    });
+    if (other->config_of_file == family.config_of_file && has_control == is_steered) return other;
+  }
+  return &family;
+}
+
+}  // namespace
+
+ModelRepo ModelRepo::open_denoiser(const fs::path& file) {
+  ModelRepo m;
+  m.family_ = family_of(file);
+  if (!m.family_ || m.family_->presets.empty()) {
+    throw Error(Kind::kCheckpoint, str(file.string(), ": holds no denoiser of a family of this build, which has ",
+                                       known_families()));
+  }
+  m.label_ = file.filename().string();
+  const Json like = m.family_->presets.front().make();
+  const auto name = m.family_->experts.front();
+  m.components_.push_back(
+      {Component::ComponentKind::kDenoiser, std::string(name), share(like.at(std::string(name))), {}, {}});
+  take_from_file(*m.family_, file, m.components_);
+  m.family_ = sibling_of(*m.family_, *m.components_.front().config);
+  m.scheduler_ = share(like.at("scheduler"));
+  m.index_ = share(Json::object());
+  m.settle_defaults();
+  m.parts_ = Parts::kDenoiser;
+  return m;
+}
+
+void ModelRepo::keep(Parts parts) {
+  using enum Component::ComponentKind;
+  parts_ = parts;
+  if (is_whole()) return;
+  std::erase_if(components_,
+                [&](const Component& c) { return c.kind != (parts == Parts::kVae ? kVae : kDenoiser); });
+}
+
+bool ModelRepo::has(std::string_view component) const {
+  return std::any_of(components_.begin(), components_.end(),
+                     [&](const Component& c) { return c.name == component; });
+}
+
+std::vector<std::string_view> ModelRepo::experts() const {
+  auto here = family_->experts;
+  std::erase_if(here, [&](std::string_view name) { return !has(name); });
+  return here;
 }
 
 ModelRepo ModelRepo::random(const models::Family& family, const Json& configs, std::string label,
@@ -154,15 +220,13 @@ const Component& ModelRepo::component(std::string_view name) const {
 
 std::vector<models::EncoderSpec> ModelRepo::encoders() const {
   std::vector<models::EncoderSpec> here;
-  for (const auto& spec : family_->encoders) {
-    const bool is_here = std::any_of(components_.begin(), components_.end(),
-                                     [&](const Component& c) { return c.name == spec.folder; });
-    if (is_here) here.push_back(spec);
-  }
+  std::copy_if(family_->encoders.begin(), family_->encoders.end(), std::back_inserter(here),
+               [&](const auto& spec) { return has(spec.folder); });
   return here;
 }
 
 void ModelRepo::settle_defaults() {
+  denoiser_ = components_.front().config;
   static_cast<models::SamplingDefaults&>(defaults_) = family_->defaults(denoiser());
   const auto own = index_->find("_atelier");
   if (own == index_->end() || !own->is_object()) return;
@@ -172,10 +236,17 @@ void ModelRepo::settle_defaults() {
     defaults_.true_cfg = own->value("true_cfg_scale", defaults_.true_cfg);
     defaults_.height = own->value("height", defaults_.height);
     defaults_.width = own->value("width", defaults_.width);
+    defaults_.frames = own->value("num_frames", defaults_.frames);
+    defaults_.fps = own->value("fps", defaults_.fps);
     defaults_.max_sequence_length = own->value("max_sequence_length", defaults_.max_sequence_length);
   } catch (const Json::exception& e) {
     throw Error(Kind::kCheckpoint, str("model_index.json, _atelier: ", e.what()));
   }
+}
+
+Json ModelRepo::image_processor() const {
+  const fs::path file = root_ / family_->image_processor / "preprocessor_config.json";
+  return fs::exists(file) ? read_json(file) : Json::object();
 }
 
 int64_t ModelRepo::vocabulary(std::string_view encoder) const {
@@ -207,14 +278,32 @@ ModelFacts ModelRepo::facts() const {
   return facts;
 }
 
-int64_t ModelRepo::image_tokens(int64_t height, int64_t width) const {
-  const int64_t spatial = models::find_vae(vae()).facts(vae()).spatial;
-  const auto grid = family_->grid(denoiser(), spatial, height, width, 1);
+models::VideoTraits ModelRepo::video() const {
+  return family_->video ? family_->video(index(), denoiser()) : models::VideoTraits{};
+}
+
+models::Grid ModelRepo::grid(int64_t height, int64_t width, int64_t frames, int64_t references) const {
+  const auto facts = has("vae") ? models::find_vae(vae()).facts(vae()) : models::VaeFacts();
+  if (frames != 1 && !draws_videos())
+    throw Error(Kind::kUsage, str(frames, " frames were asked for; ", family_->name, " draws pictures"));
+  if (frames < 1 || (frames - 1) % facts.temporal != 0) {
+    const int64_t below = std::max<int64_t>(0, frames - 1) / facts.temporal * facts.temporal + 1;
+    throw Error(Kind::kUsage,
+                str(frames, " frames were asked for; ", family_->name, " draws ", facts.temporal,
+                    "k + 1 of them: take ", below, " or ", below + facts.temporal));
+  }
+  auto grid = family_->grid(denoiser(), facts.spatial, height, width, (frames - 1) / facts.temporal + 1 + references);
+  grid.left_out = references;
+  return grid;
+}
+
+int64_t ModelRepo::image_tokens(int64_t height, int64_t width, int64_t frames) const {
+  const auto grid = this->grid(height, width, frames);
   return (grid.tokens() + grid.together - 1) / grid.together;
 }
 
 ModelFacts ModelRepo::check() const {
-  std::string problems = misfits(*family_, components_);
+  std::string problems = is_whole() ? misfits(*family_, components_) : "";
   if (!problems.empty()) throw Error(Kind::kCheckpoint, str(label_, ": ", problems));
   ModelFacts facts = this->facts();
   for (const auto& c : components_) {
@@ -250,8 +339,13 @@ void ModelRepo::save(const fs::path& folder, at::ScalarType dtype) const {
   }
   fs::create_directories(folder / "scheduler");
   write_json(folder / "scheduler/scheduler_config.json", *scheduler_);
-  write_json(folder / "model_index.json",
-             {{"_class_name", std::string(family_->pipeline)}, {"_atelier_dummy_seed", *dummy_seed_}});
+  Json index = Json::object();
+  for (const auto& [key, value] : index_->items()) {
+    if (!value.is_object()) index[key] = value;
+  }
+  index["_class_name"] = std::string(family_->pipeline);
+  index["_atelier_dummy_seed"] = *dummy_seed_;
+  write_json(folder / "model_index.json", index);
 }
 
 }  // namespace atelier::pipeline

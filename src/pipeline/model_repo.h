@@ -24,16 +24,27 @@ struct ModelDefaults : models::SamplingDefaults {
 class ModelRepo {
  public:
   // A diffusers folder. Throws Error(kUsage) for an unknown family, Error(kCheckpoint) for broken files.
-  static ModelRepo open(const std::filesystem::path& folder);
+  // files: where parts are looked for whose sub-folders have no weights.
+  static ModelRepo open(const std::filesystem::path& folder,
+                        const std::vector<std::filesystem::path>& files = {});
   // A single-file checkpoint: a denoiser in any naming that its family knows, behind any prefix, and perhaps
   // autoencoder and encoders with it. Everything else comes from `rest`, a diffusers folder of the family.
   static ModelRepo open_single_file(const std::filesystem::path& file, const std::filesystem::path& rest);
+  // A single-file checkpoint's denoiser and nothing else, of whichever family its tensors are. Throws
+  // Error(kCheckpoint) where no family knows them.
+  static ModelRepo open_denoiser(const std::filesystem::path& file);
   // Random weights for the configurations of all components, each under its folder's name.
   static ModelRepo random(const models::Family& family, const Json& configs, std::string label,
                           uint64_t seed);
   // The same with those of a published model, such as "FLUX.1-schnell".
   static ModelRepo dummy(const std::string& preset, uint64_t seed);
   static std::vector<std::string> presets();
+
+  enum class Parts { kAll, kDenoiser, kVae };
+  // Forgets the other parts: they are neither checked nor loaded.
+  void keep(Parts parts);
+  bool is_whole() const { return parts_ == Parts::kAll; }
+  bool has(std::string_view component) const;
 
   const models::Family& family() const { return *family_; }
   const std::string& label() const { return label_; }
@@ -42,13 +53,17 @@ class ModelRepo {
   const ModelDefaults& defaults() const { return defaults_; }
   const Json& index() const { return *index_; }  // model_index.json; of a dummy as much as is known
   const Component& component(std::string_view name) const;
-  std::vector<models::EncoderSpec> encoders() const;  // of the family, without those this model does without
-  const Json& denoiser() const { return *components_.front().config; }  // of the first expert
+  // Of the family, without those this model does without.
+  std::vector<std::string_view> experts() const;
+  std::vector<models::EncoderSpec> encoders() const;
+  const Json& denoiser() const { return *denoiser_; }  // of the first expert, also where it is not kept
   const Json& vae() const { return *component("vae").config; }
   const Json& scheduler() const { return *scheduler_; }
   // Dummies, also saved ones, have none: texts become ids by hashing.
   bool has_vocabulary() const { return has_vocabulary_; }
   int64_t vocabulary(std::string_view encoder) const;  // entries of the embedding table
+  bool has_image_encoder() const { return has(family_->image_encoder); }
+  Json image_processor() const;  // its preprocessor_config.json; an empty object where there is none
   // Of the class that model_index.json names. Throws Error(kCheckpoint).
   std::unique_ptr<text::Tokenizer> tokenizer(const models::EncoderSpec& encoder) const;
 
@@ -61,9 +76,13 @@ class ModelRepo {
   ModelFacts check() const;
   // The same without counts, from the configuration alone.
   ModelFacts facts() const;
-  // Of a picture, in the denoiser; those that are never split count as one. Throws Error(kUsage) for a size
-  // the model cannot draw.
-  int64_t image_tokens(int64_t height, int64_t width) const;
+  bool draws_videos() const { return family_->video != nullptr; }
+  models::VideoTraits video() const;  // of models of pictures: nothing is taken
+  // Throws Error(kUsage) for a size, or a number of frames, that the model cannot draw.
+  // references: latent frames in front, one for each reference picture.
+  models::Grid grid(int64_t height, int64_t width, int64_t frames, int64_t references = 0) const;
+  // Of a picture or video, in the denoiser; those that are never split count as one. Throws as grid() does.
+  int64_t image_tokens(int64_t height, int64_t width, int64_t frames = 1) const;
 
   // Writes the folder of a dummy model: configs and weights in the published names, without tokenizers.
   void save(const std::filesystem::path& folder, at::ScalarType dtype) const;
@@ -77,7 +96,8 @@ class ModelRepo {
   bool has_vocabulary_ = false;
   const models::Family* family_ = nullptr;
   std::vector<Component> components_;  // experts, autoencoder, encoders
-  std::shared_ptr<const Json> scheduler_, index_;
+  std::shared_ptr<const Json> denoiser_, scheduler_, index_;
+  Parts parts_ = Parts::kAll;
   ModelDefaults defaults_;
 };
 

@@ -140,6 +140,14 @@ TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
 }
 
 // Configurations of every family that has an encoder which a model may lack.
+TEST(Folder, AnAutoencoderOfVideosIsNoneOfPictures) {
+  const Copy copy(kGolden / "model");
+  copy.edit_json("vae/config.json",
+                 [](Json& j) { j = read_json("tests/goldens/wan_vae_small/model/one/config.json"); });
+  const auto said = error_of(Kind::kCheckpoint, [&] { ModelRepo::open(copy.path()).check(); });
+  EXPECT_TRUE(has(said, "transformer draws pictures, vae takes videos")) << said;
+}
+
 TEST(Folder, MayLackAnOptionalEncoder) {
   for (const auto* family : models::families()) {
     const auto optional = std::find_if(family->encoders.begin(), family->encoders.end(),

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "models/image_encoder.h"
 #include "models/vae.h"
 
 namespace atelier::pipeline {
@@ -60,17 +61,36 @@ std::string text_misfit(const models::TextWidth& width, const Component& denoise
              ": they are parts of different models, take both from one");
 }
 
+std::string image_misfit(const models::Family& family, const Component& denoiser,
+                         std::span<const Component> components) {
+  const int64_t wanted = family.image_width ? family.image_width(*denoiser.config) : 0;
+  if (wanted == 0) return {};
+  const auto* encoder = find(components, family.image_encoder);
+  if (encoder == nullptr)
+    return str(denoiser.name, " takes states of an image encoder (image_dim), but the model has no ",
+               family.image_encoder);
+  const int64_t given = models::find_image_encoder(*encoder->config).width(*encoder->config);
+  if (given == wanted) return {};
+  return str(denoiser.name, " takes states of ", wanted, " channels (image_dim), ", encoder->name, " gives ", given,
+             ": they are parts of different models, take both from one");
+}
+
 std::string latent_misfit(const models::Family& family, const Component& denoiser, const Component& vae) {
   const auto facts = models::find_vae(*vae.config).facts(*vae.config);
   const auto size = family.defaults(*denoiser.config);
-  int64_t drawn = 0;
+  models::Grid drawn;
   try {
-    drawn = family.grid(*denoiser.config, facts.spatial, size.height, size.width, 1).latent_channels;
+    drawn = family.grid(*denoiser.config, facts.spatial, size.height, size.width, 1);
   } catch (const Error&) {
     return {};  // cannot draw its default size with this autoencoder; which can be drawn, requests will show
   }
-  if (drawn == facts.latent_channels) return {};
-  return str(denoiser.name, " draws latents of ", drawn, " channels, ", vae.name, " takes ",
+  if ((drawn.latent_frames > 0) != facts.has_frames) {
+    const auto kind = [](bool has_frames) { return has_frames ? "videos" : "pictures"; };
+    return str(denoiser.name, " draws ", kind(!facts.has_frames), ", ", vae.name, " takes ",
+               kind(facts.has_frames), ": they are parts of different models, take both from one");
+  }
+  if (drawn.latent_channels == facts.latent_channels) return {};
+  return str(denoiser.name, " draws latents of ", drawn.latent_channels, " channels, ", vae.name, " takes ",
              facts.latent_channels, ": they are parts of different models, take both from one");
 }
 
@@ -83,6 +103,7 @@ std::string misfits(const models::Family& family, std::span<const Component> com
     const auto* denoiser = find(components, name);
     if (denoiser == nullptr) continue;
     if (vae != nullptr) lines.push_back(latent_misfit(family, *denoiser, *vae));
+    lines.push_back(image_misfit(family, *denoiser, components));
     if (!family.text_widths) continue;
     for (const auto& width : family.text_widths(*denoiser->config)) {
       lines.push_back(text_misfit(width, *denoiser, components));

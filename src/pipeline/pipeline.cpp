@@ -1,9 +1,7 @@
 #include "pipeline/pipeline.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/record_function.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -13,10 +11,7 @@
 #include "nn/streamed_memory.h"
 #include "parallel/shards.h"
 #include "pipeline/device.h"
-#include "pipeline/input_pictures.h"
-#include "pipeline/request_sampler.h"
 #include "pipeline/tier.h"
-#include "sampling/noise.h"
 
 namespace atelier::pipeline {
 
@@ -32,32 +27,6 @@ at::TensorOptions on(const LoadOptions& o, at::ScalarType type) {
 at::ScalarType vae_type(const ModelRepo& model, at::ScalarType asked) {
   const bool overflows = model.family().obeys_force_upcast && model.vae().value("force_upcast", true);
   return asked == at::kHalf && overflows ? at::kFloat : asked;
-}
-
-// The negative branch has sizes of its own where both are given; otherwise it is told the same.
-models::PictureSizes sizes_of(const request::Request& r, request::CfgBranch branch) {
-  const bool has_own = r.negative_original_size && r.negative_target_size;
-  if (branch == request::CfgBranch::kPositive || !has_own)
-    return {r.original_size, r.crops_coords_top_left, r.target_size};
-  return {r.negative_original_size, r.negative_crops_coords_top_left, r.negative_target_size};
-}
-
-// The prompts of one branch as the family sees them.
-models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, request::CfgBranch branch) {
-  const auto& r = batch.front();
-  models::PromptBatch out{.is_absent = branch == request::CfgBranch::kNegative && !request::has_negative(r),
-                          .pipeline = model.index(),
-                          .denoiser = model.denoiser(),
-                          .max_sequence_length = *r.max_sequence_length,
-                          .clip_skip = branch == request::CfgBranch::kPositive ? r.clip_skip.value_or(0) : 0,
-                          .height = *r.height,
-                          .width = *r.width,
-                          .sizes = sizes_of(r, branch),
-                          .guidance_scale = *r.guidance_scale};
-  for (size_t encoder = 0; encoder < out.texts.size(); ++encoder) {
-    for (const auto& one : batch) out.texts[encoder].push_back(request::prompt_of(one, branch, encoder));
-  }
-  return out;
 }
 
 const at::Tensor& finite(const at::Tensor& images) {
@@ -88,9 +57,11 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
                     ImageStage::DecodeOptions{options.device, vae_type(model, options.vae),
                                               options.vae_slicing, options.vae_tiling, options.residency});
   }
-  if (leads())
+  if (leads() && !model.encoders().empty())
     texts_.emplace(model, options.device, options.encoders, options.residency, options.graphs,
                    std::move(changes));
+  if (leads() && model.has_image_encoder())
+    vision_.emplace(model, options.device, options.encoders, options.residency);
   synchronize(options.device);
   weight_bytes_ = allocated_bytes(options.device) - before;
   lap("load");
@@ -104,11 +75,14 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
   LoadedExpert made;
   const auto& component = model_.component(name);
   made.name = component.name;
+  if (options_.tokens_at_once > 0)
+    made.chunks = std::make_shared<nn::TokenChunks>(nn::TokenChunks{.tokens = options_.tokens_at_once});
   made.weights = std::make_unique<AdaptedPart>(model_.weights(component), std::move(changes));
   const auto options = on(options_, options_.denoiser);
   const auto build = [&](nn::BlockMemory& memory, const at::TensorOptions& where) {
     const nn::Builder builder(made.weights->store(), parallel_context_.denoiser(), memory, where);
-    auto built = model_.family().build(*component.config, builder.of_tier(options_.tier), blocks);
+    auto built = model_.family().build(*component.config,
+                                       builder.of_tier(options_.tier).by_chunks(made.chunks), blocks);
     made.linears = builder.linears();
     made.weights->hold(builder.manifest());
     return built;
@@ -120,7 +94,7 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
     if (shards) made.memory = std::make_unique<parallel::Sharded>(*shards, sizes.bytes(), options_.device);
     if (!shards) made.memory = std::make_unique<nn::Offloaded>(sizes.bytes(), options_.device);
   } else {
-    made.memory = component_memory(options_.residency);
+    made.memory = component_memory(of_denoiser(options_.residency));
   }
   made.model = build(*made.memory, options);
   made.weights->store().check();
@@ -136,7 +110,7 @@ void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf&
     mine.push_back({chunk.begin, chunk.end - chunk.begin});
   }
   Denoiser denoiser{family, model_.denoiser(), {}};
-  for (const auto name : family.experts)
+  for (const auto name : model_.experts())
     experts_.push_back(load_expert(name, mine, std::move(changes[std::string(name)])));
   for (const auto& e : experts_) denoiser.experts.push_back({e.model.get(), e.memory.get()});
   const bool records = options_.graphs == GraphMode::kOn && options_.device.is_cuda() &&
@@ -161,30 +135,18 @@ double Pipeline::lap(const char* phase) {
 
 std::set<std::string> Pipeline::used() const {
   auto all = parallel_context_.used();
-  if (executor_->joined_branches()) all.insert("guidance: both branches in one pass");
-  if (executor_->graphs() > 0) all.insert("graph mode: CUDA graphs");
+  if (executor_ && executor_->joined_branches()) all.insert("guidance: both branches in one pass");
+  if (executor_ && executor_->graphs() > 0) all.insert("graph mode: CUDA graphs");
   for (const auto& expert : experts_) {
-    if (options_.tier == nn::Tier::kExact) break;
+    if (expert.chunks && expert.chunks->whole_bytes > 0)
+      all.insert(str("chunked forward: hidden states of an MLP take ", expert.chunks->held_bytes,
+                     " bytes instead of ", expert.chunks->whole_bytes));
+    if (options_.tier == nn::Tier::kExact) continue;
     const auto& linears = expert.linears;
     all.insert(str("products: e4m3 rows in ", linears.e4m3, " of ", linears.e4m3 + linears.dense,
                    " linears of blocks"));
   }
   return all;
-}
-
-// What depends on sizes and steps only. Throws Error(kUsage) for what cannot be.
-void Pipeline::prepare(const request::Request& r, Denoise& work) {
-  const auto& family = model_.family();
-  const auto vae = models::find_vae(model_.vae()).facts(model_.vae());
-  if (r.guidance_is_cfg != (family.guidance_scale == models::GuidanceScale::kClassifierFree))
-    throw Error(Kind::kUsage, str(r.name, ": its guidance was not settled for ", family.name));
-  work.cfg = {request::cfg_scale(r), r.guidance_rescale.value_or(0)};
-  work.grid = family.grid(model_.denoiser(), vae.spatial, *r.height, *r.width, 1);
-  sampler_ = sampler_of(
-      r, model_.scheduler(),
-      {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = work.grid.tokens()},
-      family.image_to_image.cut);
-  work.sampler = sampler_.get();
 }
 
 void Pipeline::adapt(ChangesOf& changes) {
@@ -193,130 +155,9 @@ void Pipeline::adapt(ChangesOf& changes) {
   synchronize(options_.device);
 }
 
-// What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer for it
-// than they need on a GPU.
-std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denoise& work, ChangesOf& changes) {
-  using sampling::NoiseSource;
-  request::check_batch(batch);
-  const auto& first = batch.front();
-  prepare(first, work);
-  changes = adapters_.bind(request::adapter_refs(first.lora.value_or(std::vector<std::string>{})));
-  std::vector<uint64_t> seeds;
-  for (const auto& r : batch) seeds.push_back(*r.seed);
-  return std::async(std::launch::async,
-                    [seeds, size = work.grid.latent(1), has_image = first.image.has_value(),
-                     has_mask = first.mask.has_value()] {
-                      DrawnNoise drawn{NoiseSource(seeds, size), {}, {}};
-                      if (has_image) drawn.picture = drawn.source.draw(NoiseSource::kPicture);
-                      drawn.initial = drawn.source.draw(NoiseSource::kInitial);
-                      if (has_mask) drawn.source.draw(NoiseSource::kMasked);  // moves the generators on
-                      return drawn;
-                    });
-}
-
-// The leader sees first whether the request can be done at all: its verdict is everybody's.
-std::future<Pipeline::DrawnNoise> Pipeline::condition(request::Requests batch, Denoise& work,
-                                                      const StepCallbacks& callbacks) {
-  auto* const probes = callbacks.probes;
-  std::future<DrawnNoise> noise;
-  std::exception_ptr problem;
-  ChangesOf changes;
-  timing_.reread_bytes = 0;
-  try {
-    noise = plan(batch, work, changes);
-  } catch (...) {
-    problem = std::current_exception();
-  }
-  work.branches = from_leader(parallel_context_.replica(), options_.device, [&] {
-    if (problem) std::rethrow_exception(problem);
-    timing_.reread_bytes += texts_->adapt(changes);
-    for (size_t i = 0; callbacks.on_note && !work.grid.note.empty() && i < batch.size(); ++i)
-      callbacks.on_note(i, work.grid.note);
-    const auto one = [&](request::CfgBranch branch, const char* prefix) {
-      return texts_->condition(prompts_of(model_, batch, branch), probes, prefix, callbacks.on_note);
-    };
-    Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
-    if (work.cfg.scale > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
-    return branches;
-  });
-  if (problem) std::rethrow_exception(problem);
-  adapt(changes);
-  for (size_t b = 0; probes && b < work.branches.size(); ++b) {
-    const std::string prefix = b == 0 ? "prompt." : "negative.";
-    for (const auto& t : work.branches[b].streams) probes->whole(prefix + "embeds", t.transpose(0, 1));
-    for (const auto& [name, t] : work.branches[b].whole) probes->whole(prefix + name, t);
-  }
-  return noise;
-}
-
-// The leader reads the files and encodes them, unless all ranks encode their rows.
-Pipeline::EncodedPictures Pipeline::encode(request::Requests batch, const models::Grid& grid) const {
-  if (!batch.front().image) return {};
-  const bool by_rows = parallel_context_.picture_parts() > 1;
-  const int64_t spatial = models::find_vae(model_.vae()).facts(model_.vae()).spatial;
-  const auto of_leader = from_leader(parallel_context_.replica(), options_.device, [&] {
-    const auto inputs = read_inputs(batch, grid, spatial);
-    nn::Conditioning sent;
-    sent.whole["drawn"] = inputs.drawn;
-    sent.whole["picture"] = by_rows ? inputs.pixels : images_->encode(inputs.pixels);
-    return Conditionings{sent};
-  });
-  const auto& whole = of_leader.front().whole;
-  const auto& picture = whole.at("picture");
-  return {.moments = by_rows ? images_->encode(picture) : picture,
-          .drawn = whole.at("drawn"),
-          .strength = *batch.front().strength};
-}
-
-// In place of noise, as noisy as the first step wants it. A masked edit of full strength begins with noise alone, as in
-// the reference. clean [B, C, h, w]; noise: packed.
-void Pipeline::begin_at(const EncodedPictures& pictures, const at::Tensor& clean, const at::Tensor& noise,
-                        Denoise& work) const {
-  const auto pack = model_.family().pack;
-  const auto packed = pack(clean).contiguous().to(noise.scalar_type());
-  const bool is_masked = pictures.drawn.defined();
-  if (!is_masked || pictures.strength < 1) work.latents = work.sampler->add_noise(packed, noise, 0);
-  if (!is_masked) return;
-  const auto drawn = pictures.drawn.to(options_.device).to(at::kBool).unsqueeze(1);
-  work.masked = {packed, noise, pack(drawn.expand(clean.sizes())).contiguous()};
-}
-
-void Pipeline::begin_with(DrawnNoise drawn, const GivenNoise& given, const EncodedPictures& pictures,
-                          Denoise& work, ActivationRecorder* probes) const {
-  const auto source = std::make_shared<sampling::NoiseSource>(std::move(drawn.source));
-  const auto noise = given.initial.defined() ? given.initial : drawn.initial;
-  const auto type = options_.denoiser == at::kDouble ? at::kDouble : at::kFloat;
-  const auto packed = model_.family().pack(noise.to(options_.device)).contiguous();
-  work.latents = packed.to(type) * work.sampler->init_noise_sigma();
-  work.noise = [this, source, type, steps = given.steps](int step) {
-    const auto at = static_cast<size_t>(step);
-    const bool is_given = at < steps.size() && steps[at].defined();
-    return model_.family().pack(is_given ? steps[at] : source->draw(step)).to(type);
-  };
-  const auto record = [&](const char* name, const at::Tensor& value) {
-    if (probes) probes->whole(name, value);
-  };
-  if (pictures.moments.defined()) {
-    const auto of_picture = given.picture.defined() ? given.picture : drawn.picture;
-    const auto clean = sampled_latents(pictures.moments.to(options_.device), of_picture.to(options_.device),
-                                       models::find_vae(model_.vae()).facts(model_.vae()));
-    record("image.moments", pictures.moments);
-    record("image.latents", clean);
-    if (pictures.drawn.defined()) record("mask", pictures.drawn.unsqueeze(1).to(at::kFloat));
-    begin_at(pictures, clean, packed.to(type), work);
-  }
-  const auto numbers = [](std::span<const float> v) {
-    return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
-  };
-  record("noise", noise);
-  record("noise.packed", packed.transpose(0, 1));
-  record("timesteps", numbers(sampling::times(*work.sampler)));
-  record("sigmas", numbers(work.sampler->sigmas()));
-}
-
 std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const StepCallbacks& callbacks,
                                                 const GivenNoise& noise) {
-  const c10::InferenceMode guard;
+  const c10::InferenceMode inference;
   lap_ = Clock::now();
   Denoise work;
   auto drawn = condition(batch, work, callbacks);
@@ -330,19 +171,42 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   lap("denoise");
 
   if (!tokens.defined()) return {};
+  RECORD_USER_SCOPE("decode");
   const auto latents = model_.family().unpack(tokens, work.grid);
   if (callbacks.probes) callbacks.probes->whole("latents.final", latents);
   if (!images_) return {};
-  const auto images = images_->decode(latents, callbacks.probes);
+  const auto shown = work.grid.left_out > 0 ? latents.slice(2, work.grid.left_out) : latents;
+  const auto images = images_->decode(shown, callbacks.probes);
   synchronize(options_.device);
   parallel_context_.check_alive();
   lap("decode");
-  return leads() ? to_artifacts(finite(images), model_.defaults().fps) : std::vector<media::Artifact>{};
+  if (!leads()) return {};
+  auto artifacts = to_artifacts(finite(images), model_.defaults().fps);
+  for (size_t i = 0; i < artifacts.size(); ++i) {
+    auto* video = std::get_if<media::Video>(&artifacts[i]);
+    if (video && batch[i].fps) video->fps = *batch[i].fps;
+  }
+  return artifacts;
 }
 
-at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& callbacks) {
+// latents [B, C, (f,) h, w]
+std::vector<media::Artifact> Pipeline::look_at(const at::Tensor& latents, bool is_small) {
+  const double fps = model_.defaults().fps;
+  if (!is_small) return to_artifacts(images_->decode(latents, nullptr), fps);
+  if (!preview_) preview_.emplace(*images_, models::find_vae(model_.vae()).facts(model_.vae()));
+  return preview_->draw(latents, fps);
+}
+
+at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& given) {
+  RECORD_USER_SCOPE("denoise");
   std::vector<std::unique_ptr<nn::InPlace>> here;
   for (const auto& e : experts_) here.push_back(std::make_unique<nn::InPlace>(*e.memory));
+  StepCallbacks callbacks = given;
+  if (given.on_preview && leads() && images_ && parallel_context_.picture_parts() == 1) {
+    callbacks.on_latents = [&](int step, const at::Tensor& latents) {
+      given.on_preview(step, look_at(model_.family().unpack(latents, work.grid), work.has_small_previews));
+    };
+  }
   auto tokens = executor_->denoise(work, callbacks);
   synchronize(options_.device);
   parallel_context_.check_alive();

@@ -16,11 +16,15 @@
 #include "pipeline/adapted_part.h"
 #include "pipeline/adapters.h"
 #include "pipeline/denoise.h"
+#include "pipeline/denoiser_call.h"
 #include "pipeline/executor.h"
 #include "pipeline/image_stage.h"
 #include "pipeline/leader.h"
 #include "pipeline/model_repo.h"
+#include "pipeline/preview.h"
+#include "pipeline/shown_inputs.h"
 #include "pipeline/text_stage.h"
+#include "pipeline/vision_stage.h"
 #include "request/request.h"
 #include "sampling/noise.h"
 
@@ -34,6 +38,7 @@ struct LoadOptions {
   GraphMode graphs = GraphMode::kOff;
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
   bool joins_branches = false;                 // of guidance, see ExecutorOptions
+  int64_t tokens_at_once = 0;                  // of hidden states of the denoiser's MLPs; 0: all
   Residency residency = Residency::kResident;  // kParked: no graphs, which hold addresses
   std::vector<request::AdapterRef> adapters;  // merged while the model loads; later each request says its own
 };
@@ -58,9 +63,15 @@ class Pipeline {
   // be: on every rank, or, where an image holds NaN, on rank 0 after all ranks have done their part.
   std::vector<media::Artifact> generate(request::Requests batch, const StepCallbacks& callbacks,
                                         const GivenNoise& noise = {});
+  // One evaluation of the denoiser for a caller that samples: all ranks of a replica call it with the same. Predictions
+  // of every sample, like the latents, float: on rank 0, and perhaps elsewhere. Throws as generate() does.
+  at::Tensor predict(const DenoiserCall& call, const StepCallbacks& callbacks);
+  // latents as the autoencoder has them (not scaled to the denoiser's) -> [B, 3, (frames,) H, W] in [0, 1], float: on
+  // rank 0, and perhaps elsewhere. All ranks of a replica call it.
+  at::Tensor decode(const at::Tensor& latents, const StepCallbacks& callbacks);
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran
-  int64_t samples() const { return executor_->samples(); }
+  int64_t samples() const { return executor_ ? executor_->samples() : 0; }
   int64_t weight_bytes() const { return weight_bytes_; }
   c10::Device device() const { return options_.device; }
 
@@ -71,11 +82,13 @@ class Pipeline {
     std::unique_ptr<nn::BlockMemory> memory;
     std::unique_ptr<nn::Model> model;
     nn::LinearCounts linears;  // in its blocks
+    std::shared_ptr<nn::TokenChunks> chunks;
   };
   LoadedExpert load_expert(std::string_view name, std::span<const Range> blocks, weights::Changes changes);
   void load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf& changes);
   bool leads() const;  // rank 0 of the replica: encodes, writes
   void prepare(const request::Request& request, Denoise& work);
+  void hand_over(const request::Request& request);
   // What the generators of a batch have drawn before the first step.
   struct DrawnNoise {
     sampling::NoiseSource source;
@@ -88,13 +101,21 @@ class Pipeline {
     double strength = 1;
   };
   void adapt(ChangesOf& changes);  // the denoisers
+  void adapt(const std::vector<std::string>& adapters);
+  at::Tensor evaluate(const DenoiserCall& call, const CheckedCall& checked, const SampleGroup& group, int step,
+                      const StepCallbacks& callbacks);
+  at::Tensor both_halves(const at::Tensor& mine, int64_t batch, int64_t first);
   std::future<DrawnNoise> plan(request::Requests batch, Denoise& work, ChangesOf& changes);
   std::future<DrawnNoise> condition(request::Requests batch, Denoise& work, const StepCallbacks& callbacks);
   EncodedPictures encode(request::Requests batch, const models::Grid& grid) const;
+  at::Tensor seen(const ShownInputs& shown, ActivationRecorder* probes) const;
+  void show(request::Requests batch, const ShownInputs& on_leader, Denoise& work,
+            ActivationRecorder* probes) const;
   void begin_with(DrawnNoise drawn, const GivenNoise& given, const EncodedPictures& pictures, Denoise& work,
                   ActivationRecorder* probes) const;
   void begin_at(const EncodedPictures& pictures, const at::Tensor& clean, const at::Tensor& noise,
                 Denoise& work) const;
+  std::vector<media::Artifact> look_at(const at::Tensor& latents, bool is_small);
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
   double lap(const char* phase);                       // seconds since the last lap, added to the phase
@@ -104,9 +125,11 @@ class Pipeline {
   LoadOptions options_;
   Adapters adapters_;
   std::vector<LoadedExpert> experts_;
-  std::optional<TextStage> texts_;    // on the leader
-  std::optional<ImageStage> images_;  // on the leader, and on every rank that decodes rows
-  std::unique_ptr<Executor> executor_;
+  std::optional<TextStage> texts_;              // on the leader
+  std::optional<VisionStage> vision_;           // on the leader
+  std::optional<ImageStage> images_;            // on the leader, and on every rank that decodes rows
+  std::optional<LatentPreview> preview_;        // made where one is first asked for
+  std::unique_ptr<Executor> executor_;          // null: the model has no denoiser
   std::unique_ptr<sampling::Sampler> sampler_;  // of the running request
   Timing timing_;
   int64_t weight_bytes_ = 0;

@@ -8,7 +8,11 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <map>
+
 #include "pipeline/testing.h"
+#include "plan/parallel_config.h"
 #include "sampling/noise.h"
 
 namespace atelier::pipeline {
@@ -142,6 +146,49 @@ TEST(PipelineStops, BetweenStepsOrBeforeDecodingAndGoesOnAfterwards) {
     EXPECT_NE(error_of(Kind::kInterrupted, [&] { model.generate(request, callbacks); }), "no error");
     EXPECT_EQ(steps.size(), static_cast<size_t>(end));
     EXPECT_EQ(model.generate(request)[0].rgb, SmallModel().generate(request)[0].rgb);
+  }
+}
+
+TEST(PipelineReports, WhatAPictureLooksLikeOnItsWay) {
+  SmallModel model;
+  const auto request = request_for({kFox, kBoats}, {5, 9});
+  const auto whole = model.generate(request);
+  std::map<int, std::vector<media::Artifact>> previews;
+  const auto again = model.generate(
+      request, {.wants_preview = [](int step) { return step != 1; },
+                .on_preview = [&](int step, auto pictures) { previews[step] = std::move(pictures); }});
+  EXPECT_EQ(again[1].rgb, whole[1].rgb);
+  ASSERT_EQ(previews.size(), 1u);  // the last step leaves the picture itself
+  ASSERT_EQ(previews[0].size(), 2u);
+  const auto& early = std::get<media::Image>(previews[0][1]);
+  EXPECT_EQ(early.width, whole[1].width);
+  EXPECT_NE(early.rgb, whole[1].rgb);
+}
+
+// All ranks of the first stage gather; the leader alone decodes, and the picture is what it is without.
+TEST(PipelineReports, ThatLookUnderEveryLayout) {
+  const auto folder = ModelRepo::open(kGolden / "model");
+  const auto request = request_for({kFox}, {5});
+  media::Image alone;
+  SmallModel().generate(request, {.wants_preview = [](int step) { return step == 0; },
+                                  .on_preview = [&](int, auto pictures) { alone = image_of(pictures[0]); }});
+  for (const char* layout : {"ulysses=2", "ring=2", "tensor=2", "pipefusion=2", "pipefusion=2, ulysses=2"}) {
+    SCOPED_TRACE(layout);
+    auto degrees = plan::parse_strategy(layout);
+    degrees.warmup = 3;  // whole steps: exact
+    std::atomic<int> previews = 0;
+    on_ranks(folder, degrees, {}, [&](Pipeline& p, int rank) {
+      p.generate(request, {.wants_preview = [](int step) { return step == 0; },
+                           .on_preview =
+                               [&](int, auto pictures) {
+                                 EXPECT_EQ(rank, 0);
+                                 ++previews;
+                                 const auto& rgb = image_of(pictures[0]).rgb;
+                                 ASSERT_EQ(rgb.size(), alone.rgb.size());
+                                 for (size_t i = 0; i < rgb.size(); ++i) ASSERT_NEAR(rgb[i], alone.rgb[i], 1);
+                               }});
+    });
+    EXPECT_EQ(previews, 1);
   }
 }
 

@@ -106,8 +106,11 @@ Json config_of(const models::Family& family, const fs::path& file, const weights
 }  // namespace
 
 void take_from_file(const models::Family& family, const fs::path& file, std::vector<Component>& components) {
-  if (family.experts.size() > 1) {
-    throw Error(Kind::kUsage, str(file.string(), ": the family ", family.name, " has ", family.experts.size(),
+  const auto denoisers = std::count_if(components.begin(), components.end(), [](const Component& c) {
+    return c.kind == Component::ComponentKind::kDenoiser;
+  });
+  if (denoisers > 1) {
+    throw Error(Kind::kUsage, str(file.string(), ": the base model has ", denoisers,
                                   " denoisers, one file is not enough; name a diffusers folder"));
   }
   const auto names = weights::WeightStore::open(file)->names();
@@ -132,9 +135,46 @@ void take_from_file(const models::Family& family, const fs::path& file, std::vec
   denoiser.config = std::make_shared<const Json>(config_of(family, file, denoiser.section, *denoiser.config));
 }
 
-std::string contents_of(const fs::path& file) {
+namespace {
+
+bool has_weights(const fs::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() == ".safetensors" || entry.path().extension() == ".gguf") return true;
+  }
+  return false;
+}
+
+// Where a part lies in a file; the config of a denoiser may differ from what its folder says.
+std::optional<weights::Section> place_of(const models::Family& family, const Component& c, const fs::path& file,
+                                         const std::vector<std::string>& names) {
+  if (c.kind != Component::ComponentKind::kDenoiser) return find_part(family, c, file, names, {});
+  const auto place = find_denoiser(family, c, names);
+  return place ? std::optional(weights::Section{place->prefix, {}}) : std::nullopt;
+}
+
+}  // namespace
+
+void take_missing(const models::Family& family, const fs::path& root, std::span<const fs::path> files,
+                  std::vector<Component>& components) {
+  for (auto& c : components) {
+    if (has_weights(root / c.name)) continue;
+    for (const auto& file : files) {
+      const auto names = weights::WeightStore::open(file)->names();
+      auto place = place_of(family, c, file, names);
+      if (!place) continue;
+      c.file = file;
+      c.section = std::move(*place);
+      if (c.kind == Component::ComponentKind::kDenoiser && family.config_of_file)
+        c.config = std::make_shared<const Json>(config_of(family, file, c.section, *c.config));
+      break;
+    }
+  }
+}
+
+const models::Family* family_of(const fs::path& file) {
   const auto names = weights::WeightStore::open(file)->names();
-  std::string_view best;
+  const models::Family* best = nullptr;
   int64_t most = 0;
   for (const auto* family : models::families()) {
     const Component plain{Component::ComponentKind::kDenoiser,
@@ -144,12 +184,17 @@ std::string contents_of(const fs::path& file) {
                           {}};
     try {
       const auto place = find_denoiser(*family, plain, names);
-      if (place && place->found > most) most = place->found, best = family->name;
+      if (place && place->found > most) most = place->found, best = family;
     } catch (const Error&) {
       continue;  // cannot be built without a config
     }
   }
-  return best.empty() ? "" : str("a denoiser of the family ", best);
+  return best;
+}
+
+std::string contents_of(const fs::path& file) {
+  const auto* const family = family_of(file);
+  return family ? str("a denoiser of the family ", family->name) : "";
 }
 
 }  // namespace atelier::pipeline

@@ -2,6 +2,7 @@
 // its own. Nothing is known about the prefixes: a part is where the names that its family declares are found.
 #pragma once
 #include <filesystem>
+#include <span>
 #include <vector>
 
 #include "pipeline/component.h"
@@ -14,6 +15,13 @@ namespace atelier::pipeline {
 void take_from_file(const models::Family& family, const std::filesystem::path& file,
                     std::vector<Component>& components);
 
+// The same for components whose sub-folder of `root` has a config and no weights: each reads the first file that holds
+// it, or stays as it is.
+void take_missing(const models::Family& family, const std::filesystem::path& root,
+                  std::span<const std::filesystem::path> files, std::vector<Component>& components);
+
+// Of the denoiser that the file holds most of; null: none that is known.
+const models::Family* family_of(const std::filesystem::path& file);
 // What a file holds, of all families of this build: "a denoiser of the family ...". Empty: nothing that is known.
 std::string contents_of(const std::filesystem::path& file);
 

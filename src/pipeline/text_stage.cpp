@@ -47,7 +47,14 @@ at::Tensor joined(const std::vector<models::TextStates>& each, at::Tensor models
 }
 
 std::string cleaned(models::TextCall::Cleaning cleaning, const std::string& text) {
-  return cleaning == models::TextCall::Cleaning::kLowerStripped ? text::lower_stripped(text) : text;
+  switch (cleaning) {
+    case models::TextCall::Cleaning::kLowerStripped:
+      return text::lower_stripped(text);
+    case models::TextCall::Cleaning::kUnescaped:
+      return text::unescaped(text);
+    default:
+      return text;
+  }
 }
 
 // On one line, shortened where it is long; well-formed UTF-8.

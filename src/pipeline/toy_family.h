@@ -59,7 +59,7 @@ struct ToyBlock {
   int64_t width, head_dim;
 
   ToyBlock(const ToyConfig& c, const nn::Builder& b, const nn::ModulationTable& shared)
-      : mod(b.offset_table("scale_shift_table", shared, 6)),
+      : mod(b.offset_table("scale_shift_table", shared, {6, c.width})),
         qkv(b.expand("qkv", c.width, {c.heads, c.heads, c.heads})),
         out(b.contract("out", {c.heads}, c.width)),
         cross_q(b.expand("cross.q", c.width, {c.heads})),
@@ -106,7 +106,7 @@ class ToyTransformer : public nn::Model {
     }
     image_in_ = b.linear("image_in", c.channels, c.width);
     text_in_ = b.linear("text_in", c.pooled_width, c.width);
-    last_ = b.embedding_table("scale_shift_table", 2, c.width);
+    last_ = b.embedding_table("scale_shift_table", {2, c.width});
     image_out_ = b.linear("image_out", c.width, c.channels);
     tables_ = b.tables();
     tables_->load();

@@ -140,6 +140,11 @@ class ToySampler : public sampling::Sampler {
     return picture + static_cast<double>(sigmas_[static_cast<size_t>(i)]) * noise;
   }
   std::unique_ptr<sampling::Sampler> clone() const override { return std::make_unique<ToySampler>(*this); }
+  void hand_over_below(double time, double cfg) override {
+    for (auto& step : steps_) {
+      if (step.time < time) step.expert = 1, step.cfg = cfg;
+    }
+  }
 
  private:
   std::vector<sampling::Step> steps_;
