@@ -46,9 +46,12 @@ class BatchRun {
       tell(events_.on_phase, std::string("ready"));
   }
   void on(const StepDone& e) { tell(events_.on_step, e); }
+  void on(const PreviewReady& e) { tell(events_.on_preview, e); }
   void on(const RequestNote& e) { tell(events_.on_note, e); }
   void on(const BatchGenerated& e) { tell(events_.on_generated, e); }
   void on(const ArtifactStored& e) { tell(events_.on_stored, e); }
+  void on(const CallAnswered&) {}  // it makes no calls
+  void on(const CallFailed&) {}
   void on(const RequestFailed& e) { result_.failures.push_back(e); }
   void on(const BatchDone&) { --open_; }
   void on(const GroupRestarted& e) { tell(events_.on_restart, e.reason); }

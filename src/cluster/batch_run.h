@@ -13,6 +13,7 @@ namespace atelier::cluster {
 struct RunEvents {
   std::function<void(const std::string& phase)> on_phase;  // "load", "ready"
   std::function<void(const StepDone&)> on_step;
+  std::function<void(const PreviewReady&)> on_preview;
   std::function<void(const RequestNote&)> on_note;
   std::function<void(const BatchGenerated&)> on_generated;  // its pictures are not stored yet
   std::function<void(const ArtifactStored&)> on_stored;

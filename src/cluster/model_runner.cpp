@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <new>
+#include <optional>
 
 #include "base/error.h"
 #include "pipeline/device.h"
@@ -43,48 +44,103 @@ ModelRunner::ModelRunner(const pipeline::EngineConfig& config, c10::Device devic
                          comm::Transport* transport) {
   pipeline::use_device(device);
   pipeline::set_tf32(config.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
+  pipeline::cap_memory(device, config.memory_fraction);
   pipeline::reset_peak(device);
+  fraction_ = config.memory_fraction;
   try {
     parts_ = std::make_unique<Parts>(config, device, transport);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {
     if (!pipeline::is_out_of_memory(e)) throw;
-    throw Error(Kind::kCapacity, str("the model does not fit in the memory of ",
-                                     pipeline::device_name(device), ": ", pipeline::reason_of(e)));
+    throw Error(Kind::kCapacity,
+                str("the model does not fit in the memory of ", pipeline::device_name(device), under_cap(),
+                    ": ", pipeline::reason_of(e)));
   }
 }
 
 ModelRunner::~ModelRunner() = default;
 
-std::vector<media::Artifact> ModelRunner::generate(request::Requests requests,
-                                                   const pipeline::StepCallbacks& callbacks) {
+std::string ModelRunner::under_cap() const {
+  if (fraction_ >= 1) return {};
+  return str(" under gpu_memory_fraction ", fraction_,
+             " (raise it, spread the model over more GPUs, or draw less at once)");
+}
+
+// Where memory does not suffice for the only rank, once more with an empty cache; then Error(kCapacity) with the advice.
+template <class Work, class Advice>
+auto ModelRunner::with_room(const Work& work, const Advice& advice) {
   auto& p = *parts_;
-  const auto before = p.pipeline.timing().seconds;
   for (int tries = p.is_alone() ? 2 : 1;; --tries) {
     try {
-      auto artifacts = p.pipeline.generate(requests, callbacks);
-      const auto& timing = p.pipeline.timing();
-      p.times = {timing.seconds, timing.step_ms, timing.reread_bytes};
-      for (const auto& [phase, seconds] : before) p.times.seconds[phase] -= seconds;
-      p.times.seconds.erase("load");
-      return artifacts;
+      return work();
     } catch (const Error&) {
       throw;
     } catch (const std::exception& e) {
       if (!pipeline::is_out_of_memory(e)) throw;
       if (tries == 1) {
-        const auto& first = requests.front();
-        throw Error(Kind::kCapacity,
-                    str(requests.size(), " of ", first.width.value_or(0), "x", first.height.value_or(0),
-                        " at once do not fit in the memory of ", pipeline::device_name(p.device),
-                        "; make the batch or the pictures smaller, or try enable_vae_tiling",
-                        p.device.is_cuda() ? ": " + pipeline::reason_of(e) : ""));
+        throw Error(Kind::kCapacity, str(advice(str(pipeline::device_name(p.device), under_cap())),
+                                         p.device.is_cuda() ? ": " + pipeline::reason_of(e) : ""));
       }
     }
     // here, where the exception and what it kept alive are gone
     pipeline::empty_cache(p.device);
   }
+}
+
+std::vector<media::Artifact> ModelRunner::generate(request::Requests requests,
+                                                   const pipeline::StepCallbacks& callbacks) {
+  auto& p = *parts_;
+  const auto before = p.pipeline.timing().seconds;
+  return with_room(
+      [&] {
+        auto artifacts = p.pipeline.generate(requests, callbacks);
+        const auto& timing = p.pipeline.timing();
+        p.times = {timing.seconds, timing.step_ms, timing.reread_bytes};
+        for (const auto& [phase, seconds] : before) p.times.seconds[phase] -= seconds;
+        p.times.seconds.erase("load");
+        return artifacts;
+      },
+      [&](const std::string& device) {
+        const auto& first = requests.front();
+        return str(requests.size(), " of ", first.width.value_or(0), "x", first.height.value_or(0),
+                   " at once do not fit in the memory of ", device,
+                   "; make the batch or the pictures smaller, or try enable_vae_tiling");
+      });
+}
+
+std::vector<int64_t> ModelRunner::answer(const TensorCall& call, const pipeline::StepCallbacks& callbacks) {
+  auto& pipeline = parts_->pipeline;
+  std::optional<MappedTensors> memory;
+  pipeline::DenoiserCall given{.adapters = call.adapters, .expert = call.expert};
+  try {
+    memory.emplace(call.memory);
+    given.latents = memory->view(call.latents);
+    if (call.action == "predict") given.timesteps = memory->view(call.timesteps);
+    for (const auto& [name, ref] : call.inputs) given.inputs[name] = memory->view(ref);
+  } catch (const Error& e) {
+    throw pipeline::RequestError(e.kind(), e.what());
+  }
+  const auto result = with_room(
+      [&] {
+        return call.action == "decode" ? pipeline.decode(given.latents, callbacks)
+                                       : pipeline.predict(given, callbacks);
+      },
+      [&](const std::string& device) {
+        return atelier::str("latents of ", given.latents.sizes(), " do not fit in the memory of ", device,
+                   "; make the batch or the picture smaller");
+      });
+  if (!leads()) return {};
+  TensorRef place{"float32", result.sizes().vec(), call.result};
+  if (place.bytes() > call.result_bytes)
+    throw pipeline::RequestError(Kind::kUsage, str("the result has ", place.bytes(), " bytes, there is room for ",
+                                                   call.result_bytes));
+  memory->view(place).copy_(result);
+  return place.shape;
+}
+
+bool ModelRunner::leads() const {
+  return parts_->is_alone() || parts_->parallel_context.replica()->rank() == 0;
 }
 
 BatchTimes ModelRunner::times() const {

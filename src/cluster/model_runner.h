@@ -20,11 +20,17 @@ class ModelRunner : public Runner {
   // wait then, and all start again. Error(kCapacity): the memory does not suffice.
   std::vector<media::Artifact> generate(request::Requests requests,
                                         const pipeline::StepCallbacks& callbacks) override;
+  std::vector<int64_t> answer(const TensorCall& call, const pipeline::StepCallbacks& callbacks) override;
   bool is_device_alive() const override;
   RankStats stats() const override;
   BatchTimes times() const override;
 
  private:
+  std::string under_cap() const;  // for messages; empty where memory is not capped
+  double fraction_ = 1;           // of a GPU's memory
+  template <class Work, class Advice>
+  auto with_room(const Work& work, const Advice& advice);
+  bool leads() const;  // rank 0 of the replica
   struct Parts;
   std::unique_ptr<Parts> parts_;
 };

@@ -15,6 +15,7 @@ namespace atelier::cluster {
 namespace message {
 inline constexpr const char* kJob = "job";                 // job, rank: RankInfo
 inline constexpr const char* kBatch = "batch";             // run, requests; runs are numbered upwards
+inline constexpr const char* kCall = "call";               // run, call: a TensorCall
 inline constexpr const char* kCancel = "cancel";           // run: see step_gate.h
 inline constexpr const char* kStopBefore = "stop before";  // run, step
 inline constexpr const char* kStop = "stop";               // leave
@@ -25,13 +26,15 @@ inline constexpr const char* kAlive = "alive";  // run, phase, step, collectives
 inline constexpr const char* kReady = "ready";  // loaded; stats
 inline constexpr const char* kStep = "step";    // run, step, steps: done, at the replica's rank 0
 inline constexpr const char* kNote = "note";    // run, request: its place in the batch, note: a sentence
+inline constexpr const char* kPreview = "preview";  // run, request: its place in the batch, step: done, data
 inline constexpr const char* kHeld = "held";    // run, step: begun last; the answer to cancel
 inline constexpr const char* kGenerated =
     "generated";  // run, times: may have the next batch while it is stored
 inline constexpr const char* kStored =
-    "stored";                                 // run, request: its place in the batch, bytes, sha256, seconds,
-                                              // data: the bytes themselves, if the sink has kept them
+    "stored";  // run, request: its place in the batch, bytes, sha256, seconds, codec,
+               // data: the bytes themselves, if the sink has kept them
 inline constexpr const char* kDone = "done";  // run: all of it is stored
+inline constexpr const char* kAnswered = "answered";  // run, shape: of the result, from rank 0; of every rank
 inline constexpr const char* kFailed =
     "failed";                                   // run (0: none), phase, kind (of an Error), reason; is_over:
                                                 // this worker draws no more

@@ -24,7 +24,7 @@ int order_of(const std::string& phase) {
 }  // namespace
 
 PendingBatch InFlightBatch::rest() const {
-  PendingBatch rest{batch.id, batch.attempts, {}};
+  PendingBatch rest{batch.id, batch.attempts, {}, batch.call};
   for (size_t i = 0; i < batch.requests.size(); ++i) {
     if (!is_stored[i]) rest.requests.push_back(batch.requests[i]);
   }
@@ -68,12 +68,16 @@ bool Replica::can_take() const {
 }
 
 void Replica::dispatch(PendingBatch batch, int64_t run) {
-  Json message = message_of(message::kBatch, run);
-  message["requests"] = Json::array();
-  for (const auto& request : batch.requests)
-    message["requests"].push_back(fields_to_json(fields_of(request)));
-  log::debug(str("group ", number(), " draws ", batch.requests.size(), " pictures: batch ", batch.id,
-                 ", attempt ", batch.attempts.begun));
+  Json message = message_of(batch.call ? message::kCall : message::kBatch, run);
+  if (batch.call) {
+    message["call"] = to_json(*batch.call);
+  } else {
+    message["requests"] = Json::array();
+    for (const auto& request : batch.requests)
+      message["requests"].push_back(fields_to_json(fields_of(request)));
+    log::debug(str("group ", number(), " draws ", batch.requests.size(), " pictures: batch ", batch.id,
+                   ", attempt ", batch.attempts.begun));
+  }
   workers_.send_all(message);
   in_flight_.push_back({.run = run, .batch = std::move(batch), .since = Clock::now()});
   in_flight_.back().is_stored.resize(in_flight_.back().batch.requests.size());
@@ -131,6 +135,10 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
     const auto& requests = flight->batch.requests;
     events.push_back(RequestNote{id, requests.at(message.at("request").get<size_t>()),
                                  message.at("note").get<std::string>()});
+  } else if (kind == message::kPreview) {
+    const auto& data = message.at("data").get_binary();
+    events.push_back(PreviewReady{id, flight->batch.requests.at(message.at("request").get<size_t>()),
+                                  message.at("step").get<int>(), {data.begin(), data.end()}});
   } else if (kind == message::kHeld) {
     on_held(*flight, event.rank, message.at("step").get<int>());
   } else if (kind == message::kGenerated) {
@@ -141,6 +149,8 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
     on_stored(*flight, message, events);
   } else if (kind == message::kDone) {
     drop(flight->run);
+  } else if (kind == message::kAnswered) {
+    on_answered(*flight, message, events);
   } else {
     throw Error(Kind::kPeer, "unknown kind " + kind);
   }
@@ -159,7 +169,8 @@ void Replica::on_stored(InFlightBatch& flight, const Json& message, std::vector<
   if (flight.is_stored[i]) throw Error(Kind::kPeer, str("request ", i, " is stored twice"));
   SinkResult stored{{.sha256 = message.at("sha256").get<std::string>(),
                      .bytes = message.at("bytes").get<uint64_t>(),
-                     .seconds = message.at("seconds").get<double>()},
+                     .seconds = message.at("seconds").get<double>(),
+                     .codec = message.value("codec", std::string())},
                     {}};
   if (message.contains("data")) {
     const auto& data = message.at("data").get_binary();
@@ -167,6 +178,14 @@ void Replica::on_stored(InFlightBatch& flight, const Json& message, std::vector<
   }
   flight.is_stored[i] = true;
   events.push_back(ArtifactStored{flight.batch.id, number(), flight.batch.requests[i], std::move(stored)});
+}
+
+// A call's memory is its caller's again when no rank reads it any more.
+void Replica::on_answered(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events) {
+  if (const auto shape = message.at("shape").get<std::vector<int64_t>>(); !shape.empty()) flight.shape = shape;
+  if (++flight.answered < workers_.ranks().count) return;
+  events.push_back(CallAnswered{flight.batch.id, number(), std::move(flight.shape)});
+  drop(flight.run);
 }
 
 // When all have answered, the first step that none of them has begun is the first that none begins.

@@ -8,15 +8,18 @@
 
 #include "cluster/pool_events.h"
 #include "cluster/retry_policy.h"
+#include "cluster/tensor_call.h"
 #include "cluster/worker_group.h"
 
 namespace atelier::cluster {
 
-// A submitted batch, or what is left of it.
+// A submitted batch, or what is left of it: requests, or one call.
 struct PendingBatch {
   int64_t id = 0;
   Attempts attempts;
   std::vector<request::Request> requests;
+  std::optional<TensorCall> call = {};
+  size_t size() const { return call ? 1 : requests.size(); }
 };
 
 struct InFlightBatch {
@@ -27,6 +30,8 @@ struct InFlightBatch {
   bool is_generated = false;  // and being stored
   bool is_cancelled = false;
   std::map<int, int> held = {};  // by rank: the last step begun, as the answers to a cancel come
+  int answered = 0;              // ranks that are done with a call
+  std::vector<int64_t> shape = {};  // of its result
   PendingBatch rest() const;     // without what is stored
 };
 
@@ -78,6 +83,7 @@ class Replica {
   };
   void on_message(const WorkerEvent& event, std::vector<PoolEvent>& events, std::vector<Returned>& returned);
   void on_stored(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events);
+  void on_answered(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events);
   void on_failed(int rank, const Json& message, std::vector<Returned>& returned);
   void on_held(InFlightBatch& flight, int rank, int step);
   void on_alive(Rank& rank, const Json& message);

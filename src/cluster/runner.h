@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cluster/job.h"
 #include "cluster/protocol.h"
+#include "cluster/tensor_call.h"
 #include "comm/comm.h"
 #include "media/image.h"
 #include "pipeline/denoise.h"
@@ -25,6 +26,10 @@ class Runner {
   // done with the batch and may take the next one; anything else leaves peers that wait.
   virtual std::vector<media::Artifact> generate(request::Requests requests,
                                                 const pipeline::StepCallbacks& callbacks) = 0;
+  // The same for one call on tensors; sizes of the result, which lies in the call's memory, on rank 0.
+  virtual std::vector<int64_t> answer(const TensorCall&, const pipeline::StepCallbacks&) {
+    throw Error(Kind::kUsage, "this worker answers no calls");
+  }
   virtual bool is_device_alive() const { return true; }  // false once the device refuses all further work
   virtual RankStats stats() const = 0;
   virtual BatchTimes times() const = 0;  // of the last batch

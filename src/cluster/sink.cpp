@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <system_error>
@@ -9,7 +10,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "jobs/output_folder.h"
-#include "media/image.h"
+#include "media/video.h"
 #include "request/names.h"
 
 namespace atelier::cluster {
@@ -17,11 +18,37 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string encode(const SinkConfig& config, const request::Request& request,
-                   const media::Artifact& artifact) {
-  const auto format = media::format_of(request.name).value_or(*media::format_of("." + config.format));
-  return media::encode(artifact, format, config.quality,
-                       media::describe(request::look(request, config.record)));
+// What becomes of one artifact.
+struct Encoded {
+  std::string bytes;         // of a file, or
+  media::NamedFiles frames;  // of a folder
+  jobs::Stored record;
+};
+
+media::Format format_of(const SinkConfig& config, const request::Request& request) {
+  return media::format_of(request.name).value_or(*media::format_of("." + config.format));
+}
+
+Encoded encode(const SinkConfig& config, const request::Request& request, const media::Artifact& artifact) {
+  const auto metadata = media::describe(request::look(request, config.record));
+  const auto format = format_of(config, request);
+  // no format has a quality of 0
+  const int quality = std::max(1, request.output_compression.value_or(config.quality));
+  Encoded out;
+  if (format == media::Format::kFrames) {
+    out.frames = media::encode_frames(media::as_video(artifact), metadata);
+    out.record.sha256 = media::digest_of(out.frames);
+    for (const auto& [name, bytes] : out.frames) out.record.bytes += bytes.size();
+    return out;
+  }
+  if (format == media::Format::kMp4) {
+    auto made = media::encode_mp4(media::as_video(artifact), quality, metadata);
+    out.bytes = std::move(made.bytes), out.record.codec = std::move(made.codec);
+  } else {
+    out.bytes = media::encode(artifact, format, quality, metadata);
+  }
+  out.record.sha256 = sha256(out.bytes), out.record.bytes = out.bytes.size();
+  return out;
 }
 
 // Keeps the bytes: whoever sends the answer sends them along.
@@ -29,8 +56,11 @@ class ChannelSink : public Sink {
  public:
   explicit ChannelSink(const SinkConfig& config) : config_(config) {}
   SinkResult put(const request::Request& request, const media::Artifact& artifact) override {
-    std::string bytes = encode(config_, request, artifact);
-    return {{.sha256 = sha256(bytes), .bytes = bytes.size()}, std::move(bytes)};
+    Encoded made = encode(config_, request, artifact);
+    if (!made.frames.empty())
+      throw Error(Kind::kUsage,
+                  str(request.name, ": a folder of frames cannot be sent; ask for one file, such as .webp"));
+    return {std::move(made.record), std::move(made.bytes)};
   }
 
  private:
@@ -41,9 +71,10 @@ class FolderSink : public Sink {
  public:
   explicit FolderSink(const SinkConfig& config) : config_(config), folder_(config.folder) {}
   SinkResult put(const request::Request& request, const media::Artifact& artifact) override {
-    const std::string bytes = encode(config_, request, artifact);
-    folder_.write(request.name, bytes);
-    return {{.sha256 = sha256(bytes), .bytes = bytes.size()}, {}};
+    Encoded made = encode(config_, request, artifact);
+    if (made.frames.empty()) folder_.write(request.name, made.bytes);
+    if (!made.frames.empty()) folder_.write_folder(request.name, made.frames);
+    return {std::move(made.record), {}};
   }
 
  private:
@@ -69,7 +100,7 @@ void remove_unfinished(const SinkConfig& config, const std::vector<std::string>&
       const std::string name = entry.path().filename().string();
       if (!name.starts_with(request::kTemporaryPrefix)) continue;
       for (const pid_t id : processes) {
-        if (name.find(str("-", id, "-")) != std::string::npos) fs::remove(entry.path(), ignored);
+        if (name.find(str("-", id, "-")) != std::string::npos) fs::remove_all(entry.path(), ignored);
       }
     }
   }

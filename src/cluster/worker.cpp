@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -18,6 +19,8 @@
 #include "cluster/protocol.h"
 #include "pipeline/device.h"
 #include "pipeline/leader.h"
+#include "pipeline/trace.h"
+#include "plan/mesh.h"
 #include "report/clock.h"
 
 namespace atelier::cluster {
@@ -57,6 +60,25 @@ c10::Device device_of(const std::string& name, const RankInfo& info) {
   return device_named("cuda", number);
 }
 
+// Where this rank is, and with whom it shares what: the groups of a layout as global ranks.
+std::vector<std::string> topology(const plan::ParallelConfig& layout, const RankInfo& info) {
+  auto sizes = plan::mesh_sizes(layout);
+  sizes[static_cast<int>(plan::Axis::kData)] = 1;
+  const plan::Mesh mesh(sizes, info.group_rank);
+  const int first = info.rank - info.group_rank;
+  std::vector<std::string> lines{
+      str("topology rank=", info.rank, " group=", info.group, " layout=\"", plan::to_string(layout), "\"")};
+  for (int i = 0; i < plan::kAxes; ++i) {
+    const auto axis = static_cast<plan::Axis>(i);
+    if (mesh.size(axis) == 1) continue;
+    std::string ranks;
+    for (const int peer : mesh.peers({axis})) ranks += str(ranks.empty() ? "" : ",", first + peer);
+    lines.push_back(str("topology axis=", plan::axis_name(axis), " index=", mesh.index(axis),
+                        " of=", mesh.size(axis), " ranks=", ranks));
+  }
+  return lines;
+}
+
 // Loads, draws what it is told to, and says how it went: one thread that generates, one that stores
 // (OutputWriter), one that listens (PoolLink).
 class Worker {
@@ -69,7 +91,7 @@ class Worker {
         faults_(std::getenv("ATELIER_FAULT"), info_.rank, info_.start),
         link_(channel, whereabouts_, gate_) {
     log::set_context(str("rank=", info_.rank));
-    if (job_.engine.debug) log::set_console(log::Level::kDebug);
+    if (job_.engine.debug) open_log();
   }
 
   int run() {
@@ -84,12 +106,17 @@ class Worker {
       const Json order = link_.wait();
       const std::string kind = kind_of(order);
       if (kind == message::kStop) break;
-      if (kind != message::kBatch) throw Error(Kind::kPeer, "the pool sent " + kind);
-      WriteTask task{.run = order.at("run").get<int64_t>()};
-      for (const auto& request : order.at("requests"))
-        task.requests.push_back(fields_from_json<request::Request>(request));
-      generate(std::move(task), writer);
-      report(message::kStats);
+      if (kind == message::kBatch) {
+        WriteTask task{.run = order.at("run").get<int64_t>()};
+        for (const auto& request : order.at("requests"))
+          task.requests.push_back(fields_from_json<request::Request>(request));
+        generate(std::move(task), writer);
+        report(message::kStats);
+      } else if (kind == message::kCall) {
+        answer(order.at("run").get<int64_t>(), tensor_call_from_json(order.at("call")));
+      } else {
+        throw Error(Kind::kPeer, "the pool sent " + kind);
+      }
     }
     writer.finish();
     return 0;
@@ -98,21 +125,33 @@ class Worker {
  private:
   bool leads() const { return info_.group_rank == 0; }
 
+  // Of this rank alone, beside the pictures; on the terminal where there is no such folder.
+  void open_log() {
+    if (job_.sink.folder.empty()) return log::set_console(log::Level::kDebug);
+    log::add_file(job_.sink.folder / "logs" / str("rank_", info_.rank, ".log"));
+  }
+
   void load() {
     whereabouts_.phase = "connect";
     try {
       if (job_.engine.device == "cpu" && !std::getenv("OMP_NUM_THREADS"))
         at::set_num_threads(
             std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / info_.local_size));
-      const auto device = device_of(job_.engine.device, info_);
-      pipeline::use_device(device);
-      transport_ = connect(job_.pool, info_, device);
+      device_ = device_of(job_.engine.device, info_);
+      pipeline::use_device(device_);
+      const report::Stopwatch watch;
+      transport_ = connect(job_.pool, info_, device_);
+      connect_s_ = watch.seconds();
+      if (transport_) messages_ = device_.is_cuda() ? "messages: NCCL" : "messages: Gloo";
       if (transport_) transport_->observe([this](const comm::Event& e) { on_collective(e); });
       whereabouts_.phase = "load";
       faults_.reach(Fault::Phase::kLoad);
-      runner_ = make_runner_(job_.engine, device, transport_.get());
+      runner_ = make_runner_(job_.engine, device_, transport_.get());
       if (leads()) sink_ = make_sink(job_.sink);
-      log::debug(str("loaded on ", device.str()));
+      log::debug(str("loaded on ", device_.str()));
+      if (job_.engine.debug) {
+        for (const auto& line : topology(job_.engine.layout, info_)) log::debug(line);
+      }
     } catch (const c10::OutOfMemoryError& e) {
       fail_for_good(0, std::make_exception_ptr(Error(Kind::kCapacity, pipeline::reason_of(e))));
     } catch (...) {
@@ -124,41 +163,82 @@ class Worker {
   void on_collective(const comm::Event& e) {
     ++whereabouts_.collectives;
     if (!job_.engine.debug) return;
-    log::debug(
-        str("collective=", e.verb, " group=\"", e.group, "\" bytes=", e.bytes_sent, " peers=", e.peers));
+    log::debug(str("collective=", e.verb, " group=\"", e.group, "\" bytes=", e.bytes_sent, " peers=", e.peers));
+  }
+
+  void log_shapes(const WriteTask& task) const {
+    const auto& first = task.requests.front();
+    log::debug(str("batch run=", task.run, " pictures=", task.requests.size(),
+                   " height=", first.height.value_or(0), " width=", first.width.value_or(0),
+                   " steps=", first.num_inference_steps.value_or(0), " branches=", request::branches(first)));
   }
 
   void generate(WriteTask task, OutputWriter& writer) {
     const report::Stopwatch watch;
-    whereabouts_.run = task.run;
-    whereabouts_.collectives = 0;
-    whereabouts_.phase = "encode";
-    gate_.open(task.run);
-    int steps = static_cast<int>(task.requests.front().num_inference_steps.value_or(0));
-    try {
+    if (job_.engine.debug) log_shapes(task);
+    const int asked = static_cast<int>(task.requests.front().num_inference_steps.value_or(0));
+    const bool is_done = attempt(task.run, "encode", asked, [&](const pipeline::StepCallbacks& callbacks) {
       faults_.reach(Fault::Phase::kEncode);
-      task.artifacts = runner_->generate(
-          task.requests,
-          {.on_plan = [&](int planned) { steps = planned; },
-           .may_begin = [&](int step) { return may_begin(step, steps); },
-           .on_step = [&](int step) { on_step(task.run, step, steps); },
-           .on_note = [&](size_t request, const std::string& note) { on_note(task.run, request, note); }});
-    } catch (...) {
-      gate_.close();
-      if (!are_in_step(std::current_exception()) || !runner_->is_device_alive())
-        fail_for_good(task.run, std::current_exception());
-      send_failure(task.run, std::current_exception(), whereabouts_.phase);
-      whereabouts_.phase = "idle";
-      return;
-    }
-    gate_.close();
-    whereabouts_.phase = "idle";
-    if (!leads()) return;
+      const auto trace = traced();
+      int steps = asked;
+      auto heard = callbacks;
+      heard.on_plan = [&](int planned) {
+        steps = planned;
+        callbacks.on_plan(planned);
+      };
+      heard.wants_preview = [&](int step) { return is_preview_step(task.requests, step, steps); };
+      heard.on_preview = [&](int step, auto pictures) { on_preview(task, step, steps, pictures); };
+      task.artifacts = runner_->generate(task.requests, heard);
+    });
+    if (!is_done || !leads()) return;
     task.seconds = watch.seconds() / static_cast<double>(task.requests.size());
     Json message = message_of(message::kGenerated, task.run);
     message["times"] = to_json(runner_->times());
     channel_.send(message);
     writer.submit(std::move(task));
+  }
+
+  // Null for a batch that is not to be traced.
+  std::unique_ptr<pipeline::Trace> traced() {
+    const auto& engine = job_.engine;
+    const int batch = batches_++ - engine.profiled_from;
+    if (engine.profile.empty() || batch < 0 || batch >= engine.profiled) return nullptr;
+    const auto name = str("rank", info_.rank, ".batch", batch + engine.profiled_from, ".json");
+    return std::make_unique<pipeline::Trace>(engine.profile / name, device_);
+  }
+
+  void answer(int64_t run, const TensorCall& call) {
+    Json message = message_of(message::kAnswered, run);
+    const bool is_done = attempt(run, "step", 1, [&](const pipeline::StepCallbacks& callbacks) {
+      faults_.reach(Fault::Phase::kStep);
+      message["shape"] = runner_->answer(call, callbacks);
+    });
+    if (is_done) channel_.send(message);
+  }
+
+  // One piece of work that all ranks do together. False: it failed, has been told of, and the next may come.
+  bool attempt(int64_t run, const char* phase, int steps,
+               const std::function<void(const pipeline::StepCallbacks&)>& work) {
+    whereabouts_.run = run;
+    whereabouts_.collectives = 0;
+    whereabouts_.phase = phase;
+    gate_.open(run);
+    std::exception_ptr error;
+    try {
+      work({.on_plan = [&](int planned) { steps = planned; },
+            .may_begin = [&](int step) { return may_begin(step, steps); },
+            .on_step = [&](int step) { on_step(run, step, steps); },
+            .on_note = [&](size_t request, const std::string& note) { on_note(run, request, note); }});
+    } catch (...) {
+      error = std::current_exception();
+    }
+    gate_.close();
+    if (error) {
+      if (!are_in_step(error) || !runner_->is_device_alive()) fail_for_good(run, error);
+      send_failure(run, error, whereabouts_.phase);
+    }
+    whereabouts_.phase = "idle";
+    return !error;
   }
 
   // Do the peers, if there are any, wait for nothing?
@@ -191,6 +271,31 @@ class Worker {
     channel_.send(message);
   }
 
+  // That of the picture; of a video one that needs no other library.
+  static media::Format preview_format(const std::string& name) {
+    const auto format = media::format_of(name).value_or(media::Format::kPng);
+    return format == media::Format::kPng || format == media::Format::kJpeg ? format : media::Format::kWebp;
+  }
+
+  static bool is_preview_step(request::Requests batch, int step, int steps) {
+    return std::any_of(batch.begin(), batch.end(),
+                       [&](const request::Request& r) { return request::is_previewed(r, step + 1, steps); });
+  }
+
+  void on_preview(const WriteTask& task, int step, int steps, const std::vector<media::Artifact>& pictures) {
+    for (size_t i = 0; i < pictures.size() && i < task.requests.size(); ++i) {
+      const auto& request = task.requests[i];
+      if (!request::is_previewed(request, step + 1, steps)) continue;
+      const std::string bytes =
+          media::encode(pictures[i], preview_format(request.name), media::kDefaultQuality, {});
+      Json message = message_of(message::kPreview, task.run);
+      message["request"] = i;
+      message["step"] = step + 1;
+      message["data"] = Json::binary({bytes.begin(), bytes.end()});
+      channel_.send(message);
+    }
+  }
+
   void on_note(int64_t run, size_t request, const std::string& note) {
     Json message = message_of(message::kNote, run);
     message["request"] = request;
@@ -209,6 +314,7 @@ class Worker {
     message["bytes"] = stored.record.bytes;
     message["sha256"] = stored.record.sha256;
     message["seconds"] = stored.record.seconds;
+    message["codec"] = stored.record.codec;
     if (!stored.data.empty()) message["data"] = Json::binary({stored.data.begin(), stored.data.end()});
     channel_.send(message);
   }
@@ -224,6 +330,8 @@ class Worker {
   void report(const char* kind) {
     RankStats stats = runner_->stats();
     stats.rank = info_.rank;
+    if (!messages_.empty()) stats.used.insert(messages_);
+    stats.seconds["connect"] = connect_s_;
     Json message = message_of(kind);
     message["stats"] = to_json(stats);
     channel_.send(message);
@@ -260,7 +368,11 @@ class Worker {
   Whereabouts whereabouts_;
   StepGate gate_;
   std::unique_ptr<comm::Transport> transport_;
+  std::string messages_;  // by what they travel; empty: this rank draws alone
+  double connect_s_ = 0;
   std::unique_ptr<Runner> runner_;
+  c10::Device device_ = c10::kCPU;
+  int batches_ = 0;
   std::unique_ptr<Sink> sink_;
   PoolLink link_;
 };

@@ -58,8 +58,17 @@ WorkerPool::~WorkerPool() {
 
 int64_t WorkerPool::submit(std::vector<request::Request> requests) {
   if (requests.empty()) throw Error(Kind::kUsage, "a batch needs a request");
+  return submit(PendingBatch{.requests = std::move(requests)});
+}
+
+int64_t WorkerPool::submit(TensorCall call) {
+  return submit(PendingBatch{.call = std::move(call)});
+}
+
+int64_t WorkerPool::submit(PendingBatch batch) {
   const std::scoped_lock lock(mutex_);
-  submitted_.push_back({++last_id_, {}, std::move(requests)});
+  batch.id = ++last_id_;
+  submitted_.push_back(std::move(batch));
   wake();
   return last_id_;
 }
@@ -133,7 +142,7 @@ void WorkerPool::take_commands() {
     cancelled = std::exchange(cancelled_, {});
   }
   for (auto& batch : submitted) {
-    open_[batch.id] = {.unfinished = static_cast<int>(batch.requests.size())};
+    open_[batch.id] = {.unfinished = static_cast<int>(batch.size())};
     waiting_.push_back(std::move(batch));
   }
   for (const int64_t id : cancelled) {
@@ -170,10 +179,11 @@ void WorkerPool::read(Replica& replica) {
   for (auto& event : replica.workers().read()) replica.on_event(std::move(event), events_, returned);
   // finish() adds to the events
   for (size_t i = before, end = events_.size(); i < end; ++i) {
-    if (const auto* stored = std::get_if<ArtifactStored>(&events_[i])) {
-      policy_.on_artifact(replica.number());
-      finish(stored->batch, 1);
-    }
+    const auto* stored = std::get_if<ArtifactStored>(&events_[i]);
+    const auto* answered = std::get_if<CallAnswered>(&events_[i]);
+    if (!stored && !answered) continue;
+    policy_.on_artifact(replica.number());
+    finish(stored ? stored->batch : answered->batch, 1);
   }
   for (auto& batch : returned) take(std::move(batch));
 }
@@ -214,7 +224,7 @@ void WorkerPool::settle(Replica& replica) {
   // that against it.
   for (auto flight = in_flight.rbegin(); flight != in_flight.rend(); ++flight) {
     PendingBatch rest = flight->rest();
-    if (rest.requests.empty()) continue;
+    if (rest.size() == 0) continue;
     if (&*flight == &*blamed) {
       retry_or_fail(std::move(rest), cause.kind, str(cause.who, " ", cause.reason));
     } else {
@@ -233,15 +243,17 @@ void WorkerPool::settle(Replica& replica) {
 
 void WorkerPool::retry_or_fail(PendingBatch batch, std::optional<Kind> kind, const std::string& reason) {
   if (open_.at(batch.id).is_cancelled) return drop(batch);
-  const auto fate = policy_.on_batch_failed(batch.requests.size(), kind, batch.attempts);
+  const auto fate = policy_.on_batch_failed(batch.size(), kind, batch.attempts);
+  if (batch.call && fate != RetryPolicy::Fate::kGiveUp) return waiting_.push_front(std::move(batch));
+  if (batch.call) events_.push_back(CallFailed{batch.id, kind, reason});
   for (auto request = batch.requests.rbegin(); request != batch.requests.rend(); ++request) {
     if (fate == RetryPolicy::Fate::kGiveUp) {
-      events_.push_back(RequestFailed{batch.id, std::move(*request), reason, batch.attempts.begun});
+      events_.push_back(RequestFailed{batch.id, std::move(*request), reason, batch.attempts.begun, kind});
     } else {
       waiting_.push_front({batch.id, batch.attempts, {std::move(*request)}});
     }
   }
-  if (fate == RetryPolicy::Fate::kGiveUp) finish(batch.id, static_cast<int>(batch.requests.size()));
+  if (fate == RetryPolicy::Fate::kGiveUp) finish(batch.id, static_cast<int>(batch.size()));
 }
 
 void WorkerPool::wait_again(PendingBatch batch) {
@@ -250,7 +262,7 @@ void WorkerPool::wait_again(PendingBatch batch) {
 }
 
 void WorkerPool::drop(const PendingBatch& batch) {
-  const int requests = static_cast<int>(batch.requests.size());
+  const int requests = static_cast<int>(batch.size());
   open_.at(batch.id).cancelled += requests;
   finish(batch.id, requests);
 }

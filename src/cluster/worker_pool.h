@@ -33,6 +33,8 @@ class WorkerPool {
 
   // Any thread. Requests of one batch agree in what their shape depends on. Throws Error(kUsage) for none.
   int64_t submit(std::vector<request::Request> requests);
+  // Its memory must stay as it is until the batch is done.
+  int64_t submit(TensorCall call);
   void cancel(int64_t batch);
   void wake();  // lets poll() return
 
@@ -52,6 +54,7 @@ class WorkerPool {
     int unfinished = 0, cancelled = 0;  // requests
     bool is_cancelled = false;
   };
+  int64_t submit(PendingBatch batch);
   void wait(std::chrono::milliseconds time);
   void start_replicas();
   void take_commands();

@@ -233,7 +233,7 @@ TEST(WorkerPool_AnotherThreadMayNotPoll, BecauseWorkersDieWithTheThreadThatStart
   Resident r;
   r.wait_for(r.submit({"a"}));
   std::thread([&] { EXPECT_THROW(r.pool->poll(0ms), std::logic_error); }).join();
-  EXPECT_THROW(r.pool->submit({}), Error);
+  EXPECT_THROW(r.pool->submit(std::vector<request::Request>{}), Error);
   r.end();
 }
 

@@ -1,5 +1,6 @@
 // The main function of this room's tests: the program is also its own worker, as atelier is. With a variable
 // set, one around a runner that needs no model, or something that only looks like a worker.
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -57,6 +58,24 @@ class FakeRunner : public Runner {
     begin(steps);
     if (group_ && group_->rank() != 0) return {};
     return {requests.size(), media::Image{.width = 1, .height = 1, .rgb = {1, 2, 3}}};
+  }
+
+  // Twice the latents, once all ranks are there. Adapters say what else is to happen.
+  std::vector<int64_t> answer(const TensorCall& call, const pipeline::StepCallbacks& callbacks) override {
+    const std::string what = call.adapters.empty() ? "" : call.adapters.front();
+    if (what == "bad") throw pipeline::RequestError(Kind::kUsage, "the call is bad");
+    if (what == "die once" && !std::filesystem::exists(folder_ / "died")) {
+      std::ofstream(folder_ / "died") << ' ';
+      ::raise(SIGKILL);
+    }
+    if (what == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    if (!callbacks.may_begin(0)) throw Error(Kind::kInterrupted, "cancelled");
+    if (group_) group_->barrier();
+    const MappedTensors memory(call.memory);
+    const auto latents = memory.view(call.latents);
+    if (group_ && group_->rank() != 0) return {};
+    memory.view({"float32", latents.sizes().vec(), call.result}).copy_(latents + latents);
+    return latents.sizes().vec();
   }
 
   RankStats stats() const override { return {.device = "none"}; }
