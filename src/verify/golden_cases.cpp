@@ -15,13 +15,13 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "models/text_encoder.h"
-#include "models/vae.h"
 #include "nn/single_rank.h"
 #include "sampling/sampler.h"
 #include "text/tokenizer.h"
 #include "verify/expression.h"
+#include "verify/golden_part.h"
+#include "verify/golden_vaes.h"
 #include "verify/requests.h"
-#include "weights/store.h"
 
 namespace atelier::verify {
 namespace {
@@ -30,75 +30,6 @@ namespace fs = std::filesystem;
 
 at::Tensor numbers(std::span<const float> v) {
   return at::tensor(at::ArrayRef<float>(v.data(), v.size()));
-}
-
-const at::Tensor* find(const Tensors& tensors, const std::string& name) {
-  const auto found = tensors.find(name);
-  return found == tensors.end() ? nullptr : &found->second;
-}
-
-// The folder of a part, and an object that builds it whole on one rank.
-struct Part {
-  nn::SingleRank whole;
-  std::unique_ptr<weights::WeightStore> store;
-  Json config;
-  Part(const fs::path& folder, std::vector<weights::NameRule> (*names)(const Json&))
-      : config(read_json(folder / "config.json")) {
-    store = weights::WeightStore::open(folder);
-    store->adopt(names(config));
-  }
-  nn::Builder builder(c10::Device device) {
-    return whole.builder(*store, at::TensorOptions(at::kFloat).device(device));
-  }
-};
-
-class PartRecorder : public nn::Recorder {
- public:
-  PartRecorder(Produced& out, std::string prefix) : out_(out), prefix_(std::move(prefix)) {}
-  void record(const nn::CallContext&, std::string_view name, const at::Tensor& value, int) override {
-    out_.add(prefix_ + std::string(name), value.narrow(0, 0, 1).clone());  // first picture only
-  }
-
- private:
-  Produced& out_;
-  std::string prefix_;
-};
-
-Produced produce_vaes(const VerifyOptions& o, const Tensors& recorded) {
-  Produced out;
-  for (const auto& entry : fs::directory_iterator(o.folder / "model")) {
-    const std::string dot = entry.path().filename().string() + ".";
-    Part part(entry.path(), [](const Json& c) { return models::find_vae(c).names(c); });
-    const auto vae = models::find_vae(part.config).build(part.config, part.builder(o.device));
-    part.store->check();
-    PartRecorder recorder(out, dot + "block.");
-    if (const auto* given = find(recorded, dot + "z")) {
-      const auto z = given->to(o.device);
-      auto call = models::image_call(z.size(2), z.size(3), 1, 0);
-      for (int64_t i = 0; i < z.size(0); ++i) {
-        call.probes = i == 0 ? &recorder : nullptr;
-        out.add(str(dot, "decode_slice", i), vae->decode(call, z.narrow(0, i, 1)));
-      }
-      call.probes = nullptr;
-      out.add(dot + "decode", vae->decode(call, z));
-      out.add(dot + "decode_tiled", models::decode_tiled(*vae, z));
-    }
-    const auto* image = find(recorded, dot + "x");
-    if (!image) image = find(recorded, dot + "input");
-    if (image) {
-      const auto x = image->to(o.device);
-      const int64_t s = vae->facts().spatial;
-      auto call = models::image_call(x.size(2) / s, x.size(3) / s, 1, 0);
-      call.probes = &recorder;
-      const auto moments = vae->encode(call, x);
-      const auto halves = moments.chunk(2, 1);
-      out.add(dot + "encode.moments", moments);
-      out.add(dot + "encode.mean", halves[0]);
-      out.add(dot + "encode.logvar", halves[1].clamp(-30, 20));
-      out.add(dot + "encode_tiled.moments", models::encode_tiled(*vae, x));
-    }
-  }
-  return out;
 }
 
 // The texts that an encoder got: its own, or those of a list "prompts_A_B" that names it, or everybody's.
@@ -131,9 +62,12 @@ void produce_encoder(const VerifyOptions& o, const Json& golden, const std::stri
   const bool masked = arguments.take("attention_mask_given", false);
   const auto tokenizer_class = arguments.take<std::string>("tokenizer_class", "");
   for (const char* only_said : {"model_class", "note", "prompts"}) arguments.find(only_said);
-  Part part(o.folder / "model" / name, [](const Json& c) { return models::find_encoder(c).names(); });
+  GoldenPart part(o.folder / "model" / name, [](const Json& c) { return models::find_encoder(c).names(); });
   arguments.finish();
-  const auto encoder = models::find_encoder(part.config).build(part.config, part.builder(o.device));
+  nn::SingleRank whole;
+  const auto encoder =
+      models::find_encoder(part.config)
+          .build(part.config, whole.builder(*part.store, at::TensorOptions(at::kFloat).device(o.device)));
   part.store->check();
   const auto tokenizer = text::open_tokenizer(o.folder / "model" / (name + "_tokenizer"), tokenizer_class);
   std::vector<at::Tensor> rows, masks;
@@ -281,14 +215,16 @@ GoldenKind kind_of(const Json& golden) {
   if (golden.contains("tokenizers")) return GoldenKind::kTokenizers;
   if (golden.contains("encoders")) return GoldenKind::kEncoders;
   if (golden.contains("schedulers")) return GoldenKind::kSchedulers;
-  return golden.value("family", "") == "vae" ? GoldenKind::kVaes : GoldenKind::kPipeline;
+  if (golden.value("family", "") == "vae") return GoldenKind::kVaes;
+  const bool is_pipeline = golden.contains("pipeline") && !golden["pipeline"].is_null();
+  return golden.contains("tiling") && !is_pipeline ? GoldenKind::kVaes : GoldenKind::kPipeline;
 }
 
 Produced produce(GoldenKind kind, const VerifyOptions& options, const Json& golden, const Tensors& recorded) {
   const c10::InferenceMode guard;
   switch (kind) {
     case GoldenKind::kVaes:
-      return produce_vaes(options, recorded);
+      return produce_vaes(options, golden, recorded);
     case GoldenKind::kEncoders:
       return produce_encoders(options, golden, recorded);
     default:

@@ -5,6 +5,8 @@
 #include <ATen/ops/cat.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -42,10 +44,14 @@ pipeline::GivenNoise noise_of(const Tensors& recorded) {
 Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded,
                      const std::filesystem::path& files) {
   auto noise = noise_of(recorded);
-  const int64_t spatial = models::find_vae(folder.vae()).facts(folder.vae()).spatial;
+  const auto facts = models::find_vae(folder.vae()).facts(folder.vae());
+  const int64_t spatial = facts.spatial;
   auto usual = usual_request(folder);
-  usual.height = static_cast<int>(noise.initial.size(2) * spatial);
-  usual.width = static_cast<int>(noise.initial.size(3) * spatial);
+  usual.height = static_cast<int>(noise.initial.size(-2) * spatial);
+  usual.width = static_cast<int>(noise.initial.size(-1) * spatial);
+  const auto references = static_cast<int64_t>(call.value("reference_images", Json::array()).size());
+  if (folder.draws_videos())
+    usual.num_frames = static_cast<int>((noise.initial.size(2) - references - 1) * facts.temporal + 1);
   if (!noise.steps.empty()) usual.num_inference_steps = static_cast<int>(noise.steps.size());
   const auto& family = folder.family();
   usual.max_sequence_length =
@@ -56,7 +62,7 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
                .noise = std::move(noise)};
   out.each = call.value("num_images_per_prompt", 1);
   const auto& r = out.batch.front();
-  out.grid = family.grid(folder.denoiser(), spatial, *r.height, *r.width, 1);
+  out.grid = folder.grid(*r.height, *r.width, r.num_frames.value_or(1), references);
   const auto sizes = out.grid.latent(std::ssize(out.batch));
   if (out.noise.initial.sizes() != at::IntArrayRef(sizes)) {
     throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", out.noise.initial.sizes(),
@@ -65,7 +71,8 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   return out;
 }
 
-// Modules of the second branch end in @1, other tensors in .1. The encoders may be numbered where they have no names:
+// Modules of the second branch end in @1, before the place of a part in what they give; other tensors in .1. Videos have
+// a name of their own. The encoders may be numbered where they have no names:
 // input_ids, input_ids_2.
 std::string golden_name(const pipeline::Probe& p, const Tensors& recorded) {
   constexpr std::string_view named = ".text_encoder";
@@ -73,8 +80,13 @@ std::string golden_name(const pipeline::Probe& p, const Tensors& recorded) {
     const auto numbered = std::string(p.name).erase(at, named.size());
     return recorded.contains(numbered) ? numbered : p.name;
   }
+  if (p.name == "image" && p.value.dim() == 5) return "video";
   if (p.branch == 0) return p.name;
-  return str(p.name, p.name.starts_with("block.") ? "@" : ".", p.branch);
+  if (!p.name.starts_with("block.")) return str(p.name, ".", p.branch);
+  const auto whole = str(p.name, "@", p.branch);
+  const size_t dot = p.name.rfind('.');
+  const auto part = str(p.name.substr(0, dot), "@", p.branch, p.name.substr(dot));
+  return recorded.contains(part) && !recorded.contains(whole) ? part : whole;
 }
 
 // Whether the reference keeps latents as tokens between steps, or as pictures.
@@ -83,11 +95,45 @@ bool are_latents_packed(const Tensors& recorded, const models::Grid& grid) {
   return latents == recorded.end() || latents->second.dim() != std::ssize(grid.latent(1));
 }
 
-// Pixels as tokens [B, n, C] -> [B, C, rows, W], the form of `like`; anything else stays.
+// Cells as tokens [B, n, C] -> [B, C, rows, W] or [B, C, frames, rows, W], the form of `like`, and one number for each
+// token without an axis for it, or one for all tokens; anything else stays.
 at::Tensor as_picture(const at::Tensor& value, const at::Tensor& like) {
-  const bool are_pixels = value.dim() == 3 && like.dim() == 4 && value.size(0) == like.size(0) &&
-                          value.size(1) == like.size(2) * like.size(3) && value.size(2) == like.size(1);
-  return are_pixels ? value.transpose(1, 2).reshape(like.sizes()) : value;
+  const bool is_of_all = value.dim() == 2 && like.dim() == 3 && value.size(0) == like.size(0) &&
+                         value.size(1) == like.size(2);
+  if (is_of_all) return value.unsqueeze(1).expand_as(like);  // one for all tokens
+  if (value.dim() != 3) return value;
+  if (like.dim() == 2 && value.size(2) == 1 && value.size(1) == like.size(1)) return value.squeeze(2);
+  const bool are_cells = like.dim() > 3 && value.size(0) == like.size(0) && value.size(2) == like.size(1) &&
+                         value.numel() == like.numel();
+  return are_cells ? value.transpose(1, 2).reshape(like.sizes()) : value;
+}
+
+// What a recording calls pictures that the model was shown and latents that it was given. Of a control the first channels
+// are latents, the others its mask.
+void add_shown(const pipeline::Probe& probe, const Tensors& recorded, Produced& out) {
+  const auto name_ending = [&](std::string_view end) {
+    const auto found = std::find_if(recorded.begin(), recorded.end(), [&](const auto& t) {
+      return t.first.ends_with(end) && !t.first.starts_with("prompt.") && !t.first.starts_with("negative.");
+    });
+    return found == recorded.end() ? recorded.end() : found;
+  };
+  const auto add = [&](std::string_view end, const at::Tensor& value) {
+    if (const auto found = name_ending(end); found != recorded.end()) out.add(found->first, value);
+  };
+  if (probe.name == "shown.image") add(".vae_input", probe.value);
+  if (probe.name == "shown.last_image") add(".vae_input_last", probe.value);
+  if (probe.name == "shown.mask") add(".mask", probe.value.narrow(1, 0, 1));
+  if (probe.name == "shown.references") add(".reference", probe.value[0][0]);
+  if (probe.name == "given.channels") {
+    add("image.condition", probe.value);
+    add("control_latents", probe.value);
+  }
+  if (probe.name != "given.control") return;
+  const auto latents = name_ending(".video_latents");
+  if (latents == recorded.end() || latents->second.size(1) > probe.value.size(1)) return;
+  const int64_t channels = latents->second.size(1);
+  add(".video_latents", probe.value.narrow(1, 0, channels));
+  add(".mask_latents", probe.value.narrow(1, channels, probe.value.size(1) - channels));
 }
 
 // Latents as pictures, as tokens [B, n, c] where they were recorded so; anything else stays.
@@ -125,6 +171,17 @@ void name_from(const std::filesystem::path& folder, request::Request& request) {
   }
 }
 
+// Weights beside the model's folder, in another naming than the one it would have.
+std::vector<std::filesystem::path> loose_files(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors" && entry.path().filename() != "golden.safetensors")
+      files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 // A run that begins with a picture leaves steps out, which the reference's schedule still has.
 void take_left_out_steps_of(const Tensors& recorded, Produced& ours) {
   for (const char* name : {"timesteps", "sigmas"}) {
@@ -140,7 +197,7 @@ void take_left_out_steps_of(const Tensors& recorded, Produced& ours) {
 
 Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensors& recorded) {
   const c10::InferenceMode guard;
-  const auto folder = pipeline::ModelRepo::open(o.folder / "model");
+  const auto folder = pipeline::ModelRepo::open(o.folder / "model", loose_files(o.folder));
   folder.check();
   auto repeated = repeat_call(folder, call, recorded, o.folder);
   for (auto& request : repeated.batch) name_from(o.folder, request);
@@ -153,8 +210,17 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
   Produced out;
   const bool are_packed = are_latents_packed(recorded, repeated.grid);
   for (const auto& probe : recorder.probes()) {
-    const bool unpacks = !are_packed && probe.name.starts_with("step") && probe.value.dim() == 3;
+    const bool unpacks = !are_packed && probe.name.starts_with("step") && probe.value.dim() == 3 &&
+                         !probe.name.ends_with(".timestep");
     const auto name = golden_name(probe, recorded);
+    if (name.starts_with("shown.") || name.starts_with("given.")) {
+      add_shown(probe, recorded, out);
+      continue;
+    }
+    if (name == "video") {
+      out.add(name, probe.value.transpose(1, 2));  // frames before channels
+      continue;
+    }
     out.add(name, unpacks ? folder.family().unpack(probe.value.transpose(0, 1), repeated.grid)
                           : as_tokens(folder.family(), probe.value, recorded, name));
   }

@@ -1,16 +1,19 @@
 #include "verify/golden_runs.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
 
 #include "base/error.h"
 #include "request/adapters.h"
+#include "sampling/choice.h"
 
 namespace atelier::verify {
 namespace {
 
 constexpr std::string_view kLast = "latents.final", kLeftOut = "no_", kDescribed = "_run",
-                           kMerged = "merged.";
+                           kMerged = "merged.", kPlain = "plain";
 
 // "no_negative": what "<run>.latents.final" begins with.
 std::set<std::string> names_of_runs(const Tensors& recorded) {
@@ -30,16 +33,49 @@ Json seeded_call(const Json& golden) {
   return call;
 }
 
+// The short name of the sampler that a run is named after; empty: of none.
+std::string sampler_of(const Json& golden, const std::string& run) {
+  const bool flow = golden.contains("flow_shift");
+  const auto names = sampling::sampler_names(flow);
+  for (const auto& name : {run, "flow_" + run}) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) return name;
+  }
+  return {};
+}
+
+// What "noise[:, :, 1:]" says of frames in front that a run does without.
+int64_t left_out_frames(const Json& golden, const std::string& run) {
+  const auto described = golden.find(run + std::string(kDescribed));
+  if (described == golden.end() || !described->contains("noise")) return 0;
+  static const std::regex form(R"(noise\[:, :, ([0-9]{1,4}):\])");
+  const auto text = described->at("noise").get<std::string>();
+  std::smatch found;
+  if (std::regex_match(text, found, form)) return std::stoll(found[1]);
+  throw Error(Kind::kUsage, str("golden.json: ", run, kDescribed, " has the noise ", text,
+                                "; only noise[:, :, N:] is understood"));
+}
+
 Json call_of(const Json& golden, const std::string& run) {
   Json call = seeded_call(golden);
   if (golden.contains("runs") && golden.at("runs").contains(run)) {  // the same call with an adapter
     Json names = Json::array();
     for (const auto& ref : adapters_of(golden, run)) names.push_back(request::to_string(ref));
     if (!names.empty()) call["lora"] = std::move(names);
+    const auto& described = golden.at("runs").at(run);
+    if (described.contains("control_video")) call["control_video"] = described.at("control_video");
     return call;
+  }
+  if (run == kPlain) {
+    for (const char* shown : {"mask", "reference_images", "image", "last_image"}) call.erase(shown);
   }
   if (const auto differs = golden.find(run + std::string(kDescribed)); differs != golden.end()) {
     call.update(*differs);
+    call.erase("pipeline");
+    call.erase("noise");
+    return call;
+  }
+  if (const auto sampler = sampler_of(golden, run); !sampler.empty()) {
+    call["sampler"] = sampler;
     return call;
   }
   if (!run.starts_with(kLeftOut)) {
@@ -79,7 +115,8 @@ std::vector<GoldenRun> runs_of(const Json& golden, const Tensors& recorded) {
       made.recorded[name.substr(made.prefix.size())] = value;
       runs.front().recorded.erase(name);
     }
-    if (const auto noise = recorded.find("noise"); noise != recorded.end()) made.recorded.insert(*noise);
+    if (const auto noise = recorded.find("noise"); noise != recorded.end())
+      made.recorded.emplace("noise", noise->second.slice(2, left_out_frames(golden, run)));
   }
   std::erase_if(runs.front().recorded, [](const auto& t) { return t.first.starts_with(kMerged); });
   return runs;

@@ -41,17 +41,29 @@ struct Tolerance {
   double differing;
 };
 
+// A picture, or the frames of a video.
+std::vector<const media::Image*> frames_of(const media::Artifact& artifact) {
+  if (const auto* image = std::get_if<media::Image>(&artifact)) return {image};
+  std::vector<const media::Image*> frames;
+  for (const auto& frame : std::get<media::Video>(artifact).frames) frames.push_back(&frame);
+  return frames;
+}
+
 void compare_pixels(MatrixRow& row, const std::vector<media::Artifact>& a,
                     const std::vector<media::Artifact>& b) {
   int64_t values = 0, other = 0;
-  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
-    const auto &x = std::get<media::Image>(a[i]).rgb, &y = std::get<media::Image>(b[i]).rgb;
+  const auto compare = [&](const media::Image& one, const media::Image& another) {
+    const auto &x = one.rgb, &y = another.rgb;
     for (size_t k = 0; k < x.size() && k < y.size(); ++k) {
       const int d = std::abs(int{x[k]} - int{y[k]});
       row.levels = std::max(row.levels, d);
       other += d != 0;
       ++values;
     }
+  };
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
+    const auto x = frames_of(a[i]), y = frames_of(b[i]);
+    for (size_t f = 0; f < x.size() && f < y.size(); ++f) compare(*x[f], *y[f]);
   }
   row.differing = values ? static_cast<double>(other) / static_cast<double>(values) : 0;
 }

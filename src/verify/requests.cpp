@@ -1,5 +1,7 @@
 #include "verify/requests.h"
 
+#include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -47,6 +49,16 @@ const Json* argument_of(Arguments& arguments, const Field& field) {
   return value;
 }
 
+// Further prompts that stand in a list are what they are, also without a character; one alone is then none.
+void keep_listed(const Json& call, const request::Request& read, request::Request& settled) {
+  const auto is_list = [&](const char* name) { return call.contains(name) && call.at(name).is_array(); };
+  if (is_list("prompt_2")) settled.prompt_2 = read.prompt_2;
+  if (is_list("prompt_3")) settled.prompt_3 = read.prompt_3;
+  if (request::branches(settled) == 1) return;
+  if (is_list("negative_prompt_2")) settled.negative_prompt_2 = read.negative_prompt_2;
+  if (is_list("negative_prompt_3")) settled.negative_prompt_3 = read.negative_prompt_3;
+}
+
 }  // namespace
 
 std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
@@ -63,7 +75,9 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
   for (size_t i = 0; i < out.size(); ++i) {
     auto& r = out[i];
     r.fields([&](const Field& field, const FieldRef& slot) {
-      const bool is_file = slot == FieldRef(&r.image) || slot == FieldRef(&r.mask);
+      const FieldRef files[] = {&r.image,         &r.mask,       &r.last_image, &r.reference_images,
+                                &r.control_video, &r.mask_video};
+      const bool is_file = std::find(std::begin(files), std::end(files), slot) != std::end(files);
       if (field.effect == Effect::kPlace && !is_file) return;
       const std::string name(field.name);
       const Json* value = argument_of(arguments, field);
@@ -84,9 +98,11 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
     fill_unset(r, usual);
     *r.seed += i;
     if (!request::has_negative(r)) r.true_cfg_scale.reset();
+    const auto read = r;
     request::settle_branches(r, {.guidance_is_cfg = usual.guidance_is_cfg});
+    keep_listed(call, read, r);
     request::place_pictures(r, pictures.folder);
-    request::settle_strength(r, pictures.usual);
+    if (!usual.num_frames) request::settle_strength(r, pictures.usual);  // of a video it is the first frame
     r.name = str("picture ", i + 1);
   }
   arguments.finish();
@@ -99,6 +115,7 @@ request::Request usual_request(const pipeline::ModelRepo& model) {
   r.height = d.height, r.width = d.width, r.num_inference_steps = d.steps;
   r.guidance_scale = d.guidance, r.max_sequence_length = static_cast<int>(d.max_sequence_length);
   r.seed = 0;
+  if (model.draws_videos()) r.num_frames = d.frames;
   r.guidance_is_cfg = model.family().guidance_scale == models::GuidanceScale::kClassifierFree;
   return r;
 }

@@ -9,7 +9,6 @@
 #include <thread>
 
 #include "base/error.h"
-#include "comm/comm.h"
 #include "models/vae.h"
 #include "pipeline/device.h"
 #include "plan/layouts.h"
@@ -63,26 +62,28 @@ class FirstError {
 
 }  // namespace
 
-void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
-              const pipeline::LoadOptions& load,
-              const std::function<void(pipeline::Pipeline&, int rank)>& work) {
-  const auto plan = plan::plan_for(degrees, folder.facts());
-  const int world = plan::world_size(degrees);
-  pipeline::empty_cache(load.device);  // of whoever was here before, on all devices
-  const auto one = [&](comm::Transport* transport, int rank, const pipeline::LoadOptions& options) {
-    pipeline::use_device(options.device);
-    pipeline::reset_peak(options.device);
-    parallel::ParallelContext parallel_context(plan, transport, options.attention);
-    std::optional<pipeline::Pipeline> pipeline;
+void ThreadRank::abort() {
+  if (transport) transport->abort();
+}
+
+void on_threads(const plan::Plan& plan, c10::Device device, nn::SdpaBackend attention,
+                const std::function<void(ThreadRank&)>& work) {
+  const int world = plan::world_size(plan.config);
+  pipeline::empty_cache(device);  // of whoever was here before, on all devices
+  const auto one = [&](comm::Transport* transport, int rank, c10::Device on) {
+    pipeline::use_device(on);
+    pipeline::reset_peak(on);
+    parallel::ParallelContext parallel_context(plan, transport, attention);
+    ThreadRank here{parallel_context, on, rank, transport};
     try {
-      work(pipeline.emplace(folder, parallel_context, plan.chunks, options), rank);
+      work(here);
     } catch (...) {
-      if (transport) transport->abort();  // before what this rank holds goes: that may wait for peers
+      here.abort();
       throw;
     }
   };
-  if (world == 1) return one(nullptr, 0, load);
-  const bool cuda = load.device.is_cuda();
+  if (world == 1) return one(nullptr, 0, device);
+  const bool cuda = device.is_cuda();
   if (cuda && pipeline::cuda_devices() < world) {
     throw Error(Kind::kUsage,
                 str("the layout needs ", world, " GPUs, this machine has ", pipeline::cuda_devices()));
@@ -95,10 +96,10 @@ void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& deg
     std::vector<std::jthread> threads;
     for (int rank = 0; rank < world; ++rank) {
       threads.emplace_back([&, rank] {
-        const auto device = cuda ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(rank)) : load.device;
+        const auto its = cuda ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(rank)) : device;
         try {
-          pipeline::use_device(device);
-          body(rank, device);
+          pipeline::use_device(its);
+          body(rank, its);
         } catch (...) {
           first.keep(std::current_exception());
           for (auto& t : transports) {
@@ -108,16 +109,31 @@ void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& deg
       });
     }
   };
-  on_each([&](int rank, c10::Device device) {
+  on_each([&](int rank, c10::Device its) {
     auto& transport = transports[static_cast<size_t>(rank)];
     if (cuda) transport = connect_gpu({.file = rendezvous.file(), .rank = rank, .size = world});
-    pipeline::LoadOptions mine = load;
-    mine.device = device;
-    one(transport.get(), rank, mine);
+    one(transport.get(), rank, its);
   });
   // Each on its own device, and when nobody is at work: the watch of one must not miss another.
   on_each([&](int rank, c10::Device) { transports[static_cast<size_t>(rank)].reset(); });
   first.rethrow();
+}
+
+void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
+              const pipeline::LoadOptions& load,
+              const std::function<void(pipeline::Pipeline&, int rank)>& work) {
+  const auto plan = plan::plan_for(degrees, folder.facts());
+  on_threads(plan, load.device, load.attention, [&](ThreadRank& here) {
+    pipeline::LoadOptions mine = load;
+    mine.device = here.device;
+    std::optional<pipeline::Pipeline> pipeline;
+    try {
+      work(pipeline.emplace(folder, here.context, plan.chunks, mine), here.rank);
+    } catch (...) {
+      here.abort();  // before what this rank holds goes: that may wait for peers
+      throw;
+    }
+  });
 }
 
 std::vector<media::Artifact> generate_on_ranks(const pipeline::ModelRepo& folder,
@@ -126,9 +142,10 @@ std::vector<media::Artifact> generate_on_ranks(const pipeline::ModelRepo& folder
                                                pipeline::ActivationRecorder* probes,
                                                const pipeline::GivenNoise& noise) {
   const auto& r = batch.front();
-  const plan::Workload work{.image_tokens = folder.image_tokens(*r.height, *r.width),
-                            .text_tokens = *r.max_sequence_length,
-                            .branches = request::branches(r)};
+  const plan::Workload work{
+      .image_tokens = folder.image_tokens(*r.height, *r.width, r.num_frames.value_or(1)),
+      .text_tokens = *r.max_sequence_length,
+      .branches = request::branches(r)};
   plan::validate(degrees, {folder.facts(), work}, 0);
   std::vector<media::Artifact> artifacts;
   std::mutex mutex;

@@ -4,14 +4,30 @@
 #include <functional>
 #include <span>
 
+#include "comm/comm.h"
+#include "nn/sdpa.h"
+#include "parallel/parallel_context.h"
 #include "pipeline/pipeline.h"
 #include "plan/parallel_config.h"
+#include "plan/route.h"
 
 namespace atelier::verify {
 
-// Loads the model on every rank of the layout and calls `work` there. One rank uses the device of `load`;
-// several use the CPU, or the GPUs 0, 1, ... Throws what the first failing rank threw, Error(kUsage) for too
-// few GPUs.
+// One of them.
+struct ThreadRank {
+  parallel::ParallelContext& context;
+  c10::Device device;
+  int rank;
+  comm::Transport* transport;  // null: the only one
+  void abort();                // peers wait for this rank no longer
+};
+
+// Calls `work` on every rank of the plan. One rank uses `device`; several use the CPU, or the GPUs 0, 1, ... Throws what
+// the first failing rank threw, Error(kUsage) for too few GPUs.
+void on_threads(const plan::Plan& plan, c10::Device device, nn::SdpaBackend attention,
+                const std::function<void(ThreadRank&)>& work);
+
+// Loads the model on every rank of the layout and calls `work` there.
 void on_ranks(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degrees,
               const pipeline::LoadOptions& load,
               const std::function<void(pipeline::Pipeline&, int rank)>& work);

@@ -35,10 +35,23 @@ const ComparisonRow& row(const Comparison& c, const std::string& name) {
 }
 
 TEST(Variants, OfEveryKindPass) {
-  for (const char* name : {"flux_two_branches", "vae_sizes", "scheduler_formulas", "encoder_forms"}) {
+  for (const char* name :
+       {"flux_two_branches", "vae_sizes", "wan_vae_small", "scheduler_formulas", "encoder_forms"}) {
     const auto c = verify({.folder = kGoldens / name});
     EXPECT_TRUE(c.passed()) << name << ": " << wrong_rows(c);
     EXPECT_GT(c.rows.size(), 20u) << name;
+  }
+}
+
+// Three latent rows on two, three and four ranks: uneven, and one without any.
+TEST(Variants, AutoencodersPassByRows) {
+  for (const char* layout :
+       {"ring=2, parallel_vae", "ulysses=3, parallel_vae", "ring=2, ulysses=2, parallel_vae"}) {
+    for (const char* name : {"wan_vae_small", "vae_sizes"}) {
+      const auto c = verify({.folder = kGoldens / name, .degrees = plan::parse_strategy(layout)});
+      EXPECT_TRUE(c.passed()) << layout << " " << name << ": " << wrong_rows(c);
+      EXPECT_GT(c.rows.size(), 20u);
+    }
   }
 }
 
@@ -63,6 +76,17 @@ TEST(Variants, EditsCanFail) {
   EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); }), "none.png"));
 }
 
+// Videos: two experts, tokens of two times, frames that an image encoder sees too, a control stream.
+TEST(Variants, VideosPassUnderLayouts) {
+  for (const char* name : {"wan_experts", "wan_first", "wan_frames", "wan_steered"}) {
+    for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "ring=3", "tensor=3", "pipefusion=2, sync"}) {
+      const auto c = verify({.folder = kGoldens / name, .degrees = plan::parse_strategy(layout)});
+      EXPECT_TRUE(c.passed()) << name << " " << layout << ": " << wrong_rows(c);
+      EXPECT_GT(c.rows.size(), 20u) << name;
+    }
+  }
+}
+
 // Both branches are listened to, on whichever rank they run.
 TEST(Variants, TwoBranchesPassUnderLayouts) {
   for (const char* layout : {"cfg=2", "cfg=2, ulysses=2", "ring=3", "tensor=2", "pipefusion=3, sync"}) {
@@ -83,6 +107,8 @@ TEST(Variants, RowsCanFailAndBeMissing) {
         Case{"flux_two_branches", "negative.last_hidden_state.text_encoder_2", "negative.mask"},
         Case{"vae_sizes", "vae_plain.block.decoder.conv_norm_out", "vae_plain.block.decoder.up_blocks.2"},
         Case{"vae_sizes", "vae_three.encode_tiled.moments", "vae_three.block.decoder.conv_sum"},
+        Case{"wan_vae_small", "one.f9.chunk.decoder.up_blocks.0@2", "one.f9.chunk.decoder.up_blocks.0@9"},
+        Case{"wan_vae_small", "two.tiled.decoded", "two.tiled.moments"},
         Case{"scheduler_formulas", "flow_linear.7.x", "flow_linear.9.x"},
         Case{"encoder_forms", "masked_eos.text_embeds", "small.text_embeds"},
         Case{"encoder_forms", "words.long_last_hidden_state", "words.skip9_final_norm"}}) {
