@@ -7,83 +7,16 @@
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
 #include "app/run/interrupt.h"
-#include "app/run/run_spec.h"
+#include "app/run/time_layout.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "plan/parallel_config.h"
 #include "report/log_names.h"
-#include "verify/bench.h"
 
 namespace atelier::app {
 namespace {
-
-constexpr int kRuns = 5, kWarmups = 2;
-
-// As many pictures as every group draws at once, each with a seed of its own: the given ones, again and again.
-std::vector<request::Request> fill(std::vector<request::Request> given, size_t count) {
-  const size_t own = given.size();
-  for (size_t i = 0; given.size() < count; ++i) {
-    auto next = given[i % own];
-    const std::filesystem::path name = next.name;
-    next.name = str(name.stem().string(), "-", given.size() / own + 1, name.extension().string());
-    next.seed = *next.seed + given.size();
-    given.push_back(std::move(next));
-  }
-  return given;
-}
-
-struct Bench {
-  Resolved resolved;
-  const Environment& variables;
-  const Interrupt& interrupt;
-
-  Json time_layout(const std::filesystem::path& folder) {
-    const auto& s = resolved.settings;
-    interrupt.begin_drawing();
-    auto spec = make_run_spec(resolved,
-                              find_model(
-                                  resolved, variables, [](const std::string&) {}, interrupt.token()),
-                              read_prompts(resolved), 0);
-    const bool is_quiet = s.output.quiet;
-    for (const auto& line : header(spec, resolved)) {
-      log::debug(line);
-      if (!is_quiet) std::cout << line << std::endl;
-    }
-    report::RunReport report(spec.clock);
-    for (const auto& note : resolved.notes) report.add_note(note);
-    for (const auto& note : spec.requests.notes) report.add_note(note);
-    for (const auto& bad : spec.requests.bad) {
-      log::error(str(bad.where, ": ", bad.reason));
-      report.add_failure(bad.where, bad.reason);
-    }
-    auto& requests = spec.requests.requests;
-    if (requests.empty()) throw Error(Kind::kUsage, "nothing to draw: no row can be drawn");
-    fill_seeds(requests, [] { return uint64_t{0}; });
-    const int data = spec.layout.degrees.data, batch = s.input.batch_size;
-    requests = fill(std::move(requests), static_cast<size_t>(data * std::max(1, batch / data)));
-    const auto layout = plan::to_string(spec.layout.degrees);
-    spec.job.sink.folder = folder / layout;
-    Json row =
-        verify::bench_layout({.job = spec.job,
-                              .round = share_out(requests, batch, data),
-                              .warmups = resolved.is_set("warmup_calls") ? s.output.warmup_calls : kWarmups,
-                              .runs = resolved.is_set("num_iterations") ? s.output.num_iterations : kRuns},
-                             report, interrupt.token());
-    report.set_settings(to_json(s));
-    report.set_version("atelier", kVersion);
-    row.update(report.json());
-    const auto& first = requests.front();
-    row.update({{"model", spec.model.folder.label()},
-                {"layout", layout},
-                {"height", *first.height},
-                {"width", *first.width},
-                {"steps", *first.num_inference_steps},
-                {"dtype", spec.job.engine.precision.denoiser}});
-    return row;
-  }
-};
 
 void print(const Json& row) {
   std::cout << std::left << std::setw(34) << row["layout"].get<std::string>() << std::right;
@@ -97,6 +30,29 @@ void print(const Json& row) {
             << "), decode " << number("decode_s", "median") * 1e3 << " ms, batch of " << row["batch"]
             << " in " << std::setprecision(3) << number("picture_s", "median") << " s, "
             << row["pictures_per_second"].get<double>() << " pictures per second" << std::endl;
+}
+
+// What giving each branch its own ranks is worth: of rows with cfg=2, against the row that differs in nothing else.
+Json guidance_ratios(const Json& rows) {
+  Json out = Json::array();
+  for (const auto& row : rows) {
+    if (row.contains("problem")) continue;
+    auto without = plan::parse_strategy(row["layout"].get<std::string>());
+    if (without.cfg != 2) continue;
+    without.cfg = 1;
+    for (const auto& other : rows) {
+      if (other.contains("problem") || other["layout"] != plan::to_string(without)) continue;
+      const auto ratio = [&](const char* key) {
+        const double mine = row[key]["median"], its = other[key]["median"];
+        return Json{{"value", mine > 0 ? its / mine : 0}, {"kind", "measured"}};
+      };
+      out.push_back({{"layout", row["layout"]},
+                     {"against", other["layout"]},
+                     {"denoise", ratio("denoise_s")},
+                     {"end_to_end", ratio("picture_s")}});
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -134,7 +90,7 @@ int bench_command(const Arguments& arguments) {
     resolved.settings.backend.strategy = layout;
     Json row;
     try {
-      row = Bench{resolved, variables, interrupt}.time_layout(folder);
+      row = time_layout(resolved, variables, interrupt, folder);
     } catch (const Error& e) {
       if (layouts.size() == 1 || e.kind() == Kind::kInterrupted) throw;
       row = {{"layout", layout}, {"problem", e.what()}};
@@ -144,6 +100,15 @@ int bench_command(const Arguments& arguments) {
     out["rows"].push_back(std::move(row));
     std::filesystem::create_directories(folder);
     write_json(folder / "bench.json", out);
+  }
+  out["guidance_ratios"] = guidance_ratios(out["rows"]);
+  if (!layouts.empty()) write_json(folder / "bench.json", out);
+  for (const auto& ratio : out["guidance_ratios"]) {
+    if (!output.quiet)
+      std::cout << ratio["layout"].get<std::string>() << " against " << ratio["against"].get<std::string>()
+                << ": denoising " << ratio["denoise"]["value"].get<double>()
+                << " times as fast, prompt to picture " << ratio["end_to_end"]["value"].get<double>()
+                << " times" << std::endl;
   }
   return failed == 0 ? 0 : 1;
 }

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "app/cli/commands.h"
+#include "app/cli/flag_table.h"
 #include "base/error.h"
 #include "base/printable.h"
 #include "base/version.h"
@@ -20,36 +21,47 @@ namespace atelier::app {
 namespace {
 
 struct Command {
-  std::string_view name, help;
+  CommandInfo info;
   int (*run)(const Arguments&);
 };
 
 constexpr Command kCommands[] = {
-    {"t2i", "draw pictures from prompts, flags as Diffgentor has them", t2i_command},
-    {"run", "the same, flags as xDiT has them", run_command},
-    {"sdxl", "a CSV file of prompts, several seeds each, flags as the SDXL scripts have them", sdxl_command},
-    {"edit", "edit pictures by instruction: needs a model for it, of which this build has none",
+    {{"t2i", "draw pictures from prompts, flags as Diffgentor has them", kT2i}, t2i_command},
+    {{"run", "the same, flags as xDiT has them", kRun}, run_command},
+    {{"video", "draw videos from prompts, pictures and videos; flags as xDiT has them", kVideo}, video_command},
+    {{"sdxl", "a CSV file of prompts, several seeds each, flags as the SDXL scripts have them", kSdxl},
+     sdxl_command},
+    {{"edit", "edit pictures by instruction: needs a model for it, of which this build has none", kT2i},
      edit_command},
-    {"verify", "repeat recorded calls of a model and compare, or run the parity matrix", verify_command},
-    {"config", "config show: every setting, its value and who set it", config_command},
-    {"bench", "milliseconds per step of layouts, as JSON", bench_command},
-    {"layouts", "every valid layout of a model on a number of ranks", layouts_command},
-    {"doctor", "what this build and this machine have", doctor_command},
-    {"worker", "", worker_command},
+    {{"serve", "stay loaded and draw what is asked over HTTP; a page for browsers"}, serve_command},
+    {{"verify", "repeat recorded calls of a model and compare, or run the parity matrix"}, verify_command},
+    {{"convert", "a checkpoint's tensors under the names of another tool"}, convert_command},
+    {{"config", "config show: every setting, its value and who set it"}, config_command},
+    {{"bench", "milliseconds per step of layouts, as JSON", kBoth}, bench_command},
+    {{"plan", "what every layout would take and hold, the fastest first", kBoth}, plan_command},
+    {{"layouts", "every valid layout of a model on a number of ranks", kBoth}, layouts_command},
+    {{"tune_batch", "the largest batch that fits", kBoth}, tune_batch_command},
+    {{"doctor", "what this build and this machine have, lack and need"}, doctor_command},
+    {{"selftest", "six checks that end in pictures drawn on one rank and on two"}, selftest_command},
+    {{"monitor", "memory, load and links of the GPUs, again and again"}, monitor_command},
+    {{"clean", "what caches take, and their removal"}, clean_command},
+    {{"completion", "completion for bash, zsh or fish"}, completion_command},
+    {{"man", "the manual page"}, man_command},
+    {{"tensor_server", ""}, tensor_server_command},
+    {{"worker", ""}, worker_command},
 };
 
 // Commands of the whole program that are not in this build.
-constexpr std::string_view kAbsent[] = {"serve",   "plan",       "selftest", "monitor",
-                                        "convert", "tune_batch", "clean"};
 
 void print_help(std::FILE* out) {
   std::fputs(
-      "Atelier draws pictures from prompts.\n\nusage: atelier COMMAND [flags]; atelier COMMAND --help lists "
+      "Atelier draws pictures and videos from prompts.\n\nusage: atelier COMMAND [flags]; atelier COMMAND "
+      "--help lists "
       "flags\n\n",
       out);
   for (const auto& c : kCommands) {
-    if (!c.help.empty())
-      std::fprintf(out, "  %-10s%s\n", std::string(c.name).c_str(), std::string(c.help).c_str());
+    if (!c.info.help.empty())
+      std::fprintf(out, "  %-12s%s\n", std::string(c.info.name).c_str(), std::string(c.info.help).c_str());
   }
   std::fputs("\n  atelier t2i --model_name mini --prompt \"a red circle above a blue square\"\n", out);
 }
@@ -57,7 +69,7 @@ void print_help(std::FILE* out) {
 std::string known_commands() {
   std::string known;
   for (const auto& c : kCommands) {
-    if (!c.help.empty()) known += (known.empty() ? "" : ", ") + std::string(c.name);
+    if (!c.info.help.empty()) known += (known.empty() ? "" : ", ") + std::string(c.info.name);
   }
   return known;
 }
@@ -81,15 +93,23 @@ int dispatch(const Arguments& all) {
   }
   const std::string name = one_spelling({"--" + all[0]}).front().substr(2);
   for (const auto& c : kCommands) {
-    if (name == c.name) return c.run(one_spelling({all.begin() + 1, all.end()}));
-  }
-  if (std::find(std::begin(kAbsent), std::end(kAbsent), name) != std::end(kAbsent)) {
-    throw Error(Kind::kUsage, str(all[0], " is not in this build; it has ", known_commands()));
+    if (name == c.info.name) return c.run(one_spelling({all.begin() + 1, all.end()}));
   }
   throw Error(Kind::kUsage, str("\"", all[0], "\" is no command; there are ", known_commands()));
 }
 
 }  // namespace
+
+std::span<const CommandInfo> commands() {
+  static const std::vector<CommandInfo> shown = [] {
+    std::vector<CommandInfo> out;
+    for (const auto& c : kCommands) {
+      if (!c.info.help.empty()) out.push_back(c.info);
+    }
+    return out;
+  }();
+  return shown;
+}
 
 std::vector<std::string> one_spelling(std::vector<std::string> arguments) {
   for (auto& a : arguments) {
@@ -101,10 +121,14 @@ std::vector<std::string> one_spelling(std::vector<std::string> arguments) {
 }
 
 int main(int argc, char** argv) {
+  return run_guarded([&] { return dispatch(Arguments(argv + std::min(argc, 1), argv + argc)); });
+}
+
+int run_guarded(const std::function<int()>& run) {
   ::signal(SIGPIPE, SIG_IGN);  // whoever reads along may leave; what is drawn is drawn
   pipeline::prepare_process();
   try {
-    return dispatch(Arguments(argv + std::min(argc, 1), argv + argc));
+    return run();
   } catch (const Error& e) {
     print_error(e.what());
     return exit_code(e.kind());

@@ -50,18 +50,19 @@ void print_table(Resolved& resolved) {
 
 int config_command(const Arguments& arguments) {
   constexpr const char* kUsage =
-      "atelier config show [t2i|run|sdxl] [--json] [flags of that command]: settings and who set them";
+      "atelier config show [t2i|run|video|sdxl] [--json] [flags of that command]: settings and who set them";
   const bool is_help = !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h");
   if (is_help) std::cout << kUsage << "\n";
   if (is_help) return 0;
   if (arguments.empty() || arguments[0] != "show")
     throw Error(Kind::kUsage, str("config knows one word: ", kUsage));
-  const bool is_named =
-      arguments.size() > 1 && (arguments[1] == "run" || arguments[1] == "t2i" || arguments[1] == "sdxl");
+  const bool is_named = arguments.size() > 1 && (arguments[1] == "run" || arguments[1] == "t2i" ||
+                                                 arguments[1] == "video" || arguments[1] == "sdxl");
   const std::string command = is_named ? arguments[1] : "t2i";
-  const FlagSet set{command == "run"    ? kRun
-                    : command == "sdxl" ? kSdxl
-                                        : kT2i,
+  const FlagSet set{command == "run"     ? kRun
+                    : command == "video" ? kVideo
+                    : command == "sdxl"  ? kSdxl
+                                         : kT2i,
                     "config show " + command,
                     "Prints every setting of " + command + ", its value, and who set it.",
                     {"json"}};

@@ -1,10 +1,11 @@
-// atelier doctor: what this build and this machine have.
-#include <sys/sysinfo.h>
-
+// atelier doctor: what this build and this machine have, what they lack, and what to do about it.
+#include <CLI/CLI.hpp>
 #include <iostream>
-#include <thread>
+#include <nlohmann/json.hpp>
 
 #include "app/cli/commands.h"
+#include "app/doctor/gpus.h"
+#include "app/doctor/machine.h"
 #include "app/run/find_model.h"
 #include "app/settings/home.h"
 #include "base/error.h"
@@ -12,77 +13,118 @@
 #include "hub/sources.h"
 #include "models/family.h"
 #include "models/presets.h"
+#include "pipeline/copy_rate.h"
 #include "pipeline/device.h"
 #include "report/clock.h"
 
 namespace atelier::app {
 namespace {
 
-void line(const char* what, const std::string& found) {
-  std::printf("%-12s%s\n", what, found.c_str());
-}
+using Grade = Finding::Grade;
 
-std::string families() {
+std::string joined(const auto& names) {
   std::string out;
-  for (const auto* f : models::families()) out += (out.empty() ? "" : ", ") + std::string(f->name);
+  for (const auto& name : names) out += (out.empty() ? "" : ", ") + std::string(name);
   return out;
 }
 
-void print_build() {
+Findings build_findings() {
 #ifdef ATELIER_CUDA
   const char* kind = "CUDA (NCCL between GPUs, Gloo between CPU ranks)";
 #else
   const char* kind = "CPU (Gloo between ranks); ATELIER_BUILD=cuda builds for GPUs";
 #endif
-  line("atelier", str(kVersion, ", built for ", kind));
-  line("families", families());
+  std::vector<std::string_view> families;
+  for (const auto* f : models::families()) families.push_back(f->name);
+  return {{"atelier", str(kVersion, ", built for ", kind)}, {"families", joined(families)}};
 }
 
-void print_machine() {
-  struct sysinfo info {};
-  ::sysinfo(&info);
-  const auto unit = static_cast<int64_t>(info.mem_unit);
-  line("CPU", str(std::thread::hardware_concurrency(), " cores, ",
-                  report::bytes_text(static_cast<int64_t>(info.totalram) * unit), " memory"));
-  const int devices = pipeline::cuda_devices();
-  if (devices == 0) line("GPU", "none that this build can use");
-  for (int i = 0; i < devices; ++i) {
-    line(i == 0 ? "GPU" : "",
-         str("cuda:", i, " ", pipeline::device_name({c10::kCUDA, static_cast<c10::DeviceIndex>(i)})));
-  }
-  std::error_code error;
-  const auto space = std::filesystem::space(".", error);
-  if (!error) line("disk", str(report::bytes_text(static_cast<int64_t>(space.available)), " free here"));
-}
-
-void print_models(const Environment& variables) {
+Findings model_findings(const Environment& variables) {
   const auto get = [&](const char* name) { return expand_home(value_of(variables, name), variables); };
   const auto mini = share_folder(variables, program_file()) / "models" / "mini";
-  line("mini",
-       std::filesystem::exists(mini / "model_index.json") ? mini.string() : "not found: set ATELIER_SHARE");
+  const bool has_mini = std::filesystem::exists(mini / "model_index.json");
   const auto cache =
       hub::hub_cache({get("HF_HUB_CACHE"), get("HF_HOME"), get("XDG_CACHE_HOME"), home_folder(variables)});
-  line("hub cache", cache.string() + (std::filesystem::exists(cache) ? "" : " (absent)"));
-  line("HF_TOKEN", hub_token(variables).empty()
-                       ? "not set, and no login: gated models such as FLUX.1-dev need one to be downloaded"
-                       : "set, or in the file of a login");
-  std::string presets;
-  for (const auto& name : models::preset_names()) presets += (presets.empty() ? "" : ", ") + name;
-  line("dummies", presets + " (--dummy NAME: random weights, no files)");
+  const bool has_token = !hub_token(variables).empty();
+  return {{"mini", has_mini ? mini.string() : "not found", has_mini ? Grade::kFine : Grade::kAdvice,
+           has_mini ? "" : "set ATELIER_SHARE"},
+          {"hub cache", cache.string() + (std::filesystem::exists(cache) ? "" : " (absent)")},
+          {"HF_TOKEN",
+           has_token ? "set, or in the file of a login"
+                     : "not set, and no login: gated models such as FLUX.1-dev need one to be downloaded "
+                       "(export HF_TOKEN=..., or huggingface_hub's login)"},
+          {"dummies", joined(models::preset_names()) + " (--dummy NAME: random weights, no files)"}};
+}
+
+// Of every two GPUs, both ways, with copies that really go over the link.
+Findings link_findings(int gpus) {
+  constexpr int64_t kBytes = int64_t{64} << 20;
+  Findings out;
+  for (int a = 0; a < gpus; ++a) {
+    std::string line;
+    for (int b = 0; b < gpus; ++b) {
+      if (a == b) continue;
+      const double rate = pipeline::copy_rate({c10::kCUDA, static_cast<c10::DeviceIndex>(a)},
+                                              {c10::kCUDA, static_cast<c10::DeviceIndex>(b)}, kBytes);
+      line += str(line.empty() ? "" : ", ", "to ", b, " ", static_cast<int64_t>(rate / 1e9), " GB/s");
+    }
+    out.push_back({a == 0 ? "copies" : "", str("from ", a, ": ", line, " (measured)")});
+  }
+  return out;
+}
+
+void print(const Findings& findings, int& problems) {
+  for (const auto& f : findings) {
+    const char* mark = f.grade == Grade::kProblem ? "PROBLEM " : f.grade == Grade::kAdvice ? "note " : "";
+    std::printf("%-12s%s%s%s\n", f.what.c_str(), mark, f.found.c_str(),
+                f.todo.empty() ? "" : (": " + f.todo).c_str());
+    problems += f.grade == Grade::kProblem;
+  }
 }
 
 }  // namespace
 
 int doctor_command(const Arguments& arguments) {
-  if (!arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h")) {
-    std::printf("usage: atelier doctor: says what this build and this machine have; it takes no flags\n");
+  CLI::App app(
+      "Says what this build and this machine have, what they lack, and what to do about it. Exit code 1 "
+      "where "
+      "something cannot work.",
+      "atelier doctor");
+  std::string folder = ".";
+  app.add_option("--output_dir", folder, "folder whose disk is tested (default: this one)");
+  try {
+    app.parse(Arguments(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::CallForHelp&) {
+    std::cout << app.help();
     return 0;
+  } catch (const CLI::ParseError& e) {
+    throw Error(Kind::kUsage, e.what());
   }
-  if (!arguments.empty()) throw Error(Kind::kUsage, "doctor takes no arguments");
-  print_build();
-  print_machine();
-  print_models(environment());
-  return 0;
+  const auto variables = environment();
+  std::string reason;
+  const auto nvml = open_nvml(reason);
+  const int usable = pipeline::cuda_devices(), gpus = nvml ? nvml->count() : usable;
+  int problems = 0;
+  print(build_findings(), problems);
+  print(software_findings(nvml.get()), problems);
+  print(gpu_findings(nvml.get(), reason, value_of(variables, "CUDA_VISIBLE_DEVICES"), usable), problems);
+  if (nvml) {
+    for (const auto& line : topology_lines(*nvml)) std::printf("            %s\n", line.c_str());
+  }
+  if (usable > 1) print(link_findings(usable), problems);
+  print(host_findings(gpus), problems);
+  print(disk_findings(folder), problems);
+  print(model_findings(variables), problems);
+  int64_t there = 0;
+  for (int i = 0; nvml && i < gpus; ++i) {
+    const auto memory = nvml->identity(i).memory;
+    there = there == 0 ? memory : std::min(there, memory);
+  }
+  print(flux_findings(there), problems);
+  print(comfy_findings(variables), problems);
+  print(package_findings(), problems);
+  std::printf("%-12satelier selftest draws on one rank and on two and compares\n", "next");
+  return problems > 0 ? 1 : 0;
 }
 
 }  // namespace atelier::app

@@ -14,7 +14,8 @@ namespace {
 
 const std::map<std::string, std::string> kTitles{
     {"model", "Model"},   {"device", "Device"}, {"backend", "Ranks"},  {"input", "Pictures"},
-    {"engine", "Engine"}, {"output", "Output"}, {"scripts", "Scripts"}};
+    {"engine", "Engine"}, {"output", "Output"}, {"scripts", "Scripts"},
+    {"serve", "Server"}};
 
 std::vector<std::string> names_of(const Field& field) {
   std::vector<std::string> out{std::string(field.name)};

@@ -40,7 +40,8 @@ void print(const plan::LayoutQuery& query, int ranks) {
     std::cout << std::left << std::setw(44) << plan::to_string(d) << std::right << std::setw(3) << idle
               << " % idle" << (d == chosen ? "  (taken when only --num_gpus is given)" : "") << "\n";
   }
-  std::cout << "idle: of what uneven parts leave; PipeFusion's warm-up, filling and draining come on top\n";
+  std::cout << "idle: of what uneven parts leave; PipeFusion's warm-up, filling and draining come on top; "
+               "on GPUs that `atelier plan` knows, its fastest exact layout is taken\n";
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// atelier t2i, run and sdxl: one engine behind three sets of flags.
+// atelier t2i, run, video and sdxl: one engine behind four sets of flags.
 #include <unistd.h>
 
 #include <cstdio>
@@ -86,6 +86,7 @@ int lead(const Resolved& resolved, const Environment& variables, const Interrupt
   }
   auto prompts = read_prompts(resolved);
   auto model = find_model(resolved, variables, tell, interrupt.token());
+  check_surface(resolved, model);
   auto spec = make_run_spec(resolved, std::move(model), std::move(prompts), env ? env->size : 0);
   spec.clock = clock;
   const Start start = [&](const cluster::Job& job, Batches batches, const cluster::RunEvents& events,
@@ -130,6 +131,16 @@ int t2i_command(const Arguments& arguments) {
 int run_command(const Arguments& arguments) {
   return draw_command(
       {kRun, "run", "Draws pictures from prompts. Flags as xDiT has them; --a_b and --a-b are one flag.", {}},
+      arguments);
+}
+
+int video_command(const Arguments& arguments) {
+  return draw_command(
+      {kVideo,
+       "video",
+       "Draws videos from prompts, and from pictures and videos where the model is shown some. "
+       "Flags as xDiT has them; --a_b and --a-b are one flag.",
+       {}},
       arguments);
 }
 

@@ -17,32 +17,23 @@ struct Group {
 };
 
 constexpr Group kGroups[] = {
-    {Treated::kRefused, kBoth, "is not in this build: every step computes every block",
+    {Treated::kRefused, kEvery, "is not in this build: every step computes every block",
      "cache_type=none use_teacache use_fbcache"},
-    {Treated::kRefused, kBoth, "is not in this build: weights are float32, bfloat16 or float16",
+    {Treated::kRefused, kEvery, "is not in this build: weights are float32, bfloat16 or float16",
      "enable_layerwise_casting use_fp8_t5_encoder use_int8_gemms use_fp4_gemms"},
-    {Treated::kRefused, kRun, "is not in this build: weights are float32, bfloat16 or float16",
+    {Treated::kRefused, kXditFlags, "is not in this build: weights are float32, bfloat16 or float16",
      "fp8_precision_override_prefix_patterns= fp8_precision_override_suffix_patterns="},
-    {Treated::kRefused, kBoth, "is not in this build: the encoders run whole on one rank",
+    {Treated::kRefused, kEvery, "is not in this build: the encoders run whole on one rank",
      "shard_t5_encoder"},
-    {Treated::kRefused, kBoth, "is refused: code from model repositories is never run", "trust_remote_code"},
-    {Treated::kRefused, kRun, "is not in this build: use --fully_shard_degree",
+    {Treated::kRefused, kEvery, "is refused: code from model repositories is never run", "trust_remote_code"},
+    {Treated::kRefused, kXditFlags, "is not in this build: use --fully_shard_degree",
      "use_fsdp no_reshard_after_forward"},
-    {Treated::kRefused, kRun, "can only be pil: pictures are written as files (--output_format)",
+    {Treated::kRefused, kXditFlags, "can only be pil: pictures are written as files (--output_format)",
      "output_type=pil"},
-    {Treated::kRefused, kRun, "is for video: no family of this build draws any",
-     "num_frames=1 flow_shift= guidance_scale_2="},
-    {Treated::kRefused, kRun,
-     "is for models that edit by instruction or draw videos, of which this build has none: --image begins "
-     "with a "
-     "picture",
-     "img_file_path= input_images* resize_input_images"},
-    {Treated::kRefused, kBoth, "is not in this build: the whole picture is drawn, not a cut around the mask",
+    {Treated::kRefused, kEvery, "is not in this build: the whole picture is drawn, not a cut around the mask",
      "padding_mask_crop="},
-    {Treated::kRefused, kRun, "is not in this build: its families have one task", "task="},
-    {Treated::kRefused, kRun, "is not in this build: report.json holds the times of phases and steps",
-     "profile profile_wait=2 profile_warmup=2 profile_active=1"},
-    {Treated::kRefused, kRun, "is not offered",
+    {Treated::kRefused, kXditFlags, "is not in this build: its families have one task", "task="},
+    {Treated::kRefused, kXditFlags, "is not offered",
      "cross_attention_backend= use_vae_channels_last_format use_onediff use_ray ray_world_size=1 "
      "use_fast_attn n_calib=8 threshold=0.5 window_size=64 coco_path= use_cache wan_teacache_thresh=0.2 "
      "wan_teacache_use_ret_steps use_hybrid_attn_schedule hybrid_attn_low_precision_backend= "
@@ -52,20 +43,22 @@ constexpr Group kGroups[] = {
      "use_spargeattn_static_block_mask use_spargeattn_head_balance vsa_block_size=128 "
      "vsa_prob_threshold=0.9 vsa_reorder_sequence use_vsa_static_block_mask use_vsa_first_frame_mask "
      "distilled_transformer_path= distilled_transformer_2_path="},
-    {Treated::kRefused, 0, "is not in this build: a GPU's memory cannot be capped",
-     "gpu_memory_fraction=1.0"},
-    {Treated::kRefused, 0, "is not in this build: there is no chunked forward",
-     "enable_activation_checkpointing"},
     {Treated::kNoted, 0, "has no effect: nothing is trained", "enable_gradient_checkpointing"},
-    {Treated::kNoted, kBoth, "has no effect: q, k and v are always one product", "enable_fuse_qkv"},
-    {Treated::kNoted, kBoth, "is for remote services: no effect",
+    {Treated::kNoted, 0, "says what is always done: messages between ranks travel while others compute",
+     "overlap_p2p_comm"},
+    {Treated::kNoted, kEvery, "has no effect: q, k and v are always one product", "enable_fuse_qkv"},
+    {Treated::kNoted, kEvery, "is for remote services: no effect",
      "api_max_retries= retry_delay= max_global_workers= num_processes="},
-    {Treated::kNoted, kRun, "has no effect: every rank reads only its part of the weights",
+    {Treated::kNoted, kXditFlags, "has no effect: every rank reads only its part of the weights",
      "memory_efficient_sharding"},
-    {Treated::kNoted, kRun, "has no effect: the ranks are the product of the degrees", "dit_parallel_size=0"},
-    {Treated::kNoted, kRun, "has no effect: --use_parallel_vae reuses the ranks", "vae_parallel_size=0"},
-    {Treated::kNoted, kRun, "has no effect: every layer says itself how it is cut", "split_scheme=row"},
-    {Treated::kNoted, kRun, "has no effect: sizes are taken as asked", "no_use_resolution_binning"},
+    {Treated::kNoted, kXditFlags, "has no effect: the ranks are the product of the degrees",
+     "dit_parallel_size=0"},
+    {Treated::kNoted, kXditFlags, "has no effect: --use_parallel_vae reuses the ranks",
+     "vae_parallel_size=0"},
+    {Treated::kNoted, kXditFlags, "has no effect: pictures are always brought to the size that is drawn",
+     "resize_input_images"},
+    {Treated::kNoted, kXditFlags, "has no effect: every layer says itself how it is cut", "split_scheme=row"},
+    {Treated::kNoted, kXditFlags, "has no effect: sizes are taken as asked", "no_use_resolution_binning"},
 };
 
 std::vector<Unsupported> read_table() {

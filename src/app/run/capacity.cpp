@@ -7,12 +7,14 @@
 #include <functional>
 #include <map>
 
+#include "app/run/plan_query.h"
+#include "app/settings/command_text.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "cluster/process.h"
-#include "models/vae.h"
 #include "pipeline/device.h"
+#include "pipeline/model_work.h"
 #include "report/clock.h"
 #include "report/memory_limit.h"
 #include "report/run_report.h"
@@ -20,15 +22,9 @@
 namespace atelier::app {
 namespace {
 
-using Part = pipeline::Component::ComponentKind;
-
 constexpr int64_t kProcessBytes = int64_t{144} << 20;  // of a CPU rank without weights and pictures, measured
 constexpr int kProcessThreads = 4;                     // of a CPU rank, itself included
 constexpr int kLeastRanks = 32, kRanksPerCore = 16;    // beyond that ranks only wait for each other
-
-int64_t bytes_of(const std::string& dtype) {
-  return dtype == "float32" ? 4 : 2;
-}
 
 std::string mebibytes(int64_t bytes) {
   return str(bytes >> 20, " MiB");
@@ -48,171 +44,247 @@ int64_t processes_allowed() {
 }
 
 struct Size {
-  int64_t height, width;
+  int64_t height, width, frames = 1;
   auto operator<=>(const Size&) const = default;
 };
 
-// What a run holds at once, of the CPU's memory on all ranks, of a GPU's on the fullest rank: a lower bound.
+// What a run holds at once: on the CPU, of all ranks together, a lower bound; of GPUs, what the fullest rank is predicted
+// to hold.
 class Holding {
  public:
-  Holding(const RunSpec& spec, const ModelFacts& facts)
-      : engine(spec.job.engine), is_cuda_(spec.device.device.is_cuda()), ranks_(spec.layout.ranks) {
-    for (const auto& [part, count] : facts.parameters)
-      numbers_[spec.model.folder.component(part).kind] += count;
-    width_ = models::find_vae(spec.model.folder.vae()).facts(spec.model.folder.vae()).full_width;
-  }
+  explicit Holding(const RunSpec& spec)
+      : engine(spec.job.engine),
+        folder_(&spec.model.folder),
+        step_{{spec.facts, spec.requests.extent.work}, spec.work},
+        is_cuda_(spec.device.device.is_cuda()) {}
 
   pipeline::EngineConfig engine;
 
-  int64_t processes() const { return is_cuda_ ? 0 : ranks_ * kProcessBytes; }
-  // The first rank of a replica holds encoders and autoencoder, with parallel decoding every rank the latter.
-  int64_t part(Part kind) const {
-    const auto& d = engine.layout;
-    const int64_t replicas = is_cuda_ ? 1 : d.data, each = ranks_ / d.data;
-    const auto at = numbers_.find(kind);
-    const int64_t numbers = at == numbers_.end() ? 0 : at->second;
-    if (kind == Part::kEncoder) return replicas * numbers * bytes_of(engine.precision.encoders);
-    const int64_t holders = is_cuda_ ? 1 : kind == Part::kDenoiser || d.parallel_vae ? each : 1;
-    if (kind == Part::kVae) return replicas * holders * numbers * bytes_of(engine.precision.vae);
-    return replicas * holders * numbers * bytes_of(engine.precision.denoiser) /
-           (int64_t{d.pipeline} * d.tensor * std::max(1, d.shard));
-  }
-  // Parts that are offloaded come in one after another, the denoiser's blocks, unless it is moved whole, too.
+  int64_t processes() const { return is_cuda_ ? 0 : plan::world_size(engine.layout) * kProcessBytes; }
+  // Without pictures.
   int64_t weights() const {
-    const int64_t denoiser = part(Part::kDenoiser), encoders = part(Part::kEncoder), vae = part(Part::kVae);
-    if (!is_cuda_ || engine.offload == "none") return denoiser + encoders + vae;
-    const int64_t others = std::max(encoders, vae);
-    if (engine.layout.shard > 1) return denoiser + others;
-    return engine.offload == "model" ? std::max(denoiser, others) : others;
+    int64_t all = 0;
+    for (const auto& r : ranks({0, 0}, 1))
+      all = is_cuda_ ? std::max(all, r.weights() - r.moved) : all + r.weights();
+    return replicas() * all;
   }
-  // Input and output of one convolution at full size, of the pictures that are decoded together.
-  int64_t pictures(Size size, int64_t batch) const {
-    if (engine.vae_tiling) return 0;
-    const auto& d = engine.layout;
-    const int64_t at_once = engine.vae_slicing ? 1 : std::max<int64_t>(1, batch);
-    const int64_t replicas = is_cuda_ ? 1 : d.data, cut = is_cuda_ && d.parallel_vae ? ranks_ / d.data : 1;
-    return replicas * 2 * bytes_of(engine.precision.vae) * at_once * width_ * size.height * size.width / cut;
+  // With so many pictures of this size at a time in each group, processes included.
+  int64_t all(Size size, int64_t batch) const {
+    int64_t sum = 0;
+    for (const auto& r : ranks(size, batch)) sum = is_cuda_ ? std::max(sum, r.total()) : sum + r.total();
+    return processes() + replicas() * sum;
   }
+  // Of one data group, in the order of the mesh.
+  std::vector<plan::RankMemory> ranks(Size size, int64_t batch) const {
+    auto query = step_;
+    query.layout.work.batch = static_cast<int>(batch) * engine.layout.data;
+    if (size.height > 0)
+      query.grid_tokens = pipeline::grid_tokens(*folder_, size.height, size.width, size.frames);
+    auto memory = memory_query(*folder_, step_.layout.model, engine, is_cuda_, size.height, size.width);
+    memory.frames = size.frames;
+    auto all = plan::rank_memory(query, memory, engine.layout);
+    // Parallel decoding on the CPU holds the same picture in all, cut by rows.
+    for (size_t r = 1; !is_cuda_ && r < all.size(); ++r) all[r].pictures = 0;
+    return all;
+  }
+  const plan::LayoutQuery& layout() const { return step_.layout; }
 
  private:
-  const bool is_cuda_;
-  const int64_t ranks_;
-  std::map<Part, int64_t> numbers_;
-  int64_t width_ = 0;
+  int64_t replicas() const { return is_cuda_ ? 1 : engine.layout.data; }
+
+  const pipeline::ModelRepo* folder_;
+  plan::StepQuery step_;
+  bool is_cuda_;
+};
+
+// A change that is tried against what there is room for.
+struct Way {
+  std::vector<FlagChange> flags;
+  std::function<void(Holding&)> make;
 };
 
 class Check {
  public:
-  Check(RunSpec& spec, const ModelFacts& facts, int64_t there)
-      : spec_(spec),
-        holding_(spec, facts),
-        there_(there),
-        rest_(there - holding_.processes() - holding_.weights()) {}
+  Check(const RunSpec& spec, const Resolved& resolved, int64_t there)
+      : spec_(spec), resolved_(resolved), holding_(spec), there_(there) {}
 
   void weights() const {
-    if (rest_ > 0) return;
-    const int64_t most = holding_.weights();
-    std::string parts =
-        str("denoiser ", mebibytes(holding_.part(Part::kDenoiser)), ", encoders ",
-            mebibytes(holding_.part(Part::kEncoder)), ", VAE ", mebibytes(holding_.part(Part::kVae)));
-    if (holding_.processes() > 0)
-      parts += str(", ", spec_.layout.ranks, spec_.layout.ranks == 1 ? " process " : " processes ",
-                   mebibytes(holding_.processes()));
-    fail("weights", most + holding_.processes(), there_, " (" + parts + ")", change_for_weights());
+    const int64_t need = holding_.processes() + holding_.weights();
+    if (need < there_) return;
+    fail("weights", need, {0, 0}, 1);
   }
 
   // Of the rows that are left, the largest in a whole batch.
-  void rows() {
-    auto& requests = spec_.requests.requests;
+  void rows(RequestSet& set) {
+    auto& requests = set.requests;
     if (requests.empty()) return;
-    const auto size_of = [](const request::Request& r) { return Size{*r.height, *r.width}; };
     const auto is_too_large = [&](const request::Request& r) {
-      return !r.where.empty() && holding_.pictures(size_of(r), 1) > rest_;
+      return !r.where.empty() && need(size_of(r), 1) > there_;
     };
     const bool has_smaller =
         std::any_of(requests.begin(), requests.end(), [&](const auto& r) { return !is_too_large(r); });
     if (has_smaller) {
       for (const auto& r : requests) {
-        if (is_too_large(r))
-          spec_.requests.bad.push_back({r.where, picture_text(size_of(r), 1) + "; make it smaller"});
+        if (is_too_large(r)) set.bad.push_back({r.where, picture_text(size_of(r)) + "; make it smaller"});
       }
       std::erase_if(requests, is_too_large);
     }
-    const auto largest =
-        std::max_element(requests.begin(), requests.end(), [&](const auto& a, const auto& b) {
-          return holding_.pictures(size_of(a), 1) < holding_.pictures(size_of(b), 1);
-        });
+    const auto largest = std::max_element(
+        requests.begin(), requests.end(),
+        [&](const auto& a, const auto& b) { return need(size_of(a), 1) < need(size_of(b), 1); });
     // no batch is larger than what there is to draw
-    const int64_t groups = holding_.engine.layout.data, asked = spec_.requests.extent.work.batch;
+    const int64_t groups = holding_.engine.layout.data, asked = set.extent.work.batch;
     const int64_t share = (std::ssize(requests) + groups - 1) / groups;
     const int64_t batch = std::max<int64_t>(1, std::min(asked / groups, share));
-    const Size size = size_of(*largest);
-    const int64_t need = holding_.pictures(size, batch);
-    if (need > rest_)
-      fail("pictures", need, std::max<int64_t>(0, rest_), "", change_for_pictures(size, batch));
+    if (need(size_of(*largest), batch) > there_)
+      fail("pictures", need(size_of(*largest), batch), size_of(*largest), batch);
+  }
+
+  // The first change in the order of ways() whose need is at most so much; empty: none.
+  std::vector<FlagChange> smallest_change(Size size, int64_t batch, int64_t most) const {
+    for (const auto& way : ways(size, batch)) {
+      Holding other = holding_;
+      way.make(other);
+      const bool changes_batch = way.flags.front().name == "batch_size";
+      const int64_t n =
+          changes_batch ? std::stoll(way.flags.front().words.front()) / holding_.engine.layout.data : batch;
+      if (other.all(size, std::max<int64_t>(1, n)) <= most) return way.flags;
+    }
+    return {};
+  }
+
+  // What needs a good part less than what was predicted and did not suffice; where nothing does, a smaller picture.
+  std::string after_running_out(Size size, int64_t batch) const {
+    constexpr double kGoodPart = 0.85;
+    auto change = smallest_change(size, batch,
+                                  static_cast<int64_t>(kGoodPart * static_cast<double>(need(size, batch))));
+    if (change.empty()) {
+      const auto half = [](int64_t side) {
+        return std::to_string(std::max<int64_t>(kGrid, side / 2 / kGrid * kGrid));
+      };
+      change = {{"width", {half(size.width)}}, {"height", {half(size.height)}}};
+    }
+    return changed_command(change);
   }
 
  private:
-  [[noreturn]] void fail(const char* what, int64_t need, int64_t there, const std::string& parts,
-                         const std::string& advice) const {
-    throw Error(Kind::kCapacity, str("the ", what, " take ", mebibytes(need), parts, ", ", mebibytes(there),
-                                     spec_.device.device.is_cuda() ? " of a GPU's memory are there; "
-                                                                   : " of memory are free; ",
-                                     advice));
+  static constexpr int64_t kGrid = 64;  // sides that every family takes
+
+  static Size size_of(const request::Request& r) { return {*r.height, *r.width, r.num_frames.value_or(1)}; }
+
+  int64_t need(Size size, int64_t batch) const {
+    const auto [at, is_new] = known_.try_emplace({size, batch});
+    if (is_new) at->second = holding_.all(size, batch);
+    return at->second;
   }
 
-  std::string picture_text(Size size, int64_t batch) const {
-    return str(size.width, "x", size.height, " takes ", mebibytes(holding_.pictures(size, batch)), ", ",
-               mebibytes(std::max<int64_t>(0, rest_)), " of memory are left");
+  [[noreturn]] void fail(const char* what, int64_t need, Size size, int64_t batch) const {
+    const auto change = smallest_change(size, batch, there_);
+    throw Error(
+        Kind::kCapacity,
+        str("the ", what, " take ", mebibytes(need), parts(size, batch), ", ", mebibytes(there_),
+            spec_.device.device.is_cuda() ? " of a GPU's memory are there; " : " of memory are free; ",
+            change.empty() ? last_resort(size) : advice(change)));
   }
 
-  bool fits(const std::function<void(Holding&)>& change) const {
-    Holding other = holding_;
-    change(other);
-    return other.processes() + other.weights() < there_;
+  std::string advice(const std::vector<FlagChange>& change) const {
+    return str("try ", flags_text(resolved_.surface, change), ": ", changed_command(change));
+  }
+  // A strategy says the whole layout: flags of single degrees would contradict it.
+  std::string changed_command(const std::vector<FlagChange>& change) const {
+    const bool is_layout =
+        std::any_of(change.begin(), change.end(), [](const auto& c) { return c.name == "strategy"; });
+    return command_text(resolved_, change, is_layout ? layout_flags() : std::set<std::string>());
+  }
+  std::string last_resort(Size size) const {
+    if (size.height > 0) return "make them smaller";
+    return spec_.device.device.is_cuda() ? "take GPUs with more memory" : "take a GPU or a larger machine";
   }
 
-  std::string change_for_weights() const {
+  // By rank and part: those that hold the same are told together.
+  std::string parts(Size size, int64_t batch) const {
+    const auto ranks = holding_.ranks(size, batch);
+    std::string out;
+    for (size_t r = 0; r < ranks.size();) {
+      size_t end = r + 1;
+      while (end < ranks.size() && plan::in_words(ranks[end]) == plan::in_words(ranks[r])) ++end;
+      const std::string who = end - r == 1 ? str("rank ", r) : str("ranks ", r, " to ", end - 1, ", each");
+      out += str(out.empty() ? "" : "; ", ranks.size() > 1 ? who + ": " : "", plan::in_words(ranks[r]));
+      r = end;
+    }
+    const int all = plan::world_size(holding_.engine.layout);
+    if (holding_.processes() > 0)
+      out += str(ranks.size() > 1 ? "; " : ", ", all, all == 1 ? " process " : " processes ",
+                 mebibytes(holding_.processes()));
+    return " (" + out + ")";
+  }
+
+  std::string picture_text(Size size) const {
+    const int64_t rest = there_ - holding_.processes() - holding_.weights();
+    return str(size.width, "x", size.height, " takes ",
+               mebibytes(need(size, 1) - holding_.processes() - holding_.weights()), ", ",
+               mebibytes(std::max<int64_t>(0, rest)), " of memory are left");
+  }
+
+  // From what changes least to what changes most.
+  std::vector<Way> ways(Size size, int64_t batch) const {
+    std::vector<Way> out;
     const bool is_cuda = spec_.device.device.is_cuda();
-    if (holding_.engine.precision.denoiser == "float32" && fits([&](Holding& h) {
-          h.engine.precision.denoiser = "bfloat16";
-          if (is_cuda) h.engine.precision.encoders = h.engine.precision.vae = "bfloat16";
-        }))
-      return "try --torch_dtype bfloat16";
-    if (!is_cuda)
-      return spec_.layout.ranks > 1 ? "ask for fewer ranks, or take a GPU or a larger machine"
-                                    : "take a GPU or a larger machine";
-    for (const char* kind : {"model", "sequential"}) {
-      if (fits([&](Holding& h) { h.engine.offload = kind; })) return str("try --offload ", kind);
+    const auto& engine = holding_.engine;
+    const auto& d = engine.layout;
+    for (int64_t n = batch / 2; n >= 1; n /= 2)
+      out.push_back({{{"batch_size", {std::to_string(n * d.data)}}}, [](Holding&) {}});
+    if (batch > 1 && !engine.vae_slicing)
+      out.push_back({{{"enable_vae_slicing", {}}}, [](Holding& h) { h.engine.vae_slicing = true; }});
+    if (engine.precision.denoiser == "float32") {
+      out.push_back({{{"torch_dtype", {"bfloat16"}}}, [is_cuda](Holding& h) {
+                       h.engine.precision.denoiser = "bfloat16";
+                       if (is_cuda) h.engine.precision.encoders = h.engine.precision.vae = "bfloat16";
+                     }});
     }
-    for (int degree = 2; degree <= 8; degree *= 2) {
-      if (fits([&](Holding& h) { h.engine.layout.pipeline *= degree; }))
-        return str("try --pipefusion_degree ", degree * holding_.engine.layout.pipeline,
-                   " --pipefusion_sync, or --tensor_parallel_degree ",
-                   degree * holding_.engine.layout.tensor);
-    }
-    return "take GPUs with more memory: encoders and VAE alone are too large";
+    // The scripts know one kind.
+    const bool is_script = resolved_.surface == kSdxl, is_whole = engine.offload == "none" && !is_script;
+    if (is_cuda && is_whole) out.push_back(offload("encoders"));
+    if (is_cuda && (is_whole || engine.offload == "encoders")) out.push_back(offload("model"));
+    if (size.height > 0 && !engine.vae_tiling)
+      out.push_back({{{"enable_vae_tiling", {}}}, [](Holding& h) { h.engine.vae_tiling = true; }});
+    if (is_cuda && engine.offload != "sequential") out.push_back(offload("sequential"));
+    if (is_cuda) add_layouts(out);
+    if (!is_cuda && d.data > 1) out.push_back(with_layout({}));
+    return out;
   }
 
-  std::string change_for_pictures(Size size, int64_t batch) const {
-    const auto with = [&](auto change) {
-      Holding other = holding_;
-      change(other);
-      return other.pictures(size, batch) <= rest_;
-    };
-    if (batch > 1 && holding_.pictures(size, 1) <= rest_) {
-      int64_t most = batch;
-      while (holding_.pictures(size, most) > rest_) --most;
-      return str("try --batch_size ", most * holding_.engine.layout.data, " or --enable_slicing");
-    }
-    if (with([](Holding& h) { h.engine.vae_tiling = true; }))
-      return "make them smaller, or try --enable_tiling";
-    return "make them smaller";
+  Way offload(const char* kind) const {
+    const bool is_script = resolved_.surface == kSdxl && std::string_view(cpu_offload(kSdxl)) == kind;
+    const FlagChange flag = is_script ? FlagChange{"enable_cpu_offload", {}} : FlagChange{"offload", {kind}};
+    return {{flag}, [kind](Holding& h) { h.engine.offload = kind; }};
   }
 
-  RunSpec& spec_;
+  Way with_layout(const plan::ParallelConfig& d) const {
+    return {{{"num_gpus", {std::to_string(plan::world_size(d))}}, {"strategy", {plan::to_string(d)}}},
+            [d](Holding& h) { h.engine.layout = d; }};
+  }
+
+  // The same ranks with the weights cut, then more of them.
+  void add_layouts(std::vector<Way>& out) const {
+    const int ranks = plan::world_size(holding_.engine.layout),
+              most = std::max(ranks, pipeline::cuda_devices());
+    const plan::LayoutQuery query = holding_.layout();
+    for (int n = ranks; n <= most; ++n) {
+      for (auto d : plan::layouts(query, n)) {
+        if (d.data > 1 || d.pipeline > 1) continue;  // stale keys change the picture: nobody is sent there
+        const int sequence = d.ring * d.ulysses;
+        if (sequence > 1) d.shard = sequence;
+        if (d.tensor > 1 || d.shard > 1) out.push_back(with_layout(d));
+      }
+    }
+  }
+
+  const RunSpec& spec_;
+  const Resolved& resolved_;
   const Holding holding_;
-  const int64_t there_, rest_;
+  const int64_t there_;
+  mutable std::map<std::pair<Size, int64_t>, int64_t> known_;
 };
 
 }  // namespace
@@ -243,12 +315,20 @@ void check_ranks(int ranks, const Room& room) {
            std::max<int64_t>(1, room.processes / kProcessThreads));
 }
 
-void check_memory(RunSpec& spec, const ModelFacts& facts, const Room& room) {
-  const int64_t there = spec.device.device.is_cuda() ? room.device_bytes : room.host_bytes;
-  if (there == 0) return;
-  Check check(spec, facts, there);
+void check_memory(RunSpec& spec, const Resolved& resolved, const Room& room) {
+  const bool is_cuda = spec.device.device.is_cuda();
+  const int64_t there = is_cuda ? room.device_bytes - kept_by_libraries() : room.host_bytes;
+  if ((is_cuda ? room.device_bytes : room.host_bytes) == 0) return;
+  Check check(spec, resolved, there);
   check.weights();
-  check.rows();
+  check.rows(spec.requests);
+}
+
+std::string advice_for_memory(const RunSpec& spec, const Resolved& resolved, const request::Request& failed,
+                              int64_t batch) {
+  const Check check(spec, resolved, 0);
+  return check.after_running_out({*failed.height, *failed.width, failed.num_frames.value_or(1)},
+                                 std::max<int64_t>(1, batch));
 }
 
 }  // namespace atelier::app

@@ -18,7 +18,11 @@ Room room_here(const DeviceChoice& device);
 void check_ranks(int ranks, const Room& room);
 
 // Rows of files whose picture cannot be held go to the bad ones. Throws Error(kCapacity) with the bytes of every
-// part and the smallest change that fits, where the weights cannot be held, a batch cannot, or no picture is left.
-void check_memory(RunSpec& spec, const ModelFacts& facts, const Room& room);
+// rank and part and the smallest change that fits, as a command, where the weights cannot be held, a batch cannot, or no picture is left.
+void check_memory(RunSpec& spec, const Resolved& resolved, const Room& room);
+
+// The command to try after memory ran out while so many pictures of this one's size were drawn at a time.
+std::string advice_for_memory(const RunSpec& spec, const Resolved& resolved, const request::Request& failed,
+                              int64_t batch);
 
 }  // namespace atelier::app

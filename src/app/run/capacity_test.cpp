@@ -6,6 +6,7 @@
 #include "app/cli/cli.h"
 #include "app/cli/flags.h"
 #include "base/scratch.h"
+#include "pipeline/model_work.h"
 
 namespace atelier::app {
 namespace {
@@ -13,8 +14,8 @@ namespace {
 constexpr int64_t kMiB = 1 << 20;
 
 struct Planned {
+  Resolved resolved;
   RunSpec spec;
-  ModelFacts facts;
 };
 
 Planned planned(Arguments arguments) {
@@ -25,13 +26,13 @@ Planned planned(Arguments arguments) {
   auto prompts = read_prompts(resolved);
   auto spec =
       make_run_spec(resolved, find_model(resolved, {}, [](const std::string&) {}, {}), std::move(prompts), 0);
-  auto facts = spec.model.folder.check();
-  return {std::move(spec), std::move(facts)};
+  return {resolved, std::move(spec)};
 }
 
 std::string refused(Arguments arguments, int64_t host_bytes) {
   auto run = planned(std::move(arguments));
-  return message_of(Kind::kCapacity, [&] { check_memory(run.spec, run.facts, {.host_bytes = host_bytes}); });
+  return message_of(Kind::kCapacity,
+                    [&] { check_memory(run.spec, run.resolved, {.host_bytes = host_bytes}); });
 }
 
 TEST(Capacity, RanksOnTheCpuAreBoundByCoresMemoryAndProcesses) {
@@ -53,8 +54,8 @@ TEST(Capacity, EveryRankCountsItsWeights) {
   Arguments four = one;
   four.insert(four.end(), {"--num_gpus", "4", "--data_parallel_degree", "4"});
   auto run = planned(one);
-  EXPECT_NO_THROW(check_memory(run.spec, run.facts, {.host_bytes = 200 * kMiB}));
-  EXPECT_NO_THROW(check_memory(run.spec, run.facts, {}));  // nobody knows
+  EXPECT_NO_THROW(check_memory(run.spec, run.resolved, {.host_bytes = 200 * kMiB}));
+  EXPECT_NO_THROW(check_memory(run.spec, run.resolved, {}));  // nobody knows
   const auto message = refused(one, 100 * kMiB);
   for (const char* part :
        {"the weights take", "denoiser", "encoders", "VAE", "1 process", "100 MiB of memory are free"})
@@ -69,7 +70,7 @@ TEST(Capacity, ARowThatIsTooLargeFailsAlone) {
   const Arguments flags{"--prompts_file", file.string(), "--height", "64", "--width", "64"};
   auto run = planned(flags);
   ASSERT_EQ(run.spec.requests.requests.size(), 2U);
-  check_memory(run.spec, run.facts, {.host_bytes = 300 * kMiB});
+  check_memory(run.spec, run.resolved, {.host_bytes = 300 * kMiB});
   ASSERT_EQ(run.spec.requests.requests.size(), 1U);
   EXPECT_EQ(run.spec.requests.requests[0].prompt, "b");
   ASSERT_EQ(run.spec.requests.bad.size(), 1U);
@@ -82,11 +83,71 @@ TEST(Capacity, ARowThatIsTooLargeFailsAlone) {
 
 TEST(Capacity, ABatchIsNoLargerThanWhatThereIsToDraw) {
   auto run = planned({"--prompt", "x", "--height", "64", "--width", "64", "--batch_size", "100000"});
-  EXPECT_NO_THROW(check_memory(run.spec, run.facts, {.host_bytes = 300 * kMiB}));
+  EXPECT_NO_THROW(check_memory(run.spec, run.resolved, {.host_bytes = 300 * kMiB}));
   Arguments many{"--height", "256", "--width", "256", "--batch_size", "500", "--prompt"};
   for (int i = 0; i < 500; ++i) many.push_back("x");
   const auto message = refused(many, 1000 * kMiB);
   EXPECT_NE(message.find("try --batch_size"), std::string::npos) << message;
+}
+
+// A run on GPUs that need not be there.
+Planned on_gpus(Arguments arguments, Surface surface = kT2i) {
+  const Parsed parsed = parse_flags({surface, "test", "", {}}, one_spelling(arguments));
+  auto resolved = resolve(surface, parsed.flags, {}, parsed.config);
+  RunSpec spec{.model = find_model(resolved, {}, [](const std::string&) {}, {})};
+  spec.facts = spec.model.folder.check();
+  spec.work = pipeline::model_work(spec.model.folder);
+  spec.device.device = c10::Device(c10::kCUDA);
+  spec.requests = make_requests(resolved, spec.model.folder, request::one_prompt("x"), ".png");
+  spec.layout.degrees = degrees_of(resolved);
+  spec.layout.ranks = plan::world_size(spec.layout.degrees);
+  spec.job.engine = engine_config(resolved, spec);
+  return {std::move(resolved), std::move(spec)};
+}
+
+std::string refused_on(Planned run, int64_t gib) {
+  return message_of(Kind::kCapacity,
+                    [&] { check_memory(run.spec, run.resolved, {.device_bytes = gib * 1024 * kMiB}); });
+}
+
+TEST(Capacity, GpusThatAreTooSmallAreToldByRankAndPartWithACommandThatFits) {
+  const Arguments flux{"--dummy", "FLUX.1-schnell", "--prompt", "x"};
+  auto fits = on_gpus(flux);
+  EXPECT_NO_THROW(check_memory(fits.spec, fits.resolved, {.device_bytes = 48 * 1024 * kMiB}));
+  const auto message = refused_on(on_gpus(flux), 32);
+  for (const char* part :
+       {"denoiser 22", "encoders 9", "VAE", "try --offload model: atelier t2i --dummy FLUX.1-schnell"})
+    EXPECT_NE(message.find(part), std::string::npos) << part << ": " << message;
+  EXPECT_NE(refused_on(on_gpus(flux), 16).find("--offload sequential"), std::string::npos);
+  Arguments two = flux;
+  two.insert(two.end(), {"--strategy", "ulysses=2"});
+  const auto ranks = refused_on(on_gpus(two), 24);
+  EXPECT_NE(ranks.find("rank 0: denoiser"), std::string::npos) << ranks;
+  EXPECT_NE(ranks.find("; rank 1: denoiser"), std::string::npos) << ranks;
+  // What is proposed is accepted.
+  Arguments offloaded = flux;
+  offloaded.insert(offloaded.end(), {"--offload", "model"});
+  auto accepted = on_gpus(offloaded);
+  EXPECT_NO_THROW(check_memory(accepted.spec, accepted.resolved, {.device_bytes = 32 * 1024 * kMiB}));
+}
+
+TEST(Capacity, AfterRunningOutTheCommandOfTheSurfaceIsChanged) {
+  const auto advice = [](const Planned& run, int64_t batch) {
+    return advice_for_memory(run.spec, run.resolved, run.spec.requests.requests.front(), batch);
+  };
+  const auto batch = on_gpus(
+      {"--dummy", "sdxl", "--prompt", "x", "--batch_size", "4", "--height", "1024", "--width", "1024"});
+  EXPECT_TRUE(advice(batch, 4).ends_with("--batch_size 2")) << advice(batch, 4);
+  EXPECT_EQ(advice(batch, 4).find("--batch_size 4"), std::string::npos);
+  const auto script =
+      on_gpus({"--model", "dummy:sdxl", "--prompts", "x.csv", "--width", "1024", "--height", "1024"}, kSdxl);
+  const auto text = advice(script, 1);
+  EXPECT_TRUE(text.starts_with("atelier sdxl --model dummy:sdxl")) << text;
+  EXPECT_NE(text.find("--enable-"), std::string::npos) << text;
+  // Where nothing else is left: a smaller picture.
+  const auto last =
+      on_gpus({"--dummy", "sdxl", "--prompt", "x", "--offload", "sequential", "--enable_vae_tiling"});
+  EXPECT_NE(advice(last, 1).find("--width 512 --height 512"), std::string::npos) << advice(last, 1);
 }
 
 }  // namespace

@@ -9,10 +9,14 @@
 #include <optional>
 #include <random>
 #include <set>
+#include <utility>
 
 #include "app/compat/scripts.h"
+#include "app/run/capacity.h"
+#include "app/run/inspect.h"
 #include "app/run/memory_table.h"
 #include "app/run/picture_list.h"
+#include "app/run/run_watch.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/files.h"
@@ -24,7 +28,7 @@
 #include "jobs/ledger.h"
 #include "jobs/output_folder.h"
 #include "jobs/resume.h"
-#include "media/image.h"
+#include "media/video.h"
 #include "pipeline/device.h"
 #include "plan/parallel_config.h"
 #include "report/log_names.h"
@@ -47,30 +51,6 @@ void say(const Resolved& resolved, const std::string& line) {
 // Short enough to copy, long enough not to meet again.
 uint64_t random_seed() {
   return std::random_device()() & 0x7fffffffu;
-}
-
-// What a file says of itself; never throws.
-jobs::Inspection inspect(const std::filesystem::path& file) {
-  jobs::Inspection seen;
-  try {
-    const std::string bytes = read_file(file);
-    seen = {media::is_whole(bytes), sha256(bytes), bytes.size(), nullptr};
-    const auto metadata = seen.is_whole ? media::read_metadata(bytes) : std::nullopt;
-    if (!metadata || metadata->values.empty()) return seen;
-    seen.look = Json::object();
-    for (const auto& [key, value] : metadata->values) seen.look[key] = value;
-    // a prompt field of some other tool makes no picture of ours
-    if (!seen.look.contains("prompt") || !seen.look.contains("dtype")) seen.look = nullptr;
-  } catch (const std::exception& e) {
-    log::debug(e.what());
-  }
-  return seen;
-}
-
-Json as_text(const Json& settings) {
-  Json out = Json::object();
-  for (const auto& [key, value] : media::describe(settings).values) out[key] = value;
-  return out;
 }
 
 std::string samples_line(const std::vector<cluster::RankStats>& ranks) {
@@ -125,7 +105,7 @@ class Session {
 
   void open_log() {
     const auto& s = resolved_.settings;
-    if (s.output.log_dir.empty() && resolved_.surface == kRun) return;
+    if (s.output.log_dir.empty() && resolved_.surface == kRun && !s.engine.debug) return;
     const auto stamp = report::log_stamp(std::chrono::system_clock::now());
     const auto folder = report::log_folder(s.output.log_dir, s.output.output_dir, stamp);
     log::add_file(folder / report::log_file_name({.node = s.device.node_rank, .nodes = s.device.num_nodes}));
@@ -232,28 +212,29 @@ class Session {
                                          std::getenv("TERM"));
     const int64_t pictures = static_cast<int64_t>(todo_.size()) * repeats();
     report::Progress progress(pictures, style, stdout);
+    RunWatch watch(report_, progress, pictures_at_once());
     progress_ = &progress;
     const cluster::RunEvents events{
-        .on_phase = [this](const std::string& phase) { on_phase(phase); },
-        .on_step = [this](const cluster::StepDone& e) { on_step(e); },
-        .on_note = [this](const cluster::RequestNote& e) { on_note(e); },
-        .on_generated =
-            [this](const cluster::BatchGenerated& e) {
-              report_.add_batch(e.group, e.times.seconds, e.times.step_ms);
-              if (e.times.reread_bytes > 0)
-                log::debug(str("group ", e.group, " read ", size_text(e.times.reread_bytes),
-                               " of weights again for other adapters"));
+        .on_phase =
+            [&](const std::string& phase) {
+              watch.on_phase(phase);
+              if (phase == "ready") iteration_.restart();
             },
+        .on_step = [&](const cluster::StepDone& e) { watch.on_step(e); },
+        .on_preview = [this](const cluster::PreviewReady& e) { on_preview(e); },
+        .on_note = [&](const cluster::RequestNote& e) { watch.on_note(e); },
+        .on_generated = [&](const cluster::BatchGenerated& e) { watch.on_generated(e); },
         .on_stored = [this](const cluster::ArtifactStored& e) { on_stored(e); },
-        .on_restart = [this](const std::string& reason) { on_restart(reason); }};
+        .on_restart = [&](const std::string& reason) { watch.on_restart(reason); }};
     try {
       const auto outcome = start(spec_.job, batches(), events, interrupt.token());
-      end_phase("draw");
+      progress.clear();
+      watch.finish(outcome.ranks);
       take(outcome);
     } catch (const std::exception& e) {
       progress.finish();
       progress_ = nullptr;
-      end_phase("draw");
+      watch.finish({});
       report_unfinished(e);
       throw;
     }
@@ -261,37 +242,17 @@ class Session {
     progress_ = nullptr;
   }
 
-  void on_phase(const std::string& phase) {
-    progress_->phase(phase == "load" ? "loading the model" : phase);
-    end_phase(phase == "ready" ? "start" : "draw");
-    if (phase == "ready") {
-      iteration_.restart();
-      log::debug(str("loaded after ", report::time_text(spec_.clock.seconds())));
-    }
-  }
-
-  void on_step(const cluster::StepDone& e) {
-    auto& watch = step_watches_[e.group];
-    if (e.step > 1) step_ms_[e.group] = watch.seconds() * 1000;  // before the first one the texts are encoded
-    watch.restart();
-    progress_->step({.group = e.group,
-                     .done = e.step,
-                     .total = e.steps,
-                     .pictures = pictures_at_once(),
-                     .ms = step_ms_[e.group]});
-  }
-
   int pictures_at_once() const {
     return std::max(1, std::min(resolved_.settings.input.batch_size / spec_.job.engine.layout.data,
                                 static_cast<int>(todo_.size())));
   }
 
-  void on_note(const cluster::RequestNote& e) {
-    const auto line = str(e.request.name, ": ", e.note);
-    if (!told_.insert(line).second) return;
-    progress_->clear();
-    log::warning(line);
-    report_.add_note(line);
+  // Each takes the place of the one before.
+  void on_preview(const cluster::PreviewReady& e) {
+    auto name = std::filesystem::path("previews") / e.request.name;
+    const auto format = media::format_of(e.request.name);
+    if (format != media::Format::kPng && format != media::Format::kJpeg) name.replace_extension(".webp");
+    folder_.write(name.string(), e.data);
   }
 
   void on_stored(const cluster::ArtifactStored& e) {
@@ -299,6 +260,8 @@ class Session {
     progress_->picture((folder_.path() / e.request.name).string(), stored.seconds);
     report_.add_picture(e.request.name, stored.seconds);
     groups_[e.request.name] = e.group;
+    if (!stored.codec.empty() && codecs_.insert(stored.codec).second)
+      report_.add_note(str("videos are written as ", stored.codec));
     if (++times_drawn_[e.request.name] == 1) {
       ledger_.append(jobs::done_record(e.request, look(e.request), stored));
     }
@@ -308,27 +271,27 @@ class Session {
     }
   }
 
-  void on_restart(const std::string& reason) {
-    progress_->clear();
-    log::warning("workers are started again: " + reason);
-    report_.add_note("workers were started again: " + reason);
-  }
-
   void take(const cluster::RunResult& outcome) {
     for (const auto& failure : outcome.failures) {
       progress_->clear();
       log::error(str(failure.request.name, " failed after ", failure.attempts,
                      failure.attempts == 1 ? " try: " : " tries: ", failure.reason));
       fail(failure.request, failure.reason);
-    }
-    for (const auto& rank : outcome.ranks) {
-      report_.add_peak(rank.rank, {rank.peak_host_bytes, rank.peak_device_bytes});
-      for (const auto& kernel : rank.used) report_.add_kernel(kernel);
+      if (failure.kind == Kind::kCapacity) advise_for_memory(failure.request);
     }
     if (list_) memory_ = memory_lines(spec_, outcome.ranks);
     if (outcome.ranks.size() > 1) report_.add_note(samples_line(outcome.ranks));
     if (outcome.restarts > 0)
       report_.add_note(str("workers were started again ", outcome.restarts, " times"));
+  }
+
+  // Once: the other pictures would be told the same.
+  void advise_for_memory(const request::Request& request) {
+    if (std::exchange(has_advised_, true)) return;
+    const auto line =
+        "out of memory; try " + advice_for_memory(spec_, resolved_, request, pictures_at_once());
+    log::error(line);
+    report_.add_note(line);
   }
 
   void write_report() {
@@ -420,12 +383,11 @@ class Session {
   report::Progress* progress_ = nullptr;
   report::Stopwatch iteration_, phase_;
   std::vector<request::Request> todo_;
-  std::map<int, report::Stopwatch> step_watches_;
-  std::map<int, double> step_ms_;
   std::map<std::string, int> times_drawn_, groups_;
-  std::set<std::string> told_;   // notes
-  std::vector<double> timings_;  // s, of every repetition
+  std::set<std::string> codecs_;  // of videos, as they are told
+  std::vector<double> timings_;   // s, of every repetition
   int64_t drawn_ = 0, failed_ = 0;
+  bool has_advised_ = false;  // what to change where memory ran out
 };
 
 }  // namespace

@@ -134,6 +134,12 @@ TEST(Draw, MetadataLedgerAndReportHoldTheSameRecord) {
   }
 }
 
+TEST(Draw, StepsThatAreLaidOutAreCounted) {
+  Drawing run({"--prompt", "a", "--seed", "5", "--num_inference_steps", "9", "--sigmas", "1,0.6,0.3"});
+  EXPECT_EQ(run.draw(writing(run.folder().path())), 0);
+  EXPECT_EQ(run.ledger().find("000000.png")->settings["num_inference_steps"], 3);
+}
+
 TEST(Draw, AForeignFileFailsItsPictureAlone) {
   Drawing run({"--prompt", "a", "b", "--seed", "5"});
   run.folder().write("000000.png", "somebody's");

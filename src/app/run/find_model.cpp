@@ -88,8 +88,8 @@ hub::ModelSource source_of(const ModelSettings& m, const Environment& environmen
   return download(m, environment, options, tell, stop);
 }
 
-FoundModel open_dummy(const ModelSettings& m, const std::string& preset) {
-  pipeline::ModelSpec spec{.preset = preset, .dummy_seed = m.dummy_seed.value_or(0)};
+FoundModel open_dummy(const ModelSettings& m, const std::string& preset, const std::string& parts) {
+  pipeline::ModelSpec spec{.preset = preset, .dummy_seed = m.dummy_seed.value_or(0), .parts = parts};
   auto folder = pipeline::open_model(spec);
   return {spec, std::move(folder), preset, str("dummy weights, seed ", spec.dummy_seed), "", false};
 }
@@ -102,10 +102,10 @@ std::string own_name(const fs::path& file) {
 }
 
 FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
-                       const hub::SourceOptions& options) {
-  pipeline::ModelSpec spec{.folder = source.folder};
+                       const hub::SourceOptions& options, const std::string& parts) {
+  pipeline::ModelSpec spec{.folder = source.folder, .parts = parts};
   const bool is_file = fs::is_regular_file(source.folder);
-  if (is_file && m.base_model.empty()) {
+  if (is_file && m.base_model.empty() && parts != "denoiser") {
     const std::string contents = pipeline::contents_of(source.folder);
     throw Error(
         Kind::kUsage,
@@ -119,7 +119,7 @@ FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
   }
   if (is_file) {
     spec.single_file = source.folder;
-    spec.folder = hub::resolve(m.base_model, options).folder;
+    spec.folder = m.base_model.empty() ? fs::path() : hub::resolve(m.base_model, options).folder;
   }
   auto folder = pipeline::open_model(spec);
   const bool is_hub = source.how == hub::Provenance::kCache || source.how == hub::Provenance::kDownload;
@@ -148,7 +148,8 @@ fs::path share_folder(const Environment& environment, const fs::path& program) {
 }
 
 FoundModel find_model(const Resolved& resolved, const Environment& environment,
-                      const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
+                      const std::function<void(const std::string&)>& tell, const std::stop_token& stop,
+                      const std::string& parts) {
   const auto& m = resolved.settings.model;
   const bool is_dummy = !m.dummy.empty() || m.model_name.starts_with(kDummyPrefix);
   if (!is_dummy && (m.dummy_seed || !m.save_dummy.empty())) {
@@ -164,9 +165,9 @@ FoundModel find_model(const Resolved& resolved, const Environment& environment,
   }
   const std::string preset =
       m.dummy.empty() ? m.model_name.substr(std::min(m.model_name.size(), kDummyPrefix.size())) : m.dummy;
-  auto found = is_dummy
-                   ? open_dummy(m, preset)
-                   : open_source(m, source_of(m, environment, tell, stop), source_options(m, environment));
+  auto found = is_dummy ? open_dummy(m, preset, parts)
+                        : open_source(m, source_of(m, environment, tell, stop),
+                                      source_options(m, environment), parts);
   if (!m.model_type.empty() && found.folder.family().name != m.model_type) {
     throw Error(Kind::kUsage, str(resolved.origin("model_type").text, " ", m.model_type, ": the files of ",
                                   found.name, " are of the family ", found.folder.family().name));

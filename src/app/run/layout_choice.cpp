@@ -123,12 +123,17 @@ int automatic_ranks(const Machine& machine, std::string& why) {
 }
 
 // The layout of so many ranks where no degree was asked for.
-plan::ParallelConfig layout_by_rule(const Resolved& resolved, const plan::LayoutQuery& query, int ranks) {
-  if (resolved.surface != kSdxl) return plan::automatic(query, ranks);
-  if (resolved.settings.scripts.mode != "multi") return plan::split_batch(query, ranks);
-  plan::ParallelConfig out;
-  out.data = ranks;
-  return out;
+BestLayout best_layout(const Resolved& resolved, const plan::LayoutQuery& query, const Machine& machine,
+                       int ranks) {
+  if (resolved.surface == kSdxl) {
+    const std::string why = "layout of mode " + resolved.settings.scripts.mode;
+    if (resolved.settings.scripts.mode != "multi") return {plan::split_batch(query, ranks), why};
+    plan::ParallelConfig groups;
+    groups.data = ranks;
+    return {groups, why};
+  }
+  if (machine.best && ranks > 1) return machine.best(query, ranks);
+  return {plan::automatic(query, ranks), "layout chosen by rule"};
 }
 
 }  // namespace
@@ -179,11 +184,12 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& qu
     check_devices(resolved, out.ranks, machine);
   } else {
     out.ranks = asked > 0 ? asked : automatic_ranks(machine, out.why);
-    if (asked > 0) out.why = resolved.origin("num_gpus").text + (asked > 1 ? ", layout chosen by rule" : "");
-    if (resolved.surface == kSdxl && asked > 1)
-      out.why = str(resolved.origin("num_gpus").text, ", layout of mode ", resolved.settings.scripts.mode);
+    if (asked > 0) out.why = resolved.origin("num_gpus").text;
     check_devices(resolved, out.ranks, machine);
-    take_axes(layout_by_rule(resolved, query, out.ranks), out.degrees);
+    const BestLayout best = best_layout(resolved, query, machine, out.ranks);
+    if (out.ranks > 1 && (asked > 0 || machine.best)) out.why += ", " + best.why;
+    take_axes(best.degrees, out.degrees);
+    if (best.degrees.shard > 1) out.degrees.shard = best.degrees.shard;
     plan::validate(out.degrees, query, machine.launched);
   }
   out.remarks = plan::advice(out.degrees, query);

@@ -34,11 +34,19 @@ plan::ParallelConfig degrees_of(const Resolved& resolved);
 // The number that --num_gpus asks for; 0: auto. Throws Error(kUsage) for anything else.
 int asked_ranks(const Resolved& resolved);
 
+// A layout with the clause that says why.
+struct BestLayout {
+  plan::ParallelConfig degrees;
+  std::string why;
+};
+
 struct Machine {
   DeviceChoice device;
   int devices = 0;                                  // GPUs of this machine
   int launched = 0;                                 // ranks that an outer launcher has started; 0: none
   std::function<void(int ranks)> check_ranks = {};  // throws for more than this machine carries
+  // The planner's choice where it knows the hardware; empty: the rule (plan::automatic) chooses.
+  std::function<BestLayout(const plan::LayoutQuery&, int ranks)> best = {};
 };
 // Throws Error(kUsage) with the numbers and the nearest layouts that would work.
 LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& query, const Machine& machine);

@@ -1,8 +1,10 @@
-// The pictures that requests begin with, looked at before anything loads.
+// The pictures that requests begin with, and those and the videos that models of videos are shown, looked at before
+// anything loads.
 #pragma once
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/family.h"
@@ -24,12 +26,17 @@ class PictureCheck {
   struct PictureFile {
     std::string digest, problem;  // one of them
     int width = 0, height = 0;
+    int64_t frames = 1;
   };
   const PictureFile& look_at(const std::string& file);
-  void tell_shape(const request::Request& request, const PictureFile& found);
+  // A video, or a picture of one frame: its first `most` frames.
+  const PictureFile& look_at_clip(const std::string& file, int64_t most);
+  std::string of_video(request::Request& request);
+  void tell_shape(const std::string& file, const request::Request& request, const PictureFile& found);
 
   const models::Family& family_;
   std::map<std::string, PictureFile> found_;
+  std::map<std::pair<std::string, int64_t>, PictureFile> clips_;  // by the most frames that were wanted, too
   std::set<std::string> notes_;
 };
 

@@ -2,12 +2,12 @@
 #include "app/run/requests.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "app/compat/scripts.h"
 #include "app/run/adapters.h"
 #include "app/run/identity.h"
+#include "app/run/model_checks.h"
 #include "app/run/picture_check.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -69,7 +69,8 @@ request::Prompts prompts_of_flags(const Resolved& resolved) {
 }
 
 // What rows and prompts take that do not say: from the settings, then from the model.
-request::Request common_request(const InputSettings& input, const pipeline::ModelDefaults& d) {
+request::Request common_request(const InputSettings& input, const pipeline::ModelRepo& model) {
+  const auto& d = model.defaults();
   request::Request out = input.row.request;
   set_texts(out, input, [](std::string_view name, const auto& texts) {
     return texts.size() == 1 && name != "prompt" ? &texts[0] : nullptr;
@@ -78,6 +79,7 @@ request::Request common_request(const InputSettings& input, const pipeline::Mode
   request::Request of_model;
   of_model.height = d.height, of_model.width = d.width, of_model.num_inference_steps = d.steps;
   of_model.guidance_scale = d.guidance;
+  if (model.draws_videos()) of_model.num_frames = d.frames, of_model.fps = d.fps;
   of_model.max_sequence_length = static_cast<int>(d.max_sequence_length);
   fill_unset(out, of_model);
   return out;
@@ -97,72 +99,10 @@ SourcedRule cfg_rule(const request::Request& common, const pipeline::ModelRepo& 
   return {{false, kUsualTrueCfg, false}, CfgSource::kUsual};
 }
 
-// Takes out pictures whose size the model cannot draw. Only a row of a file may ask for such a size and fail
-// alone.
-class SizeCheck {
- public:
-  SizeCheck(const pipeline::ModelRepo& folder, int height, int width) : folder_(folder) {
-    area(height, width);
-  }
-
-  // Tokens; throws Error(kUsage).
-  int64_t area(int height, int width) const { return folder_.image_tokens(height, width); }
-  // Empty if the size is good.
-  const std::string& problem(int height, int width) {
-    const auto [at, is_new] = known_.try_emplace({height, width});
-    if (!is_new) return at->second;
-    try {
-      area(height, width);
-    } catch (const Error& e) {
-      at->second = e.what();
-    }
-    return at->second;
-  }
-
- private:
-  const pipeline::ModelRepo& folder_;
-  std::map<std::pair<int, int>, std::string> known_;
-};
-
-// Whether the sampler and the steps that a request asks for can be.
-class SamplerCheck {
- public:
-  explicit SamplerCheck(const pipeline::ModelRepo& folder) : folder_(folder) {}
-
-  // What keeps a request of so many tokens from being drawn, or nothing.
-  const std::string& problem(const request::Request& r, int64_t tokens) {
-    const auto text = [](const std::optional<std::string>& value) { return value.value_or(""); };
-    const Json asked{text(r.sampler),
-                     text(r.sigmas),
-                     text(r.timesteps),
-                     r.scheduler_shift.value_or(-1),
-                     r.eta.value_or(0),
-                     *r.num_inference_steps,
-                     r.image ? r.strength.value_or(1) : -1,
-                     tokens};
-    const auto [at, is_new] = known_.try_emplace(asked.dump());
-    if (!is_new) return at->second;
-    const auto& family = folder_.family();
-    try {
-      pipeline::sampler_of(
-          r, folder_.scheduler(),
-          {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = tokens},
-          family.image_to_image.cut);
-    } catch (const Error& e) {
-      at->second = e.what();
-    }
-    return at->second;
-  }
-
- private:
-  const pipeline::ModelRepo& folder_;
-  std::map<std::string, std::string> known_;
-};
-
 Extent extent_of(const std::vector<request::Request>& requests, const request::Request& common,
                  const SizeCheck& sizes, int batch, const models::Family& family) {
   const auto least = std::min_element(requests.begin(), requests.end(), [&](const auto& a, const auto& b) {
-    return sizes.area(*a.height, *a.width) < sizes.area(*b.height, *b.width);
+    return sizes.tokens(a) < sizes.tokens(b);
   });
   const request::Request& r = least == requests.end() ? common : *least;
   const bool all_branch =
@@ -170,7 +110,7 @@ Extent extent_of(const std::vector<request::Request>& requests, const request::R
       std::all_of(requests.begin(), requests.end(), [](const auto& q) { return request::branches(q) == 2; });
   return {.height = *r.height,
           .width = *r.width,
-          .work = {.image_tokens = sizes.area(*r.height, *r.width),
+          .work = {.image_tokens = sizes.tokens(r),
                    .text_tokens = *common.max_sequence_length,
                    .branches = all_branch ? 2 : 1,
                    .steps = steps_of(r, family),
@@ -192,6 +132,16 @@ std::string settle_problem(request::Request& r, const request::CfgRule& rule) {
 std::string adapter_problem(request::Request& r, AdapterChoice& adapters) {
   try {
     adapters.settle(r);
+    return {};
+  } catch (const Error& e) {
+    return e.what();
+  }
+}
+
+// Where a request lays its steps out itself, they are counted; what is wrong with them, or nothing.
+std::string steps_problem(request::Request& r) {
+  try {
+    r.num_inference_steps = pipeline::laid_out(r);
     return {};
   } catch (const Error& e) {
     return e.what();
@@ -252,12 +202,42 @@ void check_common(const Resolved& resolved, const request::Request& common, cons
     refuse("true_cfg_scale", str(family.name, " is guided by guidance_scale; give that one alone"));
 }
 
+// Empty if the file's format holds what is drawn.
+std::string format_problem(const request::Request& r, const models::Family& family) {
+  using media::Format;
+  const auto format = *media::format_of(r.name);
+  const bool holds_pictures = format == Format::kPng || format == Format::kJpeg || format == Format::kWebp;
+  const bool holds_videos = format != Format::kPng && format != Format::kJpeg;
+  if (family.video && r.num_frames.value_or(1) > 1 && !holds_videos)
+    return str(r.name, ": a ", media::suffix(format), " file holds one picture, not ", *r.num_frames,
+               " frames; take webp, gif, mp4 or frames");
+  if (!family.video && !holds_pictures)
+    return str(r.name, ": ", family.name, " draws pictures; take png, jpeg or webp, not ",
+               media::suffix(format).substr(1));
+  return {};
+}
+
 // Empty if the family and the file's format take what the request asks for.
 std::string field_problem(const request::Request& r, const models::Family& family) {
   std::string problem = length_problem(*r.max_sequence_length, family);
   if (problem.empty()) problem = clip_skip_problem(r, family);
+  if (problem.empty()) problem = format_problem(r, family);
   if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
   return problem;
+}
+
+request::PromptDefaults row_defaults(const Resolved& resolved, const request::Request& common,
+                                     const std::string& suffix, bool draws_videos) {
+  const auto& s = resolved.settings;
+  const bool is_share = !s.device.span_nodes;
+  return {.images = s.input.row.images.value_or(1),
+          .seed = common.seed,
+          .seeds = seeds_of(resolved),
+          .kept = draws_videos ? std::span<const std::string_view>(request::kVideoEndings)
+                               : request::kPictureEndings,
+          .suffix = suffix,
+          .node = is_share ? s.device.node_rank : 0,
+          .nodes = is_share ? s.device.num_nodes : 1};
 }
 
 }  // namespace
@@ -268,22 +248,18 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   // prompts of the command line; of a file no more were read
   if (s.input.limit && prompts.rows.size() > static_cast<size_t>(*s.input.limit))
     prompts.rows.resize(*s.input.limit);
-  request::Request common = common_request(s.input, folder.defaults());
-  const bool is_share = !s.device.span_nodes;
-  const request::PromptDefaults of_rows{.images = s.input.row.images.value_or(1),
-                                        .seed = common.seed,
-                                        .seeds = seeds_of(resolved),
-                                        .suffix = suffix,
-                                        .node = is_share ? s.device.node_rank : 0,
-                                        .nodes = is_share ? s.device.num_nodes : 1};
+  request::Request common = common_request(s.input, folder);
+  const auto of_rows = row_defaults(resolved, common, suffix, folder.draws_videos());
   common.seed.reset();  // expand gives every picture its own
   const SourcedRule rule = cfg_rule(common, folder);
   common.guidance_is_cfg = rule.guidance_is_cfg;
   check_common(resolved, common, folder.family());
-  SizeCheck sizes(folder, *common.height, *common.width);
+  const VideoCheck videos(folder);
+  SizeCheck sizes(folder);
+  sizes.tokens(common);  // only a row of a file may fail alone
   AdapterChoice adapters(folder, s.input.lora_scale);
   auto of_all = common;
-  adapters.settle(of_all);  // only a row of a file may fail alone
+  adapters.settle(of_all);
   PictureCheck pictures(folder.family());
   SamplerCheck samplers(folder);
   RequestSet out;
@@ -294,11 +270,13 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     const bool has_negative = request::has_negative(r);
     std::string problem = settle_problem(r, rule);
     loses_negative = loses_negative || (problem.empty() && has_negative && request::branches(r) == 1);
-    if (problem.empty()) problem = sizes.problem(*r.height, *r.width);
+    if (problem.empty()) problem = videos.problem(r);
+    if (problem.empty()) problem = sizes.problem(r);
     if (problem.empty()) problem = field_problem(r, folder.family());
     if (problem.empty()) problem = adapter_problem(r, adapters);
     if (problem.empty()) problem = pictures.problem(r);
-    if (problem.empty()) problem = samplers.problem(r, sizes.area(*r.height, *r.width));
+    if (problem.empty()) problem = steps_problem(r);
+    if (problem.empty()) problem = samplers.problem(r, sizes.tokens(r));
     if (!problem.empty() && r.where.empty()) throw Error(Kind::kUsage, problem);
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
@@ -321,6 +299,11 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   return out;
 }
 
+std::string output_format_of(const Resolved& resolved, const pipeline::ModelRepo& model) {
+  const bool is_asked = resolved.is_set("output_format") || resolved.surface == kVideo;
+  return is_asked || !model.draws_videos() ? resolved.settings.output.output_format : "webp";
+}
+
 Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine) {
   const auto& output = resolved.settings.output;
   Json out = hashes_of(model.spec, resolved.settings.model.hash_model ? Depth::kFull : Depth::kFast);
@@ -334,7 +317,8 @@ Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline
   if (model.folder.is_dummy()) out["dummy_seed"] = model.spec.dummy_seed;
   if (engine.tier != "exact") out["tier"] = engine.tier;
   if (engine.vae_tiling) out["vae_tiling"] = true;
-  if (output.output_format != "png") out["quality"] = output.quality;
+  const auto format = output_format_of(resolved, model.folder);
+  if (format != "png" && format != "gif" && format != "frames") out["quality"] = output.quality;
   // Stale keys change the picture; every other layout is exact.
   const int patches = plan::patch_count(engine.layout);
   if (patches > 1) {

@@ -35,6 +35,9 @@ request::Prompts read_prompts(const Resolved& resolved);
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
                          request::Prompts prompts, const std::string& suffix);
 
+// Of files whose names do not say: as asked, or else what fits pictures or videos.
+std::string output_format_of(const Resolved& resolved, const pipeline::ModelRepo& model);
+
 // The run's share of what decides how its pictures look.
 Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine);
 

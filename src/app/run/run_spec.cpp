@@ -1,22 +1,21 @@
 // Settling a run.
 #include "app/run/run_spec.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "app/run/capacity.h"
+#include "app/run/plan_query.h"
 #include "app/settings/dtype.h"
 #include "app/settings/unused.h"
 #include "base/error.h"
 #include "media/image.h"
 #include "pipeline/device.h"
+#include "pipeline/model_work.h"
 #include "pipeline/tier.h"
 
 namespace atelier::app {
 namespace {
-
-media::Format format_of(const OutputSettings& output) {
-  return *media::format_of("." + output.output_format);
-}
 
 std::string attention_of(const std::string& name) {
   if (name.empty() || name == "sdpa") return "auto";
@@ -42,43 +41,26 @@ std::string offload_of(const Resolved& resolved) {
   return kind.empty() ? "none" : kind;
 }
 
-pipeline::EngineConfig engine_of(const Resolved& resolved, const RunSpec& spec) {
-  const auto& s = resolved.settings;
-  const bool cuda = spec.device.device.is_cuda();
-  pipeline::EngineConfig engine;
-  engine.model = spec.model.spec;
-  engine.device = cuda ? spec.device.device.str() : "cpu";
-  engine.precision.denoiser =
-      s.device.torch_dtype.empty() ? (cuda ? half_type(resolved.surface) : "float32") : s.device.torch_dtype;
-  // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
-  const bool is_half = cuda && engine.precision.denoiser != "float32";
-  engine.precision.encoders = engine.precision.vae = is_half ? "bfloat16" : "float32";
-  engine.attention = attention_of(s.engine.attention_backend);
-  const std::string offload = offload_of(resolved);
-  engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
-  engine.tier = s.engine.tier;
-  engine.vae_slicing = s.engine.enable_vae_slicing;
-  const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
-  engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
-  engine.tf32 = s.device.enable_tf32;
-  engine.graphs = s.engine.enable_compile.value_or(true) && cuda;
-  engine.debug = s.engine.debug;
-  engine.layout = spec.layout.degrees;
-  if (!spec.requests.requests.empty())
-    engine.adapters = spec.requests.requests.front().lora.value_or(std::vector<std::string>{});
-  return engine;
+// As torch.profiler.schedule counts. Unless a count is given, the first batch, which warms up, and the second.
+void add_profile(const Settings& s, pipeline::EngineConfig& engine) {
+  if (!s.engine.profile) return;
+  engine.profile = std::filesystem::absolute(s.output.output_dir) / "profile";
+  if (!s.engine.profile_wait && !s.engine.profile_warmup && !s.engine.profile_active) return;
+  engine.profiled_from = s.engine.profile_wait.value_or(2) + s.engine.profile_warmup.value_or(2);
+  engine.profiled = s.engine.profile_active.value_or(1);
 }
 
 cluster::Job job_of(const Resolved& resolved, const RunSpec& spec) {
   const auto& s = resolved.settings;
-  auto engine = engine_of(resolved, spec);
+  auto engine = engine_config(resolved, spec);
+  add_profile(s, engine);
   auto record = record_of(resolved, spec.model, engine);
   return {.engine = std::move(engine),
           .pool = {.max_retries = s.engine.max_retries,
                    .batch_timeout_s = s.engine.timeout,
                    .start_timeout_s = s.engine.start_timeout},
           .sink = {.folder = s.output.output_dir,
-                   .format = s.output.output_format,
+                   .format = output_format_of(resolved, spec.model.folder),
                    .quality = s.output.quality,
                    .record = std::move(record)}};
 }
@@ -100,6 +82,9 @@ void check_stage_blocks(const Resolved& resolved, int model_blocks) {
 // alone, where there are larger ones.
 LayoutChoice settle_layout(const Resolved& resolved, RequestSet& set, plan::LayoutQuery query,
                            const Machine& machine, const pipeline::ModelRepo& model) {
+  const auto tokens_of = [&](const request::Request& r) {
+    return model.image_tokens(*r.height, *r.width, r.num_frames.value_or(1));
+  };
   std::optional<Error> first;
   for (;;) {
     try {
@@ -110,12 +95,12 @@ LayoutChoice settle_layout(const Resolved& resolved, RequestSet& set, plan::Layo
       const std::string reason = e.what();
       int64_t least = query.work.image_tokens, next = 0;
       for (const auto& r : set.requests) {
-        const int64_t tokens = model.image_tokens(*r.height, *r.width);
+        const int64_t tokens = tokens_of(r);
         if (tokens > least && (next == 0 || tokens < next)) next = tokens;
       }
       if (next == 0 || set.requests.front().where.empty()) throw Error(first->kind(), first->what());
       std::erase_if(set.requests, [&](const request::Request& r) {
-        const bool is_small = model.image_tokens(*r.height, *r.width) < next;
+        const bool is_small = tokens_of(r) < next;
         if (is_small) set.bad.push_back({r.where, reason});
         return is_small;
       });
@@ -124,18 +109,39 @@ LayoutChoice settle_layout(const Resolved& resolved, RequestSet& set, plan::Layo
   }
 }
 
+// The planner's choice for the pictures of this run.
+std::function<BestLayout(const plan::LayoutQuery&, int)> chooser(const Resolved& resolved,
+                                                                 const RunSpec& spec,
+                                                                 const plan::Hardware& hardware) {
+  return [&resolved, &spec, hardware](const plan::LayoutQuery& query, int ranks) -> BestLayout {
+    auto question = plan_query(spec.model.folder, spec.facts, spec.work, spec.requests,
+                               engine_config(resolved, spec), hardware);
+    question.step.layout.work.image_tokens = query.work.image_tokens;
+    const auto best = plan::best_exact(question, ranks);
+    return {best.degrees,
+            str("layout chosen by the planner, which predicts ", std::round(1e4 * best.step.seconds()) / 10,
+                " ms per step on ", hardware.name, " with ", hardware.links.name)};
+  };
+}
+
 std::string size_line(const RunSpec& spec) {
   const auto& all = spec.requests.requests;
   if (all.empty()) return "none";
   const auto& first = all.front();
-  bool same_size = true, same_steps = true;
+  bool same_frames = true, same_size = true, same_steps = true;
   for (const auto& r : all) {
+    same_frames = same_frames && r.num_frames == first.num_frames && r.fps == first.fps;
     same_size = same_size && r.height == first.height && r.width == first.width;
     same_steps = same_steps && r.num_inference_steps == first.num_inference_steps &&
                  r.guidance_scale == first.guidance_scale;
   }
-  std::string out = str(all.size(), all.size() == 1 ? " picture, " : " pictures, ");
+  const bool draws_videos = spec.model.folder.draws_videos();
+  const std::string noun = draws_videos ? " video" : " picture";
+  std::string out = str(all.size(), noun, all.size() == 1 ? ", " : "s, ");
   out += same_size ? str(*first.width, "x", *first.height) : "several sizes";
+  if (draws_videos)
+    out += same_frames ? str(", ", *first.num_frames, " frames at ", *first.fps, " per second")
+                       : ", several lengths";
   out += same_steps ? str(", ", *first.num_inference_steps, " steps, guidance ", *first.guidance_scale)
                     : ", several step counts or guidances";
   return out;
@@ -172,11 +178,33 @@ std::string device_line(const RunSpec& spec) {
              engine.tier == "exact" ? "" : " (tier " + engine.tier + ")", ", encoders and VAE ",
              engine.precision.encoders);
   if (spec.device.device.is_cuda()) out += str(", TF32 ", engine.tf32 ? "on" : "off");
+  if (spec.layout.ranks > spec.layout.degrees.data)
+    out += spec.device.device.is_cuda() ? ", NCCL between ranks" : ", Gloo between ranks";
+  return out;
+}
+
+// Keys and values that wait for later patches, by stage.
+std::string stale_keys_text(const RunSpec& spec) {
+  const auto& d = spec.layout.degrees;
+  const auto& extent = spec.requests.extent;
+  const auto memory = memory_query(spec.model.folder, spec.facts, spec.job.engine,
+                                   spec.device.device.is_cuda(), extent.height, extent.width);
+  const auto ranks =
+      plan::rank_memory({{spec.facts, extent.work},
+                         spec.work,
+                         pipeline::grid_tokens(spec.model.folder, extent.height, extent.width)},
+                        memory, d);
+  const size_t each = ranks.size() / static_cast<size_t>(d.cfg * d.pipeline);
+  std::string out;
+  for (size_t stage = 0; stage < static_cast<size_t>(d.pipeline); ++stage)
+    out += (out.empty() ? "" : ", ") + report::bytes_text(ranks[stage * each].keys);
   return out;
 }
 
 // What the product of the degrees does not say.
-std::string layout_line(const plan::ParallelConfig& d, int64_t least_steps) {
+std::string layout_line(const RunSpec& spec) {
+  const plan::ParallelConfig& d = spec.layout.degrees;
+  const int64_t least_steps = spec.requests.extent.work.steps;
   std::string out;
   const auto add = [&](const std::string& fact) { out += (out.empty() ? "" : ", ") + fact; };
   const int patches = plan::patch_count(d);
@@ -185,9 +213,12 @@ std::string layout_line(const plan::ParallelConfig& d, int64_t least_steps) {
     add(str(patches, " patches with stale keys after ", d.warmup,
             d.warmup == 1 ? " whole step" : " whole steps",
             ": approximate, other pixels than one rank draws"));
+    if (!spec.work.blocks.empty()) add("stale keys of the stages' ranks take " + stale_keys_text(spec));
   } else if (d.pipeline > 1) {
     add("every step whole: exact");
   }
+  if (spec.facts.has_convolution_mixer && d.ring * d.ulysses > 1)
+    add(str("rows of the picture in ", d.ring * d.ulysses, " parts"));
   if (d.shard > 1) add(str("weights of the blocks in ", d.shard, " shards"));
   if (d.parallel_vae && plan::world_size(d) > d.data) add("decoded by all ranks, each its rows");
   return out;
@@ -205,22 +236,57 @@ std::string graph_line(const RunSpec& spec, const Resolved& resolved) {
 
 }  // namespace
 
+pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& spec) {
+  const auto& s = resolved.settings;
+  const bool cuda = spec.device.device.is_cuda();
+  pipeline::EngineConfig engine;
+  engine.model = spec.model.spec;
+  engine.device = cuda ? spec.device.device.str() : "cpu";
+  engine.precision.denoiser =
+      s.device.torch_dtype.empty() ? (cuda ? half_type(resolved.surface) : "float32") : s.device.torch_dtype;
+  // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
+  const bool is_half = cuda && engine.precision.denoiser != "float32";
+  engine.precision.encoders = engine.precision.vae = is_half ? "bfloat16" : "float32";
+  engine.attention = attention_of(s.engine.attention_backend);
+  const std::string offload = offload_of(resolved);
+  engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
+  engine.tier = s.engine.tier;
+  engine.vae_slicing = s.engine.enable_vae_slicing;
+  const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
+  engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
+  engine.tf32 = s.device.enable_tf32;
+  engine.chunked_forward = s.engine.enable_activation_checkpointing;
+  engine.memory_fraction = s.device.gpu_memory_fraction;
+  engine.graphs = s.engine.enable_compile.value_or(true) && cuda;
+  engine.debug = s.engine.debug;
+  engine.layout = spec.layout.degrees;
+  if (!spec.requests.requests.empty())
+    engine.adapters = spec.requests.requests.front().lora.value_or(std::vector<std::string>{});
+  return engine;
+}
+
 RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched) {
   const auto& s = resolved.settings;
   const int devices = pipeline::cuda_devices();
-  const auto facts = model.folder.check();
-  RunSpec spec{.model = std::move(model)};
+  auto counted = model.folder.check();
+  auto work = pipeline::model_work(model.folder);
+  RunSpec spec{.model = std::move(model), .facts = std::move(counted), .work = std::move(work)};
+  const ModelFacts& facts = spec.facts;
   spec.device = choose_device(s.device.device, devices);
-  const std::string suffix(media::suffix(format_of(s.output)));
+  const std::string suffix(
+      media::suffix(*media::format_of("." + output_format_of(resolved, spec.model.folder))));
   spec.requests = make_requests(resolved, spec.model.folder, std::move(prompts), suffix);
   check_stage_blocks(resolved, facts.blocks);
-  const Room room = room_here(spec.device);
-  spec.layout = settle_layout(resolved, spec.requests, {facts, spec.requests.extent.work},
-                              {spec.device, devices, launched,
-                               [&](int ranks) {
-                                 if (!s.device.span_nodes) check_ranks(ranks, room);
-                               }},
-                              spec.model.folder);
+  Room room = room_here(spec.device);
+  room.device_bytes =
+      static_cast<int64_t>(static_cast<double>(room.device_bytes) * s.device.gpu_memory_fraction);
+  Machine machine{spec.device, devices, launched, [&](int ranks) {
+                    if (!s.device.span_nodes) check_ranks(ranks, room);
+                  }};
+  if (const auto hardware = hardware_here(spec.device); hardware && !spec.work.blocks.empty())
+    machine.best = chooser(resolved, spec, *hardware);
+  spec.layout =
+      settle_layout(resolved, spec.requests, {facts, spec.requests.extent.work}, machine, spec.model.folder);
   if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index() &&
       launched == 0) {
     spec.device.device = c10::Device(c10::kCUDA, 0);
@@ -229,7 +295,44 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   spec.job = job_of(resolved, spec);
   pipeline::check_tier(pipeline::tier_named(spec.job.engine.tier), facts, spec.device.device);
   if (!s.device.span_nodes && (launched == 0 || spec.device.device.is_cuda()))
-    check_memory(spec, facts, room);
+    check_memory(spec, resolved, room);
+  return spec;
+}
+
+void check_surface(const Resolved& resolved, const FoundModel& model) {
+  const bool draws_videos = model.folder.draws_videos();
+  const std::string what = str(model.name, " (family ", model.folder.family().name, ")");
+  if (resolved.surface == kVideo && !draws_videos)
+    throw Error(Kind::kUsage, str(what, " draws pictures: use atelier t2i or atelier run"));
+  if ((resolved.surface == kT2i || resolved.surface == kSdxl) && draws_videos)
+    throw Error(Kind::kUsage, str(what, " draws videos: use atelier video"));
+}
+
+RunSpec make_served_spec(const Resolved& resolved, FoundModel model) {
+  const int devices = pipeline::cuda_devices();
+  const auto facts = model.folder.check();
+  RunSpec spec{.model = std::move(model)};
+  spec.facts = facts;
+  spec.device = choose_device(resolved.settings.device.device, devices);
+  check_stage_blocks(resolved, facts.blocks);
+  const auto& usual = spec.model.folder.defaults();
+  const plan::Workload work{.image_tokens = spec.model.folder.image_tokens(usual.height, usual.width),
+                            .branches = degrees_of(resolved).cfg};
+  const Room room = room_here(spec.device);
+  spec.layout = choose_layout(resolved, {facts, work},
+                              {spec.device, devices, 0, [&](int ranks) { check_ranks(ranks, room); }});
+  auto& degrees = spec.layout.degrees;
+  if (degrees.data > 1) {
+    throw Error(Kind::kUsage, str("a server has one group of ranks, asked were ", degrees.data,
+                                  ": use cfg, ulysses, ring or tensor in place of data"));
+  }
+  degrees.sync = true;  // what patches remember is of their own loop over steps
+  if (spec.model.spec.parts == "denoiser") degrees.parallel_vae = false;
+  if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index())
+    spec.device.device = c10::Device(c10::kCUDA, 0);
+  spec.job = job_of(resolved, spec);
+  spec.job.sink.returns_bytes = true;
+  pipeline::check_tier(pipeline::tier_named(spec.job.engine.tier), facts, spec.device.device);
   return spec;
 }
 
@@ -244,8 +347,7 @@ std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved) {
       str("draw     ", size_line(spec), ", ", branch_line(spec, resolved), ", batch ", s.input.batch_size));
   out.push_back(str("layout   ", spec.layout.ranks, spec.layout.ranks == 1 ? " rank" : " ranks", " (",
                     spec.layout.why, "): ", plan::product(spec.layout.degrees)));
-  if (const auto line = layout_line(spec.layout.degrees, spec.requests.extent.work.steps); !line.empty())
-    out.push_back("         " + line);
+  if (const auto line = layout_line(spec); !line.empty()) out.push_back("         " + line);
   for (const auto& line : spec.requests.adapters) out.push_back("adapter  " + line);
   out.push_back("device   " + device_line(spec));
   if (const auto line = graph_line(spec, resolved); !line.empty()) out.push_back("         " + line);

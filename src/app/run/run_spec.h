@@ -8,6 +8,7 @@
 #include "app/run/layout_choice.h"
 #include "app/run/requests.h"
 #include "app/settings/resolve.h"
+#include "base/model_work.h"
 #include "cluster/job.h"
 #include "report/clock.h"
 
@@ -15,6 +16,8 @@ namespace atelier::app {
 
 struct RunSpec {
   FoundModel model;
+  ModelFacts facts;  // counted
+  ModelWork work;    // the same, for predictions
   RequestSet requests;
   LayoutChoice layout;
   DeviceChoice device;
@@ -22,9 +25,19 @@ struct RunSpec {
   report::Stopwatch clock;  // since the command began
 };
 
+// How a run computes, from its settings and what is settled so far: model, pictures, device, layout.
+pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& spec);
+
 // launched: ranks that an outer launcher has started; 0: none. Throws Error(kUsage, kCheckpoint): nothing of
 // the model is loaded, but its files are checked against what they should hold.
 RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched);
+
+// Throws Error(kUsage) where the command does not draw what the model does, pictures or videos.
+void check_surface(const Resolved& resolved, const FoundModel& model);
+
+// The same for a server, whose work comes later: one group of ranks, every evaluation exact. cfg=2 is taken as it is asked
+// for, the calls will show how many samples they have.
+RunSpec make_served_spec(const Resolved& resolved, FoundModel model);
 
 // The head of a run for people, one fact per line.
 std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved);

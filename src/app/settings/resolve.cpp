@@ -109,7 +109,8 @@ class FileReader {
 void read_environment(const Environment& environment, const Entries& entries, Resolved& out) {
   std::vector<std::string> used;
   for (const auto& e : entries.all()) {
-    if (e.field.variable.empty()) continue;
+    const bool is_another = e.field.surfaces == kServe && out.surface != kServe;  // the server's alone
+    if (e.field.variable.empty() || is_another) continue;
     const std::string variable(e.field.variable);
     used.push_back(variable);
     const auto at = environment.find(variable);
@@ -137,7 +138,8 @@ void read_flags(const std::vector<Given>& flags, const Entries& entries, Resolve
 void expand_homes(const Environment& environment, Settings& s) {
   for (std::string* path :
        {&s.model.model_name, &s.model.base_model, &s.model.cache_dir, &s.model.save_dummy,
-        &s.input.prompts_file, &s.input.dataset_path, &s.output.output_dir, &s.output.log_dir})
+        &s.input.prompts_file, &s.input.dataset_path, &s.output.output_dir, &s.output.log_dir,
+        &s.serve.api_key_file, &s.serve.tls_cert, &s.serve.tls_key, &s.serve.data_dir, &s.serve.lora_dir})
     *path = expand_home(*path, environment);
 }
 

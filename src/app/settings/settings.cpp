@@ -58,6 +58,9 @@ void DeviceSettings::fields(const Visit& visit) {
   visit({.name = "use_fp16", .help = "", .surfaces = 0}, &use_fp16);
   visit({.name = "use_bf16", .help = "", .surfaces = 0}, &use_bf16);
   visit({"enable_tf32", "TF32 for float32 products on the GPU; on by default"}, &enable_tf32);
+  visit(number("gpu_memory_fraction",
+               "share of each GPU's memory that may be used, 0.01 to 1: more fails by name", 0.01, 1),
+        &gpu_memory_fraction);
   visit(number("num_nodes", "machines that share the prompts, each on its own; every one draws its share", 1,
                1e4),
         &num_nodes);
@@ -125,7 +128,8 @@ void BackendSettings::fields(const Visit& visit) {
          .least = 1,
          .most = 1e4},
         &fully_shard_degree);
-  visit({.name = "shard_dit", .help = "fully_shard_degree = ring x ulysses", .surfaces = kRun}, &shard_dit);
+  visit({.name = "shard_dit", .help = "fully_shard_degree = ring x ulysses", .surfaces = kXditFlags},
+        &shard_dit);
 }
 
 void InputSettings::fields(const Visit& visit) {
@@ -147,7 +151,12 @@ void InputSettings::fields(const Visit& visit) {
          .least = -1e3,
          .most = 1e3},
         &lora_scale);
-  visit(number("batch_size", "pictures drawn together, over all groups", 1, 1e5), &batch_size);
+  visit({.name = "batch_size",
+         .help = "pictures drawn together, over all groups",
+         .aliases = "max_batch_size",
+         .least = 1,
+         .most = 1e5},
+        &batch_size);
   visit(number("limit", "draw only the first prompts", 1, kMany), &limit);
 }
 
@@ -161,6 +170,8 @@ void EngineSettings::fields(const Visit& visit) {
   visit(
       {.name = "attention_backend", .help = "sdpa (default: the best kernel), cudnn, flash, xformers, math"},
       &attention_backend);
+  visit({.name = "use_flash_attention", .surfaces = 0}, &use_flash_attention);
+  visit({.name = "use_sdpa", .surfaces = 0}, &use_sdpa);
   visit({"enable_xformers", "the same as --attention_backend xformers"}, &enable_xformers);
   visit({.name = "tier",
          .help = "products of the denoiser's blocks: exact (default), fast (FP8: activations per token, "
@@ -172,6 +183,10 @@ void EngineSettings::fields(const Visit& visit) {
   visit({"enable_compile", "graph mode: CUDA graphs over the blocks; on by default on a GPU",
          "compile use_torch_compile"},
         &enable_compile);
+  visit({"enable_activation_checkpointing",
+         "compute the MLPs of the denoiser's blocks by chunks of tokens: less memory, the bytes are told",
+         "chunked_forward"},
+        &enable_activation_checkpointing);
   visit({"enable_vae_slicing", "decode the pictures of a batch one after another", "enable_slicing"},
         &enable_vae_slicing);
   visit(
@@ -180,9 +195,9 @@ void EngineSettings::fields(const Visit& visit) {
   visit(
       {.name = "offload",
        .help =
-           "keep weights in host memory: model (the part that runs is on the GPU), group or sequential (also "
-           "the denoiser block by block)",
-       .choices = "none model group sequential"},
+           "keep weights in host memory: encoders (text encoders and VAE, but while they run), model (the part "
+           "that runs is on the GPU), group or sequential (also the denoiser block by block)",
+       .choices = "none encoders model group sequential"},
       &offload);
   visit({"enable_cpu_offload", "the same as --offload model; sdxl: as --offload sequential"},
         &enable_cpu_offload);
@@ -196,11 +211,20 @@ void EngineSettings::fields(const Visit& visit) {
   visit(number("start_timeout", "seconds that loading may take", 1e-3, kMany), &start_timeout);
   visit({.name = "debug", .help = "log of every rank, topology and collectives", .variable = "DG_DEBUG"},
         &debug);
+  visit({"profile", "write traces for Perfetto into <output_dir>/profile: phases, operators, kernels, by rank"},
+        &profile);
+  visit(number("profile_wait", "batches before --profile_warmup; all three unset: the first two are traced", 0,
+               kMany),
+        &profile_wait);
+  visit(number("profile_warmup", "batches before those that are traced", 0, kMany), &profile_warmup);
+  visit(number("profile_active", "batches that are traced", 1, kMany), &profile_active);
 }
 
 void OutputSettings::fields(const Visit& visit) {
   visit({"output_dir", "folder of the pictures; default ./output (run: .)", "output_directory"}, &output_dir);
-  visit({.name = "output_format", .help = "png, jpeg or webp", .choices = "png jpeg jpg webp"},
+  visit({.name = "output_format",
+         .help = "png, jpeg or webp; of videos: webp (default), gif, mp4, or frames (a folder of PNG files)",
+         .choices = "png jpeg jpg webp gif mp4 frames"},
         &output_format);
   visit(number("quality", "of JPEG and WebP, 1 to 100", 1, 100), &quality);
   visit({"resume", "leave out pictures that are there already; on by default for t2i"}, &resume);
@@ -264,6 +288,7 @@ void Settings::fields(const VisitSection& visit) {
   engine.fields(section("engine"));
   output.fields(section("output"));
   scripts.fields(section("scripts"));
+  serve.fields(section("serve"));
   unsupported.fields(section("unsupported"));
 }
 
@@ -282,6 +307,7 @@ Settings defaults_for(Surface surface) {
     s.output.output_dir = ".";
     s.output.resume = false;
   }
+  if (surface == kVideo) s.output.output_format = "webp";
   if (surface == kSdxl) {
     auto& request = s.input.row.request;
     s.model.model_name = "stabilityai/stable-diffusion-xl-base-1.0";
@@ -299,7 +325,9 @@ Settings defaults_for(Surface surface) {
 Json to_json(Settings settings) {
   Json out = Json::object();
   settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
-    const Json value = json_of(slot);
+    const bool is_secret = field.name == "api_key" || field.name == "database";
+    Json value = json_of(slot);
+    if (is_secret && !value.is_null() && !value.empty() && value != Json("")) value = "(set)";
     const bool is_asked =
         section != "unsupported" || (value != Json(false) && !value.empty() && value != Json(""));
     if (is_asked) out[section][std::string(field.name)] = value;

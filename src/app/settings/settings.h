@@ -16,7 +16,11 @@ enum Surface : unsigned {
   kT2i = 1,  // Diffgentor's flags
   kRun = 2,  // xDiT's flags
   kBoth = kT2i | kRun,
-  kSdxl = 4,  // flags of the three SDXL scripts
+  kSdxl = 4,   // flags of the three SDXL scripts
+  kVideo = 8,  // xDiT's flags, for models of videos
+  kXditFlags = kRun | kVideo,
+  kEvery = kBoth | kVideo,
+  kServe = 16,  // flags of the resident server
 };
 
 struct ModelSettings {
@@ -30,6 +34,7 @@ struct ModelSettings {
 struct DeviceSettings {
   std::string device = "auto", num_gpus = "auto", torch_dtype;
   bool use_fp16 = false, use_bf16 = false, enable_tf32 = true;
+  double gpu_memory_fraction = 1;
   int num_nodes = 1, node_rank = 0;
   bool span_nodes = false;
   std::string master_addr;
@@ -66,9 +71,11 @@ struct InputSettings {
 struct EngineSettings {
   std::string attention_backend;
   bool enable_xformers = false;
+  std::optional<bool> use_flash_attention, use_sdpa;
   std::string tier = "exact";
   bool use_fp8_gemms = false;
   std::optional<bool> enable_compile;
+  bool enable_activation_checkpointing = false;
   bool enable_vae_slicing = false, enable_vae_tiling = false;
   std::string offload = "none";
   bool enable_cpu_offload = false, enable_model_cpu_offload = false;
@@ -77,6 +84,8 @@ struct EngineSettings {
   int max_retries = 3;
   double timeout = 300, start_timeout = 600;  // s
   bool debug = false;
+  bool profile = false;
+  std::optional<int> profile_wait, profile_warmup, profile_active;
   void fields(const Visit& visit);
 };
 
@@ -100,6 +109,25 @@ struct ScriptSettings {
   void fields(const Visit& visit);
 };
 
+// The resident server: where it listens, who may ask, and for how much.
+struct ServeSettings {
+  std::string host = "127.0.0.1";
+  int port = 8000, max_concurrent = 0;
+  std::vector<std::string> api_key, cors_origins, allowed_hosts;
+  std::string api_key_file, tls_cert, tls_key, public_url;
+  std::string data_dir, database, lora_dir;
+  bool keep_on_disconnect = false;
+  int max_body_mb = 32, max_steps = 200, max_n = 4, max_frames = 161, max_prompt_bytes = 32768, max_adapters = 8;
+  int64_t max_pixels = 4 << 20;
+  int max_queue = 256, max_per_key = 64, keep_jobs = 1000;
+  int batch_wait_ms = 0;
+  double request_timeout = 600, grace = 30;  // s
+  int num_inference_steps = 0;               // 0: not set
+  double guidance_scale = 0;                 // 0: not set
+  std::string debug_log;
+  void fields(const Visit& visit);
+};
+
 struct Settings {
   ModelSettings model;
   DeviceSettings device;
@@ -108,6 +136,7 @@ struct Settings {
   EngineSettings engine;
   OutputSettings output;
   ScriptSettings scripts;
+  ServeSettings serve;
   UnsupportedSettings unsupported;
 
   using VisitSection = std::function<void(const std::string& section, const Field&, FieldRef)>;

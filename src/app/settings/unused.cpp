@@ -29,8 +29,10 @@ class Notes {
 bool writes_quality(const RunSpec& spec, const std::string& suffix) {
   const auto& all = spec.requests.requests;
   if (all.empty()) return suffix != "png";
-  return std::any_of(all.begin(), all.end(),
-                     [](const auto& r) { return media::format_of(r.name) != media::Format::kPng; });
+  return std::any_of(all.begin(), all.end(), [](const auto& r) {
+    const auto format = media::format_of(r.name);
+    return format == media::Format::kJpeg || format == media::Format::kWebp || format == media::Format::kMp4;
+  });
 }
 
 void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
@@ -93,7 +95,9 @@ std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec
   notes.add(spec.layout.degrees.shard > 1 && spec.job.engine.offload != "none", "offload",
             "leaves the denoiser, which is sharded; encoders and VAE are offloaded");
   notes.add(is_cpu && s.device.enable_tf32, "enable_tf32", "has no effect on the CPU");
-  notes.add(!writes_quality(spec, s.output.output_format), "quality", "has no effect on png");
+  notes.add(is_cpu, "gpu_memory_fraction", "has no effect on the CPU");
+  notes.add(!writes_quality(spec, s.output.output_format), "quality",
+            str("has no effect on ", spec.job.sink.format));
   notes.add(!s.output.resume && s.output.keep_changed, "keep_changed", "has no effect without --resume");
   return notes.take();
 }

@@ -60,12 +60,22 @@ void check_words(const Resolved& r) {
   });
 }
 
+// The two switches of configurations for video nodes: which kernels may be taken.
+void take_kernel_switches(Resolved& r) {
+  auto& engine = r.settings.engine;
+  const bool flash = engine.use_flash_attention.value_or(true), sdpa = engine.use_sdpa.value_or(true);
+  if ((flash && sdpa) || !engine.attention_backend.empty()) return;
+  engine.attention_backend = flash ? "flash" : sdpa ? "efficient" : "math";
+  r.origins["attention_backend"] = r.origin(sdpa ? "use_flash_attention" : "use_sdpa");
+}
+
 void settle_attention(Resolved& r) {
   std::string& name = r.settings.engine.attention_backend;
   if (r.settings.engine.enable_xformers && name.empty()) {
     name = "xformers";
     r.origins["attention_backend"] = r.origin("enable_xformers");
   }
+  take_kernel_switches(r);
   const std::string where = r.origin("attention_backend").text;
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
   static const std::vector<std::string> known{"",      "auto",     "sdpa",      "cudnn",
@@ -120,6 +130,17 @@ void settle_dtype(Resolved& r) {
   r.origins["torch_dtype"] = r.origin(key);
 }
 
+// Configurations for video nodes count latent tokens, which follow from the size; a prompt's length is another number.
+void drop_latent_tokens(Resolved& r) {
+  auto& length = r.settings.input.row.request.max_sequence_length;
+  if (r.surface != kVideo || !length || r.origin("max_sequence_length").level != Precedence::kFile) return;
+  r.notes.push_back(
+      str(r.origin("max_sequence_length").text,
+          " has no effect: tokens of a video follow from its size; --max_sequence_length is a prompt's"));
+  length.reset();
+  r.origins.erase("max_sequence_length");
+}
+
 void check_numbers(Resolved& r) {
   r.settings.fields([&](const std::string&, const Field& field, const FieldRef& slot) {
     check_limits(field, slot, r.origin(std::string(field.name)).text);
@@ -155,6 +176,7 @@ void validate(Resolved& resolved) {
   check_words(resolved);
   settle_tier(resolved);
   settle_dtype(resolved);
+  drop_latent_tokens(resolved);
   check_numbers(resolved);
   refuse_contradictions(resolved);
 }

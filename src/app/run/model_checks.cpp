@@ -1,0 +1,114 @@
+#include "app/run/model_checks.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/error.h"
+#include "pipeline/request_sampler.h"
+
+namespace atelier::app {
+namespace {
+
+// A file that a request may name, and whether the model is shown one.
+struct ShownFile {
+  const char* name;
+  bool is_given;
+  models::Shown shown;
+};
+
+std::array<ShownFile, 5> files_of(const request::Request& r, const models::VideoTraits& traits) {
+  return {{{"image", r.image.has_value(), traits.image},
+           {"last_image", r.last_image.has_value(), traits.last_image},
+           {"reference_images", r.reference_images && !r.reference_images->empty(), traits.reference_images},
+           {"control_video", r.control_video.has_value(), traits.control_video},
+           {"mask_video", r.mask_video.has_value(), traits.mask_video}}};
+}
+
+// "image, control_video": what a model is shown.
+std::string taken(const models::VideoTraits& traits) {
+  std::string names;
+  for (const auto& file : files_of({}, traits)) {
+    if (file.shown != models::Shown::kNever) names += str(names.empty() ? "" : ", ", file.name);
+  }
+  return names.empty() ? "a prompt alone" : names;
+}
+
+}  // namespace
+
+int64_t SizeCheck::tokens(const request::Request& r) const {
+  return model_.image_tokens(*r.height, *r.width, r.num_frames.value_or(1));
+}
+
+const std::string& SizeCheck::problem(const request::Request& r) {
+  const auto [at, is_new] = known_.try_emplace({*r.height, *r.width, r.num_frames.value_or(1)});
+  if (!is_new) return at->second;
+  try {
+    tokens(r);
+  } catch (const Error& e) {
+    at->second = e.what();
+  }
+  return at->second;
+}
+
+const std::string& SamplerCheck::problem(const request::Request& r, int64_t tokens) {
+  const auto text = [](const std::optional<std::string>& value) { return value.value_or(""); };
+  const Json asked{text(r.sampler),
+                   text(r.sigmas),
+                   text(r.timesteps),
+                   r.scheduler_shift.value_or(-1),
+                   r.eta.value_or(0),
+                   *r.num_inference_steps,
+                   r.image ? r.strength.value_or(1) : -1,
+                   tokens};
+  const auto [at, is_new] = known_.try_emplace(asked.dump());
+  if (!is_new) return at->second;
+  const auto& family = model_.family();
+  try {
+    pipeline::sampler_of(
+        r, model_.scheduler(),
+        {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = tokens},
+        family.image_to_image.cut);
+  } catch (const Error& e) {
+    at->second = e.what();
+  }
+  return at->second;
+}
+
+std::string VideoCheck::problem(request::Request& r) const {
+  if (r.guidance_scale_2 && !traits_.has_second_guidance)
+    return str("guidance_scale_2 ", *r.guidance_scale_2, " was given; ", model_.label(),
+               " has one expert, which guidance_scale guides");
+  return model_.draws_videos() ? of_videos(r) : of_pictures(r);
+}
+
+std::string VideoCheck::of_pictures(request::Request& r) const {
+  if (r.num_frames.value_or(1) != 1)
+    return str("num_frames ", *r.num_frames, " was given; ", model_.family().name, " draws pictures");
+  r.num_frames.reset(), r.fps.reset();
+  for (const auto& file : files_of(r, {})) {
+    if (!file.is_given || std::string_view(file.name) == "image") continue;
+    return str(file.name, " was given; ", model_.family().name,
+               " draws pictures and can begin with an image, but is shown nothing else");
+  }
+  return {};
+}
+
+std::string VideoCheck::of_videos(request::Request& r) const {
+  for (const auto& [name, is_given] :
+       {std::pair{"mask", r.mask.has_value()}, {"strength", r.strength.has_value()}}) {
+    if (is_given)
+      return str(name, " was given; ", model_.family().name,
+                 " draws every frame anew: an image is its first frame, whole");
+  }
+  for (const auto& [name, is_given, shown] : files_of(r, traits_)) {
+    if (is_given && shown == models::Shown::kNever)
+      return str(name, " was given; ", model_.label(), " is not shown any: it takes ", taken(traits_));
+    if (!is_given && shown == models::Shown::kMust)
+      return str(model_.label(), " draws nothing without ", name, ": give --", name, " FILE");
+  }
+  if (r.mask_video && !r.control_video)
+    return "mask_video was given, but no control_video that it applies to";
+  return {};
+}
+
+}  // namespace atelier::app

@@ -1,0 +1,52 @@
+// What a request asks for, against what its model draws: sizes, samplers, frames and what a model of videos is shown.
+#pragma once
+#include <array>
+#include <map>
+#include <string>
+
+#include "pipeline/model_repo.h"
+#include "request/request.h"
+
+namespace atelier::app {
+
+// Sizes that the model cannot draw. Only a row of a file may ask for such a size and fail alone.
+class SizeCheck {
+ public:
+  explicit SizeCheck(const pipeline::ModelRepo& model) : model_(model) {}
+  int64_t tokens(const request::Request& request) const;  // throws Error(kUsage)
+  // Empty if the size is good.
+  const std::string& problem(const request::Request& request);
+
+ private:
+  const pipeline::ModelRepo& model_;
+  std::map<std::array<int, 3>, std::string> known_;  // by height, width and frames
+};
+
+// Whether the sampler and the steps that a request asks for can be.
+class SamplerCheck {
+ public:
+  explicit SamplerCheck(const pipeline::ModelRepo& model) : model_(model) {}
+  // What keeps a request of so many tokens from being drawn, or nothing.
+  const std::string& problem(const request::Request& request, int64_t tokens);
+
+ private:
+  const pipeline::ModelRepo& model_;
+  std::map<std::string, std::string> known_;
+};
+
+class VideoCheck {
+ public:
+  explicit VideoCheck(const pipeline::ModelRepo& model) : model_(model), traits_(model.video()) {}
+  // What the model cannot do, in a sentence naming the field; empty: nothing. Takes away what means nothing to models
+  // of pictures.
+  std::string problem(request::Request& request) const;
+
+ private:
+  std::string of_pictures(request::Request& request) const;
+  std::string of_videos(request::Request& request) const;
+
+  const pipeline::ModelRepo& model_;
+  models::VideoTraits traits_;
+};
+
+}  // namespace atelier::app

@@ -1,0 +1,94 @@
+#include "app/run/plan_query.h"
+
+#include <algorithm>
+
+#include "app/doctor/gpus.h"
+#include "models/vae.h"
+#include "pipeline/device.h"
+#include "pipeline/model_work.h"
+
+namespace atelier::app {
+namespace {
+
+using Part = pipeline::Component::ComponentKind;
+
+constexpr double kEightBitSpeed =
+    1.67;  // of a step's products in e4m3 with their rounding, measured on one H200
+constexpr int64_t kLibraries = int64_t{768} << 20;
+
+double bytes_of(const std::string& dtype) {
+  return dtype == "float32" ? 4 : 2;
+}
+
+plan::Offload offload_of(const std::string& name) {
+  if (name == "none") return plan::Offload::kNone;
+  if (name == "encoders") return plan::Offload::kEncoders;
+  return name == "model" ? plan::Offload::kWhole : plan::Offload::kBlocks;
+}
+
+}  // namespace
+
+std::optional<plan::Hardware> hardware_here(const DeviceChoice& device) {
+  if (!device.device.is_cuda()) return std::nullopt;
+  const c10::Device one(c10::kCUDA, std::max<c10::DeviceIndex>(0, device.device.index()));
+  const plan::Hardware* known = plan::find_hardware(pipeline::device_name(one));
+  if (!known) return std::nullopt;
+  plan::Hardware here = *known;
+  here.memory = 16 * pipeline::kept_shapes_bytes(one);  // the engine keeps a sixteenth
+  std::string reason;
+  if (const auto nvml = open_nvml(reason)) {
+    const auto links = links_between(*nvml, std::min(nvml->count(), pipeline::cuda_devices()));
+    const bool can_have = links != "nvlink" || here.links.name == "nvlink";
+    if (!links.empty() && can_have) here.links = plan::links_named(links, here);
+  }
+  return here;
+}
+
+int64_t kept_by_libraries() {
+  return kLibraries;
+}
+
+plan::MemoryQuery memory_query(const pipeline::ModelRepo& folder, const ModelFacts& facts,
+                               const pipeline::EngineConfig& engine, bool is_device, int64_t height,
+                               int64_t width) {
+  plan::MemoryQuery q;
+  q.denoisers = 0;
+  for (const auto& [name, count] : facts.parameters) {
+    const Part kind = folder.component(name).kind;
+    if (kind == Part::kEncoder) q.encoders += count;
+    if (kind == Part::kVae) q.vae += count;
+    if (kind == Part::kDenoiser) ++q.denoisers;
+  }
+  q.sizes = {.blocks = bytes_of(engine.precision.denoiser),
+             .denoiser = bytes_of(engine.precision.denoiser),
+             .encoders = bytes_of(engine.precision.encoders),
+             .vae = bytes_of(engine.precision.vae)};
+  if (engine.tier != "exact") q.sizes.blocks = 1;
+  q.pixels = height * width;
+  q.vae_width = models::find_vae(folder.vae()).facts(folder.vae()).full_width;
+  q.has_tiles = engine.vae_tiling;
+  q.has_slices = engine.vae_slicing;
+  q.offload = is_device ? offload_of(engine.offload) : plan::Offload::kNone;
+  q.is_device = is_device;
+  return q;
+}
+
+plan::PlanQuery plan_query(const pipeline::ModelRepo& folder, const ModelFacts& facts, const ModelWork& work,
+                           const RequestSet& pictures, const pipeline::EngineConfig& engine,
+                           const plan::Hardware& hardware) {
+  plan::PlanQuery q{.step = {{facts, pictures.extent.work}, work}, .hardware = hardware};
+  int64_t height = pictures.extent.height, width = pictures.extent.width, frames = 1;
+  for (const auto& r : pictures.requests) {
+    const int64_t count = r.num_frames.value_or(1);
+    if (int64_t{*r.height} * *r.width * count > height * width * frames)
+      height = *r.height, width = *r.width, frames = count;
+  }
+  q.memory = memory_query(folder, facts, engine, true, height, width);
+  q.memory.frames = frames;
+  q.step.grid_tokens = pipeline::grid_tokens(folder, height, width, frames);
+  if (engine.tier != "exact") q.hardware.products *= kEightBitSpeed;
+  q.room = hardware.memory - kLibraries;
+  return q;
+}
+
+}  // namespace atelier::app

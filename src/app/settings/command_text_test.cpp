@@ -1,0 +1,38 @@
+// Commands as advice ends in them.
+#include "app/settings/command_text.h"
+
+#include <gtest/gtest.h>
+
+#include "app/cli/cli.h"
+#include "app/cli/flags.h"
+
+namespace atelier::app {
+namespace {
+
+Resolved given(Surface surface, const Arguments& arguments) {
+  return resolve(surface, parse_flags({surface, "test", "", {}}, one_spelling(arguments)).flags, {}, {});
+}
+
+TEST(CommandText, KeepsWhatWasTypedAndReplacesWhatChanges) {
+  const auto resolved = given(kT2i, {"--model_name", "mini", "--prompt", "it's a fox", "true", "--batch_size",
+                                     "8", "--no_resume", "--enable_vae_slicing"});
+  const auto text = command_text(resolved, {{"batch_size", {"4"}}});
+  EXPECT_TRUE(text.starts_with("atelier t2i ")) << text;
+  EXPECT_TRUE(text.ends_with(" --batch_size 4")) << text;
+  EXPECT_EQ(text.find("--batch_size 8"), std::string::npos);
+  for (const char* part :
+       {"--no_resume", "--enable_vae_slicing", "--model_name mini", "--prompt 'it'\\''s a fox' true"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << ": " << text;
+}
+
+TEST(CommandText, SpeaksTheSurface) {
+  const auto script = given(kSdxl, {"--model", "mini", "--prompts", "x.csv"});
+  EXPECT_EQ(flags_text(kSdxl, {{"enable_cpu_offload", {}}}), "--enable-cpu-offload");
+  EXPECT_TRUE(command_text(script, {}).starts_with("atelier sdxl --model mini")) << command_text(script, {});
+  const auto run = given(kRun, {"--model", "mini", "--prompt", "a \"b\"", "--ulysses_degree", "2"});
+  EXPECT_EQ(command_text(run, {{"strategy", {"ring=2"}}}, layout_flags()),
+            "atelier run --model mini --prompt 'a \"b\"' --strategy ring=2");
+}
+
+}  // namespace
+}  // namespace atelier::app

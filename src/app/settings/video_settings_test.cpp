@@ -1,0 +1,94 @@
+// Settings of videos: flags of atelier video, the dictionary of the video nodes as a file.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "app/cli/cli.h"
+#include "app/cli/flags.h"
+#include "app/settings/resolve.h"
+#include "base/error.h"
+#include "base/scratch.h"
+
+namespace atelier::app {
+namespace {
+
+Resolved resolved(const Arguments& arguments, Surface surface = kVideo) {
+  const Parsed parsed = parse_flags({surface, "test", "", {}}, one_spelling(arguments));
+  return resolve(surface, parsed.flags, {}, parsed.config);
+}
+
+TEST(VideoFlags, AreFieldsOfEveryRequest) {
+  const auto r =
+      resolved({"--num-frames", "17", "--flow_shift", "5", "--guidance_scale_2=3.5", "--input-images",
+                "a.png", "b.png", "--reference", "c.png", "d.png", "--mask_video", "m.gif", "--control_video",
+                "v.mp4", "--fps", "24", "--conditioning_scale", "1,0.5"});
+  const auto& request = r.settings.input.row.request;
+  EXPECT_EQ(request.num_frames, 17);
+  EXPECT_EQ(request.scheduler_shift, 5);
+  EXPECT_EQ(request.guidance_scale_2, 3.5);
+  EXPECT_EQ(request.input_images, (std::vector<std::string>{"a.png", "b.png"}));
+  EXPECT_EQ(request.reference_images, (std::vector<std::string>{"c.png", "d.png"}));
+  EXPECT_EQ(request.fps, 24);
+  const auto& input = r.settings.input;
+  EXPECT_EQ(input.texts_of("mask_video"), std::vector<std::string>{"m.gif"});
+  EXPECT_EQ(input.texts_of("control_video"), std::vector<std::string>{"v.mp4"});
+  EXPECT_EQ(input.texts_of("conditioning_scale"), std::vector<std::string>{"1,0.5"});
+  EXPECT_EQ(r.settings.output.output_format, "webp");
+  EXPECT_TRUE(r.settings.output.resume);
+}
+
+TEST(VideoFlags, OutOfRangeAreRefused) {
+  for (const Arguments& wrong : {Arguments{"--num_frames", "0"},
+                                 {"--fps", "0"},
+                                 {"--flow_shift", "0"},
+                                 {"--output_format", "mov"},
+                                 {"--gpu_memory_fraction", "0"},
+                                 {"--gpu_memory_fraction", "1.5"}})
+    EXPECT_NE(message_of(Kind::kUsage, [&] { resolved(wrong); }).find(wrong[0]), std::string::npos)
+        << wrong[0];
+}
+
+// The values that its documentation shows, and the others that its node has.
+TEST(VideoNodes, DictionaryIsTakenAsItStands) {
+  const Scratch scratch;
+  const auto shown = scratch.write("shown.json", R"({
+    "num_gpus": 4,
+    "gpu_memory_fraction": 0.8,
+    "pipeline_parallel_size": 2,
+    "tensor_parallel_size": 2,
+    "use_fp16": true,
+    "enable_activation_checkpointing": true
+})");
+  const auto whole = scratch.write("whole.json", R"({
+    "num_gpus": 2, "gpu_memory_fraction": 0.9, "pipeline_parallel_size": 1, "tensor_parallel_size": 1,
+    "data_parallel_size": 2, "use_fp16": false, "use_bf16": true, "enable_activation_checkpointing": true,
+    "enable_gradient_checkpointing": false, "max_batch_size": 2, "max_sequence_length": 2048,
+    "overlap_p2p_comm": true, "use_flash_attention": true, "use_sdpa": true
+})");
+  const auto r = resolved({"--config", shown.string()});
+  EXPECT_EQ(r.settings.device.num_gpus, "4");
+  EXPECT_EQ(r.settings.device.gpu_memory_fraction, 0.8);
+  EXPECT_EQ(r.settings.backend.pipefusion_degree, 2);
+  EXPECT_EQ(r.settings.backend.tensor_parallel_degree, 2);
+  EXPECT_EQ(r.settings.device.torch_dtype, "float16");
+  EXPECT_TRUE(r.settings.engine.enable_activation_checkpointing);
+  const auto w = resolved({"--config", whole.string()});
+  EXPECT_EQ(w.settings.input.batch_size, 2);
+  EXPECT_EQ(w.settings.backend.data_parallel_degree, 2);
+  EXPECT_EQ(w.settings.engine.attention_backend, "");
+  EXPECT_FALSE(w.settings.input.row.request.max_sequence_length);
+  EXPECT_FALSE(w.notes.empty());
+}
+
+TEST(VideoNodes, SwitchesOfKernelsChooseAmongThem) {
+  const Scratch scratch;
+  for (const auto& [text, kernel] : {std::pair{R"({"use_sdpa": false})", "flash"},
+                                     {R"({"use_flash_attention": false})", "efficient"},
+                                     {R"({"use_flash_attention": false, "use_sdpa": false})", "math"}})
+    EXPECT_EQ(
+        resolved({"--config", scratch.write("c.json", text).string()}).settings.engine.attention_backend,
+        kernel);
+}
+
+}  // namespace
+}  // namespace atelier::app
