@@ -1,0 +1,83 @@
+#include "server/batcher.h"
+
+#include <algorithm>
+#include <set>
+
+#include "server/cost_model.h"
+
+namespace atelier::server {
+
+void Batcher::add(WaitingPicture picture) {
+  std::string key = request::batch_key(picture.request);
+  waiting_.push_back({std::move(picture), std::move(key), ++last_});
+}
+
+void Batcher::add_first(WaitingPicture picture) {
+  std::string key = request::batch_key(picture.request);
+  waiting_.push_back({std::move(picture), std::move(key), --first_});
+}
+
+int Batcher::remove(const std::string& job) {
+  return static_cast<int>(std::erase_if(waiting_, [&](const QueueEntry& e) { return e.picture.job == job; }));
+}
+
+double Batcher::urgency(const QueueEntry& entry, double now) {
+  return entry.picture.priority + (now - entry.picture.since) / kAging;
+}
+
+std::vector<WaitingPicture> Batcher::next(double now, const std::vector<std::string>& running) {
+  const std::set<std::string> drawn(running.begin(), running.end());
+  const bool is_full = limits_.jobs_at_once > 0 && std::ssize(drawn) >= limits_.jobs_at_once;
+  std::vector<QueueEntry*> order;
+  for (auto& entry : waiting_) {
+    if (!is_full || drawn.contains(entry.picture.job)) order.push_back(&entry);
+  }
+  std::sort(order.begin(), order.end(), [&](const QueueEntry* a, const QueueEntry* b) {
+    const double left = urgency(*a, now), right = urgency(*b, now);
+    return left != right ? left > right : a->order < b->order;
+  });
+  std::set<const QueueEntry*> taken;
+  for (const QueueEntry* head : order) {
+    taken.clear();
+    std::set<std::string> jobs = drawn;
+    for (const QueueEntry* other : order) {
+      if (std::ssize(taken) >= limits_.most) break;
+      if (other->key != head->key) continue;
+      jobs.insert(other->picture.job);
+      if (limits_.jobs_at_once > 0 && std::ssize(jobs) > limits_.jobs_at_once) {
+        jobs.erase(other->picture.job);
+        continue;
+      }
+      taken.insert(other);
+    }
+    const bool is_ripe = std::ssize(taken) >= limits_.most || now - head->picture.since >= limits_.wait_s;
+    if (is_ripe && !taken.empty()) break;
+    taken.clear();
+  }
+  std::vector<WaitingPicture> out;
+  std::set<int64_t> orders;  // entries move while others are erased
+  for (const QueueEntry* entry : order) {
+    if (!taken.contains(entry)) continue;
+    out.push_back(entry->picture);
+    orders.insert(entry->order);
+  }
+  std::erase_if(waiting_, [&](const QueueEntry& e) { return orders.contains(e.order); });
+  return out;
+}
+
+std::optional<double> Batcher::ripe_at() const {
+  std::optional<double> least;
+  for (const auto& entry : waiting_) {
+    const double at = entry.picture.since + limits_.wait_s;
+    least = std::min(least.value_or(at), at);
+  }
+  return least;
+}
+
+double Batcher::work() const {
+  double sum = 0;
+  for (const auto& entry : waiting_) sum += work_of(entry.picture.request);
+  return sum;
+}
+
+}  // namespace atelier::server

@@ -1,0 +1,318 @@
+#include "server/dispatcher.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "server/api_error.h"
+
+namespace atelier::server {
+namespace {
+
+constexpr int kLongestRetry = 120;  // s
+
+}  // namespace
+
+Dispatcher::Dispatcher(DispatcherOptions options, JobStore& store, int keep_finished, Metrics& metrics,
+                       MakeEngine make_engine)
+    : options_(options),
+      store_(store),
+      metrics_(metrics),
+      make_engine_(std::move(make_engine)),
+      batcher_(options.batch),
+      writer_(std::make_unique<JobWriter>(store, keep_finished)) {
+  for (auto& record : store_.take_open()) take_up(std::move(record));
+  if (!live_.empty()) log::info(str(live_.size(), " jobs that were not finished go on"));
+  thread_ = std::thread([this] { work(); });
+}
+
+// What another process has accepted; its events begin here.
+void Dispatcher::take_up(JobRecord record) {
+  if (live_.contains(record.id)) return;
+  record.state = JobState::kQueued;
+  record.pictures.clear();
+  auto& job = *(live_[record.id] = std::make_unique<LiveJob>());
+  job.pictures.resize(record.requests.size());
+  job.seconds.resize(record.requests.size());
+  job.record = std::move(record);
+  if (!job.record.idempotency.empty())
+    idempotent_[{job.record.owner, job.record.idempotency}] = job.record.id;
+  {
+    const std::scoped_lock lock(command_mutex_);
+    open_ids_.insert(job.record.id);
+  }
+  queue(job);
+}
+
+Dispatcher::~Dispatcher() {
+  is_over_ = true;
+  command([](Engine&) {});
+  thread_.join();
+  writer_.reset();
+}
+
+// The job that the client has asked for by the same name before; empty: none.
+std::string Dispatcher::earlier_id(const JobRecord& record) {
+  if (record.idempotency.empty()) return {};
+  std::optional<JobRecord> earlier;
+  const auto at = idempotent_.find({record.owner, record.idempotency});
+  if (at != idempotent_.end()) {
+    earlier = live_.at(at->second)->record;
+  } else {
+    earlier = store_.find_idempotent(record.owner, record.idempotency);
+  }
+  if (!earlier) return {};
+  if (earlier->body_hash != record.body_hash)
+    throw ApiError(422, "idempotency_key_reused", "this Idempotency-Key belongs to another request");
+  return earlier->id;
+}
+
+void Dispatcher::admit(const JobRecord& record) const {
+  const auto of_owner = std::count_if(live_.begin(), live_.end(), [&](const auto& job) {
+    return job.second->record.owner == record.owner && !is_final(job.second->record.state);
+  });
+  const auto refuse = [&](const std::string& code, const std::string& message) {
+    ApiError error(429, code, message);
+    const double wait = predicted_wait_locked();
+    error.retry_after_s = static_cast<int>(std::clamp(std::ceil(wait / 2), 1.0, double{kLongestRetry}));
+    throw error;
+  };
+  const auto waiting = std::count_if(live_.begin(), live_.end(), [](const auto& job) {
+    return job.second->record.state == JobState::kQueued;
+  });
+  if (waiting >= options_.max_queue)
+    refuse("queue_full", str("max_queue ", options_.max_queue, ": so many jobs wait already"));
+  if (of_owner >= options_.max_per_owner)
+    refuse("too_many_jobs",
+           str("max_per_key ", options_.max_per_owner, ": so many jobs of this key are open already"));
+  double own = 0;
+  for (const auto& request : record.requests) own += work_of(request);
+  const auto needs = costs_.seconds_of_work(own);
+  if (needs && record.deadline > 0) {
+    const double left = record.deadline - unix_time();
+    if (*needs / std::max(1, groups_) > left)
+      throw ApiError(400, "deadline",
+                     str("the pictures take about ", std::ceil(*needs), " s, but timeout leaves ",
+                         std::floor(left), " s"),
+                     "timeout");
+    if (predicted_wait_locked() + *needs / std::max(1, groups_) > left)
+      refuse("deadline", "what waits already takes longer than timeout allows");
+  }
+}
+
+std::string Dispatcher::submit(JobRecord record, Listener listener) {
+  const std::scoped_lock lock(mutex_);
+  if (is_draining_) {
+    ApiError error(503, "draining", "the server is ending: try again in a moment");
+    error.retry_after_s = 2;
+    throw error;
+  }
+  if (auto earlier = earlier_id(record); !earlier.empty()) return earlier;
+  admit(record);
+  const std::string id = record.id;
+  auto& job = *(live_[id] = std::make_unique<LiveJob>());
+  job.pictures.resize(record.requests.size());
+  job.seconds.resize(record.requests.size());
+  job.record = std::move(record);
+  if (listener) job.listeners[++last_listener_] = std::move(listener);
+  if (!job.record.idempotency.empty()) idempotent_[{job.record.owner, job.record.idempotency}] = id;
+  {
+    const std::scoped_lock commands(command_mutex_);
+    open_ids_.insert(id);
+  }
+  writer_->write(job.record, {}, [this, id](const std::string& error) {
+    command([this, id, error](Engine&) { accept(id, error); });
+  });
+  return id;
+}
+
+bool Dispatcher::cancel(const std::string& id) {
+  {
+    // the command's own look decides; this one answers the client
+    const std::scoped_lock lock(command_mutex_);
+    if (!open_ids_.contains(id)) {
+      if (store_.is_shared()) store_.ask_cancel(id);
+      return store_.is_shared();
+    }
+  }
+  command([this, id](Engine& engine) {
+    const auto at = live_.find(id);
+    if (at == live_.end() || is_final(at->second->record.state)) return;
+    give_up(*at->second, JobState::kCancelled, 499, "cancelled", "the job was cancelled");
+    drop_batches(engine);
+  });
+  return true;
+}
+
+void Dispatcher::forget(const std::string& id) {
+  cancel(id);
+  command([this, id](Engine&) {
+    const auto at = live_.find(id);
+    if (at != live_.end()) {
+      at->second->is_unwanted = true;
+    } else {
+      store_.remove(id);
+    }
+  });
+}
+
+double Dispatcher::progress(const std::string& id) const {
+  const std::scoped_lock lock(mutex_);
+  const auto at = live_.find(id);
+  if (at == live_.end()) return 0;
+  double done = 0;
+  for (const auto& picture : at->second->pictures) done += picture != nullptr;
+  for (const auto& [number, batch] : open_) {
+    for (const auto& picture : batch.pictures) {
+      if (picture.job == id && batch.steps > 0 && !at->second->pictures[static_cast<size_t>(picture.index)])
+        done += static_cast<double>(batch.step) / batch.steps;
+    }
+  }
+  return done / static_cast<double>(std::max<size_t>(1, at->second->pictures.size()));
+}
+
+int64_t Dispatcher::listen(const std::string& id, Listener listener) {
+  {
+    const std::scoped_lock lock(mutex_);
+    const int64_t number = ++last_listener_;
+    if (const auto at = live_.find(id); at != live_.end()) {
+      LiveJob& job = *at->second;
+      if (is_final(job.record.state)) {
+        listener({.kind = JobEvent::kFinished, .record = job.record, .pictures = job.pictures});
+      } else {
+        job.listeners[number] = std::move(listener);
+      }
+      return number;
+    }
+  }
+  const auto record = store_.find(id);
+  if (!record) return 0;
+  if (!is_final(record->state)) {
+    const std::scoped_lock lock(mutex_);
+    remote_listeners_[++last_listener_] = {id, std::move(listener)};
+    return last_listener_;
+  }
+  tell_stored(*record, listener);
+  const std::scoped_lock lock(mutex_);
+  return ++last_listener_;
+}
+
+void Dispatcher::tell_stored(const JobRecord& record, const Listener& listener) const {
+  std::vector<Bytes> pictures;
+  for (const auto& picture : record.pictures) {
+    const auto bytes = store_.picture(record.id, picture.name);
+    pictures.push_back(bytes ? std::make_shared<const std::string>(*bytes) : nullptr);
+  }
+  listener({.kind = JobEvent::kFinished, .record = record, .pictures = std::move(pictures)});
+}
+
+int64_t Dispatcher::listen_all(Listener listener) {
+  const std::scoped_lock lock(mutex_);
+  all_listeners_[++last_listener_] = std::move(listener);
+  return last_listener_;
+}
+
+void Dispatcher::unlisten(int64_t number) {
+  command([this, number](Engine&) {
+    all_listeners_.erase(number);
+    remote_listeners_.erase(number);
+    for (auto& [id, job] : live_) job->listeners.erase(number);
+  });
+}
+
+std::optional<JobRecord> Dispatcher::find(const std::string& id) const {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (const auto at = live_.find(id); at != live_.end()) return at->second->record;
+  }
+  return store_.find(id);
+}
+
+std::optional<std::string> Dispatcher::picture(const JobRecord& record, size_t index) const {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (const auto at = live_.find(record.id); at != live_.end()) {
+      const auto& pictures = at->second->pictures;
+      if (index < pictures.size() && pictures[index]) return *pictures[index];
+    }
+  }
+  if (index >= record.pictures.size()) return std::nullopt;
+  return store_.picture(record.id, record.pictures[index].name);
+}
+
+double Dispatcher::predicted_wait() const {
+  const std::scoped_lock lock(mutex_);
+  return predicted_wait_locked();
+}
+
+double Dispatcher::predicted_wait_locked() const {
+  const auto seconds = costs_.seconds_of_work(batcher_.work() + open_work());
+  return seconds ? *seconds / std::max(1, groups_) : 0;
+}
+
+double Dispatcher::open_work() const {
+  double sum = 0;
+  for (const auto& [id, batch] : open_) {
+    if (batch.is_generated) continue;
+    double work = 0;
+    for (const auto& picture : batch.pictures) work += work_of(picture.request);
+    sum += batch.steps > 0 ? work * (1 - static_cast<double>(batch.step) / batch.steps) : work;
+  }
+  return sum;
+}
+
+std::optional<Error> Dispatcher::fatal() const {
+  const std::scoped_lock lock(mutex_);
+  return fatal_;
+}
+
+Json Dispatcher::status() const {
+  const std::scoped_lock lock(mutex_);
+  Json groups = Json::array(), ranks = Json::array();
+  for (int g = 0; g < groups_; ++g) {
+    Json group{
+        {"group", g}, {"ready", ready_groups_.contains(g)}, {"busy", false}, {"step", 0}, {"steps", 0}};
+    for (const auto& [id, batch] : open_) {
+      if (batch.group != g || batch.is_generated) continue;
+      group["busy"] = true;
+      group["step"] = batch.step;
+      group["steps"] = batch.steps;
+      group["pictures"] = batch.pictures.size();
+    }
+    groups.push_back(std::move(group));
+  }
+  for (const auto& rank : stats_) {
+    ranks.push_back({{"rank", rank.rank},
+                     {"device", rank.device},
+                     {"weight_bytes", rank.weight_bytes},
+                     {"peak_device_bytes", rank.peak_device_bytes},
+                     {"peak_host_bytes", rank.peak_host_bytes}});
+  }
+  return {{"ready", is_ready_ && !is_draining_},
+          {"draining", is_draining_.load()},
+          {"waiting", batcher_.size()},
+          {"open_batches", open_.size()},
+          {"wait_seconds", predicted_wait_locked()},
+          {"groups", std::move(groups)},
+          {"ranks", std::move(ranks)}};
+}
+
+void Dispatcher::drain(std::chrono::milliseconds grace) {
+  {
+    const std::scoped_lock lock(mutex_);
+    drain_end_ = std::chrono::steady_clock::now() + grace;
+    is_draining_ = true;
+  }
+  command([](Engine&) {});
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return is_drained_; });
+}
+
+void Dispatcher::command(std::function<void(Engine&)> work) {
+  const std::scoped_lock lock(command_mutex_);
+  commands_.push_back(std::move(work));
+  if (engine_) engine_->wake();
+}
+
+}  // namespace atelier::server

@@ -1,0 +1,304 @@
+// The queue around an engine that draws nothing: nothing is lost, nothing is drawn for nobody, everybody is answered.
+#include "server/dispatcher.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <future>
+
+#include "base/scratch.h"
+#include "server/api_error.h"
+#include "server/testing.h"
+
+namespace atelier::server {
+namespace {
+
+using namespace std::chrono_literals;
+
+// A dispatcher with everything around it.
+struct Desk {
+  Scratch scratch;
+  StubMaker maker;
+  Metrics metrics;
+  StubEngine::Seen seen;
+  std::unique_ptr<StoreFolder> folder;
+  std::unique_ptr<JobStore> store;
+  std::unique_ptr<Dispatcher> dispatcher;
+
+  explicit Desk(StubEngine::Behaviour behaviour = {}, DispatcherOptions options = {.batch = {.most = 4}}) {
+    start(std::move(behaviour), options);
+  }
+  void start(StubEngine::Behaviour behaviour, DispatcherOptions options = {.batch = {.most = 4}}) {
+    stop();
+    folder = std::make_unique<StoreFolder>(scratch.path());
+    store = open_sqlite(*folder);
+    dispatcher = std::make_unique<Dispatcher>(options, *store, 100, metrics, [this, behaviour] {
+      return std::make_unique<StubEngine>(behaviour, &seen);
+    });
+  }
+  void stop() {
+    dispatcher.reset();
+    store.reset();
+    folder.reset();
+  }
+
+  JobRecord record(const std::string& prompt, int n = 1, int steps = 2) const {
+    request::PromptRow row;
+    row.request.prompt = prompt;
+    row.request.num_inference_steps = steps;
+    row.images = n;
+    JobRecord job{.id = new_id("job_"), .kind = "images.generations", .format = "png"};
+    job.created = unix_time();
+    job.requests = maker.make(row, "png");
+    for (size_t i = 0; i < job.requests.size(); ++i) job.requests[i].name = str(job.id, "_", i, ".png");
+    job.body_hash = prompt;
+    return job;
+  }
+};
+
+// How a job ended, for whoever waits.
+struct Ended {
+  JobRecord record;
+  std::vector<std::string> pictures;
+  bool is_interrupted = false;
+  int steps = 0;
+};
+struct Waiter {
+  std::shared_ptr<std::promise<Ended>> promise = std::make_shared<std::promise<Ended>>();
+  std::shared_ptr<Ended> ended = std::make_shared<Ended>();
+  Listener listener() const {
+    return [promise = promise, ended = ended](const JobEvent& e) {
+      ended->steps += e.kind == JobEvent::kStep;
+      if (e.kind != JobEvent::kFinished && e.kind != JobEvent::kInterrupted) return;
+      ended->record = e.record;
+      ended->is_interrupted = e.kind == JobEvent::kInterrupted;
+      for (const auto& bytes : e.pictures) ended->pictures.push_back(bytes ? *bytes : "");
+      promise->set_value(*ended);
+    };
+  }
+  Ended wait() const {
+    auto future = promise->get_future();
+    if (future.wait_for(20s) != std::future_status::ready) {
+      ADD_FAILURE() << "nobody answered";
+      return {};
+    }
+    return future.get();
+  }
+};
+
+void wait_until(const std::function<bool()>& is_true) {
+  const auto end = std::chrono::steady_clock::now() + 20s;
+  while (!is_true()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), end);
+    std::this_thread::sleep_for(2ms);
+  }
+}
+
+TEST(Dispatcher_DrawsAJob, AndKeepsItsPictures) {
+  Desk desk;
+  const Waiter waiter;
+  const auto record = desk.record("a fox", 3);
+  EXPECT_EQ(desk.dispatcher->submit(record, waiter.listener()), record.id);
+  const auto ended = waiter.wait();
+  EXPECT_EQ(ended.record.state, JobState::kDone);
+  EXPECT_EQ(ended.pictures, (std::vector<std::string>{"a fox 7", "a fox 8", "a fox 9"}));
+  EXPECT_EQ(ended.steps, 2);
+  wait_until([&] {
+    const auto stored = desk.store->find(record.id);
+    return stored && stored->state == JobState::kDone;
+  });
+  EXPECT_EQ(desk.dispatcher->picture(*desk.dispatcher->find(record.id), 2), "a fox 9");
+  desk.stop();
+  // and so it is for the next process
+  desk.start({});
+  const auto kept = desk.dispatcher->find(record.id);
+  ASSERT_TRUE(kept);
+  EXPECT_EQ(kept->pictures.size(), 3u);
+  EXPECT_EQ(desk.dispatcher->picture(*kept, 1), "a fox 8");
+}
+
+TEST(Dispatcher_GoesOnAfterARestart, WithWhatWasAccepted) {
+  Desk desk({.step_time = 50ms});
+  std::vector<std::string> ids;
+  for (int i = 0; i < 5; ++i) {
+    std::promise<void> accepted;
+    ids.push_back(desk.dispatcher->submit(desk.record(str("picture ", i)), [&](const JobEvent& e) {
+      if (e.kind == JobEvent::kAccepted) accepted.set_value();
+    }));
+    accepted.get_future().wait();
+  }
+  desk.stop();  // as if it had been killed: nothing was drained
+  desk.start({});
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const Waiter waiter;
+    ASSERT_NE(desk.dispatcher->listen(ids[i], waiter.listener()), 0);
+    const auto ended = waiter.wait();
+    EXPECT_EQ(ended.record.state, JobState::kDone);
+    EXPECT_EQ(ended.pictures, std::vector{str("picture ", i, " 7")});
+  }
+}
+
+TEST(Dispatcher_BatchesWhatFits, OfSeveralJobs) {
+  Desk desk({.step_time = 20ms});
+  std::vector<Waiter> waiters(5);
+  desk.dispatcher->submit(desk.record("first", 1, 30), waiters[0].listener());
+  wait_until([&] {
+    const std::scoped_lock lock(desk.seen.mutex);
+    return desk.seen.batches.size() == 1;
+  });
+  for (int i = 1; i < 5; ++i)
+    desk.dispatcher->submit(desk.record(str("other ", i), 1, i == 4 ? 5 : 2),
+                            waiters[static_cast<size_t>(i)].listener());
+  for (const auto& waiter : waiters) EXPECT_EQ(waiter.wait().record.state, JobState::kDone);
+  const std::scoped_lock lock(desk.seen.mutex);
+  ASSERT_EQ(desk.seen.batches.size(), 3u);
+  EXPECT_EQ(desk.seen.batches[1].size(), 3u);  // those of two steps
+  EXPECT_EQ(desk.seen.batches[2].size(), 1u);
+}
+
+TEST(Dispatcher_CancelsAWaitingJob, WithoutTheEngine) {
+  Desk desk({.step_time = 30ms}, {.batch = {.most = 1}});
+  const Waiter first, second;
+  desk.dispatcher->submit(desk.record("first", 1, 4), first.listener());
+  const auto id = desk.dispatcher->submit(desk.record("second"), second.listener());
+  EXPECT_TRUE(desk.dispatcher->cancel(id));
+  EXPECT_EQ(second.wait().record.state, JobState::kCancelled);
+  EXPECT_EQ(first.wait().record.state, JobState::kDone);
+  EXPECT_FALSE(desk.dispatcher->cancel(id));
+  EXPECT_FALSE(desk.dispatcher->cancel("job_unknown"));
+}
+
+TEST(Dispatcher_CancelStopsABatch, OnlyWhenNobodyElseIsInIt) {
+  Desk desk({.step_time = 20ms});
+  const Waiter blocker, a, b, alone;
+  desk.dispatcher->submit(desk.record("blocker", 1, 30), blocker.listener());
+  wait_until([&] {
+    const std::scoped_lock lock(desk.seen.mutex);
+    return desk.seen.batches.size() == 1;
+  });
+  const auto id = desk.dispatcher->submit(desk.record("a", 1, 20), a.listener());
+  desk.dispatcher->submit(desk.record("b", 1, 20), b.listener());
+  blocker.wait();
+  wait_until([&] { return a.ended->steps > 1; });
+  desk.dispatcher->cancel(id);
+  EXPECT_EQ(a.wait().record.state, JobState::kCancelled);
+  EXPECT_EQ(b.wait().pictures, std::vector<std::string>{"b 7"});
+  EXPECT_TRUE(desk.seen.cancelled.empty());
+  const auto last = desk.dispatcher->submit(desk.record("alone", 1, 1000), alone.listener());
+  wait_until([&] { return alone.ended->steps > 0; });
+  desk.dispatcher->cancel(last);
+  EXPECT_EQ(alone.wait().record.state, JobState::kCancelled);
+  wait_until([&] {
+    const std::scoped_lock lock(desk.seen.mutex);
+    return desk.seen.cancelled.size() == 1;
+  });
+}
+
+TEST(Dispatcher_ABrokenEngineIsStartedAgain, AndNothingIsLost) {
+  Desk desk({.breaks_at = 2});
+  std::vector<Waiter> waiters(3);
+  for (size_t i = 0; i < waiters.size(); ++i)
+    desk.dispatcher->submit(desk.record(str("p", i), 1, static_cast<int>(2 + i)), waiters[i].listener());
+  for (const auto& waiter : waiters) EXPECT_EQ(waiter.wait().record.state, JobState::kDone);
+}
+
+TEST(Dispatcher_AFailedPictureFailsItsJob, WithoutAWordOfThisMachine) {
+  Desk desk({.fails = "bad"});
+  const Waiter bad, good;
+  desk.dispatcher->submit(desk.record("bad", 2), bad.listener());
+  desk.dispatcher->submit(desk.record("good"), good.listener());
+  const auto ended = bad.wait();
+  EXPECT_EQ(ended.record.state, JobState::kFailed);
+  EXPECT_EQ(ended.record.error_status, 500);
+  EXPECT_EQ(to_json(ended.record).dump().find("/secret"), std::string::npos);
+  EXPECT_EQ(good.wait().record.state, JobState::kDone);
+}
+
+TEST(Dispatcher_AFullQueueRefuses, WithATimeToComeBack) {
+  Desk desk({.step_time = 50ms}, {.batch = {.most = 1}, .max_queue = 2, .max_per_owner = 4});
+  std::vector<Waiter> waiters(3);
+  desk.dispatcher->submit(desk.record("0", 1, 100), waiters[0].listener());
+  wait_until([&] { return waiters[0].ended->steps > 0; });
+  desk.dispatcher->submit(desk.record("1"), nullptr);
+  desk.dispatcher->submit(desk.record("2"), nullptr);
+  try {
+    desk.dispatcher->submit(desk.record("3"), nullptr);
+    ADD_FAILURE() << "it was taken";
+  } catch (const ApiError& e) {
+    EXPECT_EQ(e.status, 429);
+    EXPECT_EQ(e.code, "queue_full");
+    EXPECT_GE(e.retry_after_s, 1);
+    EXPECT_NE(std::string(e.what()).find("max_queue 2"), std::string::npos);
+  }
+}
+
+TEST(Dispatcher_AJobThatTakesTooLongIsGivenUp, AtItsDeadline) {
+  Desk desk({.step_time = 50ms});
+  const Waiter waiter;
+  auto record = desk.record("slow", 1, 1000);
+  record.deadline = unix_time() + 0.3;
+  desk.dispatcher->submit(std::move(record), waiter.listener());
+  const auto ended = waiter.wait();
+  EXPECT_EQ(ended.record.state, JobState::kFailed);
+  EXPECT_EQ(ended.record.error_status, 504);
+}
+
+TEST(Dispatcher_ADeadlineThatCannotBeMetIsRefused, OnceCostsAreKnown) {
+  Desk desk({.step_time = 30ms});
+  const Waiter waiter;
+  desk.dispatcher->submit(desk.record("first", 1, 4), waiter.listener());
+  waiter.wait();
+  auto record = desk.record("long", 1, 1000);  // about 30 s
+  record.deadline = unix_time() + 2;
+  try {
+    desk.dispatcher->submit(std::move(record), nullptr);
+    ADD_FAILURE() << "it was taken";
+  } catch (const ApiError& e) {
+    EXPECT_EQ(e.status, 400);
+    EXPECT_EQ(e.param, "timeout");
+  }
+  const std::scoped_lock lock(desk.seen.mutex);
+  EXPECT_EQ(desk.seen.batches.size(), 1u);
+}
+
+TEST(Dispatcher_OneIdempotencyKeyIsOneJob, AlsoAfterARestart) {
+  Desk desk;
+  const Waiter waiter;
+  auto record = desk.record("once");
+  record.idempotency = "key-1";
+  const auto id = desk.dispatcher->submit(record, waiter.listener());
+  waiter.wait();
+  auto again = desk.record("once");
+  again.idempotency = "key-1";
+  EXPECT_EQ(desk.dispatcher->submit(again), id);
+  wait_until([&] { return desk.store->find(id)->state == JobState::kDone; });
+  desk.start({});
+  EXPECT_EQ(desk.dispatcher->submit(again), id);
+  auto other = desk.record("something else");
+  other.idempotency = "key-1";
+  try {
+    desk.dispatcher->submit(other);
+    ADD_FAILURE() << "it was taken";
+  } catch (const ApiError& e) {
+    EXPECT_EQ(e.status, 422);
+  }
+}
+
+TEST(Dispatcher_DrainFinishesWhatIsDrawn, AndKeepsWhatWaits) {
+  Desk desk({.step_time = 20ms}, {.batch = {.most = 1}});
+  const Waiter drawn, waiting;
+  desk.dispatcher->submit(desk.record("drawn", 1, 10), drawn.listener());
+  wait_until([&] { return drawn.ended->steps > 0; });
+  const auto id = desk.dispatcher->submit(desk.record("waiting"), waiting.listener());
+  desk.dispatcher->drain(10s);
+  EXPECT_EQ(drawn.wait().record.state, JobState::kDone);
+  EXPECT_TRUE(waiting.wait().is_interrupted);
+  EXPECT_THROW(desk.dispatcher->submit(desk.record("late")), ApiError);
+  desk.start({});
+  const Waiter resumed;
+  ASSERT_NE(desk.dispatcher->listen(id, resumed.listener()), 0);
+  EXPECT_EQ(resumed.wait().record.state, JobState::kDone);
+}
+
+}  // namespace
+}  // namespace atelier::server

@@ -1,0 +1,312 @@
+// The dispatcher's own thread: what it hands to the engine, and what it makes of its events.
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "server/dispatcher.h"
+
+namespace atelier::server {
+namespace {
+
+using namespace std::chrono_literals;
+using Steady = std::chrono::steady_clock;
+
+constexpr auto kPoll = 100ms;
+constexpr auto kBreath = 500ms;  // before an engine that broke down is started again
+constexpr auto kLook = 100ms;    // between two looks at deadlines
+constexpr auto kLookAtOthers = 1s;
+
+double steady_seconds() {
+  return std::chrono::duration<double>(Steady::now().time_since_epoch()).count();
+}
+
+bool is_hopeless(Kind kind) {
+  return kind == Kind::kUsage || kind == Kind::kCheckpoint || kind == Kind::kCapacity;
+}
+
+}  // namespace
+
+void Dispatcher::work() {
+  const auto engine = make_engine_();
+  {
+    const std::scoped_lock lock(command_mutex_);
+    engine_ = engine.get();
+  }
+  {
+    const std::scoped_lock lock(mutex_);
+    groups_ = engine->groups();
+  }
+  while (!is_over_) {
+    turn(*engine);
+    const std::scoped_lock lock(mutex_);
+    if (is_draining_ && !is_drained_ && (is_idle() || fatal_ || Steady::now() >= drain_end_)) {
+      for (auto& [id, job] : live_) {
+        if (!is_final(job->record.state)) tell(*job, {.kind = JobEvent::kInterrupted, .record = job->record});
+      }
+      is_drained_ = true;
+      changed_.notify_all();
+    }
+  }
+  {
+    const std::scoped_lock lock(command_mutex_);
+    engine_ = nullptr;
+  }
+  engine->shut_down();
+}
+
+// Nothing is being drawn.
+bool Dispatcher::is_idle() const {
+  return open_.empty();
+}
+
+void Dispatcher::turn(Engine& engine) {
+  std::vector<cluster::PoolEvent> events;
+  {
+    const std::scoped_lock lock(mutex_);
+    take_commands(engine);
+    if (Steady::now() - looked_ >= kLook) {
+      looked_ = Steady::now();
+      check_deadlines(engine);
+      forget_kept();
+      update_gauges(engine);
+      look_at_others();
+    }
+    if (!is_draining_ && !fatal_) dispatch(engine);
+  }
+  try {
+    if (fatal_) {
+      std::this_thread::sleep_for(kPoll);
+    } else {
+      events = engine.poll(std::chrono::duration_cast<std::chrono::milliseconds>(kPoll));
+    }
+  } catch (const Error& e) {
+    on_broken(e);
+    return;
+  }
+  const std::scoped_lock lock(mutex_);
+  for (const auto& event : events) std::visit([this](const auto& e) { on(e); }, event);
+  stats_ = engine.stats();
+}
+
+void Dispatcher::take_commands(Engine& engine) {
+  std::vector<std::function<void(Engine&)>> commands;
+  {
+    const std::scoped_lock lock(command_mutex_);
+    commands = std::exchange(commands_, {});
+  }
+  for (const auto& run : commands) run(engine);
+}
+
+void Dispatcher::check_deadlines(Engine& engine) {
+  const double now = unix_time();
+  bool has_dropped = false;
+  for (auto& [id, job] : live_) {
+    if (is_final(job->record.state) || job->record.deadline <= 0 || now < job->record.deadline) continue;
+    give_up(*job, JobState::kFailed, 504, "timeout", "the time that the request may take is over");
+    has_dropped = true;
+  }
+  if (has_dropped) drop_batches(engine);
+}
+
+// Of a store that several front ends share: what became of their jobs, who of them is gone, what they ask.
+void Dispatcher::look_at_others() {
+  if (!store_.is_shared() || Steady::now() - looked_at_others_ < kLookAtOthers) return;
+  looked_at_others_ = Steady::now();
+  try {
+    std::vector<int64_t> told;
+    for (const auto& [number, job] : remote_listeners_) {
+      const auto record = store_.find(job.first);
+      if (record && !is_final(record->state)) continue;
+      if (record) tell_stored(*record, job.second);
+      told.push_back(number);
+    }
+    for (const auto number : told) remote_listeners_.erase(number);
+    if (!is_draining_) {
+      for (auto& record : store_.adopt()) {
+        log::info(str("job=", record.id, " is taken over from a front end that is gone"));
+        take_up(std::move(record));
+      }
+    }
+    for (const auto& id : store_.cancels_asked()) cancel(id);
+  } catch (const Error& e) {
+    log::warning(e.what());
+  }
+}
+
+void Dispatcher::dispatch(Engine& engine) {
+  const auto drawing =
+      std::count_if(open_.begin(), open_.end(), [](const auto& open) { return !open.second.is_generated; });
+  for (auto free = std::max<int64_t>(1, groups_ - std::ssize(lost_groups_)) - drawing; free > 0; --free) {
+    std::vector<std::string> running;
+    for (const auto& [id, batch] : open_) {
+      for (const auto& picture : batch.pictures) running.push_back(picture.job);
+    }
+    auto pictures = batcher_.next(steady_seconds(), running);
+    if (pictures.empty()) return;
+    std::vector<request::Request> requests;
+    for (const auto& picture : pictures) {
+      requests.push_back(picture.request);
+      LiveJob& job = *live_.at(picture.job);
+      metrics_.observe("atelier_queue_seconds", "from arrival to the engine",
+                       std::max(0.0, steady_seconds() - picture.since));
+      if (job.record.state == JobState::kRunning) continue;
+      job.record.state = JobState::kRunning;
+      job.record.started = unix_time();
+      tell(job, {.kind = JobEvent::kStarted, .record = job.record, .seconds_left = seconds_left(job)});
+    }
+    const int64_t number = engine.submit(std::move(requests));
+    open_[number] = {.pictures = std::move(pictures), .since = steady_seconds()};
+  }
+}
+
+// Nothing that was handed out comes back; who waits longest for a picture that always breaks the engine is given up.
+void Dispatcher::on_broken(const Error& error) {
+  log::error(str("the engine broke down: ", error.what()));
+  metrics_.count("atelier_engine_failures_total", "times that all workers were lost");
+  {
+    const std::scoped_lock lock(mutex_);
+    is_ready_ = false;
+    ready_groups_.clear();
+    if (is_hopeless(error.kind())) {
+      fatal_ = error;
+      return;
+    }
+    auto lost = std::exchange(open_, {});
+    for (auto batch = lost.rbegin(); batch != lost.rend(); ++batch) {
+      for (auto picture = batch->second.pictures.rbegin(); picture != batch->second.pictures.rend();
+           ++picture) {
+        LiveJob& job = *live_.at(picture->job);
+        if (is_final(job.record.state) || job.pictures[static_cast<size_t>(picture->index)]) continue;
+        if (++job.tries >= options_.max_tries * std::ssize(job.record.requests)) {
+          give_up(job, JobState::kFailed, 500, "engine_lost", "the picture could not be drawn");
+        } else {
+          batcher_.add_first(*picture);
+        }
+      }
+    }
+  }
+  std::this_thread::sleep_for(kBreath);
+}
+
+void Dispatcher::queue(LiveJob& job) {
+  for (size_t i = 0; i < job.record.requests.size(); ++i) {
+    batcher_.add({.job = job.record.id,
+                  .index = static_cast<int>(i),
+                  .priority = job.record.priority,
+                  .since = steady_seconds(),
+                  .request = job.record.requests[i]});
+  }
+}
+
+void Dispatcher::accept(const std::string& id, const std::string& error) {
+  const auto at = live_.find(id);
+  if (at == live_.end()) return;
+  LiveJob& job = *at->second;
+  if (is_final(job.record.state)) return;  // cancelled meanwhile
+  if (!error.empty())
+    return give_up(job, JobState::kFailed, 503, "store", "the server cannot keep jobs at the moment");
+  queue(job);
+  tell(job, {.kind = JobEvent::kAccepted, .record = job.record, .seconds_left = seconds_left(job)});
+}
+
+void Dispatcher::give_up(LiveJob& job, JobState state, int status, const std::string& code,
+                         const std::string& message) {
+  batcher_.remove(job.record.id);
+  job.record.state = state;
+  job.record.error_status = status;
+  job.record.error_code = code;
+  job.record.error_message = message;
+  finish(job);
+}
+
+// The client hears of it at once; it stays in memory until it is on the disk.
+void Dispatcher::finish(LiveJob& job) {
+  const std::string id = job.record.id;
+  job.record.finished = unix_time();
+  metrics_.count("atelier_jobs_total", "finished jobs", str("state=\"", state_name(job.record.state), "\""));
+  if (!job.record.error_code.empty())
+    metrics_.count("atelier_failures_total", "jobs that gave no pictures",
+                   str("kind=\"", job.record.error_code, "\""));
+  metrics_.observe("atelier_job_seconds", "from arrival to the last picture",
+                   job.record.finished - job.record.created);
+  std::vector<JobWriter::Picture> pictures;
+  for (size_t i = 0; i < job.record.pictures.size(); ++i)
+    pictures.push_back({id, job.record.pictures[i].name, *job.pictures[i]});
+  tell(job, {.kind = JobEvent::kFinished, .record = job.record, .pictures = job.pictures});
+  {
+    const std::scoped_lock lock(command_mutex_);
+    open_ids_.erase(id);
+  }
+  log::info(str("job=", id, " request=", job.record.request_id, " state=", state_name(job.record.state),
+                " pictures=", job.record.pictures.size(),
+                " seconds=", job.record.finished - job.record.created,
+                job.record.error_code.empty() ? "" : " error=" + job.record.error_code));
+  writer_->write(job.record, std::move(pictures), [this, id](const std::string& error) {
+    command([this, id, error](Engine&) { on_kept(id, error); });
+  });
+}
+
+void Dispatcher::on_kept(const std::string& id, const std::string& error) {
+  const auto at = live_.find(id);
+  if (at == live_.end()) return;
+  LiveJob& job = *at->second;
+  if (!error.empty() && job.record.state == JobState::kDone) {
+    // Its pictures are in memory only, and are lost with this process: nobody is told that they are safe.
+    job.record.state = JobState::kFailed;
+    job.record.error_code = "store";
+    job.record.error_message = "the pictures could not be kept";
+    job.record.error_status = 503;
+    job.record.pictures.clear();
+    writer_->write(job.record, {},
+                   [this, id](const std::string&) { command([this, id](Engine&) { on_kept(id, ""); }); });
+    return;
+  }
+  job.is_kept = true;
+  forget_kept();
+}
+
+// Jobs that are on the disk, unless pictures that are still being drawn name them.
+void Dispatcher::forget_kept() {
+  std::set<std::string> drawn;
+  for (const auto& [number, batch] : open_) {
+    for (const auto& picture : batch.pictures) drawn.insert(picture.job);
+  }
+  std::erase_if(live_, [&](const auto& entry) {
+    const LiveJob& job = *entry.second;
+    if (!job.is_kept || drawn.contains(entry.first)) return false;
+    if (!job.record.idempotency.empty()) idempotent_.erase({job.record.owner, job.record.idempotency});
+    if (job.is_unwanted) store_.remove(entry.first);
+    return true;
+  });
+}
+
+// Batches of which nobody wants a picture any more are stopped; others go on, and what nobody wants of them is dropped.
+void Dispatcher::drop_batches(Engine& engine) {
+  for (const auto& [number, batch] : open_) {
+    const bool is_wanted =
+        std::any_of(batch.pictures.begin(), batch.pictures.end(),
+                    [&](const auto& picture) { return !is_final(live_.at(picture.job)->record.state); });
+    if (!is_wanted) engine.cancel(number);
+  }
+}
+
+void Dispatcher::tell(LiveJob& job, JobEvent event) {
+  for (const auto& [number, listener] : job.listeners) listener(event);
+  for (const auto& [number, listener] : all_listeners_) listener(event);
+}
+
+std::optional<double> Dispatcher::seconds_left(const LiveJob& job) const {
+  double work = 0;
+  for (size_t i = 0; i < job.pictures.size(); ++i) {
+    if (!job.pictures[i]) work += work_of(job.record.requests[i]);
+  }
+  for (const auto& [number, batch] : open_) {
+    for (const auto& picture : batch.pictures) {
+      if (picture.job != job.record.id || batch.steps == 0) continue;
+      work -= work_of(picture.request) * batch.step / batch.steps;
+    }
+  }
+  return costs_.seconds_of_work(std::max(0.0, work));
+}
+
+}  // namespace atelier::server

@@ -1,0 +1,78 @@
+// Edits: a picture to begin with and perhaps a mask, from a form or from JSON.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "media/alpha.h"
+#include "media/input.h"
+#include "server/api.h"
+#include "server/upload.h"
+
+namespace atelier::server {
+namespace {
+
+media::Image decoded(const std::string& name, const std::string& bytes) {
+  try {
+    return media::decode_upright(bytes);
+  } catch (const Error& e) {
+    throw ApiError(400, "invalid_image", str(name, ": ", e.what()), name);
+  }
+}
+
+// White where the picture is drawn anew: where the mask is transparent, as OpenAI has it; of one that is opaque, where it
+// is white.
+media::Image mask_of(const std::string& bytes) {
+  media::Image mask = decoded("mask", bytes);
+  std::vector<uint8_t> opacity;
+  try {
+    opacity = media::opacity(bytes);
+  } catch (const Error& e) {
+    throw ApiError(400, "invalid_image", str("mask: ", e.what()), "mask");
+  }
+  const bool is_opaque = std::all_of(opacity.begin(), opacity.end(), [](uint8_t o) { return o == 255; });
+  if (is_opaque || opacity.size() * 3 != mask.rgb.size()) return mask;
+  for (size_t i = 0; i < mask.rgb.size(); ++i) mask.rgb[i] = opacity[i / 3] < 128 ? 255 : 0;
+  return mask;
+}
+
+}  // namespace
+
+// Where workers find it; a store that other hosts share holds it, too.
+std::string Api::keep_input(const std::string& id, const char* name, const std::string& bytes) const {
+  const auto file = options_.inputs / id / name;
+  write_file_atomically(file, bytes);
+  if (store_.is_shared()) store_.put_picture(id, name, bytes);
+  return file.string();
+}
+
+void Api::edits(ApiCall& call) {
+  if (options_.mode == "t2i")
+    throw ApiError(400, "wrong_mode", "this server runs with --mode t2i: POST /v1/images/generations");
+  std::string hash = sha256(call.request.body);
+  for (const auto& part : call.request.form) hash = sha256(str(hash, part.name, "\n", part.data));
+  auto upload = take_upload(call.request);
+  if (upload.images.empty())
+    throw ApiError(400, "missing_required_parameter", "image: the picture to begin with is missing", "image");
+  if (upload.images.size() > 1)
+    throw ApiError(
+        400, "unsupported_value",
+        str("image: ", upload.images.size(), " were given; families of this engine begin with one"), "image");
+  if (upload.masks.size() > 1) throw ApiError(400, "invalid_value", "mask: one is expected", "mask");
+  auto draft = edit_fields_.read(upload.fields);
+  decoded("image", upload.images.front());  // before anything is kept
+  const std::string id = new_id("job_");
+  try {
+    draft.row.request.image = keep_input(id, "input_image", upload.images.front());
+    if (!upload.masks.empty())
+      draft.row.request.mask =
+          keep_input(id, "input_mask", media::encode(mask_of(upload.masks.front()), media::Format::kPng));
+    draw(call, "images.edits", std::move(draft), hash, id);
+  } catch (...) {
+    store_.remove(id);
+    throw;
+  }
+}
+
+}  // namespace atelier::server

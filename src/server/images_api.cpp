@@ -1,0 +1,257 @@
+// Requests for pictures: from a body to a job, from a job to an answer.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/quote.h"
+#include "request/adapters.h"
+#include "server/api.h"
+#include "server/base64.h"
+#include "server/json_body.h"
+
+namespace atelier::server {
+namespace {
+
+// Paths of this machine are nobody's business.
+std::string replaced(std::string message, const std::string& path, const std::string& by) {
+  for (size_t at = path.empty() ? std::string::npos : message.find(path); at != std::string::npos;
+       at = message.find(path, at + by.size()))
+    message.replace(at, path.size(), by);
+  return message;
+}
+
+}  // namespace
+
+void Api::generations(ApiCall& call) {
+  if (options_.mode == "edit")
+    throw ApiError(400, "wrong_mode", "this server runs with --mode edit: POST /v1/images/edits");
+  const auto draft = generation_fields_.read(parsed_json(call.request.body));
+  draw(call, "images.generations", draft, sha256(call.request.body), new_id("job_"));
+}
+
+// What the server does for everybody can be asked for, but not changed by one request.
+void Api::settle_hints(const Draft& draft) const {
+  const auto& card = maker_.card();
+  const size_t slash = card.id.rfind('/');
+  const bool is_model = draft.model.empty() || draft.model == card.id ||
+                        (slash != std::string::npos && draft.model == card.id.substr(slash + 1));
+  if (!is_model)
+    throw ApiError(404, "model_not_found",
+                   str("the model ", in_quotes(draft.model), " is not loaded here; ", card.id, " is"),
+                   "model");
+  if (!draft.tier.empty() && draft.tier != card.tier)
+    throw ApiError(400, "unsupported_value",
+                   str("tier: ", draft.tier, " is not loaded here; ", card.tier, " is"), "tier");
+  if (!draft.layout.empty() && draft.layout != "auto" && draft.layout != card.layout)
+    throw ApiError(400, "unsupported_value",
+                   str("layout: ", in_quotes(draft.layout), " is not what runs here; ", card.layout, " is"),
+                   "layout");
+}
+
+// What the layout of the server keeps it from.
+void Api::check_previews(const Draft& draft) const {
+  if (draft.partial_images > 0 && !maker_.card().has_previews)
+    throw ApiError(400, "unsupported_value",
+                   "partial_images: no rank of this server decodes alone (use_parallel_vae)",
+                   "partial_images");
+}
+
+std::vector<request::Request> Api::requests_of(const Draft& draft) const {
+  request::PromptRow row = draft.row;
+  // of a model of videos one frame is a picture
+  if (maker_.card().is_video && !draft.is_video) row.request.num_frames = 1;
+  std::string folder;
+  if (!draft.adapters.empty()) {
+    row.request.lora.emplace();
+    for (const auto& wish : draft.adapters) {
+      const auto file = adapters_.file(wish.name);
+      folder = file.parent_path().string() + "/";
+      row.request.lora->push_back(
+          request::to_string({.path = file.string(), .strength = wish.strength.value_or(1)}));
+    }
+  }
+  try {
+    return maker_.make(row, draft.format);
+  } catch (const Error& e) {
+    if (e.kind() != Kind::kUsage && e.kind() != Kind::kCapacity && e.kind() != Kind::kCheckpoint) throw;
+    std::string message = replaced(e.what(), folder, "");
+    for (const auto& [file, name] :
+         {std::pair{row.request.image, "image"}, std::pair{row.request.mask, "mask"}})
+      message = replaced(std::move(message), file.value_or(""), name);
+    throw ApiError(400, e.kind() == Kind::kCapacity ? "does_not_fit" : "invalid_value", message);
+  }
+}
+
+void Api::draw(ApiCall& call, const std::string& kind, const Draft& draft, const std::string& body_hash,
+               const std::string& id) {
+  settle_hints(draft);
+  check_previews(draft);
+  JobRecord record{.id = id, .owner = call.owner, .kind = kind, .format = draft.format};
+  record.idempotency = call.request.header("idempotency-key").value_or("");
+  if (record.idempotency.size() > 255)
+    throw ApiError(400, "invalid_value", "Idempotency-Key: at most 255 letters are expected");
+  record.body_hash = sha256(kind + "\n" + body_hash);
+  record.priority = draft.priority;
+  record.created = unix_time();
+  record.deadline =
+      record.created + std::min(draft.timeout.value_or(options_.request_timeout), options_.request_timeout);
+  record.request_id = call.id;
+  record.requests = requests_of(draft);
+  for (auto& request : record.requests) request.partial_images = draft.partial_images;
+  const auto& first = record.requests.front();
+  const int64_t pixels = int64_t{*first.width} * *first.height;
+  if (pixels > options_.caps.pixels)
+    throw ApiError(
+        400, "invalid_value",
+        str("max_pixels ", options_.caps.pixels, ": ", *first.width, "x", *first.height, " has ", pixels),
+        "size");
+  if (*first.num_inference_steps > options_.caps.steps)
+    throw ApiError(
+        400, "invalid_value",
+        str("max_steps ", options_.caps.steps, ": ", *first.num_inference_steps, " were asked for"),
+        "num_inference_steps");
+  for (size_t i = 0; i < record.requests.size(); ++i) {
+    auto& request = record.requests[i];
+    request.name = str(record.id, "_", i, ".", draft.format == "jpeg" ? "jpg" : draft.format);
+    request.index = static_cast<int64_t>(i);
+  }
+  follow(call, kind, draft, std::move(record));
+}
+
+Json Api::images_answer(const Draft& draft, const JobRecord& record,
+                        const std::vector<Bytes>& pictures) const {
+  Json data = Json::array(), seeds = Json::array();
+  for (size_t i = 0; i < pictures.size(); ++i) {
+    if (!pictures[i]) throw ApiError(500, "picture_gone", "the picture is not kept any more");
+    const bool is_url = draft.response_format == "url";
+    data.push_back({{"b64_json", is_url ? Json(nullptr) : Json(to_base64(*pictures[i]))},
+                    {"url", is_url ? Json(signed_url(record, i)) : Json(nullptr)},
+                    {"revised_prompt", nullptr}});
+    seeds.push_back(record.pictures[i].seed);
+  }
+  const auto& first = record.requests.front();
+  return {{"created", static_cast<int64_t>(record.created)},
+          {"data", std::move(data)},
+          {"background", "opaque"},
+          {"output_format", record.format},
+          {"quality", nullptr},
+          {"size", str(first.width.value_or(0), "x", first.height.value_or(0))},
+          {"usage", nullptr},
+          {"job", record.id},
+          {"seeds", std::move(seeds)},
+          {"notes", record.notes},
+          {"seconds", record.finished - record.created}};
+}
+
+namespace {
+
+// What the client of a job that gave no picture is told.
+ApiError failure_of(const JobRecord& record) {
+  return {record.error_status ? record.error_status : 500, record.error_code,
+          str(record.error_message, " (", record.id, ")")};
+}
+
+ApiError interruption_of(const JobRecord& record) {
+  ApiError error(503, "interrupted",
+                 str("the server is ending; the job goes on when it is back: GET /v1/jobs/", record.id));
+  error.retry_after_s = 5;
+  return error;
+}
+
+}  // namespace
+
+// A job that is drawn later.
+void Api::answer_accepted(const ApiCall& call, const JobRecord& record) const {
+  if (record.kind == "videos") return call.json(200, video_object(record, 0));
+  call.json(202, shown_job(record));
+}
+
+void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record) {
+  call.request.body = {};  // listeners keep the call until the job is done
+  call.request.form = {};
+  const std::string id = record.id;
+  const bool is_named = !record.idempotency.empty();
+  const Listener whole = [this, call, draft](const JobEvent& e) {
+    const auto answer = [&](const ApiError& error) { call.fail(std::make_exception_ptr(error)); };
+    if (draft.is_async && e.kind != JobEvent::kInterrupted) {
+      if (e.record.state != JobState::kFailed || e.kind != JobEvent::kFinished)
+        return answer_accepted(call, e.record);
+    }
+    if (e.kind == JobEvent::kInterrupted) return answer(interruption_of(e.record));
+    if (e.kind != JobEvent::kFinished) return;
+    if (e.record.state != JobState::kDone) return answer(failure_of(e.record));
+    try {
+      call.json(200, images_answer(draft, e.record, e.pictures));
+    } catch (const ApiError& error) {
+      answer(error);
+    }
+  };
+  const std::string prefix = kind == "images.edits" ? "image_edit" : "image_generation";
+  const Listener stream = [this, call, draft, prefix](const JobEvent& e) {
+    stream_event(call, draft, prefix, e);
+  };
+  const Listener& listener = draft.is_stream ? stream : whole;
+  if (draft.is_stream) call.begin_stream();
+  if (!draft.is_async && !is_named && !options_.keep_on_disconnect)
+    call.reply.on_gone([this, id] { dispatcher_.cancel(id); });
+  std::string known;
+  try {
+    known = dispatcher_.submit(std::move(record), listener);
+  } catch (const ApiError& e) {
+    if (!draft.is_stream) throw;
+    call.reply.write(sse_event("error", error_object(e.status, e.what(), e.code, e.param)));
+    return call.end_stream();
+  }
+  if (known == id) return;
+  store_.remove(id);  // the pictures that it came with
+  if (draft.is_async) return answer_accepted(call, *dispatcher_.find(known));
+  dispatcher_.listen(known, listener);
+}
+
+void Api::stream_event(const ApiCall& call, const Draft& draft, const std::string& prefix,
+                       const JobEvent& e) const {
+  const auto put = [&](const std::string& type, Json data) {
+    data["type"] = type;
+    call.reply.write(sse_event(type, data));
+  };
+  const auto end = [&](const ApiError& error) {
+    call.reply.write(sse_event("error", error_object(error.status, error.what(), error.code)));
+    call.end_stream();
+  };
+  if (e.kind == JobEvent::kStep)
+    put(prefix + ".progress", {{"step", e.step},
+                               {"steps", e.steps},
+                               {"seconds_left", e.seconds_left ? Json(*e.seconds_left) : Json(nullptr)},
+                               {"job", e.record.id}});
+  const auto& first = e.record.requests.front();
+  const auto about = [&](const Bytes& bytes, int picture) {
+    return Json{{"b64_json", to_base64(*bytes)},
+                {"created_at", static_cast<int64_t>(e.record.created)},
+                {"size", str(first.width.value_or(0), "x", first.height.value_or(0))},
+                {"quality", "auto"},
+                {"background", "opaque"},
+                {"output_format", draft.format},
+                {"job", e.record.id},
+                {"index", picture}};
+  };
+  if (e.kind == JobEvent::kPreview) {
+    Json data = about(e.pictures.front(), e.picture);
+    data["partial_image_index"] = request::preview_due(e.step, e.steps, draft.partial_images).value_or(0);
+    data["step"] = e.step;
+    put(prefix + ".partial_image", std::move(data));
+  }
+  if (e.kind == JobEvent::kInterrupted) return end(interruption_of(e.record));
+  if (e.kind != JobEvent::kFinished) return;
+  if (e.record.state != JobState::kDone) return end(failure_of(e.record));
+  for (size_t i = 0; i < e.pictures.size(); ++i) {
+    if (!e.pictures[i]) return end(ApiError(500, "picture_gone", "the picture is not kept any more"));
+    Json data = about(e.pictures[i], static_cast<int>(i));
+    data["usage"] = nullptr;
+    data["seed"] = e.record.pictures[i].seed;
+    put(prefix + ".completed", std::move(data));
+  }
+  call.end_stream();
+}
+
+}  // namespace atelier::server

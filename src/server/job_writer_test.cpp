@@ -1,0 +1,81 @@
+// A disk that is full at the wrong moment.
+#include "server/job_writer.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+#include <map>
+
+#include "base/error.h"
+
+namespace atelier::server {
+namespace {
+
+// Keeps jobs in memory; fails where it is told to.
+class FakeStore : public JobStore {
+ public:
+  std::string bad_job;   // whose pictures find no room
+  bool is_full = false;  // no record does
+  std::map<std::string, JobRecord> jobs;
+  int transactions = 0;
+
+  void write(std::span<const JobRecord> records) override {
+    if (is_full) throw Error(Kind::kCapacity, "the disk is full");
+    ++transactions;
+    for (const auto& r : records) jobs[r.id] = r;
+  }
+  std::optional<JobRecord> find(const std::string& id) override {
+    return jobs.contains(id) ? std::optional(jobs[id]) : std::nullopt;
+  }
+  std::optional<JobRecord> find_idempotent(const std::string&, const std::string&) override { return {}; }
+  std::vector<JobRecord> list(const JobQuery&) override { return {}; }
+  std::vector<JobRecord> take_open() override { return {}; }
+  void put_picture(const std::string& job, const std::string&, std::string_view) override {
+    if (job == bad_job) throw Error(Kind::kCapacity, "the disk is full");
+  }
+  std::optional<std::string> picture(const std::string&, const std::string&) override { return {}; }
+  void forget_finished(int) override {}
+  void remove(const std::string&) override {}
+};
+
+std::string written(JobWriter& writer, const std::string& id) {
+  std::promise<std::string> done;
+  writer.write({.id = id, .state = JobState::kDone}, {{id, "0.png", "bytes"}},
+               [&](const std::string& error) { done.set_value(error); });
+  return done.get_future().get();
+}
+
+TEST(JobWriter_AFullDisk, FailsTheJobsItMeetsAndNoOthers) {
+  FakeStore store;
+  store.bad_job = "b";
+  JobWriter writer(store, 10);
+  EXPECT_EQ(written(writer, "a"), "");
+  EXPECT_EQ(written(writer, "b"), "the disk is full");
+  EXPECT_EQ(written(writer, "c"), "");
+  EXPECT_TRUE(store.find("a"));
+  EXPECT_FALSE(store.find("b"));
+  store.is_full = true;
+  EXPECT_EQ(written(writer, "d"), "the disk is full");
+  store.is_full = false;
+  EXPECT_EQ(written(writer, "d"), "");
+}
+
+TEST(JobWriter_WhatWaits, IsOneTransactionAndWrittenAtTheEnd) {
+  FakeStore store;
+  {
+    JobWriter writer(store, 10);
+    std::promise<void> begun, go_on;
+    writer.write({.id = "first"}, {}, [&](const std::string&) {
+      begun.set_value();
+      go_on.get_future().wait();
+    });
+    begun.get_future().wait();
+    for (int i = 0; i < 50; ++i) writer.write({.id = str("job ", i)}, {}, nullptr);
+    go_on.set_value();
+  }
+  EXPECT_EQ(store.jobs.size(), 51u);
+  EXPECT_EQ(store.transactions, 2);
+}
+
+}  // namespace
+}  // namespace atelier::server

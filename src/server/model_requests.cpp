@@ -1,0 +1,90 @@
+#include "server/model_requests.h"
+
+#include <random>
+
+#include "app/run/capacity.h"
+#include "base/error.h"
+#include "media/video.h"
+#include "plan/layouts.h"
+#include "plan/parallel_config.h"
+
+namespace atelier::server {
+namespace {
+
+// MP4 where FFmpeg's libraries are there.
+std::string video_format() {
+  try {
+    media::ffmpeg_module();
+    return "mp4";
+  } catch (const Error&) {
+    return "webp";
+  }
+}
+
+class ModelRequestMaker : public RequestMaker {
+ public:
+  ModelRequestMaker(const app::Resolved& resolved, const app::RunSpec& spec)
+      : resolved_(resolved),
+        spec_(spec),
+        facts_(spec.model.folder.check()),
+        room_(app::room_here(spec.device)) {
+    const auto& d = spec.model.folder.defaults();
+    const auto& common = resolved.settings.input.row.request;
+    card_ = {
+        .id = spec.model.name,
+        .family = std::string(spec.model.folder.family().name),
+        .tier = spec.job.engine.tier,
+        .layout = plan::to_string(spec.layout.degrees),
+        .dtype = spec.job.engine.precision.denoiser,
+        .device = spec.job.engine.device,
+        .width = common.width.value_or(d.width),
+        .height = common.height.value_or(d.height),
+        .steps = common.num_inference_steps.value_or(d.steps),
+        .groups = spec.layout.degrees.data,
+        .batch = std::max(1, resolved.settings.input.batch_size / spec.layout.degrees.data),
+        .guidance = common.guidance_scale.value_or(d.guidance),
+        .has_previews = !spec.layout.degrees.parallel_vae || spec.layout.ranks == spec.layout.degrees.data,
+        .is_video = spec.model.folder.draws_videos(),
+        .fps = common.fps.value_or(d.fps),
+        .video_format = video_format()};
+  }
+
+  std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
+    request::Prompts prompts;
+    prompts.rows.push_back(std::move(row));
+    auto set = app::make_requests(resolved_, spec_.model.folder, std::move(prompts), "." + format);
+    // what the layout cannot share out, or the memory cannot hold, never reaches a worker
+    plan::validate(spec_.layout.degrees, {facts_, set.extent.work}, 0);
+    check_memory(set);
+    app::fill_seeds(set.requests, [] {
+      thread_local std::random_device random;
+      return uint64_t{random() & 0x7fffffffu};
+    });
+    return std::move(set.requests);
+  }
+
+  const ModelCard& card() const override { return card_; }
+
+ private:
+  // Pictures of a batch must fit beside the weights.
+  void check_memory(const app::RequestSet& set) const {
+    app::RunSpec spec = spec_;
+    spec.requests.requests = set.requests;
+    spec.requests.extent = set.extent;
+    app::check_memory(spec, resolved_, room_);
+  }
+
+  const app::Resolved& resolved_;
+  const app::RunSpec& spec_;
+  const ModelFacts facts_;
+  const app::Room room_;
+  ModelCard card_;
+};
+
+}  // namespace
+
+std::unique_ptr<RequestMaker> make_request_maker(const app::Resolved& resolved, const app::RunSpec& spec) {
+  return std::make_unique<ModelRequestMaker>(resolved, spec);
+}
+
+}  // namespace atelier::server

@@ -1,0 +1,30 @@
+// From what a client wrote to pictures that can be drawn.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "request/prompts.h"
+
+namespace atelier::server {
+
+// What clients are told of what is loaded.
+struct ModelCard {
+  std::string id, family, tier, layout, dtype, device;
+  int width = 0, height = 0, steps = 0, groups = 1, batch = 1;
+  double guidance = 0;
+  bool has_previews = true, is_video = false;
+  double fps = 0;                     // of videos
+  std::string video_format = "webp";  // where a request does not say
+};
+
+class RequestMaker {
+ public:
+  virtual ~RequestMaker() = default;
+  // Any thread. One request for each picture, with everything settled that a row does not say, seeds too. Throws
+  // Error(kUsage) for what the model cannot draw, Error(kCapacity) for what does not fit.
+  virtual std::vector<request::Request> make(request::PromptRow row, const std::string& format) const = 0;
+  virtual const ModelCard& card() const = 0;
+};
+
+}  // namespace atelier::server

@@ -1,0 +1,98 @@
+#include "server/upload.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/quote.h"
+#include "base/text.h"
+#include "server/api_error.h"
+#include "server/base64.h"
+#include "server/json_body.h"
+
+namespace atelier::server {
+namespace {
+
+constexpr std::string_view kImageNames[] = {"image", "image[]", "images", "images[]", "input_reference"};
+
+bool is_image_name(std::string_view name) {
+  return std::find(std::begin(kImageNames), std::end(kImageNames), name) != std::end(kImageNames);
+}
+
+Upload from_form(std::vector<http::FormPart> parts) {
+  Upload out;
+  for (auto& part : parts) {
+    if (is_image_name(part.name)) {
+      out.images.push_back(std::move(part.data));
+    } else if (part.name == "mask") {
+      out.masks.push_back(std::move(part.data));
+    } else if (out.fields.contains(part.name)) {
+      throw ApiError(400, "invalid_value", str(part.name, ": it is there twice"), part.name);
+    } else {
+      // a list has no other form in a form
+      const bool is_list = part.name == "lora" && trim(part.data).starts_with('[');
+      out.fields[part.name] = is_list ? parsed_json(part.data) : Json(std::move(part.data));
+    }
+  }
+  return out;
+}
+
+// A picture in JSON: a data URL, base64, or {"image_url": either}.
+std::string picture_in(const std::string& name, const Json& value) {
+  if (value.is_object()) {
+    for (const auto& [key, part] : value.items()) {
+      if (key == "file_id")
+        throw ApiError(400, "unsupported_parameter",
+                       str(name, ": file_id is not offered, this server keeps no files: send image_url"),
+                       name);
+      if (key != "image_url")
+        throw ApiError(400, "unknown_parameter", str(name, ": there is no ", in_quotes(key)), name);
+    }
+    if (!value.contains("image_url"))
+      throw ApiError(400, "missing_required_parameter", str(name, ": image_url is missing"), name);
+    return picture_in(name, value["image_url"].is_object() && value["image_url"].contains("url")
+                                ? value["image_url"]["url"]
+                                : value["image_url"]);
+  }
+  if (!value.is_string())
+    throw ApiError(400, "invalid_value", str(name, ": a data URL or base64 is expected"), name);
+  std::string_view text = value.get_ref<const std::string&>();
+  if (text.starts_with("http://") || text.starts_with("https://"))
+    throw ApiError(400, "unsupported_value",
+                   str(name, ": this server fetches nothing: send the picture as a data URL"), name);
+  if (text.starts_with("data:")) {
+    const size_t comma = text.find(',');
+    const bool is_base64 = comma != std::string_view::npos && text.substr(0, comma).ends_with(";base64");
+    if (!is_base64) throw ApiError(400, "invalid_value", str(name, ": a data URL must be base64"), name);
+    text.remove_prefix(comma + 1);
+  }
+  auto bytes = from_base64(text);
+  if (!bytes) throw ApiError(400, "invalid_value", str(name, ": it is not valid base64"), name);
+  return std::move(*bytes);
+}
+
+Upload from_json(const std::string& body) {
+  Upload out;
+  const Json all = parsed_json(body);
+  if (!all.is_object()) throw ApiError(400, "invalid_value", "the body must be a JSON object");
+  for (const auto& [name, value] : all.items()) {
+    if (value.is_null()) continue;
+    if (is_image_name(name)) {
+      for (const auto& one : value.is_array() ? value : Json::array({value}))
+        out.images.push_back(picture_in(name, one));
+    } else if (name == "mask") {
+      out.masks.push_back(picture_in(name, value));
+    } else {
+      out.fields[name] = value;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+Upload take_upload(http::IncomingRequest& request) {
+  return request.form.empty() ? from_json(request.body) : from_form(std::move(request.form));
+}
+
+}  // namespace atelier::server

@@ -1,0 +1,20 @@
+// What a request for an edit or a video came with: its fields, and its pictures apart.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "http/message.h"
+
+namespace atelier::server {
+
+struct Upload {
+  Json fields = Json::object();  // without the pictures
+  std::vector<std::string> images, masks;
+};
+
+// Of a form, or of JSON with pictures as data URLs, base64 or {"image_url": either}; what the request held is taken.
+// Throws ApiError (400) naming the field.
+Upload take_upload(http::IncomingRequest& request);
+
+}  // namespace atelier::server
