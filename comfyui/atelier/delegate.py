@@ -1,0 +1,314 @@
+"""A stock MODEL whose denoiser is evaluated by the engine: everything around it is ComfyUI's own.
+
+The network is built without memory (on torch's meta device), so that names and sizes of its weights are there for the
+nodes that look at them, and its forward call goes to the engine. Only what must differ is overridden: new versions of
+ComfyUI add methods, and inherit them here.
+"""
+
+import inspect
+import json
+import struct
+
+from . import host
+from .errors import EngineError
+from .families import family_of, refuse_alterations
+from .lora import AdapterFiles
+
+# Of a safetensors header -> torch's.
+TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+MOST_HEADER_BYTES = 100 << 20
+
+
+def read_header(path):
+    """({name: meta tensor}, {metadata}) of a safetensors file; no weights are read. Raises EngineError."""
+    import torch
+
+    try:
+        with open(path, "rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > MOST_HEADER_BYTES:
+                raise ValueError(f"a header of {size} bytes")
+            header = json.loads(file.read(size))
+    except (OSError, ValueError, struct.error) as error:
+        raise EngineError(f"{path} is no safetensors file that can be read: {error}", "checkpoint") from error
+    metadata = header.pop("__metadata__", None) or {}
+    tensors = {}
+    for name, entry in header.items():
+        kind = TYPES.get(entry["dtype"])
+        if kind is None:
+            raise EngineError(f"{path}: {name} is of type {entry['dtype']}, which is not read here", "checkpoint")
+        tensors[name] = torch.empty(entry["shape"], dtype=getattr(torch, kind), device="meta")
+    return tensors, metadata
+
+
+def stock_config(tensors, metadata):
+    """What ComfyUI takes the tensors of a file for, and the tensors without their prefix. Raises EngineError."""
+    import comfy.model_detection as detection
+    import comfy.utils
+
+    prefix = detection.unet_prefix_from_state_dict(tensors)
+    without = comfy.utils.state_dict_prefix_replace(dict(tensors), {prefix: ""}, filter_keys=True)
+    tensors = without or tensors
+    config = _detected(detection, tensors, metadata)
+    if config is None:
+        converted = detection.convert_diffusers_mmdit(dict(tensors), "")
+        if converted is not None:
+            tensors = converted
+            config = _detected(detection, tensors, metadata)
+    if config is None:
+        raise EngineError("ComfyUI does not know what model this file holds: its tensors are of no network that it has", "checkpoint")
+    return config, tensors
+
+
+def _detected(detection, tensors, metadata):
+    takes_metadata = "metadata" in inspect.signature(detection.model_config_from_unet).parameters
+    extra = {"metadata": metadata} if takes_metadata else {}
+    try:
+        return detection.model_config_from_unet(tensors, "", **extra)
+    except (KeyError, AttributeError, IndexError):
+        return None
+
+
+def build(config, tensors, engine, folder, most=0):
+    """The MODEL of a stock config, its denoiser in the engine.
+
+    folder: for adapter files; most: pictures that one evaluation takes, 0: any number. Raises EngineError.
+    """
+    import comfy.model_management as management
+    import torch
+
+    config.set_inference_dtype(torch.float32, None)  # of what is handed over; the engine rounds as it was told
+    with torch.device("meta"):
+        model = config.get_model(tensors, "", device=torch.device("meta"))
+    family = family_of(model)
+    served = engine.start()["family"]
+    if served not in family.names:
+        raise EngineError(f"ComfyUI takes this file for {family.names[0]}, the engine for {served}", "checkpoint")
+    delegation = Delegation(engine, family, AdapterFiles(folder), most)
+    delegation.settle(model)
+    return patcher_class()(model, management.get_torch_device(), torch.device("cpu"), size=1)
+
+
+class Delegation:
+    """What a delegated model knows of its engine. Copies of a patcher share it through their model."""
+
+    def __init__(self, engine, family, files, most=0):
+        self.engine, self.family, self.files, self.most = engine, family, files, most
+        self.adapters, self.expert = [], 0
+        self.channels = 0  # of a prediction
+        self.shapes = {}
+
+    # A patcher's clones share the model; nothing here is copied with it.
+    def __deepcopy__(self, memo):
+        return self
+
+    def settle(self, model):
+        """Puts the engine behind the model's network."""
+        import torch
+
+        self.channels = model.latent_format.latent_channels
+        # Buffers such as schedules are ComfyUI's own and must have numbers.
+        model.model_sampling = _sampling_of(model)
+        self.shapes = {f"diffusion_model.{k}": tuple(v.shape) for k, v in model.diffusion_model.state_dict().items()}
+        network = model.diffusion_model
+        network.__class__ = network_class(type(network))
+        network.__dict__["atelier"] = self
+        model.__dict__["atelier"] = self
+        model.__class__ = model_class(type(model))
+        if "sdxl" in self.family.names:
+            self._settle_sdxl(model)
+        model.device = torch.device("cpu")
+
+    @staticmethod
+    def _settle_sdxl(model):
+        # The six sizes go to the engine as they are: it makes their sinusoids itself.
+        import torch
+
+        class AsTheyAre(torch.nn.Module):
+            def forward(self, numbers):
+                return numbers.unsqueeze(-1)
+
+        model.embedder = AsTheyAre()
+
+    def evaluate(self, x, timesteps, arguments, options):
+        """One forward call of the network."""
+        import torch
+
+        refuse_alterations(options)
+        if self.family.prepare:
+            self.family.prepare(arguments)
+        inputs = {}
+        for name, value in arguments.items():
+            if name in self.family.inputs and value is not None:
+                value = value if value.dim() == 0 or value.shape[0] == x.shape[0] else value.expand(x.shape[0], *value.shape[1:])
+                # Tensors that lie beside the latents are padded as they are.
+                inputs[self.family.inputs[name]] = self._padded(value) if value.dim() == x.dim() > 3 else value
+            elif value is not None and name not in self.family.absent_is_fine:
+                raise EngineError(
+                    f"the network was given {name}, which the engine's {self.family.names[0]} does not take "
+                    "(a ControlNet, a reference picture, or the like): use the stock loader for this graph"
+                )
+        height, width = x.shape[-2:]
+        padded = self._padded(x)
+        if timesteps.dim() == 0 or timesteps.shape[0] != x.shape[0]:
+            timesteps = timesteps.reshape(-1).expand(x.shape[0])
+        out = None
+        for rows in self._parts(x.shape[0], len(options.get("cond_or_uncond") or [0])):
+            named = {name: value[rows] for name, value in inputs.items()}
+            got = self.engine.predict(padded[rows].float(), timesteps[rows], named, self.channels, self.adapters, self.expert)
+            if out is None:
+                out = got.new_empty(x.shape[0], *got.shape[1:])
+            out[rows] = got
+        return out[..., :height, :width].to(device=x.device, dtype=x.dtype)
+
+    def _parts(self, batch, conditionings):
+        """Rows of each evaluation: some pictures, each with all of its conditionings."""
+        pictures = max(batch // conditionings, 1)
+        if not self.most or pictures <= self.most or batch % conditionings:
+            return [list(range(batch))]
+        parts = []
+        for first in range(0, pictures, self.most):
+            some = range(first, min(first + self.most, pictures))
+            parts.append([c * pictures + p for c in range(conditionings) for p in some])
+        return parts
+
+    def _padded(self, x):
+        """Latents whose sides are multiples of the patch, continued as the stock networks do."""
+        patch = self.family.patch
+        down, right = -x.shape[-2] % patch, -x.shape[-1] % patch
+        if not down and not right:
+            return x
+        import comfy.ldm.common_dit
+
+        sides = (1, patch, patch) if x.dim() == 5 else (patch, patch)
+        return comfy.ldm.common_dit.pad_to_patch_size(x, sides)
+
+
+def _sampling_of(model):
+    import comfy.model_base
+
+    return comfy.model_base.model_sampling(model.model_config, model.model_type)
+
+
+_classes = {}
+
+
+def _derived(kind, stock, members):
+    """One class for each stock class, so that copies of a model agree."""
+    key = (kind, stock)
+    if key not in _classes:
+        _classes[key] = type("Atelier" + stock.__name__, (stock,), members)
+    return _classes[key]
+
+
+def network_class(stock):
+    """A network of ComfyUI whose innermost forward call is the engine's: wrappers of other nodes stay around it."""
+    name = "_forward" if hasattr(stock, "_forward") else "forward"
+    signature = inspect.signature(getattr(stock, name))
+
+    def evaluate(self, *given, **named):
+        bound = signature.bind(self, *given, **named)
+        arguments = {}
+        for argument, value in bound.arguments.items():
+            if signature.parameters[argument].kind is inspect.Parameter.VAR_KEYWORD:
+                arguments.update(value)
+            else:
+                arguments[argument] = value
+        for own in ("self", "return_dict"):
+            arguments.pop(own, None)
+        x = arguments.pop("x")
+        options = arguments.pop("transformer_options", None) or {}
+        timesteps = arguments.pop(self.atelier.family.time)
+        return self.atelier.evaluate(x, timesteps, arguments, options)
+
+    return _derived("network", stock, {name: evaluate})
+
+
+def model_class(stock):
+    """A model that needs no memory here, so that all conditionings of a step come in one call."""
+    return _derived("model", stock, {"memory_required": lambda self, *args, **kwargs: 0})
+
+
+def patcher_class():
+    """The patcher of delegated models; made late, as ComfyUI is not there when this file is tested.
+
+    No weight is here, so none is moved, merged or counted.
+    """
+    import comfy.model_patcher
+    import comfy.utils
+    from comfy.patcher_extension import CallbacksMP
+
+    stock = comfy.model_patcher.ModelPatcher
+    if stock in _patchers:
+        return _patchers[stock]
+
+    class AtelierModelPatcher(stock):
+        def model_size(self):
+            return 1
+
+        def loaded_size(self):
+            return 1 if self.model.current_weight_patches_uuid is not None else 0
+
+        def load(self, device_to=None, *args, **kwargs):
+            host.raise_if_interrupted()
+            delegation = self.model.atelier
+            delegation.adapters = delegation.files.of(self.patches_uuid, self.patches, delegation.shapes)
+            delegation.engine.load()
+            self.model.device = device_to
+            self.model.current_weight_patches_uuid = self.patches_uuid
+            for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
+                callback(self, device_to, *(list(args) + [0, False, True])[:3])
+
+        def partially_load(self, device_to, *args, **kwargs):
+            self.unpatch_model(None, unpatch_weights=False)
+            self.patch_model(device_to)
+            return 0
+
+        def partially_unload(self, device_to, *args, **kwargs):
+            return 0
+
+        def unpatch_model(self, device_to=None, unpatch_weights=True):
+            self.eject_model()
+            if unpatch_weights:
+                self.model.current_weight_patches_uuid = None
+            for name, value in self.object_patches_backup.items():
+                comfy.utils.set_attr(self.model, name, value)
+            self.object_patches_backup.clear()
+
+        def detach(self, unpatch_all=True):
+            self.eject_model()
+            if unpatch_all:
+                self.unpatch_model(self.offload_device)
+                self.model.atelier.engine.release()
+            for callback in self.get_all_callbacks(CallbacksMP.ON_DETACH):
+                callback(self, unpatch_all)
+            return self.model
+
+        def get_key_patches(self, *args, **kwargs):
+            raise EngineError(f"another node wants this model's weights, to merge or to save models; {ELSEWHERE}")
+
+        def add_hook_patches(self, *args, **kwargs):
+            raise EngineError(f"LoRA hooks change the weights within a run; {ELSEWHERE}, or a LoRA loader node")
+
+        def add_weight_wrapper(self, name, *args, **kwargs):
+            raise EngineError(f"another node wraps the weight {name}; {ELSEWHERE}")
+
+    _patchers[stock] = AtelierModelPatcher
+    return AtelierModelPatcher
+
+
+_patchers = {}
+ELSEWHERE = "the weights are in the engine: use the stock loader"

@@ -1,0 +1,136 @@
+"""From the name of a model on a node to a delegated MODEL."""
+
+import json
+import os
+
+from . import delegate, engine, host, program
+from .errors import EngineError
+from .settings import XDitUSPConfig
+
+BUILT_IN = "mini"  # drawn by the engine's own small model
+
+
+def _paths():
+    import folder_paths
+
+    return folder_paths
+
+
+def files(kind):
+    """Names for a node's list; one that explains itself where ComfyUI is not there or has none."""
+    try:
+        return _paths().get_filename_list(kind) or [f"(nothing in models/{kind})"]
+    except ImportError:
+        return ["(no ComfyUI)"]
+
+
+def folders():
+    """Diffusers folders in models/diffusers."""
+    try:
+        roots = _paths().get_folder_paths("diffusers")
+    except (ImportError, KeyError):
+        return []
+    found = []
+    for root in roots:
+        for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
+            if os.path.isfile(os.path.join(root, name, "model_index.json")):
+                found.append(name)
+    return found
+
+
+def path_of(kind, name):
+    """The full path of a listed file. Raises EngineError."""
+    if name.startswith("("):
+        raise EngineError(f"there is no model to load: {name.strip('()')}")
+    return _paths().get_full_path_or_raise(kind, name)
+
+
+def path_of_model(name):
+    """Of a file, a diffusers folder, or the built-in model, as the loader's list has them."""
+    if name == BUILT_IN:
+        return name
+    for root in _paths().get_folder_paths("diffusers"):
+        if os.path.isfile(os.path.join(root, name, "model_index.json")):
+            return os.path.join(root, name)
+    for kind in ("diffusion_models", "checkpoints"):
+        path = _paths().get_full_path(kind, name)
+        if path:
+            return path
+    raise EngineError(f"{name} is neither in models/diffusers, models/diffusion_models nor models/checkpoints")
+
+
+def models():
+    """All that the general loader takes."""
+    listed = [n for kind in ("diffusion_models", "checkpoints") for n in files(kind) if not n.startswith("(")]
+    return [*listed, *folders(), BUILT_IN]
+
+
+def serve(path, config, parts, base_precision=None, attention_mode=None, extra=()):
+    """The engine that serves a path; one for all loaders that ask for the same. Nothing starts yet."""
+    arguments = ["--model_name", str(path), "--parts", parts, *config.arguments(base_precision, attention_mode), *extra]
+    return engine.serve(program.require(config.program), arguments, os.path.basename(str(path)))
+
+
+def load(path, config=None, base_precision=None, attention_mode=None):
+    """A delegated MODEL of a file or a diffusers folder. Raises EngineError."""
+    config = config or XDitUSPConfig(num_gpus=1)
+    served = serve(path, config, "denoiser", base_precision, attention_mode)
+    host.make_room()
+    hello = served.start()
+    tensors, metadata = _tensors(path if os.path.isfile(path) else hello["folder"])
+    stock, tensors = delegate.stock_config(tensors, metadata)
+    _settle_sizes(stock, hello)
+    model = delegate.build(stock, tensors, served, _adapter_folder(), config.max_batch_size)
+    return model
+
+
+def _adapter_folder():
+    return _paths().get_temp_directory()
+
+
+def _tensors(path):
+    """Meta tensors of a file, or of the denoiser of a diffusers folder."""
+    if os.path.isfile(path):
+        return delegate.read_header(path)
+    for part in ("transformer", "unet"):
+        folder = os.path.join(path, part)
+        index = os.path.join(folder, "diffusion_pytorch_model.safetensors.index.json")
+        if os.path.isfile(index):
+            with open(index, encoding="utf-8") as file:
+                names = sorted(set(json.load(file)["weight_map"].values()))
+        else:
+            names = sorted(n for n in os.listdir(folder) if n.endswith(".safetensors")) if os.path.isdir(folder) else []
+        tensors = {}
+        for name in names:
+            tensors.update(delegate.read_header(os.path.join(folder, name))[0])
+        if tensors:
+            return tensors, {}
+    raise EngineError(f"{path} holds no safetensors of a transformer or a unet", "checkpoint")
+
+
+def _settle_sizes(stock, hello):
+    """What ComfyUI takes for granted of FLUX and the engine has read from the files."""
+    if hello["family"] != "flux":
+        return
+    c, unet = hello["config"], stock.unet_config
+    unet["num_heads"] = c["num_attention_heads"]
+    unet["hidden_size"] = c["num_attention_heads"] * c["attention_head_dim"]
+    unet["axes_dim"] = c.get("axes_dims_rope", [16, 56, 56])
+    unet["out_channels"] = unet["in_channels"] = c["in_channels"] // 4
+    if unet["in_channels"] != stock.latent_format.latent_channels:
+        stock.latent_format = _latent_format(unet["in_channels"], os.path.join(hello["folder"], "vae", "config.json"))
+
+
+def _latent_format(channels, vae_config):
+    """Of a model whose autoencoder is its own."""
+    import comfy.latent_formats
+
+    facts = {}
+    if os.path.isfile(vae_config):
+        with open(vae_config, encoding="utf-8") as file:
+            facts = json.load(file)
+    made = comfy.latent_formats.SD3()
+    made.latent_channels = channels
+    made.scale_factor, made.shift_factor = facts.get("scaling_factor", 1.0), facts.get("shift_factor") or 0.0
+    made.latent_rgb_factors = None  # no preview
+    return made
