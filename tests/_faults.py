@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -264,6 +265,13 @@ def ends():
     check(run.count("failed after 2 tries") == 1 and run.count("injected") >= 1, "the failure is not told", run)
     check(len(records(folder)) == 1, "the failure is not recorded", run)
     check_nothing_left(folder, run)
+    # of ranks that wait for each other in every step the one that hangs is named, and no other
+    folder = place.folder()
+    run = Run(folder, "ulysses=3", 1, "--timeout", "3", fault="2:step:1:hang")
+    check(run.wait(120) == 0, "a run with a hang must end well", run)
+    late = [line for _, line in run.lines if "is late" in line]
+    check(late and all("rank 2" in line and not re.search("rank [01]", line) for line in late), f"the wrong rank is blamed: {late}", run)
+    check_nothing_left(folder, run)
     # Ctrl-C, to the whole group as terminals send it
     folder = place.folder()
     run = Run(folder, "data=2", 200)
@@ -277,7 +285,7 @@ def ends():
     check_nothing_left(folder, run)
     kept = pictures_of(folder)
     check(kept and set(kept) == {r["name"] for r in records(folder)}, "finished pictures are not all recorded", run)
-    finish(place, {"what": "failure and Ctrl-C"}, "")
+    finish(place, {"what": "failure, hang and Ctrl-C"}, "")
 
 
 def finish(place, summary, result):

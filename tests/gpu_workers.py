@@ -16,16 +16,16 @@ from _png import difference
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ATELIER = os.environ.get("ATELIER", str(ROOT / "build/cuda/src/atelier"))
-STEPS = 6
+STEPS, MOST_STEPS = 6, 8
 # One at a time, in two shapes that alternate, with other numbers of steps: what was recorded for a shape is found again.
 PROMPTS = [{"prompt": "a red circle above a blue square"}, {"prompt": "three green stars"},
            {"prompt": "a small yellow triangle", "height": 192}, {"prompt": "a large blue circle"},
            {"prompt": "two red stars", "height": 192, "num_inference_steps": STEPS - 1},
-           {"prompt": "a green square", "num_inference_steps": STEPS + 2}]
+           {"prompt": "a green square", "num_inference_steps": MOST_STEPS}]
 EVENT = re.compile(r'rank=(\d+) collective=(\w+) group="([^"]+)" bytes=(\d+)')
 LAYOUTS = {
-    2: ["ulysses=2", "ring=2", "tensor=2", "pipefusion=2, warmup=6", "cfg=2", "ulysses=2, shard=2"],
-    4: ["ulysses=4", "ring=4", "ulysses=2, ring=2", "tensor=4", "pipefusion=4, warmup=6", "cfg=2, ulysses=2",
+    2: ["ulysses=2", "ring=2", "tensor=2", f"pipefusion=2, warmup={MOST_STEPS}", "cfg=2", "ulysses=2, shard=2"],
+    4: ["ulysses=4", "ring=4", "ulysses=2, ring=2", "tensor=4", f"pipefusion=4, warmup={MOST_STEPS}", "cfg=2, ulysses=2",
         "ulysses=4, shard=4, parallel_vae"],
 }
 # Not the picture of one GPU, but with graphs the same as without.

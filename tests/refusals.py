@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What is refused, with which exit code, and what the message must name: one table. The program is $ATELIER.
 Exit 0: all as it should be; 77: there is no program; else what was not."""
+import json
 import os
 import pathlib
 import re
@@ -50,9 +51,12 @@ TABLE = [
     ('no such model', 2, f'{X} --model_name org/absent', ['org/absent', 'flux', '--download']),
     ('another family', 2, f'{X} --model_name other', ['OtherPipeline', 'FluxPipeline']),
     ('weights that do not fit', 2, f'{X} --model_name wrong', ['do not fit', 'proj_out.weight']),
+    ('a scheduler without a shift', 2, f'{X} --model_name unshifted', [r'scheduler_config\.json', 'shift must be above 0, found 0']),
+    ('a scheduler that shifts by one token count', 2, f'{X} --model_name even',
+     [r'scheduler_config\.json', 'base_image_seq_len and max_image_seq_len', 'both 256']),
     ('a pickle', 2, f'{X} --model_name pickle', [r'pytorch_model\.bin', 'safetensors', 'never read']),
     ('code from a model repository', 2, f'{X} --trust-remote-code', ['never run']),
-    ('pictures larger than memory', 3, f'{X} --height 65536 --width 65536', ['the pictures take', 'MiB', 'enable_tiling|smaller']),
+    ('pictures larger than memory', 3, f'{X} --height 65536 --width 65536', ['the pictures take', 'MiB|GiB', 'enable_vae_tiling|smaller']),
     ('more ranks than a machine carries', 3, f'{X} --num_gpus 100000', ['100000', 'at most']),
     ('more groups than a machine carries', 3, f'{X} --data_parallel_degree 9999', ['9999', 'at most']),
     ('an output folder that is a file', 2, f'{X} --output_dir plain/x', ['plain/x', '--output_dir']),
@@ -77,8 +81,12 @@ def write_inputs(folder):
     for name, text in files.items():
         (folder / name).write_text(text)
     mini = ROOT / 'models/mini'
-    for name in ('other', 'wrong', 'pickle'):
+    for name in ('other', 'wrong', 'pickle', 'unshifted', 'even'):
         shutil.copytree(mini, folder / name, symlinks=False)
+    for name, odd in (('unshifted', {'shift': 0, 'use_dynamic_shifting': False}),
+                      ('even', {'base_image_seq_len': 256, 'max_image_seq_len': 256, 'use_dynamic_shifting': True})):
+        scheduler = folder / name / 'scheduler/scheduler_config.json'
+        scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | odd))
     index = folder / 'other/model_index.json'
     index.write_text(re.sub(r'"_class_name": *"\w+"', '"_class_name": "OtherPipeline"', index.read_text()))
     weights = folder / 'wrong/transformer/diffusion_pytorch_model.safetensors'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The readers of files from outside (safetensors, GGUF, names of number formats, JSON, prompt files, configurations)
+# The readers of files from outside (safetensors, GGUF, names of number formats, JSON, prompt files, configurations, forms and bodies of HTTP requests)
 # under the address and undefined-behaviour sanitizers: their tests, then a short fuzz run each: slow_sanitize.sh [SECONDS per target, 10]
 # A target with a planted bug comes first: where that is not found, nothing else here would mean anything.
 set -euo pipefail
@@ -22,9 +22,9 @@ fi
 launcher=()
 if command -v ccache >/dev/null; then launcher=(ccache); fi
 
-readers=(base/{error,check,files,json,quote,text} weights/{tensor_file,safetensors_header,safetensors_writer,gguf,decode,reduced}
-  request/{csv,names,prompts,work} app/settings/config)
-tests=(weights/safetensors_test request/prompts_test app/settings/config_test)
+readers=(base/{error,check,field,files,json,quote,suggest,text} weights/{tensor_file,safetensors_header,safetensors_writer,gguf,decode,reduced}
+  request/{csv,lines,names,prompts,request,work} app/settings/config http/{form,message} server/{router,api_error,api_fields,api_field_list,json_values,json_body})
+tests=(weights/safetensors_test request/prompts_test app/settings/config_test http/form_test server/router_test server/api_fields_test)
 objects() { printf '%s.o ' "${@//\//_}"; }
 
 compile() { # FILE OBJECT
@@ -85,7 +85,7 @@ for kind in planted planted_overflow; do
     failed=1
   fi
 done
-for target in safetensors gguf reduced json prompts; do
+for target in safetensors gguf reduced json prompts form draft; do
   if (fuzz "$target" "$seconds"); then
     echo "ok      fuzz $target: $(grep -E '^Done' "$target/log" | tail -n 1)"
   else

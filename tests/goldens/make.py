@@ -13,6 +13,7 @@ import torch
 from parts import HERE, link_tokenizer, randomise
 from pipelines import flux, hunyuan_dit, pixart, sd3, sdxl
 from recorder import Recorded, hook_modules
+from videos import wan
 
 FOX = "A red fox asleep on a mossy stone, soft morning light"
 BOATS = "two paper boats, watercolor (high detail), 35mm"
@@ -151,6 +152,8 @@ def encoders(folder, o):
 
 DYNAMIC = dict(use_dynamic_shifting=True, shift=3.0, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096)
 CLIP = dict(vocab_size=1014, max_position_embeddings=77)
+WAN = dict(num_attention_heads=3, attention_head_dim=6, ffn_dim=28, freq_dim=12)
+WAN_VAE = dict(base_dim=2, z_dim=4, dim_mult=[1, 1, 1, 2], num_res_blocks=1, temperal_downsample=[False, True, True])
 CASES = {
     # two branches, a prompt of its own per encoder, several pictures of one prompt; committed
     "flux_two_branches": (flux, dict(
@@ -221,6 +224,36 @@ CASES = {
         runs=dict(no_negative=dict(negative_prompt=None),
                   sizes=dict(prompt_2=BOATS, original_size=[70, 50], crops_coords_top_left=[3, 5], target_size=[64, 96],
                              guidance_rescale=0.7)))),
+    # two experts with a scale each, an odd number of heads; committed
+    "wan_experts": (wan, dict(
+        t5=dict(d_model=8, d_kv=4, d_ff=12, num_heads=2), vae=WAN_VAE, shift=5.0, index=dict(boundary_ratio=0.8),
+        transformer=dict(**WAN, num_layers=2, in_channels=4, out_channels=4),
+        call=dict(prompt=" A red fox &amp;amp;  asleep", negative_prompt="blurry", height=16, width=48, num_frames=5,
+                  num_inference_steps=4, guidance_scale=4.0, guidance_scale_2=2.5, max_sequence_length=20))),
+    # first and last frame, seen by an image encoder as well; committed
+    "wan_frames": (wan, dict(
+        t5=dict(d_model=8, d_kv=4, d_ff=12, num_heads=2), vae=WAN_VAE, shift=3.0, pipeline="WanImageToVideoPipeline",
+        transformer=dict(**WAN, num_layers=2, in_channels=12, out_channels=4, image_dim=8, added_kv_proj_dim=18, pos_embed_seq_len=10),
+        vision=dict(hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, image_size=12, patch_size=6,
+                    hidden_act="gelu"),
+        like="wan_experts", keeps_video=False, blocks=("blocks", "patch_embedding", "proj_out"),
+        call=dict(prompt=FOX, height=32, width=16, num_frames=5, num_inference_steps=3, guidance_scale=3.0, image=(21, 45, 0.3),
+                  last_image=(40, 33, 1.1)))),
+    # a first frame in the place of latents, tokens of two times; committed
+    "wan_first": (wan, dict(
+        t5=dict(d_model=8, d_kv=4, d_ff=12, num_heads=2), vae=WAN_VAE, shift=5.0, index=dict(expand_timesteps=True),
+        pipeline="WanImageToVideoPipeline", transformer=dict(**WAN, num_layers=2, in_channels=4, out_channels=4),
+        like="wan_experts", keeps_video=False, blocks=("blocks", "patch_embedding", "proj_out"),
+        call=dict(prompt=FOX, height=16, width=32, num_frames=9, num_inference_steps=3, guidance_scale=3.0, image=(37, 50, 0.7),
+                  max_sequence_length=16))),
+    # a control video with its mask and a reference picture; committed
+    "wan_steered": (wan, dict(
+        t5=dict(d_model=8, d_kv=4, d_ff=12, num_heads=2), vae=WAN_VAE, shift=3.0, pipeline="WanVACEPipeline",
+        transformer=dict(**WAN, num_layers=3, in_channels=4, out_channels=4, vace_layers=[0, 2], vace_in_channels=72),
+        like="wan_experts", keeps_video=False,
+        call=dict(prompt=FOX, negative_prompt="blurry", height=32, width=32, num_frames=5, num_inference_steps=3, guidance_scale=3.0,
+                  video=[(32, 32, 0.1 * i) for i in range(5)], mask=[(32, 32, 2 + 0.4 * i) for i in range(5)],
+                  reference_images=(30, 41, 0.9), conditioning_scale=[1.0, 0.6], max_sequence_length=16))),
     # three and five resolutions, without attention, odd sizes; committed
     "vae_sizes": (vaes, dict(
         vae_three=dict(channels=[4, 8, 8], groups=2, latent=3, size=[7, 5], sample=16, batch=1, layers=1),

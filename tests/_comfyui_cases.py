@@ -1,0 +1,308 @@
+"""Workflows against a running ComfyUI: _comfyui_cases.py URL PID LOG RESULTS"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+from _comfyui import ROOT, Graph, Server, processes_of, reason
+
+url, pid, log, results = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+server = Server(url)
+mini = str(ROOT / "models" / "mini")
+BOUND = 1e-4
+found = {}
+
+
+def config(graph, gpus=1, **settings):
+    return graph.add("XDitUSPConfigNode", num_gpus=gpus, device="cpu", **settings)
+
+
+def flux(graph, gpus=1, **settings):
+    loader = graph.add("AtelierModelLoader", model="mini", weight_dtype="fp32", xdit_usp_config=config(graph, gpus, **settings))
+    return loader
+
+
+def sampled(graph, model, positive, negative, latent, **settings):
+    given = {"seed": 5, "steps": 4, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, **settings}
+    kind = given.pop("kind", "KSampler")
+    return graph.add(kind, model=model, positive=positive, negative=negative, latent_image=latent, **given)
+
+
+def compare(label, stock, ours, width, pooled, shape, given=None, **settings):
+    """Latents of the stock path and of ours in one graph. given: a kind of TestGivenFrames."""
+    graph = Graph(server)
+    positive = graph.add("TestConditioning", seed=1, tokens=16, width=width, pooled=pooled)
+    negative = graph.add("TestConditioning", seed=2, tokens=settings.pop("negative_tokens", 16), width=width, pooled=pooled)
+    latent = graph.add("TestLatent", shape=shape)
+    if given:
+        positive, negative = (
+            graph.add("TestGivenFrames", conditioning=c, shape=shape, kind=given) for c in (positive, negative)
+        )
+    kind = settings.pop("kind", "KSampler")
+    a = sampled(graph, stock(graph), positive, negative, latent, **settings)
+    b = sampled(graph, ours(graph), positive, negative, latent, kind=kind, **settings)
+    node = graph.add("TestCompare", a=a, b=b, label=label)
+    out = server.run(graph.nodes)[node[0]]
+    difference, largest = out["difference"][0], out["largest"][0]
+    found[label] = {"difference": difference, "largest": largest}
+    print(f"{label}: {difference:.2g} of {largest:.2g}", flush=True)
+    assert difference <= BOUND, f"{label}: {difference} > {BOUND}"
+    assert largest > 0.1, f"{label}: nothing was drawn"
+
+
+def stock_flux(graph):
+    return graph.add("TestStockFlux", folder=mini)
+
+
+def stock_sd3(graph):
+    return graph.add("UNETLoader", unet_name="sd3_mini.safetensors", weight_dtype="default")
+
+
+def our_sd3(gpus=1, **settings):
+    return lambda graph: graph.add(
+        "AtelierModelLoader", model="sd3_mini.safetensors", weight_dtype="fp32", xdit_usp_config=config(graph, gpus, **settings)
+    )
+
+
+def with_lora(loader):
+    return lambda graph: graph.add(
+        "LoraLoaderModelOnly", model=loader(graph), lora_name="sd3_mini_lora.safetensors", strength_model=0.7
+    )
+
+
+def nodes_are_listed():
+    for name in ("XDitUSPConfigNode", "XDitUSPWanVideoModelLoader", "AtelierModelLoader", "AtelierKSampler", "AtelierVAEDecode", "AtelierTextToImage"):
+        assert name in server.get(f"/object_info/{name}"), name
+    assert server.get("/object_info/XDitUSPConfigNode")["XDitUSPConfigNode"]["display_name"] == "XDit+USP Config"
+    assert server.get("/object_info/XDitUSPWanVideoModelLoader")["XDitUSPWanVideoModelLoader"]["display_name"] == "XDit+USP WanVideo Model Loader"
+
+
+def nine_gpus_are_refused():
+    graph = Graph(server)
+    graph.add("AtelierModelLoader", model="mini", xdit_usp_config=config(graph, 9))
+    node = graph.add("TestLatent", shape="1,8,16,16")
+    graph.add("TestCompare", a=node, b=sampled(graph, ["2", 0], *[graph.add("TestConditioning", seed=i) for i in (1, 2)], node))
+    answer = server.post("/prompt", {"prompt": graph.nodes})
+    text = json.dumps(answer)
+    assert "asked 9" in text and "8" in text, text[:2000]
+
+
+def samplers_agree():
+    mini_shape = {"width": 128, "pooled": 64, "shape": "1,8,18,16"}
+    big = {"width": 4096, "pooled": 2048, "shape": "1,16,17,14"}
+    for sampler in ("euler", "uni_pc", "dpmpp_2m"):
+        compare(f"flux mini, {sampler}, one rank", stock_flux, lambda g: flux(g), **mini_shape, sampler_name=sampler)
+        compare(f"sd3, {sampler}, two ranks", stock_sd3, our_sd3(2), **big, sampler_name=sampler)
+    compare("flux mini, two ranks", stock_flux, lambda g: flux(g, 2), **mini_shape)
+    compare("flux mini, CFG 1", stock_flux, lambda g: flux(g, 2), **mini_shape, cfg=1.0)
+    compare("flux mini, batch of 3", stock_flux, lambda g: flux(g), width=128, pooled=64, shape="3,8,16,16")
+    compare("sd3, branches side by side", stock_sd3, our_sd3(2, data_parallel_size=2), **big, kind="AtelierKSampler")
+    compare("sd3, prompts of two lengths", stock_sd3, our_sd3(2, data_parallel_size=2), **big, negative_tokens=9)
+    compare("sd3, tensor and pipeline", stock_sd3, our_sd3(2, pipeline_parallel_size=2), **big)
+    compare("sd3, LoRA, one rank", with_lora(stock_sd3), with_lora(our_sd3()), **big)
+    compare("sd3, LoRA, two ranks", with_lora(stock_sd3), with_lora(our_sd3(2)), **big)
+    compare("sd3, without the LoRA again", stock_sd3, our_sd3(2), **big, seed=6)
+
+
+VIDEO = {"width": 4096, "pooled": 0, "shape": "1,16,3,13,10"}
+
+
+def stock_wan(name):
+    return lambda graph: graph.add("UNETLoader", unet_name=f"wan_mini_{name}.safetensors", weight_dtype="default")
+
+
+def our_wan(name, gpus=1, **settings):
+    def load(graph):
+        loader = graph.add(
+            "XDitUSPWanVideoModelLoader",
+            model=f"wan_mini_{name}.safetensors",
+            base_precision="fp32",
+            xdit_usp_config=config(graph, gpus, **settings),
+        )
+        return [loader[0], 1]
+
+    return load
+
+
+def videos_agree():
+    for sampler in ("uni_pc", "euler", "dpmpp_2m"):
+        compare(f"wan, {sampler}, one rank", stock_wan("high"), our_wan("high"), **VIDEO, sampler_name=sampler)
+        compare(f"wan, {sampler}, two ranks", stock_wan("high"), our_wan("high", 2), **VIDEO, sampler_name=sampler, seed=8)
+    compare("wan, branches side by side", stock_wan("high"), our_wan("high", 2, data_parallel_size=2), **VIDEO)
+    compare("wan, image to video", stock_wan("i2v"), our_wan("i2v", 2), **VIDEO, given="image")
+    compare("wan, VACE", stock_wan("vace"), our_wan("vace", 2), **VIDEO, given="control")
+
+    def with_wan_lora(loader):
+        return lambda graph: graph.add(
+            "LoraLoaderModelOnly", model=loader(graph), lora_name="wan_mini_lora.safetensors", strength_model=0.7
+        )
+
+    compare("wan, LoRA", with_wan_lora(stock_wan("low")), with_wan_lora(our_wan("low", 2)), **VIDEO)
+
+
+def two_experts_agree():
+    graph = Graph(server)
+    positive, negative = (graph.add("TestConditioning", seed=i, tokens=16, width=4096, pooled=0) for i in (1, 2))
+    latent = graph.add("TestLatent", shape=VIDEO["shape"])
+
+    def chain(high, low):
+        given = {"positive": positive, "negative": negative, "noise_seed": 9, "steps": 4, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple"}
+        first = graph.add("KSamplerAdvanced", model=high(graph), latent_image=latent, add_noise="enable", start_at_step=0, end_at_step=2, return_with_leftover_noise="enable", **given)
+        return graph.add("KSamplerAdvanced", model=low(graph), latent_image=first, add_noise="disable", start_at_step=2, end_at_step=10000, return_with_leftover_noise="disable", **given)
+
+    a, b = chain(stock_wan("high"), stock_wan("low")), chain(our_wan("high", 2), our_wan("low", 2))
+    node = graph.add("TestCompare", a=a, b=b, label="two experts")
+    difference = server.run(graph.nodes)[node[0]]["difference"][0]
+    found["wan, two experts"] = {"difference": difference}
+    assert difference <= BOUND, difference
+
+
+def shift_and_cache_nodes_work():
+    def shifted(loader):
+        return lambda graph: graph.add("ModelSamplingSD3", model=loader(graph), shift=5.0)
+
+    big = {"width": 4096, "pooled": 2048, "shape": "1,16,16,16"}
+    compare("sd3, ModelSamplingSD3", shifted(stock_sd3), shifted(our_sd3()), **big)
+
+    def cached(loader):
+        return lambda graph: graph.add("EasyCache", model=loader(graph))
+
+    compare("wan, EasyCache", cached(stock_wan("high")), cached(our_wan("high")), **VIDEO, steps=8)
+
+
+def alterations_are_refused():
+    graph = Graph(server)
+    model = graph.add("TestPatch", model=flux(graph))
+    latent = graph.add("TestLatent", shape="1,8,16,16")
+    conditionings = [graph.add("TestConditioning", seed=i) for i in (1, 2)]
+    graph.add("TestCompare", a=latent, b=sampled(graph, model, *conditionings, latent))
+    text = server.fail(graph.nodes)
+    assert "attn1_patch" in text, text
+
+
+def pictures_come_back():
+    graph = Graph(server)
+    pictures = graph.add("AtelierTextToImage", model="mini", prompt="a red circle above a blue square", steps=4, width=128, height=128, seed=3, weight_dtype="fp32", xdit_usp_config=config(graph, 2))
+    node = graph.add("SaveImage", images=pictures, filename_prefix="test")
+    out = server.run(graph.nodes)[node[0]]["images"][0]
+    data = server.get_bytes(f"/view?filename={out['filename']}&subfolder={out['subfolder']}&type={out['type']}")
+    assert data.startswith(b"\x89PNG") and len(data) > 1000, len(data)
+    found["text to image"] = {"bytes": len(data)}
+
+
+def decodes():
+    graph = Graph(server)
+    latent = sampled(graph, flux(graph), *[graph.add("TestConditioning", seed=i) for i in (1, 2)], graph.add("TestLatent", shape="1,8,16,16"), seed=77, steps=2)
+    node = graph.add("SaveImage", images=graph.add("AtelierVAEDecode", samples=latent, model="mini", xdit_usp_config=config(graph, 2)), filename_prefix="decoded")
+    out = server.run(graph.nodes)[node[0]]["images"][0]
+    assert out["filename"].startswith("decoded"), out
+
+
+def long_graph(seed, steps=400):
+    graph = Graph(server)
+    latent = graph.add("TestLatent", shape="1,8,64,64")
+    conditionings = [graph.add("TestConditioning", seed=i) for i in (1, 2)]
+    b = sampled(graph, flux(graph), *conditionings, latent, seed=seed, steps=steps)
+    graph.add("TestCompare", a=latent, b=b)
+    return graph
+
+
+def cancel_in_the_middle():
+    identity = server.queue(long_graph(100).nodes)
+    wait_for_progress(identity)
+    began = time.monotonic()
+    server.post("/interrupt")
+    entry = server.wait(identity, 60)
+    found["cancel"] = {"seconds": round(time.monotonic() - began, 2)}
+    assert reason(entry) == "interrupted", entry["status"]
+    server.run(long_graph(101, steps=1).nodes)
+
+
+def wait_for_progress(identity, seconds=5):
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        if any(row[1] == identity for row in server.get("/queue")["queue_running"]) and workers():
+            time.sleep(seconds)
+            return
+        time.sleep(0.1)
+    raise AssertionError("the prompt does not run")
+
+
+def workers():
+    return processes_of(pid, " worker --fd")
+
+
+def engines():
+    return processes_of(pid, "tensor_server")
+
+
+def a_worker_is_killed():
+    identity = server.queue(long_graph(102, steps=40).nodes)
+    wait_for_progress(identity, 3)
+    os.kill(workers()[0], signal.SIGKILL)
+    entry = server.wait(identity)
+    assert entry["status"]["status_str"] == "success", reason(entry)
+
+
+def the_engine_is_killed():
+    identity = server.queue(long_graph(103, steps=40).nodes)
+    wait_for_progress(identity, 3)
+    for process in engines():
+        os.kill(process, signal.SIGKILL)
+    entry = server.wait(identity)
+    found["engine killed"] = {"outcome": reason(entry) if entry["status"]["status_str"] != "success" else "started again within the prompt"}
+    server.run(long_graph(104, steps=1).nodes)
+
+
+def memory_is_given_back():
+    server.run(long_graph(105, steps=1).nodes)
+    assert workers()
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    until = time.monotonic() + 30
+    while workers() and time.monotonic() < until:
+        time.sleep(0.3)
+    assert not workers(), "workers live after /free"
+
+
+def log_has_the_engine():
+    with open(log, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    assert "[atelier" in text, "nothing of the engine is in the log"
+
+
+CASES = [
+    nodes_are_listed,
+    nine_gpus_are_refused,
+    samplers_agree,
+    videos_agree,
+    two_experts_agree,
+    shift_and_cache_nodes_work,
+    alterations_are_refused,
+    pictures_come_back,
+    decodes,
+    cancel_in_the_middle,
+    a_worker_is_killed,
+    the_engine_is_killed,
+    memory_is_given_back,
+    log_has_the_engine,
+]
+wanted = os.environ.get("COMFYUI_CASES", "").split()
+failed = 0
+for case in CASES:
+    if wanted and case.__name__ not in wanted:
+        continue
+    began = time.monotonic()
+    try:
+        case()
+        print(f"passed  {case.__name__} ({time.monotonic() - began:.0f} s)", flush=True)
+    except Exception as error:  # every case is told of
+        failed += 1
+        print(f"FAILED  {case.__name__}: {error}", flush=True)
+if not wanted and not failed:
+    version = server.get("/system_stats")["system"]["comfyui_version"]
+    with open(results, "w", encoding="utf-8") as file:
+        json.dump({"comfyui": version, "bound": BOUND, "cases": found}, file, indent=1)
+        file.write("\n")
+sys.exit(1 if failed else 0)

@@ -1,0 +1,152 @@
+"""Nodes for tests of the package comfyui/: conditionings that need no text encoder, ComfyUI's own network for the
+engine's small model, and a comparison of latents."""
+
+import json
+import os
+
+import torch
+
+
+class TestConditioning:
+    CATEGORY = "test"
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        number = lambda default: ("INT", {"default": default, "min": 0, "max": 1 << 30})
+        return {"required": {"seed": number(0), "tokens": number(16), "width": number(128), "pooled": number(64)}}
+
+    def make(self, seed, tokens, width, pooled):
+        generator = torch.Generator().manual_seed(seed)
+        text = torch.randn(1, tokens, width, generator=generator)
+        extra = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+        return ([[text, extra]],)
+
+
+class TestGivenFrames:
+    """Conditionings with what image-to-video and VACE nodes add to them."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "add"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING",),
+                "shape": ("STRING", {"default": ""}),
+                "kind": (["image", "control"],),
+            }
+        }
+
+    def add(self, conditioning, shape, kind):
+        b, channels, frames, height, width = (int(n) for n in shape.split(","))
+        generator = torch.Generator().manual_seed(11)
+        draw = lambda c: torch.randn(b, c, frames, height, width, generator=generator)
+        if kind == "image":
+            mask = torch.ones(1, 1, frames, height, width)
+            mask[:, :, :1] = 0
+            extra = {"concat_latent_image": draw(channels), "concat_mask": mask}
+        else:
+            mask = (draw(64) > 0).float()
+            extra = {"vace_frames": [draw(32)], "vace_mask": [mask], "vace_strength": [0.8]}
+        return ([[text, {**options, **extra}] for text, options in conditioning],)
+
+
+class TestStockFlux:
+    """ComfyUI's own FLUX network with the weights and sizes of a diffusers folder, in this process."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"folder": ("STRING", {"default": ""})}}
+
+    def load(self, folder):
+        import comfy.latent_formats
+        import comfy.model_detection
+        import comfy.model_management
+        import comfy.model_patcher
+        import comfy.supported_models
+        from safetensors.torch import load_file
+
+        def read(part):
+            with open(os.path.join(folder, part, "config.json"), encoding="utf-8") as file:
+                return json.load(file)
+
+        facts, vae = read("transformer"), read("vae")
+        tensors = load_file(os.path.join(folder, "transformer", "diffusion_pytorch_model.safetensors"))
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
+        tensors = comfy.model_detection.convert_diffusers_mmdit(tensors, "")
+        config = comfy.model_detection.model_config_from_unet(tensors, "")
+        heads, size = facts["num_attention_heads"], facts["attention_head_dim"]
+        channels = facts["in_channels"] // 4
+        config.unet_config.update(
+            num_heads=heads, hidden_size=heads * size, axes_dim=facts["axes_dims_rope"], in_channels=channels, out_channels=channels
+        )
+        latent = comfy.latent_formats.SD3()
+        latent.latent_channels = channels
+        latent.scale_factor, latent.shift_factor = vae["scaling_factor"], vae.get("shift_factor") or 0.0
+        latent.latent_rgb_factors = None
+        config.latent_format = latent
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model(tensors, "", device=torch.device("cpu"))
+        model.load_model_weights(tensors, "")
+        device = comfy.model_management.get_torch_device()
+        return (comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu")),)
+
+
+class TestCompare:
+    CATEGORY = "test"
+    RETURN_TYPES = ()
+    FUNCTION = "compare"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("LATENT",), "b": ("LATENT",), "label": ("STRING", {"default": ""})}}
+
+    def compare(self, a, b, label):
+        x, y = a["samples"].float(), b["samples"].float()
+        return {"ui": {"difference": [float((x - y).abs().max())], "largest": [float(x.abs().max())], "label": [label]}}
+
+
+class TestLatent:
+    """Zeros of any shape."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"shape": ("STRING", {"default": "1,8,16,16"})}}
+
+    def make(self, shape):
+        return ({"samples": torch.zeros([int(n) for n in shape.split(",")])},)
+
+
+class TestPatch:
+    """A patch within the network, as attention nodes set them."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    def patch(self, model):
+        model = model.clone()
+        model.set_model_patch(lambda x, *_: x, "attn1_patch")
+        return (model,)
+
+
+NODE_CLASS_MAPPINGS = {
+    kind.__name__: kind for kind in (TestConditioning, TestGivenFrames, TestStockFlux, TestCompare, TestLatent, TestPatch)
+}

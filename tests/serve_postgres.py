@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Two front ends on one PostgreSQL: each sees the other's jobs, and what a dead one had accepted is drawn by the other. The
+database is this test's own, in a folder of its own, on a socket only."""
+import glob
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from _serve import Server, run_all  # noqa: E402
+
+SMALL = {"prompt": "a red circle", "size": "64x64", "steps": 2, "seed": 3}
+programs = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:] or [os.path.dirname(p) for p in [shutil.which("initdb")] if p]
+address = None
+
+
+class Database:
+    """Runs as user postgres where this is root: the server refuses to run as root."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="atelier-pg-", dir="/tmp"))
+        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, self.user)
+        self._run(["initdb", "-D", self.folder / "data", "-U", "atelier", "-A", "trust", "-N"])
+        self.process = subprocess.Popen(self._as_user([f"{programs[0]}/postgres", "-D", str(self.folder / "data"), "-k", str(self.folder),
+                                                       "-c", "listen_addresses=", "-c", "fsync=off"]),
+                                        stdout=subprocess.DEVNULL, stderr=open(self.folder.with_suffix(".log"), "wb"))
+        end = time.monotonic() + 30
+        while subprocess.run([f"{programs[0]}/pg_isready", "-h", str(self.folder)], stdout=subprocess.DEVNULL).returncode:
+            assert time.monotonic() < end and self.process.poll() is None, self.folder.with_suffix(".log").read_text()
+            time.sleep(0.1)
+        self.address = f"host={self.folder} user=atelier dbname=postgres"
+
+    def _as_user(self, command):
+        return ["setpriv", "--reuid", self.user, "--regid", self.user, "--clear-groups", *command] if os.geteuid() == 0 else command
+
+    def _run(self, command):
+        done = subprocess.run(self._as_user([f"{programs[0]}/{command[0]}", *map(str, command[1:])]), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def close(self):
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.kill(pid, signal.SIGQUIT)
+            self.process.wait(20)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.with_suffix(".log").unlink(missing_ok=True)
+
+
+def front_end(data):
+    return Server(data=data, variables={"ATELIER_DATABASE": address})
+
+
+def folders(count):
+    return [tempfile.TemporaryDirectory() for _ in range(count)]
+
+
+def test_each_sees_the_others_jobs():
+    one, two = folders(2)
+    with one, two, front_end(one.name) as a, front_end(two.name) as b:
+        body = a.ask("POST", "/v1/images/generations", SMALL)[1]
+        seen = b.wait_job(body["job"])
+        assert seen["status"] == "done", seen
+        assert b.ask("GET", f"/v1/jobs/{body['job']}/images/0")[0] == 200
+        assert body["job"] in [j["id"] for j in b.ask("GET", "/v1/jobs")[1]["data"]]
+        headers = {"Idempotency-Key": "shared"}
+        first = a.ask("POST", "/v1/images/generations", SMALL, headers)[1]
+        a.wait_job(first["job"])
+        assert b.ask("POST", "/v1/images/generations", SMALL, headers)[1]["job"] == first["job"]
+
+
+def test_one_cancels_what_the_other_draws():
+    one, two = folders(2)
+    with one, two, front_end(one.name) as a, front_end(two.name) as b:
+        job = a.ask("POST", "/v1/images/generations", {**SMALL, "steps": 200, "size": "128x128", "async": True})[1]["id"]
+        assert b.ask("POST", f"/v1/jobs/{job}/cancel")[1]["status"] == "cancelled"
+        assert a.wait_job(job)["status"] == "cancelled"
+
+
+def test_a_dead_ones_jobs_are_taken_over():
+    one, two = folders(2)
+    with one, two:
+        a = front_end(one.name)
+        jobs = [a.ask("POST", "/v1/images/generations", {**SMALL, "seed": seed, "steps": 40, "async": True})[1]["id"] for seed in range(4)]
+        with front_end(two.name) as b:
+            a.process.kill()
+            a.process.wait()
+            a.close()
+            for job in jobs:
+                assert b.wait_job(job)["status"] == "done"
+            drawn = b.ask("GET", f"/v1/jobs/{jobs[2]}/images/0")[1]
+            again = b.ask("POST", "/v1/images/generations", {**SMALL, "seed": 2, "steps": 40, "async": True})[1]["id"]
+            b.wait_job(again)
+            assert b.ask("GET", f"/v1/jobs/{again}/images/0")[1] == drawn
+
+
+def test_a_database_that_is_not_there_is_named():
+    with tempfile.TemporaryDirectory() as data:
+        try:
+            Server(data=data, variables={"ATELIER_DATABASE": "host=/nowhere dbname=x"})
+        except AssertionError as error:
+            assert "the database cannot be reached" in str(error), error
+        else:
+            raise AssertionError("the server started")
+
+
+def main():
+    global address
+    if not programs:
+        print("skipped: no PostgreSQL server here")
+        return 77
+    database = Database()
+    try:
+        address = database.address
+        return run_all([value for name, value in globals().items() if name.startswith("test_")])
+    finally:
+        database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

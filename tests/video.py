@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""atelier video from the command line, on small recorded models: files, metadata, resume, rows, previews, refusals. The program is
+$ATELIER. Exit 0: all as it should be; 77: there is no program; else what was not."""
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ATELIER = os.environ.get('ATELIER', str(ROOT / 'build/cpu/src/atelier'))
+GOLDENS = ROOT / 'tests/goldens'
+COMMON = '--device cpu --num_inference_steps 2 --seed 5 --num_gpus 1 --max_sequence_length 16'.split()
+problems = []
+
+
+def check(holds, what):
+    if not holds:
+        problems.append(what)
+
+
+def run(command, folder, *flags, code=0):
+    result = subprocess.run([ATELIER, command, *COMMON, '--output_dir', str(folder), *map(str, flags)], cwd=ROOT,
+                            capture_output=True, text=True, timeout=120)
+    text = result.stdout + result.stderr
+    if result.returncode != code:
+        problems.append(f'{command} {" ".join(map(str, flags))}: exit {result.returncode}, not {code}\n{text[-1500:]}')
+    return text
+
+
+def webp_frames(data):
+    """Frames and milliseconds of an animated WebP, by its container alone."""
+    at, frames, ms = 12, 0, 0
+    while at + 8 <= len(data):
+        kind, size = data[at:at + 4], struct.unpack('<I', data[at + 4:at + 8])[0]
+        if kind == b'ANMF':
+            frames += 1
+            ms += int.from_bytes(data[at + 20:at + 23], 'little')
+        at += 8 + size + size % 2
+    return frames, ms
+
+
+TEXT = ['--model_name', GOLDENS / 'wan_experts/model', '--height', 16, '--width', 48]
+FOX = ['--prompt', 'a red fox runs']
+
+
+def one_video(folder):
+    out = folder / 'one'
+    text = run('video', out, *TEXT, *FOX, '--num_frames', 9, '--fps', 8, '--preview_every', 1)
+    check('1 video, 48x16, 9 frames at 8 per second' in text, 'the header names frames and rate: ' + text[:600])
+    data = (out / '000000.webp').read_bytes()
+    check(webp_frames(data) == (9, 1125), f'frames and time of the file: {webp_frames(data)}')
+    check(b'a red fox runs' in data and b'num_frames' in data, 'the file holds its parameters')
+    check(webp_frames((out / 'previews/000000.webp').read_bytes())[0] == 3, 'a preview has the latent frames')
+    records = [json.loads(line) for line in (out / 'ledger.jsonl').read_text().splitlines()]
+    check(len(records) == 1 and records[0]['settings']['num_frames'] == 9, f'the ledger: {records}')
+    check('1 of 1 pictures are there' in run('video', out, *TEXT, *FOX, '--num_frames', 9, '--fps', 8), 'it is resumed')
+    text = run('video', out, *TEXT, *FOX, '--num_frames', 5, '--fps', 8)
+    check('num_frames: 1, 9 -> 5' in text, 'another number of frames is drawn again: ' + text[:800])
+    (out / '000000.webp').write_bytes(data[:len(data) // 2])
+    check('damaged' in run('video', out, *TEXT, *FOX, '--num_frames', 5, '--fps', 8), 'half a file is drawn again')
+
+
+def other_formats(folder):
+    out = folder / 'formats'
+    run('video', out, *TEXT, *FOX, '--num_frames', 5, '--output_format', 'gif')
+    data = (out / '000000.gif').read_bytes()
+    check(data.count(b'\x21\xf9\x04') == 5 and b'a red fox runs' in data, 'a GIF of five frames with its parameters')
+    run('video', out, *TEXT, *FOX, '--num_frames', 5, '--output_format', 'frames')
+    names = sorted(p.name for p in (out / '000000.frames').iterdir())
+    check(names == [f'{i:04d}.png' for i in range(5)], f'a folder of frames: {names}')
+    again = run('video', out, *TEXT, *FOX, '--num_frames', 5, '--output_format', 'frames')
+    check('1 of 1 pictures are there' in again, 'a folder of frames is resumed: ' + again[:600])
+    (out / '000000.frames/0004.png').unlink()
+    check('damaged' in run('video', out, *TEXT, *FOX, '--num_frames', 5, '--output_format', 'frames'),
+          'a folder without its last frame is drawn again')
+    run('video', out, *TEXT, *FOX, '--num_frames', 1, '--output_format', 'png')
+    check((out / '000000.png').is_file(), 'one frame is a picture')
+    has_module = (pathlib.Path(ATELIER).parent / 'atelier_ffmpeg.so').is_file()
+    text = run('video', out, *TEXT, *FOX, '--num_frames', 5, '--output_format', 'mp4', code=0 if has_module else 2)
+    if has_module:
+        check(b'ftyp' in (out / '000000.mp4').read_bytes()[:16], 'an MP4')
+        check('videos are written as' in (out / 'report.json').read_text(), 'the report names the codec')
+    else:
+        check('libavcodec' in text and 'Debian' in text, 'an absent module names the packages: ' + text[-500:])
+
+
+def shown(folder):
+    inputs = GOLDENS / 'wan_frames/inputs'
+    first, last = inputs / 'image_00.png', inputs / 'last_image_00.png'
+    frames = ['--model_name', GOLDENS / 'wan_frames/model', '--height', 32, '--width', 16, '--num_frames', 5, *FOX]
+    run('video', folder / 'listed', *frames, '--input_images', first, last)
+    run('video', folder / 'named', *frames, '--image', first, '--last_image', last)
+    same = [(folder / n / '000000.webp').read_bytes() for n in ('listed', 'named')]
+    check(same[0] == same[1], 'both ways to name two pictures draw the same')
+    check('image' in run('video', folder / 'x', *frames, code=2), 'a model of first frames names what it lacks')
+    check('last_image' in run('video', folder / 'x', *frames, '--image', first, code=2), 'and of last frames')
+    check('3 pictures' in run('video', folder / 'x', *frames, '--input_images', first, last, first, code=2), 'not three')
+    check('there is no' in run('video', folder / 'x', *frames, '--image', folder / 'none.png', '--last_image', last, code=2),
+          'a file that is not there')
+    (folder / 'broken.png').write_bytes(first.read_bytes()[:60])
+    check('broken.png' in run('video', folder / 'x', *frames, '--image', folder / 'broken.png', '--last_image', last, code=2),
+          'a broken picture is named')
+    check('is not shown any' in run('video', folder / 'x', *TEXT, *FOX, '--image', first, code=2), 'a model of texts takes none')
+    steered = ['--model_name', GOLDENS / 'wan_steered/model', '--height', 32, '--width', 32, *FOX]
+    inputs = GOLDENS / 'wan_steered/inputs'
+    for kind in ('video', 'mask'):
+        (folder / kind).mkdir()
+        for i in range(5):
+            shutil.copy(inputs / f'{kind}_{i:02d}.png', folder / kind)
+    control = ['--control_video', folder / 'video']
+    run('video', folder / 'steered', *steered, '--num_frames', 5, *control, '--mask_video', folder / 'mask',
+        '--reference', inputs / 'reference_images_00.png')
+    check('has 5 frames; 9 are drawn' in run('video', folder / 'x', *steered, '--num_frames', 9, *control, code=2),
+          'a control video that is too short')
+    (folder / 'mask/mask_04.png').unlink()
+    check('has 4 frames' in run('video', folder / 'x', *steered, '--num_frames', 5, *control, '--mask_video', folder / 'mask',
+                                code=2), 'a mask of another length')
+    check('control_video' in run('video', folder / 'x', *steered, '--num_frames', 5, '--mask_video', folder / 'mask', code=2),
+          'a mask without a video')
+
+
+def rows_and_refusals(folder):
+    rows = folder / 'rows.jsonl'
+    rows.write_text('\n'.join(map(json.dumps, (
+        {'prompt': 'a boat', 'num_frames': 5}, {'prompt': 'a boat', 'num_frames': 6}, {'prompt': 'a fox', 'num_frames': 1}))))
+    text = run('video', folder / 'rows', *TEXT, '--prompts_file', rows, '--batch_size', 2, code=1)
+    check('rows.jsonl:2' in text and 'take 5 or 9' in text, 'a row of six frames fails alone: ' + text[-800:])
+    check((folder / 'rows/000000.webp').is_file() and (folder / 'rows/000002.webp').is_file(), 'the other rows are drawn')
+    for command, flags, words in (
+            ('t2i', [*TEXT, *FOX], ['draws videos', 'atelier video']),
+            ('video', ['--model_name', 'mini', *FOX], ['draws pictures', 'atelier t2i']),
+            ('t2i', ['--model_name', 'mini', *FOX, '--num_frames', 5], ['num_frames|frames were asked', 'pictures']),
+            ('t2i', ['--model_name', 'mini', *FOX, '--output_format', 'gif'], ['png']),
+            ('video', [*TEXT, *FOX, '--num_frames', 8], ['8 frames', 'take 5 or 9']),
+            ('video', [*TEXT, *FOX, '--height', 17], ['17']),
+            ('video', [*TEXT, *FOX, '--strength', '0.5'], ['strength']),
+            ('video', [*TEXT, *FOX, '--num_frames', 5, '--output_format', 'png'], ['one picture'])):
+        text = run(command, folder / 'x', *flags, code=2)
+        for word in words:
+            check(any(w in text for w in word.split('|')), f'{command} {flags[2:]} names "{word}": {text[-400:]}')
+
+
+def node_dictionary(folder):
+    config = folder / 'node.json'
+    config.write_text(json.dumps({'num_gpus': 4, 'gpu_memory_fraction': 0.8, 'pipeline_parallel_size': 2,
+                                  'tensor_parallel_size': 2, 'use_fp16': True, 'enable_activation_checkpointing': True}))
+    flags = [f for f in COMMON if f not in ('--num_gpus', '1')]
+    result = subprocess.run([ATELIER, 'video', *flags, *map(str, TEXT), *FOX, '--num_frames', '5', '--config', str(config),
+                             '--output_dir', str(folder / 'node')], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    text = result.stdout + result.stderr
+    check(result.returncode == 0 and '4 ranks' in text and 'float16' in text, 'the dictionary of the nodes as it stands: ' + text[-1500:])
+
+
+def main():
+    if not pathlib.Path(ATELIER).exists():
+        print(f'{ATELIER} is not built')
+        return 77
+    with tempfile.TemporaryDirectory() as name:
+        for test in (one_video, other_formats, shown, rows_and_refusals, node_dictionary):
+            folder = pathlib.Path(name) / test.__name__
+            folder.mkdir()
+            test(folder)
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
