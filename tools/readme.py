@@ -78,18 +78,19 @@ def many_gpus() -> str:
 
 
 def families() -> str:
-    """Milliseconds per step and per picture of every family on one GPU."""
-    found = load("families_one_gpu.json")
-    if not found:
+    """Milliseconds per step and seconds per picture of every family on one GPU and on two, of one run."""
+    rows = load("families_gpus_2.json")
+    if not rows:
         return "Not measured yet."
-    lines = ["| model | steps | ms per step | decode, ms | picture, s | peak GiB |", "|---|---|---|---|---|---|"]
-    for name, r in found.items():
-        ms = r["ms_per_step"]
-        lines.append(f"| {name} | {r['steps']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
-                     f"| {r['decode_s']['median'] * 1e3:.0f} | {r['picture_s']['median']:.2f} | {peaks(r)[0]:.1f} |")
-    device = next(iter(found.values()))["device"].split(" (")[0]
-    return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px, bfloat16. Steps of SDXL, SD3, HunyuanDiT and PixArt "
-                               "compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
+    lines = ["| model | GPUs | layout | steps | ms per step | decode, ms | picture, s | peak GiB per rank |", "|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        name = r["model"].split(" ")[0] + (f", tier {r['tier']}" if r["tier"] != "exact" else "")
+        ms, peak = r["ms_per_step"], " / ".join(f"{b:.1f}" for b in peaks(r))
+        lines.append(f"| {name} | {r['ranks']} | {r['layout']} | {r['steps']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
+                     f"| {r['decode_s']['median'] * 1e3:.0f} | {r['picture_s']['median']:.2f} | {peak} |")
+    device = rows[0]["device"].split(" (")[0]
+    return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px, bfloat16 (`tools/bench/families.sh`). Steps of SDXL, SD3, HunyuanDiT "
+                               "and PixArt compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
 
 
 def render(text: str) -> str:

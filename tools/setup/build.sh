@@ -13,9 +13,16 @@ configure() {
       options+=("-DATELIER_CUDA_ARCHITECTURES=$ATELIER_CUDA_ARCHITECTURES")
     fi
   fi
+  # Once it is configured it stays: otherwise each call would undo the other's.
+  if builds_server "${targets[*]}" || grep -qsx -- -DATELIER_SERVER=ON "$build/configured"; then
+    options+=(-DATELIER_SERVER=ON)
+  fi
   local wanted
   wanted=$(printf '%s\n' "$root" "${options[@]}")
-  [[ -f $build/build.ninja && $(cat "$build/configured" 2>/dev/null) == "$wanted" ]] && return
+  # The libraries of a module that is asked for may have come since.
+  local is_new_module=no
+  [[ " ${targets[*]} " == *" atelier_ffmpeg "* && ! -e $build/src/atelier_ffmpeg.so ]] && is_new_module=yes
+  [[ $is_new_module == no && -f $build/build.ninja && $(cat "$build/configured" 2>/dev/null) == "$wanted" ]] && return
   say "configuring build/$variant"
   rm -rf "$build/CMakeCache.txt" "$build/CMakeFiles"
   if ! logged cmake -S "$root" -B "$build" -G Ninja "${options[@]}"; then
@@ -55,6 +62,7 @@ build_targets() {
   fi
   if [[ -x $build/src/atelier ]]; then
     if [[ -f $build/built ]]; then :; else say "built in $((SECONDS - started)) s"; fi
+    if builds_server "$*"; then cp -p "$newest" "$build/built-serve"; fi
     mv "$newest" "$build/built"
   else
     rm -f "$newest"

@@ -7,7 +7,11 @@ libraries="libcli11-dev:CLI/CLI.hpp nlohmann-json3-dev:nlohmann/json.hpp libyaml
   libspdlog-dev:spdlog/spdlog.h libicu-dev:unicode/uchar.h
   libpng-dev:png.h libjpeg-dev:jpeglib.h libwebp-dev:webp/encode.h libcurl4-openssl-dev:curl/curl.h
   libssl-dev:openssl/evp.h libgloo-dev:gloo/config.h"
+# What the server needs besides: it is a module of its own.
+server_libraries="libsqlite3-dev:sqlite3.h libpq-dev:"
 test_libraries="libgtest-dev:gtest/gtest.h libgmock-dev:gmock/gmock.h"
+# For the module atelier_ffmpeg, which reads and writes video files: needed only where that is asked for.
+video_libraries="libavcodec-dev:libavcodec/avcodec.h libavformat-dev:libavformat/avformat.h libswscale-dev:libswscale/swscale.h"
 helpers="lld:ld.lld ccache:ccache python3-venv:"  # faster builds, a tidier venv; nothing fails without them
 
 missing_packages=()
@@ -45,10 +49,27 @@ missing_in() {
   done
 }
 
+# The oldest Boost that serves, as this distribution calls it; nothing where a new enough one is there by any name.
+boost_package() {
+  if printf '#include <boost/version.hpp>\n#if BOOST_VERSION < 108100\n#error old\n#endif\n#include <boost/beast/core.hpp>\n' |
+    "${CXX:-g++}" -std=c++20 -x c++ -M - >/dev/null 2>&1; then
+    return
+  fi
+  case $(. /etc/os-release 2>/dev/null && echo "${ID:-}${VERSION_ID:-}") in
+    debian12) echo "libboost1.81-dev:" ;;
+    debian13 | ubuntu24*) echo "libboost1.83-dev:" ;;
+    *) echo "libboost-dev:boost/beast/core.hpp" ;;
+  esac
+}
+
+builds_server() { [[ " $1 " == *" atelier-serve "* ]]; }
+
 missing_of_system() { # targets
   local wanted="$tools $libraries"
-  # On its own, the program needs no test libraries.
-  [[ $1 == atelier ]] || wanted+=" $test_libraries"
+  if builds_server "$1"; then wanted+=" $server_libraries $(boost_package)"; fi
+  if [[ " $1 " == *" atelier_ffmpeg "* ]]; then wanted+=" $video_libraries"; fi
+  # On their own, the programs and the module need no test libraries.
+  if [[ " $1 " != " atelier"* || " $1 " == *" all "* ]]; then wanted+=" $test_libraries"; fi
   mapfile -t missing_packages < <(missing_in "$wanted")
   mapfile -t missing_helpers < <(missing_in "$helpers")
 }

@@ -211,6 +211,16 @@ install_wheels() {
   settle_cuda
 }
 
+# Clients that the server is tested with; without them those tests are skipped by name.
+clients="openai==3.57.0 schemathesis==4.32.5"
+install_clients() {
+  builds_server "${targets[*]}" || return 0
+  if "$venv/bin/python" -c 'import openai, schemathesis' 2>/dev/null; then return 0; fi
+  make_venv
+  # shellcheck disable=SC2086
+  pip_install $clients || say "going on without $clients (tests with these clients are skipped)"
+}
+
 # Wheels carry libcudart.so.13 without the short name that a linker asks for, and lib where nvcc looks in lib64.
 settle_cuda() {
   local folder half=libtorch_cpu.so

@@ -1,0 +1,26 @@
+"""What tables need of bench.json files, as one result file on standard output: rows.py BENCH.json..."""
+import json
+import sys
+
+KEPT = ["model", "layout", "ranks", "device", "dtype", "height", "width", "steps", "batch", "ms_per_step", "encode_s", "denoise_s",
+        "decode_s", "picture_s", "pictures_per_second", "peak_memory", "weight_bytes", "load_s", "kernels", "runs", "warmups", "problem"]
+
+
+def rows_of(path):
+    with open(path) as f:
+        bench = json.load(f)
+    for row in bench["rows"]:
+        tier = row.get("settings", {}).get("engine", {}).get("tier", "exact")
+        yield {key: row[key] for key in KEPT if key in row} | {"tier": tier}
+
+
+def main():
+    rows = [row for path in sys.argv[1:] for row in rows_of(path)]
+    devices = sorted({row["device"].split(" (")[0] for row in rows if "device" in row})
+    json.dump({"what": "published sizes with random weights, bfloat16, a pair of branches in one pass where guidance has two and the layout "
+                       "does not part them", "command": "tools/bench/families.sh", "devices": devices, "rows": rows}, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()
