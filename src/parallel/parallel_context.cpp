@@ -1,10 +1,8 @@
 // Opens the groups of a layout and stacks the strategies behind the seams.
 #include "parallel/parallel_context.h"
 
-#include <cstdlib>
 #include <map>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "base/check.h"
@@ -16,7 +14,6 @@
 #include "parallel/stale_kv.h"
 #include "parallel/tensor.h"
 #include "parallel/ulysses.h"
-#include "parallel/ulysses_stores.h"
 
 namespace atelier::parallel {
 namespace {
@@ -53,12 +50,6 @@ class Groups {
   std::vector<std::unique_ptr<comm::Comm>> opened_;
 };
 
-// An experiment until it is timed: ATELIER_EXCHANGE=stores, the same on every rank.
-bool asks_for_stores() {
-  const char* const asked = std::getenv("ATELIER_EXCHANGE");
-  return asked && std::string_view(asked) == "stores";
-}
-
 // The ranks that differ from this one only in being on one of these two stages.
 std::vector<int> both_ends(const plan::Mesh& mesh, plan::Direction d) {
   return {mesh.neighbour(plan::Axis::kPipeline, d.from), mesh.neighbour(plan::Axis::kPipeline, d.to)};
@@ -92,7 +83,6 @@ struct ParallelContext::Parts {
   std::optional<StaleKv> stale;
   std::optional<Ring> rotate;
   std::optional<Ulysses> exchange;
-  std::optional<UlyssesStores> stores;  // around `exchange`
   nn::LocalExchange alone;
   std::optional<CommReducer> features;
   std::optional<GroupShardedEval> sharded_eval;
@@ -170,7 +160,6 @@ struct ParallelContext::Parts {
     if (ulysses) {
       const int first = mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses);
       denoiser.exchange = &exchange.emplace(*ulysses, first);
-      if (asks_for_stores()) denoiser.exchange = &stores.emplace(*exchange, *ulysses, first);
     }
   }
 
@@ -179,7 +168,7 @@ struct ParallelContext::Parts {
     if (!ulysses) return;  // the ring is the whole sequence
     nn::AttentionOp& round_all = *denoiser.attention;
     stack_sequence(kernel);
-    denoiser.exchange = &exchange_by_heads.emplace(*denoiser.exchange, alone, ulysses->size());
+    denoiser.exchange = &exchange_by_heads.emplace(*exchange, alone, ulysses->size());
     denoiser.attention = &attention_by_heads.emplace(*denoiser.attention, round_all);
   }
 
@@ -271,7 +260,6 @@ std::set<std::string> ParallelContext::used() const {
     if (part && part->ran()) all.insert(str(words...));
   };
   add(p.exchange, "ulysses over ", p.mesh.size(plan::Axis::kUlysses));
-  add(p.stores, "ulysses over ", p.mesh.size(plan::Axis::kUlysses), ", stores into peers' memory");
   add(p.rotate, "ring over ", p.mesh.size(plan::Axis::kRing));
   add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
   add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));

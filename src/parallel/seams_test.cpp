@@ -5,7 +5,6 @@
 #include <ATen/ops/where.h>
 
 #include <cmath>
-#include <numeric>
 
 #include "nn/sdpa.h"
 #include "parallel/parallel_context.h"
@@ -14,7 +13,6 @@
 #include "parallel/tensor.h"
 #include "parallel/toy_for_test.h"
 #include "parallel/ulysses.h"
-#include "parallel/ulysses_stores.h"
 
 namespace atelier::parallel::testing {
 namespace {
@@ -24,11 +22,10 @@ constexpr double kVisible = 1e-3;
 
 struct Split {
   int ring = 1, ulysses = 1, tensor = 1;
-  bool stores = false;  // Ulysses by stores into the peers' memory
 };
 
 std::string name_of(const Split& s) {
-  return str("ring ", s.ring, " ulysses ", s.ulysses, s.stores ? " by stores" : "", " tensor ", s.tensor);
+  return str("ring ", s.ring, " ulysses ", s.ulysses, " tensor ", s.tensor);
 }
 
 Start start_of(const Toy& toy) {
@@ -41,7 +38,6 @@ struct Stack {
   nn::Sdpa kernel;
   std::unique_ptr<StaleKv> stale;
   std::unique_ptr<Ring> ring;
-  std::unique_ptr<Ulysses> ulysses;
   std::unique_ptr<nn::SequenceExchange> exchange;
   std::unique_ptr<CommReducer> features;
   nn::Seams seams;
@@ -61,13 +57,9 @@ struct Stack {
     nn::AttentionOp* inner = under ? under(kernel) : nullptr;
     stale = std::make_unique<StaleKv>(inner ? *inner : kernel, start_of(toy));
     ring = std::make_unique<Ring>(*along_ring, *stale);
-    const int first = mesh.index(plan::Axis::kRing) * s.ulysses;
-    ulysses = std::make_unique<Ulysses>(*along_ulysses, first);
-    if (s.stores)
-      exchange =
-          std::make_unique<UlyssesStores>(*ulysses, *along_ulysses, first, UlyssesStores::Where::kEverywhere);
+    exchange = std::make_unique<Ulysses>(*along_ulysses, mesh.index(plan::Axis::kRing) * s.ulysses);
     features = std::make_unique<CommReducer>(*along_tensor);
-    seams = {.exchange = exchange ? exchange.get() : ulysses.get(),
+    seams = {.exchange = exchange.get(),
              .attention = ring.get(),
              .tensor_rank = mesh.index(plan::Axis::kTensor),
              .tensor_size = s.tensor,
@@ -117,23 +109,20 @@ TEST(Strategies, MatchOneRankAloneAndCombined) {
                         {3, 2, 1},
                         {1, 2, 2},
                         {2, 1, 3},
-                        {2, 2, 2},
-                        {1, 2, 1, true},
-                        {1, 3, 1, true},
-                        {2, 2, 2, true}}) {
+                        {2, 2, 2}}) {
     EXPECT_LT(error_of({}, s), kExact) << name_of(s);
   }
 }
 
 TEST(Strategies, MatchOneRankWithFewerHeadsAndTokensThanRanks) {
-  for (const Split s : {Split{1, 4, 1}, {4, 1, 1}, {1, 2, 4}, {2, 4, 1}, {1, 4, 1, true}, {2, 4, 1, true}}) {
+  for (const Split s : {Split{1, 4, 1}, {4, 1, 1}, {1, 2, 4}, {2, 4, 1}}) {
     EXPECT_LT(error_of({.tokens = {1, 5}, .heads = 3}, s), kExact) << name_of(s);
     EXPECT_LT(error_of({.tokens = {0, 3}, .heads = 2}, s), kExact) << name_of(s);
   }
 }
 
 TEST(Strategies, MatchOneRankWhereOneStreamDoesNotAsk) {
-  for (const Split s : {Split{1, 3, 1}, {2, 1, 1}, {2, 2, 1}, {1, 3, 1, true}}) {
+  for (const Split s : {Split{1, 3, 1}, {2, 1, 1}, {2, 2, 1}}) {
     EXPECT_LT(error_of({.last_asks_image_only = true}, s), kExact) << name_of(s);
   }
 }
@@ -221,26 +210,11 @@ TEST(PlantedFault, MissingSumShows) {
 
 // ---- properties of single seams
 
-// Both ways to exchange, over a group of their own.
-using WithExchange = std::function<void(comm::Transport&, nn::SequenceExchange&)>;
-void expect_both(int size, const WithExchange& check) {
-  for (const bool stores : {false, true}) {
-    const auto failure = failure_of(size, [&](comm::Transport& t) {
-      std::vector<int> ranks(static_cast<size_t>(size));
-      std::iota(ranks.begin(), ranks.end(), 0);
-      const auto group = t.open(ranks, "ulysses");
-      Ulysses sends(*group, 0);
-      UlyssesStores by_stores(sends, *group, 0, UlyssesStores::Where::kEverywhere);
-      if (stores) check(t, by_stores);
-      if (!stores) check(t, sends);
-      EXPECT_EQ(by_stores.ran(), stores);
-    });
-    EXPECT_EQ(failure, "") << (stores ? "by stores" : "by sends");
-  }
-}
-
 TEST(Ulysses, GoesThereAndBack) {
-  expect_both(3, [](comm::Transport& t, nn::SequenceExchange& exchange) {
+  const auto failure = failure_of(3, [](comm::Transport& t) {
+    const int ranks[] = {0, 1, 2};
+    const auto group = t.open(ranks, "ulysses");
+    Ulysses exchange(*group, 0);
     const nn::CallContext f{
         .patch = std::nullopt, .streams = {{.patches = {8, 1}, .seq_parts = 3}}, .seq_rank = t.rank()};
     const nn::AttentionLayer layer{0, "a", {0}, {0}, {5, 2}};
@@ -270,11 +244,15 @@ TEST(Ulysses, GoesThereAndBack) {
     EXPECT_EQ(a.held.count, 3);
     EXPECT_TRUE(exchange.scatter_back(f, layer, first, a.q).equal(mine.select(2, 0)));
   });
+  EXPECT_EQ(failure, "");
 }
 
 TEST(Ulysses, KeysArriveInTheOrderOfOneRank) {
   const auto text = noise({5, 1, 3, 2, 2}, 1), image = noise({7, 1, 3, 2, 2}, 2);
-  expect_both(2, [&](comm::Transport& t, nn::SequenceExchange& exchange) {
+  const auto failure = failure_of(2, [&](comm::Transport& t) {
+    const int ranks[] = {0, 1};
+    const auto group = t.open(ranks, "ulysses");
+    Ulysses exchange(*group, 0);
     const nn::CallContext f{.patch = std::nullopt,
                             .streams = {{.patches = {5, 1}, .seq_parts = 2, .pinned_to_first_patch = true},
                                         {.patches = {7, 1}, .seq_parts = 2}},
@@ -299,6 +277,7 @@ TEST(Ulysses, KeysArriveInTheOrderOfOneRank) {
     const auto expected = at::cat({text, image}).narrow(2, 1, 2).narrow(3, t.rank(), 1);
     EXPECT_TRUE(all.kv.equal(expected));
   });
+  EXPECT_EQ(failure, "");
 }
 
 // q, k, v of n tokens; what a decorator passes on is what the spy sees.
