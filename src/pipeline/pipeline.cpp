@@ -172,9 +172,10 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
 
   if (!tokens.defined()) return {};
   RECORD_USER_SCOPE("decode");
-  const auto latents = model_.family().unpack(tokens, work.grid);
-  if (callbacks.probes) callbacks.probes->whole("latents.final", latents);
+  const auto unpacked = [&](const at::Tensor& of) { return model_.family().unpack(of, work.grid); };
+  if (callbacks.probes) callbacks.probes->whole("latents.final", unpacked(tokens));
   if (!images_) return {};
+  const auto latents = unpacked(work.given.with_known(tokens));
   const auto shown = work.grid.left_out > 0 ? latents.slice(2, work.grid.left_out) : latents;
   const auto images = images_->decode(shown, callbacks.probes);
   synchronize(options_.device);
