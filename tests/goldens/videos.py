@@ -41,7 +41,8 @@ class VideoRun(Run):
                     seen.add((name, call))
                     self.r.add(f"block.transformer_2.{name}" + self.suffix("@"), value)
 
-            hooks += hook_modules(second, block, self.is_wanted)
+            # What follows from the time alone is recorded of the first denoiser only.
+            hooks += hook_modules(second, block, lambda name: self.is_wanted(name) and name != "condition_embedder")
         with super().attached():
             yield
         for hook in hooks:

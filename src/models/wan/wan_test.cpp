@@ -233,6 +233,7 @@ TEST(Wan, ReferencesComeBeforeTheControlVideo) {
 TEST(Wan, PresetsHaveThePublishedNumberOfParameters) {
   const std::pair<const char*, int64_t> published[] = {{"Wan2.1-T2V-1.3B-Diffusers", 1'418'996'800},
                                                        {"wan2.1-t2v-14b", 14'288'491'584},
+                                                       {"Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", 16'394'878'784},
                                                        {"wan2.2-ti2v-5b", 4'999'787'712}};
   for (const auto& [name, parameters] : published) {
     const Json all = preset(name);
