@@ -51,8 +51,8 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
   const c10::InferenceMode guard;
   const int64_t before = allocated_bytes(options.device);
   auto changes = adapters_.bind(options.adapters);
-  load_denoiser(route, changes);
-  if (parallel_context.picture_parts() > 1 || leads()) {
+  if (!model.experts().empty()) load_denoiser(route, changes);
+  if (model.has("vae") && (parallel_context.picture_parts() > 1 || leads())) {
     images_.emplace(model, parallel_context,
                     ImageStage::DecodeOptions{options.device, vae_type(model, options.vae),
                                               options.vae_slicing, options.vae_tiling, options.residency});
