@@ -37,15 +37,15 @@ class TestGivenFrames:
             "required": {
                 "conditioning": ("CONDITIONING",),
                 "shape": ("STRING", {"default": ""}),
-                "kind": (["image", "control"],),
+                "what": (["image", "control"],),
             }
         }
 
-    def add(self, conditioning, shape, kind):
+    def add(self, conditioning, shape, what):
         b, channels, frames, height, width = (int(n) for n in shape.split(","))
         generator = torch.Generator().manual_seed(11)
         draw = lambda c: torch.randn(b, c, frames, height, width, generator=generator)
-        if kind == "image":
+        if what == "image":
             mask = torch.ones(1, 1, frames, height, width)
             mask[:, :, :1] = 0
             extra = {"concat_latent_image": draw(channels), "concat_mask": mask}
