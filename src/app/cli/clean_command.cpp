@@ -1,8 +1,8 @@
 // atelier clean: what caches take, and their removal, one scope at a time.
-#include <CLI/CLI.hpp>
 #include <iostream>
 
 #include "app/cli/commands.h"
+#include "app/cli/parse.h"
 #include "app/doctor/caches.h"
 #include "app/settings/home.h"
 #include "base/error.h"
@@ -24,14 +24,7 @@ int clean_command(const Arguments& arguments) {
   app.add_option("--venv", scopes.venv, "also this virtual environment");
   app.add_flag("--yes", is_sure, "remove what is listed");
   app.add_flag("--dry_run", is_dry, "list only (the default)");
-  try {
-    app.parse(Arguments(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return 0;
-  } catch (const CLI::ParseError& e) {
-    throw Error(Kind::kUsage, e.what());
-  }
+  if (!parse_arguments(app, arguments)) return 0;
   if (is_sure && is_dry) throw Error(Kind::kUsage, "--yes and --dry_run say different things; keep one");
   const auto caches = find_caches(environment(), scopes);
   int64_t all = 0;

@@ -1,11 +1,11 @@
 // atelier convert: a checkpoint's tensors under the names of another tool.
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <iostream>
 #include <map>
 #include <set>
 
 #include "app/cli/commands.h"
+#include "app/cli/parse.h"
 #include "base/error.h"
 #include "base/fingerprint.h"
 #include "base/quote.h"
@@ -38,15 +38,7 @@ bool parse(const Arguments& arguments, Asked& a) {
   app.add_option("--prefix", a.prefix, "stands before every name in OUT, such as model.diffusion_model.");
   app.add_option("--max_shard_size", a.shard_gb, "of a file in a folder, in GB (default 5)")
       ->check(CLI::PositiveNumber);
-  try {
-    app.parse(Arguments(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return false;
-  } catch (const CLI::ParseError& e) {
-    throw Error(Kind::kUsage, e.what());
-  }
-  return true;
+  return parse_arguments(app, arguments);
 }
 
 // What every name becomes. Throws Error(kCheckpoint) listing all that have no other name.

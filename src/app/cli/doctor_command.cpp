@@ -1,9 +1,8 @@
 // atelier doctor: what this build and this machine have, what they lack, and what to do about it.
-#include <CLI/CLI.hpp>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/commands.h"
+#include "app/cli/parse.h"
 #include "app/doctor/gpus.h"
 #include "app/doctor/machine.h"
 #include "app/run/find_model.h"
@@ -92,14 +91,7 @@ int doctor_command(const Arguments& arguments) {
       "atelier doctor");
   std::string folder = ".";
   app.add_option("--output_dir", folder, "folder whose disk is tested (default: this one)");
-  try {
-    app.parse(Arguments(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return 0;
-  } catch (const CLI::ParseError& e) {
-    throw Error(Kind::kUsage, e.what());
-  }
+  if (!parse_arguments(app, arguments)) return 0;
   const auto variables = environment();
   std::string reason;
   const auto nvml = open_nvml(reason);

@@ -1,11 +1,11 @@
 // atelier monitor: what the GPUs do right now, again and again.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <condition_variable>
 #include <iostream>
 #include <mutex>
 
 #include "app/cli/commands.h"
+#include "app/cli/parse.h"
 #include "app/doctor/gpus.h"
 #include "app/doctor/readings.h"
 #include "app/run/interrupt.h"
@@ -23,14 +23,7 @@ int monitor_command(const Arguments& arguments) {
   app.add_option("--interval", interval, "seconds between two readings (1)")->check(CLI::Range(0.05, 3600.0));
   app.add_option("--count", count, "readings to take (0: until Ctrl-C)")->check(CLI::Range(0, 1000000000));
   app.add_flag("--csv", is_csv, "one line per GPU and reading, with a header");
-  try {
-    app.parse(Arguments(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return 0;
-  } catch (const CLI::ParseError& e) {
-    throw Error(Kind::kUsage, e.what());
-  }
+  if (!parse_arguments(app, arguments)) return 0;
   std::string reason;
   const auto nvml = open_nvml(reason);
   if (!nvml) throw Error(Kind::kItem, "GPUs are not readable here: " + reason);

@@ -1,5 +1,4 @@
 // atelier selftest: does everything work that a picture needs?
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -9,6 +8,7 @@
 
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
+#include "app/cli/parse.h"
 #include "app/doctor/gpus.h"
 #include "app/doctor/machine.h"
 #include "app/run/time_layout.h"
@@ -145,14 +145,7 @@ int selftest_command(const Arguments& arguments) {
   Asked asked;
   app.add_option("--device", asked.device, "auto (default), cpu, cuda or cuda:N");
   app.add_option("--timeout", asked.timeout, "seconds that starting, and drawing, may take (120)");
-  try {
-    app.parse(Arguments(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return 0;
-  } catch (const CLI::ParseError& e) {
-    throw Error(Kind::kUsage, e.what());
-  }
+  if (!parse_arguments(app, arguments)) return 0;
   const std::pair<const char*, std::function<std::string()>> checks[] = {
       {"program",
        [] { return str("atelier ", kVersion, ", ", models::families().size(), " families of models"); }},

@@ -1,10 +1,10 @@
 // atelier verify: one folder of recorded values, or the matrix of folders and layouts.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/commands.h"
+#include "app/cli/parse.h"
 #include "app/run/device_choice.h"
 #include "app/run/find_model.h"
 #include "app/settings/dtype.h"
@@ -45,14 +45,7 @@ bool parse(const Arguments& arguments, Asked& a) {
                                 "draw under every layout of this file and compare with one rank; "
                                 "default: the matrix of the program");
   matrix->expected(0, 1);
-  try {
-    app.parse(Arguments(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return false;
-  } catch (const CLI::ParseError& e) {
-    throw Error(Kind::kUsage, e.what());
-  }
+  if (!parse_arguments(app, arguments)) return false;
   a.is_matrix = matrix->count() > 0;
   return true;
 }
