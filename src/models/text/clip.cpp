@@ -50,7 +50,9 @@ class Clip : public TextEncoder {
         tokens_(b.buffer("embeddings.token_embedding.weight", {c.vocabulary, c.width})),
         positions_(b.buffer("embeddings.position_embedding.weight", {c.positions, c.width})),
         final_(b.layer_norm("final_layer_norm", c.width, c.eps)) {
-    for (int64_t i = 0; i < c.layers; ++i) layers_.emplace_back(ClipSizes{c.width, c.inner, c.heads, c.eps, c.activation}, b / "encoder" / "layers" / i);
+    for (int64_t i = 0; i < c.layers; ++i)
+      layers_.emplace_back(ClipSizes{c.width, c.inner, c.heads, c.eps, c.activation},
+                           b / "encoder" / "layers" / i);
     if (c.projects) projection_ = b.linear("text_projection", c.width, c.projection, Bias::kNo);
   }
 
@@ -101,24 +103,16 @@ class Clip : public TextEncoder {
 
 // Folders have the prefix or, if saved by transformers 5, not; then the names of open_clip.
 std::vector<weights::NameRule> names() {
-  const std::string layer = "encoder.layers.{}.", at = layer + "self_attn.", old = "text_model." + at,
-                    open = "transformer.resblocks.{}.";
-  return {{"embeddings", {{"text_model.embeddings"}}},
-          {"encoder", {{"text_model.encoder"}}},
-          {"final_layer_norm", {{"text_model.final_layer_norm"}}},
-          {at + "qkv", {{old + "q_proj"}, {old + "k_proj"}, {old + "v_proj"}}},
-          {at + "qkv", {{at + "q_proj"}, {at + "k_proj"}, {at + "v_proj"}}},
-          {"embeddings.token_embedding", {{"token_embedding"}}},
-          {"embeddings.position_embedding.weight", {{"positional_embedding"}}},
-          {"final_layer_norm", {{"ln_final"}}},
-          {layer + "layer_norm1", {{open + "ln_1"}}},
-          {layer + "layer_norm2", {{open + "ln_2"}}},
-          {at + "qkv.weight", {{open + "attn.in_proj_weight"}}},
-          {at + "qkv.bias", {{open + "attn.in_proj_bias"}}},
-          {at + "out_proj", {{open + "attn.out_proj"}}},
-          {layer + "mlp.fc1", {{open + "mlp.c_fc"}}},
-          {layer + "mlp.fc2", {{open + "mlp.c_proj"}}},
-          {.canonical = "text_projection.weight", .parts = {{"text_projection"}}, .is_transposed = true}};
+  std::vector<weights::NameRule> names{
+      {"embeddings", {{"text_model.embeddings"}}},
+      {"encoder", {{"text_model.encoder"}}},
+      {"final_layer_norm", {{"text_model.final_layer_norm"}}},
+      {"embeddings.token_embedding", {{"token_embedding"}}},
+      {"embeddings.position_embedding.weight", {{"positional_embedding"}}},
+      {"final_layer_norm", {{"ln_final"}}},
+      {.canonical = "text_projection.weight", .parts = {{"text_projection"}}, .is_transposed = true}};
+  add_clip_layer_names("text_model.", "transformer.resblocks.{}.", names);
+  return names;
 }
 
 EncoderWidths widths(const Json& config) {

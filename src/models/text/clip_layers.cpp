@@ -36,4 +36,20 @@ at::Tensor ClipLayer::attention(const at::Tensor& x, const at::Tensor& bias) con
   return out_(o.transpose(1, 2).flatten(2));
 }
 
+void add_clip_layer_names(const std::string& tower, const std::string& open,
+                          std::vector<weights::NameRule>& names) {
+  const std::string layer = "encoder.layers.{}.", at = layer + "self_attn.", old = tower + at;
+  const std::vector<weights::NameRule> rules{
+      {at + "qkv", {{old + "q_proj"}, {old + "k_proj"}, {old + "v_proj"}}},
+      {at + "qkv", {{at + "q_proj"}, {at + "k_proj"}, {at + "v_proj"}}},
+      {layer + "layer_norm1", {{open + "ln_1"}}},
+      {layer + "layer_norm2", {{open + "ln_2"}}},
+      {at + "qkv.weight", {{open + "attn.in_proj_weight"}}},
+      {at + "qkv.bias", {{open + "attn.in_proj_bias"}}},
+      {at + "out_proj", {{open + "attn.out_proj"}}},
+      {layer + "mlp.fc1", {{open + "mlp.c_fc"}}},
+      {layer + "mlp.fc2", {{open + "mlp.c_proj"}}}};
+  names.insert(names.end(), rules.begin(), rules.end());
+}
+
 }  // namespace atelier::models

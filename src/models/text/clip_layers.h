@@ -3,9 +3,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "models/text/activation.h"
 #include "nn/builder.h"
+#include "weights/names.h"
 
 namespace atelier::models {
 
@@ -28,5 +31,10 @@ struct ClipLayer {
   nn::LayerNorm norm1_, norm2_;
   nn::Linear qkv_, out_, up_, down_;
 };
+
+// Of the layers of a tower, "encoder.layers.{}" here: transformers' names, before which folders have `tower` or not, then
+// those of open_clip, which calls a layer `open`.
+void add_clip_layer_names(const std::string& tower, const std::string& open,
+                          std::vector<weights::NameRule>& names);
 
 }  // namespace atelier::models

@@ -54,8 +54,8 @@ class ClipVision : public ImageEncoder {
   at::Tensor encode(const at::Tensor& pixels) const override {
     const int64_t n = pixels.size(0), p = c_.cell, grid = c_.side / p;
     if (pixels.size(2) != c_.side || pixels.size(3) != c_.side)
-      throw Error(Kind::kCheckpoint, str("the image processor makes pictures of ", pixels.size(3), "x", pixels.size(2),
-                                         ", image_encoder takes ", c_.side, "x", c_.side));
+      throw Error(Kind::kCheckpoint, str("the image processor makes pictures of ", pixels.size(3), "x",
+                                         pixels.size(2), ", image_encoder takes ", c_.side, "x", c_.side));
     const auto cells = pixels.to(cells_.options())
                            .reshape({n, 3, grid, p, grid, p})
                            .permute({0, 2, 4, 1, 3, 5})
@@ -75,25 +75,17 @@ class ClipVision : public ImageEncoder {
 
 // transformers' names, then those of open_clip.
 std::vector<weights::NameRule> names() {
-  const std::string layer = "encoder.layers.{}.", at = layer + "self_attn.", old = "vision_model." + at,
-                    open = "visual.transformer.resblocks.{}.";
-  return {{"embeddings", {{"vision_model.embeddings"}}},
-          {"encoder", {{"vision_model.encoder"}}},
-          {"pre_norm", {{"vision_model.pre_layrnorm"}}},
-          {"pre_norm", {{"pre_layrnorm"}}},
-          {at + "qkv", {{old + "q_proj"}, {old + "k_proj"}, {old + "v_proj"}}},
-          {at + "qkv", {{at + "q_proj"}, {at + "k_proj"}, {at + "v_proj"}}},
-          {"embeddings.class_embedding", {{"visual.class_embedding"}}},
-          {"embeddings.patch_embedding", {{"visual.conv1"}}},
-          {"embeddings.position_embedding.weight", {{"visual.positional_embedding"}}},
-          {"pre_norm", {{"visual.ln_pre"}}},
-          {layer + "layer_norm1", {{open + "ln_1"}}},
-          {layer + "layer_norm2", {{open + "ln_2"}}},
-          {at + "qkv.weight", {{open + "attn.in_proj_weight"}}},
-          {at + "qkv.bias", {{open + "attn.in_proj_bias"}}},
-          {at + "out_proj", {{open + "attn.out_proj"}}},
-          {layer + "mlp.fc1", {{open + "mlp.c_fc"}}},
-          {layer + "mlp.fc2", {{open + "mlp.c_proj"}}}};
+  std::vector<weights::NameRule> names{
+      {"embeddings", {{"vision_model.embeddings"}}},
+      {"encoder", {{"vision_model.encoder"}}},
+      {"pre_norm", {{"vision_model.pre_layrnorm"}}},
+      {"pre_norm", {{"pre_layrnorm"}}},
+      {"embeddings.class_embedding", {{"visual.class_embedding"}}},
+      {"embeddings.patch_embedding", {{"visual.conv1"}}},
+      {"embeddings.position_embedding.weight", {{"visual.positional_embedding"}}},
+      {"pre_norm", {{"visual.ln_pre"}}}};
+  add_clip_layer_names("vision_model.", "visual.transformer.resblocks.{}.", names);
+  return names;
 }
 
 std::unique_ptr<ImageEncoder> build(const Json& config, const Builder& b) {
@@ -110,9 +102,9 @@ int64_t width(const Json& config) {
 extern const ImageEncoderFamily kClipVision{
     .classes = {"CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"},
     .names = names,
-    .ignorable = {"*position_ids", "*encoder.layers.*", "*post_layernorm.*", "*visual.transformer.resblocks.*",
-                  "visual.ln_post.*", "visual.proj", "visual_projection.weight", "text_model.*",
-                  "text_projection.weight", "logit_scale"},
+    .ignorable = {"*position_ids", "*encoder.layers.*", "*post_layernorm.*",
+                  "*visual.transformer.resblocks.*", "visual.ln_post.*", "visual.proj",
+                  "visual_projection.weight", "text_model.*", "text_projection.weight", "logit_scale"},
     .build = build,
     .width = width};
 
