@@ -25,6 +25,7 @@ struct Denoiser {
   struct Expert {
     nn::Model* model = nullptr;
     nn::BlockMemory* memory = nullptr;  // of its weights
+    std::string name = {};              // of its component
   };
   const models::Family& family;
   const Json& config;  // that the family's functions read

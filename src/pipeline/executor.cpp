@@ -287,7 +287,7 @@ void Executor::run(const Op& op, Walk& w) {
 
 // Of the names of what happens inside of a denoiser.
 std::string Executor::blocks_prefix(size_t expert) const {
-  return expert == 0 ? "block." : str("block.", denoiser_.family.experts[expert], ".");
+  return expert == 0 ? "block." : str("block.", denoiser_.experts[expert].name, ".");
 }
 
 void Executor::record_input(const Op& op, const Walk& w, const BranchBuffers& call) const {

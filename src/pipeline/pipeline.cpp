@@ -112,7 +112,7 @@ void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf&
   Denoiser denoiser{family, model_.denoiser(), {}};
   for (const auto name : model_.experts())
     experts_.push_back(load_expert(name, mine, std::move(changes[std::string(name)])));
-  for (const auto& e : experts_) denoiser.experts.push_back({e.model.get(), e.memory.get()});
+  for (const auto& e : experts_) denoiser.experts.push_back({e.model.get(), e.memory.get(), e.name});
   const bool records = options_.graphs == GraphMode::kOn && options_.device.is_cuda() &&
                        options_.residency != Residency::kParked;
   executor_ = std::make_unique<Executor>(
