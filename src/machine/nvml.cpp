@@ -2,8 +2,10 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
+#include <vector>
 
 #include "base/error.h"
 
@@ -142,21 +144,43 @@ struct Nvml::Library {
     return sum;
   }
 
-  // Active links from one GPU, and those of them whose other end is the other GPU itself. Ends in a switch say the
-  // switch's address: then every GPU on it is reached by all links.
+  // NVLinks between two GPUs: those that end at the other one, or, of ends in a switch (an address of no GPU), as many
+  // as both have.
   int links_between(Device from, Device to) const {
     const auto target = ask<PciInfo>(pci, to);
-    int direct = 0, active = 0;
+    if (!target) return 0;
+    const auto ends = active_link_ends(from);
+    const auto direct = std::count_if(ends.begin(), ends.end(), [&](const auto& e) { return is_same(e, *target); });
+    return static_cast<int>(direct > 0 ? direct : std::min(switched(ends), switched(active_link_ends(to))));
+  }
+
+  // The addresses at the other ends of a GPU's active links.
+  std::vector<PciInfo> active_link_ends(Device device) const {
+    std::vector<PciInfo> out;
     for (unsigned link = 0; link < kMostLinks; ++link) {
-      const auto state = ask<unsigned>(link_state, from, link);
+      const auto state = ask<unsigned>(link_state, device, link);
       if (!state || *state == 0) continue;
-      ++active;
-      const auto end = ask<PciInfo>(link_end, from, link);
-      if (end && target && end->domain == target->domain && end->bus == target->bus &&
-          end->device == target->device)
-        ++direct;
+      if (const auto end = ask<PciInfo>(link_end, device, link)) out.push_back(*end);
     }
-    return direct > 0 ? direct : active;
+    return out;
+  }
+
+  // How many of these ends are no GPU of this machine.
+  ptrdiff_t switched(const std::vector<PciInfo>& ends) const {
+    std::vector<PciInfo> gpus;
+    const auto all = static_cast<int>(ask<unsigned>(count).value_or(0));
+    for (int i = 0; i < all; ++i) {
+      const auto device = at(i);
+      const auto address = device ? ask<PciInfo>(pci, *device) : std::nullopt;
+      if (address) gpus.push_back(*address);
+    }
+    return std::count_if(ends.begin(), ends.end(), [&](const auto& end) {
+      return std::none_of(gpus.begin(), gpus.end(), [&](const auto& gpu) { return is_same(end, gpu); });
+    });
+  }
+
+  static bool is_same(const PciInfo& a, const PciInfo& b) {
+    return a.domain == b.domain && a.bus == b.bus && a.device == b.device;
   }
 };
 
