@@ -115,8 +115,10 @@ std::vector<GoldenRun> runs_of(const Json& golden, const Tensors& recorded) {
       made.recorded[name.substr(made.prefix.size())] = value;
       runs.front().recorded.erase(name);
     }
-    if (const auto noise = recorded.find("noise"); noise != recorded.end())
-      made.recorded.emplace("noise", noise->second.slice(2, left_out_frames(golden, run)));
+    if (const auto noise = recorded.find("noise"); noise != recorded.end()) {
+      const auto frames = left_out_frames(golden, run);
+      made.recorded.emplace("noise", frames > 0 ? noise->second.slice(2, frames) : noise->second);
+    }
   }
   std::erase_if(runs.front().recorded, [](const auto& t) { return t.first.starts_with(kMerged); });
   return runs;
