@@ -218,7 +218,9 @@ TEST(Image, FormatsAreNamedBySuffix) {
   EXPECT_EQ(format_of("b.jpeg"), Format::kJpeg);
   EXPECT_EQ(format_of("b.jpg"), Format::kJpeg);
   EXPECT_EQ(format_of("b.webp"), Format::kWebp);
-  EXPECT_EQ(format_of("b.gif"), std::nullopt);
+  EXPECT_EQ(format_of("b.gif"), Format::kGif);
+  EXPECT_EQ(format_of("b.mp4"), Format::kMp4);
+  EXPECT_EQ(format_of("b.tiff"), std::nullopt);
   EXPECT_EQ(format_of("png"), std::nullopt);
 }
 
