@@ -285,6 +285,59 @@ def test_tls_and_beyond_loopback():
         assert wrong.returncode == 2 and "tls_cert" in wrong.stderr, wrong.stderr
 
 
+def wait_video(one, video):
+    deadline, seen = time.monotonic() + 120, []
+    while time.monotonic() < deadline:
+        status, body, _ = one.ask("GET", f"/v1/videos/{video}")
+        assert status == 200, body
+        seen.append(body["progress"])
+        if body["status"] in ("completed", "failed"):
+            assert seen == sorted(seen), seen
+            return body
+        time.sleep(0.05)
+    raise AssertionError(f"{video} was not finished in time")
+
+
+def test_videos():
+    model = str(ROOT / "tests/goldens/wan_experts/model")
+    with tempfile.TemporaryDirectory() as data, Server("--max_sequence_length", "16", model=model, data=data) as one:
+        asked = {"prompt": "a red fox runs", "size": "48x16", "num_frames": 9, "fps": 8, "steps": 2, "seed": 5, "output_format": "webp"}
+        status, video, _ = one.ask("POST", "/v1/videos", asked)
+        assert status == 200 and video["object"] == "video" and video["status"] == "queued", video
+        done = wait_video(one, video["id"])
+        assert done["status"] == "completed" and done["progress"] == 100 and done["size"] == "48x16" and done["num_frames"] == 9, done
+        status, content, headers = one.ask("GET", f"/v1/videos/{video['id']}/content")
+        assert status == 200 and headers["Content-Type"] == "image/webp" and content.count(b"ANMF") == 9, headers
+        by_time = {k: v for k, v in asked.items() if k != "num_frames"}
+        second = one.ask("POST", "/v1/videos", {**by_time, "seconds": "1"})[1]
+        assert second["num_frames"] == 9, second
+        wait_video(one, second["id"])
+        assert one.ask("GET", f"/v1/videos/{second['id']}/content")[1] == content
+        assert [v["id"] for v in one.ask("GET", "/v1/videos?limit=1")[1]["data"]] == [second["id"]]
+        assert [v["id"] for v in one.ask("GET", f"/v1/videos?after={second['id']}")[1]["data"]] == [video["id"]]
+        assert one.ask("DELETE", f"/v1/videos/{second['id']}")[1]["deleted"] is True
+        deadline = time.monotonic() + 10
+        while one.ask("GET", f"/v1/videos/{second['id']}")[0] != 404 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        refused(one.ask("GET", f"/v1/videos/{second['id']}"), 404)
+        refused(one.ask("POST", "/v1/videos", {**asked, "seconds": 4}), 400, "num_frames")
+        refused(one.ask("POST", "/v1/videos", {**asked, "num_frames": 1000}), 400, "max_frames 161")
+        refused(one.ask("POST", "/v1/videos", {**asked, "n": 2}), 400, "n:")
+        refused(one.ask("POST", "/v1/videos", {**asked, "control_video": "/etc/passwd"}), 400, "control_video")
+        status, picture, _ = one.ask("POST", "/v1/images/generations", {"prompt": "a fox", "size": "48x16", "steps": 2, "seed": 5})
+        assert status == 200, picture
+        pictures(picture)
+    refused(server.ask("POST", "/v1/videos", {"prompt": "a fox"}), 400, "pictures")
+
+
+def test_modes():
+    with tempfile.TemporaryDirectory() as data, Server("--mode", "edit", data=data) as one:
+        refused(one.ask("POST", "/v1/images/generations", SMALL), 400, "--mode edit")
+        assert one.ask("GET", "/health")[1]["mode"] == "edit"
+    wrong = subprocess.run([str(PROGRAM), "--model_name", "mini", "--mode", "both"], capture_output=True, text=True, cwd=ROOT)
+    assert wrong.returncode == 2 and "--mode both" in wrong.stderr, wrong.stderr
+
+
 def test_metrics_count_what_happened():
     def counted(name):
         text = server.ask("GET", "/metrics")[1].decode()
