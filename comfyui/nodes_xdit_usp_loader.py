@@ -27,13 +27,14 @@ class XDitUSPConfigNode:
         return {
             "required": {
                 "num_gpus": ("INT", {"default": 2, "min": 1, "max": MOST_GPUS, "tooltip": "GPUs that draw together"}),
-                "gpu_memory_fraction": ("FLOAT", {"default": 0.9, "min": 0.1, "max": 1.0, "step": 0.05}),
+                "gpu_memory_fraction": ("FLOAT", {"default": 0.9, "min": 0.1, "max": 1.0, "step": 0.05,
+                                                  "tooltip": "what the engine may take of each GPU; more fails by name"}),
                 "pipeline_parallel_size": degree("stages of the model's blocks"),
                 "tensor_parallel_size": degree("ranks that share heads and features"),
                 "data_parallel_size": degree("2: the halves of a batch, such as both branches of guidance, run side by side"),
                 "use_fp16": switch(True, "the loader's base_precision wins over this default"),
                 "use_bf16": switch(False, "compute in bfloat16"),
-                "enable_activation_checkpointing": switch(True, "nothing is kept for a backward pass in any case"),
+                "enable_activation_checkpointing": switch(True, "blocks' MLPs by chunks of tokens: less memory, the same values"),
                 "enable_gradient_checkpointing": switch(False, "no effect: nothing is trained"),
                 "max_batch_size": ("INT", {"default": 1, "min": 1, "max": 8, "tooltip": "pictures that one evaluation takes"}),
                 "max_sequence_length": ("INT", {"default": 2048, "min": 512, "max": 8192, "step": 512, "tooltip": "computed; no effect"}),

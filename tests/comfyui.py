@@ -82,6 +82,10 @@ def settings_refuse():
     flags = config(num_gpus=8, pipeline_parallel_size=2, data_parallel_size=2).arguments("bf16", "flash_attn_2")
     assert flags[flags.index("--ulysses_degree") + 1] == "2" and "--use_cfg_parallel" in flags, flags
     assert flags[flags.index("--torch_dtype") + 1] == "bfloat16", flags
+    flags = config(gpu_memory_fraction=0.35).arguments("bf16", "sdpa")
+    assert flags[flags.index("--gpu_memory_fraction") + 1] == "0.35" and "--enable_activation_checkpointing" in flags, flags
+    flags = config(device="cpu", enable_activation_checkpointing=False).arguments("fp32", "sdpa")
+    assert "--gpu_memory_fraction" not in flags and "--enable_activation_checkpointing" not in flags, flags
     raises(["WanVideoWrapper", "MODEL"], lambda: wrapper.XDitUSPWanVideoModel.of(None, "bf16", None).model)
     raises(["VACE"], lambda: wrapper.refuse_vace_part({"path": "x"}))
 

@@ -77,11 +77,8 @@ class XDitUSPConfig:
             said.append("max_sequence_length is computed from the picture or video; the value has no effect")
         if self.enable_gradient_checkpointing:
             said.append("enable_gradient_checkpointing has no effect: nothing is trained")
-        if self.gpu_memory_fraction < 0.9:
-            said.append(
-                f"gpu_memory_fraction {self.gpu_memory_fraction} caps nothing here: the engine takes what its share of the "
-                "weights and the picture need, and gives it back when ComfyUI unloads models; spread over more GPUs to lower it"
-            )
+        if not self.overlap_p2p_comm:
+            said.append("overlap_p2p_comm off has no effect: messages always run beside the work")
         if self.pipeline_parallel_size > 1:
             said.append("pipeline stages run whole steps here, as the sampler outside owns the loop over them")
         return said
@@ -118,11 +115,12 @@ class XDitUSPConfig:
         flags = ["--num_gpus", str(self.num_gpus), "--device", self.device]
         flags += ["--attention_backend", self.attention(attention_mode)]
         if self.device != "cpu":
-            flags += ["--torch_dtype", self.dtype(base_precision)]
+            flags += ["--torch_dtype", self.dtype(base_precision), "--gpu_memory_fraction", f"{self.gpu_memory_fraction:g}"]
         elif base_precision in ("fp32", None):
             flags += ["--torch_dtype", "float32"]
         else:
             flags += ["--torch_dtype", DTYPES[base_precision]]
+        flags += ["--enable_activation_checkpointing"] if self.enable_activation_checkpointing else []
         pipeline, tensor, halves = self.pipeline_parallel_size, self.tensor_parallel_size, self.data_parallel_size
         if pipeline * tensor * halves > 1:
             flags += ["--pipefusion_degree", str(pipeline), "--tensor_parallel_degree", str(tensor)]
