@@ -9,7 +9,7 @@
 # Exit 0: all is there; 1: something is missing, and the lines say what to do. May be run again at any time.
 set -uo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd -P)
 check_only=no copy=no comfyui="" python="" portable=""
 while (($#)); do
   case $1 in
