@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles the CUDA code for one architecture and links the program against libtorch_cuda; no GPU and no CUDA wheels needed.
+# Compiles the CUDA code for one architecture and links the program against libtorch_cuda, with the CPU build's objects; no GPU and no CUDA wheels needed.
 # Exit 77 (skipped) where no nvcc 13 is found. The CPU build must exist: its torch is used.
 set -euo pipefail
 
@@ -25,4 +25,4 @@ fi
 
 cmake -S "$root" -B "$build" -G Ninja "-DATELIER_TORCH=$torch" "-DCMAKE_CUDA_COMPILER=$nvcc" \
   -DATELIER_CUDA=ON -DATELIER_CUDA_ARCHITECTURES=90 -DATELIER_TESTS=OFF
-cmake --build "$build"
+python3 "$root/tools/setup/cuda_objects.py" "$build" "$root/build/cpu"
