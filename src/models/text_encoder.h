@@ -68,6 +68,7 @@ struct EncoderFamily {
   std::vector<std::string_view> ignorable;  // tensors that checkpoints hold and nobody needs
   std::unique_ptr<TextEncoder> (*build)(const Json& config, const nn::Builder&);
   EncoderWidths (*widths)(const Json& config) = nullptr;  // without building it; null: not told
+  bool has_blocks = false;                                // it is a BlockedEncoder
 };
 
 // Throws Error(kCheckpoint) naming the classes that are known.

@@ -124,17 +124,34 @@ std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer
   return found;
 }
 
-std::vector<Adapters::BoundLayer> Adapters::bind(const weights::AdapterFile& file) {
-  std::vector<BoundLayer> bound;
+// A layer that takes more inputs than the model's has the others as a tensor of their own.
+bool Adapters::widen(BoundLayer& bound, std::list<weights::LayerPieces>& kept) {
+  const auto& own = bound.pieces->front().canonical;
+  const auto* more = bound.part->names.find(own.substr(0, own.rfind('.')) + ".added");
+  const int64_t cols = LayerNames::cols_of(*bound.pieces);
+  if (!more || bound.layer->cols != cols + LayerNames::cols_of(*more)) return false;
+  auto& all = kept.emplace_back(*bound.pieces);
+  for (auto piece : *more) {
+    piece.first_col = cols;
+    all.push_back(std::move(piece));
+  }
+  bound.pieces = &all;
+  return true;
+}
+
+void Adapters::bind(BoundFile& made) {
+  const auto& file = *made.file;
+  auto& bound = made.layers;
   std::vector<std::string> unbound, misfits;
   for (const auto& layer : file.layers()) {
-    const auto place = place_of(layer);
+    auto place = place_of(layer);
     if (!place) {
       unbound.push_back(layer.name);
       continue;
     }
     const int64_t rows = LayerNames::rows_of(*place->pieces), cols = LayerNames::cols_of(*place->pieces);
-    if (layer.rows != rows || (layer.cols > 0 && layer.cols != cols)) {
+    const bool is_wide = layer.rows == rows && widen(*place, made.widened);
+    if (layer.rows != rows || (layer.cols > 0 && layer.cols != cols && !is_wide)) {
       misfits.push_back(str(in_quotes(layer.name), " is for ", shape_of(layer.rows, layer.cols),
                             ", the model has ", shape_of(rows, cols)));
     }
@@ -151,7 +168,6 @@ std::vector<Adapters::BoundLayer> Adapters::bind(const weights::AdapterFile& fil
                 str(file.path().string(), ": the adapter is for a model of other sizes than ", model_.label(),
                     ": ", list_text(misfits, kMostListed)));
   }
-  return bound;
 }
 
 void Adapters::refuse_names(const weights::AdapterFile& file, const std::vector<std::string>& unbound) {
@@ -191,12 +207,19 @@ const Adapters::BoundFile& Adapters::open(const fs::path& place) {
     if (known->time == time && known->bytes == bytes) return *known;
     files_.pop_front();
   }
-  BoundFile made{.path = path, .time = time, .bytes = bytes, .file = {}, .layers = {}};
+  BoundFile made{.path = path, .time = time, .bytes = bytes, .file = {}, .layers = {}, .widened = {}};
   made.file = std::make_shared<const weights::AdapterFile>(path);
-  made.layers = bind(*made.file);
+  bind(made);
   files_.push_front(std::move(made));
   if (files_.size() > kMostFiles) files_.pop_back();
   return files_.front();
+}
+
+std::string Adapters::widening(std::span<const request::AdapterRef> adapters) {
+  for (const auto& adapter : adapters) {
+    if (!open(adapter.path).widened.empty()) return adapter.path;
+  }
+  return {};
 }
 
 ChangesOf Adapters::bind(std::span<const request::AdapterRef> adapters) {

@@ -29,6 +29,8 @@ class Adapters {
   // What these adapters change, in their order. Files are remembered until they change. Throws Error(kUsage) for a
   // path where nothing is, Error(kCheckpoint) for what is no adapter of this model: every layer must belong somewhere.
   ChangesOf bind(std::span<const request::AdapterRef> adapters);
+  // The first of them that makes a layer of the model take more inputs, as a control LoRA does; empty: none.
+  std::string widening(std::span<const request::AdapterRef> adapters);
 
  private:
   struct Part {
@@ -49,12 +51,14 @@ class Adapters {
     std::uintmax_t bytes = 0;
     std::shared_ptr<const weights::AdapterFile> file;
     std::vector<BoundLayer> layers;
+    std::list<weights::LayerPieces> widened;  // of layers that take more inputs than the model's
   };
 
   const std::vector<Part>& parts();
   const BoundFile& open(const std::filesystem::path& place);
   std::optional<BoundLayer> place_of(const weights::AdapterLayer& layer);
-  std::vector<BoundLayer> bind(const weights::AdapterFile& file);
+  void bind(BoundFile& file);
+  static bool widen(BoundLayer& layer, std::list<weights::LayerPieces>& kept);
   [[noreturn]] void refuse_names(const weights::AdapterFile& file, const std::vector<std::string>& unbound);
 
   const ModelRepo& model_;

@@ -62,6 +62,12 @@ int64_t allocated_bytes(c10::Device device) {
 int64_t peak_bytes(c10::Device device) {
   return statistic(device, true);
 }
+int64_t peak_reserved_bytes(c10::Device device) {
+  if (!device.is_cuda()) return 0;
+  using c10::CachingDeviceAllocator::StatType;
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  return stats.reserved_bytes[static_cast<size_t>(StatType::AGGREGATE)].peak;
+}
 void reset_peak(c10::Device device) {
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
 }
@@ -99,6 +105,9 @@ int64_t allocated_bytes(c10::Device) {
   return 0;
 }
 int64_t peak_bytes(c10::Device) {
+  return 0;
+}
+int64_t peak_reserved_bytes(c10::Device) {
   return 0;
 }
 void reset_peak(c10::Device) {}

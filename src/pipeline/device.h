@@ -17,6 +17,8 @@ int64_t kept_shapes_bytes(c10::Device device);
 // Bytes of tensors now and at most since the last reset, by the allocator; 0 on the CPU.
 int64_t allocated_bytes(c10::Device device);
 int64_t peak_bytes(c10::Device device);
+// The same with what the allocator keeps for later.
+int64_t peak_reserved_bytes(c10::Device device);
 void reset_peak(c10::Device device);
 // Hands unused cached memory back.
 void empty_cache(c10::Device device);

@@ -62,6 +62,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "attention"}, &attention);
   visit({.name = "offload"}, &offload);
   visit({.name = "tier"}, &tier);
+  visit({.name = "shard_t5_encoder"}, &shard_t5_encoder);
   visit({.name = "vae_slicing"}, &vae_slicing);
   visit({.name = "vae_tiling"}, &vae_tiling);
   visit({.name = "tf32"}, &tf32);
@@ -119,6 +120,7 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .tier = tier_named(c.tier),
           .vae_slicing = c.vae_slicing,
           .vae_tiling = c.vae_tiling,
+          .shard_t5_encoder = c.shard_t5_encoder,
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
           .attention = backend_named(c.attention),
           .joins_branches = device.is_cuda(),

@@ -37,6 +37,7 @@ struct EngineConfig {
   std::string attention = "auto";  // auto, cudnn, flash, efficient, math
   std::string offload = "none";    // none, encoders, model, sequential, group
   std::string tier = "exact";      // exact, fast, fast-strict: nn::Tier of the denoiser
+  bool shard_t5_encoder = false;
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
   std::filesystem::path profile;  // folder of Traces; empty: none are made
   int profiled_from = 0, profiled = 2;  // the first of an engine's batches that is traced, and how many are

@@ -80,12 +80,13 @@ struct Message {
 };
 
 // What `make` gives or throws, ready to be sent: nothing behind it can fail on the leader alone.
-Message outcome(c10::Device device, const std::function<Conditionings()>& make, Conditionings& made) {
+Message outcome(c10::Device device, const std::function<Conditionings()>& make, Conditionings& made,
+                bool tries_again) {
   const auto failure = [&](Kind kind, const std::string& reason) {
     made.clear();
     return Message({{"kind", static_cast<int>(kind)}, {"error", reason}}, {}, device);
   };
-  for (bool is_last = false;; is_last = true) {
+  for (bool is_last = !tries_again;; is_last = true) {
     try {
       made = make();
       std::vector<at::Tensor> parts;
@@ -117,6 +118,15 @@ std::pair<Json, at::Tensor> exchange(comm::Comm& replica, c10::Device device, Me
   return {Json::parse(begin, begin + header), message.bytes.narrow(0, header, all - header)};
 }
 
+// What every rank gets of the leader's message; `made`: the leader's own.
+Conditionings settled(comm::Comm& replica, c10::Device device, Message message, Conditionings& made) {
+  const auto [header, bytes] = exchange(replica, device, std::move(message));
+  if (header.contains("error"))
+    throw RequestError(static_cast<Kind>(header.at("kind").get<int>()),
+                       header.at("error").get<std::string>());
+  return replica.rank() == 0 ? std::move(made) : restore(header.at("branches"), bytes);
+}
+
 }  // namespace
 
 Conditionings from_leader(comm::Comm* replica, c10::Device device,
@@ -130,13 +140,19 @@ Conditionings from_leader(comm::Comm* replica, c10::Device device,
       throw RequestError(e.kind(), e.what());
     }
   }
-  const bool leads = replica->rank() == 0;
   Conditionings made;
-  const auto [header, bytes] = exchange(*replica, device, leads ? outcome(device, make, made) : Message());
-  if (header.contains("error"))
-    throw RequestError(static_cast<Kind>(header.at("kind").get<int>()),
-                       header.at("error").get<std::string>());
-  return leads ? made : restore(header.at("branches"), bytes);
+  return settled(*replica, device, replica->rank() == 0 ? outcome(device, make, made, true) : Message(),
+                 made);
+}
+
+Conditionings from_all(comm::Comm& replica, c10::Device device, const std::function<Conditionings()>& make) {
+  Conditionings made;
+  if (replica.rank() == 0) return settled(replica, device, outcome(device, make, made, false), made);
+  try {
+    make();
+  } catch (const Error&) {  // the leader meets the same and tells it
+  }
+  return settled(replica, device, {}, made);
 }
 
 }  // namespace atelier::pipeline

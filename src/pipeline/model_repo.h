@@ -62,6 +62,7 @@ class ModelRepo {
   // Dummies, also saved ones, have none: texts become ids by hashing.
   bool has_vocabulary() const { return has_vocabulary_; }
   int64_t vocabulary(std::string_view encoder) const;  // entries of the embedding table
+  bool names(std::string_view component) const { return has(component); }
   bool has_image_encoder() const { return has(family_->image_encoder); }
   Json image_processor() const;  // its preprocessor_config.json; an empty object where there is none
   // Of the class that model_index.json names. Throws Error(kCheckpoint).

@@ -57,9 +57,9 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
                     ImageStage::DecodeOptions{options.device, vae_type(model, options.vae),
                                               options.vae_slicing, options.vae_tiling, options.residency});
   }
-  if (leads() && !model.encoders().empty())
+  if ((leads() || encoder_sharers()) && !model.encoders().empty())
     texts_.emplace(model, options.device, options.encoders, options.residency, options.graphs,
-                   std::move(changes));
+                   std::move(changes), encoder_sharers());
   if (leads() && model.has_image_encoder())
     vision_.emplace(model, options.device, options.encoders, options.residency);
   synchronize(options.device);
@@ -125,6 +125,10 @@ bool Pipeline::leads() const {
   return !parallel_context_.replica() || parallel_context_.replica()->rank() == 0;
 }
 
+comm::Comm* Pipeline::encoder_sharers() const {
+  return options_.shard_t5_encoder ? parallel_context_.replica() : nullptr;
+}
+
 double Pipeline::lap(const char* phase) {
   const auto now = Clock::now();
   const double s = std::chrono::duration<double>(now - lap_).count();
@@ -136,6 +140,8 @@ double Pipeline::lap(const char* phase) {
 std::set<std::string> Pipeline::used() const {
   auto all = parallel_context_.used();
   if (executor_ && executor_->joined_branches()) all.insert("guidance: both branches in one pass");
+  for (const auto& name : texts_ ? texts_->shared() : std::vector<std::string>())
+    all.insert(str(name, ": weights cut over ", parallel_context_.replica()->size(), " ranks"));
   if (executor_ && executor_->graphs() > 0) all.insert("graph mode: CUDA graphs");
   for (const auto& expert : experts_) {
     if (expert.chunks && expert.chunks->whole_bytes > 0)

@@ -35,6 +35,7 @@ struct LoadOptions {
   at::ScalarType denoiser = at::kFloat, encoders = at::kFloat, vae = at::kFloat;
   nn::Tier tier = nn::Tier::kExact;  // of the denoiser
   bool vae_slicing = false, vae_tiling = false;
+  bool shard_t5_encoder = false;  // over the ranks of a replica
   GraphMode graphs = GraphMode::kOff;
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
   bool joins_branches = false;                 // of guidance, see ExecutorOptions
@@ -86,9 +87,11 @@ class Pipeline {
   };
   LoadedExpert load_expert(std::string_view name, std::span<const Range> blocks, weights::Changes changes);
   void load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf& changes);
-  bool leads() const;  // rank 0 of the replica: encodes, writes
+  bool leads() const;                   // rank 0 of the replica: encodes, writes
+  comm::Comm* encoder_sharers() const;  // null: the leader encodes alone
   void prepare(const request::Request& request, Denoise& work);
   void hand_over(const request::Request& request);
+  void check_control(const request::Request& request, std::span<const request::AdapterRef> adapters);
   // What the generators of a batch have drawn before the first step.
   struct DrawnNoise {
     sampling::NoiseSource source;
@@ -102,11 +105,14 @@ class Pipeline {
   };
   void adapt(ChangesOf& changes);  // the denoisers
   void adapt(const std::vector<std::string>& adapters);
-  at::Tensor evaluate(const DenoiserCall& call, const CheckedCall& checked, const SampleGroup& group, int step,
-                      const StepCallbacks& callbacks);
+  at::Tensor evaluate(const DenoiserCall& call, const CheckedCall& checked, const SampleGroup& group,
+                      int step, const StepCallbacks& callbacks);
   at::Tensor both_halves(const at::Tensor& mine, int64_t batch, int64_t first);
   std::future<DrawnNoise> plan(request::Requests batch, Denoise& work, ChangesOf& changes);
   std::future<DrawnNoise> condition(request::Requests batch, Denoise& work, const StepCallbacks& callbacks);
+  Conditionings encode_texts(request::Requests batch, const Denoise& work, const StepCallbacks& callbacks,
+                             ChangesOf& changes, const std::exception_ptr& problem, ShownInputs& shown);
+  void tell(request::Requests batch, const Denoise& work, const TextNote& on_note) const;
   EncodedPictures encode(request::Requests batch, const models::Grid& grid) const;
   at::Tensor seen(const ShownInputs& shown, ActivationRecorder* probes) const;
   void show(request::Requests batch, const ShownInputs& on_leader, Denoise& work,
@@ -125,7 +131,7 @@ class Pipeline {
   LoadOptions options_;
   Adapters adapters_;
   std::vector<LoadedExpert> experts_;
-  std::optional<TextStage> texts_;              // on the leader
+  std::optional<TextStage> texts_;              // on the leader, and on all who share its encoders
   std::optional<VisionStage> vision_;           // on the leader
   std::optional<ImageStage> images_;            // on the leader, and on every rank that decodes rows
   std::optional<LatentPreview> preview_;        // made where one is first asked for

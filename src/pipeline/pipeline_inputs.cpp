@@ -29,7 +29,7 @@ models::PictureSizes sizes_of(const request::Request& r, request::CfgBranch bran
 // The prompts of one branch as the family sees them.
 models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, request::CfgBranch branch) {
   const auto& r = batch.front();
-  models::PromptBatch out{.is_absent = branch == request::CfgBranch::kNegative && !r.negative_prompt,
+  models::PromptBatch out{.is_absent = request::is_absent(r, branch),
                           .pipeline = model.index(),
                           .denoiser = model.denoiser(),
                           .max_sequence_length = *r.max_sequence_length,
@@ -44,13 +44,15 @@ models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, 
   return out;
 }
 
+bool has_control_stream(const ModelRepo& model) {
+  const auto& streams = model.family().streams;
+  return std::any_of(streams.begin(), streams.end(),
+                     [](const auto& stream) { return stream.kind == models::StreamSpec::kControl; });
+}
+
 // Whether its model is given latents of what it is shown.
 bool is_shown(const ModelRepo& model, const request::Request& r) {
-  const auto& streams = model.family().streams;
-  const bool has_control = std::any_of(streams.begin(), streams.end(), [](const auto& stream) {
-    return stream.kind == models::StreamSpec::kControl;
-  });
-  return model.family().given && (has_control || r.image || r.control_video);
+  return model.family().given && (has_control_stream(model) || r.image || r.control_video);
 }
 
 // In place of noise. Models of videos are shown pictures as conditioning.
@@ -87,6 +89,21 @@ void Pipeline::hand_over(const request::Request& r) {
   sampler_->hand_over_below(boundary.get<double>() * trained, r.guidance_scale_2.value_or(*r.guidance_scale));
 }
 
+// A control video goes to a control stream, or to the inputs that an adapter adds. Throws Error(kUsage) for one without
+// the other.
+void Pipeline::check_control(const request::Request& r, std::span<const request::AdapterRef> refs) {
+  if (!model_.draws_videos() || has_control_stream(model_)) return;
+  const auto adapter = adapters_.widening(refs);
+  if (adapter.empty() && r.control_video)
+    throw Error(Kind::kUsage,
+                str(r.name, ": a control video was given, which this model follows only under a control ",
+                    "LoRA: name one as lora"));
+  if (!adapter.empty() && !r.control_video)
+    throw Error(Kind::kUsage,
+                str(r.name, ": ", adapter, " is a control LoRA, which follows a control video, and ",
+                    "none was given: add control_video"));
+}
+
 // What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer for it
 // than they need on a GPU.
 std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denoise& work, ChangesOf& changes) {
@@ -94,7 +111,9 @@ std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denois
   request::check_batch(batch);
   const auto& first = batch.front();
   prepare(first, work);
-  changes = adapters_.bind(request::adapter_refs(first.lora.value_or(std::vector<std::string>{})));
+  const auto refs = request::adapter_refs(first.lora.value_or(std::vector<std::string>{}));
+  changes = adapters_.bind(refs);
+  check_control(first, refs);
   std::vector<uint64_t> seeds;
   for (const auto& r : batch) seeds.push_back(*r.seed);
   return std::async(std::launch::async,
@@ -106,6 +125,53 @@ std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denois
                       if (has_mask) drawn.source.draw(NoiseSource::kMasked);  // moves the generators on
                       return drawn;
                     });
+}
+
+// The branches' conditioning on every rank, and the encoders' adapters changed. problem: what this rank met before;
+// shown: gets what the leader reads of pictures and videos.
+Conditionings Pipeline::encode_texts(request::Requests batch, const Denoise& work,
+                                     const StepCallbacks& callbacks, ChangesOf& changes,
+                                     const std::exception_ptr& problem, ShownInputs& shown) {
+  ActivationRecorder unheard;  // encoders that are shared do the same on all ranks
+  auto* const probes = callbacks.probes && !leads() ? &unheard : callbacks.probes;
+  const auto on_note = leads() ? callbacks.on_note : nullptr;
+  at::Tensor states;  // of pictures
+  const auto encode = [&] {
+    timing_.reread_bytes += texts_->adapt(changes);
+    const auto one = [&](request::CfgBranch branch, const char* prefix) {
+      auto prompts = prompts_of(model_, batch, branch);
+      prompts.image_states = states;
+      return texts_->condition(prompts, probes, prefix, on_note);
+    };
+    Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
+    if (work.cfg.scale > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
+    return branches;
+  };
+  auto of_leader = from_leader(parallel_context_.replica(), options_.device, [&] {
+    if (problem) std::rethrow_exception(problem);
+    if (is_shown(model_, batch.front()))
+      shown = read_shown(batch, *batch.front().height, *batch.front().width);
+    states = seen(shown, probes);
+    tell(batch, work, on_note);
+    if (!encoder_sharers()) return encode();
+    nn::Conditioning looked_at;
+    if (states.defined()) looked_at.whole["states"] = states;
+    return Conditionings{looked_at};
+  });
+  if (problem) std::rethrow_exception(problem);
+  if (!encoder_sharers()) return of_leader;
+  const auto& looked_at = of_leader.front().whole;
+  if (const auto found = looked_at.find("states"); found != looked_at.end()) states = found->second;
+  return from_all(*encoder_sharers(), options_.device, encode);
+}
+
+// What a picture's maker should know, on the leader.
+void Pipeline::tell(request::Requests batch, const Denoise& work, const TextNote& on_note) const {
+  for (size_t i = 0; on_note && i < batch.size(); ++i) {
+    if (!work.grid.note.empty()) on_note(i, work.grid.note);
+    if (batch[i].control_video && !has_control_stream(model_))
+      on_note(i, "control LoRAs are experimental: look at what they make");
+  }
 }
 
 // The leader sees first whether the request can be done at all: its verdict is everybody's.
@@ -123,24 +189,7 @@ std::future<Pipeline::DrawnNoise> Pipeline::condition(request::Requests batch, D
     problem = std::current_exception();
   }
   ShownInputs shown;  // on the leader
-  work.branches = from_leader(parallel_context_.replica(), options_.device, [&] {
-    if (problem) std::rethrow_exception(problem);
-    timing_.reread_bytes += texts_->adapt(changes);
-    if (is_shown(model_, batch.front()))
-      shown = read_shown(batch, *batch.front().height, *batch.front().width);
-    const auto states = seen(shown, probes);
-    for (size_t i = 0; callbacks.on_note && !work.grid.note.empty() && i < batch.size(); ++i)
-      callbacks.on_note(i, work.grid.note);
-    const auto one = [&](request::CfgBranch branch, const char* prefix) {
-      auto prompts = prompts_of(model_, batch, branch);
-      prompts.image_states = states;
-      return texts_->condition(prompts, probes, prefix, callbacks.on_note);
-    };
-    Conditionings branches{one(request::CfgBranch::kPositive, "prompt.")};
-    if (work.cfg.scale > 1) branches.push_back(one(request::CfgBranch::kNegative, "negative."));
-    return branches;
-  });
-  if (problem) std::rethrow_exception(problem);
+  work.branches = encode_texts(batch, work, callbacks, changes, problem, shown);
   adapt(changes);
   for (size_t b = 0; probes && b < work.branches.size(); ++b) {
     const std::string prefix = b == 0 ? "prompt." : "negative.";

@@ -237,6 +237,31 @@ TEST(PipelineRefuses, WhatTheLeaderCannotEncodeOnEveryRankAndGoesOn) {
   }
 }
 
+TEST(Pipeline, EncodersCutOverAllRanksEncodeTheSame) {
+  const auto model = ModelRepo::open(kGolden / "model");
+  const auto request = request_for({kFox, "boats"}, {5, 6});
+  for (const char* layout : {"ulysses=2", "pipefusion=3, sync", "shard=2, ulysses=2"}) {
+    std::vector<media::Image> expected;
+    on_ranks(model, plan::parse_strategy(layout), {}, [&](Pipeline& whole, int rank) {
+      const auto images = whole.generate(request, {});
+      for (size_t i = 0; rank == 0 && i < images.size(); ++i) expected.push_back(image_of(images[i]));
+    });
+    on_ranks(model, plan::parse_strategy(layout), {.shard_t5_encoder = true}, [&](Pipeline& p, int rank) {
+      const auto used = p.used();
+      EXPECT_TRUE(std::any_of(used.begin(), used.end(),
+                              [](auto& u) { return u.starts_with("text_encoder_2: weights cut"); }));
+      auto bad = request;
+      bad[0].max_sequence_length = 0;
+      EXPECT_THROW(p.generate(bad, {}), RequestError);
+      for (int again = 0; again < 2; ++again) {
+        const auto images = p.generate(request, {});
+        for (size_t i = 0; rank == 0 && i < images.size(); ++i)
+          EXPECT_EQ(image_of(images[i]).rgb, expected.at(i).rgb) << layout << " picture " << i;
+      }
+    });
+  }
+}
+
 TEST(PipelineRefuses, WeightsThatHoldNoNumbers) {
   const Copy copy(kGolden / "model");
   copy.edit_tensors("transformer/diffusion_pytorch_model.safetensors",

@@ -10,6 +10,8 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "models/blocked_encoder.h"
+#include "parallel/shards.h"
 #include "text/cleaning.h"
 
 namespace atelier::pipeline {
@@ -91,27 +93,49 @@ void TextCache::put(const Key& key, const models::TextStates& states) {
 }
 
 TextStage::TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type, Residency residency,
-                     GraphMode graphs, ChangesOf changes)
+                     GraphMode graphs, ChangesOf changes, comm::Comm* sharers)
     : family_(model.family()), cache_(kCacheBytes) {
   // A graph holds the weights' addresses: they must stay.
-  const bool records = graphs == GraphMode::kOn && device.is_cuda() && residency == Residency::kResident;
+  const bool may_record = graphs == GraphMode::kOn && device.is_cuda() && residency == Residency::kResident;
   for (const auto& spec : model.encoders()) {
     const auto& component = model.component(spec.folder);
     auto& loaded = encoders_[component.name];
     loaded.weights =
         std::make_unique<AdaptedPart>(model.weights(component), std::move(changes[component.name]));
-    loaded.memory = component_memory(residency);
-    const nn::Builder b(loaded.weights->store(), whole_.seams, *loaded.memory,
-                        at::TensorOptions(type).device(device));
-    auto encoder = models::find_encoder(*component.config).build(*component.config, b);
-    loaded.weights->hold(b.manifest());
+    const auto build = [&](nn::BlockMemory& memory, c10::Device where) {
+      const nn::Builder b(loaded.weights->store(), whole_.seams, memory,
+                          at::TensorOptions(type).device(where));
+      auto encoder = models::find_encoder(*component.config).build(*component.config, b);
+      loaded.weights->hold(b.manifest());
+      return encoder;
+    };
+    nn::BlockSizes sizes;
+    if (sharers) build(sizes, at::kMeta);
+    loaded.is_shared = !sizes.bytes().empty();
+    if (loaded.is_shared)
+      loaded.memory = std::make_unique<parallel::Sharded>(*sharers, sizes.bytes(), device);
+    if (!loaded.is_shared) loaded.memory = component_memory(residency);
+    auto encoder = build(*loaded.memory, device);
     loaded.weights->store().check();
     loaded.memory->release();
-    loaded.encoder =
-        std::make_unique<RecordedEncoder>(std::move(encoder), device, records ? cuda_graphs() : nullptr);
+    if (loaded.is_shared) {
+      for (const auto& [block, _] : sizes.bytes()) loaded.blocks.push_back(block);
+      dynamic_cast<models::BlockedEncoder&>(*encoder).on_block(
+          [&memory = *loaded.memory](int block) { memory.before(block); });
+    }
+    loaded.encoder = std::make_unique<RecordedEncoder>(
+        std::move(encoder), device, may_record && !loaded.is_shared ? cuda_graphs() : nullptr);
     loaded.vocabulary = model.vocabulary(spec.folder);
     if (model.has_vocabulary()) loaded.tokenizer = model.tokenizer(spec);
   }
+}
+
+std::vector<std::string> TextStage::shared() const {
+  std::vector<std::string> names;
+  for (const auto& [name, loaded] : encoders_) {
+    if (loaded.is_shared) names.push_back(name);
+  }
+  return names;
 }
 
 int64_t TextStage::adapt(ChangesOf& changes) {
@@ -154,6 +178,7 @@ models::TextStates TextStage::encode_one(const Loaded& loaded, const models::Tex
   ++encoded_;
   const bool is_masked = call.padding == models::TextCall::Padding::kMasked;
   const nn::InPlace here(*loaded.memory);
+  if (loaded.is_shared) loaded.memory->will_run(loaded.blocks);
   auto [one, is_finite] =
       loaded.encoder->encode(row(tokens.ids), is_masked ? row(tokens.mask) : at::Tensor(), call.layer);
   if (!is_finite) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "models/family.h"
+#include "comm/comm.h"
 #include "models/text_encoder.h"
 #include "nn/single_rank.h"
 #include "pipeline/activation_recorder.h"
@@ -54,10 +55,11 @@ using TextNote = std::function<void(size_t request, const std::string& note)>;
 // on the texts beside it nor on those before it.
 class TextStage : public models::Encoders {
  public:
-  // Loads all encoders of the model. Throws Error(kCheckpoint).
+  // Loads all encoders of the model. sharers: ranks among which the weights of encoders with blocks are cut (T5's); all
+  // of them then do with this object what one does. Throws Error(kCheckpoint).
   TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type,
             Residency residency = Residency::kResident, GraphMode graphs = GraphMode::kOff,
-            ChangesOf changes = {});
+            ChangesOf changes = {}, comm::Comm* sharers = nullptr);
 
   // One branch of a batch, of the family of the model. Reports tokens and states as `prefix`... if there are
   // probes.
@@ -69,6 +71,8 @@ class TextStage : public models::Encoders {
   bool has(std::string_view encoder) const override { return encoders_.contains(encoder); }
   // From now on the encoders have these adapters and no others; bytes read for it. Throws Error(kCheckpoint).
   int64_t adapt(ChangesOf& changes);
+  // Encoders whose weights are cut over ranks.
+  std::vector<std::string> shared() const;
   int64_t encoded() const { return encoded_; }  // texts that were not in the cache
 
  private:
@@ -78,6 +82,8 @@ class TextStage : public models::Encoders {
     std::unique_ptr<RecordedEncoder> encoder;
     std::unique_ptr<text::Tokenizer> tokenizer;  // null: texts become ids by hashing
     int64_t vocabulary = 1;
+    std::vector<int> blocks;  // of the memory
+    bool is_shared = false;
   };
   text::Encoding tokens(const Loaded& loaded, const std::string& text, int64_t length) const;
   void tell_cut(const Loaded& loaded, const models::TextCall& call, const std::string& text,

@@ -142,6 +142,13 @@ std::string gibibytes(int64_t n) {
   return tenths >= 0.1 ? str(tenths, " GiB") : str(n >> 20, " MiB");
 }
 
+// On this rank. Encoders that are cut are run by all ranks, and the others beside them.
+double encoder_numbers(const MemoryQuery& memory, int rank, int ranks) {
+  const auto all = static_cast<double>(memory.encoders), cut = static_cast<double>(memory.shared_encoders);
+  if (cut == 0 || ranks == 1) return rank == 0 ? all : 0;
+  return all - cut + cut / ranks;
+}
+
 }  // namespace
 
 std::vector<RankMemory> rank_memory(const StepQuery& query, const MemoryQuery& memory,
@@ -157,7 +164,7 @@ std::vector<RankMemory> rank_memory(const StepQuery& query, const MemoryQuery& m
                  .keys = bytes(g.keys(stage)),
                  .activations = bytes(g.activations())};
     const bool decodes = rank == 0 || degrees.parallel_vae;
-    if (rank == 0) r.encoders = bytes(memory.sizes.encoders * static_cast<double>(memory.encoders));
+    r.encoders = bytes(memory.sizes.encoders * encoder_numbers(memory, rank, ranks));
     if (decodes) {
       r.vae = bytes(memory.sizes.vae * static_cast<double>(memory.vae));
       r.pictures = bytes(g.pictures());

@@ -23,6 +23,7 @@ enum class Offload : uint8_t { kNone, kEncoders, kWhole, kBlocks };
 struct MemoryQuery {
   NumberSizes sizes;
   int64_t encoders = 0, vae = 0;               // numbers
+  int64_t shared_encoders = 0;                 // of encoders: cut over the ranks of a data group
   int64_t denoisers = 1;                       // experts, each of model.weights
   int64_t pixels = 0;                          // of one picture or frame
   int64_t frames = 1;                          // decoded one after another, kept as numbers of 32 bits

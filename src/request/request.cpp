@@ -224,6 +224,10 @@ const std::string& prompt_of(const Request& r, CfgBranch branch, size_t encoder)
   return r.negative_prompt ? *r.negative_prompt : none;
 }
 
+bool is_absent(const Request& r, CfgBranch branch) {
+  return branch == CfgBranch::kNegative && !r.negative_prompt;
+}
+
 // A further prompt without a character is none, as in diffusers' pipelines (prompt_2 or prompt).
 void settle_branches(Request& r, const CfgRule& rule) {
   for (auto* further : {&r.prompt_2, &r.prompt_3, &r.negative_prompt_2, &r.negative_prompt_3}) {

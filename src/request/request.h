@@ -84,6 +84,8 @@ double cfg_scale(const Request& request);
 int branches(const Request& request);
 // What this branch tells text encoder number `encoder` (from 0): its own prompt, or else the first one.
 const std::string& prompt_of(const Request& request, CfgBranch branch, size_t encoder);
+// Whether nobody wrote a text for this branch, not even an empty one.
+bool is_absent(const Request& request, CfgBranch branch);
 // How a run gives requests their second branch.
 struct CfgRule {
   bool guidance_is_cfg = false;  // the model's: guidance_scale decides, and nothing below counts

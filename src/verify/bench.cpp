@@ -30,9 +30,10 @@ class Tally {
     }
     phases_["picture"].add(whole);
   }
-  void stored(const std::string& name, double seconds) {
+  void stored(const cluster::ArtifactStored& e) {
     if (pictures_-- > 0) return;
-    report_.add_picture(name, seconds);
+    report_.add_picture(e.request.name, e.stored.record.seconds);
+    phases_["store"].add(e.stored.store_seconds);
     counted_ = clock_.seconds();
     ++drawn_;
   }
@@ -71,8 +72,7 @@ Json bench_layout(const BenchOptions& o, report::RunReport& report, const std::s
   const auto result = cluster::run_batches(
       o.job, std::move(batches),
       {.on_generated = [&](const cluster::BatchGenerated& e) { tally.generated(e.group, e.times); },
-       .on_stored =
-           [&](const cluster::ArtifactStored& e) { tally.stored(e.request.name, e.stored.record.seconds); },
+       .on_stored = [&](const cluster::ArtifactStored& e) { tally.stored(e); },
        .on_restart =
            [&](const std::string& reason) { report.add_note("workers were started again: " + reason); }},
       stop);
@@ -86,7 +86,7 @@ Json bench_layout(const BenchOptions& o, report::RunReport& report, const std::s
     row["problem"] = failure.reason;
   }
   for (const auto& rank : result.ranks) {
-    report.add_peak(rank.rank, {rank.peak_host_bytes, rank.peak_device_bytes});
+    report.add_peak(rank.rank, {rank.peak_host_bytes, rank.peak_device_bytes, rank.peak_reserved_bytes});
     for (const auto& kernel : rank.used) report.add_kernel(kernel);
     row["weight_bytes"].push_back(rank.weight_bytes);
     row["device"] = rank.device;

@@ -19,7 +19,8 @@ struct BenchOptions {
 // Draws warmups + runs rounds; report gets the steps, phases and pictures of the last `runs`, and the peaks,
 // kernels and failures of all. Returns what a run report has no place for: ranks, batch, warmups, runs,
 // pictures_per_second, load_s (the slowest rank's), weight_bytes (per rank), device, and encode_s, denoise_s,
-// decode_s, picture_s (per batch, as report::Series). Throws what loading throws, Error(kInterrupted).
+// decode_s, picture_s (per batch, as report::Series) and store_s (per picture). Throws what loading throws,
+// Error(kInterrupted).
 Json bench_layout(const BenchOptions& options, report::RunReport& report, const std::stop_token& stop);
 
 }  // namespace atelier::verify

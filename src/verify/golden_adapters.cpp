@@ -1,5 +1,6 @@
 #include "verify/golden_adapters.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 
@@ -41,7 +42,11 @@ Produced produce_merged(const VerifyOptions& o, const Json& golden, const Tensor
   if (wanted.empty()) return out;
   const auto model = pipeline::ModelRepo::open(o.folder / "model");
   pipeline::Adapters adapters(model);
-  for (const auto& weight : wanted) {
+  for (auto weight : wanted) {
+    if (!model.names(weight.component)) {  // of the one denoiser
+      weight.tensor = str(weight.component, ".", weight.tensor);
+      weight.component = model.experts().front();
+    }
     auto refs = adapters_of(golden, weight.run);
     for (auto& ref : refs) ref.path = (o.folder / ref.path).string();
     auto changes = adapters.bind(refs);
@@ -49,7 +54,14 @@ Produced produce_merged(const VerifyOptions& o, const Json& golden, const Tensor
     const weights::AdaptedStore store(model.weights(component), std::move(changes[weight.component]));
     const weights::LayerNames names(names_of(model.family(), component),
                                     tensors_of(model.family(), component));
-    out.add(weight.name, read_layer(store, names, weight));
+    auto merged = read_layer(store, names, weight);
+    const auto& like = recorded.at(weight.name);
+    const auto stem = weight.tensor.substr(0, weight.tensor.size() - kWeight.size());
+    if (names.find(stem + ".added") && like.dim() > 1 && like.size(1) > merged.size(1)) {
+      weight.tensor = stem + ".added.weight";
+      merged = at::cat({merged, read_layer(store, names, weight)}, 1);
+    }
+    out.add(weight.name, merged);
   }
   return out;
 }

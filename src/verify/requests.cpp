@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -49,14 +50,22 @@ const Json* argument_of(Arguments& arguments, const Field& field) {
   return value;
 }
 
-// Further prompts that stand in a list are what they are, also without a character; one alone is then none.
-void keep_listed(const Json& call, const request::Request& read, request::Request& settled) {
-  const auto is_list = [&](const char* name) { return call.contains(name) && call.at(name).is_array(); };
-  if (is_list("prompt_2")) settled.prompt_2 = read.prompt_2;
-  if (is_list("prompt_3")) settled.prompt_3 = read.prompt_3;
-  if (request::branches(settled) == 1) return;
-  if (is_list("negative_prompt_2")) settled.negative_prompt_2 = read.negative_prompt_2;
-  if (is_list("negative_prompt_3")) settled.negative_prompt_3 = read.negative_prompt_3;
+// Further prompts that stand in a list are what they are, also without a character; one alone is then none. Texts of a
+// branch that is not drawn stay unset.
+void keep_listed(const Json& call, request::Request& read, request::Request& settled) {
+  std::map<std::string, std::optional<std::string>*> given;
+  read.fields([&](const Field& field, const FieldRef& slot) {
+    const std::string name(field.name);
+    const bool is_list = call.contains(name) && call.at(name).is_array();
+    auto* const* text = std::get_if<std::optional<std::string>*>(&slot);
+    if (is_list && text) given[name] = *text;
+  });
+  const bool has_negative = request::branches(settled) > 1;
+  settled.fields([&](const Field& field, const FieldRef& slot) {
+    const auto found = given.find(std::string(field.name));
+    if (found == given.end() || (!has_negative && field.name.starts_with("negative"))) return;
+    *std::get<std::optional<std::string>*>(slot) = *found->second;
+  });
 }
 
 }  // namespace
@@ -75,7 +84,7 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
   for (size_t i = 0; i < out.size(); ++i) {
     auto& r = out[i];
     r.fields([&](const Field& field, const FieldRef& slot) {
-      const FieldRef files[] = {&r.image,         &r.mask,       &r.last_image, &r.reference_images,
+      const FieldRef files[] = {&r.image,         &r.mask,      &r.last_image, &r.reference_images,
                                 &r.control_video, &r.mask_video};
       const bool is_file = std::find(std::begin(files), std::end(files), slot) != std::end(files);
       if (field.effect == Effect::kPlace && !is_file) return;
@@ -98,7 +107,7 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
     fill_unset(r, usual);
     *r.seed += i;
     if (!request::has_negative(r)) r.true_cfg_scale.reset();
-    const auto read = r;
+    auto read = r;
     request::settle_branches(r, {.guidance_is_cfg = usual.guidance_is_cfg});
     keep_listed(call, read, r);
     request::place_pictures(r, pictures.folder);

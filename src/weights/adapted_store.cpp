@@ -187,7 +187,7 @@ void AdaptedStore::merge(at::Tensor& matrix, std::string_view name, const HeldPa
       const Range of{piece.first + row.in_range.begin, row.in_range.size};
       for (const auto& col : overlaps(cut.cols, is_bias ? Range{0, 1} : piece.cols)) {
         auto part = rows.narrow(1, col.in_slice.begin, col.in_slice.size);
-        difference.add_to(part, of, col.in_range);
+        difference.add_to(part, of, {piece.first_col + col.in_range.begin, col.in_range.size});
         if (kind == Norms::kRows) {  // all columns are here: see read_into
           auto alone = part;
           if (unchanged.defined()) {

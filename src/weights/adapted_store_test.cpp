@@ -4,6 +4,8 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "weights/adapter_for_test.h"
@@ -182,6 +184,28 @@ TEST_F(AdaptedStores, OnlyWhatDiffersIsNamed) {
   EXPECT_EQ(Changes::differing(one.changes(), two.changes()).size(), 1u);
   EXPECT_TRUE(Changes::differing(Changes(), three.changes()).contains("o.bias"));
   EXPECT_FALSE(Changes::differing(Changes(), three.changes()).contains("o.weight"));
+}
+
+TEST_F(AdaptedStores, ColumnsBehindALayersOwnGoToATensorThatNoCheckpointHas) {
+  const Tensors wide{{"o.lora_down.weight", numbers({2, 10}, 31)}, {"o.lora_up.weight", numbers({5, 2}, 32)}};
+  const auto file = std::make_shared<const AdapterFile>(folder_.write(wide, {}, "wide.safetensors"));
+  LayerPieces pieces = *names_.find("o");
+  pieces.push_back({"o.added.weight", {5, 4}, 0, {0, 5}, {0, 4}, 6});
+  Changes changes;
+  changes.add(
+      std::make_shared<const LayerChange>(LayerChange{file, &file->layers().front(), 0.5, pieces}));
+  auto base = folder_.checkpoint(weights_);
+  base->adopt(rules_);
+  const AdaptedStore store(std::move(base), std::move(changes));
+  const auto read = [&](const char* name, at::IntArrayRef sizes) {
+    auto out = at::ones(sizes);
+    store.read_into(out, name, sizes, {}, {});
+    return out;
+  };
+  const auto delta = 0.5 * at::mm(wide.at("o.lora_up.weight"), wide.at("o.lora_down.weight"));
+  EXPECT_LT(gap(read("o.weight", {5, 6}), weights_.at("o.weight") + delta.narrow(1, 0, 6)), 1e-6);
+  EXPECT_LT(gap(read("o.added.weight", {5, 4}), delta.narrow(1, 6, 4)), 1e-6);
+  EXPECT_EQ(gap(read("c.added.weight", {5, 4}), at::zeros({5, 4})), 0) << "nobody adds to it";
 }
 
 }  // namespace

@@ -135,6 +135,10 @@ void CheckpointStore::read_into(at::Tensor& out, std::string_view name, at::IntA
   const std::span<const int64_t> shape(full.data(), full.size());
   const Slice slice{rows, cols};
   ENSURE(out.is_contiguous() && out.numel() == count_elements(shape, slice));
+  if (is_added(name)) {
+    if (!out.is_meta()) out.zero_();
+    return;
+  }
   const Canonical* tensor = find(name);
   std::string found;
   if (tensor != nullptr) {

@@ -18,6 +18,7 @@ struct LayerPiece {
   std::vector<int64_t> full;  // and its shape
   int64_t first = 0;          // row of the layer
   Range rows, cols;           // of the canonical matrix [rows, everything else]
+  int64_t first_col = 0;      // column of the layer
   bool operator==(const LayerPiece&) const = default;
 };
 using LayerPieces = std::vector<LayerPiece>;

@@ -38,4 +38,8 @@ std::string fill(std::string_view pattern, const Match& match) {
   return out + match.suffix;
 }
 
+bool is_added(std::string_view canonical) {
+  return canonical.ends_with(".added.weight");
+}
+
 }  // namespace atelier::weights

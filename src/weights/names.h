@@ -27,6 +27,9 @@ struct NameRule {
   bool is_transposed = false;  // the one part is a matrix that lies on its side
 };
 
+// Whether a canonical tensor is one that no checkpoint has: zeros, to which adapters may add.
+bool is_added(std::string_view canonical);
+
 // A tensor of the checkpoint, or rows of it, as part of a canonical one.
 struct RawPiece {
   std::string name;   // in the checkpoint

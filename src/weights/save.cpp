@@ -104,7 +104,8 @@ at::Tensor make(const WeightStore& store, const Target& target, const SaveOption
 int64_t save_checkpoint(const WeightStore& store, std::span<const NameRule> rules,
                         const SaveOptions& options) {
   const c10::InferenceMode no_grad;
-  const auto asked = store.manifest();
+  auto asked = store.manifest();
+  std::erase_if(asked, [](const ManifestEntry& entry) { return is_added(entry.name); });
   const Targets targets = targets_of(asked, rules);
   std::vector<TensorSpec> specs;
   int64_t bytes = 0;

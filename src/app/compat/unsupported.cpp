@@ -23,8 +23,6 @@ constexpr Group kGroups[] = {
      "enable_layerwise_casting use_fp8_t5_encoder use_int8_gemms use_fp4_gemms"},
     {Treated::kRefused, kXditFlags, "is not in this build: weights are float32, bfloat16 or float16",
      "fp8_precision_override_prefix_patterns= fp8_precision_override_suffix_patterns="},
-    {Treated::kRefused, kEvery, "is not in this build: the encoders run whole on one rank",
-     "shard_t5_encoder"},
     {Treated::kRefused, kEvery, "is refused: code from model repositories is never run", "trust_remote_code"},
     {Treated::kRefused, kXditFlags, "is not in this build: use --fully_shard_degree",
      "use_fsdp no_reshard_after_forward"},

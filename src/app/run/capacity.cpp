@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <optional>
+#include <string_view>
 
 #include "app/run/plan_query.h"
 #include "app/settings/command_text.h"
@@ -132,10 +134,7 @@ class Check {
     const auto largest = std::max_element(
         requests.begin(), requests.end(),
         [&](const auto& a, const auto& b) { return need(size_of(a), 1) < need(size_of(b), 1); });
-    // no batch is larger than what there is to draw
-    const int64_t groups = holding_.engine.layout.data, asked = set.extent.work.batch;
-    const int64_t share = (std::ssize(requests) + groups - 1) / groups;
-    const int64_t batch = std::max<int64_t>(1, std::min(asked / groups, share));
+    const int64_t batch = batch_of(set);
     if (need(size_of(*largest), batch) > there_)
       fail("pictures", need(size_of(*largest), batch), size_of(*largest), batch);
   }
@@ -151,6 +150,21 @@ class Check {
       if (other.all(size, std::max<int64_t>(1, n)) <= most) return way.flags;
     }
     return {};
+  }
+
+  // Of the changes that cost time alone the first under which the largest picture that can fit does, else several of them
+  // together: applied to `engine`, and as flags. Unset: no picture fits.
+  std::optional<std::vector<FlagChange>> slower(const RequestSet& set, pipeline::EngineConfig& engine) const {
+    std::map<int64_t, Size, std::greater<>> sizes;  // the largest first
+    for (const auto& r : set.requests) sizes.emplace(need(size_of(r), 1), size_of(r));
+    const int64_t batch = batch_of(set);
+    for (const auto& [_, size] : sizes) {
+      if (need(size, batch) <= there_) return std::vector<FlagChange>{};
+      for (const bool together : {false, true}) {
+        if (auto flags = slower(size, batch, together, engine)) return flags;
+      }
+    }
+    return std::nullopt;
   }
 
   // What needs a good part less than what was predicted and did not suffice; where nothing does, a smaller picture.
@@ -169,6 +183,33 @@ class Check {
 
  private:
   static constexpr int64_t kGrid = 64;  // sides that every family takes
+
+  // Pictures of a group at a time: no batch is larger than what there is to draw.
+  int64_t batch_of(const RequestSet& set) const {
+    const int64_t groups = holding_.engine.layout.data, asked = set.extent.work.batch;
+    const int64_t share = (std::ssize(set.requests) + groups - 1) / groups;
+    return std::max<int64_t>(1, std::min(asked / groups, share));
+  }
+
+  std::optional<std::vector<FlagChange>> slower(Size size, int64_t batch, bool together,
+                                                pipeline::EngineConfig& engine) const {
+    constexpr std::string_view kCostTime[] = {"enable_vae_slicing", "enable_vae_tiling", "offload",
+                                              "enable_cpu_offload"};
+    std::vector<FlagChange> flags;
+    Holding other = holding_;
+    for (const auto& way : ways(size, batch)) {
+      const auto& flag = way.flags.front();
+      if (std::find(std::begin(kCostTime), std::end(kCostTime), flag.name) == std::end(kCostTime)) continue;
+      if (!together) other = holding_, flags.clear();
+      way.make(other);
+      std::erase_if(flags, [&](const FlagChange& f) { return f.name == flag.name; });
+      flags.push_back(flag);
+      if (other.all(size, batch) > there_) continue;
+      engine = other.engine;
+      return flags;
+    }
+    return std::nullopt;
+  }
 
   static Size size_of(const request::Request& r) { return {*r.height, *r.width, r.num_frames.value_or(1)}; }
 
@@ -246,7 +287,7 @@ class Check {
     const bool is_script = resolved_.surface == kSdxl, is_whole = engine.offload == "none" && !is_script;
     if (is_cuda && is_whole) out.push_back(offload("encoders"));
     if (is_cuda && (is_whole || engine.offload == "encoders")) out.push_back(offload("model"));
-    if (size.height > 0 && !engine.vae_tiling)
+    if (size.height > 0 && !engine.vae_tiling && !d.parallel_vae)
       out.push_back({{{"enable_vae_tiling", {}}}, [](Holding& h) { h.engine.vae_tiling = true; }});
     if (is_cuda && engine.offload != "sequential") out.push_back(offload("sequential"));
     if (is_cuda) add_layouts(out);
@@ -322,6 +363,17 @@ void check_memory(RunSpec& spec, const Resolved& resolved, const Room& room) {
   Check check(spec, resolved, there);
   check.weights();
   check.rows(spec.requests);
+}
+
+std::string choose_memory(RunSpec& spec, const Resolved& resolved, const Room& room) {
+  const bool is_cuda = spec.device.device.is_cuda();
+  if ((is_cuda ? room.device_bytes : room.host_bytes) == 0)
+    return "memory auto: how much memory there is cannot be read, so nothing is changed";
+  const Check check(spec, resolved, is_cuda ? room.device_bytes - kept_by_libraries() : room.host_bytes);
+  const auto flags = check.slower(spec.requests, spec.job.engine);
+  if (!flags) return "memory auto: nothing that it may change makes this run fit";
+  if (flags->empty()) return "memory auto: everything fits as it is";
+  return "memory auto picks " + flags_text(resolved.surface, *flags);
 }
 
 std::string advice_for_memory(const RunSpec& spec, const Resolved& resolved, const request::Request& failed,

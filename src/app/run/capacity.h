@@ -21,6 +21,11 @@ void check_ranks(int ranks, const Room& room);
 // rank and part and the smallest change that fits, as a command, where the weights cannot be held, a batch cannot, or no picture is left.
 void check_memory(RunSpec& spec, const Resolved& resolved, const Room& room);
 
+// --memory auto: turns on what the run needs beyond what was asked for, in the order in which it costs time: pictures of a
+// batch decoded one by one, encoders in host memory, all parts, tiles, the denoiser's blocks too. Returns a sentence that
+// says what; where nothing helps all stays as it is, and check_memory says why.
+std::string choose_memory(RunSpec& spec, const Resolved& resolved, const Room& room);
+
 // The command to try after memory ran out while so many pictures of this one's size were drawn at a time.
 std::string advice_for_memory(const RunSpec& spec, const Resolved& resolved, const request::Request& failed,
                               int64_t batch);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "app/doctor/gpus.h"
+#include "models/text_encoder.h"
 #include "models/vae.h"
 #include "pipeline/device.h"
 #include "pipeline/model_work.h"
@@ -18,6 +19,10 @@ constexpr int64_t kLibraries = int64_t{768} << 20;
 
 double bytes_of(const std::string& dtype) {
   return dtype == "float32" ? 4 : 2;
+}
+
+bool is_cut(const pipeline::Component& encoder) {
+  return models::find_encoder(*encoder.config).has_blocks;
 }
 
 plan::Offload offload_of(const std::string& name) {
@@ -56,6 +61,8 @@ plan::MemoryQuery memory_query(const pipeline::ModelRepo& folder, const ModelFac
   for (const auto& [name, count] : facts.parameters) {
     const Part kind = folder.component(name).kind;
     if (kind == Part::kEncoder) q.encoders += count;
+    if (kind == Part::kEncoder && engine.shard_t5_encoder && is_cut(folder.component(name)))
+      q.shared_encoders += count;
     if (kind == Part::kVae) q.vae += count;
     if (kind == Part::kDenoiser) ++q.denoisers;
   }

@@ -251,6 +251,7 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
   const std::string offload = offload_of(resolved);
   engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
   engine.tier = s.engine.tier;
+  engine.shard_t5_encoder = s.engine.shard_t5_encoder;
   engine.vae_slicing = s.engine.enable_vae_slicing;
   const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
   engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
@@ -294,6 +295,10 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
   spec.job = job_of(resolved, spec);
   pipeline::check_tier(pipeline::tier_named(spec.job.engine.tier), facts, spec.device.device);
+  if (s.engine.memory == "auto") {
+    spec.requests.notes.push_back(choose_memory(spec, resolved, room));
+    spec.job.sink.record = record_of(resolved, spec.model, spec.job.engine);
+  }
   if (!s.device.span_nodes && (launched == 0 || spec.device.device.is_cuda()))
     check_memory(spec, resolved, room);
   return spec;

@@ -114,7 +114,7 @@ void RunWatch::finish(const std::vector<cluster::RankStats>& ranks) {
   add_phases(ranks);
   report_.set_version("libtorch", TORCH_VERSION);
   for (const auto& r : ranks) {
-    report_.add_peak(r.rank, {r.peak_host_bytes, r.peak_device_bytes});
+    report_.add_peak(r.rank, {r.peak_host_bytes, r.peak_device_bytes, r.peak_reserved_bytes});
     for (const auto& kernel : r.used) report_.add_kernel(kernel);
   }
   const auto line = imbalance(ranks);

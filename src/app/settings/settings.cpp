@@ -166,6 +166,23 @@ const std::vector<std::string>& InputSettings::texts_of(std::string_view name) c
   return at == texts.end() ? none : at->second;
 }
 
+// The spellings of other tools beside our own.
+static void visit_offload(EngineSettings& e, const Visit& visit) {
+  visit(
+      {.name = "offload",
+       .help =
+           "keep weights in host memory: encoders (text encoders and VAE, but while they run), model (the part "
+           "that runs is on the GPU), group or sequential (also the denoiser block by block)",
+       .choices = "none encoders model group sequential"},
+      &e.offload);
+  visit({"enable_cpu_offload", "the same as --offload model; sdxl: as --offload sequential"},
+        &e.enable_cpu_offload);
+  visit({"enable_model_cpu_offload", "the same as --offload model"}, &e.enable_model_cpu_offload);
+  visit({"enable_sequential_cpu_offload", "the same as --offload sequential"},
+        &e.enable_sequential_cpu_offload);
+  visit({"enable_group_offloading", "the same as --offload group"}, &e.enable_group_offloading);
+}
+
 void EngineSettings::fields(const Visit& visit) {
   visit(
       {.name = "attention_backend", .help = "sdpa (default: the best kernel), cudnn, flash, xformers, math"},
@@ -187,24 +204,20 @@ void EngineSettings::fields(const Visit& visit) {
          "compute the MLPs of the denoiser's blocks by chunks of tokens: less memory, the bytes are told",
          "chunked_forward"},
         &enable_activation_checkpointing);
+  visit({"shard_t5_encoder", "cut the T5 text encoder's weights over the GPUs that draw a picture together"},
+        &shard_t5_encoder);
+  visit(
+      {.name = "memory",
+       .help = "auto: decode one by one or in tiles, and offload, the least under which the run fits; given "
+               "(default): as the flags say",
+       .choices = "given auto"},
+      &memory);
   visit({"enable_vae_slicing", "decode the pictures of a batch one after another", "enable_slicing"},
         &enable_vae_slicing);
   visit(
       {"enable_vae_tiling", "decode in overlapping tiles: less memory, slightly different", "enable_tiling"},
       &enable_vae_tiling);
-  visit(
-      {.name = "offload",
-       .help =
-           "keep weights in host memory: encoders (text encoders and VAE, but while they run), model (the part "
-           "that runs is on the GPU), group or sequential (also the denoiser block by block)",
-       .choices = "none encoders model group sequential"},
-      &offload);
-  visit({"enable_cpu_offload", "the same as --offload model; sdxl: as --offload sequential"},
-        &enable_cpu_offload);
-  visit({"enable_model_cpu_offload", "the same as --offload model"}, &enable_model_cpu_offload);
-  visit({"enable_sequential_cpu_offload", "the same as --offload sequential"},
-        &enable_sequential_cpu_offload);
-  visit({"enable_group_offloading", "the same as --offload group"}, &enable_group_offloading);
+  visit_offload(*this, visit);
   visit({"optimize", "words such as tf32,vae_slicing,compile"}, &optimize);
   visit(number("max_retries", "how often a failed picture is tried again", 0, 1e6), &max_retries);
   visit(number("timeout", "seconds after which a batch counts as hung", 1e-3, kMany), &timeout);

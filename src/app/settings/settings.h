@@ -76,6 +76,8 @@ struct EngineSettings {
   bool use_fp8_gemms = false;
   std::optional<bool> enable_compile;
   bool enable_activation_checkpointing = false;
+  bool shard_t5_encoder = false;
+  std::string memory = "given";
   bool enable_vae_slicing = false, enable_vae_tiling = false;
   std::string offload = "none";
   bool enable_cpu_offload = false, enable_model_cpu_offload = false;

@@ -94,6 +94,8 @@ std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec
   }
   notes.add(spec.layout.degrees.shard > 1 && spec.job.engine.offload != "none", "offload",
             "leaves the denoiser, which is sharded; encoders and VAE are offloaded");
+  notes.add(s.engine.shard_t5_encoder && spec.layout.ranks == spec.layout.degrees.data, "shard_t5_encoder",
+            "has no effect: every picture is drawn by one rank alone");
   notes.add(is_cpu && s.device.enable_tf32, "enable_tf32", "has no effect on the CPU");
   notes.add(is_cpu, "gpu_memory_fraction", "has no effect on the CPU");
   notes.add(!writes_quality(spec, s.output.output_format), "quality",

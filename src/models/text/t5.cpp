@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/blocked_encoder.h"
 #include "models/config.h"
 #include "models/text/activation.h"
 #include "models/text/padding.h"
@@ -81,22 +82,27 @@ struct T5Layer {
   }
 };
 
-class T5 : public TextEncoder {
+class T5 : public TextEncoder, public BlockedEncoder {
  public:
   T5(const T5Config& c, const Builder& b)
       : c_(c),
         tokens_(b.buffer("embed.weight", {c.vocabulary, c.width})),
         final_((b / "encoder").rms_norm("final_layer_norm", c.width, c.eps)) {
-    for (int64_t i = 0; i < c.layers; ++i)
-      layers_.emplace_back(c, b / "encoder" / "block" / i, i == 0 || c.bias_in_each);
+    for (int i = 0; i < c.layers; ++i) {
+      layers_.emplace_back(c, b.block(i) / "encoder" / "block" / i, i == 0 || c.bias_in_each);
+      b.finish_block(i);
+    }
   }
+  int blocks() const override { return static_cast<int>(layers_.size()); }
 
   EncoderOutput encode(const at::Tensor& ids, const at::Tensor& mask) const override {
     auto x = at::embedding(tokens_, ids);
     const auto bucket = buckets(ids.size(1), ids.options());
     EncoderOutput e{.hidden = {x}};
     at::Tensor bias;
+    int block = 0;
     for (const auto& layer : layers_) {
+      reach(block++);
       if (layer.relative.defined()) bias = scores_bias(layer.relative, bucket, mask);
       const auto attended = attention(layer, layer.norm1(x), bias);
       x = x.clone();  // the layer before keeps its own
@@ -189,6 +195,7 @@ extern const EncoderFamily kT5{
     .ignorable = {"encoder.embed_tokens.weight", "shared.weight", "decoder.*", "lm_head.weight",
                   "spiece_model", "dec.*", "output.weight", "logit_scale"},
     .build = build,
-    .widths = widths};
+    .widths = widths,
+    .has_blocks = true};
 
 }  // namespace atelier::models

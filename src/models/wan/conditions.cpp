@@ -49,8 +49,7 @@ at::Tensor video_around(const ShownPictures& shown) {
 GivenLatents given_to_wan(const Json& pipeline, const Json& denoiser, const Grid&, const ShownPictures& shown,
                           const EncodeVideo& encode) {
   GivenLatents made;
-  if (shown.control.defined())
-    throw Error(Kind::kUsage, "a control video was given, but this model has no channels for one");
+  if (shown.control.defined()) made.channels = encode(shown.control);
   if (WanConfig(denoiser).takes_frames() && !shown.image.defined())
     throw Error(Kind::kUsage, "this model begins with a picture, and none was given: add image");
   if (!shown.image.defined()) return made;

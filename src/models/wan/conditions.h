@@ -4,8 +4,8 @@
 
 namespace atelier::models {
 
-// First and last frames behind the noisy latents, or in their place (2.2 5B). Upstream: diffusers pipeline_wan_i2v.py
-// prepare_latents.
+// First and last frames behind the noisy latents, or in their place (2.2 5B); a control video behind them, for models
+// that a control LoRA steers. Upstream: diffusers pipeline_wan_i2v.py prepare_latents.
 GivenLatents given_to_wan(const Json& pipeline, const Json& denoiser, const Grid& grid,
                           const ShownPictures& shown, const EncodeVideo& encode);
 

@@ -24,6 +24,8 @@ struct WanConfig {
 
   // Besides the noisy latents: frames that are given, and which they are.
   bool takes_frames() const { return channels > out_channels; }
+  // Whether an adapter may add as many channels for the latents of a control video.
+  bool can_be_steered() const { return channels == out_channels && control_layers.empty(); }
 
   // Throws Error(kCheckpoint) naming what is not supported.
   explicit WanConfig(const Json& json);

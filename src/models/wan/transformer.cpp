@@ -117,6 +117,7 @@ class WanTransformer : public Model {
   Linear text_in_, text_out_, out_;
   std::optional<ImageEmbedder> pictures_;
   PatchEmbedding cells_, control_cells_;
+  at::Tensor added_cells_;  // as the weight of cells_; undefined: nothing is added
   ModulationTable shared_, last_;
   std::map<int, WanBlock> blocks_;
   std::map<size_t, ControlBlock> control_;
@@ -132,6 +133,8 @@ void WanTransformer::build_block(int i, const Builder& b) {
   b.finish_block(i);
   if (i == 0) {
     cells_ = {b / "patch_embedding", c_.channels, c_.width};
+    if (c_.can_be_steered())
+      added_cells_ = b.buffer("patch_embedding.added.weight", {c_.width, c_.channels, 1, 2, 2});
     if (is_steered()) control_cells_ = {b / "vace_patch_embedding", c_.control_channels, c_.width};
   }
   if (i == c_.blocks - 1) {
@@ -192,7 +195,13 @@ void WanTransformer::enter(const CallContext& f, State& s) {
 }
 
 void WanTransformer::embed(const CallContext& f, State& s, const at::Tensor& latents) {
-  s.x = cells_(latents);
+  const int64_t own = 4 * c_.channels;
+  s.x = cells_(latents.narrow(-1, 0, own));
+  if (latents.size(-1) > own) {  // of a control video, which only adapters know
+    ENSURE(added_cells_.defined());
+    const auto control = latents.narrow(-1, own, own).to(added_cells_.scalar_type());
+    s.x.add_(at::linear(control, added_cells_.flatten(1)));
+  }
   probe(f, "patch_embedding", s.x, kWanVideo);
   if (!is_steered()) return;
   const auto control = control_cells_(s.control);

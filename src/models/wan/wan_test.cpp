@@ -60,7 +60,7 @@ struct Built {
   int64_t elements() const {
     int64_t n = 0;
     for (const auto& a : store->manifest())
-      n += std::accumulate(a.shape.begin(), a.shape.end(), int64_t{1}, std::multiplies<>());
+      n += weights::is_added(a.name) ? 0 : std::accumulate(a.shape.begin(), a.shape.end(), int64_t{1}, std::multiplies<>());
     return n;
   }
 };
@@ -75,6 +75,16 @@ TEST(Wan, BuildsOnlyItsBlocksAndItsEnds) {
   auto together = Built(steered_wan(), {{0, 1}, {2, 1}}).names();
   together.merge(Built(steered_wan(), {{1, 1}}).names());
   EXPECT_EQ(together, whole);
+}
+
+// Of text to video alone an adapter may add channels.
+TEST(Wan, ChannelsThatAnAdapterAddsAreZerosWithoutOne) {
+  EXPECT_TRUE(Built(small_wan(), {{0, 3}}).names().contains("patch_embedding.added.weight"));
+  for (const Json& config : {seeing_wan(), steered_wan()})
+    EXPECT_FALSE(Built(config, {{0, 3}}).names().contains("patch_embedding.added.weight"));
+  auto added = at::ones({36, 16, 1, 2, 2});
+  weights::WeightStore::dummy(1)->read_into(added, "patch_embedding.added.weight", added.sizes(), {}, {});
+  EXPECT_EQ(added.abs().max().item<double>(), 0);
 }
 
 TEST(Wan, FactsCountWhatBlocksCost) {
