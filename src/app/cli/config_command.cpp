@@ -41,7 +41,7 @@ void print_table(Resolved& resolved) {
     if (section != last) std::cout << "[" << section << "]\n";
     last = section;
     const std::string key(field.name);
-    std::cout << "  " << std::left << std::setw(26) << key << std::setw(28) << shown(slot) << "  "
+    std::cout << "  " << std::left << std::setw(33) << key << std::setw(28) << shown(slot) << "  "
               << resolved.origin(key).text << "\n";
   });
 }

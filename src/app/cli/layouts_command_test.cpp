@@ -41,6 +41,12 @@ TEST(LayoutsCommand, ListsTheLayoutsOfARequest) {
   EXPECT_TRUE(guided.has("128x256") && guided.has("cfg=2") && guided.has("2 branches")) << guided.out;
 }
 
+TEST(LayoutsCommand, TakesModelsOfVideos) {
+  const auto said = layouts({"--model_name", "tests/goldens/wan_experts/model", "--num_gpus", "2", "--height",
+                             "32", "--width", "32", "--num_frames", "5"});
+  EXPECT_TRUE(said.has("ulysses=2")) << said.out << said.err;
+}
+
 TEST(LayoutsCommand, RefusesByNameWhatItHasNoUseFor) {
   for (const char* flag :
        {"--ulysses_degree", "--seed", "--output_dir", "--strategy", "--torch_dtype", "--timeout"}) {
