@@ -26,8 +26,15 @@ struct RunResult {
   int restarts = 0;
 };
 
+// Gives the next batch of a run; an empty one: there are no more.
+using BatchSource = std::function<std::vector<request::Request>()>;
+
+// Batches are asked for while others are drawn, so that few of them are held at a time.
 // coordinator: null when all ranks are processes of this one. Returns when all requests are stored or have
 // failed; throws what WorkerPool throws, and Error(kInterrupted) after a stop request. No worker lives then.
+RunResult run_batches(const Job& job, const BatchSource& batches, const RunEvents& events,
+                      const std::stop_token& stop, Coordinator* coordinator = nullptr);
+// The same for batches that are all there.
 RunResult run_batches(const Job& job, std::vector<std::vector<request::Request>> batches,
                       const RunEvents& events, const std::stop_token& stop,
                       Coordinator* coordinator = nullptr);

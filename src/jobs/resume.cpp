@@ -44,7 +44,7 @@ class Scanner {
   Scanner(const fs::path& folder, const Ledger& ledger, const ScanRules& rules)
       : folder_(folder), ledger_(ledger), rules_(rules) {}
 
-  Scan run(const std::vector<request::Request>& requests) {
+  Scan run(const request::RequestList& requests) {
     for (const auto& request : requests) take(request);
     out_.summary = summary(requests.size());
     return std::move(out_);
@@ -164,7 +164,7 @@ class Scanner {
 
 }  // namespace
 
-Scan scan(const std::vector<request::Request>& requests, const fs::path& folder, const Ledger& ledger,
+Scan scan(const request::RequestList& requests, const fs::path& folder, const Ledger& ledger,
           const ScanRules& rules) {
   return Scanner(folder, ledger, rules).run(requests);
 }

@@ -8,7 +8,7 @@
 
 #include "base/json.h"
 #include "jobs/ledger.h"
-#include "request/request.h"
+#include "request/request_list.h"
 
 namespace atelier::jobs {
 
@@ -47,7 +47,7 @@ struct Refused {
 };
 
 struct Scan {
-  std::vector<request::Request> todo;
+  request::RequestList todo;
   std::vector<Refused> refused;           // whose place is taken: not drawn
   std::vector<Record> adopted;            // done, but the ledger did not say so
   std::map<Found, int64_t> count;         // of all requests
@@ -72,7 +72,7 @@ struct ScanRules {
 
 // Every request is looked at, each of several pictures of a row for itself. A file is ours if it is the one that
 // the ledger tells of, or says itself with which settings it was made (a run may end before the ledger knows).
-Scan scan(const std::vector<request::Request>& requests, const std::filesystem::path& folder,
+Scan scan(const request::RequestList& requests, const std::filesystem::path& folder,
           const Ledger& ledger, const ScanRules& rules);
 
 }  // namespace atelier::jobs

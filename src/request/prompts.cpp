@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
-#include "base/partition.h"
+#include "base/packed_fields.h"
 #include "base/suggest.h"
 #include "base/text.h"
 #include "request/csv.h"
@@ -111,7 +111,7 @@ class Collector {
         const int64_t first = lines_.take(row.request.index, line);
         if (first > 0) bad(str("index ", row.request.index, " is already used at ", file_, ":", first));
       }
-      prompts_.rows.push_back(std::move(row));
+      prompts_.rows.push_back(row);
     } catch (const Error& e) {
       prompts_.bad.push_back({where, e.what(), std::ssize(prompts_.rows)});
     }
@@ -341,6 +341,28 @@ void PromptRow::fields(const Visit& visit) {
         &images);
 }
 
+namespace {
+
+// Those of the program too.
+Fields all_fields(const PromptRow& row) {
+  return [&row](const Visit& visit) {
+    auto& r = const_cast<PromptRow&>(row);
+    r.request.fields(visit);
+    visit({.name = "images"}, &r.images);
+    visit({.name = "custom_name"}, &r.custom_name);
+  };
+}
+
+}  // namespace
+
+void pack(const PromptRow& row, std::string& out) {
+  pack_fields(all_fields(row), out);
+}
+
+void unpack(std::string_view packed, PromptRow& row) {
+  unpack_fields(all_fields(row), packed);
+}
+
 Prompts parse_prompts(std::string_view bytes, const fs::path& file, const PromptOptions& options) {
   const std::string kind = suffix_of(file);
   if (kind.empty()) fail_kind(file);
@@ -369,21 +391,11 @@ Prompts read_prompts(const fs::path& file, const PromptOptions& options) {
   return read_stream(whole, is_standard_input ? "standard input" : file, kind_of_text(bytes), options);
 }
 
-void keep_share(Prompts& prompts, int node, int nodes) {
-  if (nodes == 1) return;
-  const auto count = std::ssize(prompts.rows);
-  const Range share = Partition{count, nodes}[node];
-  std::erase_if(prompts.bad, [&](const BadRow& bad) {
-    const int64_t at = std::max<int64_t>(0, std::min<int64_t>(bad.before, count - 1));
-    return at < share.begin || at >= share.end();
-  });
-  prompts.rows.erase(prompts.rows.begin() + share.end(), prompts.rows.end());
-  prompts.rows.erase(prompts.rows.begin(), prompts.rows.begin() + share.begin);
-}
-
 Prompts one_prompt(const std::string& prompt) {
+  PromptRow row;
+  row.request.prompt = prompt;
   Prompts prompts;
-  prompts.rows.emplace_back().request.prompt = prompt;
+  prompts.rows.push_back(row);
   return prompts;
 }
 

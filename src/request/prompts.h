@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "request/request.h"
+#include "request/spool.h"
 
 namespace atelier::request {
 
@@ -17,13 +18,17 @@ struct PromptRow {
   void fields(const Visit& visit);
 };
 
+void pack(const PromptRow& row, std::string& out);
+void unpack(std::string_view packed, PromptRow& row);
+using RowList = Spool<PromptRow>;
+
 struct BadRow {
   std::string where, reason;
   int64_t before = 0;  // good rows above it: a share of those says whether it is in
 };
 
 struct Prompts {
-  std::vector<PromptRow> rows;
+  RowList rows;
   std::vector<BadRow> bad;
   std::vector<std::string> warnings = {};  // of names that nobody knows, one sentence each
 };
@@ -44,10 +49,6 @@ Prompts read_prompts(const std::filesystem::path& file, const PromptOptions& opt
 // The same for bytes that stand for a file of this name.
 Prompts parse_prompts(std::string_view bytes, const std::filesystem::path& file,
                       const PromptOptions& options = {});
-
-// The rows that node `node` of `nodes` draws, and the bad rows between them: runs whose sizes differ by at most
-// one, longer ones first. Cut before anything is skipped, so that every node cuts alike.
-void keep_share(Prompts& prompts, int node, int nodes);
 
 // The prompt of the command line: one row with index 0.
 Prompts one_prompt(const std::string& prompt);

@@ -56,7 +56,7 @@ TEST(PromptFile, EveryFieldOfARowIsRead) {
       R"({"prompt":"a","negative_prompt":"b","height":512,"width":"768","seed":18446744073709551615,)"
       R"("num_inference_steps":4.0,"guidance_scale":"3.5","num_images_per_prompt":2,"index":"7",)"
       R"("output_path":"x/y.jpg"})");
-  const PromptRow row = read_prompts(good).rows.at(0);
+  const PromptRow row = read_prompts(good).rows[0];
   EXPECT_EQ(row.request.negative_prompt, "b");
   EXPECT_TRUE(row.request.negative_prompt.has_value());
   EXPECT_EQ(row.request.height, 512);
@@ -73,12 +73,12 @@ TEST(PromptFile, PicturesLieRelativeToTheFileThatNamesThem) {
   const Scratch dir;
   const auto file =
       dir.write("q.jsonl", R"({"prompt":"a","image":"in/a.png","mask":"/b.png","strength":"0.5"})");
-  const auto row = read_prompts(file).rows.at(0).request;
+  const auto row = read_prompts(file).rows[0].request;
   EXPECT_EQ(row.image, (dir / "in/a.png").string());
   EXPECT_EQ(row.mask, "/b.png");
   EXPECT_EQ(row.strength, 0.5);
   const auto own = parse_prompts("prompt,image_sha256,image\nx,7,\n", "p.csv");
-  EXPECT_FALSE(own.rows.at(0).request.image_sha256 || own.rows.at(0).request.image);
+  EXPECT_FALSE(own.rows[0].request.image_sha256 || own.rows[0].request.image);
   EXPECT_EQ(own.warnings.size(), 1u) << "what files hold is found out, not said";
 }
 
@@ -88,9 +88,9 @@ TEST(PromptFile, NullMeansUnsetAndAnEmptyNegativeIsOne) {
                               "{\"prompt\":\"a\",\"height\":null,\"negative_prompt\":null,\"index\":null}\n"
                               "{\"prompt\":\"a\",\"negative_prompt\":\"\"}\n");
   const Prompts p = read_prompts(file);
-  EXPECT_EQ(p.rows.at(0).request.height, std::nullopt);
+  EXPECT_EQ(p.rows[0].request.height, std::nullopt);
   EXPECT_FALSE(p.rows[0].request.negative_prompt.has_value());
-  EXPECT_TRUE(p.rows.at(1).request.negative_prompt.has_value());
+  EXPECT_TRUE(p.rows[1].request.negative_prompt.has_value());
   EXPECT_EQ(indices(p), (Indices{0, 1}));
 }
 
@@ -337,7 +337,7 @@ TEST(PromptFile, APipeIsKnownByItsText) {
     const Prompts p = read_prompts(pipe);
     writer.join();
     EXPECT_EQ(p.rows.size(), 2U) << text;
-    return p.rows.at(0).request;
+    return p.rows[0].request;
   };
   EXPECT_EQ(first("a red circle\nb\n").prompt, "a red circle");
   EXPECT_EQ(first("\n{\"prompt\": \"a\", \"height\": 64}\n{\"prompt\": \"b\"}\n").height, 64);

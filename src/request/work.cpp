@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <functional>
-#include <iterator>
-#include <unordered_map>
+#include <optional>
+#include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "base/partition.h"
@@ -57,44 +58,90 @@ std::vector<Request> requests_of(const PromptRow& row, const PromptDefaults& def
   return requests;
 }
 
-// The names of requests so far, by their hashes.
-class TakenNames {
+// Places of a list by the hashes of texts that belong to them: eight bytes for each, in a table with gaps.
+class PlacesByText {
  public:
-  explicit TakenNames(const std::vector<Request>& requests) : requests_(requests) {}
-
-  // Who is in the way of this name; null: nobody.
-  const Request* rival(const std::string& name) const {
-    if (const auto* same = find(name)) return same;
-    for (size_t at = name.rfind('/'); at != std::string::npos && at > 0; at = name.rfind('/', at - 1)) {
-      if (const auto* file = find(name.substr(0, at))) return file;
-    }
-    const auto inside = folders_.find(name);
-    return inside == folders_.end() ? nullptr : &requests_[inside->second];
+  void add(std::string_view text, size_t place) {
+    if (2 * ++count_ > slots_.size()) grow();
+    insert({static_cast<uint32_t>(std::hash<std::string_view>()(text)), static_cast<uint32_t>(place + 1)});
   }
-  void add(size_t request) {
-    const std::string& name = requests_[request].name;
-    files_.emplace(std::hash<std::string>()(name), request);
-    for (size_t at = name.rfind('/'); at != std::string::npos && at > 0; at = name.rfind('/', at - 1))
-      folders_.emplace(name.substr(0, at), request);
+  // The first place of this hash for which holds(place) is true.
+  template <class Holds>
+  std::optional<size_t> find(std::string_view text, const Holds& holds) const {
+    if (slots_.empty()) return std::nullopt;
+    const auto hash = static_cast<uint32_t>(std::hash<std::string_view>()(text));
+    for (size_t at = begin_of(hash); slots_[at].place != 0; at = (at + 1) % slots_.size()) {
+      if (slots_[at].hash == hash && holds(slots_[at].place - 1)) return slots_[at].place - 1;
+    }
+    return std::nullopt;
   }
 
  private:
-  const Request* find(const std::string& name) const {
-    const auto [from, to] = files_.equal_range(std::hash<std::string>()(name));
-    for (auto at = from; at != to; ++at) {
-      if (requests_[at->second].name == name) return &requests_[at->second];
+  struct Slot {
+    uint32_t hash = 0, place = 0;  // from 1; 0: a gap
+  };
+  size_t begin_of(uint32_t hash) const { return hash % slots_.size(); }
+  void insert(Slot slot) {
+    size_t at = begin_of(slot.hash);
+    while (slots_[at].place != 0) at = (at + 1) % slots_.size();
+    slots_[at] = slot;
+  }
+  void grow() {
+    const auto before = std::exchange(slots_, std::vector<Slot>(std::max<size_t>(64, 2 * slots_.size())));
+    for (const Slot& slot : before) {
+      if (slot.place != 0) insert(slot);
     }
-    return nullptr;
   }
 
-  const std::vector<Request>& requests_;
-  std::unordered_multimap<size_t, size_t> files_;
-  std::unordered_map<std::string, size_t> folders_;
+  std::vector<Slot> slots_;
+  size_t count_ = 0;
+};
+
+// The names of a list's requests so far, and the folders that they lie in.
+class TakenNames {
+ public:
+  explicit TakenNames(const RequestList& requests) : requests_(requests) {}
+
+  // Who is in the way of this name, or nobody.
+  std::optional<Request> rival(const std::string& name) const {
+    std::optional<size_t> found = find_file(name);
+    for (size_t at = name.rfind('/'); !found && at != std::string::npos && at > 0; at = name.rfind('/', at - 1))
+      found = find_file(std::string_view(name).substr(0, at));
+    if (!found) found = find_folder(name);
+    return found ? std::optional(requests_[*found]) : std::nullopt;
+  }
+  // Of the request that the list gets next.
+  void add(const std::string& name) {
+    files_.add(name, requests_.size());
+    for (size_t at = name.rfind('/'); at != std::string::npos && at > 0; at = name.rfind('/', at - 1)) {
+      const auto folder = std::string_view(name).substr(0, at);
+      if (find_folder(folder)) break;
+      folders_.add(folder, requests_.size());
+    }
+  }
+
+ private:
+  std::optional<size_t> find_file(std::string_view name) const {
+    return files_.find(name, [&](size_t place) { return requests_[place].name == name; });
+  }
+  std::optional<size_t> find_folder(std::string_view folder) const {
+    if (last_folder_ && last_folder_->first == folder) return last_folder_->second;
+    const auto found = folders_.find(folder, [&](size_t place) {
+      const std::string name = requests_[place].name;
+      return name.size() > folder.size() && name.starts_with(folder) && name[folder.size()] == '/';
+    });
+    if (found) last_folder_ = {std::string(folder), *found};
+    return found;
+  }
+
+  const RequestList& requests_;
+  PlacesByText files_, folders_;
+  mutable std::optional<std::pair<std::string, size_t>> last_folder_;  // most rows lie where the last one does
 };
 
 void check_names(const std::vector<Request>& some, const TakenNames& taken) {
   for (const Request& request : some) {
-    const Request* rival = taken.rival(request.name);
+    const auto rival = taken.rival(request.name);
     if (!rival) continue;
     const bool is_same = rival->name == request.name;
     throw Error(Kind::kItem, str("the output name \"", request.name, "\" is already used ",
@@ -102,48 +149,57 @@ void check_names(const std::vector<Request>& some, const TakenNames& taken) {
   }
 }
 
+// Leaves the bad rows of a share of `count` good ones.
+void keep_bad_of(std::vector<BadRow>& bad, const Range& share, int64_t count) {
+  std::erase_if(bad, [&](const BadRow& row) {
+    const int64_t at = std::max<int64_t>(0, std::min<int64_t>(row.before, count - 1));
+    return at < share.begin || at >= share.end();
+  });
+}
+
 }  // namespace
 
-std::vector<Request> expand(Prompts& prompts, const PromptDefaults& defaults) {
+RequestList expand(Prompts& prompts, const PromptDefaults& defaults) {
+  const RowList rows = std::exchange(prompts.rows, {});
   int64_t total = 0;
-  for (const PromptRow& row : prompts.rows) total += images_of(row, defaults);
+  bool may_meet = false;  // indices differ, so only names of rows' own can meet others
+  for (const PromptRow& row : rows) {
+    total += images_of(row, defaults);
+    may_meet = may_meet || !row.custom_name.empty();
+  }
   if (total > kMaxRequests) {
     throw Error(Kind::kUsage, str(total, " pictures are asked for; at most ", kMaxRequests,
                                   " fit into one run: split the file"));
   }
-  // indices differ, so only names of rows' own can meet others
-  const bool may_meet = std::any_of(prompts.rows.begin(), prompts.rows.end(),
-                                    [](const PromptRow& row) { return !row.custom_name.empty(); });
-  std::vector<Request> requests;
+  RequestList requests;
   TakenNames taken(requests);
-  std::vector<size_t> begins;  // of every good row's requests
-  std::vector<PromptRow> good;
-  for (PromptRow& row : prompts.rows) {
+  std::vector<uint32_t> row_of;  // of every request, where they are shared out
+  int64_t good = 0;
+  for (const PromptRow& row : rows) {
     try {
-      std::vector<Request> some = requests_of(row, defaults);
+      const std::vector<Request> some = requests_of(row, defaults);
       if (may_meet) check_names(some, taken);
-      begins.push_back(requests.size());
-      for (Request& request : some) {
-        requests.push_back(std::move(request));
-        if (may_meet) taken.add(requests.size() - 1);
+      for (const Request& request : some) {
+        if (may_meet) taken.add(request.name);
+        requests.push_back(request);
+        if (defaults.nodes > 1) row_of.push_back(static_cast<uint32_t>(good));
       }
-      good.push_back(std::move(row));
+      ++good;
     } catch (const Error& e) {
-      prompts.bad.push_back({row.request.where, e.what(), std::ssize(good)});
+      prompts.bad.push_back({row.request.where, e.what(), good});
     }
   }
-  prompts.rows = std::move(good);
   if (defaults.nodes == 1) return requests;
-  begins.push_back(requests.size());
-  const Range share = Partition{std::ssize(prompts.rows), defaults.nodes}[defaults.node];
-  keep_share(prompts, defaults.node, defaults.nodes);
-  const auto at = [&](int64_t row) {
-    return requests.begin() + static_cast<std::ptrdiff_t>(begins[static_cast<size_t>(row)]);
-  };
-  return {std::make_move_iterator(at(share.begin)), std::make_move_iterator(at(share.end()))};
+  const Range share = Partition{good, defaults.nodes}[defaults.node];
+  keep_bad_of(prompts.bad, share, good);
+  size_t next = 0;
+  return requests.only([&](const Request&) {
+    const int64_t row = row_of[next++];
+    return row >= share.begin && row < share.end();
+  });
 }
 
-std::vector<std::vector<Request>> batches(const std::vector<Request>& requests, int batch_size) {
+std::vector<std::vector<Request>> batches(const RequestList& requests, int batch_size) {
   if (batch_size < 1) throw Error(Kind::kUsage, str("batch_size must be at least 1, not ", batch_size));
   std::vector<std::vector<Request>> out;
   std::string last;

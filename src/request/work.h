@@ -7,6 +7,7 @@
 
 #include "request/names.h"
 #include "request/prompts.h"
+#include "request/request_list.h"
 
 namespace atelier::request {
 
@@ -23,11 +24,12 @@ struct PromptDefaults {
 
 // One request per picture, in order. Picture s of a row has seed + s. A row whose name is refused, is also the name
 // of an earlier row's picture, or would have to be a folder and a file, goes to prompts.bad. Names are compared over
-// all rows, whichever node draws them; what is left of prompts is the node's share (keep_share). Throws
-// Error(kUsage) for more than ten million pictures.
-std::vector<Request> expand(Prompts& prompts, const PromptDefaults& defaults);
+// all rows, whichever node draws them. Of several nodes each gets a run of rows and the bad ones between them; sizes
+// of runs differ by at most one, longer ones come first, and they are cut before anything is skipped, so that every
+// node cuts alike. Takes the rows. Throws Error(kUsage) for more than ten million pictures.
+RequestList expand(Prompts& prompts, const PromptDefaults& defaults);
 
 // Runs of neighbours with equal batch keys, at most batch_size >= 1 each.
-std::vector<std::vector<Request>> batches(const std::vector<Request>& requests, int batch_size);
+std::vector<std::vector<Request>> batches(const RequestList& requests, int batch_size);
 
 }  // namespace atelier::request

@@ -3,6 +3,7 @@
 #include <random>
 
 #include "app/run/capacity.h"
+#include "app/run/seeds.h"
 #include "base/error.h"
 #include "media/video.h"
 #include "plan/layouts.h"
@@ -55,25 +56,22 @@ class ModelRequestMaker : public RequestMaker {
     auto set = app::make_requests(resolved_, spec_.model.folder, std::move(prompts), "." + format);
     // what the layout cannot share out, or the memory cannot hold, never reaches a worker
     plan::validate(spec_.layout.degrees, {facts_, set.extent.work}, 0);
-    check_memory(set);
-    app::fill_seeds(set.requests, [] {
+    app::check_memory(spec_, set, resolved_, room_);  // pictures of a batch must fit beside the weights
+    app::SeedFiller seeds([] {
       thread_local std::random_device random;
       return uint64_t{random() & 0x7fffffffu};
     });
-    return std::move(set.requests);
+    std::vector<request::Request> out;
+    for (request::Request request : set.requests) {
+      seeds.fill(request);
+      out.push_back(std::move(request));
+    }
+    return out;
   }
 
   const ModelCard& card() const override { return card_; }
 
  private:
-  // Pictures of a batch must fit beside the weights.
-  void check_memory(const app::RequestSet& set) const {
-    app::RunSpec spec = spec_;
-    spec.requests.requests = set.requests;
-    spec.requests.extent = set.extent;
-    app::check_memory(spec, resolved_, room_);
-  }
-
   const app::Resolved& resolved_;
   const app::RunSpec& spec_;
   const ModelFacts facts_;

@@ -10,6 +10,7 @@
 #include "app/cli/flags.h"
 #include "app/run/interrupt.h"
 #include "app/run/run_spec.h"
+#include "app/run/seeds.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/version.h"
@@ -35,8 +36,13 @@ std::vector<request::Request> requests_of(const Resolved& resolved, const pipeli
   const char* const suffix = model.draws_videos() ? ".webp" : ".png";
   auto set = make_requests(resolved, model, request::parse_prompts(rows.dump(), "rows.json"), suffix);
   if (!set.bad.empty()) throw Error(Kind::kUsage, set.bad.front().reason);
-  fill_seeds(set.requests, [] { return std::random_device()() & 0x7fffffffu; });
-  return std::move(set.requests);
+  SeedFiller seeds([] { return std::random_device()() & 0x7fffffffu; });
+  std::vector<request::Request> out;
+  for (request::Request request : set.requests) {
+    seeds.fill(request);
+    out.push_back(std::move(request));
+  }
+  return out;
 }
 
 Json hello_of(const RunSpec& spec) {

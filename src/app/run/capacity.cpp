@@ -54,10 +54,10 @@ struct Size {
 // to hold.
 class Holding {
  public:
-  explicit Holding(const RunSpec& spec)
+  Holding(const RunSpec& spec, const plan::Workload& work)
       : engine(spec.job.engine),
         folder_(&spec.model.folder),
-        step_{{spec.facts, spec.requests.extent.work}, spec.work},
+        step_{{spec.facts, work}, spec.work},
         is_cuda_(spec.device.device.is_cuda()) {}
 
   pipeline::EngineConfig engine;
@@ -107,8 +107,8 @@ struct Way {
 
 class Check {
  public:
-  Check(const RunSpec& spec, const Resolved& resolved, int64_t there)
-      : spec_(spec), resolved_(resolved), holding_(spec), there_(there) {}
+  Check(const RunSpec& spec, const RequestSet& set, const Resolved& resolved, int64_t there)
+      : spec_(spec), resolved_(resolved), holding_(spec, set.extent.work), there_(there) {}
 
   void weights() const {
     const int64_t need = holding_.processes() + holding_.weights();
@@ -123,20 +123,23 @@ class Check {
     const auto is_too_large = [&](const request::Request& r) {
       return !r.where.empty() && need(size_of(r), 1) > there_;
     };
-    const bool has_smaller =
-        std::any_of(requests.begin(), requests.end(), [&](const auto& r) { return !is_too_large(r); });
+    bool has_smaller = false;
+    for (const auto& r : requests) has_smaller = has_smaller || !is_too_large(r);
     if (has_smaller) {
-      for (const auto& r : requests) {
-        if (is_too_large(r)) set.bad.push_back({r.where, picture_text(size_of(r)) + "; make it smaller"});
-      }
-      std::erase_if(requests, is_too_large);
+      requests = requests.only([&](const request::Request& r) {
+        if (!is_too_large(r)) return true;
+        set.bad.push_back({r.where, picture_text(size_of(r)) + "; make it smaller"});
+        return false;
+      });
     }
-    const auto largest = std::max_element(
-        requests.begin(), requests.end(),
-        [&](const auto& a, const auto& b) { return need(size_of(a), 1) < need(size_of(b), 1); });
+    Size largest{};
+    int64_t most = -1;
+    for (const auto& r : requests) {
+      const int64_t bytes = need(size_of(r), 1);
+      if (bytes > most) largest = size_of(r), most = bytes;
+    }
     const int64_t batch = batch_of(set);
-    if (need(size_of(*largest), batch) > there_)
-      fail("pictures", need(size_of(*largest), batch), size_of(*largest), batch);
+    if (need(largest, batch) > there_) fail("pictures", need(largest, batch), largest, batch);
   }
 
   // The first change in the order of ways() whose need is at most so much; empty: none.
@@ -187,7 +190,7 @@ class Check {
   // Pictures of a group at a time: no batch is larger than what there is to draw.
   int64_t batch_of(const RequestSet& set) const {
     const int64_t groups = holding_.engine.layout.data, asked = set.extent.work.batch;
-    const int64_t share = (std::ssize(set.requests) + groups - 1) / groups;
+    const int64_t share = (static_cast<int64_t>(set.requests.size()) + groups - 1) / groups;
     return std::max<int64_t>(1, std::min(asked / groups, share));
   }
 
@@ -356,20 +359,20 @@ void check_ranks(int ranks, const Room& room) {
            std::max<int64_t>(1, room.processes / kProcessThreads));
 }
 
-void check_memory(RunSpec& spec, const Resolved& resolved, const Room& room) {
+void check_memory(const RunSpec& spec, RequestSet& set, const Resolved& resolved, const Room& room) {
   const bool is_cuda = spec.device.device.is_cuda();
   const int64_t there = is_cuda ? room.device_bytes - kept_by_libraries() : room.host_bytes;
   if ((is_cuda ? room.device_bytes : room.host_bytes) == 0) return;
-  Check check(spec, resolved, there);
+  Check check(spec, set, resolved, there);
   check.weights();
-  check.rows(spec.requests);
+  check.rows(set);
 }
 
 std::string choose_memory(RunSpec& spec, const Resolved& resolved, const Room& room) {
   const bool is_cuda = spec.device.device.is_cuda();
   if ((is_cuda ? room.device_bytes : room.host_bytes) == 0)
     return "memory auto: how much memory there is cannot be read, so nothing is changed";
-  const Check check(spec, resolved, is_cuda ? room.device_bytes - kept_by_libraries() : room.host_bytes);
+  const Check check(spec, spec.requests, resolved, is_cuda ? room.device_bytes - kept_by_libraries() : room.host_bytes);
   const auto flags = check.slower(spec.requests, spec.job.engine);
   if (!flags) return "memory auto: nothing that it may change makes this run fit";
   if (flags->empty()) return "memory auto: everything fits as it is";
@@ -378,7 +381,7 @@ std::string choose_memory(RunSpec& spec, const Resolved& resolved, const Room& r
 
 std::string advice_for_memory(const RunSpec& spec, const Resolved& resolved, const request::Request& failed,
                               int64_t batch) {
-  const Check check(spec, resolved, 0);
+  const Check check(spec, spec.requests, resolved, 0);
   return check.after_running_out({*failed.height, *failed.width, failed.num_frames.value_or(1)},
                                  std::max<int64_t>(1, batch));
 }

@@ -32,7 +32,7 @@ Planned planned(Arguments arguments) {
 std::string refused(Arguments arguments, int64_t host_bytes) {
   auto run = planned(std::move(arguments));
   return message_of(Kind::kCapacity,
-                    [&] { check_memory(run.spec, run.resolved, {.host_bytes = host_bytes}); });
+                    [&] { check_memory(run.spec, run.spec.requests, run.resolved, {.host_bytes = host_bytes}); });
 }
 
 TEST(Capacity, RanksOnTheCpuAreBoundByCoresMemoryAndProcesses) {
@@ -54,8 +54,8 @@ TEST(Capacity, EveryRankCountsItsWeights) {
   Arguments four = one;
   four.insert(four.end(), {"--num_gpus", "4", "--data_parallel_degree", "4"});
   auto run = planned(one);
-  EXPECT_NO_THROW(check_memory(run.spec, run.resolved, {.host_bytes = 200 * kMiB}));
-  EXPECT_NO_THROW(check_memory(run.spec, run.resolved, {}));  // nobody knows
+  EXPECT_NO_THROW(check_memory(run.spec, run.spec.requests, run.resolved, {.host_bytes = 200 * kMiB}));
+  EXPECT_NO_THROW(check_memory(run.spec, run.spec.requests, run.resolved, {}));  // nobody knows
   const auto message = refused(one, 100 * kMiB);
   for (const char* part :
        {"the weights take", "denoiser", "encoders", "VAE", "1 process", "100 MiB of memory are free"})
@@ -70,7 +70,7 @@ TEST(Capacity, ARowThatIsTooLargeFailsAlone) {
   const Arguments flags{"--prompts_file", file.string(), "--height", "64", "--width", "64"};
   auto run = planned(flags);
   ASSERT_EQ(run.spec.requests.requests.size(), 2U);
-  check_memory(run.spec, run.resolved, {.host_bytes = 300 * kMiB});
+  check_memory(run.spec, run.spec.requests, run.resolved, {.host_bytes = 300 * kMiB});
   ASSERT_EQ(run.spec.requests.requests.size(), 1U);
   EXPECT_EQ(run.spec.requests.requests[0].prompt, "b");
   ASSERT_EQ(run.spec.requests.bad.size(), 1U);
@@ -83,7 +83,7 @@ TEST(Capacity, ARowThatIsTooLargeFailsAlone) {
 
 TEST(Capacity, ABatchIsNoLargerThanWhatThereIsToDraw) {
   auto run = planned({"--prompt", "x", "--height", "64", "--width", "64", "--batch_size", "100000"});
-  EXPECT_NO_THROW(check_memory(run.spec, run.resolved, {.host_bytes = 300 * kMiB}));
+  EXPECT_NO_THROW(check_memory(run.spec, run.spec.requests, run.resolved, {.host_bytes = 300 * kMiB}));
   Arguments many{"--height", "256", "--width", "256", "--batch_size", "500", "--prompt"};
   for (int i = 0; i < 500; ++i) many.push_back("x");
   const auto message = refused(many, 1000 * kMiB);
@@ -107,13 +107,13 @@ Planned on_gpus(Arguments arguments, Surface surface = kT2i) {
 
 std::string refused_on(Planned run, int64_t gib) {
   return message_of(Kind::kCapacity,
-                    [&] { check_memory(run.spec, run.resolved, {.device_bytes = gib * 1024 * kMiB}); });
+                    [&] { check_memory(run.spec, run.spec.requests, run.resolved, {.device_bytes = gib * 1024 * kMiB}); });
 }
 
 TEST(Capacity, GpusThatAreTooSmallAreToldByRankAndPartWithACommandThatFits) {
   const Arguments flux{"--dummy", "FLUX.1-schnell", "--prompt", "x"};
   auto fits = on_gpus(flux);
-  EXPECT_NO_THROW(check_memory(fits.spec, fits.resolved, {.device_bytes = 48 * 1024 * kMiB}));
+  EXPECT_NO_THROW(check_memory(fits.spec, fits.spec.requests, fits.resolved, {.device_bytes = 48 * 1024 * kMiB}));
   const auto message = refused_on(on_gpus(flux), 32);
   for (const char* part :
        {"denoiser 22", "encoders 9", "VAE", "try --offload model: atelier t2i --dummy FLUX.1-schnell"})
@@ -128,7 +128,7 @@ TEST(Capacity, GpusThatAreTooSmallAreToldByRankAndPartWithACommandThatFits) {
   Arguments offloaded = flux;
   offloaded.insert(offloaded.end(), {"--offload", "model"});
   auto accepted = on_gpus(offloaded);
-  EXPECT_NO_THROW(check_memory(accepted.spec, accepted.resolved, {.device_bytes = 32 * 1024 * kMiB}));
+  EXPECT_NO_THROW(check_memory(accepted.spec, accepted.spec.requests, accepted.resolved, {.device_bytes = 32 * 1024 * kMiB}));
 }
 
 TEST(Capacity, AfterRunningOutTheCommandOfTheSurfaceIsChanged) {

@@ -13,13 +13,14 @@
 
 #include "app/compat/scripts.h"
 #include "app/run/capacity.h"
+#include "app/run/drawn.h"
 #include "app/run/inspect.h"
 #include "app/run/memory_table.h"
 #include "app/run/picture_list.h"
 #include "app/run/run_watch.h"
+#include "app/run/seeds.h"
 #include "base/digest.h"
 #include "base/error.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "base/printable.h"
 #include "base/quote.h"
@@ -152,19 +153,24 @@ class Session {
       log::error(str(request.where.empty() ? request.name : request.where, " failed: ", reason));
       fail(request, reason);
     }
-    todo_ = std::move(scan.todo);
-    if (todo_.empty()) return;
-    check_disk();
-    settle_seeds();
+    if (scan.todo.empty()) return;
+    check_disk(scan.todo);
+    settle(scan.todo);
   }
 
-  void settle_seeds() {
+  // Fills todo_: pictures that are to be drawn, with seeds.
+  void settle(const request::RequestList& unseeded) {
     uint64_t random = 0;
-    int rows = 0;
-    fill_seeds(todo_, [&] {
+    int64_t rows = 0;
+    SeedFiller seeds([&] {
       ++rows;
       return random = random_seed();
     });
+    for (request::Request request : unseeded) {
+      seeds.fill(request);
+      drawn_.expect(request.name);
+      todo_.push_back(request);
+    }
     const auto& seed = resolved_.settings.input.row.request.seed;
     if (rows == 1) report_.add_note(str("random seed ", random));
     if (rows > 1) report_.add_note("a random seed for each prompt, which the ledger keeps");
@@ -181,28 +187,21 @@ class Session {
   }
 
   // Throws Error(kCapacity) where not even small files of all pictures find room.
-  void check_disk() const {
+  void check_disk(const request::RequestList& todo) const {
     constexpr int64_t kPixelsPerByte = 4;  // drawn pictures take more in every format
     int64_t need = 0;
-    for (const auto& r : todo_) need += int64_t{*r.height} * *r.width / kPixelsPerByte;
+    for (const auto& r : todo) need += int64_t{*r.height} * *r.width / kPixelsPerByte;
     std::error_code error;
     const auto space = std::filesystem::space(folder_.path(), error);
     if (error || space.capacity == 0 || static_cast<int64_t>(space.available) >= need) return;
-    throw Error(Kind::kCapacity, str(todo_.size(), " pictures take at least ", report::bytes_text(need),
+    throw Error(Kind::kCapacity, str(todo.size(), " pictures take at least ", report::bytes_text(need),
                                      ", the disk of ", folder_.path().string(), " has ",
                                      report::bytes_text(static_cast<int64_t>(space.available)),
                                      " left; free some space or choose another output_dir"));
   }
 
   Batches batches() const {
-    Batches out;
-    for (int i = 0; i < repeats(); ++i) {
-      for (auto& batch :
-           share_out(todo_, resolved_.settings.input.batch_size, spec_.job.engine.layout.data)) {
-        out.push_back(std::move(batch));
-      }
-    }
-    return out;
+    return {todo_, resolved_.settings.input.batch_size, spec_.job.engine.layout.data, repeats()};
   }
 
   void draw(const Interrupt& interrupt, const Start& start) {
@@ -259,13 +258,12 @@ class Session {
     const auto& stored = e.stored.record;
     progress_->picture((folder_.path() / e.request.name).string(), stored.seconds);
     report_.add_picture(e.request.name, stored.seconds);
-    groups_[e.request.name] = e.group;
+    if (list_) groups_[e.request.name] = e.group;
+    last_drawn_ = e.request.name;
     if (!stored.codec.empty() && codecs_.insert(stored.codec).second)
       report_.add_note(str("videos are written as ", stored.codec));
-    if (++times_drawn_[e.request.name] == 1) {
-      ledger_.append(jobs::done_record(e.request, look(e.request), stored));
-    }
-    if (++drawn_ % static_cast<int64_t>(todo_.size()) == 0) {
+    if (drawn_.add(e.request.name) == 1) ledger_.append(jobs::done_record(e.request, look(e.request), stored));
+    if (++stored_ % static_cast<int64_t>(todo_.size()) == 0) {
       timings_.push_back(iteration_.seconds());
       iteration_.restart();
     }
@@ -301,13 +299,10 @@ class Session {
   // All pictures of the run that are there, with those of runs before.
   void write_list() {
     if (!list_) return;
-    std::set<std::string> missing;
-    for (const auto& request : todo_) missing.insert(request.name);
     const int ranks = spec_.layout.ranks / spec_.job.engine.layout.data;
     for (const auto& request : spec_.requests.requests) {
       const auto group = groups_.find(request.name);
-      const bool is_new = times_drawn_.contains(request.name);
-      if (!is_new && missing.contains(request.name)) continue;
+      if (drawn_.is_expected(request.name) && !drawn_.has(request.name)) continue;
       list_->add(request, group == groups_.end()
                               ? ""
                               : gpu_of(resolved_, spec_.device.device.is_cuda(), group->second * ranks));
@@ -317,15 +312,12 @@ class Session {
 
   // Files that were finished while nobody was left to hear of it.
   void record_unheard() {
-    std::vector<request::Request> unheard;
-    for (const auto& request : todo_) {
-      if (times_drawn_.count(request.name) == 0) unheard.push_back(request);
-    }
+    const auto unheard = todo_.only([this](const request::Request& r) { return !drawn_.has(r.name); });
     auto rules = scan_rules();
     rules.resume = jobs::Resume::kRedoChanged;
     for (auto& record : jobs::scan(unheard, folder_.path(), ledger_, rules).adopted) {
       report_.add_picture(record.name, record.seconds);
-      ++times_drawn_[record.name];
+      drawn_.add(record.name);
       ledger_.append(std::move(record));
     }
   }
@@ -340,7 +332,7 @@ class Session {
       log::debug(e.what());
     }
     for (const auto& request : todo_) {
-      if (is_failure && times_drawn_.count(request.name) == 0) report_.add_failure(request.name, why.what());
+      if (is_failure && !drawn_.has(request.name)) report_.add_failure(request.name, why.what());
     }
     if (!is_failure) report_.add_note("interrupted: what is not drawn is drawn by the next run");
     try {
@@ -365,10 +357,9 @@ class Session {
     if (resolved_.surface == kRun) write_timings();
     say(resolved_, report_.line());
     for (const auto& line : memory_) say(resolved_, line);
-    if (times_drawn_.size() == 1)
-      say(resolved_, "wrote " + (folder_.path() / times_drawn_.begin()->first).string());
-    if (times_drawn_.size() > 1)
-      say(resolved_, str("wrote ", times_drawn_.size(), " pictures to ", folder_.path().string()));
+    if (drawn_.count() == 1) say(resolved_, "wrote " + (folder_.path() / last_drawn_).string());
+    if (drawn_.count() > 1)
+      say(resolved_, str("wrote ", drawn_.count(), " pictures to ", folder_.path().string()));
     return failed_ > 0 ? 1 : 0;
   }
 
@@ -382,11 +373,13 @@ class Session {
   std::vector<std::string> memory_;  // what it took, for people
   report::Progress* progress_ = nullptr;
   report::Stopwatch iteration_, phase_;
-  std::vector<request::Request> todo_;
-  std::map<std::string, int> times_drawn_, groups_;
+  request::RequestList todo_;
+  Drawn drawn_;
+  std::string last_drawn_;            // its name
+  std::map<std::string, int> groups_;  // by name, for the list
   std::set<std::string> codecs_;  // of videos, as they are told
   std::vector<double> timings_;   // s, of every repetition
-  int64_t drawn_ = 0, failed_ = 0;
+  int64_t stored_ = 0, failed_ = 0;
   bool has_advised_ = false;  // what to change where memory ran out
 };
 

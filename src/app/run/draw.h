@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 
+#include "app/run/batches.h"
 #include "app/run/interrupt.h"
 #include "app/run/run_spec.h"
 #include "cluster/batch_run.h"
@@ -11,8 +12,7 @@
 namespace atelier::app {
 
 // What starts the engine: run_batches of this machine, or of all machines of a launcher.
-using Batches = std::vector<std::vector<request::Request>>;
-using Start = std::function<cluster::RunResult(const cluster::Job&, Batches, const cluster::RunEvents&,
+using Start = std::function<cluster::RunResult(const cluster::Job&, const Batches&, const cluster::RunEvents&,
                                                const std::stop_token&)>;
 
 // Returns the exit code: 0 all done, 1 something failed. Throws Error: kInterrupted after Ctrl-C, others when

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/cli.h"
@@ -86,7 +87,7 @@ TEST(Draw, ALedgerThatCannotBeWrittenEndsTheRunWithItsErrorAndAReport) {
       none.rlim_max = before.rlim_max;
       ::setrlimit(RLIMIT_FSIZE, &none);
       try {
-        events.on_stored({.request = batches.at(0).at(0), .stored = {{"hash", 10, 0.1}, {}}});
+        events.on_stored({.request = (*batches.begin()).at(0), .stored = {{"hash", 10, 0.1}, {}}});
       } catch (...) {
         ::setrlimit(RLIMIT_FSIZE, &before);
         throw;
@@ -189,6 +190,36 @@ TEST(Draw, PromptsWithoutASeedGetOneEach) {
   const auto seed = [&](const char* name) { return run.ledger().find(name)->seed; };
   EXPECT_NE(seed("000000_00.png"), seed("000001_00.png"));
   EXPECT_EQ(seed("000000_01.png"), seed("000000_00.png") + 1);
+}
+
+TEST(Draw, SlowAMillionRowsTakeFewMegabytes) {
+  const Scratch scratch;
+  const auto file = scratch / "rows.jsonl";
+  constexpr int64_t kRows = 1'000'000;
+  {
+    std::ofstream rows(file);
+    for (int64_t i = 0; i < kRows; ++i)
+      rows << R"({"prompt": "a picture of the number )" << i << R"( in a field of poppies", "output_path": "p)" << i / 1000
+           << "/" << i << "\"}\n";
+  }
+  Drawing run({"--prompts_file", file.string(), "--batch_size", "4", "--height", "64", "--width", "64"});
+  const int64_t before = report::anonymous_host_bytes();
+  int64_t most = 0, seen = 0, stored = 0;
+  run.draw([&](const auto&, const Batches& batches, const auto& events, auto) {
+    const auto next_batch = batches.source();
+    for (auto batch = next_batch(); !batch.empty(); batch = next_batch()) {
+      seen += std::ssize(batch);
+      if (seen % 2000 != 0) continue;
+      ++stored;
+      events.on_stored({.request = batch.front(), .stored = {{"hash", 10, 0.1}, {}}});
+      most = std::max(most, report::anonymous_host_bytes() - before);
+    }
+    return cluster::RunResult{};
+  });
+  EXPECT_EQ(seen, kRows);
+  EXPECT_EQ(run.report()["pictures"]["drawn"], stored);
+  RecordProperty("megabytes", static_cast<int>(most >> 20));
+  EXPECT_LT(most, 60 << 20);
 }
 
 }  // namespace

@@ -198,28 +198,4 @@ LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& qu
   return out;
 }
 
-std::vector<std::vector<request::Request>> share_out(std::span<const request::Request> requests,
-                                                     int batch_size, int data) {
-  const auto groups = static_cast<size_t>(data);
-  const size_t each = static_cast<size_t>(std::max(1, batch_size / data));
-  const size_t full = requests.size() / (groups * each) * groups * each, rest = requests.size() - full;
-  auto out = request::batches({requests.begin(), requests.begin() + static_cast<std::ptrdiff_t>(full)},
-                              static_cast<int>(each));
-  const int last = static_cast<int>((rest + groups - 1) / groups);
-  if (rest == 0) return out;
-  // rest = data * last - missing: the first groups draw `last`, the others one less
-  const size_t short_groups = groups * static_cast<size_t>(last) - rest;
-  const size_t longer = (groups - short_groups) * static_cast<size_t>(last);
-  const auto add = [&](size_t begin, size_t end, int size) {
-    if (begin == end || size == 0) return;
-    for (auto& b : request::batches({requests.begin() + static_cast<std::ptrdiff_t>(begin),
-                                     requests.begin() + static_cast<std::ptrdiff_t>(end)},
-                                    size))
-      out.push_back(std::move(b));
-  };
-  add(full, full + longer, last);
-  add(full + longer, requests.size(), last - 1);
-  return out;
-}
-
 }  // namespace atelier::app

@@ -51,9 +51,4 @@ struct Machine {
 // Throws Error(kUsage) with the numbers and the nearest layouts that would work.
 LayoutChoice choose_layout(const Resolved& resolved, const plan::LayoutQuery& query, const Machine& machine);
 
-// What the groups draw at a time: batch_size / data pictures each while there are full rounds; the rest in
-// equal parts, so that no group waits for more than one picture of another.
-std::vector<std::vector<request::Request>> share_out(std::span<const request::Request> requests,
-                                                     int batch_size, int data);
-
 }  // namespace atelier::app

@@ -107,42 +107,5 @@ TEST(LayoutChoice, WarnsWherePipefusionCannotPay) {
   expect_mentions(warnings[0], {"pipefusion=8", "% of the stages' time idle", "PSNR"});
 }
 
-std::vector<size_t> sizes(size_t requests, int batch_size, int data) {
-  std::vector<size_t> out;
-  for (const auto& b : share_out(std::vector<request::Request>(requests), batch_size, data))
-    out.push_back(b.size());
-  return out;
-}
-
-TEST(ShareOut, GivesEachGroupItsPartOfTheBatch) {
-  using Sizes = std::vector<size_t>;
-  EXPECT_EQ(sizes(4, 4, 4), (Sizes{1, 1, 1, 1}));
-  EXPECT_EQ(sizes(8, 8, 2), (Sizes{4, 4}));
-  EXPECT_EQ(sizes(10, 8, 2), (Sizes{4, 4, 1, 1}));
-  EXPECT_EQ(sizes(5, 8, 2), (Sizes{3, 2}));
-  EXPECT_EQ(sizes(3, 1, 2), (Sizes{1, 1, 1}));
-  EXPECT_TRUE(sizes(0, 8, 2).empty());
-}
-
-TEST(ShareOut, LeavesNoGroupMoreThanOnePictureBehind) {
-  for (int data = 1; data <= 5; ++data) {
-    for (int batch = 1; batch <= 12; ++batch) {
-      for (size_t requests = 1; requests <= 40; ++requests) {
-        // groups of one speed take from the queue: whoever is first free, first served
-        std::vector<size_t> drawn(static_cast<size_t>(data), 0);
-        size_t all = 0;
-        for (const size_t n : sizes(requests, batch, data)) {
-          *std::min_element(drawn.begin(), drawn.end()) += n;
-          all += n;
-          EXPECT_LE(n, static_cast<size_t>(std::max(1, batch / data)));
-        }
-        ASSERT_EQ(all, requests);
-        const auto [least, most] = std::minmax_element(drawn.begin(), drawn.end());
-        ASSERT_LE(*most - *least, 1u) << requests << " pictures, batch " << batch << ", data " << data;
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace atelier::app

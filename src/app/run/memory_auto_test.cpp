@@ -56,19 +56,20 @@ TEST(MemoryAuto, IsToldAndDoesNothingWhereEverythingFits) {
 // With less and less memory each next change is chosen, and what is chosen fits.
 TEST(MemoryAuto, TakesTheLeastThatFits) {
   std::vector<std::string> chosen;
-  const Planned kept = planned();
+  auto run = planned();
+  run.spec.device.device = c10::Device(c10::kCUDA, 0);
+  const auto asked = run.spec.job.engine;
   for (int64_t bytes = int64_t{512} << 20; bytes > 0; bytes -= int64_t{1} << 18) {
-    auto run = kept;
-    run.spec.device.device = c10::Device(c10::kCUDA, 0);
+    run.spec.job.engine = asked;
     const Room room{.device_bytes = bytes + kept_by_libraries()};
     const auto note = choose_memory(run.spec, run.resolved, room);
     if (note.find("nothing that") != note.npos) {
-      EXPECT_EQ(run.spec.job.engine.offload, kept.spec.job.engine.offload);
-      EXPECT_THROW(check_memory(run.spec, run.resolved, room), Error);
+      EXPECT_EQ(run.spec.job.engine.offload, asked.offload);
+      EXPECT_THROW(check_memory(run.spec, run.spec.requests, run.resolved, room), Error);
       chosen.push_back(note);
       break;
     }
-    EXPECT_NO_THROW(check_memory(run.spec, run.resolved, room)) << note << " " << bytes;
+    EXPECT_NO_THROW(check_memory(run.spec, run.spec.requests, run.resolved, room)) << note << " " << bytes;
     EXPECT_EQ(run.spec.requests.requests.size(), 4u) << note;
     if (chosen.empty() || chosen.back() != note) chosen.push_back(note);
   }

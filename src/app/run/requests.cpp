@@ -6,16 +6,13 @@
 
 #include "app/compat/scripts.h"
 #include "app/run/adapters.h"
-#include "app/run/identity.h"
 #include "app/run/model_checks.h"
 #include "app/run/picture_check.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "base/version.h"
 #include "media/image.h"
 #include "media/limits.h"
 #include "pipeline/request_sampler.h"
-#include "plan/parallel_config.h"
 #include "request/work.h"
 
 namespace atelier::app {
@@ -63,7 +60,7 @@ request::Prompts prompts_of_flags(const Resolved& resolved) {
       return texts.size() > 1 || (name == "prompt" && i == 0) ? &texts[i] : nullptr;
     });
     request::place_pictures(row.request, std::filesystem::current_path());
-    out.rows.push_back(std::move(row));
+    out.rows.push_back(row);
   }
   return out;
 }
@@ -99,21 +96,23 @@ SourcedRule cfg_rule(const request::Request& common, const pipeline::ModelRepo& 
   return {{false, kUsualTrueCfg, false}, CfgSource::kUsual};
 }
 
-Extent extent_of(const std::vector<request::Request>& requests, const request::Request& common,
-                 const SizeCheck& sizes, int batch, const models::Family& family) {
-  const auto least = std::min_element(requests.begin(), requests.end(), [&](const auto& a, const auto& b) {
-    return sizes.tokens(a) < sizes.tokens(b);
-  });
-  const request::Request& r = least == requests.end() ? common : *least;
-  const bool all_branch =
-      request::branches(r) == 2 &&
-      std::all_of(requests.begin(), requests.end(), [](const auto& q) { return request::branches(q) == 2; });
-  return {.height = *r.height,
-          .width = *r.width,
-          .work = {.image_tokens = sizes.tokens(r),
+// Of the least picture; `common` where there is none.
+Extent extent_of(const request::RequestList& requests, const request::Request& common, const SizeCheck& sizes,
+                 int batch, const models::Family& family) {
+  request::Request least = common;
+  int64_t tokens = requests.empty() ? sizes.tokens(common) : INT64_MAX;
+  bool all_branch = true;
+  for (const auto& r : requests) {
+    all_branch = all_branch && request::branches(r) == 2;
+    const int64_t own = sizes.tokens(r);
+    if (own < tokens) least = r, tokens = own;
+  }
+  return {.height = *least.height,
+          .width = *least.width,
+          .work = {.image_tokens = tokens,
                    .text_tokens = *common.max_sequence_length,
-                   .branches = all_branch ? 2 : 1,
-                   .steps = steps_of(r, family),
+                   .branches = all_branch && request::branches(least) == 2 ? 2 : 1,
+                   .steps = steps_of(least, family),
                    .batch = batch,
                    .pictures = std::ssize(requests)}};
 }
@@ -240,43 +239,71 @@ request::PromptDefaults row_defaults(const Resolved& resolved, const request::Re
           .nodes = is_share ? s.device.num_nodes : 1};
 }
 
+// All that can keep a request with settled branches from being drawn.
+class RowCheck {
+ public:
+  RowCheck(const pipeline::ModelRepo& folder, SizeCheck& sizes, AdapterChoice& adapters, PictureCheck& pictures)
+      : family_(folder.family()),
+        videos_(folder),
+        sizes_(sizes),
+        adapters_(adapters),
+        pictures_(pictures),
+        samplers_(folder) {}
+
+  // Empty if nothing does; settles adapters, pictures and steps.
+  std::string problem(request::Request& r) {
+    std::string problem = videos_.problem(r);
+    if (problem.empty()) problem = sizes_.problem(r);
+    if (problem.empty()) problem = field_problem(r, family_);
+    if (problem.empty()) problem = adapter_problem(r, adapters_);
+    if (problem.empty()) problem = pictures_.problem(r);
+    if (problem.empty()) problem = steps_problem(r);
+    if (problem.empty()) problem = samplers_.problem(r, sizes_.tokens(r));
+    return problem;
+  }
+
+ private:
+  const models::Family& family_;
+  VideoCheck videos_;
+  SizeCheck& sizes_;
+  AdapterChoice& adapters_;
+  PictureCheck& pictures_;
+  SamplerCheck samplers_;
+};
+
 }  // namespace
 
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
                          request::Prompts prompts, const std::string& suffix) {
   const auto& s = resolved.settings;
   // prompts of the command line; of a file no more were read
-  if (s.input.limit && prompts.rows.size() > static_cast<size_t>(*s.input.limit))
-    prompts.rows.resize(*s.input.limit);
+  if (s.input.limit && std::ssize(prompts.rows) > *s.input.limit) {
+    int64_t rows = 0;
+    prompts.rows = prompts.rows.only([&](const auto&) { return rows++ < *s.input.limit; });
+  }
   request::Request common = common_request(s.input, folder);
   const auto of_rows = row_defaults(resolved, common, suffix, folder.draws_videos());
   common.seed.reset();  // expand gives every picture its own
   const SourcedRule rule = cfg_rule(common, folder);
   common.guidance_is_cfg = rule.guidance_is_cfg;
   check_common(resolved, common, folder.family());
-  const VideoCheck videos(folder);
   SizeCheck sizes(folder);
   sizes.tokens(common);  // only a row of a file may fail alone
   AdapterChoice adapters(folder, s.input.lora_scale);
   auto of_all = common;
   adapters.settle(of_all);
   PictureCheck pictures(folder.family());
-  SamplerCheck samplers(folder);
+  RowCheck checks(folder, sizes, adapters, pictures);
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;
-  for (auto& r : request::expand(prompts, of_rows)) {
+  const auto pictures_of_rows = request::expand(prompts, of_rows);
+  for (request::Request r : pictures_of_rows) {
     fill_unset(r, common);
     const bool has_negative = request::has_negative(r);
     std::string problem = settle_problem(r, rule);
     loses_negative = loses_negative || (problem.empty() && has_negative && request::branches(r) == 1);
-    if (problem.empty()) problem = videos.problem(r);
-    if (problem.empty()) problem = sizes.problem(r);
-    if (problem.empty()) problem = field_problem(r, folder.family());
-    if (problem.empty()) problem = adapter_problem(r, adapters);
-    if (problem.empty()) problem = pictures.problem(r);
-    if (problem.empty()) problem = steps_problem(r);
-    if (problem.empty()) problem = samplers.problem(r, sizes.tokens(r));
+    if (problem.empty()) problem = checks.problem(r);
     if (!problem.empty() && r.where.empty()) throw Error(Kind::kUsage, problem);
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
@@ -286,7 +313,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
       out.cfg = request::cfg_scale(r);
       out.cfg_source = rule.guidance_is_cfg || out.cfg == rule.scale ? rule.source : CfgSource::kSetting;
     }
-    out.requests.push_back(std::move(r));
+    out.requests.push_back(r);
   }
   if (loses_negative) {
     out.notes.push_back(str("a negative prompt has no effect with ",
@@ -302,42 +329,6 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
 std::string output_format_of(const Resolved& resolved, const pipeline::ModelRepo& model) {
   const bool is_asked = resolved.is_set("output_format") || resolved.surface == kVideo;
   return is_asked || !model.draws_videos() ? resolved.settings.output.output_format : "webp";
-}
-
-Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine) {
-  const auto& output = resolved.settings.output;
-  Json out = hashes_of(model.spec, resolved.settings.model.hash_model ? Depth::kFull : Depth::kFast);
-  out.update({{"model", model.name},
-              {"version", kVersion},
-              {"scheduler", model.folder.scheduler().value("_class_name", std::string())},
-              {"dtype", engine.precision.denoiser}});
-  if (engine.precision.encoders != engine.precision.denoiser)
-    out["encoder_dtype"] = engine.precision.encoders;
-  if (!model.revision.empty()) out["revision"] = model.revision;
-  if (model.folder.is_dummy()) out["dummy_seed"] = model.spec.dummy_seed;
-  if (engine.tier != "exact") out["tier"] = engine.tier;
-  if (engine.vae_tiling) out["vae_tiling"] = true;
-  const auto format = output_format_of(resolved, model.folder);
-  if (format != "png" && format != "gif" && format != "frames") out["quality"] = output.quality;
-  // Stale keys change the picture; every other layout is exact.
-  const int patches = plan::patch_count(engine.layout);
-  if (patches > 1) {
-    out["pipefusion"] =
-        str("stages ", engine.layout.pipeline, ", patches ", patches, ", warmup ", engine.layout.warmup);
-  }
-  return out;
-}
-
-void fill_seeds(std::vector<request::Request>& requests, const std::function<uint64_t()>& random) {
-  uint64_t of_row = 0;
-  const request::Request* last = nullptr;
-  for (auto& r : requests) {
-    if (r.seed) continue;
-    const bool is_same_row = last && last->index == r.index && last->where == r.where;
-    if (!is_same_row) of_row = random();
-    r.seed = of_row + static_cast<uint64_t>(r.sub);
-    last = &r;
-  }
 }
 
 }  // namespace atelier::app

@@ -1,16 +1,15 @@
 // Which pictures to draw: prompts from flags or files, with everything that a prompt does not say filled in.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "app/run/find_model.h"
 #include "app/run/layout_choice.h"
 #include "app/settings/resolve.h"
-#include "base/json.h"
 #include "pipeline/engine_config.h"
 #include "request/prompts.h"
+#include "request/request_list.h"
 
 namespace atelier::app {
 
@@ -19,7 +18,7 @@ namespace atelier::app {
 enum class CfgSource { kNone, kSetting, kModel, kFamily, kGuidance, kUsual };
 
 struct RequestSet {
-  std::vector<request::Request> requests;   // without seeds where none is asked for
+  request::RequestList requests;            // without seeds where none is asked for
   std::vector<request::BadRow> bad;         // rows and pictures that cannot be drawn
   CfgSource cfg_source = CfgSource::kNone;  // kNone: no picture has a second branch
   double cfg = 1;                           // of the last picture that has one
@@ -37,11 +36,5 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
 
 // Of files whose names do not say: as asked, or else what fits pictures or videos.
 std::string output_format_of(const Resolved& resolved, const pipeline::ModelRepo& model);
-
-// The run's share of what decides how its pictures look.
-Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine);
-
-// Gives pictures without a seed one: a random number for each row, plus the sub-index.
-void fill_seeds(std::vector<request::Request>& requests, const std::function<uint64_t()>& random);
 
 }  // namespace atelier::app

@@ -6,6 +6,7 @@
 
 #include "app/run/capacity.h"
 #include "app/run/plan_query.h"
+#include "app/run/record.h"
 #include "app/settings/dtype.h"
 #include "app/settings/unused.h"
 #include "base/error.h"
@@ -99,10 +100,10 @@ LayoutChoice settle_layout(const Resolved& resolved, RequestSet& set, plan::Layo
         if (tokens > least && (next == 0 || tokens < next)) next = tokens;
       }
       if (next == 0 || set.requests.front().where.empty()) throw Error(first->kind(), first->what());
-      std::erase_if(set.requests, [&](const request::Request& r) {
+      set.requests = set.requests.only([&](const request::Request& r) {
         const bool is_small = tokens_of(r) < next;
         if (is_small) set.bad.push_back({r.where, reason});
-        return is_small;
+        return !is_small;
       });
       query.work.image_tokens = set.extent.work.image_tokens = next;
     }
@@ -127,7 +128,7 @@ std::function<BestLayout(const plan::LayoutQuery&, int)> chooser(const Resolved&
 std::string size_line(const RunSpec& spec) {
   const auto& all = spec.requests.requests;
   if (all.empty()) return "none";
-  const auto& first = all.front();
+  const auto first = all.front();
   bool same_frames = true, same_size = true, same_steps = true;
   for (const auto& r : all) {
     same_frames = same_frames && r.num_frames == first.num_frames && r.fps == first.fps;
@@ -300,7 +301,7 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
     spec.job.sink.record = record_of(resolved, spec.model, spec.job.engine);
   }
   if (!s.device.span_nodes && (launched == 0 || spec.device.device.is_cuda()))
-    check_memory(spec, resolved, room);
+    check_memory(spec, spec.requests, resolved, room);
   return spec;
 }
 

@@ -4,7 +4,9 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "app/run/batches.h"
 #include "app/run/run_spec.h"
+#include "app/run/seeds.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/version.h"
@@ -17,16 +19,26 @@ namespace {
 constexpr int kRuns = 5, kWarmups = 2;
 
 // As many pictures as every group draws at once, each with a seed of its own: the given ones, again and again.
-std::vector<request::Request> fill(std::vector<request::Request> given, size_t count) {
-  const size_t own = given.size();
-  for (size_t i = 0; given.size() < count; ++i) {
-    auto next = given[i % own];
-    const std::filesystem::path name = next.name;
-    next.name = str(name.stem().string(), "-", given.size() / own + 1, name.extension().string());
-    next.seed = *next.seed + given.size();
-    given.push_back(std::move(next));
+request::RequestList fill(const request::RequestList& given, size_t count) {
+  SeedFiller seeds([] { return uint64_t{0}; });
+  request::RequestList out;
+  for (size_t i = 0; i < std::max(given.size(), count); ++i) {
+    auto next = given[i % given.size()];
+    seeds.fill(next);
+    if (i >= given.size()) {
+      const std::filesystem::path name = next.name;
+      next.name = str(name.stem().string(), "-", i / given.size() + 1, name.extension().string());
+      next.seed = *next.seed + i;
+    }
+    out.push_back(next);
   }
-  return given;
+  return out;
+}
+
+std::vector<std::vector<request::Request>> round_of(const Batches& batches) {
+  std::vector<std::vector<request::Request>> all;
+  for (const auto& batch : batches) all.push_back(batch);
+  return all;
 }
 
 RunSpec spec_of(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt) {
@@ -58,23 +70,21 @@ Json time_layout(const Resolved& resolved, const Environment& variables, const I
   auto spec = spec_of(resolved, variables, interrupt);
   report::RunReport report(spec.clock);
   add_remarks(resolved, spec.requests, report);
-  auto& requests = spec.requests.requests;
-  if (requests.empty()) throw Error(Kind::kUsage, "nothing to draw: no row can be drawn");
-  fill_seeds(requests, [] { return uint64_t{0}; });
+  if (spec.requests.requests.empty()) throw Error(Kind::kUsage, "nothing to draw: no row can be drawn");
   const int data = spec.layout.degrees.data, batch = s.input.batch_size;
-  requests = fill(std::move(requests), static_cast<size_t>(data * std::max(1, batch / data)));
+  const auto requests = fill(spec.requests.requests, static_cast<size_t>(data * std::max(1, batch / data)));
   const auto layout = plan::to_string(spec.layout.degrees);
   spec.job.sink.folder = folder / layout;
   Json row =
       verify::bench_layout({.job = spec.job,
-                            .round = share_out(requests, batch, data),
+                            .round = round_of(Batches(requests, batch, data)),
                             .warmups = resolved.is_set("warmup_calls") ? s.output.warmup_calls : kWarmups,
                             .runs = resolved.is_set("num_iterations") ? s.output.num_iterations : kRuns},
                            report, interrupt.token());
   report.set_settings(to_json(s));
   report.set_version("atelier", kVersion);
   row.update(report.json());
-  const auto& first = requests.front();
+  const auto first = requests.front();
   row.update({{"model", spec.model.folder.label()},
               {"layout", layout},
               {"height", *first.height},

@@ -489,7 +489,7 @@ TEST(Settings, TextOfAFileIsTakenAsItIsWritten) {
 
 TEST(Prompts, RunDrawsItsOwnWhereNoneIsGivenAndSaysSo) {
   const auto prompts = read_prompts(resolved({"--seed", "1"}, kRun));
-  EXPECT_EQ(prompts.rows.at(0).request.prompt, "a fox in the snow");
+  EXPECT_EQ(prompts.rows[0].request.prompt, "a fox in the snow");
   EXPECT_EQ(prompts.warnings.size(), 1U);
   message_of(Kind::kUsage, [] { read_prompts(resolved({"--seed", "1"}, kT2i)); });
 }

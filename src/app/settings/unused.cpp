@@ -29,10 +29,12 @@ class Notes {
 bool writes_quality(const RunSpec& spec, const std::string& suffix) {
   const auto& all = spec.requests.requests;
   if (all.empty()) return suffix != "png";
-  return std::any_of(all.begin(), all.end(), [](const auto& r) {
+  for (const auto& r : all) {
     const auto format = media::format_of(r.name);
-    return format == media::Format::kJpeg || format == media::Format::kWebp || format == media::Format::kMp4;
-  });
+    if (format == media::Format::kJpeg || format == media::Format::kWebp || format == media::Format::kMp4)
+      return true;
+  }
+  return false;
 }
 
 void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
