@@ -1,0 +1,53 @@
+"""Tables of what was measured, model by model, from results/."""
+
+import json
+
+from docs_program import ROOT, table
+
+FILES = ("families_gpus_2.json", "many_gpus.json")
+
+
+def rows_of(name: str) -> list:
+    """The rows of a result file with the file's name, or none."""
+    path = ROOT / "results" / name
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    rows = found if isinstance(found, list) else found.get("rows", [])
+    return [row | {"file": name} for row in rows if isinstance(row, dict) and "ms_per_step" in row and "model" in row]
+
+
+def peaks(row: dict) -> str:
+    """Most device memory of each rank, GiB."""
+    found = row.get("peak_bytes") or [p["device_bytes"] for p in row["peak_memory"]]
+    return " / ".join(f"{b / 2**30:.1f}" for b in found)
+
+
+def line(row: dict, alone: dict) -> list:
+    """One row of a table; alone: ms per step of one GPU, by what else is equal."""
+    ms, n = row["ms_per_step"], row["ranks"]
+    one = alone.get(key(row))
+    ratio = f"{one / ms['median']:.2f} ({one / ms['median'] / n:.0%})" if one and n > 1 else ""
+    tier = "" if row.get("tier", "exact") == "exact" else f", tier {row['tier']}"
+    return [n, row["layout"] + tier, row["steps"], f"{ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f})", ratio,
+            f"{row['decode_s']['median'] * 1e3:.0f}", peaks(row), f"`results/{row['file']}`"]
+
+
+def key(row: dict) -> tuple:
+    return row["file"], row["model"], row["width"], row["height"], row.get("tier", "exact"), row.get("branches")
+
+
+def performance() -> str:
+    """A section for each model and size."""
+    rows = [row for name in FILES for row in rows_of(name)]
+    alone = {key(r): r["ms_per_step"]["median"] for r in rows if r["ranks"] == 1}
+    sections = {}
+    for row in rows:
+        sections.setdefault((row["model"].split(" ")[0], f"{row['width']} x {row['height']}"), []).append(row)
+    out = []
+    for (model, size), own in sorted(sections.items()):
+        device = ", ".join(sorted({f"{r['device'].split(' (')[0]}, {r['dtype']}" for r in own}))
+        own.sort(key=lambda r: (r["ranks"], r["ms_per_step"]["median"]))
+        head = ["GPUs", "Layout", "Steps", "ms per step", "Against one GPU (efficiency)", "Decode, ms", "Peak GiB per rank", "File"]
+        out.append(f"## {model}, {size}\n\n{device}.\n\n" + table(head, [line(r, alone) for r in own]))
+    return "\n\n".join(out)
