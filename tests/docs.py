@@ -37,9 +37,7 @@ def name_of(path):
 
 def commands(chosen):
     """Every page's commands, two pages at a time, the longest first."""
-    trying = [p for p in pages() if not chosen or p.name in chosen or name_of(p) in chosen]
-    if not chosen:
-        trying.append(ROOT / 'README.md')
+    trying = [p for p in [*pages(), ROOT / 'README.md'] if not chosen or p.name in chosen or name_of(p) in chosen]
     trying.sort(key=lambda p: -p.read_text().count('```bash run'))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda p: _docs.problems_of(p.read_text(), name_of(p), os.environ['ATELIER']), trying)
