@@ -16,9 +16,16 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r'^```(\w*)(?: +([^\n]*))?\n(.*?)^```$', re.M | re.S)
 SECONDS = 240
-# Only reads what a command would draw; the others run.
-READER = '#!/bin/bash\ncase $1 in t2i | run | video | sdxl) exec "{program}" config show "$@" ;; esac\nexec "{program}" "$@"\n'
-RUNNER = '#!/bin/bash\nif [[ $1 == install ]]; then exec "{root}/atelier" "$@"; fi\nexec "{program}" "$@"\n'
+# Where DOCS_MODE is parse, what a command would draw is only read.
+STARTER = '''#!/bin/bash
+if [[ $1 == install ]]; then exec "{root}/atelier" "$@"; fi
+if [[ $DOCS_MODE == parse ]]; then
+  case $1 in
+    t2i | run | video | sdxl) exec "{program}" config show "$@" ;;
+  esac
+fi
+exec "{program}" "$@"
+'''
 SCRIPTS = ('generate_images.py', 'generate_images_multi_gpu.py', 'generate_images_dataparallel.py')
 
 
@@ -51,18 +58,17 @@ def settle(folder, program):
     """A folder in which commands find what a checkout has: the program, scripts, and files to read."""
     for name in ('tests', 'comfyui', 'tools', 'models', 'results'):
         (folder / name).symlink_to(ROOT / name)
-    for kind, text in (('run', RUNNER), ('parse', READER)):
-        bin_ = folder / f'.{kind}'
-        bin_.mkdir()
-        starter = bin_ / 'atelier'
-        starter.write_text(text.format(program=program, root=ROOT))
-        starter.chmod(0o755)
-        (bin_ / 'diffgentor').symlink_to('atelier')
-        for name in SCRIPTS:
-            (bin_ / name).symlink_to(ROOT / name)
-        for name in ('python', 'python3'):
-            (bin_ / name).symlink_to(sys.executable)
-    (folder / 'atelier').symlink_to('.run/atelier')
+    bin_ = folder / '.bin'
+    bin_.mkdir()
+    starter = bin_ / 'atelier'
+    starter.write_text(STARTER.format(program=program, root=ROOT))
+    starter.chmod(0o755)
+    (bin_ / 'diffgentor').symlink_to('atelier')
+    for name in SCRIPTS:
+        (bin_ / name).symlink_to(ROOT / name)
+    for name in ('python', 'python3'):
+        (bin_ / name).symlink_to(sys.executable)
+    (folder / 'atelier').symlink_to('.bin/atelier')
     for name in SCRIPTS:  # python SCRIPT.py looks where it is called
         (folder / name).symlink_to(ROOT / name)
 
@@ -71,9 +77,9 @@ def environment(folder, mode):
     """Of a fresh machine with this folder as its home; nothing of the caller's GPUs, launchers and tokens."""
     foreign = ('DG_', 'HF_', 'RANK', 'WORLD_SIZE', 'LOCAL_', 'MASTER_', 'SLURM_', 'OMPI_', 'PMIX_', 'NCCL_', 'XDG_', 'ATELIER')
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    bin_ = folder / ('.parse' if mode == 'parse' else '.run')
+    bin_ = folder / '.bin'
     return kept | {'PATH': f'{bin_}:{os.environ["PATH"]}', 'HOME': str(folder / '.home'), 'ATELIER': str(bin_ / 'atelier'), 'PYTHONPATH': str(ROOT),
-                   'ATELIER_SHARE': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
+                   'ATELIER_SHARE': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1', 'DOCS_MODE': mode}
 
 
 def missing(says, printed):
