@@ -109,9 +109,8 @@ void ConnectionPool::work() {
   }
 }
 
-void ConnectionPool::join(const void* session, std::function<void()> close,
-                          std::function<void()> close_if_idle) {
-  sessions_[session] = {std::move(close), std::move(close_if_idle)};
+void ConnectionPool::join(const void* session, Closers closers) {
+  sessions_[session] = std::move(closers);
   ++connections_;
 }
 

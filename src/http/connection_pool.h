@@ -44,7 +44,10 @@ class ConnectionPool {
   bool handle(IncomingRequest request, HttpReply reply);
   void open(IncomingRequest request, WebSocket socket);
 
-  void join(const void* session, std::function<void()> close, std::function<void()> close_if_idle);
+  struct Closers {
+    std::function<void()> close, close_if_idle;
+  };
+  void join(const void* session, Closers closers);
   void leave(const void* session);
   int connections() const { return connections_; }
   void drain();  // closes those that wait for a request
@@ -53,9 +56,6 @@ class ConnectionPool {
 
  private:
   friend class BodyBudget;
-  struct Closers {
-    std::function<void()> close, close_if_idle;
-  };
   bool post(std::function<void()> work, bool is_bounded);
   void work();
 

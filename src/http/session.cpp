@@ -1,9 +1,10 @@
-// One connection: its requests one after the other, with their answers.
+// One connection: its requests one after the other, with their answers. Coroutines take what has a destructor by
+// reference: GCC 12 destroys some temporaries of a co_await twice (PR 104031).
 #include "http/session.h"
 
 #include <sys/socket.h>
 
-#include <atomic>
+#include <array>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
@@ -32,16 +33,7 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(ConnectionStream stream, ConnectionPool& pool)
       : stream_(std::move(stream)), pool_(pool), timer_(stream_.get_executor()) {
-    pool_.join(
-        this,
-        [this] {
-          is_closed_ = true;
-          lowest().close();
-          timer_.cancel();
-        },
-        [this] {
-          if (is_idle_) lowest().close();
-        });
+    pool_.join(this, {[this] { close(); }, [this] { close_if_idle(); }});
   }
   ~Session() { pool_.leave(this); }
 
@@ -66,16 +58,24 @@ class Session : public std::enable_shared_from_this<Session> {
   using Parser = bhttp::request_parser<bhttp::buffer_body>;
   using Socket = beast::websocket::stream<ConnectionStream&>;
   static constexpr size_t kChunk = 16 << 10;
-  static constexpr std::chrono::seconds kLinger{3};
 
   const HttpLimits& limits() const { return pool_.limits(); }
   beast::tcp_stream& lowest() { return stream_.next_layer(); }
+
+  void close() {
+    is_closed_ = true;
+    lowest().close();
+    timer_.cancel();
+  }
+  void close_if_idle() {
+    if (is_idle_) lowest().close();
+  }
 
   // A client that still sends what was refused would lose the answer if the connection were closed at once.
   asio::awaitable<void> linger() {
     constexpr size_t kMost = 256 << 20;
     std::string chunk(kChunk, '\0');
-    lowest().expires_after(kLinger);
+    lowest().expires_after(std::chrono::seconds(3));
     for (size_t bytes = 0; bytes < kMost;) {
       beast::error_code error;
       bytes += co_await stream_.async_read_some(asio::buffer(chunk), then(error));
@@ -104,41 +104,40 @@ class Session : public std::enable_shared_from_this<Session> {
       co_await refuse_head(error);
       co_return false;
     }
-    const auto& head = parser.get();
-    is_http_1_0_ = head.version() < 11;
-    is_head_ = head.method() == bhttp::verb::head;
-    keeps_ = head.keep_alive();
-    IncomingRequest request = take_head(head);
+    IncomingRequest request = take_head(parser.get());
     BodyPlan plan = pool_.plan(request);
-    const bool is_upgrade = beast::websocket::is_upgrade(head);
-    if (!plan.refusal && is_upgrade && !plan.is_websocket)
-      plan.refusal = pool_.error(400, "this path opens no WebSocket");
-    if (!plan.refusal && plan.is_websocket && !is_upgrade)
-      plan.refusal = pool_.error(400, "this path is a WebSocket: ask for an upgrade");
+    const bool is_upgrade = beast::websocket::is_upgrade(parser.get());
+    if (!plan.refusal && is_upgrade != plan.is_websocket)
+      plan.refusal = pool_.error(
+          400, is_upgrade ? "this path opens no WebSocket" : "this path is a WebSocket: ask for an upgrade");
     if (plan.refusal) {
       if (has_body(parser)) keeps_ = false, has_unread_ = true;
-      co_await write_whole(std::move(*plan.refusal));
+      co_await write_whole(*plan.refusal);
       co_return keeps_;
     }
     if (plan.is_websocket) {
-      co_await run_socket(std::move(request), parser.release());
+      auto upgrade = parser.release();
+      co_await run_socket(request, upgrade);
       co_return false;
     }
     BodyBudget budget(pool_);
     auto refusal = co_await read_body(parser, plan, request, budget);
     if (refusal) {
       keeps_ = false, has_unread_ = refusal->status != 0;
-      if (refusal->status != 0) co_await write_whole(std::move(*refusal));
+      if (refusal->status != 0) co_await write_whole(*refusal);
       co_return false;
     }
-    co_return co_await answer(std::move(request));
+    co_return co_await answer(request);
   }
 
   static bool has_body(const Parser& parser) {
-    return parser.chunked() || (parser.content_length() && *parser.content_length() > 0);
+    return parser.chunked() || parser.content_length().value_or(0) > 0;
   }
 
   IncomingRequest take_head(const Parser::value_type& head) {
+    is_http_1_0_ = head.version() < 11;
+    is_head_ = head.method() == bhttp::verb::head;
+    keeps_ = head.keep_alive();
     IncomingRequest request;
     request.method = std::string(head.method_string());
     const std::string target(head.target());
@@ -160,9 +159,10 @@ class Session : public std::enable_shared_from_this<Session> {
         error.category() != bhttp::make_error_code(bhttp::error::bad_method).category())
       co_return;
     const bool is_long = error == bhttp::error::header_limit || error == bhttp::error::buffer_overflow;
-    co_await write_whole(
+    const auto refusal =
         is_long ? pool_.error(431, str("the headers are longer than ", limits().header_bytes, " bytes"))
-                : pool_.error(400, "this is no HTTP/1.1 request"));
+                : pool_.error(400, "this is no HTTP/1.1 request");
+    co_await write_whole(refusal);
   }
 
   // None when the body is there; status 0: the connection is over.
@@ -170,15 +170,13 @@ class Session : public std::enable_shared_from_this<Session> {
                                                              IncomingRequest& request, BodyBudget& budget) {
     beast::error_code error;
     const auto too_long = [&] {
-      return pool_.error(
-          413, str("the body is longer than ", plan.most_bytes, " bytes, the most that is taken here"));
+      return pool_.error(413, str("the body is longer than ", plan.most_bytes, " bytes"));
     };
     if (parser.content_length() && *parser.content_length() > static_cast<uint64_t>(plan.most_bytes))
       co_return too_long();
     std::optional<BodyReader> reader;
     if (auto refusal = pool_.make_reader(request, plan, reader)) co_return refusal;
-    const auto expected = parser.get().find(bhttp::field::expect);
-    if (expected != parser.get().end() && has_body(parser)) {
+    if (parser.get().count(bhttp::field::expect) > 0 && has_body(parser)) {
       static const std::string go_on = "HTTP/1.1 100 Continue\r\n\r\n";
       co_await asio::async_write(stream_, asio::buffer(go_on), then(error));
     }
@@ -206,8 +204,11 @@ class Session : public std::enable_shared_from_this<Session> {
     // whoever answers may still hold the state when this connection is gone
     const std::weak_ptr<Session> weak = weak_from_this();
     return std::make_shared<ReplyState>(limits().unread_bytes, [weak] {
-      const auto self = weak.lock();
-      if (self) asio::post(self->stream_.get_executor(), [self] { self->timer_.cancel(); });
+      auto self = weak.lock();
+      if (!self) return;
+      // it ends on the thread that reads and writes, so what is posted owns it alone
+      const auto executor = self->stream_.get_executor();
+      asio::post(executor, [self = std::move(self)] { self->timer_.cancel(); });
     });
   }
 
@@ -221,10 +222,14 @@ class Session : public std::enable_shared_from_this<Session> {
         co_return output;
       }
       watch(state);
-      beast::error_code error;
-      timer_.expires_at(std::chrono::steady_clock::time_point::max());
-      co_await timer_.async_wait(then(error));
+      co_await wait_for_change();
     }
+  }
+
+  asio::awaitable<void> wait_for_change() {
+    beast::error_code ignored;
+    timer_.expires_at(std::chrono::steady_clock::time_point::max());
+    co_await timer_.async_wait(then(ignored));
   }
 
   // A client that leaves is heard of while it waits.
@@ -241,33 +246,23 @@ class Session : public std::enable_shared_from_this<Session> {
         });
   }
 
-  asio::awaitable<bool> answer(IncomingRequest request) {
+  asio::awaitable<bool> answer(IncomingRequest& request) {
     const auto state = make_state();
     if (!pool_.handle(std::move(request), HttpReply(state))) {
       keeps_ = false;
-      co_await write_whole(pool_.error(503, "too many requests at once: try again later"));
+      const auto refusal = pool_.error(503, "too many requests at once: try again later");
+      co_await write_whole(refusal);
       co_return false;
     }
     bool is_stream = false;
     for (;;) {
       auto output = co_await wait_for(state);
-      if (!output) {
+      if (output && output->head && output->is_whole) co_return co_await write_whole(*output->head);
+      is_stream = is_stream || (output && output->head);
+      const bool is_written = output && co_await write_parts(*output);
+      if (!is_written) {
         state->mark_gone();
         co_return false;
-      }
-      if (output->head && output->is_whole) co_return co_await write_whole(std::move(*output->head));
-      if (output->head) {
-        is_stream = true;
-        if (!co_await write_stream_head(std::move(*output->head))) {
-          state->mark_gone();
-          co_return false;
-        }
-      }
-      for (auto& piece : output->pieces) {
-        if (!co_await write_piece(std::move(piece))) {
-          state->mark_gone();
-          co_return false;
-        }
       }
       if (!output->is_over) continue;
       if (is_stream && !is_http_1_0_ && !is_head_) {
@@ -278,6 +273,19 @@ class Session : public std::enable_shared_from_this<Session> {
     }
   }
 
+  asio::awaitable<bool> write_parts(ReplyState::Output& output) {
+    if (output.head) {
+      keeps_ = keeps_ && !is_http_1_0_;
+      auto head = head_of(*output.head);
+      head.chunked(!is_http_1_0_);
+      if (!co_await write_head(head)) co_return false;
+    }
+    for (auto& piece : output.pieces) {
+      if (!co_await write_piece(piece)) co_return false;
+    }
+    co_return true;
+  }
+
   bhttp::response<bhttp::empty_body> head_of(const OutgoingResponse& response) {
     bhttp::response<bhttp::empty_body> head;
     head.version(11);
@@ -285,24 +293,17 @@ class Session : public std::enable_shared_from_this<Session> {
     head.reason(std::string(reason_phrase(response.status)));
     if (!response.content_type.empty()) head.set(bhttp::field::content_type, response.content_type);
     for (const auto& [name, value] : response.headers) head.insert(name, value);
-    if (pool_.is_draining()) keeps_ = false;
+    keeps_ = keeps_ && !pool_.is_draining();
     head.keep_alive(keeps_);
     return head;
   }
 
-  asio::awaitable<bool> write_whole(OutgoingResponse response) {
+  asio::awaitable<bool> write_whole(const OutgoingResponse& response) {
     auto head = head_of(response);
     if (response.status != 204 && response.status != 304) head.content_length(response.body.size());
     if (!co_await write_head(head)) co_return false;
     if (!is_head_ && !co_await write_bytes(response.body)) co_return false;
     co_return keeps_;
-  }
-
-  asio::awaitable<bool> write_stream_head(OutgoingResponse response) {
-    if (is_http_1_0_) keeps_ = false;
-    auto head = head_of(response);
-    if (!is_http_1_0_) head.chunked(true);
-    co_return co_await write_head(head);
   }
 
   asio::awaitable<bool> write_head(bhttp::response<bhttp::empty_body>& head) {
@@ -313,13 +314,12 @@ class Session : public std::enable_shared_from_this<Session> {
     co_return !error;
   }
 
-  asio::awaitable<bool> write_piece(std::string piece) {
+  asio::awaitable<bool> write_piece(std::string& piece) {
     if (piece.empty() || is_head_) co_return true;
     if (is_http_1_0_) co_return co_await write_bytes(piece);
-    char size[24];
-    std::snprintf(size, sizeof size, "%zx\r\n", piece.size());
-    piece.insert(0, size);
-    piece += "\r\n";
+    std::array<char, 24> size{};
+    std::snprintf(size.data(), size.size(), "%zx\r\n", piece.size());
+    piece = str(size.data(), piece, "\r\n");
     co_return co_await write_bytes(piece);
   }
 
@@ -335,11 +335,12 @@ class Session : public std::enable_shared_from_this<Session> {
     co_return !error;
   }
 
-  asio::awaitable<void> run_socket(IncomingRequest request, Parser::value_type upgrade) {
+  asio::awaitable<void> run_socket(IncomingRequest& request, const Parser::value_type& upgrade) {
     const auto socket = std::make_shared<Socket>(stream_);
     lowest().expires_never();
     socket->set_option(beast::websocket::stream_base::timeout::suggested(beast::role_type::server));
     socket->read_message_max(limits().message_bytes);
+    socket->text(true);
     beast::error_code error;
     co_await socket->async_accept(upgrade, then(error));
     if (error) co_return;
@@ -353,11 +354,9 @@ class Session : public std::enable_shared_from_this<Session> {
       auto output = state->take();
       if (!output && (state->is_gone() || is_closed_)) break;
       if (!output) {
-        timer_.expires_at(std::chrono::steady_clock::time_point::max());
-        co_await timer_.async_wait(then(error));
+        co_await wait_for_change();
         continue;
       }
-      socket->text(true);
       for (auto& piece : output->pieces) {
         co_await socket->async_write(asio::buffer(piece), then(error));
         if (error) break;

@@ -14,10 +14,13 @@ namespace {
 
 constexpr size_t kShortestKey = 16;
 
-// Without the port: "[::1]:8000" is "::1".
+// Without the port: "[::1]:8000" is "::1", and so is "::1" itself.
 std::string host_name(std::string_view host) {
   if (host.starts_with('[')) return lower(host.substr(1, host.find(']') - 1));
-  return lower(host.substr(0, host.find(':')));
+  const size_t colon = host.find(':');
+  const bool is_address =
+      colon != std::string_view::npos && host.find(':', colon + 1) != std::string_view::npos;
+  return lower(is_address ? host : host.substr(0, colon));
 }
 
 bool is_loopback_name(std::string_view name) {
@@ -75,9 +78,7 @@ std::optional<std::string> KeyRing::owner_of(std::string_view key) const {
 }
 
 void check_exposure(const AccessRules& rules) {
-  if (is_loopback_name(host_name(rules.host)) || rules.host == "::1" || rules.is_secure ||
-      !rules.keys.is_empty())
-    return;
+  if (is_loopback_name(host_name(rules.host)) || rules.is_secure || !rules.keys.is_empty()) return;
   throw Error(Kind::kUsage, str("host ", rules.host,
                                 " can be reached from elsewhere, and anybody could draw: give --api_key_file "
                                 "(or ATELIER_API_KEY), or --tls_cert and --tls_key; or listen on 127.0.0.1"));
@@ -92,10 +93,10 @@ AccessVerdict check_origin(const AccessRules& rules, const http::IncomingRequest
   // Where a name is asked for that nobody has said is ours, a page of elsewhere may have bound it to this address. Names
   // that are addresses cannot be bound.
   const bool is_address = !name.empty() && name.find_first_not_of("0123456789.") == std::string::npos;
-  const bool is_known =
-      is_loopback_name(name) || name == host_name(rules.host) ||
-      std::any_of(allowed.begin(), allowed.end(), [&](const auto& a) { return host_name(a) == name; }) ||
-      (is_any && (is_address || name.find(':') != std::string::npos));
+  const bool is_known = !name.empty() && (is_loopback_name(name) || name == host_name(rules.host) ||
+                                          std::any_of(allowed.begin(), allowed.end(),
+                                                      [&](const auto& a) { return host_name(a) == name; }) ||
+                                          (is_any && (is_address || name.find(':') != std::string::npos)));
   if (!is_known)
     return {421, "unknown_host", "the server is not known by this name; --allowed_hosts adds it", ""};
   const auto origin = request.header("origin");

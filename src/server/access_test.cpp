@@ -62,6 +62,17 @@ TEST(Access_NamesThatAPageMayHaveBound, AreRefused) {
   EXPECT_EQ(check_origin(rules, request({})).status, 421);
 }
 
+// A name that is empty is nobody's, whatever the server listens on.
+TEST(Access_RequestsWithoutAName, AreRefused) {
+  for (const char* host : {"::1", "::", "127.0.0.1", "[::1]"}) {
+    const AccessRules rules{.host = host, .allowed_hosts = {""}};
+    EXPECT_EQ(check_origin(rules, request({})).status, 421) << host;
+    EXPECT_EQ(check_origin(rules, request({{"Origin", "http://x.example"}})).status, 421) << host;
+    EXPECT_EQ(check_origin(rules, request({{"Host", ":80"}})).status, 421) << host;
+    EXPECT_EQ(check_origin(rules, request({{"Host", "[::1]:8000"}})).status, 0) << host;
+  }
+}
+
 TEST(Access_PagesOfElsewhere, AreRefusedUnlessAllowed) {
   const AccessRules rules{.host = "127.0.0.1", .cors_origins = {"https://app.example"}};
   const auto ask = [&](const char* origin) {

@@ -9,6 +9,18 @@ namespace atelier::server {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+bool holds_weights(const fs::path& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().extension() == ".safetensors") return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 AdapterShelf::AdapterShelf(fs::path folder)
     : folder_(folder.empty() ? fs::path() : fs::absolute(folder).lexically_normal()) {
   reload();
@@ -21,7 +33,7 @@ size_t AdapterShelf::reload() {
     for (const auto& entry : fs::directory_iterator(folder_, error)) {
       std::error_code ignored;
       const bool is_file = entry.is_regular_file(ignored) && entry.path().extension() == ".safetensors";
-      const bool is_folder = entry.is_directory(ignored);
+      const bool is_folder = entry.is_directory(ignored) && holds_weights(entry.path());
       if (is_file || is_folder) found[is_file ? entry.path().stem() : entry.path().filename()] = entry.path();
     }
     if (error)

@@ -113,7 +113,7 @@ TEST(ApiFields_ValuesThatDoNotFit, AreRefusedByName) {
 
 TEST(ApiFields_Caps, AreNamedWithTheirValues) {
   const ApiFields fields(Endpoint::kGenerations,
-                         {.pixels = 4096, .steps = 10, .n = 2, .prompt_bytes = 20, .adapters = 1});
+                         {.pixels = 4096, .steps = 10, .n = 2, .prompt_bytes = 30, .adapters = 1});
   const auto message = [&](Json body) {
     if (!body.contains("prompt")) body["prompt"] = "a fox";
     try {
@@ -128,8 +128,8 @@ TEST(ApiFields_Caps, AreNamedWithTheirValues) {
   EXPECT_NE(message({{"steps", 11}}).find("max_steps 10"), std::string::npos);
   EXPECT_NE(message({{"sigmas", "9,8,7,6,5,4,3,2,1,0.5,0.2"}}).find("max_steps 10"), std::string::npos);
   EXPECT_NE(message({{"n", 3}}).find("1 to 2"), std::string::npos);
-  EXPECT_NE(message({{"prompt", std::string(21, 'x')}}).find("max_prompt_bytes 20"), std::string::npos);
-  EXPECT_NE(message({{"negative_prompt", std::string(21, 'x')}}).find("max_prompt_bytes 20"),
+  EXPECT_NE(message({{"prompt", std::string(31, 'x')}}).find("max_prompt_bytes 30"), std::string::npos);
+  EXPECT_NE(message({{"negative_prompt", std::string(31, 'x')}}).find("max_prompt_bytes 30"),
             std::string::npos);
   EXPECT_NE(message({{"lora", {"a", "b"}}}).find("max_adapters 1"), std::string::npos);
 }

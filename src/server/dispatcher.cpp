@@ -36,6 +36,7 @@ void Dispatcher::take_up(JobRecord record) {
   job.pictures.resize(record.requests.size());
   job.seconds.resize(record.requests.size());
   job.record = std::move(record);
+  job.is_accepted = true;
   if (!job.record.idempotency.empty())
     idempotent_[{job.record.owner, job.record.idempotency}] = job.record.id;
   {
@@ -58,6 +59,8 @@ std::string Dispatcher::earlier_id(const JobRecord& record) {
   std::optional<JobRecord> earlier;
   const auto at = idempotent_.find({record.owner, record.idempotency});
   if (at != idempotent_.end()) {
+    if (live_.at(at->second)->is_unwanted)
+      throw ApiError(409, "being_forgotten", "the job of this Idempotency-Key is being forgotten: try again");
     earlier = live_.at(at->second)->record;
   } else {
     earlier = store_.find_idempotent(record.owner, record.idempotency);
@@ -89,8 +92,8 @@ void Dispatcher::admit(const JobRecord& record) const {
   double own = 0;
   for (const auto& request : record.requests) own += work_of(request);
   const auto needs = costs_.seconds_of_work(own);
-  if (needs && record.deadline > 0) {
-    const double left = record.deadline - unix_time();
+  if (needs && record.timeout > 0) {
+    const double left = record.timeout;
     if (*needs / std::max(1, groups_) > left)
       throw ApiError(400, "deadline",
                      str("the pictures take about ", std::ceil(*needs), " s, but timeout leaves ",
@@ -145,16 +148,24 @@ bool Dispatcher::cancel(const std::string& id) {
   return true;
 }
 
+// A job of which something is still to be written is removed when that has been done.
 void Dispatcher::forget(const std::string& id) {
-  cancel(id);
-  command([this, id](Engine&) {
-    const auto at = live_.find(id);
-    if (at != live_.end()) {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (const auto at = live_.find(id); at != live_.end()) {
       at->second->is_unwanted = true;
-    } else {
-      store_.remove(id);
+      cancel(id);
+      return;
     }
+  }
+  const auto record = store_.find(id);
+  if (!record) return;
+  if (is_final(record->state) || !store_.is_shared()) return store_.remove(id);
+  // another front end draws it, and writes once more when it has stopped
+  listen(id, [this, id](const JobEvent& e) {
+    if (e.kind == JobEvent::kFinished) store_.remove(id);
   });
+  store_.ask_cancel(id);
 }
 
 double Dispatcher::progress(const std::string& id) const {
@@ -224,9 +235,31 @@ void Dispatcher::unlisten(int64_t number) {
 std::optional<JobRecord> Dispatcher::find(const std::string& id) const {
   {
     const std::scoped_lock lock(mutex_);
-    if (const auto at = live_.find(id); at != live_.end()) return at->second->record;
+    if (const auto at = live_.find(id); at != live_.end())
+      return at->second->is_unwanted ? std::nullopt : std::optional(at->second->record);
   }
   return store_.find(id);
+}
+
+// What is in memory is newer than what is stored.
+JobPage Dispatcher::list(JobQuery query) const {
+  const int most = query.most++;  // one more tells whether there are more
+  JobPage out;
+  for (;;) {
+    const auto stored = store_.list(query);
+    const std::scoped_lock lock(mutex_);
+    for (const auto& record : stored) {
+      query.before = record.id;
+      const auto at = live_.find(record.id);
+      if (at != live_.end() && at->second->is_unwanted) continue;
+      if (std::ssize(out.records) == most) {
+        out.has_more = true;
+        return out;
+      }
+      out.records.push_back(at == live_.end() ? record : at->second->record);
+    }
+    if (std::ssize(stored) < query.most) return out;
+  }
 }
 
 std::optional<std::string> Dispatcher::picture(const JobRecord& record, size_t index) const {

@@ -45,6 +45,11 @@ struct JobEvent {
 // On the dispatcher's thread; must not wait, nor call the dispatcher but for cancel() and unlisten().
 using Listener = std::function<void(const JobEvent&)>;
 
+struct JobPage {
+  std::vector<JobRecord> records;  // newest first
+  bool has_more = false;
+};
+
 struct DispatcherOptions {
   BatchLimits batch;
   int max_queue = 256, max_per_owner = 64;  // jobs
@@ -65,7 +70,7 @@ class Dispatcher {
   std::string submit(JobRecord record, Listener listener = nullptr);
   // False if it is unknown or finished.
   bool cancel(const std::string& id);
-  // Stops it if it is open; nothing of it is kept.
+  // Stops it if it is open; nothing of it is kept, and nobody finds it from now on.
   void forget(const std::string& id);
   double progress(const std::string& id) const;  // of an open job, 0 to 1
   // The events from here on; of a finished job its last one. 0: there is no such job.
@@ -74,6 +79,7 @@ class Dispatcher {
   void unlisten(int64_t number);
 
   std::optional<JobRecord> find(const std::string& id) const;
+  JobPage list(JobQuery query) const;
   std::optional<std::string> picture(const JobRecord& job, size_t index) const;
   Json status() const;            // queue, groups, memory
   double predicted_wait() const;  // s, of a job that came now
@@ -92,8 +98,12 @@ class Dispatcher {
     std::vector<Bytes> pictures;  // null: not yet
     std::vector<double> seconds;  // that each took
     int tries = 0;
-    bool is_kept = false;      // on the disk as it is
-    bool is_unwanted = false;  // by its owner
+    // When this process had it. Time in which no server ran does not count, nor does a clock that is set.
+    std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
+    bool is_accepted = false;                                              // on the disk, as one that is open
+    bool is_kept = false;                                                  // on the disk as it is
+    std::optional<std::chrono::steady_clock::time_point> keep_again = {};  // the store failed
+    bool is_unwanted = false;                                              // by its owner
     std::map<int64_t, Listener> listeners;
   };
   struct OpenBatch {
@@ -115,6 +125,8 @@ class Dispatcher {
   void accept(const std::string& id, const std::string& error);
   void give_up(LiveJob& job, JobState state, int status, const std::string& code, const std::string& message);
   void finish(LiveJob& job);
+  void keep(LiveJob& job);
+  void keep_again();
   void on_kept(const std::string& id, const std::string& error);
   void forget_kept();
   void look_at_others();

@@ -3,9 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <future>
 
+#include "base/error.h"
 #include "base/scratch.h"
 #include "server/api_error.h"
 #include "server/testing.h"
@@ -236,11 +239,27 @@ TEST(Dispatcher_AJobThatTakesTooLongIsGivenUp, AtItsDeadline) {
   Desk desk({.step_time = 50ms});
   const Waiter waiter;
   auto record = desk.record("slow", 1, 1000);
-  record.deadline = unix_time() + 0.3;
+  record.timeout = 0.3;
   desk.dispatcher->submit(std::move(record), waiter.listener());
   const auto ended = waiter.wait();
   EXPECT_EQ(ended.record.state, JobState::kFailed);
   EXPECT_EQ(ended.record.error_status, 504);
+}
+
+TEST(Dispatcher_TimeInWhichNoServerRan, DoesNotCount) {
+  Desk desk({.step_time = 50ms});
+  std::promise<void> accepted;
+  auto record = desk.record("a fox", 1, 100);
+  record.created = unix_time() - 3600;  // or the clock was set
+  record.timeout = 10;
+  const auto id = desk.dispatcher->submit(record, [&](const JobEvent& e) {
+    if (e.kind == JobEvent::kAccepted) accepted.set_value();
+  });
+  accepted.get_future().wait();
+  desk.start({.step_time = 1ms});
+  const Waiter waiter;
+  ASSERT_NE(desk.dispatcher->listen(id, waiter.listener()), 0);
+  EXPECT_EQ(waiter.wait().record.state, JobState::kDone);
 }
 
 TEST(Dispatcher_ADeadlineThatCannotBeMetIsRefused, OnceCostsAreKnown) {
@@ -249,7 +268,7 @@ TEST(Dispatcher_ADeadlineThatCannotBeMetIsRefused, OnceCostsAreKnown) {
   desk.dispatcher->submit(desk.record("first", 1, 4), waiter.listener());
   waiter.wait();
   auto record = desk.record("long", 1, 1000);  // about 30 s
-  record.deadline = unix_time() + 2;
+  record.timeout = 2;
   try {
     desk.dispatcher->submit(std::move(record), nullptr);
     ADD_FAILURE() << "it was taken";
@@ -298,6 +317,102 @@ TEST(Dispatcher_DrainFinishesWhatIsDrawn, AndKeepsWhatWaits) {
   const Waiter resumed;
   ASSERT_NE(desk.dispatcher->listen(id, resumed.listener()), 0);
   EXPECT_EQ(resumed.wait().record.state, JobState::kDone);
+}
+
+TEST(Dispatcher_AForgottenJob, DoesNotComeBack) {
+  Desk desk({.step_time = 10ms});
+  const Waiter done, open;
+  const auto finished = desk.dispatcher->submit(desk.record("finished"), done.listener());
+  done.wait();
+  desk.dispatcher->forget(finished);  // its record may still be on its way to the disk
+  EXPECT_FALSE(desk.dispatcher->find(finished));
+  const auto drawn = desk.dispatcher->submit(desk.record("drawn", 1, 1000), open.listener());
+  wait_until([&] { return open.ended->steps > 0; });
+  desk.dispatcher->forget(drawn);
+  EXPECT_FALSE(desk.dispatcher->find(drawn));
+  EXPECT_TRUE(desk.dispatcher->list({.most = 10}).records.empty());
+  open.wait();
+  wait_until([&] { return !desk.store->find(finished) && !desk.store->find(drawn); });
+  std::this_thread::sleep_for(50ms);
+  EXPECT_TRUE(desk.store->list({.most = 10}).empty());
+}
+
+TEST(Dispatcher_AListOfJobs, SaysWhetherThereAreMore) {
+  Desk desk;
+  std::vector<std::string> ids;
+  for (int i = 0; i < 5; ++i) {
+    const Waiter waiter;
+    ids.push_back(desk.dispatcher->submit(desk.record(str("p", i)), waiter.listener()));
+    waiter.wait();
+  }
+  desk.dispatcher->forget(ids[2]);
+  const auto page = [&](int most, const std::string& before = "") {
+    std::string out;
+    const auto found = desk.dispatcher->list({.before = before, .most = most});
+    for (const auto& r : found.records) out += str(std::find(ids.begin(), ids.end(), r.id) - ids.begin());
+    return out + (found.has_more ? "+" : "");
+  };
+  EXPECT_EQ(page(2), "43+");
+  EXPECT_EQ(page(2, ids[3]), "10");
+  EXPECT_EQ(page(3), "431+");
+  EXPECT_EQ(page(4), "4310");
+  EXPECT_EQ(page(0), "+");
+}
+
+// Passes everything on, unless it is full.
+class FullStore : public JobStore {
+ public:
+  FullStore(JobStore& inner, const std::atomic<bool>& is_full) : inner_(inner), is_full_(is_full) {}
+  void write(std::span<const JobRecord> records) override {
+    check();
+    inner_.write(records);
+  }
+  std::optional<JobRecord> find(const std::string& id) override { return inner_.find(id); }
+  std::optional<JobRecord> find_idempotent(const std::string& owner, const std::string& key) override {
+    return inner_.find_idempotent(owner, key);
+  }
+  std::vector<JobRecord> list(const JobQuery& query) override { return inner_.list(query); }
+  std::vector<JobRecord> take_open() override { return inner_.take_open(); }
+  void put_picture(const std::string& job, const std::string& name, std::string_view bytes) override {
+    check();
+    inner_.put_picture(job, name, bytes);
+  }
+  std::optional<std::string> picture(const std::string& job, const std::string& name) override {
+    return inner_.picture(job, name);
+  }
+  void forget_finished(int keep) override { inner_.forget_finished(keep); }
+  void remove(const std::string& id) override { inner_.remove(id); }
+
+ private:
+  void check() const {
+    if (is_full_) throw Error(Kind::kCapacity, "the disk is full");
+  }
+  JobStore& inner_;
+  const std::atomic<bool>& is_full_;
+};
+
+TEST(Dispatcher_AFullDisk, LosesNothingThatWasAccepted) {
+  Desk desk;
+  desk.dispatcher.reset();
+  std::atomic<bool> is_full = false;
+  FullStore store(*desk.store, is_full);
+  desk.dispatcher = std::make_unique<Dispatcher>(DispatcherOptions{}, store, 100, desk.metrics, [] {
+    return std::make_unique<StubEngine>(StubEngine::Behaviour{.step_time = 30ms});
+  });
+  const Waiter accepted, refused;
+  const auto id = desk.dispatcher->submit(desk.record("accepted", 1, 5), accepted.listener());
+  wait_until([&] { return accepted.ended->steps > 0; });
+  is_full = true;
+  EXPECT_EQ(accepted.wait().record.state, JobState::kDone);
+  desk.dispatcher->submit(desk.record("refused"), refused.listener());
+  EXPECT_EQ(refused.wait().record.error_status, 503);
+  // what is drawn is there, from memory, and open for whoever comes after this process
+  EXPECT_EQ(desk.dispatcher->picture(*desk.dispatcher->find(id), 0), "accepted 7");
+  EXPECT_FALSE(is_final(desk.store->find(id)->state));
+  is_full = false;
+  wait_until([&] { return desk.store->find(id)->state == JobState::kDone; });
+  EXPECT_EQ(desk.store->picture(id, "0.png"), "accepted 7");
+  desk.dispatcher.reset();
 }
 
 }  // namespace

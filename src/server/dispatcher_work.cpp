@@ -15,6 +15,7 @@ constexpr auto kPoll = 100ms;
 constexpr auto kBreath = 500ms;  // before an engine that broke down is started again
 constexpr auto kLook = 100ms;    // between two looks at deadlines
 constexpr auto kLookAtOthers = 1s;
+constexpr auto kKeepAgain = 1s;  // after the store has failed
 
 double steady_seconds() {
   return std::chrono::duration<double>(Steady::now().time_since_epoch()).count();
@@ -67,6 +68,7 @@ void Dispatcher::turn(Engine& engine) {
     if (Steady::now() - looked_ >= kLook) {
       looked_ = Steady::now();
       check_deadlines(engine);
+      keep_again();
       forget_kept();
       update_gauges(engine);
       look_at_others();
@@ -98,10 +100,11 @@ void Dispatcher::take_commands(Engine& engine) {
 }
 
 void Dispatcher::check_deadlines(Engine& engine) {
-  const double now = unix_time();
+  const auto now = Steady::now();
   bool has_dropped = false;
   for (auto& [id, job] : live_) {
-    if (is_final(job->record.state) || job->record.deadline <= 0 || now < job->record.deadline) continue;
+    const double seconds = std::chrono::duration<double>(now - job->since).count();
+    if (is_final(job->record.state) || job->record.timeout <= 0 || seconds < job->record.timeout) continue;
     give_up(*job, JobState::kFailed, 504, "timeout", "the time that the request may take is over");
     has_dropped = true;
   }
@@ -205,6 +208,7 @@ void Dispatcher::accept(const std::string& id, const std::string& error) {
   if (is_final(job.record.state)) return;  // cancelled meanwhile
   if (!error.empty())
     return give_up(job, JobState::kFailed, 503, "store", "the server cannot keep jobs at the moment");
+  job.is_accepted = true;
   queue(job);
   tell(job, {.kind = JobEvent::kAccepted, .record = job.record, .seconds_left = seconds_left(job)});
 }
@@ -228,10 +232,7 @@ void Dispatcher::finish(LiveJob& job) {
     metrics_.count("atelier_failures_total", "jobs that gave no pictures",
                    str("kind=\"", job.record.error_code, "\""));
   metrics_.observe("atelier_job_seconds", "from arrival to the last picture",
-                   job.record.finished - job.record.created);
-  std::vector<JobWriter::Picture> pictures;
-  for (size_t i = 0; i < job.record.pictures.size(); ++i)
-    pictures.push_back({id, job.record.pictures[i].name, *job.pictures[i]});
+                   std::chrono::duration<double>(Steady::now() - job.since).count());
   tell(job, {.kind = JobEvent::kFinished, .record = job.record, .pictures = job.pictures});
   {
     const std::scoped_lock lock(command_mutex_);
@@ -241,6 +242,14 @@ void Dispatcher::finish(LiveJob& job) {
                 " pictures=", job.record.pictures.size(),
                 " seconds=", job.record.finished - job.record.created,
                 job.record.error_code.empty() ? "" : " error=" + job.record.error_code));
+  keep(job);
+}
+
+void Dispatcher::keep(LiveJob& job) {
+  const std::string id = job.record.id;
+  std::vector<JobWriter::Picture> pictures;
+  for (size_t i = 0; i < job.record.pictures.size(); ++i)
+    pictures.push_back({id, job.record.pictures[i].name, *job.pictures[i]});
   writer_->write(job.record, std::move(pictures), [this, id](const std::string& error) {
     command([this, id, error](Engine&) { on_kept(id, error); });
   });
@@ -250,19 +259,23 @@ void Dispatcher::on_kept(const std::string& id, const std::string& error) {
   const auto at = live_.find(id);
   if (at == live_.end()) return;
   LiveJob& job = *at->second;
-  if (!error.empty() && job.record.state == JobState::kDone) {
-    // Its pictures are in memory only, and are lost with this process: nobody is told that they are safe.
-    job.record.state = JobState::kFailed;
-    job.record.error_code = "store";
-    job.record.error_message = "the pictures could not be kept";
-    job.record.error_status = 503;
-    job.record.pictures.clear();
-    writer_->write(job.record, {},
-                   [this, id](const std::string&) { command([this, id](Engine&) { on_kept(id, ""); }); });
+  // It stays in memory, and open in the store, where the next process finds it: whatever happens, it is not lost. One
+  // that was never accepted is nobody's loss.
+  if (!error.empty() && job.is_accepted) {
+    job.keep_again = Steady::now() + kKeepAgain;
     return;
   }
   job.is_kept = true;
   forget_kept();
+}
+
+// A full disk has room again some time.
+void Dispatcher::keep_again() {
+  for (auto& [id, job] : live_) {
+    if (!job->keep_again || Steady::now() < *job->keep_again) continue;
+    job->keep_again.reset();
+    keep(*job);
+  }
 }
 
 // Jobs that are on the disk, unless pictures that are still being drawn name them.

@@ -94,8 +94,7 @@ void Api::draw(ApiCall& call, const std::string& kind, const Draft& draft, const
   record.body_hash = sha256(kind + "\n" + body_hash);
   record.priority = draft.priority;
   record.created = unix_time();
-  record.deadline =
-      record.created + std::min(draft.timeout.value_or(options_.request_timeout), options_.request_timeout);
+  record.timeout = std::min(draft.timeout.value_or(options_.request_timeout), options_.request_timeout);
   record.request_id = call.id;
   record.requests = requests_of(draft);
   for (auto& request : record.requests) request.partial_images = draft.partial_images;
@@ -141,7 +140,7 @@ Json Api::images_answer(const Draft& draft, const JobRecord& record,
           {"job", record.id},
           {"seeds", std::move(seeds)},
           {"notes", record.notes},
-          {"seconds", record.finished - record.created}};
+          {"seconds", std::max(0.0, record.finished - record.created)}};
 }
 
 namespace {
@@ -205,7 +204,12 @@ void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, Job
   }
   if (known == id) return;
   store_.remove(id);  // the pictures that it came with
-  if (draft.is_async) return answer_accepted(call, *dispatcher_.find(known));
+  if (draft.is_async) {
+    const auto earlier = dispatcher_.find(known);
+    if (!earlier)
+      throw ApiError(409, "being_forgotten", "the job of this Idempotency-Key is being forgotten: try again");
+    return answer_accepted(call, *earlier);
+  }
   dispatcher_.listen(known, listener);
 }
 

@@ -53,7 +53,7 @@ Json to_json(const JobRecord& r) {
            {"created", r.created},
            {"started", r.started},
            {"finished", r.finished},
-           {"deadline", r.deadline},
+           {"timeout", r.timeout},
            {"state", state_name(r.state)},
            {"error_code", r.error_code},
            {"error_message", r.error_message},
@@ -80,7 +80,7 @@ JobRecord job_record_from_json(const Json& json) {
     json.at("created").get_to(r.created);
     json.at("started").get_to(r.started);
     json.at("finished").get_to(r.finished);
-    json.at("deadline").get_to(r.deadline);
+    json.at("timeout").get_to(r.timeout);
     r.state = state_named(json.at("state"));
     json.at("error_code").get_to(r.error_code);
     json.at("error_message").get_to(r.error_message);

@@ -22,14 +22,15 @@ struct StoredPicture {
 };
 
 struct JobRecord {
-  std::string id = {};           // made here: "job_" and 32 hexadecimal digits
-  std::string owner = {};        // name of the key that asked; empty: none is needed
-  std::string idempotency = {};  // what the client named the request; empty: nothing
-  std::string body_hash = {};    // of what the client sent
-  std::string kind = {};         // "images.generations"
-  std::string format = {};       // "png"
-  int priority = 0;              // higher ones are drawn first
-  double created = 0, started = 0, finished = 0, deadline = 0;  // s since 1970; 0: not yet, none
+  std::string id = {};                            // made here: "job_" and 32 hexadecimal digits
+  std::string owner = {};                         // name of the key that asked; empty: none is needed
+  std::string idempotency = {};                   // what the client named the request; empty: nothing
+  std::string body_hash = {};                     // of what the client sent
+  std::string kind = {};                          // "images.generations"
+  std::string format = {};                        // "png"
+  int priority = 0;                               // higher ones are drawn first
+  double created = 0, started = 0, finished = 0;  // s since 1970; 0: not yet
+  double timeout = 0;  // s that a process may take from when it has the job; 0: any
   JobState state = JobState::kQueued;
   std::string error_code = {}, error_message = {};  // for the client
   int error_status = 0;

@@ -46,32 +46,49 @@ void JobWriter::work() {
   }
 }
 
-// A picture that cannot be stored fails its own job alone.
+// What cannot be stored fails its own job alone.
 void JobWriter::write(std::vector<Task>& tasks) {
   std::vector<JobRecord> records;
+  std::vector<Task*> owners;
   for (auto& task : tasks) {
     try {
       for (const auto& picture : task.pictures) store_.put_picture(picture.job, picture.name, picture.bytes);
-      finished_ += is_final(task.record.state);
       records.push_back(std::move(task.record));
+      owners.push_back(&task);
     } catch (const std::exception& e) {
       task.error = e.what();
     }
   }
-  try {
-    store_.write(records);
-    if (finished_ >= kForgetEvery) {
-      finished_ = 0;
-      store_.forget_finished(keep_finished_);
-    }
-  } catch (const std::exception& e) {
-    for (auto& task : tasks) {
-      if (task.error.empty()) task.error = e.what();
-    }
+  if (!write_records(records, 0, records.size()).empty()) {
+    for (size_t i = 0; i < records.size(); ++i) owners[i]->error = write_records(records, i, 1);
   }
+  for (size_t i = 0; i < records.size(); ++i)
+    finished_ += owners[i]->error.empty() && is_final(records[i].state);
+  forget_old();
   for (const auto& task : tasks) {
     if (!task.error.empty()) log::error(str("a job cannot be kept: ", task.error));
     if (task.written) task.written(task.error);
+  }
+}
+
+// In one transaction; why it failed, or nothing.
+std::string JobWriter::write_records(std::span<const JobRecord> records, size_t first, size_t count) {
+  if (count == 0) return {};
+  try {
+    store_.write(records.subspan(first, count));
+    return {};
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+}
+
+void JobWriter::forget_old() {
+  if (finished_ < kForgetEvery) return;
+  finished_ = 0;
+  try {
+    store_.forget_finished(keep_finished_);
+  } catch (const std::exception& e) {
+    log::error(str("old jobs cannot be forgotten: ", e.what()));
   }
 }
 

@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,6 +35,8 @@ class JobWriter {
   };
   void work();
   void write(std::vector<Task>& tasks);
+  std::string write_records(std::span<const JobRecord> records, size_t first, size_t count);
+  void forget_old();
 
   JobStore& store_;
   const int keep_finished_;

@@ -16,11 +16,15 @@ class FakeStore : public JobStore {
  public:
   std::string bad_job;   // whose pictures find no room
   bool is_full = false;  // no record does
+  std::string refused;   // a record that no transaction may hold
   std::map<std::string, JobRecord> jobs;
   int transactions = 0;
 
   void write(std::span<const JobRecord> records) override {
     if (is_full) throw Error(Kind::kCapacity, "the disk is full");
+    for (const auto& r : records) {
+      if (r.id == refused) throw Error(Kind::kUsage, "the record is refused");
+    }
     ++transactions;
     for (const auto& r : records) jobs[r.id] = r;
   }
@@ -75,6 +79,29 @@ TEST(JobWriter_WhatWaits, IsOneTransactionAndWrittenAtTheEnd) {
   }
   EXPECT_EQ(store.jobs.size(), 51u);
   EXPECT_EQ(store.transactions, 2);
+}
+
+TEST(JobWriter_ARecordThatIsRefused, FailsItsOwnJobAlone) {
+  FakeStore store;
+  store.refused = "job 3";
+  std::map<std::string, std::string> errors;
+  {
+    JobWriter writer(store, 10);
+    std::promise<void> begun, go_on;
+    writer.write({.id = "first"}, {}, [&](const std::string&) {
+      begun.set_value();
+      go_on.get_future().wait();
+    });
+    begun.get_future().wait();
+    for (int i = 0; i < 6; ++i) {
+      const std::string id = str("job ", i);
+      writer.write({.id = id}, {}, [&errors, id](const std::string& error) { errors[id] = error; });
+    }
+    go_on.set_value();
+  }
+  EXPECT_EQ(store.jobs.size(), 6u);
+  for (const auto& [id, error] : errors) EXPECT_EQ(error, id == "job 3" ? "the record is refused" : "") << id;
+  EXPECT_EQ(errors.size(), 6u);
 }
 
 }  // namespace

@@ -37,12 +37,9 @@ void Api::list_jobs(ApiCall& call) {
     }
   }
   Json data = Json::array();
-  for (const auto& stored : store_.list(wanted)) {
-    // what is in memory is newer
-    data.push_back(shown_job(dispatcher_.find(stored.id).value_or(stored)));
-  }
-  const bool has_more = std::ssize(data) == wanted.most;
-  call.json(200, {{"object", "list"}, {"data", std::move(data)}, {"has_more", has_more}});
+  const auto page = dispatcher_.list(std::move(wanted));
+  for (const auto& record : page.records) data.push_back(shown_job(record));
+  call.json(200, {{"object", "list"}, {"data", std::move(data)}, {"has_more", page.has_more}});
 }
 
 void Api::show_job(ApiCall& call) {
@@ -64,7 +61,7 @@ void Api::cancel_job(ApiCall& call) {
 void Api::delete_job(ApiCall& call) {
   const auto record = job_of(call);
   if (!is_final(record.state)) return cancel_job(call);
-  store_.remove(record.id);
+  dispatcher_.forget(record.id);
   call.json(200, {{"id", record.id}, {"object", "job.deleted"}, {"deleted", true}});
 }
 

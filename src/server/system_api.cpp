@@ -11,14 +11,14 @@
 namespace atelier::server {
 
 void Api::page(ApiCall& call) {
-  call.send(
-      {.content_type = "text/html; charset=utf-8",
-       .body = std::string(page_html()),
-       .headers = {
-           {"Content-Security-Policy",
-            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' "
-            "blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
-           {"Referrer-Policy", "no-referrer"}}});
+  call.send({.content_type = "text/html; charset=utf-8",
+             .body = std::string(page_html()),
+             .headers = {
+                 {"Content-Security-Policy",
+                  "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' "
+                  "blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+                  "frame-ancestors 'none'"},
+                 {"Referrer-Policy", "no-referrer"}}});
 }
 
 void Api::health(ApiCall& call) {
@@ -50,7 +50,7 @@ void Api::try_generation(ApiCall& call) {
   JobRecord record{
       .id = new_id("job_"), .owner = call.owner, .kind = "health", .format = "png", .priority = 100};
   record.created = unix_time();
-  record.deadline = record.created + 60;
+  record.timeout = 60;
   record.request_id = call.id;
   for (const int size : {64, 128, 256, 512, 1024}) {
     draft.row.request.width = draft.row.request.height = size;
@@ -91,6 +91,7 @@ void Api::capabilities(ApiCall& call) {
              {"family", card.family},
              {"tier", card.tier},
              {"layout", card.layout},
+             {"previews", card.has_previews},
              {"defaults",
               {{"size", str(card.width, "x", card.height)},
                {"num_inference_steps", card.steps},

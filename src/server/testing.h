@@ -125,7 +125,8 @@ class StubEngine : public Engine {
     std::get<cluster::BatchGenerated>(events.back()).times.seconds["denoise"] = seconds;
     for (const auto& request : batch.requests) {
       if (!behaviour_.fails.empty() && request.prompt == behaviour_.fails) {
-        events.push_back(cluster::RequestFailed{batch.number, request, "it failed at /secret/path", 1});
+        events.push_back(cluster::RequestFailed{
+            .batch = batch.number, .request = request, .reason = "it failed at /secret/path", .attempts = 1});
         continue;
       }
       std::string data =
@@ -164,7 +165,10 @@ class StubMaker : public RequestMaker {
     if (r.image && !r.strength) r.strength = 0.5;
     request::Prompts prompts;
     prompts.rows.push_back(std::move(row));
-    return request::expand(prompts, {.seed = 7, .suffix = "." + format});
+    std::vector<request::Request> out;
+    for (const auto& request : request::expand(prompts, {.seed = 7, .suffix = "." + format}))
+      out.push_back(request);
+    return out;
   }
   const ModelCard& card() const override { return card_; }
 

@@ -129,17 +129,16 @@ void Api::list_videos(ApiCall& call) {
     }
   }
   Json data = Json::array();
-  for (const auto& stored : store_.list(wanted))
-    data.push_back(
-        video_object(dispatcher_.find(stored.id).value_or(stored), dispatcher_.progress(stored.id)));
-  const bool has_more = !data.empty() && std::ssize(data) == wanted.most;
+  const auto page = dispatcher_.list(std::move(wanted));
+  for (const auto& record : page.records)
+    data.push_back(video_object(record, dispatcher_.progress(record.id)));
   const Json first = data.empty() ? Json(nullptr) : data.front().at("id"),
              last = data.empty() ? Json(nullptr) : data.back().at("id");
   call.json(200, {{"object", "list"},
                   {"data", std::move(data)},
                   {"first_id", first},
                   {"last_id", last},
-                  {"has_more", has_more}});
+                  {"has_more", page.has_more}});
 }
 
 void Api::show_video(ApiCall& call) {
