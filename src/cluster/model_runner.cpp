@@ -163,6 +163,7 @@ RankStats ModelRunner::stats() const {
                                 : pipeline::device_name(p.device);
   s.weight_bytes = p.pipeline.weight_bytes();
   s.peak_device_bytes = pipeline::peak_bytes(p.device);
+  s.peak_reserved_bytes = pipeline::peak_reserved_bytes(p.device);
   s.peak_host_bytes = report::peak_host_bytes();
   s.samples = p.pipeline.samples();
   s.host_bytes = report::anonymous_host_bytes();

@@ -51,7 +51,8 @@ void OutputWriter::write(const WriteTask& task) {
     for (size_t i = 0; i < task.artifacts.size(); ++i) {
       const report::Stopwatch watch;
       SinkResult stored = events_.put(task.requests[i], task.artifacts[i]);
-      stored.record.seconds = task.seconds + watch.seconds();
+      stored.store_seconds = watch.seconds();
+      stored.record.seconds = task.seconds + stored.store_seconds;
       events_.on_stored(task.run, static_cast<int>(i), stored);
     }
   } catch (...) {

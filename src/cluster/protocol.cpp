@@ -9,7 +9,7 @@ namespace atelier::cluster {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankInfo, rank, group, group_rank, group_size, local_rank, local_size,
                                    start, rendezvous_file, rendezvous_host, rendezvous_name, rendezvous_port)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankStats, rank, device, weight_bytes, peak_device_bytes, peak_host_bytes,
-                                   host_bytes, samples, seconds, used)
+                                   peak_reserved_bytes, host_bytes, samples, seconds, used)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BatchTimes, seconds, step_ms, reread_bytes)
 
 namespace {

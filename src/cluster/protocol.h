@@ -69,6 +69,7 @@ struct RankStats {
   int rank = 0;
   std::string device;
   int64_t weight_bytes = 0, peak_device_bytes = 0, peak_host_bytes = 0;
+  int64_t peak_reserved_bytes = 0;  // that the GPU's allocator held, in use or not
   int64_t samples = 0;                    // pictures x branches x steps that went through its blocks
   int64_t host_bytes = 0;                 // anonymous memory now
   std::map<std::string, double> seconds;  // by phase, of all batches

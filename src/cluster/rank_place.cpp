@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "cluster/model_runner.h"
+#include "cluster/model_runner.h"
 #include "pipeline/device.h"
 #include "plan/mesh.h"
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "cluster/job.h"
+#include "cluster/job.h"
 #include "cluster/protocol.h"
 #include "comm/comm.h"
 #include "plan/parallel_config.h"

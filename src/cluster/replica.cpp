@@ -171,7 +171,8 @@ void Replica::on_stored(InFlightBatch& flight, const Json& message, std::vector<
                      .bytes = message.at("bytes").get<uint64_t>(),
                      .seconds = message.at("seconds").get<double>(),
                      .codec = message.value("codec", std::string())},
-                    {}};
+                    {},
+                    message.value("store_seconds", 0.0)};
   if (message.contains("data")) {
     const auto& data = message.at("data").get_binary();
     stored.data.assign(data.begin(), data.end());

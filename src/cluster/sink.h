@@ -18,6 +18,7 @@ namespace atelier::cluster {
 struct SinkResult {
   jobs::Stored record;
   std::string data;  // the bytes themselves, where nothing else keeps them
+  double store_seconds = 0;  // of encoding, hashing and writing it, as the worker saw it
 };
 
 class Sink {

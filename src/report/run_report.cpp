@@ -51,6 +51,7 @@ Json Series::json() const {
           {"first", rounded(first_)},
           {"median", rounded(median())},
           {"p90", rounded(quantile(0.9))},
+          {"p99", rounded(quantile(0.99))},
           {"min", rounded(min_)},
           {"max", rounded(max_)},
           {"mean", rounded(sum_ / static_cast<double>(count_))},
@@ -109,6 +110,7 @@ void RunReport::add_peak(int rank, const Peak& peak) {
   Peak& kept = peaks_[rank];
   kept.host_bytes = std::max(kept.host_bytes, peak.host_bytes);
   kept.device_bytes = std::max(kept.device_bytes, peak.device_bytes);
+  kept.reserved_bytes = std::max(kept.reserved_bytes, peak.reserved_bytes);
 }
 
 void RunReport::add_kernel(const std::string& name) {
@@ -164,7 +166,10 @@ Json RunReport::json() const {
   Json phases = Json::array(), peaks = Json::array(), groups = Json::array();
   for (const Timed& p : phases_) phases.push_back({{"name", p.name}, {"seconds", rounded(p.seconds)}});
   for (const auto& [rank, peak] : peaks_) {
-    peaks.push_back({{"rank", rank}, {"host_bytes", peak.host_bytes}, {"device_bytes", peak.device_bytes}});
+    peaks.push_back({{"rank", rank},
+                     {"host_bytes", peak.host_bytes},
+                     {"device_bytes", peak.device_bytes},
+                     {"reserved_bytes", peak.reserved_bytes}});
   }
   for (const auto& [group, work] : groups_) {
     Json seconds = Json::object();

@@ -37,6 +37,7 @@ class Series {
 
 struct Peak {
   int64_t host_bytes = 0, device_bytes = 0;
+  int64_t reserved_bytes = 0;  // of the device, with what its allocator keeps
 };
 
 // Most host memory this process has held so far, in bytes; 0 where the system does not tell.
