@@ -24,6 +24,7 @@ IDENTIFIER = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
 # Where model names are allowed outside src/models/, and why.
 NAMES_ALLOWED = {
     'src/hub/hub_names*': 'short names of models on the hub',
+    'src/bench/*': 'protocols, and figures that documents give of models',
     'src/app/*': 'alias tables, help texts and commands that carry a model\'s name',
     'src/text/*': 'tokenizer settings that follow a published checkpoint',
     '*_test.cpp': 'tests use real models as data',

@@ -1,0 +1,112 @@
+#include "bench/traffic.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+
+namespace atelier::bench {
+namespace {
+
+// The number behind `key` in a line of log; 0: there is none.
+int64_t number_after(std::string_view line, std::string_view key) {
+  const size_t at = line.find(key);
+  if (at == std::string_view::npos) return 0;
+  int64_t value = 0;
+  std::from_chars(line.data() + at + key.size(), line.data() + line.size(), value);
+  return value;
+}
+
+std::string_view word_after(std::string_view line, std::string_view key) {
+  const size_t at = line.find(key);
+  if (at == std::string_view::npos) return {};
+  const auto rest = line.substr(at + key.size());
+  return rest.substr(0, rest.find(' '));
+}
+
+// What a kernel's or a call's name says it does. NCCL has one kernel for everything that is sent from one to another.
+constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+    {"allreduce", "all_reduce"}, {"allgather", "all_gather"}, {"alltoall", "all_to_all"},
+    {"broadcast", "broadcast"},  {"sendrecv", "sendrecv"},    {"send", "sendrecv"},
+    {"recv", "sendrecv"}};
+
+std::string verb_of(const std::string& name) {
+  std::string plain;
+  for (const char c : lower(name)) {
+    if (c != '_') plain += c;
+  }
+  if (!plain.starts_with("nccl") && !plain.starts_with("gloo:")) return {};
+  for (const auto& [part, verb] : kNames) {
+    if (plain.find(part) != std::string::npos) return std::string(verb);
+  }
+  return {};
+}
+
+}  // namespace
+
+double covered(std::vector<std::pair<double, double>> spans) {
+  std::sort(spans.begin(), spans.end());
+  double sum = 0, until = -1e300;
+  for (const auto& [begin, end] : spans) {
+    sum += std::max(0., end - std::max(begin, until));
+    until = std::max(until, end);
+  }
+  return sum;
+}
+
+void Traffic::add_log(int rank, std::string_view log) {
+  const auto lines = split_lines(log);
+  size_t first = 0;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].find("batch run=") != std::string_view::npos) first = i + 1;
+  }
+  for (size_t i = first; i < lines.size(); ++i) {
+    const auto verb = word_after(lines[i], "collective=");
+    if (verb.empty() || verb == "barrier") continue;
+    auto& v = verbs_[std::string(verb)];
+    const int64_t bytes = number_after(lines[i], "bytes=");
+    ++v.calls;
+    v.bytes += bytes;
+    if (rank == 0) v.first_bytes += bytes;
+  }
+}
+
+void Traffic::add_trace(const Json& trace) {
+  // Whichever of these the logs count most of is what went from one to another.
+  std::string passed = "send_recv";
+  int64_t most = -1;
+  for (const auto* verb : {"all_to_all", "send_recv", "send"}) {
+    const auto at = verbs_.find(verb);
+    if (at != verbs_.end() && at->second.bytes > most) most = at->second.bytes, passed = verb;
+  }
+  for (const auto& event : trace.value("traceEvents", Json::array())) {
+    if (event.value("ph", "") != "X" || !event.contains("dur")) continue;
+    auto verb = verb_of(event.value("name", ""));
+    if (verb.empty()) continue;
+    if (verb == "sendrecv") verb = passed;
+    const double begin = event.at("ts").get<double>();
+    verbs_[verb].spans.emplace_back(begin, begin + event.at("dur").get<double>());
+  }
+}
+
+Json Traffic::json(double batch_ms) const {
+  Json out{{"kind", "measured"}, {"collectives", Json::array()}, {"batch_ms", batch_ms}};
+  std::vector<Span> all;
+  for (const auto& [verb, v] : verbs_) {
+    Json row{{"verb", verb}, {"calls", v.calls}, {"bytes", v.bytes}};
+    if (!v.spans.empty()) {
+      const double us = covered(v.spans);
+      row["ms"] = us / 1e3;
+      if (us > 0) row["gb_per_s"] = static_cast<double>(v.first_bytes) / us / 1e3;
+    }
+    all.insert(all.end(), v.spans.begin(), v.spans.end());
+    out["collectives"].push_back(std::move(row));
+  }
+  if (all.empty()) return out;
+  out["under_way_ms"] = covered(all) / 1e3;
+  if (batch_ms > 0) out["share"] = covered(all) / 1e3 / batch_ms;
+  return out;
+}
+
+}  // namespace atelier::bench
