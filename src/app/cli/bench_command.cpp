@@ -1,4 +1,5 @@
 // atelier bench: timings of layouts on workers that stay loaded.
+#include <algorithm>
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
@@ -7,10 +8,13 @@
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
 #include "app/run/interrupt.h"
+#include "app/run/protocol_run.h"
 #include "app/run/time_layout.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/quote.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "plan/parallel_config.h"
 #include "report/log_names.h"
@@ -55,22 +59,101 @@ Json guidance_ratios(const Json& rows) {
   return out;
 }
 
+bool has_protocol(const Arguments& arguments) {
+  return std::any_of(arguments.begin(), arguments.end(),
+                     [](const std::string& a) { return a == "--protocol" || a.starts_with("--protocol="); });
+}
+
+// "1024,2048" as numbers above 0.
+std::vector<int> numbers_of(const Parsed& parsed, const std::string& flag) {
+  std::vector<int> out;
+  const auto given = parsed.values.find(flag);
+  if (given == parsed.values.end()) return out;
+  for (const auto& word : words_of(given->second)) {
+    const auto n = to_integer(word);
+    if (!n || *n < 1 || *n > 65536)
+      throw Error(Kind::kUsage, str("--", flag, " ", given->second,
+                                    ": numbers above 0 with commas between them are needed"));
+    out.push_back(static_cast<int>(*n));
+  }
+  return out;
+}
+
+const FlagSet kProtocol{
+    .surface = kBoth,
+    .name = "bench --protocol NAME",
+    .about =
+        "Runs a benchmark protocol and writes a page. --protocol flux: one GPU, scaling over 2, 4 and 8, "
+        "strategies, "
+        "memory, messages, quality against one GPU, sizes, batches, throughput with storing, seven success "
+        "criteria; "
+        "--protocol throughput: its last two parts. GPUs that are not here are listed as not measured, with "
+        "what the "
+        "planner expects. Into --output_dir: report.html, .md and .csv, charts, heat maps, bench.json, and "
+        "progress.md, "
+        "which is rewritten while it runs. A run that was interrupted goes on where it was (--no_resume "
+        "begins anew). "
+        "--num_gpus N uses N only, on the CPU N ranks (2). --sizes 1024,2048 and --batches 1,2 replace the "
+        "usual ones; "
+        "--hardware NAME is what GPUs that are not here are modelled as. Rounds: --num_iterations (20; 3 on "
+        "the CPU) "
+        "after --warmup_calls (2; 1). Exit code 1 where something failed or an exact layout drew another "
+        "picture.",
+    .unused =
+        {"keep_changed",   "save_dummy",  "span_nodes",         "num_nodes",        "node_rank",
+         "master_addr",    "master_port", "output_name_column", "strategy",         "data_parallel_degree",
+         "ulysses_degree", "ring_degree", "pipefusion_degree",  "use_cfg_parallel", "tensor_parallel_degree",
+         "batch_size",     "profile",     "profile_wait",       "profile_warmup",   "profile_active",
+         "debug",          "log_dir"},
+    .why = "a protocol says itself what is measured",
+    .values = {"protocol", "sizes", "batches", "hardware"}};
+
+std::optional<plan::Hardware> hardware_named(const Parsed& parsed) {
+  const auto name = parsed.values.find("hardware");
+  if (name == parsed.values.end()) return std::nullopt;
+  if (const auto* known = plan::find_hardware(name->second)) return *known;
+  std::string names;
+  for (const auto& h : plan::hardware_presets()) names += (names.empty() ? "" : ", ") + std::string(h.name);
+  throw Error(Kind::kUsage, str("--hardware ", name->second, " is unknown; there are ", names));
+}
+
+int protocol_command(const Arguments& arguments) {
+  const Parsed parsed = parse_flags(kProtocol, arguments);
+  if (parsed.is_help) return 0;
+  const Environment variables = environment();
+  const auto resolved = resolve(kRun, parsed.flags, variables, parsed.config);
+  for (const auto& warning : resolved.warnings) log::warning(warning);
+  std::string command = "atelier bench";
+  for (const auto& a : arguments) command += " " + shell_word(a);
+  return run_protocol(resolved, variables,
+                      {.name = parsed.values.at("protocol"),
+                       .sizes = numbers_of(parsed, "sizes"),
+                       .batches = numbers_of(parsed, "batches"),
+                       .hardware = hardware_named(parsed),
+                       .command = command});
+}
+
 }  // namespace
 
 int bench_command(const Arguments& arguments) {
-  const FlagSet set{.surface = kBoth,
-                    .name = "bench",
-                    .about =
-                        "Times layouts with workers that stay loaded, a process each. --strategy \"data=1 | "
-                        "ulysses=2\" names "
-                        "several; --num_iterations rounds count (5), --warmup_calls before them do not (2). "
-                        "A round draws every "
-                        "prompt, and fills --batch_size and every data group with further seeds. Writes "
-                        "bench.json, whose rows "
-                        "are run reports, and the pictures of each layout into --output_dir.",
-                    .unused = {"resume", "keep_changed", "save_dummy", "span_nodes", "num_nodes", "node_rank",
-                               "master_addr", "master_port", "output_name_column"},
-                    .why = "it draws every round anew, on this machine"};
+  if (has_protocol(arguments)) return protocol_command(arguments);
+  const FlagSet set{
+      .surface = kBoth,
+      .name = "bench",
+      .about =
+          "Times layouts with workers that stay loaded, a process each. --strategy \"data=1 | "
+          "ulysses=2\" names "
+          "several; --num_iterations rounds count (5), --warmup_calls before them do not (2). "
+          "A round draws every "
+          "prompt, and fills --batch_size and every data group with further seeds. Writes "
+          "bench.json, whose rows "
+          "are run reports, and the pictures of each layout into --output_dir. --protocol flux runs a "
+          "whole benchmark instead: scaling, strategies, memory, messages, quality, sizes, batches and "
+          "throughput, as a page with charts; --protocol throughput its last part (bench --protocol "
+          "flux --help).",
+      .unused = {"resume", "keep_changed", "save_dummy", "span_nodes", "num_nodes", "node_rank",
+                 "master_addr", "master_port", "output_name_column"},
+      .why = "it draws every round anew, on this machine"};
   const Parsed parsed = parse_flags(set, arguments);
   if (parsed.is_help) return 0;
   const Environment variables = environment();

@@ -17,6 +17,8 @@ int verify_command(const Arguments& arguments);
 int convert_command(const Arguments& arguments);
 int config_command(const Arguments& arguments);
 int bench_command(const Arguments& arguments);
+int report_command(const Arguments& arguments);
+int compare_command(const Arguments& arguments);
 int layouts_command(const Arguments& arguments);
 int plan_command(const Arguments& arguments);
 int doctor_command(const Arguments& arguments);
