@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "cluster/model_runner.h"
-#include "cluster/model_runner.h"
 #include "pipeline/device.h"
 #include "plan/mesh.h"
 

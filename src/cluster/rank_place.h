@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "cluster/job.h"
-#include "cluster/job.h"
 #include "cluster/protocol.h"
 #include "comm/comm.h"
 #include "plan/parallel_config.h"
