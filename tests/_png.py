@@ -36,6 +36,18 @@ def pixels(path):
     return bytes(out)
 
 
+def file_of(width, height, lines, channels=3):
+    """A file of these unfiltered lines, each with its filter's byte in front, whatever they hold."""
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    head = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+
+
+def png_of(width, height, pixel, channels=3):
+    """A file whose pixel (x, y) is pixel(x, y)."""
+    return file_of(width, height, b"".join(b"\0" + bytes(v for x in range(width) for v in pixel(x, y)) for y in range(height)), channels)
+
+
 def difference(a, b):
     """(largest difference in levels, share of values that differ)."""
     one, other = pixels(a), pixels(b)

@@ -119,6 +119,19 @@ class Server:
         self.close()
 
 
+def workers_of(server):
+    """Process numbers of its workers."""
+    out = []
+    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if f"\nPPid:\t{server.process.pid}\n" in text:
+            out.append(int(status.parent.name))
+    return sorted(out)
+
+
 def run_all(tests):
     """Runs functions one after the other; exit code 1 if any fails."""
     failed = 0

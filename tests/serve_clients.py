@@ -7,6 +7,7 @@ import pathlib
 import struct
 import sys
 import tempfile
+import warnings
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -15,18 +16,13 @@ from _client_python import need  # noqa: E402
 need("openai")
 import openai  # noqa: E402
 
-from _serve import Server, run_all  # noqa: E402
+warnings.simplefilter("ignore", DeprecationWarning)  # of the client, about videos
+
+from _png import png_of as png  # noqa: E402
+from _serve import ROOT, Server, run_all  # noqa: E402
 
 MORE = {"seed": 3, "steps": 2}
 server = client = None
-
-
-def png(width, height, pixel, channels=3):
-    """The bytes of a PNG whose pixel (x, y) is pixel(x, y)."""
-    rows = b"".join(b"\0" + bytes(v for x in range(width) for v in pixel(x, y)) for y in range(height))
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    head = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def pixels(data):
@@ -133,7 +129,7 @@ def test_edits():
     assert masked == same
     refused(openai.BadRequestError, lambda: edit(image=[file_of(flat), file_of(flat)]), "image")
     refused(openai.BadRequestError, lambda: edit(image=file_of(b"no picture")), "image")
-    error = refused(openai.BadRequestError, lambda: edit(image=file_of(flat[:200])))
+    error = refused(openai.BadRequestError, lambda: edit(image=file_of(flat[:len(flat) // 2])))
     assert "/" not in str(error.body["message"]), error
 
 
@@ -164,8 +160,9 @@ def test_64_clients_at_once():
     for i in range(8):
         alone = drawn(client.images.generate(prompt=f"picture {i}", size=sizes[i % 4], extra_body={"seed": i, "steps": 2}))[0]
         assert pixels(alone)[0] == int(sizes[i % 4].split("x")[0])
-        for k in range(i, 64, 8):
-            assert pixels(got[k])[2] == pixels(alone)[2], (i, k)
+        for k in range(i, 64, 8):  # neighbours in a batch change the order of sums, and with it at most the last level
+            gaps = [abs(a - b) for one, other in zip(pixels(got[k])[2], pixels(alone)[2]) for a, b in zip(one, other)]
+            assert max(gaps) <= 1, (i, k, max(gaps), sum(g > 0 for g in gaps))
 
 
 def test_urls_are_signed_and_expire():
@@ -179,6 +176,33 @@ def test_urls_are_signed_and_expire():
         assert other.ask("GET", path[:-1] + ("0" if path[-1] != "0" else "1"))[0] == 404
         assert other.ask("GET", path.replace("expires=", "expires=9"))[0] == 404
         assert other.ask("GET", path.replace("/0?", "/1?"))[0] == 404
+
+
+def test_videos():
+    """The Videos API of the real client, over a small model of videos, and one that is shown its first frame."""
+    with tempfile.TemporaryDirectory() as data, Server("--max_sequence_length", "16", model=str(ROOT / "tests/goldens/wan_experts/model"), data=data) as one:
+        videos = openai.OpenAI(base_url=f"http://127.0.0.1:{one.port}/v1", api_key="none", max_retries=0, timeout=600).videos
+        more = {"fps": 8, "steps": 2, "seed": 5, "output_format": "webp"}
+        done = videos.create_and_poll(prompt="a red fox runs", seconds="1", size="48x16", extra_body=more, poll_interval_ms=100)
+        assert done.status == "completed" and done.progress == 100 and done.size == "48x16" and done.completed_at >= done.created_at, done
+        content = videos.download_content(done.id).read()
+        assert content[:4] == b"RIFF" and content.count(b"ANMF") == 9  # the 4k + 1 frames of a second
+        again = videos.create_and_poll(prompt="a red fox runs", size="48x16", extra_body={**more, "num_frames": 9}, poll_interval_ms=100)
+        assert videos.download_content(again.id).read() == content
+        assert [v.id for v in videos.list(limit=1)] == [again.id, done.id]  # over its pages
+        assert videos.retrieve(done.id).prompt == "a red fox runs"
+        assert videos.delete(done.id).deleted
+        refused(openai.NotFoundError, lambda: videos.retrieve(done.id))
+        assert [v.id for v in videos.list()] == [again.id]
+        late = videos.create(prompt="a", size="48x16", extra_body={**more, "steps": 100})
+        refused(openai.ConflictError, lambda: videos.download_content(late.id))
+        videos.delete(late.id)
+        refused(openai.NotFoundError, lambda: videos.retrieve(late.id))
+        refused(openai.BadRequestError, lambda: videos.create(prompt="a", seconds="600", extra_body=more), "seconds")
+        refused(openai.BadRequestError, lambda: videos.create(prompt="a", size="48x16", extra_body={"frames": 9}), "frames")
+        refused(openai.BadRequestError, lambda: videos.create(prompt="a", size="48x16", input_reference=file_of(png(48, 16, lambda x, y: (9, 9, 9)))))
+        refused(openai.NotFoundError, lambda: videos.create(prompt="a", model="sora-2", size="48x16"), "model")
+    refused(openai.BadRequestError, lambda: client.videos.create(prompt="a"), "model")
 
 
 def main():

@@ -71,7 +71,8 @@ def test_draw_by_keyboard():
         expect(page.locator("#viewer")).to_be_visible()
         expect(page.locator("#facts")).to_contain_text("a red circle above a blue square")
         expect(page.locator("#facts tr", has_text="seed")).to_contain_text("7")
-        assert page.evaluate("document.getElementById('large').naturalWidth") == 64
+        assert page.evaluate("document.querySelector('#large img').naturalWidth") == 64
+        shoot(page, "page_viewer")
         page.locator("#again").press("Enter")
         expect(page.locator("#viewer")).to_be_hidden()
         assert page.input_value("[name=seed]") == "7" and page.input_value("[name=num_inference_steps]") == "30"
@@ -121,6 +122,7 @@ def test_every_control_has_a_name_and_can_be_reached():
         nameless = page.evaluate("""[...document.querySelectorAll('input,textarea,select,button,a')]
             .filter(e => !e.labels?.length && !e.textContent.trim() && !e.getAttribute('aria-label')).map(e => e.outerHTML)""")
         assert not nameless, nameless
+        shoot(page, "page_more")
         page.locator("#prompt").focus()
         reached = set()
         for _ in range(30):

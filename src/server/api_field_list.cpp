@@ -171,7 +171,7 @@ std::vector<ApiField> openai_fields(const RequestCaps& caps) {
 }
 
 std::vector<ApiField> edit_fields() {
-  const Json picture{{"type", "string"}, {"format", "binary"}};
+  const Json picture{{"type", "string"}, {"format", "binary"}, {"minLength", 1}};
   return {
       {"image", FieldUse::kHonoured,
        "the picture to begin with: PNG, JPEG or WebP; as a file, a data URL or base64", picture},
