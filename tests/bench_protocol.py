@@ -79,7 +79,7 @@ def check_page(file, charts):
     page = Page()
     page.feed(text)
     expect(f"{file.name}: cells without a source", not page.bare, page.bare)
-    expect(f"{file.name}: requests", not page.fetched and "http" not in text and "@import" not in text and "url(" not in text,
+    expect(f"{file.name}: requests", not page.fetched and "://" not in text and "@import" not in text and "url(" not in text,
            page.fetched)
     expect(f"{file.name}: charts", page.charts >= charts, page.charts)
 

@@ -104,12 +104,13 @@ TEST(Page, HasChartsTablesAndNoRequest) {
   for (const auto& s : page.sections) charts += s.charts.size();
   EXPECT_GE(charts, 5u);
   EXPECT_EQ(table_named(page, "checks").rows.size(), 7u);
-  EXPECT_EQ(html(page).find("http"), std::string::npos);
+  EXPECT_EQ(html(page).find("://"), std::string::npos);
 }
 
 TEST(Page, GpusThatAreNotHereAreModelledAndSaySo) {
   const auto result = result_for_test();
-  const auto& rows = table_named(protocol_page(result, {}), "scaling").rows;
+  const auto page = protocol_page(result, {});
+  const auto& rows = table_named(page, "scaling").rows;
   ASSERT_EQ(rows.size(), 4u);
   EXPECT_EQ(rows[1][2].source, Basis::kMeasured);
   EXPECT_EQ(rows[2][2].source, Basis::kModelled);
@@ -141,10 +142,12 @@ TEST(Checks, SevenWithTheirNumbers) {
   EXPECT_EQ(success_checks(result).size(), 7u);
   EXPECT_EQ(check_named(result, "Installation").verdict, CheckVerdict::kPass);
   EXPECT_EQ(check_named(result, "Multi-GPU").verdict, CheckVerdict::kPass);
-  EXPECT_EQ(check_named(result, "Linear").verdict, CheckVerdict::kFail)
-      << "many pictures on two are no faster than one";
-  auto& many = row_of(result, "data_2-1024x1024-b2");
-  many["measured"]["pictures_per_second"] = 1.96 * *measured(*baseline(result), "pictures_per_second");
+  EXPECT_EQ(check_named(result, "Linear").verdict, CheckVerdict::kPass);
+  auto& many = row_of(result, "data_2-1024x1024-b2")["measured"]["pictures_per_second"];
+  const double one = *measured(*baseline(result), "pictures_per_second");
+  many = 1.8 * one;
+  EXPECT_EQ(check_named(result, "Linear").verdict, CheckVerdict::kFail) << "90 % of many pictures on two";
+  many = 1.96 * one;
   EXPECT_EQ(check_named(result, "Linear").verdict, CheckVerdict::kPass);
   EXPECT_NE(check_named(result, "Linear").found.find("90 %"), std::string::npos);
   row_of(result, "ulysses_2-1024x1024-b1")["measured"]["ms_per_step"]["median"] = 60;
