@@ -163,7 +163,8 @@ class ProtocolRun {
   // What an earlier run into this folder has measured, if it was the same run.
   void resume() {
     const auto file = folder_ / bench::kResultName;
-    if (!std::filesystem::exists(file) || !resolved_.settings.output.resume) return;
+    const bool begins_anew = resolved_.is_set("resume") && !resolved_.settings.output.resume;
+    if (begins_anew || !std::filesystem::exists(file)) return;
     const Json earlier = read_json(file);
     const bool is_same =
         earlier.value("schema", "") == bench::kSchema && earlier.value("protocol", "") == options_.name &&
