@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Cancel at every step index, on four ranks under every strategy: how long until the group is free, in steps, and whether the
-next picture is unharmed. slow_serve_cancel.py [TABLE.md]"""
+next picture is unharmed. slow_serve_cancel.py [RESULT.json]"""
 import base64
 import json
 import pathlib
@@ -29,7 +29,7 @@ def busy(server):
 
 
 def cancel_at(server, step):
-    """(seconds until the group is free, steps begun after the cancel)"""
+    """(seconds until the group is free, steps that ended after the cancel had been answered)"""
     job = server.ask("POST", "/v1/images/generations", {**REQUEST, "async": True})[1]["id"]
     while True:
         now = busy(server)
@@ -40,12 +40,13 @@ def cancel_at(server, step):
     began = time.monotonic()
     if server.ask("POST", f"/v1/jobs/{job}/cancel")[0] != 200:
         return None
-    last = now[0]["step"]
+    first, last = None, 0
     while now := busy(server):
-        last = max(last, now[0]["step"])
+        first, last = now[0]["step"] if first is None else first, now[0]["step"]
         assert time.monotonic() - began < 60
+    free = time.monotonic() - began
     assert server.ask("GET", f"/v1/jobs/{job}")[1]["status"] == "cancelled"
-    return time.monotonic() - began, last - step
+    return free, last - (first or last)
 
 
 def main():
@@ -60,14 +61,16 @@ def main():
             same = picture(server) == before
             restarts = "group_restarts" in server.ask("GET", "/metrics")[1].decode()
             late = statistics.median(r[0] for r in seen) / step_s, max(r[0] for r in seen) / step_s
-            rows.append((strategy, len(seen), step_s * 1000, *late, same and not restarts))
-            ok = same and not restarts and len(seen) >= STEPS - 2
+            rows.append({"layout": strategy, "cancels": len(seen), "step_ms": step_s * 1000, "free_after_steps_median": late[0], "free_after_steps_most": late[1],
+                         "steps_after_the_answer": max(r[1] for r in seen), "next_picture_is_the_same": same, "workers_restarted": restarts})
+            ok = same and not restarts and len(seen) >= STEPS - 2 and rows[-1]["steps_after_the_answer"] <= 1
             failed += not ok
             print(f"{'ok     ' if ok else 'FAILED '} {strategy}: {len(seen)} cancels, median {late[0]:.1f}, most {late[1]:.1f} steps of {step_s * 1000:.0f} ms", flush=True)
+    summary = (f"{sum(r['cancels'] for r in rows)} cancels on 4 ranks under {len(rows)} layouts, free after {statistics.median(r['free_after_steps_median'] for r in rows):.1f} "
+               f"steps (median), at most {max(r['steps_after_the_answer'] for r in rows)} step ends after the answer")
+    print(summary)
     if sys.argv[1:]:
-        lines = ["| Layout | cancels | step, ms | until free, steps: median | most | next picture the same, no worker restarted |", "|---|---|---|---|---|---|"]
-        lines += [f"| {s} | {n} | {ms:.0f} | {a:.1f} | {b:.1f} | {'yes' if good else 'no'} |" for s, n, ms, a, b, good in rows]
-        pathlib.Path(sys.argv[1]).write_text("\n".join(lines) + "\n")
+        pathlib.Path(sys.argv[1]).write_text(json.dumps({"summary": summary, "rows": rows}, indent=1) + "\n")
     return 1 if failed else 0
 
 

@@ -3,6 +3,7 @@
 that are cut. No acknowledged job is lost, no picture is wrong, nobody waits for ever.
 slow_serve_chaos.py [SECONDS, 120] [SEED] [RESULT.json]"""
 import base64
+import http.client
 import json
 import os
 import pathlib
@@ -54,7 +55,7 @@ class Chaos:
                     continue
                 kind = picks.randrange(KINDS)
                 status, body, _ = self.server.ask("POST", "/v1/images/generations", {**request(kind), "async": True}, seconds=60)
-            except (OSError, AttributeError, ValueError):
+            except (OSError, AttributeError, ValueError, http.client.HTTPException):
                 time.sleep(0.1)
                 continue
             if status == 202:
