@@ -116,6 +116,12 @@ const char* name_of(Outcome outcome) {
   return "";
 }
 
+// What is here, and was not slowed down by a trace.
+bool is_timed(const Json& row) {
+  const auto& topics = row.at("asked").at("topics");
+  return row.value("status", "") != status::kNotHere && topics != Json::array({name_of(Topic::kTraffic)});
+}
+
 void check_devices(const std::vector<Entry>& before, const std::vector<Entry>& after) {
   std::set<std::string> a, b;
   for (const auto& e : before) a.insert(e.device);
@@ -141,7 +147,7 @@ std::vector<Entry> entries_of(const Json& result, const std::string& where) {
   std::vector<Entry> out;
   for (const auto& [key, row] : rows->items()) {
     if (result.value("schema", "") == kSchema) {
-      if (row.value("status", "") != status::kNotHere) out.push_back(of_protocol(result, row));
+      if (is_timed(row)) out.push_back(of_protocol(result, row));
     } else {
       out.push_back(of_row(row, rows->is_object() ? key : ""));
     }

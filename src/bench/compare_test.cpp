@@ -80,6 +80,13 @@ TEST(Compare, FewRunsDecideNothing) {
   EXPECT_EQ(found(compared(before, after), "ulysses_2", "ms_per_step").outcome, Outcome::kTooFewRuns);
 }
 
+TEST(Compare, TracedRowsAreNoTimes) {
+  auto before = result_for_test();
+  row_of(before, "ulysses_2-1024x1024-b1")["asked"]["topics"] = {"traffic"};
+  for (const auto& e : entries_of(before, "a"))
+    EXPECT_EQ(e.name.find("ulysses_2-1024x1024-b1"), std::string::npos);
+}
+
 TEST(Compare, OtherDevicesAndOtherRunsAreRefused) {
   const auto before = result_for_test();
   auto after = before;
