@@ -138,6 +138,30 @@ PageSection machine_section(const Json& result) {
   return out;
 }
 
+namespace {
+
+// Ranks of a CPU are no GPUs.
+void say_ranks(PageSection& section) {
+  const auto say = [](std::string& text) {
+    for (const auto& [gpu, rank] : {std::pair{"GPUs", "ranks"}, {"GPU", "rank"}}) {
+      for (size_t at = text.find(gpu); at != std::string::npos; at = text.find(gpu, at))
+        text.replace(at, std::string_view(gpu).size(), rank);
+    }
+  };
+  for (auto& table : section.tables) {
+    say(table.title);
+    for (auto& column : table.columns) say(column);
+    for (auto& row : table.rows)
+      if (!row.empty() && row[0].source == Basis::kText) say(row[0].text);
+  }
+  for (auto& chart : section.charts) {
+    say(chart.title);
+    for (auto& category : chart.categories) say(category);
+  }
+}
+
+}  // namespace
+
 Document protocol_page(const Json& result, const std::map<std::string, std::string>& pictures) {
   const bool is_whole = result.value("protocol", "") == "flux";
   Document out{.title = str("Benchmark of ", result.at("asked").value("model", "")),
@@ -156,6 +180,7 @@ Document protocol_page(const Json& result, const std::map<std::string, std::stri
   }
   s.push_back(batches_section(result));
   s.push_back(throughput_section(result));
+  for (size_t i = is_whole ? 1 : 0; !is_on_gpus(result) && i < s.size(); ++i) say_ranks(s[i]);
   s.push_back(cited_section());
   s.push_back(machine_section(result));
   s.push_back(notes_section(result));

@@ -195,7 +195,9 @@ PageSection traffic_section(const Json& result) {
   out.lines.push_back(
       {"A message is under way from its first moment to its last, hidden behind other work or not, waiting "
        "for "
-       "slower ranks included. Pictures were traced for it, one after a picture that was not."});
+       "slower ranks included. Pictures were traced for it, one after a picture that was not. Where a trace "
+       "shows sends and receives only, they count for the collective that sends nearly all bytes, or for "
+       "none."});
   const auto& machine = result.at("machine");
   if (machine.contains("nvlink_note"))
     out.lines.push_back({machine["nvlink_note"].get<std::string>(), Basis::kMeasured});

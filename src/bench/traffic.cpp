@@ -25,11 +25,16 @@ std::string_view word_after(std::string_view line, std::string_view key) {
   return rest.substr(0, rest.find(' '));
 }
 
-// What a kernel's or a call's name says it does. NCCL has one kernel for everything that is sent from one to another.
-constexpr std::pair<std::string_view, std::string_view> kNames[] = {
-    {"allreduce", "all_reduce"}, {"allgather", "all_gather"}, {"alltoall", "all_to_all"},
-    {"broadcast", "broadcast"},  {"sendrecv", "sendrecv"},    {"send", "sendrecv"},
-    {"recv", "sendrecv"}};
+// What is sent from one to another, whatever asks for it: NCCL has one kernel for it, Gloo its sends.
+constexpr std::string_view kPassed = "passed";
+// What a kernel's or a call's name says it does.
+constexpr std::pair<std::string_view, std::string_view> kNames[] = {{"allreduce", "all_reduce"},
+                                                                    {"allgather", "all_gather"},
+                                                                    {"alltoall", "all_to_all"},
+                                                                    {"broadcast", "broadcast"},
+                                                                    {"sendrecv", kPassed},
+                                                                    {"send", kPassed},
+                                                                    {"recv", kPassed}};
 
 std::string verb_of(const std::string& name) {
   std::string plain;
@@ -73,26 +78,36 @@ void Traffic::add_log(int rank, std::string_view log) {
 }
 
 void Traffic::add_trace(const Json& trace) {
-  // Whichever of these the logs count most of is what went from one to another.
-  std::string passed = "send_recv";
-  int64_t most = -1;
-  for (const auto* verb : {"all_to_all", "send_recv", "send"}) {
-    const auto at = verbs_.find(verb);
-    if (at != verbs_.end() && at->second.bytes > most) most = at->second.bytes, passed = verb;
-  }
+  std::vector<Span> passed;
   for (const auto& event : trace.value("traceEvents", Json::array())) {
     if (event.value("ph", "") != "X" || !event.contains("dur")) continue;
-    auto verb = verb_of(event.value("name", ""));
+    const auto verb = verb_of(event.value("name", ""));
     if (verb.empty()) continue;
-    if (verb == "sendrecv") verb = passed;
     const double begin = event.at("ts").get<double>();
-    verbs_[verb].spans.emplace_back(begin, begin + event.at("dur").get<double>());
+    (verb == kPassed ? passed : verbs_[verb].spans)
+        .emplace_back(begin, begin + event.at("dur").get<double>());
   }
+  Verb* only = sole_sender();
+  auto& place = only ? only->spans : untold_;
+  place.insert(place.end(), passed.begin(), passed.end());
+}
+
+// Of the verbs that no event names, the one that sends nearly everything; null: there is none.
+Traffic::Verb* Traffic::sole_sender() {
+  constexpr double kNearly = 0.9;
+  Verb* most = nullptr;
+  int64_t all = 0;
+  for (auto& [name, v] : verbs_) {
+    if (!v.spans.empty()) continue;
+    all += v.bytes;
+    if (!most || v.bytes > most->bytes) most = &v;
+  }
+  return most && static_cast<double>(most->bytes) >= kNearly * static_cast<double>(all) ? most : nullptr;
 }
 
 Json Traffic::json(double batch_ms) const {
   Json out{{"kind", "measured"}, {"collectives", Json::array()}, {"batch_ms", batch_ms}};
-  std::vector<Span> all;
+  std::vector<Span> all = untold_;
   for (const auto& [verb, v] : verbs_) {
     Json row{{"verb", verb}, {"calls", v.calls}, {"bytes", v.bytes}};
     if (!v.spans.empty()) {

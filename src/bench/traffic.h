@@ -18,7 +18,8 @@ class Traffic {
   void add_trace(const Json& trace);
 
   // {"kind": "measured", "collectives": [{"verb", "calls", "bytes", of all ranks; "ms", "gb_per_s", of rank 0}],
-  // "under_way_ms", "batch_ms", "share"}; times only where the trace has them.
+  // "under_way_ms", "batch_ms", "share"}; times only where the trace has them. Sends and receives count for the verb that sends
+  // nearly all bytes; where there is none, for the sum alone.
   Json json(double batch_ms) const;
 
  private:
@@ -28,7 +29,10 @@ class Traffic {
     int64_t first_bytes = 0;  // of rank 0
     std::vector<Span> spans;
   };
+  Verb* sole_sender();
+
   std::map<std::string, Verb> verbs_;
+  std::vector<Span> untold_;  // under way for one verb or another
 };
 
 // The time that at least one of them covers.

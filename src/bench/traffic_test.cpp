@@ -51,6 +51,17 @@ TEST(Traffic, TimesComeFromKernelsAndCalls) {
   EXPECT_DOUBLE_EQ(out["share"], 0.25);
 }
 
+TEST(Traffic, SendsOfTwoVerbsAreNotToldApart) {
+  Traffic traffic;
+  traffic.add_log(0,
+                  "batch run=1\ncollective=all_to_all group=\"a\" bytes=500 peers=1\n"
+                  "collective=send_recv group=\"b\" bytes=500 peers=1\n");
+  traffic.add_trace({{"traceEvents", {event("gloo:send", 0, 1000)}}});
+  const Json out = traffic.json(10);
+  for (const auto& v : out["collectives"]) EXPECT_FALSE(v.contains("ms")) << v;
+  EXPECT_DOUBLE_EQ(out["under_way_ms"], 1);
+}
+
 TEST(Traffic, CoveredCountsOverlapsOnce) {
   EXPECT_DOUBLE_EQ(covered({}), 0);
   EXPECT_DOUBLE_EQ(covered({{5, 7}, {0, 10}, {20, 21}}), 11);
