@@ -10,7 +10,8 @@ Batches::Batches(const request::RequestList& requests, int batch_size, int group
   const auto n = static_cast<size_t>(groups);
   shares_.each = static_cast<size_t>(std::max(1, batch_size / groups));
   shares_.total = requests.size();
-  shares_.full = shares_.total / (n * shares_.each) * n * shares_.each;
+  // a group alone has nobody to share the rest with
+  shares_.full = n == 1 ? shares_.total : shares_.total / (n * shares_.each) * n * shares_.each;
   const size_t rest = shares_.total - shares_.full;
   shares_.last = (rest + n - 1) / n;
   // rest = n * last - missing: the first groups draw `last`, the others one less

@@ -10,7 +10,7 @@ namespace {
 
 std::vector<size_t> sizes(size_t requests, int batch_size, int data) {
   std::vector<size_t> out;
-  const request::RequestList list(std::vector<request::Request>(requests));
+  const request::RequestList list{std::vector<request::Request>(requests)};
   for (const auto& batch : Batches(list, batch_size, data)) out.push_back(batch.size());
   return out;
 }

@@ -31,8 +31,9 @@ Planned planned(Arguments arguments) {
 
 std::string refused(Arguments arguments, int64_t host_bytes) {
   auto run = planned(std::move(arguments));
-  return message_of(Kind::kCapacity,
-                    [&] { check_memory(run.spec, run.spec.requests, run.resolved, {.host_bytes = host_bytes}); });
+  return message_of(Kind::kCapacity, [&] {
+    check_memory(run.spec, run.spec.requests, run.resolved, {.host_bytes = host_bytes});
+  });
 }
 
 TEST(Capacity, RanksOnTheCpuAreBoundByCoresMemoryAndProcesses) {
@@ -98,7 +99,12 @@ Planned on_gpus(Arguments arguments, Surface surface = kT2i) {
   spec.facts = spec.model.folder.check();
   spec.work = pipeline::model_work(spec.model.folder);
   spec.device.device = c10::Device(c10::kCUDA);
-  spec.requests = make_requests(resolved, spec.model.folder, request::one_prompt("x"), ".png");
+  request::PromptRow row;
+  row.request.prompt = row.custom_name = "x";  // the scripts ask for a name
+  request::Prompts prompts;
+  prompts.rows.push_back(row);
+  spec.requests = make_requests(resolved, spec.model.folder, std::move(prompts), ".png");
+  EXPECT_FALSE(spec.requests.requests.empty());
   spec.layout.degrees = degrees_of(resolved);
   spec.layout.ranks = plan::world_size(spec.layout.degrees);
   spec.job.engine = engine_config(resolved, spec);
@@ -106,14 +112,16 @@ Planned on_gpus(Arguments arguments, Surface surface = kT2i) {
 }
 
 std::string refused_on(Planned run, int64_t gib) {
-  return message_of(Kind::kCapacity,
-                    [&] { check_memory(run.spec, run.spec.requests, run.resolved, {.device_bytes = gib * 1024 * kMiB}); });
+  return message_of(Kind::kCapacity, [&] {
+    check_memory(run.spec, run.spec.requests, run.resolved, {.device_bytes = gib * 1024 * kMiB});
+  });
 }
 
 TEST(Capacity, GpusThatAreTooSmallAreToldByRankAndPartWithACommandThatFits) {
   const Arguments flux{"--dummy", "FLUX.1-schnell", "--prompt", "x"};
   auto fits = on_gpus(flux);
-  EXPECT_NO_THROW(check_memory(fits.spec, fits.spec.requests, fits.resolved, {.device_bytes = 48 * 1024 * kMiB}));
+  EXPECT_NO_THROW(
+      check_memory(fits.spec, fits.spec.requests, fits.resolved, {.device_bytes = 48 * 1024 * kMiB}));
   const auto message = refused_on(on_gpus(flux), 32);
   for (const char* part :
        {"denoiser 22", "encoders 9", "VAE", "try --offload model: atelier t2i --dummy FLUX.1-schnell"})
@@ -128,7 +136,8 @@ TEST(Capacity, GpusThatAreTooSmallAreToldByRankAndPartWithACommandThatFits) {
   Arguments offloaded = flux;
   offloaded.insert(offloaded.end(), {"--offload", "model"});
   auto accepted = on_gpus(offloaded);
-  EXPECT_NO_THROW(check_memory(accepted.spec, accepted.spec.requests, accepted.resolved, {.device_bytes = 32 * 1024 * kMiB}));
+  EXPECT_NO_THROW(check_memory(accepted.spec, accepted.spec.requests, accepted.resolved,
+                               {.device_bytes = 32 * 1024 * kMiB}));
 }
 
 TEST(Capacity, AfterRunningOutTheCommandOfTheSurfaceIsChanged) {

@@ -63,7 +63,8 @@ struct Measured {
 
 std::vector<Measured> rows_of_many_gpus() {
   std::vector<Measured> out;
-  for (const auto& row : read_json("results/many_gpus.json").at("rows")) {
+  const Json document = read_json("results/many_gpus.json");
+  for (const auto& row : document.at("rows")) {
     const auto& m = model_of(without_note(row["model"]));
     auto q = question(m, row["height"], row["steps"], row["branches"], row["text_tokens"]);
     out.push_back({std::move(q), plan::parse_strategy(row["layout"].get<std::string>()), row});

@@ -215,7 +215,8 @@ TEST(Flags, UnknownOnesNameTheNearest) {
   expect_mentions(refused({"--negative", "x"}), {"did you mean --negative_prompt?"});
   expect_mentions(refused({"--shift", "3"}), {"did you mean --scheduler_shift?"});
   expect_mentions(refused({"--sampler", "eulr"}), {"sampler", "euler"});
-  EXPECT_EQ(refused({"--memory", "x"}), "unknown flag --memory; --help lists all");
+  EXPECT_EQ(refused({"--lowvram", "x"}), "unknown flag --lowvram; --help lists all");
+  expect_mentions(refused({"--memory", "x"}), {"given, auto", "\"x\""});
   refused({"--height"});
   refused({"--prompt"});
 }
@@ -274,7 +275,7 @@ TEST(Flags, BadValuesAreNamed) {
   expect_mentions(refused({"--quality", "101"}), {"--quality", "1 to 100"});
   expect_mentions(refused({"--batch-size", "0"}), {"--batch_size", "batch_size must be an integer from 1"});
   expect_mentions(refused({"--true_cfg_scale", "1e38"}), {"--true_cfg_scale", "from 1 to 1000000000"});
-  expect_mentions(refused({"--output_format", "gif"}), {"gif", "png, jpeg"});
+  expect_mentions(refused({"--output_format", "tiff"}), {"tiff", "png, jpeg"});
   expect_mentions(refused({"--torch_dtype", "int8"}), {"int8", "bfloat16"});
   expect_mentions(refused({"--resume=perhaps"}), {"resume"});
   expect_mentions(refused({"--node_rank", "2", "--num_nodes", "2"}), {"0 to 1"});
