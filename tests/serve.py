@@ -118,7 +118,7 @@ def test_models_health_and_metrics():
     text = server.ask("GET", "/metrics")[1].decode()
     assert 'atelier_jobs_total{state="done"}' in text and "atelier_http_seconds_bucket" in text, text
     status = server.ask("GET", "/v1/status")[1]
-    assert status["groups"][0]["ready"] and status["ranks"][0]["weight_bytes"] > 0, status
+    assert status["groups"][0]["ready"] and status["ranks"][0]["peak_host_bytes"] > 0, status
     capabilities = server.ask("GET", "/v1/capabilities")[1]
     uses = {f["name"]: f["use"] for f in capabilities["generations"]}
     assert uses["seed"] == "honoured" and uses["quality"] == "no effect" and uses["style"] == "refused"

@@ -121,7 +121,7 @@ CORPUS = [
     ("POST", EDIT, {"prompt": "a", "image": base64.b64encode(png(64, 64)).decode(), "size": "67x67"}),
     ("POST", "/v1/videos", {"prompt": "a"}), ("GET", "/v1/videos/../../etc/passwd", None), ("GET", "/v1/jobs/..%2f..%2fetc%2fpasswd", None),
     ("GET", "/v1/jobs/job_1/images/0", None), ("GET", "/v1/jobs?limit=0", None), ("GET", "/v1/jobs?before=%00", None), ("GET", "/v1/jobs?%zz=1", None),
-    ("GET", "/v1/files/a/0?expires=1&signature=x", None), ("GET", "/v1/models/..%2f..%2fetc", None), ("DELETE", "/v1/jobs/x", None), ("POST", "/v1/jobs/x/cancel", None),
+    ("GET", "/v1/files/a/0?expires=1&signature=x", None), ("GET", "/v1/models/..%2f..%2fx", None), ("DELETE", "/v1/jobs/x", None), ("POST", "/v1/jobs/x/cancel", None),
     ("GET", "/v1/events", None), ("OPTIONS", GENERATE, None), ("TRACE", "/", None), ("GET", "/../../etc/passwd", None), ("GET", "//etc/passwd", None),
 ]
 # Folders, sources, addresses in memory, words of libraries.

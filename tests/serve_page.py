@@ -78,7 +78,7 @@ def test_draw_by_keyboard():
         assert page.input_value("[name=seed]") == "7" and page.input_value("[name=num_inference_steps]") == "30"
         assert page.input_value("#prompt") == "a red circle above a blue square"
         expect(page.locator("#groups")).to_contain_text("group 0")
-        expect(page.locator("#groups")).to_contain_text("weights")
+        expect(page.locator("#groups")).to_contain_text("peak")
 
 
 def test_previews_progress_and_cancel():

@@ -18,6 +18,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from _png import difference  # noqa: E402
 from _serve import Server, workers_of  # noqa: E402
 
 FLAGS = ("--batch_size", "4", "--data_parallel_degree", "2", "--ulysses_degree", "2", "--num_gpus", "4", "--max_retries", "50",
@@ -145,13 +146,24 @@ class Chaos:
             ended = self.server.wait_job(job, 600)
             if ended["status"] != "done":
                 lost.append((job, ended["error"]))
-            elif self.server.ask("GET", f"/v1/jobs/{job}/images/0")[1] != right[kind]:
+            elif not is_same(self.server.ask("GET", f"/v1/jobs/{job}/images/0")[1], right[kind]):
                 wrong.append(job)
         assert self.server.end() == 0
         total = sum(self.counts.values())
         return {"summary": f"{total} injections in {seconds} s, {len(self.acknowledged)} acknowledged jobs, {len(lost)} lost, {len(wrong)} wrong",
                 "seconds": seconds, "injections": total, "faults": self.counts, "acknowledged": len(self.acknowledged), "lost": lost, "wrong": wrong,
                 "answers_that_should_not_be": self.failed[:20]}
+
+
+def is_same(one, other):
+    """Neighbours in a batch change the order of sums, and with it at most the last level."""
+    if one == other:
+        return True
+    with tempfile.TemporaryDirectory() as folder:
+        files = [pathlib.Path(folder) / name for name in ("one.png", "other.png")]
+        files[0].write_bytes(one)
+        files[1].write_bytes(other)
+        return difference(*files)[0] <= 1
 
 
 def small_disk(folder):

@@ -11,6 +11,7 @@ namespace atelier::server {
 namespace {
 
 constexpr int kLongestRetry = 120;  // s
+constexpr int kMostAhead = 256;     // jobs, open or not on the disk yet
 
 }  // namespace
 
@@ -104,7 +105,7 @@ void Dispatcher::admit(const JobRecord& record) const {
   }
 }
 
-std::string Dispatcher::submit(JobRecord record, Listener listener) {
+std::string Dispatcher::submit(JobRecord record, Listener listener, Acceptance acceptance) {
   const std::scoped_lock lock(mutex_);
   if (is_draining_) {
     ApiError error(503, "draining", "the server is ending: try again in a moment");
@@ -127,6 +128,11 @@ std::string Dispatcher::submit(JobRecord record, Listener listener) {
   writer_->write(job.record, {}, [this, id](const std::string& error) {
     command([this, id, error](Engine&) { accept(id, error); });
   });
+  // the disk may be late, but not by ever more
+  if (acceptance == Acceptance::kAtOnce && std::ssize(live_) <= kMostAhead) {
+    queue(job);
+    command([](Engine&) {});  // wakes it
+  }
   return id;
 }
 

@@ -45,6 +45,10 @@ struct JobEvent {
 // On the dispatcher's thread; must not wait, nor call the dispatcher but for cancel() and unlisten().
 using Listener = std::function<void(const JobEvent&)>;
 
+// kKept: nothing is drawn or told before it is on the disk. kAtOnce: whoever asked waits for the pictures and is told
+// nothing before, so that the disk may be slower, or full.
+enum class Acceptance { kKept, kAtOnce };
+
 struct JobPage {
   std::vector<JobRecord> records;  // newest first
   bool has_more = false;
@@ -67,7 +71,8 @@ class Dispatcher {
   // Any thread. Gives the job's id: its own, or that of an earlier one of the same owner with the same idempotency key.
   // Throws ApiError: 429 when too much waits, 503 while draining, 400 for a deadline that cannot be met, 422 for an
   // idempotency key of another request.
-  std::string submit(JobRecord record, Listener listener = nullptr);
+  std::string submit(JobRecord record, Listener listener = nullptr,
+                     Acceptance acceptance = Acceptance::kKept);
   // False if it is unknown or finished.
   bool cancel(const std::string& id);
   // Stops it if it is open; nothing of it is kept, and nobody finds it from now on.
@@ -97,9 +102,10 @@ class Dispatcher {
     JobRecord record;
     std::vector<Bytes> pictures;  // null: not yet
     std::vector<double> seconds;  // that each took
-    int tries = 0;
+    int tries = 0, waits_for_memory = 0;
     // When this process had it. Time in which no server ran does not count, nor does a clock that is set.
     std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
+    bool is_queued = false;
     bool is_accepted = false;                                              // on the disk, as one that is open
     bool is_kept = false;                                                  // on the disk as it is
     std::optional<std::chrono::steady_clock::time_point> keep_again = {};  // the store failed
@@ -152,6 +158,8 @@ class Dispatcher {
   void on(const cluster::BatchDone& e);
   void on(const cluster::GroupRestarted& e);
   void on(const cluster::GroupLost& e);
+  bool try_later(LiveJob& job, int64_t batch, int index);
+  void take_later();
   LiveJob* job_of(const request::Request& request, int& index);
 
   const DispatcherOptions options_;
@@ -165,6 +173,7 @@ class Dispatcher {
   std::map<std::pair<std::string, std::string>, std::string> idempotent_;  // of live jobs
   std::map<int64_t, OpenBatch> open_;
   Batcher batcher_;
+  std::vector<std::pair<std::chrono::steady_clock::time_point, WaitingPicture>> later_;
   std::map<int64_t, Listener> all_listeners_;
   std::map<int64_t, std::pair<std::string, Listener>>
       remote_listeners_;  // of jobs that other front ends draw

@@ -7,6 +7,11 @@
 #include "server/dispatcher.h"
 
 namespace atelier::server {
+namespace {
+
+constexpr int kMostWaits = 5;  // for memory, of one picture
+
+}  // namespace
 
 // A request is named "<job>_<picture>.<suffix>".
 Dispatcher::LiveJob* Dispatcher::job_of(const request::Request& request, int& index) {
@@ -115,7 +120,34 @@ void Dispatcher::on(const cluster::RequestFailed& e) {
   log::error(str("job=", job->record.id, " request=", job->record.request_id, " picture=", index,
                  " failed after ", e.attempts, " tries: ", e.reason));
   if (is_final(job->record.state)) return;
+  if (e.kind == Kind::kCapacity && try_later(*job, e.batch, index)) return;
   give_up(*job, JobState::kFailed, 500, "generation_failed", "the picture could not be drawn");
+}
+
+// Memory that is short now may be there in a while: after 1, 2, 4, 8 and 16 s.
+bool Dispatcher::try_later(LiveJob& job, int64_t batch, int index) {
+  const auto open = open_.find(batch);
+  const int round = job.waits_for_memory / static_cast<int>(job.record.requests.size());
+  if (open == open_.end() || round >= kMostWaits) return false;
+  auto& pictures = open->second.pictures;
+  const auto at = std::find_if(pictures.begin(), pictures.end(), [&](const WaitingPicture& p) {
+    return p.job == job.record.id && p.index == index;
+  });
+  if (at == pictures.end()) return false;
+  ++job.waits_for_memory;
+  later_.emplace_back(std::chrono::steady_clock::now() + std::chrono::seconds(1 << round), *at);
+  pictures.erase(at);
+  return true;
+}
+
+void Dispatcher::take_later() {
+  const auto now = std::chrono::steady_clock::now();
+  std::erase_if(later_, [&](const auto& entry) {
+    if (now < entry.first) return false;
+    const auto at = live_.find(entry.second.job);
+    if (at != live_.end() && !is_final(at->second->record.state)) batcher_.add_first(entry.second);
+    return true;
+  });
 }
 
 // What was cancelled beside what nobody wants any more is drawn again.

@@ -217,6 +217,15 @@ TEST(Dispatcher_AFailedPictureFailsItsJob, WithoutAWordOfThisMachine) {
   EXPECT_EQ(good.wait().record.state, JobState::kDone);
 }
 
+TEST(Dispatcher_MemoryThatIsShort, IsWaitedFor) {
+  Desk desk({.finds_no_memory = 3});
+  const Waiter both, other;
+  desk.dispatcher->submit(desk.record("both", 2), both.listener());
+  desk.dispatcher->submit(desk.record("other"), other.listener());
+  EXPECT_EQ(both.wait().pictures, (std::vector<std::string>{"both 7", "both 8"}));
+  EXPECT_EQ(other.wait().record.state, JobState::kDone);
+}
+
 TEST(Dispatcher_AFullQueueRefuses, WithATimeToComeBack) {
   Desk desk({.step_time = 50ms}, {.batch = {.most = 1}, .max_queue = 2, .max_per_owner = 4});
   std::vector<Waiter> waiters(3);
@@ -362,8 +371,10 @@ TEST(Dispatcher_AListOfJobs, SaysWhetherThereAreMore) {
 // Passes everything on, unless it is full.
 class FullStore : public JobStore {
  public:
+  std::function<void()> before_writing = {};
   FullStore(JobStore& inner, const std::atomic<bool>& is_full) : inner_(inner), is_full_(is_full) {}
   void write(std::span<const JobRecord> records) override {
+    if (before_writing) before_writing();
     check();
     inner_.write(records);
   }
@@ -412,6 +423,34 @@ TEST(Dispatcher_AFullDisk, LosesNothingThatWasAccepted) {
   is_full = false;
   wait_until([&] { return desk.store->find(id)->state == JobState::kDone; });
   EXPECT_EQ(desk.store->picture(id, "0.png"), "accepted 7");
+  desk.dispatcher.reset();
+}
+
+TEST(Dispatcher_WhoWaitsForPictures, DoesNotWaitForTheDisk) {
+  Desk desk;
+  desk.dispatcher.reset();
+  std::atomic<bool> is_full = false;
+  std::promise<void> opened;
+  const auto gate = opened.get_future().share();
+  FullStore store(*desk.store, is_full);
+  store.before_writing = [gate] { gate.wait(); };
+  desk.dispatcher = std::make_unique<Dispatcher>(DispatcherOptions{}, store, 100, desk.metrics, [] {
+    return std::make_unique<StubEngine>(StubEngine::Behaviour{});
+  });
+  const Waiter awaited, kept, lost;
+  const auto id = desk.dispatcher->submit(desk.record("awaited"), awaited.listener(), Acceptance::kAtOnce);
+  desk.dispatcher->submit(desk.record("kept"), kept.listener());
+  EXPECT_EQ(awaited.wait().record.state, JobState::kDone);
+  EXPECT_EQ(kept.ended->steps, 0);
+  opened.set_value();
+  EXPECT_EQ(kept.wait().record.state, JobState::kDone);
+  wait_until([&] {
+    const auto stored = desk.store->find(id);
+    return stored && stored->state == JobState::kDone;
+  });
+  is_full = true;  // it is drawn all the same, and not kept
+  desk.dispatcher->submit(desk.record("lost"), lost.listener(), Acceptance::kAtOnce);
+  EXPECT_EQ(lost.wait().record.state, JobState::kDone);
   desk.dispatcher.reset();
 }
 

@@ -69,6 +69,7 @@ void Dispatcher::turn(Engine& engine) {
       looked_ = Steady::now();
       check_deadlines(engine);
       keep_again();
+      take_later();
       forget_kept();
       update_gauges(engine);
       look_at_others();
@@ -192,6 +193,7 @@ void Dispatcher::on_broken(const Error& error) {
 }
 
 void Dispatcher::queue(LiveJob& job) {
+  job.is_queued = true;
   for (size_t i = 0; i < job.record.requests.size(); ++i) {
     batcher_.add({.job = job.record.id,
                   .index = static_cast<int>(i),
@@ -205,11 +207,12 @@ void Dispatcher::accept(const std::string& id, const std::string& error) {
   const auto at = live_.find(id);
   if (at == live_.end()) return;
   LiveJob& job = *at->second;
-  if (is_final(job.record.state)) return;  // cancelled meanwhile
+  job.is_accepted = error.empty();
+  if (is_final(job.record.state)) return;  // cancelled meanwhile, or drawn
+  if (!error.empty() && job.is_queued) return;
   if (!error.empty())
     return give_up(job, JobState::kFailed, 503, "store", "the server cannot keep jobs at the moment");
-  job.is_accepted = true;
-  queue(job);
+  if (!job.is_queued) queue(job);
   tell(job, {.kind = JobEvent::kAccepted, .record = job.record, .seconds_left = seconds_left(job)});
 }
 

@@ -196,7 +196,9 @@ void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, Job
     call.reply.on_gone([this, id] { dispatcher_.cancel(id); });
   std::string known;
   try {
-    known = dispatcher_.submit(std::move(record), listener);
+    const bool is_awaited = !draft.is_async && !is_named;
+    known =
+        dispatcher_.submit(std::move(record), listener, is_awaited ? Acceptance::kAtOnce : Acceptance::kKept);
   } catch (const ApiError& e) {
     if (!draft.is_stream) throw;
     call.reply.write(sse_event("error", error_object(e.status, e.what(), e.code, e.param)));

@@ -62,12 +62,15 @@ void Api::try_generation(ApiCall& call) {
     }
   }
   record.requests.front().name = str(record.id, "_0.png");
-  dispatcher_.submit(std::move(record), [call](const JobEvent& e) {
-    if (e.kind != JobEvent::kFinished && e.kind != JobEvent::kInterrupted) return;
-    const bool is_good = e.record.state == JobState::kDone && e.kind == JobEvent::kFinished;
-    call.json(is_good ? 200 : 503,
-              {{"status", is_good ? "ok" : "failed"}, {"seconds", unix_time() - e.record.created}});
-  });
+  dispatcher_.submit(
+      std::move(record),
+      [call](const JobEvent& e) {
+        if (e.kind != JobEvent::kFinished && e.kind != JobEvent::kInterrupted) return;
+        const bool is_good = e.record.state == JobState::kDone && e.kind == JobEvent::kFinished;
+        call.json(is_good ? 200 : 503,
+                  {{"status", is_good ? "ok" : "failed"}, {"seconds", unix_time() - e.record.created}});
+      },
+      Acceptance::kAtOnce);
 }
 
 void Api::metrics(ApiCall& call) {

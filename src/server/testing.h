@@ -21,9 +21,10 @@ class StubEngine : public Engine {
   struct Behaviour {
     int groups = 1;
     std::chrono::microseconds step_time{0};
-    std::string data = {};   // of every picture; empty: its prompt and seed
-    int breaks_at = 0;       // the engine breaks down in this batch, counted from 1; 0: never
-    std::string fails = {};  // requests with this prompt fail
+    std::string data = {};    // of every picture; empty: its prompt and seed
+    int breaks_at = 0;        // the engine breaks down in this batch, counted from 1; 0: never
+    std::string fails = {};   // requests with this prompt fail
+    int finds_no_memory = 0;  // so many pictures fail at first
   };
   // What the tests look at afterwards; outlives the engine.
   struct Seen {
@@ -129,6 +130,10 @@ class StubEngine : public Engine {
             .batch = batch.number, .request = request, .reason = "it failed at /secret/path", .attempts = 1});
         continue;
       }
+      if (shortages_++ < behaviour_.finds_no_memory) {
+        events.push_back(cluster::RequestFailed{batch.number, request, "no memory", 1, Kind::kCapacity});
+        continue;
+      }
       std::string data =
           behaviour_.data.empty() ? str(request.prompt, " ", request.seed.value_or(0)) : behaviour_.data;
       events.push_back(cluster::ArtifactStored{
@@ -142,6 +147,7 @@ class StubEngine : public Engine {
   Seen* const seen_;
   std::deque<Drawn> waiting_, drawn_;
   int64_t last_ = 0;
+  int shortages_ = 0;
   bool is_ready_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
