@@ -12,7 +12,6 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
-#include "base/packed_fields.h"
 #include "base/suggest.h"
 #include "base/text.h"
 #include "request/csv.h"
@@ -339,28 +338,6 @@ void PromptRow::fields(const Visit& visit) {
          .least = 1,
          .most = 10000},
         &images);
-}
-
-namespace {
-
-// Those of the program too.
-Fields all_fields(const PromptRow& row) {
-  return [&row](const Visit& visit) {
-    auto& r = const_cast<PromptRow&>(row);
-    r.request.fields(visit);
-    visit({.name = "images"}, &r.images);
-    visit({.name = "custom_name"}, &r.custom_name);
-  };
-}
-
-}  // namespace
-
-void pack(const PromptRow& row, std::string& out) {
-  pack_fields(all_fields(row), out);
-}
-
-void unpack(std::string_view packed, PromptRow& row) {
-  unpack_fields(all_fields(row), packed);
 }
 
 Prompts parse_prompts(std::string_view bytes, const fs::path& file, const PromptOptions& options) {

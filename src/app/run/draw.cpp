@@ -374,7 +374,7 @@ class Session {
   report::Progress* progress_ = nullptr;
   report::Stopwatch iteration_, phase_;
   request::RequestList todo_;
-  Drawn drawn_;
+  DrawnNames drawn_;
   std::string last_drawn_;            // its name
   std::map<std::string, int> groups_;  // by name, for the list
   std::set<std::string> codecs_;  // of videos, as they are told

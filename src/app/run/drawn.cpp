@@ -12,19 +12,19 @@ uint64_t hash_of(std::string_view name) {
 
 }  // namespace
 
-void Drawn::expect(std::string_view name) {
+void DrawnNames::expect(std::string_view name) {
   names_.push_back(hash_of(name));
   is_sorted_ = false;
 }
 
-size_t Drawn::find(std::string_view name) const {
+size_t DrawnNames::find(std::string_view name) const {
   if (!is_sorted_) std::sort(names_.begin(), names_.end()), is_sorted_ = true;
   const uint64_t hash = hash_of(name);
   const auto at = std::lower_bound(names_.begin(), names_.end(), hash);
   return at != names_.end() && *at == hash ? static_cast<size_t>(at - names_.begin()) : names_.size();
 }
 
-int Drawn::add(std::string_view name) {
+int DrawnNames::add(std::string_view name) {
   times_.resize(names_.size());
   const size_t at = find(name);
   if (at == names_.size()) return 0;
@@ -33,7 +33,7 @@ int Drawn::add(std::string_view name) {
   return times_[at];
 }
 
-bool Drawn::has(std::string_view name) const {
+bool DrawnNames::has(std::string_view name) const {
   const size_t at = find(name);
   return at < times_.size() && times_[at] > 0;
 }

@@ -6,7 +6,7 @@
 
 namespace atelier::app {
 
-class Drawn {
+class DrawnNames {
  public:
   // All of them, before the first add.
   void expect(std::string_view name);
