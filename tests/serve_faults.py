@@ -48,7 +48,7 @@ int gettimeofday(struct timeval* out, void* zone) {
 
 
 def picture(server, **more):
-    status, body, _ = server.ask("POST", GENERATE, {**SMALL, **more})
+    status, body, _ = server.ask("POST", GENERATE, {**SMALL, **more}, seconds=600)
     assert status == 200, body
     return body["data"][0]["b64_json"]
 
@@ -71,7 +71,7 @@ def test_a_killed_worker_costs_no_answer():
             os.kill(workers_of(one)[-1], signal.SIGKILL)
             time.sleep(0.5)
         for c in clients:
-            c.join(120)
+            c.join(600)
         assert answers == [before] * 3, len(answers)
 
 
@@ -82,7 +82,7 @@ def test_a_stopped_worker_costs_no_answer():
         client.start()
         wait_until(lambda: any(g["busy"] for g in one.ask("GET", "/v1/status")[1]["groups"]))
         os.kill(workers_of(one)[0], signal.SIGSTOP)
-        client.join(120)
+        client.join(600)
         assert answers == [before], len(answers)
 
 
