@@ -49,8 +49,10 @@ FOX = ['--prompt', 'a red fox runs']
 
 def one_video(folder):
     out = folder / 'one'
-    text = run('video', out, *TEXT, *FOX, '--num_frames', 9, '--fps', 8, '--preview_every', 1)
+    text = run('video', out, *TEXT, *FOX, '--num_frames', 9, '--fps', 8, '--preview_every', 1, '--compile')
     check('1 video, 48x16, 9 frames at 8 per second' in text, 'the header names frames and rate: ' + text[:600])
+    check('1 video in ' in text, 'the last line counts videos: ' + text[-300:])
+    check('--compile has no effect on the CPU' in text, 'a flag without effect is named')
     data = (out / '000000.webp').read_bytes()
     check(webp_frames(data) == (9, 1125), f'frames and time of the file: {webp_frames(data)}')
     check(b'a red fox runs' in data and b'num_frames' in data, 'the file holds its parameters')

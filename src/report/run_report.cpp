@@ -191,10 +191,10 @@ Json RunReport::json() const {
           {"pictures", pictures_json()}};
 }
 
-std::string RunReport::line() const {
+std::string RunReport::line(std::string_view noun) const {
   const std::scoped_lock lock(mutex_);
   const double seconds = total_.seconds();
-  std::string text = str(drawn_, drawn_ == 1 ? " picture in " : " pictures in ", time_text(seconds));
+  std::string text = str(drawn_, " ", noun, drawn_ == 1 ? " in " : "s in ", time_text(seconds));
   if (drawn_ > 1) text += str(" (", time_text(seconds / static_cast<double>(drawn_)), " each)");
   if (steps_.count() > 0) text += str(", ", rounded(steps_.median()), " ms/step");
   Peak most;

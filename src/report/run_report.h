@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -73,7 +74,7 @@ class RunReport {
   // Pictures' names are listed up to kListed; their number is always exact.
   Json json() const;
   // "4 pictures in 12.3 s (3.08 s each), 101.2 ms/step, peak 1.2 GiB host, 23.8 GiB device; 1 failed"
-  std::string line() const;
+  std::string line(std::string_view noun = "picture") const;
   // Writes <output_dir>/<name>. Throws what write_json throws.
   void write(const std::filesystem::path& output_dir, const std::string& name = kReportName) const;
 

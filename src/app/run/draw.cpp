@@ -355,11 +355,12 @@ class Session {
     write_report();
     write_list();
     if (resolved_.surface == kRun) write_timings();
-    say(resolved_, report_.line());
+    const std::string noun = spec_.model.folder.draws_videos() ? "video" : "picture";
+    say(resolved_, report_.line(noun));
     for (const auto& line : memory_) say(resolved_, line);
     if (drawn_.count() == 1) say(resolved_, "wrote " + (folder_.path() / last_drawn_).string());
     if (drawn_.count() > 1)
-      say(resolved_, str("wrote ", drawn_.count(), " pictures to ", folder_.path().string()));
+      say(resolved_, str("wrote ", drawn_.count(), " ", noun, "s to ", folder_.path().string()));
     return failed_ > 0 ? 1 : 0;
   }
 

@@ -99,6 +99,8 @@ std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec
   notes.add(s.engine.shard_t5_encoder && spec.layout.ranks == spec.layout.degrees.data, "shard_t5_encoder",
             "has no effect: every picture is drawn by one rank alone");
   notes.add(is_cpu && s.device.enable_tf32, "enable_tf32", "has no effect on the CPU");
+  notes.add(is_cpu && s.engine.enable_compile.value_or(false), "enable_compile",
+            "has no effect on the CPU: graphs of kernels are a GPU's");
   notes.add(is_cpu, "gpu_memory_fraction", "has no effect on the CPU");
   notes.add(!writes_quality(spec, s.output.output_format), "quality",
             str("has no effect on ", spec.job.sink.format));
