@@ -32,6 +32,7 @@ class JobStore {
   virtual std::vector<JobRecord> list(const JobQuery& query) = 0;
   // Queued and running ones that this process is to draw, oldest first: its own, and those of front ends that are gone.
   virtual std::vector<JobRecord> take_open() = 0;
+  // On the disk when the next write() returns.
   virtual void put_picture(const std::string& job, const std::string& name, std::string_view bytes) = 0;
   virtual std::optional<std::string> picture(const std::string& job, const std::string& name) = 0;
   // Finished jobs but for the newest ones, with their pictures and inputs.

@@ -89,6 +89,27 @@ TEST(JobStore_OldJobsAreForgotten, WithTheirPictures) {
   EXPECT_EQ(store->picture("3", "0.png"), "bytes");
 }
 
+TEST(JobStore_Pictures, AreThereAfterTheWriteBehindThem) {
+  const Scratch scratch;
+  const std::string small("\0PNG\xff", 5), large(200000, 'x');
+  {
+    const StoreFolder folder(scratch.path());
+    const auto store = open_sqlite(folder);
+    store->put_picture("1", "0.png", "an older one");
+    store->put_picture("1", "0.png", small);
+    store->put_picture("1", "1.png", large);
+    EXPECT_EQ(store->picture("1", "0.png"), small);
+    const auto job = record("1", JobState::kDone);
+    store->write({&job, 1});
+  }
+  const StoreFolder folder(scratch.path());
+  const auto store = open_sqlite(folder);
+  EXPECT_EQ(store->picture("1", "0.png"), small);
+  EXPECT_EQ(store->picture("1", "1.png"), large);
+  store->remove("1");
+  EXPECT_FALSE(store->picture("1", "0.png") || store->picture("1", "1.png"));
+}
+
 TEST(JobStore_OneIdempotencyKey, IsOneJobOfAnOwner) {
   const Scratch scratch;
   const StoreFolder folder(scratch.path());

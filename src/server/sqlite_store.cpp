@@ -1,6 +1,8 @@
-// Jobs in SQLite with a write-ahead log, pictures as files beside it.
+// Jobs and small pictures in SQLite with a write-ahead log, large pictures as files beside it.
 #include <sqlite3.h>
 
+#include <algorithm>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
@@ -24,6 +26,8 @@ constexpr const char* kSchema = R"(
   CREATE UNIQUE INDEX IF NOT EXISTS by_idempotency ON jobs (owner, idempotency) WHERE idempotency IS NOT NULL;
   CREATE INDEX IF NOT EXISTS by_open ON jobs (is_open, seq);
   CREATE INDEX IF NOT EXISTS by_owner ON jobs (owner, seq);
+  CREATE TABLE IF NOT EXISTS pictures (
+    job TEXT NOT NULL, name TEXT NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (job, name)) WITHOUT ROWID;
 )";
 
 [[noreturn]] void fail(sqlite3* database, int code) {
@@ -53,6 +57,10 @@ class Statement {
     check(sqlite3_bind_int64(statement_, ++bound_, number));
     return *this;
   }
+  Statement& bind_bytes(const std::string& bytes) {
+    check(sqlite3_bind_blob64(statement_, ++bound_, bytes.data(), bytes.size(), SQLITE_TRANSIENT));
+    return *this;
+  }
   Statement& bind_null() {
     check(sqlite3_bind_null(statement_, ++bound_));
     return *this;
@@ -67,8 +75,9 @@ class Statement {
     sqlite3_reset(statement_);
     bound_ = 0;
   }
+  // Of a text, or of bytes.
   std::string text(int column) const {
-    const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+    const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column));
     return bytes ? std::string(bytes, static_cast<size_t>(sqlite3_column_bytes(statement_, column)))
                  : std::string();
   }
@@ -90,6 +99,8 @@ JobRecord record_of(const std::string& text) {
   }
 }
 
+constexpr size_t kLargePicture = size_t{64} << 10;  // bytes
+
 class SqliteStore : public JobStore {
  public:
   explicit SqliteStore(const fs::path& folder) : pictures_(folder / "pictures") {
@@ -106,8 +117,8 @@ class SqliteStore : public JobStore {
 
   void write(std::span<const JobRecord> records) override {
     const std::scoped_lock lock(mutex_);
-    run("BEGIN IMMEDIATE");
-    try {
+    transact([&] {
+      put_waiting();
       Statement insert(database_,
                        "INSERT INTO jobs (id, owner, idempotency, is_open, record) VALUES (?, ?, ?, ?, ?) "
                        "ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, record = excluded.record");
@@ -123,11 +134,8 @@ class SqliteStore : public JobStore {
         insert.step();
         insert.reset();
       }
-      run("COMMIT");
-    } catch (...) {
-      sqlite3_exec(database_, "ROLLBACK", nullptr, nullptr, nullptr);
-      throw;
-    }
+    });
+    waiting_.clear();
   }
 
   std::optional<JobRecord> find(const std::string& id) override {
@@ -161,10 +169,18 @@ class SqliteStore : public JobStore {
   }
 
   void put_picture(const std::string& job, const std::string& name, std::string_view bytes) override {
-    write_file_atomically(pictures_ / job / name, bytes);
+    if (bytes.size() >= kLargePicture) return write_file_atomically(pictures_ / job / name, bytes);
+    const std::scoped_lock lock(mutex_);
+    waiting_.insert_or_assign({job, name}, std::string(bytes));
   }
 
   std::optional<std::string> picture(const std::string& job, const std::string& name) override {
+    {
+      const std::scoped_lock lock(mutex_);
+      if (const auto found = waiting_.find({job, name}); found != waiting_.end()) return found->second;
+      Statement select(database_, "SELECT bytes FROM pictures WHERE job = ? AND name = ?");
+      if (select.bind(job).bind(name).step()) return select.text(0);
+    }
     std::error_code error;
     const fs::path file = pictures_ / job / name;
     if (!fs::is_regular_file(file, error)) return std::nullopt;
@@ -180,17 +196,52 @@ class SqliteStore : public JobStore {
       select.bind(int64_t{keep});
       while (select.step()) old.push_back(select.text(0));
     }
-    for (const auto& id : old) remove(id);
+    remove(old);
   }
 
-  void remove(const std::string& id) override {
-    std::error_code ignored;
-    fs::remove_all(pictures_ / id, ignored);
-    const std::scoped_lock lock(mutex_);
-    Statement(database_, "DELETE FROM jobs WHERE id = ?").bind(id).step();
-  }
+  void remove(const std::string& id) override { remove(std::vector{id}); }
 
  private:
+  // In one transaction: each waits for the disk.
+  void remove(const std::vector<std::string>& ids) {
+    std::error_code ignored;
+    for (const auto& id : ids) fs::remove_all(pictures_ / id, ignored);
+    const std::scoped_lock lock(mutex_);
+    std::erase_if(waiting_, [&](const auto& picture) {
+      return std::find(ids.begin(), ids.end(), picture.first.first) != ids.end();
+    });
+    transact([&] {
+      for (const char* text : {"DELETE FROM pictures WHERE job = ?", "DELETE FROM jobs WHERE id = ?"}) {
+        Statement forget(database_, text);
+        for (const auto& id : ids) {
+          forget.bind(id).step();
+          forget.reset();
+        }
+      }
+    });
+  }
+
+  void put_waiting() {
+    Statement insert(database_, "INSERT OR REPLACE INTO pictures (job, name, bytes) VALUES (?, ?, ?)");
+    for (const auto& [key, bytes] : waiting_) {
+      insert.bind(key.first).bind(key.second).bind_bytes(bytes).step();
+      insert.reset();
+    }
+  }
+
+  // All of what `change` does, or nothing. The caller holds mutex_.
+  template <class Change>
+  void transact(const Change& change) {
+    run("BEGIN IMMEDIATE");
+    try {
+      change();
+      run("COMMIT");
+    } catch (...) {
+      sqlite3_exec(database_, "ROLLBACK", nullptr, nullptr, nullptr);
+      throw;
+    }
+  }
+
   void run(const char* text) {
     if (const int code = sqlite3_exec(database_, text, nullptr, nullptr, nullptr); code != SQLITE_OK)
       fail(database_, code);
@@ -204,6 +255,7 @@ class SqliteStore : public JobStore {
 
   const fs::path pictures_;
   std::mutex mutex_;
+  std::map<std::pair<std::string, std::string>, std::string> waiting_;  // small pictures, by job and name
   sqlite3* database_ = nullptr;
 };
 
