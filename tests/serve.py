@@ -212,7 +212,7 @@ def test_sigterm_drains():
 def frames_of(connection, wanted):
     """Messages of a WebSocket until `wanted` says yes to one."""
     text, messages = b"", []
-    while not messages or not wanted(messages[-1]):
+    while not any(map(wanted, messages)):
         piece = connection.recv(65536)
         assert piece, messages
         text += piece
@@ -227,7 +227,7 @@ def frames_of(connection, wanted):
             if text[0] & 15 == 1:
                 messages.append(json.loads(text[at:at + size]))
             text = text[at + size:]
-    return messages
+    return messages[:next(i for i, m in enumerate(messages) if wanted(m)) + 1]
 
 
 def masked(message):
