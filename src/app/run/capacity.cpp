@@ -123,9 +123,9 @@ class Check {
     const auto is_too_large = [&](const request::Request& r) {
       return !r.where.empty() && need(size_of(r), 1) > there_;
     };
-    bool has_smaller = false;
-    for (const auto& r : requests) has_smaller = has_smaller || !is_too_large(r);
-    if (has_smaller) {
+    size_t large = 0;
+    for (const auto& r : requests) large += is_too_large(r);
+    if (large > 0 && large < requests.size()) {
       requests = requests.only([&](const request::Request& r) {
         if (!is_too_large(r)) return true;
         set.bad.push_back({r.where, picture_text(size_of(r)) + "; make it smaller"});
@@ -331,6 +331,14 @@ class Check {
   mutable std::map<std::pair<Size, int64_t>, int64_t> known_;
 };
 
+// What a rank on a GPU, or all ranks on the CPU, may hold; unset: nobody knows.
+std::optional<int64_t> bytes_there(const RunSpec& spec, const Room& room) {
+  const bool is_cuda = spec.device.device.is_cuda();
+  const int64_t all = is_cuda ? room.device_bytes : room.host_bytes;
+  if (all == 0) return std::nullopt;
+  return is_cuda ? all - kept_by_libraries() : all;
+}
+
 }  // namespace
 
 Room room_here(const DeviceChoice& device) {
@@ -360,19 +368,17 @@ void check_ranks(int ranks, const Room& room) {
 }
 
 void check_memory(const RunSpec& spec, RequestSet& set, const Resolved& resolved, const Room& room) {
-  const bool is_cuda = spec.device.device.is_cuda();
-  const int64_t there = is_cuda ? room.device_bytes - kept_by_libraries() : room.host_bytes;
-  if ((is_cuda ? room.device_bytes : room.host_bytes) == 0) return;
-  Check check(spec, set, resolved, there);
+  const auto there = bytes_there(spec, room);
+  if (!there) return;
+  Check check(spec, set, resolved, *there);
   check.weights();
   check.rows(set);
 }
 
 std::string choose_memory(RunSpec& spec, const Resolved& resolved, const Room& room) {
-  const bool is_cuda = spec.device.device.is_cuda();
-  if ((is_cuda ? room.device_bytes : room.host_bytes) == 0)
-    return "memory auto: how much memory there is cannot be read, so nothing is changed";
-  const Check check(spec, spec.requests, resolved, is_cuda ? room.device_bytes - kept_by_libraries() : room.host_bytes);
+  const auto there = bytes_there(spec, room);
+  if (!there) return "memory auto: how much memory there is cannot be read, so nothing is changed";
+  const Check check(spec, spec.requests, resolved, *there);
   const auto flags = check.slower(spec.requests, spec.job.engine);
   if (!flags) return "memory auto: nothing that it may change makes this run fit";
   if (flags->empty()) return "memory auto: everything fits as it is";
