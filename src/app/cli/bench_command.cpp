@@ -8,6 +8,7 @@
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
 #include "app/run/interrupt.h"
+#include "app/run/plan_query.h"
 #include "app/run/protocol_run.h"
 #include "app/run/time_layout.h"
 #include "base/error.h"
@@ -108,13 +109,10 @@ const FlagSet kProtocol{
     .why = "a protocol says itself what is measured",
     .values = {"protocol", "sizes", "batches", "hardware"}};
 
-std::optional<plan::Hardware> hardware_named(const Parsed& parsed) {
+std::optional<plan::Hardware> hardware_asked(const Parsed& parsed) {
   const auto name = parsed.values.find("hardware");
   if (name == parsed.values.end()) return std::nullopt;
-  if (const auto* known = plan::find_hardware(name->second)) return *known;
-  std::string names;
-  for (const auto& h : plan::hardware_presets()) names += (names.empty() ? "" : ", ") + std::string(h.name);
-  throw Error(Kind::kUsage, str("--hardware ", name->second, " is unknown; there are ", names));
+  return hardware_named(name->second);
 }
 
 int protocol_command(const Arguments& arguments) {
@@ -129,7 +127,7 @@ int protocol_command(const Arguments& arguments) {
                       {.name = parsed.values.at("protocol"),
                        .sizes = numbers_of(parsed, "sizes"),
                        .batches = numbers_of(parsed, "batches"),
-                       .hardware = hardware_named(parsed),
+                       .hardware = hardware_asked(parsed),
                        .command = command});
 }
 

@@ -39,14 +39,7 @@ plan::Hardware hardware_asked(const Parsed& parsed, const DeviceChoice& device) 
   };
   std::optional<plan::Hardware> hardware;
   if (const auto name = value("hardware"); !name.empty()) {
-    const auto* preset = plan::find_hardware(name);
-    if (!preset) {
-      std::string known;
-      for (const auto& h : plan::hardware_presets())
-        known += (known.empty() ? "" : ", ") + std::string(h.name);
-      throw Error(Kind::kUsage, str("--hardware ", name, " is unknown; there are ", known));
-    }
-    hardware = *preset;
+    hardware = hardware_named(name);
   } else {
     hardware = hardware_here(device);
   }

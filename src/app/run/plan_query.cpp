@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "app/doctor/gpus.h"
+#include "base/error.h"
 #include "models/text_encoder.h"
 #include "models/vae.h"
 #include "pipeline/device.h"
@@ -47,6 +48,13 @@ std::optional<plan::Hardware> hardware_here(const DeviceChoice& device) {
     if (!links.empty() && can_have) here.links = plan::links_named(links, here);
   }
   return here;
+}
+
+const plan::Hardware& hardware_named(const std::string& name) {
+  if (const auto* known = plan::find_hardware(name)) return *known;
+  std::string names;
+  for (const auto& h : plan::hardware_presets()) names += (names.empty() ? "" : ", ") + std::string(h.name);
+  throw Error(Kind::kUsage, str("--hardware ", name, " is unknown; there are ", names));
 }
 
 int64_t kept_by_libraries() {

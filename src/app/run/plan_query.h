@@ -16,6 +16,9 @@ namespace atelier::app {
 // nobody has measured or cited.
 std::optional<plan::Hardware> hardware_here(const DeviceChoice& device);
 
+// The preset that --hardware asks for. Throws Error(kUsage) with the names that there are.
+const plan::Hardware& hardware_named(const std::string& name);
+
 // What a GPU's memory keeps for the driver, the libraries and their workspaces, in bytes.
 int64_t kept_by_libraries();
 
