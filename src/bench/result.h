@@ -30,6 +30,8 @@ inline constexpr const char* kImpossible = "not possible";    // the model refus
 inline constexpr const char* kFailed = "failed";
 }  // namespace status
 
+// The "asked" of a row.
+Json asked_of(const Measurement& m);
 bool is_measured(const Json& row);
 std::vector<const Json*> rows_for(const Json& result, Topic topic);
 // One GPU, one picture, the plain size; null until it is measured.

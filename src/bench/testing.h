@@ -16,11 +16,6 @@ inline Json series_for_test(double median) {
 
 // A measured row: seconds of a picture follow from the milliseconds of its 10 steps.
 inline Json row_for_test(const Measurement& m, double ms) {
-  Json topics = Json::array();
-  for (const auto t :
-       {Topic::kScaling, Topic::kStrategies, Topic::kSizes, Topic::kBatches, Topic::kThroughput}) {
-    if (m.is_for(t)) topics.push_back(name_of(t));
-  }
   Json peaks = Json::array(), weights = Json::array();
   for (int r = 0; r < m.gpus; ++r) {
     peaks.push_back({{"rank", r},
@@ -33,16 +28,7 @@ inline Json row_for_test(const Measurement& m, double ms) {
   return {{"id", id_of(m)},
           {"status", status::kMeasured},
           {"league", m.strategy.starts_with("pipefusion") ? "approximate" : "lossless"},
-          {"asked",
-           {{"strategy", m.strategy},
-            {"layout", m.strategy},
-            {"mode", m.mode},
-            {"gpus", m.gpus},
-            {"height", m.height},
-            {"width", m.width},
-            {"batch", m.batch},
-            {"graphs", true},
-            {"topics", topics}}},
+          {"asked", asked_of(m)},
           {"measured",
            {{"kind", "measured"},
             {"ms_per_step", series_for_test(ms)},

@@ -98,25 +98,12 @@ Json ProtocolRows::modelled(const bench::Measurement& m, const plan::ParallelCon
 }
 
 MeasuredRow ProtocolRows::measure(const bench::Measurement& m, const std::filesystem::path& folder) {
-  Json topics = Json::array();
-  for (unsigned bit = 1; bit <= static_cast<unsigned>(bench::Topic::kTraffic); bit *= 2) {
-    if (m.topics & bit) topics.push_back(bench::name_of(static_cast<bench::Topic>(bit)));
-  }
   MeasuredRow out;
   Json& row = out.row;
   row = {{"id", m.id},
          {"status", bench::status::kImpossible},
          {"league", "lossless"},
-         {"asked",
-          {{"strategy", m.strategy},
-           {"layout", m.strategy},
-           {"mode", m.mode},
-           {"gpus", m.gpus},
-           {"height", m.height},
-           {"width", m.width},
-           {"batch", m.batch},
-           {"graphs", m.has_graphs && !is_traced(m)},
-           {"topics", topics}}}};
+         {"asked", bench::asked_of(m)}};
   try {
     const auto degrees = degrees_of(m);
     const auto layout = plan::to_string(degrees);
