@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/partition.h"
+#include "plan/percent.h"
 #include "plan/route.h"
 
 namespace atelier::plan {
@@ -28,10 +29,6 @@ int64_t ceil_div(int64_t total, int64_t parts) {
 double idle(double work, double parts, double largest) {
   return 1 - work / (parts * largest);
 }
-int percent(double share) {
-  return static_cast<int>(std::lround(100 * share));
-}
-
 double head_idle(const ParallelConfig& d, const LayoutQuery& p) {
   const int cut = p.model.has_convolution_mixer ? 1 : d.ulysses;
   return idle(p.model.heads, d.tensor * cut,

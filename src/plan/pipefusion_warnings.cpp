@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "plan/layouts.h"
+#include "plan/percent.h"
 #include "plan/pipefusion_quality.h"
 #include "plan/route.h"
 #include "plan/schedule.h"
@@ -10,10 +11,6 @@
 
 namespace atelier::plan {
 namespace {
-
-int percent(double share) {
-  return static_cast<int>(std::lround(100 * share));
-}
 
 bool flows(const ParallelConfig& d, int steps) {
   return patch_count(d) > 1 && (steps == 0 || steps > d.warmup);
