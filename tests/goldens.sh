@@ -35,7 +35,6 @@ check_more() { # case options...
 
 check "$here/goldens/flux_dev"
 check "$here/goldens/flux_dev" --torch_dtype bfloat16
-check "$here/goldens/vae_kl"
 check "$here/goldens/schedulers"
 for case in flux_two_branches vae_sizes scheduler_formulas encoder_forms pixart_small flux_edits sdxl_adapters wan_vae_small; do check "$here/goldens/$case"; done
 for case in sd3_small hunyuan_small sdxl_small; do
@@ -44,6 +43,7 @@ for case in sd3_small hunyuan_small sdxl_small; do
 done
 check_more flux_schnell
 check_more flux_schnell --torch_dtype bfloat16
+check_more vae_kl
 check_more text_encoders
 check_more tokenizers
 check_more pixart_sigma

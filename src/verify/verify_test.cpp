@@ -22,7 +22,7 @@ using nn::error_of;
 using nn::has;
 
 const char* const kRecorded = "golden.safetensors";
-const std::filesystem::path kSchedulers = "tests/goldens/schedulers", kAutoencoders = "tests/goldens/vae_kl";
+const std::filesystem::path kSchedulers = "tests/goldens/schedulers", kAutoencoders = "tests/goldens/vae_sizes";
 
 std::vector<std::string> named(const Comparison& c, Verdict v) {
   std::vector<std::string> names;
@@ -218,14 +218,14 @@ TEST(Verify, SeesAChangedTrajectoryAndAChangedConfig) {
 
 TEST(Verify, SeesChangedAutoencoders) {
   const pipeline::Copy copy(kAutoencoders);
-  copy.edit_tensors(kRecorded, [](weights::Tensors& t) { t.at("vae_sd.decode_tiled").add_(3e-4); });
-  copy.edit_tensors("model/vae_flux/diffusion_pytorch_model.safetensors",
+  copy.edit_tensors(kRecorded, [](weights::Tensors& t) { t.at("vae_three.decode_tiled").add_(3e-4); });
+  copy.edit_tensors("model/vae_plain/diffusion_pytorch_model.safetensors",
                     [](weights::Tensors& t) { t.at("decoder.conv_out.bias").add_(1e-3); });
   const auto c = verify({.folder = copy.path(), .only = {"*decode*", "*moments*"}});
-  EXPECT_EQ(row(c, "vae_sd.decode").verdict, Verdict::kPass);
-  EXPECT_EQ(row(c, "vae_sd.decode_tiled").verdict, Verdict::kFail);
-  EXPECT_EQ(row(c, "vae_flux.decode").verdict, Verdict::kFail);
-  EXPECT_EQ(row(c, "vae_flux.encode.moments").verdict, Verdict::kPass);
+  EXPECT_EQ(row(c, "vae_three.decode").verdict, Verdict::kPass);
+  EXPECT_EQ(row(c, "vae_three.decode_tiled").verdict, Verdict::kFail);
+  EXPECT_EQ(row(c, "vae_plain.decode").verdict, Verdict::kFail);
+  EXPECT_EQ(row(c, "vae_plain.encode.moments").verdict, Verdict::kPass);
 }
 
 // A folder of tokenizers, made of the pipeline's own.
