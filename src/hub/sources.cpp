@@ -116,7 +116,8 @@ ModelSource find_cached(std::string_view name, const std::string& id, const Sour
                        name.find('/') != std::string_view::npos || name.ends_with(".safetensors") ||
                        name.ends_with(".gguf");
   if (is_path) throw Error(Kind::kUsage, str("model ", in_quotes(name), ": there is no such file or folder"));
-  std::vector<std::string> known{"mini"};
+  const auto models = built_in_models();
+  std::vector<std::string> known(models.begin(), models.end());
   for (const auto& a : aliases()) known.emplace_back(a.name);
   const auto near = nearest(plain(name), known, 3);
   throw Error(Kind::kUsage, str("model ", in_quotes(name),
@@ -175,6 +176,11 @@ fs::path hub_cache(const HubEnvironment& environment) {
   return base / "huggingface" / "hub";
 }
 
+std::span<const std::string_view> built_in_models() {
+  static constexpr std::string_view kNames[] = {"mini", "mini-video"};
+  return kNames;
+}
+
 std::string hub_id(std::string_view name) {
   const std::string wanted = plain(name);
   for (const auto& a : aliases()) {
@@ -189,10 +195,13 @@ ModelSource resolve(std::string_view name, const SourceOptions& options) {
   }
   if (name.empty()) throw Error(Kind::kUsage, "no model is named: give a model_name");
   const std::string id = hub_id(name);
-  if (auto local = find_local(name, name == "mini" || !id.empty())) return *local;
-  if (name == "mini") {
-    if (is_model_folder(options.mini)) return {options.mini, "mini", "", Provenance::kBuiltIn};
-    throw Error(Kind::kUsage, str("the built-in model mini is not at ", options.mini.string(),
+  const auto models = built_in_models();
+  const bool is_built_in = std::find(models.begin(), models.end(), name) != models.end();
+  if (auto local = find_local(name, is_built_in || !id.empty())) return *local;
+  if (is_built_in) {
+    const fs::path folder = options.built_in / name;
+    if (is_model_folder(folder)) return {folder, std::string(name), "", Provenance::kBuiltIn};
+    throw Error(Kind::kUsage, str("the built-in model ", name, " is not at ", folder.string(),
                                   ": the installation is incomplete"));
   }
   if (id.empty()) fail_unknown(name);

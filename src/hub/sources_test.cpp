@@ -32,7 +32,7 @@ class SourcesTest : public ::testing::Test {
     write_file_atomically(snapshot(commit).parent_path().parent_path() / "refs" / name, commit + "\n");
   }
   SourceOptions options(const std::string& revision = "") const {
-    return {folder_ / "mini", folder_ / "hub", revision};
+    return {folder_.path(), folder_ / "hub", revision};
   }
   std::string error(std::string_view name, const std::string& revision = "") const {
     return message_of(Kind::kUsage, [&] { resolve(name, options(revision)); });
@@ -141,6 +141,8 @@ TEST_F(SourcesTest, MiniIsBuiltIn) {
   EXPECT_THAT(error("mini"), HasSubstr("not at"));
   write_file_atomically(folder_ / "mini" / "model_index.json", "{}");
   EXPECT_EQ(resolve("mini", options()).folder, folder_ / "mini");
+  EXPECT_THAT(error("mini-video"), HasSubstr("mini-video is not at"));
+  EXPECT_THAT(error("mini-vidio"), HasSubstr("nearest: mini-video"));
 }
 
 TEST_F(SourcesTest, UnknownNamesGetTheNearest) {

@@ -40,19 +40,24 @@ Findings build_findings() {
 
 Findings model_findings(const Environment& variables) {
   const auto get = [&](const char* name) { return expand_home(value_of(variables, name), variables); };
-  const auto mini = share_folder(variables, program_file()) / "models" / "mini";
-  const bool has_mini = std::filesystem::exists(mini / "model_index.json");
+  Findings out;
+  for (const std::string_view name : hub::built_in_models()) {
+    const auto folder = share_folder(variables, program_file()) / "models" / name;
+    const bool is_there = std::filesystem::exists(folder / "model_index.json");
+    out.push_back({std::string(name), is_there ? folder.string() : "not found",
+                   is_there ? Grade::kFine : Grade::kAdvice, is_there ? "" : "set ATELIER_SHARE"});
+  }
   const auto cache =
       hub::hub_cache({get("HF_HUB_CACHE"), get("HF_HOME"), get("XDG_CACHE_HOME"), home_folder(variables)});
   const bool has_token = !hub_token(variables).empty();
-  return {{"mini", has_mini ? mini.string() : "not found", has_mini ? Grade::kFine : Grade::kAdvice,
-           has_mini ? "" : "set ATELIER_SHARE"},
-          {"hub cache", cache.string() + (std::filesystem::exists(cache) ? "" : " (absent)")},
-          {"HF_TOKEN",
-           has_token ? "set, or in the file of a login"
-                     : "not set, and no login: gated models such as FLUX.1-dev need one to be downloaded "
-                       "(export HF_TOKEN=..., or huggingface_hub's login)"},
-          {"dummies", joined(models::preset_names()) + " (--dummy NAME: random weights, no files)"}};
+  out.push_back({"hub cache", cache.string() + (std::filesystem::exists(cache) ? "" : " (absent)")});
+  out.push_back(
+      {"HF_TOKEN", has_token
+                       ? "set, or in the file of a login"
+                       : "not set, and no login: gated models such as FLUX.1-dev need one to be downloaded "
+                         "(export HF_TOKEN=..., or huggingface_hub's login)"});
+  out.push_back({"dummies", joined(models::preset_names()) + " (--dummy NAME: random weights, no files)"});
+  return out;
 }
 
 // Of every two GPUs, both ways, with copies that really go over the link.
