@@ -142,4 +142,12 @@ void CheckedComm::barrier() {
   if (size_ > 1) start_barrier();
 }
 
+std::unique_ptr<Window> CheckedComm::window(int64_t bytes) {
+  ENSURE(bytes > 0);
+  check_alive();
+  auto window = open_window(bytes);
+  if (window) window->tell_ = [this](int64_t stored) { report("stores", stored); };
+  return window;
+}
+
 }  // namespace atelier::comm

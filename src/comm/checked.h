@@ -32,6 +32,7 @@ class CheckedComm : public Comm {
   Work recv(at::Tensor& in, int from) final;
   void broadcast(at::Tensor& value, int root) final;
   void barrier() final;
+  std::unique_ptr<Window> window(int64_t bytes) final;
 
  protected:
   using Split = std::vector<int64_t>;
@@ -46,6 +47,7 @@ class CheckedComm : public Comm {
   virtual Work start_recv(at::Tensor in, int from) = 0;
   virtual Work start_broadcast(at::Tensor value, int root) = 0;
   virtual void start_barrier() = 0;                          // barrier
+  virtual std::unique_ptr<Window> open_window(int64_t) { return nullptr; }
   virtual bool accepts(const at::Tensor& tensor) const = 0;  // is it on this transport's device?
 
  private:

@@ -52,8 +52,19 @@ class Window {
   virtual at::Tensor local() const = 0;         // [bytes], of bytes; zeros at first
   virtual at::Tensor peer(int rank) const = 0;  // local() of this rank of the group
   // What a rank stored before it is seen by all behind theirs. On CUDA in the order of the current stream, without
-  // the host, and it may be recorded into a graph. Throws as verbs do.
-  virtual void barrier() = 0;
+  // the host, and it may be recorded into a graph. stored: bytes that went into peers' memory since the last one, for
+  // the observer. Throws as verbs do.
+  void barrier(int64_t stored = 0) {
+    if (tell_) tell_(stored);
+    meet();
+  }
+
+ protected:
+  virtual void meet() = 0;
+
+ private:
+  friend class CheckedComm;
+  std::function<void(int64_t stored)> tell_;
 };
 
 // One group of ranks. Buffers are contiguous; splits count elements of the flattened tensors, and may be
@@ -85,7 +96,7 @@ class Comm {
 
   // Every rank asks for the same number of bytes. Null on all of them where their memory is not within reach of each
   // other: on several hosts, or where the transport has no such memory.
-  virtual std::unique_ptr<Window> window(int64_t bytes);
+  virtual std::unique_ptr<Window> window(int64_t bytes) = 0;
 
   virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
   // Throws Error(kPeer) once the group is poisoned. Kernels on a device end without a word then: what they

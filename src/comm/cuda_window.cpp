@@ -148,7 +148,8 @@ class CudaWindow : public Window {
                          at::TensorOptions(at::kByte).device(device_));
   }
 
-  void barrier() override {
+ protected:
+  void meet() override {
     if (abort_->is_set()) throw Error(Kind::kPeer, "a window's group was aborted");
     const c10::cuda::CUDAGuard guard(device_);
     kernels::BarrierPads pads;

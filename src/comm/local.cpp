@@ -30,16 +30,18 @@ class LocalWork : public Work::Impl {
 
 class LocalWindow : public Window {
  public:
-  LocalWindow(int rank, std::vector<at::Tensor> memory, Comm& comm)
-      : rank_(rank), memory_(std::move(memory)), comm_(comm) {}
+  LocalWindow(int rank, std::vector<at::Tensor> memory, std::function<void()> meet)
+      : rank_(rank), memory_(std::move(memory)), meet_(std::move(meet)) {}
   at::Tensor local() const override { return peer(rank_); }
   at::Tensor peer(int rank) const override { return memory_.at(static_cast<size_t>(rank)); }
-  void barrier() override { comm_.barrier(); }
+
+ protected:
+  void meet() override { meet_(); }
 
  private:
   int rank_;
   std::vector<at::Tensor> memory_;
-  Comm& comm_;
+  std::function<void()> meet_;
 };
 
 class LocalComm : public CheckedComm {
@@ -51,20 +53,19 @@ class LocalComm : public CheckedComm {
         keep_(keep) {}
   ~LocalComm() override { group_->leave(rank()); }
 
-  std::unique_ptr<Window> window(int64_t bytes) override {
-    const auto mine = at::zeros({bytes}, at::TensorOptions(at::kByte));
-    const auto all = group_->collect(rank(), turns_++, {.verb = "window", .out = mine, .number = bytes});
-    group_->wait(all);
-    std::vector<at::Tensor> memory;
-    for (const auto& call : all->calls) memory.push_back(call.out);
-    return std::make_unique<LocalWindow>(rank(), std::move(memory), *this);
-  }
-
   void abort() noexcept override { group_->poison(str("rank ", rank(), " aborted")); }
 
   void check_alive() override { group_->check_alive(); }
 
  protected:
+  std::unique_ptr<Window> open_window(int64_t bytes) override {
+    const auto mine = at::zeros({bytes}, at::TensorOptions(at::kByte));
+    const auto all = group_->collect(rank(), turns_++, {.verb = "window", .out = mine, .number = bytes});
+    group_->wait(all);
+    std::vector<at::Tensor> memory;
+    for (const auto& call : all->calls) memory.push_back(call.out);
+    return std::make_unique<LocalWindow>(rank(), std::move(memory), [this] { start_barrier(); });
+  }
   Work start_all_reduce(at::Tensor sum) override {
     return collect({.verb = "all_reduce", .out = std::move(sum)});
   }

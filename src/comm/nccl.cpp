@@ -230,14 +230,13 @@ class NcclComm : public CheckedComm {
 
   void check_alive() override { group_->check_alive(); }
 
-  std::unique_ptr<Window> window(int64_t bytes) override {
+ protected:
+  std::unique_ptr<Window> open_window(int64_t bytes) override {
     const auto abort = std::make_shared<WindowAbort>();
     group_->guard(abort);
     return open_cuda_window(rank(), size(), device_, bytes, abort,
                             [this](const std::string& mine) { return group_->exchange(mine); });
   }
-
- protected:
   Work start_all_reduce(at::Tensor sum) override;
   Work start_all_gather(at::Tensor out, at::Tensor mine, Split split) override;
   Work start_all_to_all(at::Tensor out, at::Tensor in, Split out_split, Split in_split) override;

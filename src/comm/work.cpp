@@ -29,10 +29,6 @@ Work::~Work() {
   wait_silently(*this);
 }
 
-std::unique_ptr<Window> Comm::window(int64_t) {
-  return nullptr;
-}
-
 void Work::wait() {
   if (const auto impl = std::move(impl_)) impl->wait();
 }
