@@ -121,10 +121,32 @@ std::vector<std::vector<ProjectionSlot>> lay_out(std::span<const Projected> stre
   return slots;
 }
 
+namespace {
+
+void place_piece(const Projected& p, Range tokens, std::span<const ProjectionSlot> slots,
+                 std::span<const Range> heads) {
+  const auto cut = [&](const at::Tensor& t) {
+    return t.defined() ? t.narrow(0, tokens.begin, tokens.size) : t;
+  };
+  Projected piece{cut(p.q), cut(p.k), cut(p.v), p.norm_q, p.norm_k, p.rope};
+  Rope rope;
+  if (p.rope) {
+    rope = {cut(p.rope->cos), cut(p.rope->sin)};
+    piece.rope = &rope;
+  }
+  place(piece, slots, heads);
+}
+
+}  // namespace
+
 Attention::PendingAttention Attention::start(const CallContext& f, std::span<const Projected> streams) const {
   ENSURE(exchange_ && op_);
   ExchangeBuffers in = exchange_->buffers(f, layer_, streams);
-  for (size_t i = 0; i < streams.size(); ++i) place(streams[i], in.slots[i], in.heads);
+  if (in.pieces.empty()) {
+    for (size_t i = 0; i < streams.size(); ++i) place(streams[i], in.slots[i], in.heads);
+  }
+  for (size_t i = 0; i < in.pieces.size(); ++i)
+    place_piece(streams[in.pieces[i].projection], in.pieces[i].tokens, in.slots[i], in.heads);
   exchange_->launch(f, layer_, in);
   return {f, std::move(in)};
 }

@@ -52,9 +52,16 @@ struct ProjectionSlot {
   at::Tensor q, kv;
 };
 
+// Neighbouring tokens of one projection that go to one place.
+struct ProjectionPiece {
+  size_t projection = 0;
+  Range tokens;
+};
+
 // A started exchange. Several may be in flight: everything an exchange needs to finish is in here.
 struct ExchangeBuffers {
-  std::vector<std::vector<ProjectionSlot>> slots;  // [stream of the layer][peer]
+  std::vector<std::vector<ProjectionSlot>> slots;  // [projection, or piece][peer]
+  std::vector<ProjectionPiece> pieces;             // empty: each projection is one
   std::vector<Range> heads;                        // per peer, of the heads held here
   struct Flight {
     virtual ~Flight() = default;

@@ -14,6 +14,7 @@
 #include "parallel/stale_kv.h"
 #include "parallel/tensor.h"
 #include "parallel/ulysses.h"
+#include "parallel/ulysses_stores.h"
 
 namespace atelier::parallel {
 namespace {
@@ -83,6 +84,7 @@ struct ParallelContext::Parts {
   std::optional<StaleKv> stale;
   std::optional<Ring> rotate;
   std::optional<Ulysses> exchange;
+  std::optional<UlyssesStores> stores;
   nn::LocalExchange alone;
   std::optional<CommReducer> features;
   std::optional<GroupShardedEval> sharded_eval;
@@ -160,6 +162,7 @@ struct ParallelContext::Parts {
     if (ulysses) {
       const int first = mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses);
       denoiser.exchange = &exchange.emplace(*ulysses, first);
+      if (!degrees.collective) denoiser.exchange = &stores.emplace(*ulysses, first, *exchange);
     }
   }
 
@@ -168,7 +171,7 @@ struct ParallelContext::Parts {
     if (!ulysses) return;  // the ring is the whole sequence
     nn::AttentionOp& round_all = *denoiser.attention;
     stack_sequence(kernel);
-    denoiser.exchange = &exchange_by_heads.emplace(*exchange, alone, ulysses->size());
+    denoiser.exchange = &exchange_by_heads.emplace(*denoiser.exchange, alone, ulysses->size());
     denoiser.attention = &attention_by_heads.emplace(*denoiser.attention, round_all);
   }
 
@@ -260,6 +263,7 @@ std::set<std::string> ParallelContext::used() const {
     if (part && part->ran()) all.insert(str(words...));
   };
   add(p.exchange, "ulysses over ", p.mesh.size(plan::Axis::kUlysses));
+  add(p.stores, "ulysses over ", p.mesh.size(plan::Axis::kUlysses), " by stores");
   add(p.rotate, "ring over ", p.mesh.size(plan::Axis::kRing));
   add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
   add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));

@@ -132,16 +132,19 @@ Traffic run(const Toy& toy, const plan::ParallelConfig& d) {
 
 TEST(ParallelContext, UlyssesMakesOneExchangeInAndOneOutPerAttention) {
   const Toy toy{.tokens = {5, 8}, .heads = 3, .blocks = 2, .steps = 3};
-  const auto t = run(toy, {.ulysses = 2});
-  EXPECT_LT(t.difference, 1e-12);
-  EXPECT_EQ(t.calls.size(), 1u);
-  EXPECT_EQ(t.calls.at("all_to_all ulysses"), 2 /*ranks*/ * 2 /*in, out*/ * 2 /*blocks*/ * 3 /*steps*/);
   // Rank 0 holds 3 + 4 tokens and heads 0, 1; rank 1 holds 2 + 4 tokens and head 2. In: q, k and v of the
   // other's heads; out: my heads of the other's tokens.
   const int64_t number = 8 * 2 /*batch*/ * 4 /*width*/;
   const int64_t in = number * 3 * (7 * 1 + 6 * 2), out = number * (6 * 2 + 7 * 1);
-  EXPECT_EQ(t.bytes.at("all_to_all ulysses"), (in + out) * 2 * 3);
-  EXPECT_TRUE(t.used.contains("ulysses over 2"));
+  for (const bool collective : {false, true}) {
+    const auto t = run(toy, {.ulysses = 2, .collective = collective});
+    const std::string verb = collective ? "all_to_all ulysses" : "stores ulysses";
+    EXPECT_LT(t.difference, 1e-12);
+    EXPECT_EQ(t.calls.size(), 1u);
+    EXPECT_EQ(t.calls.at(verb), 2 /*ranks*/ * 2 /*in, out*/ * 2 /*blocks*/ * 3 /*steps*/);
+    EXPECT_EQ(t.bytes.at(verb), (in + out) * 2 * 3);
+    EXPECT_TRUE(t.used.contains(collective ? "ulysses over 2" : "ulysses over 2 by stores"));
+  }
 }
 
 TEST(ParallelContext, RingSendsEveryBlockToEveryOtherRankOnce) {

@@ -4,6 +4,7 @@
 #include <ATen/ops/full.h>
 
 #include "nn/testing.h"
+#include "parallel/comm_for_test.h"
 #include "parallel/toy_for_test.h"
 
 namespace atelier::parallel::testing {
@@ -223,31 +224,13 @@ TEST(Sharded, EightBitWeightsAreGatheredWithTheirScales) {
 }
 
 // A group whose gather puts the two ranks' parts into each other's places.
-struct Swapping : comm::Comm {
-  comm::Comm& inner;
-  explicit Swapping(comm::Comm& group) : inner(group) {}
-  int rank() const override { return inner.rank(); }
-  int size() const override { return inner.size(); }
-  std::string_view name() const override { return "swapping"; }
-  comm::Work all_reduce(at::Tensor& sum) override { return inner.all_reduce(sum); }
+struct Swapping : PassedOn {
+  using PassedOn::PassedOn;
   comm::Work all_gather(at::Tensor& out, const at::Tensor& mine, std::span<const int64_t> split) override {
     inner.all_gather(out, mine, split).wait();
     out.copy_(at::cat({out.narrow(0, split[0], split[1]), out.narrow(0, 0, split[0])}));
     return {};
   }
-  comm::Work all_to_all(at::Tensor& out, const at::Tensor& in, std::span<const int64_t> out_split,
-                        std::span<const int64_t> in_split) override {
-    return inner.all_to_all(out, in, out_split, in_split);
-  }
-  comm::Work send_recv(const at::Tensor& out, int to, at::Tensor& in, int from) override {
-    return inner.send_recv(out, to, in, from);
-  }
-  comm::Work send(const at::Tensor& out, int to) override { return inner.send(out, to); }
-  comm::Work recv(at::Tensor& in, int from) override { return inner.recv(in, from); }
-  void broadcast(at::Tensor& value, int root) override { inner.broadcast(value, root); }
-  void barrier() override { inner.barrier(); }
-  void abort() noexcept override { inner.abort(); }
-  void check_alive() override { inner.check_alive(); }
 };
 
 TEST(PlantedFault, SwappedWeightShardShows) {

@@ -16,6 +16,11 @@ int64_t sum(std::span<const int64_t> values) {
   return std::accumulate(values.begin(), values.end(), int64_t{0});
 }
 
+bool has_patches(const nn::CallContext& f) {
+  return std::any_of(f.streams.begin(), f.streams.end(),
+                     [](const nn::Layout& l) { return l.patches.parts > 1; });
+}
+
 struct UlyssesFlight : nn::ExchangeBuffers::Flight {
   std::vector<int64_t> asking, tokens;  // per rank of the group
   int64_t batch = 0, width = 0;         // width: of a head
@@ -26,17 +31,32 @@ struct UlyssesFlight : nn::ExchangeBuffers::Flight {
 
 }  // namespace
 
-std::vector<int64_t> Ulysses::tokens(const nn::CallContext& f, std::span<const int> streams) const {
+std::vector<int64_t> tokens_of_ranks(const nn::CallContext& f, std::span<const int> streams, int first,
+                                     int count) {
   std::vector<int64_t> n;
-  for (int u = 0; u < group_.size(); ++u) n.push_back(f.tokens(streams, first_ + u, f.patch));
+  for (int u = 0; u < count; ++u) n.push_back(f.tokens(streams, first + u, f.patch));
   return n;
+}
+
+std::vector<int64_t> begin_in_order(const nn::CallContext& f, const nn::AttentionLayer& layer, int first,
+                                    int count, int rank) {
+  const bool by_rank = has_patches(f);
+  std::vector<int64_t> begin;
+  for (size_t s = 0; s < layer.streams.size(); ++s) {
+    const auto streams = std::span(layer.streams);
+    // What lies before: whole streams of all ranks and this stream of the ranks before, or all of the ranks before.
+    const auto before = by_rank ? tokens_of_ranks(f, streams, first, rank)
+                                : tokens_of_ranks(f, streams.first(s), first, count);
+    const auto beside = by_rank ? tokens_of_ranks(f, streams.first(s), first + rank, 1)
+                                : tokens_of_ranks(f, streams.subspan(s, 1), first, rank);
+    begin.push_back(sum(before) + sum(beside));
+  }
+  return begin;
 }
 
 std::vector<at::Tensor> Ulysses::in_order(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                           const std::vector<at::Tensor>& per_rank) const {
-  const bool has_patches = std::any_of(f.streams.begin(), f.streams.end(),
-                                       [](const nn::Layout& l) { return l.patches.parts > 1; });
-  if (has_patches) return per_rank;
+  if (has_patches(f)) return per_rank;
   std::vector<at::Tensor> pieces;
   std::vector<int64_t> taken(per_rank.size(), 0);
   for (const int stream : layer.streams) {
@@ -55,8 +75,8 @@ nn::ExchangeBuffers Ulysses::buffers(const nn::CallContext& f, const nn::Attenti
   const auto& k = streams[0].k;
   const int me = group_.rank();
   auto flight = std::make_unique<UlyssesFlight>();
-  flight->asking = tokens(f, layer.query_streams);
-  flight->tokens = tokens(f, layer.streams);
+  flight->asking = tokens_of_ranks(f, layer.query_streams, first_, group_.size());
+  flight->tokens = tokens_of_ranks(f, layer.streams, first_, group_.size());
   flight->batch = k.size(1);
   flight->width = k.size(3);
   const int64_t asking = flight->asking[me], held = flight->tokens[me];

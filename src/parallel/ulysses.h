@@ -8,6 +8,15 @@
 
 namespace atelier::parallel {
 
+// Tokens of these streams that each of `count` sequence ranks from `first` holds in this call.
+std::vector<int64_t> tokens_of_ranks(const nn::CallContext&, std::span<const int> streams, int first,
+                                     int count);
+// Where this rank's keys of each stream of the layer begin among the keys of all these ranks: in the order of one rank,
+// stream by stream. Attention then adds up in the same order, and comes out the same to the last bit. Patches stay as
+// they are, rank by rank, as stale keys are kept.
+std::vector<int64_t> begin_in_order(const nn::CallContext&, const nn::AttentionLayer&, int first, int count,
+                                    int rank);
+
 // One message per peer and direction: q, k and v travel together. Both ends pay one pass over what arrived,
 // which joins the peers' parts.
 class Ulysses : public nn::SequenceExchange {
@@ -24,11 +33,7 @@ class Ulysses : public nn::SequenceExchange {
   bool ran() const { return ran_; }
 
  private:
-  // Tokens of these streams that each rank of the group holds in this call.
-  std::vector<int64_t> tokens(const nn::CallContext&, std::span<const int> streams) const;
-  // Keys and values per rank -> in the order of one rank, stream by stream: attention then adds up in the
-  // same order, and comes out the same to the last bit. Stale keys are kept rank by rank, so patches stay as
-  // they are.
+  // Keys and values per rank -> pieces in the order of begin_in_order.
   std::vector<at::Tensor> in_order(const nn::CallContext&, const nn::AttentionLayer&,
                                    const std::vector<at::Tensor>& per_rank) const;
 

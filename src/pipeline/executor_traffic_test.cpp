@@ -176,7 +176,7 @@ class Expected {
         in += 3 * tokens(me, pass) * heads[p].size * kHeadWidth;
         out += tokens(first + p, pass) * heads[u].size * kHeadWidth;
       }
-      count("all_to_all", 2, in + out);
+      count(d_.collective ? "all_to_all" : "stores", 2, in + out);
     }
     for (int hop = 0; hop + 1 < d_.ring; ++hop) {
       const int owner = (m.index(Axis::kRing) + d_.ring - hop) % d_.ring;
@@ -257,7 +257,8 @@ TEST(Traffic, OneRankSaysNothing) {
 }
 
 TEST(Traffic, OfTheSequenceAxesIsWhatArithmeticSays) {
-  for (const char* layout : {"ulysses=2", "ulysses=3", "ring=2", "ring=3", "ulysses=2, ring=2"})
+  for (const char* layout :
+       {"ulysses=2", "ulysses=2, collective", "ulysses=3", "ring=2", "ring=3", "ulysses=2, ring=2"})
     expect_arithmetic(layout, 1);
 }
 

@@ -67,8 +67,8 @@ void expect_as_one_rank(const std::vector<const char*>& layouts) {
 }
 
 TEST(UNet, IsTheSameOnTwoRanks) {
-  expect_as_one_rank(
-      {"ulysses=2", "ring=2", "tensor=2", "cfg=2", "ulysses=2, shard=2", "rows=2, parallel_vae"});
+  expect_as_one_rank({"ulysses=2", "ulysses=2, collective", "ring=2", "tensor=2", "cfg=2",
+                      "ulysses=2, shard=2", "rows=2, parallel_vae"});
 }
 
 // Heads: 2 and 5, so four ranks share out those of the smallest pictures only.
@@ -100,7 +100,7 @@ TEST(UNet, BeginsWithAPictureTheSameOnTwoAndFourRanks) {
 TEST(UNet, HandsOutHeadsWhereThereAreEnough) {
   on_ranks(model(), {.ulysses = 4}, {}, [&](Pipeline& p, int) {
     p.generate(batch_of(), {});
-    for (const char* mode : {"ulysses over 4", "ring over 4", "rows over 4"})
+    for (const char* mode : {"ulysses over 4 by stores", "ring over 4", "rows over 4"})
       EXPECT_TRUE(p.used().contains(mode)) << mode;
   });
 }

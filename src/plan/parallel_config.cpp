@@ -57,6 +57,7 @@ const std::vector<Word>& words() {
       {&ParallelConfig::shard, nullptr, 1, 0, {"shard", "fully_shard", "fully_shard_degree"}},
       {nullptr, &ParallelConfig::sync, 0, 0, {"sync", "pipefusion_sync"}},
       {nullptr, &ParallelConfig::parallel_vae, 0, 0, {"parallel_vae", "use_parallel_vae"}},
+      {nullptr, &ParallelConfig::collective, 0, 0, {"collective"}},
   };
   return kWords;
 }

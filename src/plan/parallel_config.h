@@ -20,6 +20,8 @@ struct ParallelConfig {
   bool simulate = false;      // patches flow with one stage too: what several stages draw, for comparison
   bool parallel_vae = false;  // reuses the ranks
   int shard = 1;              // ranks of the sequence group that share each block's weights; reuses the ranks
+  bool collective =
+      false;  // Ulysses sends messages although ranks can store into each other's memory: the same bits
   std::vector<int> stage_blocks = {};  // of each stage, as the user has set them; empty: by cost
   bool operator==(const ParallelConfig&) const = default;
 };

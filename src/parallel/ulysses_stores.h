@@ -1,0 +1,55 @@
+// Ulysses where ranks can store into each other's memory: every head goes from the kernel that makes it to the place
+// where its owner attends to it, and attention's output to the place where its tokens go on. Nothing is packed,
+// copied or joined, so the bits are those of Ulysses.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "comm/comm.h"
+#include "parallel/ulysses.h"
+
+namespace atelier::parallel {
+
+// An exchange is two barriers: one between the stores and attention, one between the stores of its output and what
+// reads that. The first also says that everybody has read what the last exchange brought back, the second that
+// everybody has attended. So memory is used again without a third, also for other sizes, if what comes and what comes back
+// never share any. What scatter_back returns must be read before the next exchange begins, by work on the same stream.
+class UlyssesStores : public nn::SequenceExchange {
+ public:
+  // collective: what takes over where peers' memory is out of reach. group and first as there.
+  UlyssesStores(comm::Comm& group, int first, Ulysses& collective)
+      : group_(group), first_(first), collective_(collective) {}
+  nn::ExchangeBuffers buffers(const nn::CallContext&, const nn::AttentionLayer&,
+                              std::span<const nn::Projected>) override;
+  void launch(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers&) override;
+  nn::Qkv wait(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers&) override;
+  at::Tensor scatter_back(const nn::CallContext&, const nn::AttentionLayer&, nn::ExchangeBuffers&,
+                          at::Tensor out) override;
+  bool ran() const { return ran_; }
+  int64_t bytes() const;  // of this rank's memory that its peers can reach
+
+ private:
+  struct Flight;
+  // Windows of growing size. All are kept: recorded graphs know their addresses.
+  struct Windows {
+    std::vector<std::unique_ptr<comm::Window>> kept;
+    // Of at least this many bytes, which every rank asks for alike; null where there can be none.
+    comm::Window* of(comm::Comm& group, int64_t bytes);
+    int64_t refused = INT64_MAX;  // the least number of bytes for which there was none
+  };
+  // Memory for one exchange at a time.
+  struct Lane {
+    Windows coming, returning;
+  };
+  std::shared_ptr<Lane> free_lane();
+  void lay_pieces(const nn::CallContext&, const nn::AttentionLayer&, std::span<const nn::Projected>,
+                  const Flight&, nn::ExchangeBuffers&) const;
+
+  comm::Comm& group_;
+  int first_;
+  Ulysses& collective_;
+  std::vector<std::shared_ptr<Lane>> lanes_;
+  bool ran_ = false;
+};
+
+}  // namespace atelier::parallel
