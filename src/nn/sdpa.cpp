@@ -15,18 +15,42 @@
 
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 #include "base/error.h"
+#include "nn/hopper_attention.h"
 #include "nn/wide_attention.h"
 
 namespace atelier::nn {
+
+#ifndef ATELIER_CUDA
+std::string hopper_attention_problem(c10::Device, at::ScalarType, int64_t) {
+  return "FlashAttention 3 runs on GPUs, and this build is without CUDA";
+}
+AttentionOutput hopper_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  throw std::logic_error("internal error: a CUDA kernel was asked of a build without CUDA");
+}
+#endif
+
 namespace {
 
 bool is_half(const at::Tensor& t) {
   return t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16;
 }
 
-SdpaBackend choose(SdpaBackend asked, const at::Tensor& q) {
+// Where FlashAttention-3 takes less time than cuDNN, or the same: heads wider than 64, and those of 64 whose keys do not
+// fill cuDNN's tiles. Measured from 512 keys on (results/attention.json, tools/bench/attention.py).
+bool is_faster_by_flash3(int64_t keys, int64_t width) {
+  constexpr int64_t kLeastKeys = 512, kTile = 128;
+  return keys >= kLeastKeys && (width > 64 || keys % kTile != 0);
+}
+
+SdpaBackend choose(SdpaBackend asked, const at::Tensor& q, int64_t keys) {
+  const bool wants_flash3 =
+      asked == SdpaBackend::kFlash3 || (asked == SdpaBackend::kAuto && is_faster_by_flash3(keys, q.size(-1)));
+  if (wants_flash3 && hopper_attention_problem(q.device(), q.scalar_type(), q.size(-1)).empty())
+    return SdpaBackend::kFlash3;
+  if (asked == SdpaBackend::kFlash3) asked = SdpaBackend::kAuto;  // wider heads, those of autoencoders
   if (!q.is_cuda()) return asked == SdpaBackend::kMath ? asked : SdpaBackend::kFlash;
   const int64_t d = q.size(-1);
   const bool cudnn = is_half(q) && d % 8 == 0 && d <= 128;
@@ -69,6 +93,8 @@ AttentionOutput run_kernel(SdpaBackend backend, const at::Tensor& q, const at::T
       auto r = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, false, false);
       return {std::get<0>(r), std::get<1>(r)};
     }
+    case SdpaBackend::kFlash3:
+      return hopper_attention(q, k, v);
     case SdpaBackend::kEfficient: {
       auto r = at::_scaled_dot_product_efficient_attention(q, k, v, {}, need, 0.0, false);
       auto stats = std::get<1>(r);
@@ -88,6 +114,8 @@ const char* name_of(SdpaBackend backend, bool cuda) {
       return "attention: cuDNN";
     case SdpaBackend::kFlash:
       return cuda ? "attention: FlashAttention-2" : "attention: CPU flash";
+    case SdpaBackend::kFlash3:
+      return "attention: FlashAttention-3";
     case SdpaBackend::kEfficient:
       return "attention: memory-efficient";
     case SdpaBackend::kProducts:
@@ -115,7 +143,7 @@ AttentionOutput Sdpa::run(const CallContext&, const AttentionLayer&, KvExtent, c
                      q.options().dtype(acc_dtype))};
   }
   const auto k = kv.select(2, 0).permute({1, 2, 0, 3}), v = kv.select(2, 1).permute({1, 2, 0, 3});
-  const auto backend = choose(backend_, q);
+  const auto backend = choose(backend_, q, kv.size(0));
   ran_.emplace(backend, q.is_cuda());
   AttentionOutput a = run_kernel(backend, q.permute({1, 2, 0, 3}), k, v, lse);
   a.out = a.out.permute({2, 0, 1, 3}).contiguous();

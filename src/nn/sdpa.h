@@ -9,7 +9,7 @@
 
 namespace atelier::nn {
 
-enum class SdpaBackend { kAuto, kCudnn, kFlash, kEfficient, kProducts, kMath };
+enum class SdpaBackend { kAuto, kCudnn, kFlash, kFlash3, kEfficient, kProducts, kMath };
 
 // Scaled dot-product attention, scale 1/sqrt(d), no mask. q [Nq, B, h, d], kv [N, B, 2, h, d].
 class Sdpa : public AttentionOp {

@@ -30,16 +30,23 @@ at::ScalarType dtype_named(const std::string& name) {
 
 nn::SdpaBackend backend_named(const std::string& name) {
   using enum nn::SdpaBackend;
-  return named<nn::SdpaBackend>(
-      "attention kernel", name,
-      {{"auto", kAuto}, {"cudnn", kCudnn}, {"flash", kFlash}, {"efficient", kEfficient}, {"math", kMath}});
+  return named<nn::SdpaBackend>("attention kernel", name,
+                                {{"auto", kAuto},
+                                 {"cudnn", kCudnn},
+                                 {"flash", kFlash},
+                                 {"flash3", kFlash3},
+                                 {"efficient", kEfficient},
+                                 {"math", kMath}});
 }
 
 Residency residency_named(const std::string& name) {
   using enum Residency;
-  return named<Residency>(
-      "kind of offload", name,
-      {{"none", kResident}, {"encoders", kDenoiserResident}, {"model", kParked}, {"sequential", kStreamed}, {"group", kStreamed}});
+  return named<Residency>("kind of offload", name,
+                          {{"none", kResident},
+                           {"encoders", kDenoiserResident},
+                           {"model", kParked},
+                           {"sequential", kStreamed},
+                           {"group", kStreamed}});
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "pipeline/tier.h"
 
 #include "base/error.h"
+#include "nn/hopper_attention.h"
 #include "pipeline/device.h"
 
 namespace atelier::pipeline {
@@ -24,6 +25,14 @@ void check_tier(nn::Tier tier, const ModelFacts& facts, c10::Device device) {
                     device_name({c10::kCUDA, device.has_index() ? device.index() : c10::DeviceIndex(0)}),
                     " has ", capability / 10, ".", capability % 10, ": take --tier exact"));
   }
+}
+
+void check_attention(nn::SdpaBackend attention, at::ScalarType denoiser, c10::Device device) {
+  if (attention != nn::SdpaBackend::kFlash3) return;
+  constexpr int64_t kUsualHead = 128;
+  const auto problem = nn::hopper_attention_problem(device, denoiser, kUsualHead);
+  if (!problem.empty())
+    throw Error(Kind::kUsage, str("attention flash3: ", problem, "; take sdpa, cudnn or flash"));
 }
 
 }  // namespace atelier::pipeline

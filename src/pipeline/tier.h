@@ -1,14 +1,17 @@
-// Which models and devices a tier is for.
+// Which models and devices a tier or an attention kernel is for.
 #pragma once
 #include <c10/core/Device.h>
 
 #include "base/model_facts.h"
 #include "nn/builder.h"
+#include "nn/sdpa.h"
 
 namespace atelier::pipeline {
 
 // Throws Error(kUsage) where blocks mix positions by convolutions, whose linears nobody has judged in eight bits, and
 // for a GPU without products of eight-bit numbers. The CPU computes them from their values.
 void check_tier(nn::Tier tier, const ModelFacts& facts, c10::Device device);
+// Throws Error(kUsage) for a kernel that this device, build or number type does not have, asked for by name.
+void check_attention(nn::SdpaBackend attention, at::ScalarType denoiser, c10::Device device);
 
 }  // namespace atelier::pipeline

@@ -18,6 +18,14 @@ TEST(Tier, OfTransformersOnAnyCpu) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
 }
 
+TEST(Attention, OfAnotherKindOfGpuIsRefusedByName) {
+  EXPECT_NO_THROW(check_attention(nn::SdpaBackend::kAuto, at::kFloat, c10::kCPU));
+  const auto message =
+      message_of(Kind::kUsage, [] { check_attention(nn::SdpaBackend::kFlash3, at::kBFloat16, c10::kCPU); });
+  for (const char* part : {"flash3", "FlashAttention 3", "GPU", "sdpa"})
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+}
+
 TEST(Tier, IsNamedAndTravels) {
   EXPECT_EQ(tier_named("fast-strict"), nn::Tier::kFastStrict);
   EXPECT_NE(message_of(Kind::kUsage, [] { tier_named("quick"); }).find("exact, fast, fast-strict"),

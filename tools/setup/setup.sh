@@ -38,6 +38,7 @@ plan_wheels
 announce
 install_system
 install_wheels
+install_hopper_attention
 install_clients
 refuse_what_is_still_missing
 configure

@@ -211,6 +211,15 @@ install_wheels() {
   settle_cuda
 }
 
+# FlashAttention-3, which attention over many tokens takes on GPUs of compute capability 9 (src/nn/hopper_attention.h).
+hopper_attention="fa3-fwd==0.0.3"
+install_hopper_attention() {
+  [[ $variant == cuda && $torch == "$venv"/* ]] || return 0
+  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -q '^9\.' || return 0
+  if compgen -G "$venv/lib/python3*/site-packages/fa3_fwd/_C.abi3.so" >/dev/null; then return 0; fi
+  pip_install --no-deps "$hopper_attention" || say "going on without $hopper_attention (long sequences take up to a fifth longer)"
+}
+
 # Clients that the server is tested with; without them those tests are skipped by name.
 clients="openai==3.57.0 schemathesis==4.32.5"
 install_clients() {

@@ -235,6 +235,13 @@ std::string graph_line(const RunSpec& spec, const Resolved& resolved) {
   return asked && *asked ? "graph mode: no CUDA graphs on the CPU, fused kernels only" : "";
 }
 
+// Throws Error(kUsage) where the device does not have what the tier or the attention kernel needs.
+void check_kernels(const RunSpec& spec) {
+  const auto options = pipeline::load_options(spec.job.engine, spec.device.device);
+  pipeline::check_tier(options.tier, spec.facts, options.device);
+  pipeline::check_attention(options.attention, options.denoiser, options.device);
+}
+
 }  // namespace
 
 pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& spec) {
@@ -295,7 +302,7 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   }
   for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
   spec.job = job_of(resolved, spec);
-  pipeline::check_tier(pipeline::tier_named(spec.job.engine.tier), facts, spec.device.device);
+  check_kernels(spec);
   if (s.engine.memory == "auto") {
     spec.requests.notes.push_back(choose_memory(spec, resolved, room));
     spec.job.sink.record = record_of(resolved, spec.model, spec.job.engine);
@@ -338,7 +345,7 @@ RunSpec make_served_spec(const Resolved& resolved, FoundModel model) {
     spec.device.device = c10::Device(c10::kCUDA, 0);
   spec.job = job_of(resolved, spec);
   spec.job.sink.returns_bytes = true;
-  pipeline::check_tier(pipeline::tier_named(spec.job.engine.tier), facts, spec.device.device);
+  check_kernels(spec);
   return spec;
 }
 

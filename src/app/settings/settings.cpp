@@ -168,13 +168,12 @@ const std::vector<std::string>& InputSettings::texts_of(std::string_view name) c
 
 // The spellings of other tools beside our own.
 static void visit_offload(EngineSettings& e, const Visit& visit) {
-  visit(
-      {.name = "offload",
-       .help =
-           "keep weights in host memory: encoders (text encoders and VAE, but while they run), model (the part "
-           "that runs is on the GPU), group or sequential (also the denoiser block by block)",
-       .choices = "none encoders model group sequential"},
-      &e.offload);
+  visit({.name = "offload",
+         .help = "keep weights in host memory: encoders (text encoders and VAE, but while they run), model "
+                 "(the part "
+                 "that runs is on the GPU), group or sequential (also the denoiser block by block)",
+         .choices = "none encoders model group sequential"},
+        &e.offload);
   visit({"enable_cpu_offload", "the same as --offload model; sdxl: as --offload sequential"},
         &e.enable_cpu_offload);
   visit({"enable_model_cpu_offload", "the same as --offload model"}, &e.enable_model_cpu_offload);
@@ -184,9 +183,9 @@ static void visit_offload(EngineSettings& e, const Visit& visit) {
 }
 
 void EngineSettings::fields(const Visit& visit) {
-  visit(
-      {.name = "attention_backend", .help = "sdpa (default: the best kernel), cudnn, flash, xformers, math"},
-      &attention_backend);
+  visit({.name = "attention_backend",
+         .help = "sdpa (default: the best kernel), cudnn, flash, flash3 (package fa3-fwd), xformers, math"},
+        &attention_backend);
   visit({.name = "use_flash_attention", .surfaces = 0}, &use_flash_attention);
   visit({.name = "use_sdpa", .surfaces = 0}, &use_sdpa);
   visit({"enable_xformers", "the same as --attention_backend xformers"}, &enable_xformers);
@@ -224,10 +223,11 @@ void EngineSettings::fields(const Visit& visit) {
   visit(number("start_timeout", "seconds that loading may take", 1e-3, kMany), &start_timeout);
   visit({.name = "debug", .help = "log of every rank, topology and collectives", .variable = "DG_DEBUG"},
         &debug);
-  visit({"profile", "write traces for Perfetto into <output_dir>/profile: phases, operators, kernels, by rank"},
-        &profile);
-  visit(number("profile_wait", "batches before --profile_warmup; all three unset: the first two are traced", 0,
-               kMany),
+  visit(
+      {"profile", "write traces for Perfetto into <output_dir>/profile: phases, operators, kernels, by rank"},
+      &profile);
+  visit(number("profile_wait", "batches before --profile_warmup; all three unset: the first two are traced",
+               0, kMany),
         &profile_wait);
   visit(number("profile_warmup", "batches before those that are traced", 0, kMany), &profile_warmup);
   visit(number("profile_active", "batches that are traced", 1, kMany), &profile_active);

@@ -455,7 +455,7 @@ TEST(Refusals, NameWhatThisBuildHas) {
   EXPECT_EQ(resolved({"--attention_backend", "SDPA_EFFICIENT"}).settings.engine.attention_backend,
             "efficient");
   EXPECT_EQ(resolved({"--attention_backend", "SDPA_MATH"}).settings.engine.attention_backend, "math");
-  expect_mentions(refused({"--attention_backend", "FLASH_3"}), {"FlashAttention 3", "sdpa"});
+  EXPECT_EQ(resolved({"--attention_backend", "FLASH-3"}).settings.engine.attention_backend, "flash3");
   expect_mentions(refused({"--cache_type", "pab", "--pipefusion_degree", "2"}),
                   {"--cache_type", "--pipefusion_degree"});
   EXPECT_EQ(resolved({"--use_fp8_gemms"}).settings.engine.tier, "fast");

@@ -77,24 +77,23 @@ void settle_attention(Resolved& r) {
   }
   take_kernel_switches(r);
   const std::string where = r.origin("attention_backend").text;
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-  static const std::vector<std::string> known{"",      "auto",     "sdpa",      "cudnn",
-                                              "flash", "xformers", "efficient", "math"};
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return c == '-' ? '_' : std::tolower(c); });
+  static const std::vector<std::string> known{"",       "auto",     "sdpa",      "cudnn", "flash",
+                                              "flash3", "xformers", "efficient", "math"};
   // xDiT's and ComfyUI's words for kernels of this build
   static const std::map<std::string, std::string> elsewhere{
       {"sdpa_flash", "flash"}, {"flash_2", "flash"},  {"flash_attn_2", "flash"},
-      {"flash_attn", "flash"}, {"sdpa_math", "math"}, {"sdpa_efficient", "efficient"},
+      {"flash_attn", "flash"}, {"flash_3", "flash3"}, {"flash_attn_3", "flash3"},
+      {"fa3", "flash3"},       {"sdpa_math", "math"}, {"sdpa_efficient", "efficient"},
       {"sdpa_cudnn", "cudnn"}};
   if (const auto at = elsewhere.find(name); at != elsewhere.end()) name = at->second;
-  if (name.starts_with("flash_3") || name == "flash_attn_3") {
-    fail(str(where, ": FlashAttention 3 is not in this build; choose sdpa, cudnn or flash"));
-  }
   if (name.starts_with("sage")) {
     fail(str(where, ": sage attention is not in this build: there is no INT8 kernel; use sdpa or flash"));
   }
   if (std::find(known.begin(), known.end(), name) == known.end()) {
     fail(str(where, ": attention \"", name,
-             "\" is not in this build; choose sdpa, cudnn, flash, xformers or math"));
+             "\" is not in this build; choose sdpa, cudnn, flash, flash3, xformers or math"));
   }
 }
 
