@@ -43,7 +43,8 @@ def performance() -> str:
     alone = {key(r): r["ms_per_step"]["median"] for r in rows if r["ranks"] == 1}
     sections = {}
     for row in rows:
-        sections.setdefault((row["model"].split(" ")[0], f"{row['width']} x {row['height']}"), []).append(row)
+        size = f"{row['width']} x {row['height']}" + (f", {row['frames']} frames" if "frames" in row else "")
+        sections.setdefault((row["model"].split(" ")[0], size), []).append(row)
     out = []
     for (model, size), own in sorted(sections.items()):
         device = ", ".join(sorted({f"{r['device'].split(' (')[0]}, {r['dtype']}" for r in own}))

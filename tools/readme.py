@@ -73,7 +73,7 @@ def many_gpus() -> str:
         ms = r["ms_per_step"]
         lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
                      f"| {r['decode_s']['median'] * 1e3:.0f} | {peak} |")
-    lines.append("\nMedian, least and most of the runs.")
+    lines.append("\nMedian, least and most of the runs. With messages in place of stores (`collective`) and cuDNN's attention.")
     return "\n".join(lines)
 
 
@@ -82,15 +82,19 @@ def families() -> str:
     rows = load("families_gpus_2.json")
     if not rows:
         return "Not measured yet."
-    lines = ["| model | GPUs | layout | steps | ms per step | decode, ms | picture, s | peak GiB per rank |", "|---|---|---|---|---|---|---|---|"]
-    for r in rows:
-        name = r["model"].split(" ")[0] + (f", tier {r['tier']}" if r["tier"] != "exact" else "")
+    lines = ["| model | GPUs | layout | steps | ms per step | decode, ms | whole, s | peak GiB per rank |", "|---|---|---|---|---|---|---|---|"]
+    for r in sorted(rows, key=lambda r: (r["model"], r["width"] * r["height"], r["tier"], r["ranks"])):
+        name = r["model"].split(" ")[0].removesuffix("-Diffusers") + (f", tier {r['tier']}" if r["tier"] != "exact" else "")
+        if "frames" in r:
+            name += f", {r['width']}x{r['height']}, {r['frames']} frames"
+        elif r["width"] != 1024:
+            name += f", {r['width']} px"
         ms, peak = r["ms_per_step"], " / ".join(f"{b:.1f}" for b in peaks(r))
         lines.append(f"| {name} | {r['ranks']} | {r['layout']} | {r['steps']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
                      f"| {r['decode_s']['median'] * 1e3:.0f} | {r['picture_s']['median']:.2f} | {peak} |")
     device = rows[0]["device"].split(" (")[0]
-    return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px, bfloat16 (`tools/bench/families.sh`). Steps of SDXL, SD3, HunyuanDiT "
-                               "and PixArt compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
+    return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px where no size is said, bfloat16 (`tools/bench/families.sh`). Steps of all but "
+                               "FLUX.1 compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
 
 
 def render(text: str) -> str:

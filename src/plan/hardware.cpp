@@ -17,18 +17,23 @@ constexpr int64_t kGiB = int64_t{1} << 30;
 constexpr double kH200Products = 728 * kTera, kH200ProductsPeak = 989 * kTera;
 // The same run and the table of kernels: 24 heads over 16896 tokens 619, over 4608 tokens 550 TFLOP/s in 6.5 rounds.
 constexpr double kH200Attention = 600 * kTera;
+// results/attention.json: 24 heads over 16896 tokens 709, 12 over 32760 696 TFLOP/s in FlashAttention-3.
+constexpr double kFlash3 = 1.13;
 // A large copy on the device.
 constexpr double kH200Bandwidth = 4.3e12, kH200BandwidthPeak = 4.8e12;
 // Four H200s on NVLink, NCCL: all-to-all of 15.9 MB in 80 us and of nothing in 18; shifts of nothing, 21 and 256 MB in
 // 78, 154 and 839 us; an all-gather as a shift at that size.
 constexpr double kNvlinkPeak = 450 * kGiga;  // of an H200, one direction
 constexpr double kExchangeLatency = 18e-6, kExchangeRate = 250 * kGiga;
+// Two H200s, Ulysses of FLUX.1 by stores: 88 us more per attention than on one rank for 28.3 MB and two barriers.
+constexpr double kStoreLatency = 5e-6, kStoreRate = 363 * kGiga;
 constexpr double kShiftLatency = 85e-6, kShiftRate = 343 * kGiga;
 
 // Links of this peak (bytes/s, one direction), as far from it as NVLink is on the H200.
 constexpr Links links_of(std::string_view name, double peak, int island) {
   return {.name = name,
           .exchange = {kExchangeLatency, kExchangeRate * peak / kNvlinkPeak},
+          .stores = {kStoreLatency, kStoreRate * peak / kNvlinkPeak},
           .shift = {kShiftLatency, kShiftRate * peak / kNvlinkPeak},
           .gather = {kExchangeLatency, kShiftRate * peak / kNvlinkPeak},
           .island = island};
@@ -40,12 +45,13 @@ constexpr double kPcie3 = 15.75 * kGiga, kPcie4 = 31.5 * kGiga, kPcie5 = 63 * kG
 constexpr double kThroughHost = 0.4;  // of PCIe: written to the host's memory, then read from it
 
 constexpr Hardware cited(std::string_view name, std::string_view source, int64_t memory, double peak,
-                         double bandwidth, int multiprocessors, const Links& links) {
+                         double bandwidth, int multiprocessors, const Links& links, double flash3 = 1) {
   return {.name = name,
           .source = source,
           .memory = memory,
           .products = peak * kH200Products / kH200ProductsPeak,
           .attention = peak * kH200Attention / kH200ProductsPeak,
+          .flash3 = flash3,
           .bandwidth = bandwidth * kH200Bandwidth / kH200BandwidthPeak,
           .multiprocessors = multiprocessors,
           .links = links};
@@ -57,11 +63,12 @@ constexpr std::array<Hardware, 7> kPresets{
       .memory = 139 * kGiB,
       .products = kH200Products,
       .attention = kH200Attention,
+      .flash3 = kFlash3,
       .bandwidth = kH200Bandwidth,
       .multiprocessors = 132,
       .links = links_of("nvlink", kNvlinkPeak, kAnyIsland)},
      cited("H100", "cited: NVIDIA H100 SXM data sheet", 80 * kGiB, 989 * kTera, 3.35e12, 132,
-           links_of("nvlink", 450 * kGiga, kAnyIsland)),
+           links_of("nvlink", 450 * kGiga, kAnyIsland), kFlash3),
      cited("A100", "cited: NVIDIA A100 80GB SXM data sheet", 80 * kGiB, 312 * kTera, 2.039e12, 108,
            links_of("nvlink", 300 * kGiga, kAnyIsland)),
      cited("L40", "cited: xDiT's performance page (181.05 TFLOPS in FP16); NVIDIA L40 data sheet", 48 * kGiB,
@@ -113,7 +120,11 @@ const Hardware* find_hardware(std::string_view name) {
 Links links_named(std::string_view name, const Hardware& of) {
   if (name == of.links.name) return of.links;
   if (name == "pcie") return links_of("pcie", pcie_peak(of), kSocket);
-  if (name == "host") return links_of("host", kThroughHost * pcie_peak(of), kSocket);
+  if (name == "host") {
+    Links links = links_of("host", kThroughHost * pcie_peak(of), kSocket);
+    links.stores = {0, 0};
+    return links;
+  }
   if (name == "nvlink" && of.links.name != "nvlink") {
     throw Error(Kind::kUsage, str("links nvlink: the ", of.name, " has none; there are pcie and host"));
   }
@@ -123,7 +134,7 @@ Links links_named(std::string_view name, const Hardware& of) {
 Links at_measured_rate(Links links, double rate) {
   // A plain copy between two GPUs comes nearest to a shift.
   const double share = rate / links.shift.rate;
-  links.exchange.rate *= share, links.shift.rate *= share, links.gather.rate *= share;
+  for (MessageCost* m : {&links.exchange, &links.stores, &links.shift, &links.gather}) m->rate *= share;
   return links;
 }
 

@@ -18,9 +18,11 @@ struct MessageCost {
 struct Links {
   std::string_view name;  // "nvlink", "pcie", "host"
   MessageCost exchange;   // all-to-all; a sum over ranks is two of them
-  MessageCost shift;      // to the next rank, and from the one before
-  MessageCost gather;     // of large, contiguous pieces
-  int island = 1 << 20;   // GPUs that reach each other at that rate; beyond it half is left
+  MessageCost stores = {
+      0, 0};           // into another GPU's memory, with the barrier behind them; rate 0: it is out of reach
+  MessageCost shift;   // to the next rank, and from the one before
+  MessageCost gather;  // of large, contiguous pieces
+  int island = 1 << 20;  // GPUs that reach each other at that rate; beyond it half is left
 };
 
 struct Hardware {
@@ -29,7 +31,8 @@ struct Hardware {
   int64_t memory = 0;       // bytes of one GPU
   double products = 0;      // FLOP/s of large products in 16 bits
   double attention = 0;     // FLOP/s of attention with heads of 128, all multiprocessors busy
-  double bandwidth = 0;     // bytes/s of its memory, by kernels that do little else
+  double flash3 = 1;  // attention's rate with FlashAttention-3, of that with cuDNN; 1: it is not for this GPU
+  double bandwidth = 0;  // bytes/s of its memory, by kernels that do little else
   int multiprocessors = 1;
   Links links;
 };

@@ -22,7 +22,8 @@ constexpr double kWholeUnderTensor = 0.3;  // of it, what a tensor cut leaves wh
 constexpr double kHidden = 0.36;           // of a transfer beside products; the rest of its bytes slows them
 constexpr double kLaunch = 3e-6;           // a kernel that does almost nothing
 constexpr double kHeads64 = 0.73, kHeadsOdd = 0.46;  // attention's rate by head size, of that at 128
-constexpr double kConvolution = 0.49;  // rate of a UNet's products and convolutions, of large products
+constexpr double kConvolution = 0.78;  // rate of a UNet's products and convolutions, of large products
+constexpr double kUnetRowsLost = 690;  // they are many and small: so many rows are lost in each
 
 double up(double total, double parts) {
   return std::ceil(total / parts);
@@ -50,6 +51,7 @@ Links seen(const Hardware& hardware, int ranks) {
   Links links = hardware.links;
   if (ranks <= links.island) return links;
   for (MessageCost* m : {&links.exchange, &links.shift, &links.gather}) m->rate /= 2;
+  links.stores.rate = 0;
   return links;
 }
 
@@ -88,14 +90,13 @@ class BlockTime {
 
   double products() const {
     const double cut = d_.tensor;
-    const double rate = query_.layout.model.has_convolution_mixer ? kConvolution : 1;
-    if (b_.has_text_weights) {
-      return (product_seconds(image_, b_.per_token / cut, h_) +
-              product_seconds(text_, b_.per_text_token / cut, h_)) /
-             rate;
-    }
+    if (b_.has_text_weights)
+      return product_seconds(image_, b_.per_token / cut, h_) +
+             product_seconds(text_, b_.per_text_token / cut, h_);
     const double per_row = rows() > 0 ? (image_ * b_.per_token + text_ * b_.per_text_token) / rows() : 0;
-    return product_seconds(rows(), per_row / cut, h_) / rate;
+    if (query_.layout.model.has_convolution_mixer)
+      return product_seconds(rows() + kUnetRowsLost - kRowsLost, per_row / cut, h_) / kConvolution;
+    return product_seconds(rows(), per_row / cut, h_);
   }
 
   void attend(StepTime& t) const {
@@ -125,6 +126,9 @@ class BlockTime {
   double exchange() const {
     const double leave = double(d_.ulysses - 1) / d_.ulysses;
     const double bytes = rows() * b_.self_width / d_.tensor * kBytesPerNumber;
+    const MessageCost& stores = links_.stores;
+    if (!d_.collective && stores.rate > 0)
+      return stores.seconds(3 * bytes * leave) + stores.seconds(bytes * leave);
     const double beside = b_.beside > 0 ? product_seconds(rows(), b_.beside / d_.tensor, h_) : 0;
     const double there = beside > 0 ? exposed(links_.exchange, 3 * bytes * leave, beside)
                                     : links_.exchange.seconds(3 * bytes * leave);
@@ -236,7 +240,7 @@ double attention_seconds(double queries, double keys, double heads, int head_siz
   const double rounds = heads * up(queries, kTileRows) / hardware.multiprocessors;
   const double busy = rounds / std::ceil(rounds);
   const double by_size = head_size % 128 == 0 ? 1 : head_size % 64 == 0 ? kHeads64 : kHeadsOdd;
-  return 4 * queries * keys * heads * head_size / (hardware.attention * busy * by_size);
+  return 4 * queries * keys * heads * head_size / (hardware.attention * hardware.flash3 * busy * by_size);
 }
 
 StepTime block_time(const BlockWork& block, const StepQuery& query, const BlockCall& call,

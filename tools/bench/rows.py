@@ -10,8 +10,9 @@ def rows_of(path):
     with open(path) as f:
         bench = json.load(f)
     for row in bench["rows"]:
-        tier = row.get("settings", {}).get("engine", {}).get("tier", "exact")
-        yield {key: row[key] for key in KEPT if key in row} | {"tier": tier}
+        settings = row.get("settings", {})
+        tier, frames = settings.get("engine", {}).get("tier", "exact"), settings.get("input", {}).get("num_frames")
+        yield {key: row[key] for key in KEPT if key in row} | {"tier": tier} | ({"frames": frames} if frames else {})
 
 
 def main():

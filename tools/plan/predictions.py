@@ -19,27 +19,31 @@ RESULT, PAGE = ROOT / "results" / "plan_predictions.json", ROOT / "docs" / "plan
 GIB = 2**30
 
 
+# Branches of a step and tokens of text, as the rows were measured.
+ASKED = {"FLUX.1-schnell": (1, 512), "stable-diffusion-3-medium": (2, 256), "HunyuanDiT-v1.2-Diffusers": (2, 256),
+         "PixArt-Sigma-XL-2-1024-MS": (2, 300), "stable-diffusion-xl-base-1.0": (2, 77)}
+
+
 def measured_rows():
-    """(set, model, layout, side, steps, branches, text tokens, ms, peak bytes, weight bytes) of every result file."""
+    """(set, model, layout, side, steps, branches, text tokens, ms, peak bytes, weight bytes, flags) of every row."""
+    # These are older than stores and FlashAttention-3.
     for row in json.loads((ROOT / "results/many_gpus.json").read_text())["rows"]:
-        yield ("held out", row["model"].split(" (")[0], row["layout"], row["height"], row["steps"], row["branches"],
-               row["text_tokens"], row["ms_per_step"]["median"], row["peak_bytes"], row["weight_bytes"])
-    branches = {"stable-diffusion-3-medium": (2, 256), "HunyuanDiT-v1.2-Diffusers": (2, 256),
-                "PixArt-Sigma-XL-2-1024-MS": (2, 300), "stable-diffusion-xl-base-1.0": (2, 77)}
-    for name, row in json.loads((ROOT / "results/families_one_gpu.json").read_text())["rows"].items():
-        model, _, tier = name.partition(", tier ")
-        if tier == "fast":
+        layout = row["layout"] + (", collective" if "ulysses" in row["layout"] else "")
+        yield ("held out", row["model"].split(" (")[0], layout, row["height"], row["steps"], row["branches"], row["text_tokens"],
+               row["ms_per_step"]["median"], row["peak_bytes"], row["weight_bytes"], ["--attention_backend", "cudnn"])
+    for row in json.loads((ROOT / "results/families_gpus_2.json").read_text())["rows"]:
+        model = row["model"].split(" (")[0]
+        if model not in ASKED or row["tier"] != "exact":
             continue
-        number, text = branches.get(model, (1, 512))
-        yield ("fitted on", model, row["layout"], row["height"], row["steps"], number, text,
-               row["ms_per_step"]["median"], [p["device_bytes"] for p in row["peak_memory"]], row["weight_bytes"])
+        yield ("fitted on" if row["ranks"] == 1 else "held out", model, row["layout"], row["height"], row["steps"], *ASKED[model],
+               row["ms_per_step"]["median"], [p["device_bytes"] for p in row["peak_memory"]], row["weight_bytes"], [])
 
 
-def predict(atelier, model, layout, side, steps, branches, text):
+def predict(atelier, model, layout, side, steps, branches, text, flags):
     """The row of `atelier plan` for one layout on H200s."""
     command = [atelier, "plan", "--json", "--hardware", "H200", "--links", "nvlink", "--dummy", model, "--height", str(side),
                "--width", str(side), "--num_inference_steps", str(steps), "--max_sequence_length", str(text), "--strategy",
-               layout]
+               layout, "--torch_dtype", "bfloat16", *flags]
     if model == "FLUX.1-dev" and branches == 2:
         command += ["--true_cfg_scale", "3", "--negative_prompt", ""]
     done = subprocess.run(command, capture_output=True, text=True, check=False,
@@ -52,8 +56,8 @@ def predict(atelier, model, layout, side, steps, branches, text):
 def table(atelier):
     """One entry per measured row."""
     rows = []
-    for kind, model, layout, side, steps, branches, text, ms, peaks, weights in measured_rows():
-        p = predict(atelier, model, layout, side, steps, branches, text)
+    for kind, model, layout, side, steps, branches, text, ms, peaks, weights, flags in measured_rows():
+        p = predict(atelier, model, layout, side, steps, branches, text, flags)
         predicted = p["ms_per_step"]["all"]["value"]
         rows.append({
             "set": kind, "model": model, "layout": layout, "pixels": side, "steps": steps,
@@ -107,7 +111,7 @@ def main():
     arguments = parser.parse_args()
     rows = table(arguments.atelier)
     result = json.dumps({"what": "atelier plan for H200s with NVLink beside results/many_gpus.json and "
-                                 "results/families_one_gpu.json; all modelled numbers are modelled, all measured ones "
+                                 "results/families_gpus_2.json; all modelled numbers are modelled, all measured ones "
                                  "measured", "rows": rows}, indent=1) + "\n"
     text = page(rows, PAGE.read_text())
     if arguments.check:

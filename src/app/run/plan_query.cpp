@@ -101,6 +101,8 @@ plan::PlanQuery plan_query(const pipeline::ModelRepo& folder, const ModelFacts& 
   q.memory = memory_query(folder, facts, engine, true, height, width);
   q.memory.frames = frames;
   q.step.grid_tokens = pipeline::grid_tokens(folder, height, width, frames);
+  const bool may_be_flash3 = engine.attention == "auto" || engine.attention == "flash3";
+  if (!may_be_flash3 || engine.precision.denoiser != "bfloat16") q.hardware.flash3 = 1;
   if (engine.tier != "exact") q.hardware.products *= kEightBitSpeed;
   q.room = hardware.memory - kLibraries;
   return q;
