@@ -42,7 +42,7 @@ POINTS = [
     ("Q23", "parsers are fuzzed", ["tests/slow_sanitize.sh", "Form_ThatIsBrokenOffIsRefused.AtEveryByte"]),
     ("Q24", "names cannot leave the output folder", ["Names.NothingLeavesTheFolder", "OutputFolder.LinksDoNotLeadOutside"]),
     ("Q25", "sanitizers run clean", ["tests/slow_sanitize.sh", "tests/slow_tsan.sh"]),
-    ("Q26", "an accepted plan does not run out of memory", ["PlanRows.MemoryOfOneGpuIsWithinATwentieth", "Capacity.GpusThatAreTooSmallAreToldByRankAndPartWithACommandThatFits"]),
+    ("Q26", "an accepted plan does not run out of memory", ["PlanRows.MemoryOfOneGpuIsWithinATwentieth", "Capacity.SmallGpusAreToldByRankAndPartWithACommandThatFits"]),
     ("Q27", "tokens, keys and prompts stay out of logs", [
         "DownloadTest.SendsTheTokenToTheHubOnly", "tests/serve_hostile.py:test_keys_and_prompts_stay_out_of_the_log"]),
     ("Q28", "no image address is fetched", ["tests/serve_hostile.py:test_image_addresses_are_not_fetched"]),

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks sizes and repetition: length of files and functions, and the share of lines that are written twice.
+"""Checks sizes, repetition and names: length of files and functions, the share of lines that are written twice, tests that would
+never be run.
 
 Exceptions stand in tools/style_exceptions.txt, one per line: PATH[:FUNCTION] LIMIT REASON. One that is no longer needed is a
 violation too. Prints one line per violation and exits 1 if there is any."""
@@ -170,6 +171,14 @@ def check_sizes(name, text, exceptions, used):
     return problems
 
 
+def check_test_names(name, text):
+    """./test runs names that begin with Gpu on GPUs only, and those are in files that only CUDA builds have."""
+    if re.search(r'(cuda|nccl)[a-z_]*\.cpp$', name):
+        return []
+    return [f'{name}:{line_of(text, m.start())}: a name that begins with Gpu is never run without a GPU: call it otherwise'
+            for m in re.finditer(r'^TEST(?:_[FP])?\((?:\s*Gpu|\s*\w+\s*,\s*Gpu)', text, re.M)]
+
+
 def collect(root):
     files = [path for path in (root / 'src').rglob('*') if path.suffix in CPP]
     files += (root / 'tools').rglob('*.py')
@@ -180,7 +189,7 @@ def check(root):
     exceptions, problems = read_exceptions(root / 'tools' / 'style_exceptions.txt')
     texts, used = collect(root), set()
     for name, text in texts.items():
-        problems += check_sizes(name, text, exceptions, used)
+        problems += check_sizes(name, text, exceptions, used) + check_test_names(name, text)
     problems += [f'style_exceptions.txt: {key} is within the limits: remove it' for key in exceptions if key not in used]
     source = {name: text for name, text in texts.items() if name.startswith('src/')}
     covered, total, largest = repeated(source)

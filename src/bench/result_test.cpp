@@ -107,7 +107,7 @@ TEST(Page, HasChartsTablesAndNoRequest) {
   EXPECT_EQ(html(page).find("://"), std::string::npos);
 }
 
-TEST(Page, GpusThatAreNotHereAreModelledAndSaySo) {
+TEST(Page, AbsentGpusAreModelledAndSaySo) {
   const auto result = result_for_test();
   const auto page = protocol_page(result, {});
   const auto& rows = table_named(page, "scaling").rows;
