@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Compiles what a CUDA build has of its own and links the program: cuda_objects.py CUDA_BUILD CPU_BUILD
+"""Compiles what a CUDA build has of its own and links programs: cuda_objects.py CUDA_BUILD CPU_BUILD [PROGRAM...]
 
 Sources without a word of ATELIER_CUDA compile to what the CPU build has already, so their objects are taken from there. That
-takes minutes where the whole tree takes half an hour. Exit 1 where a header asks for ATELIER_CUDA: then nothing of this holds.
+takes minutes where the whole tree takes half an hour. Without names the program is src/atelier. Exit 1 where a header asks for ATELIER_CUDA: then nothing of this holds.
 """
 
 import json
@@ -14,7 +14,6 @@ import sys
 
 ASKS = re.compile(r'^\s*#\s*(if|elif).*\bATELIER_CUDA\b', re.M)
 SOURCES = ('.cpp', '.cu')
-PROGRAM = 'src/atelier'
 
 
 def commands_of(build):
@@ -33,8 +32,8 @@ def objects_of(archive, commands):
     return [word for word in shlex.split(commands[archive][1]) if word.endswith('.o')]
 
 
-def link_command(cuda, cpu_build, own):
-    """The command that links the program, with objects in place of archives; and the objects of the CUDA build in it."""
+def link_command(program, cuda, cpu_build, own):
+    """The command that links a program, with objects in place of archives; and the objects of the CUDA build in it."""
     words, wanted, seen = [], [], set()
 
     def place(item):
@@ -46,7 +45,7 @@ def link_command(cuda, cpu_build, own):
         words.append(item if item in own else str(cpu_build / item))
 
     # "ninja -t compdb" has the rule's other commands before and behind the link: ":" and "&&".
-    line = cuda[PROGRAM][1].replace('&& :', '').removeprefix(': && ')
+    line = cuda[program][1].replace('&& :', '').removeprefix(': && ')
     for word in shlex.split(line):
         if word.startswith('src/') and word.endswith('.a'):
             for item in objects_of(word, cuda):
@@ -68,10 +67,13 @@ def main():
     cuda, cpu = commands_of(cuda_build), commands_of(cpu_build)
     own = {output for output, (source, _) in cuda.items()
            if output.endswith('.o') and source.endswith(SOURCES) and (output not in cpu or asks_for_cuda(source))}
-    words, wanted = link_command(cuda, cpu_build, own)
-    print(f'{len(wanted)} objects of the CUDA build, {sum(w.endswith(".o") for w in words) - len(wanted)} of the CPU build')
-    subprocess.run(['ninja', '-C', cuda_build, *wanted], check=True)
-    return subprocess.run(words, cwd=cuda_build, check=False).returncode
+    for program in sys.argv[3:] or ['src/atelier']:
+        words, wanted = link_command(program, cuda, cpu_build, own)
+        print(f'{program}: {len(wanted)} objects of the CUDA build, {sum(w.endswith(".o") for w in words) - len(wanted)} of the CPU build')
+        subprocess.run(['ninja', '-C', cuda_build, *wanted], check=True)
+        if code := subprocess.run(words, cwd=cuda_build, check=False).returncode:
+            return code
+    return 0
 
 
 if __name__ == '__main__':
