@@ -52,3 +52,23 @@ def performance() -> str:
         head = ["GPUs", "Layout", "Steps", "ms per step", "Against one GPU (efficiency)", "Decode, ms", "Peak GiB per rank", "File"]
         out.append(f"## {model}, {size}\n\n{device}.\n\n" + table(head, [line(r, alone) for r in own]))
     return "\n\n".join(out)
+
+
+def kernels() -> str:
+    """Milliseconds per step by kind of kernel, a column for each run."""
+    runs = json.loads((ROOT / "results" / "kernel_times.json").read_text())["runs"]
+    kinds = list(dict.fromkeys(kind for run in runs for kind in run["ms_per_step"] if kind != "random weights"))
+    head = ["Kernels, ms per step", *(run["run"] for run in runs)]
+    return table(head, [[kind, *(f"{run['ms_per_step'][kind]:.1f}" if kind in run["ms_per_step"] else "" for run in runs)] for kind in kinds])
+
+
+def attention() -> str:
+    """Microseconds of the two attention kernels for every shape that was measured."""
+    found = json.loads((ROOT / "results" / "attention.json").read_text())
+    head = ["Batch, queries x keys, heads x width", "cuDNN, us", "FlashAttention-3, us", "Ratio", "TFLOP/s of the faster"]
+    rows = []
+    for r in found["rows"]:
+        flop = 4 * r["batch"] * r["queries"] * r["keys"] * r["heads"] * r["width"]
+        rows.append([f"{r['batch']}, {r['queries']} x {r['keys']}, {r['heads']} x {r['width']}", f"{r['cudnn_us']:.0f}", f"{r['flash3_us']:.0f}",
+                     f"{r['flash3_us'] / r['cudnn_us']:.2f}", f"{flop / min(r['cudnn_us'], r['flash3_us']) / 1e6:.0f}"])
+    return table(head, rows) + f"\n\n{found['device']}, torch {found['torch']}, cuDNN {found['cudnn']}: {found['what']}"
