@@ -29,4 +29,12 @@ Grid grid_of_2x2(int64_t latent_channels, int64_t spatial, int64_t height, int64
           .latent_cols = 2 * cols};
 }
 
+std::string size_note(int64_t side, int64_t height, int64_t width) {
+  const auto share =
+      static_cast<double>(height * width) / (static_cast<double>(side) * static_cast<double>(side));
+  if (share >= 0.9 && share <= 1.1 && height <= 4 * width && width <= 4 * height) return {};
+  return str(width, "x", height, " is not a size that this model was made for, which is about ", side, "x",
+             side, " pixels in all; expect a weaker picture");
+}
+
 }  // namespace atelier::models

@@ -199,22 +199,11 @@ SamplingDefaults defaults(const Json& config) {
   return {.steps = 20, .guidance = 4.5, .height = side, .width = side, .max_sequence_length = 300};
 }
 
-// The bins that the reference maps sizes to keep the number of pixels that the model was made for within a tenth,
-// with sides of up to one to four.
-bool is_usual(int side, int64_t height, int64_t width) {
-  const auto share = static_cast<double>(height * width) / (static_cast<double>(side) * side);
-  return share >= 0.9 && share <= 1.1 && height <= 4 * width && width <= 4 * height;
-}
-
-// Every size is drawn as it is asked for.
 Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t) {
   const PixArtConfig c(config);
   auto made = grid_of_2x2(c.channels, spatial, height, width);
-  const auto side = static_cast<int>(c.sample * spatial);
-  if (!is_usual(side, height, width)) {
-    made.note = str(width, "x", height, " is not a size that this model was made for, which is about ", side,
-                    "x", side, " pixels in all; expect a weaker picture");
-  }
+  // The bins that the reference maps sizes to keep about this number of pixels.
+  made.note = size_note(c.sample * spatial, height, width);
   return made;
 }
 

@@ -224,7 +224,9 @@ SamplingDefaults defaults(const Json& config) {
 
 Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t) {
   const Sd3Config c(config);
-  return grid_of_2x2(c.channels, spatial, height, width, c.most_patches);
+  auto made = grid_of_2x2(c.channels, spatial, height, width, c.most_patches);
+  made.note = size_note(c.sample_size * spatial, height, width);
+  return made;
 }
 
 at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {

@@ -297,6 +297,14 @@ TEST(Sd3, CropsTheMiddleOfThePositionTable) {
   EXPECT_EQ(sd3().coordinates(small(), g, 1, 4).abs().max().item<int64_t>(), 0);
 }
 
+TEST(Sd3, SizesFarFromTheDesignComeWithANote) {
+  auto config = small();
+  config["sample_size"] = 8;
+  EXPECT_EQ(sd3().grid(config, 8, 64, 64, 1).note, "");
+  const auto note = sd3().grid(config, 8, 64, 96, 1).note;
+  EXPECT_TRUE(has(note, "96x64") && has(note, "64x64")) << note;
+}
+
 TEST(Sd3, SizesThatItCannotDrawAreRefusedWithOnesThatItCan) {
   const auto odd = error_of(Kind::kUsage, [] { sd3().grid(small(), 8, 70, 64, 1); });
   EXPECT_TRUE(has(odd, "64x70") && has(odd, "multiples of 16 up to 112") && has(odd, "try 64x64")) << odd;

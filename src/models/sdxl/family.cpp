@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/patches.h"
 #include "models/sdxl/file.h"
 #include "models/sdxl/names.h"
 #include "models/sdxl/presets.h"
@@ -51,7 +52,8 @@ Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width, in
           .together = c.rows_together() * cols,
           .latent_channels = c.latent_channels,
           .latent_rows = rows,
-          .latent_cols = cols};
+          .latent_cols = cols,
+          .note = size_note(c.sample_size * spatial, height, width)};
 }
 
 at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {

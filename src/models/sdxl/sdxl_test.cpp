@@ -229,6 +229,14 @@ TEST(Unet, GridsTakeAnyMultipleOfEightPixels) {
   EXPECT_TRUE(has(message, "multiples of 8") && has(message, "64x104"));
 }
 
+TEST(Unet, SizesFarFromTheDesignComeWithANote) {
+  auto config = small();
+  config["sample_size"] = 32;
+  EXPECT_EQ(sdxl().grid(config, 8, 256, 256, 1).note, "");
+  const auto note = sdxl().grid(config, 8, 64, 96, 1).note;
+  EXPECT_TRUE(has(note, "96x64") && has(note, "256x256")) << note;
+}
+
 // What the encoders would give: their own numbers for each text.
 struct FakeEncoders : Encoders {
   bool has(std::string_view) const override { return true; }
