@@ -7,10 +7,12 @@
 namespace atelier::app {
 namespace {
 
-// All of this build begin with a picture; none is told what to change about one.
+// All that draw pictures begin with one if asked to; none is told what to change about one.
 std::string families() {
   std::string names;
-  for (const auto* family : models::families()) names += str(names.empty() ? "" : ", ", family->name);
+  for (const auto* family : models::families()) {
+    if (!family->video) names += str(names.empty() ? "" : ", ", family->name);
+  }
   return names;
 }
 
