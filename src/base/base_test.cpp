@@ -134,6 +134,11 @@ TEST_F(Files, AFailedWriteKeepsTheOldContentAndNamesTheFile) {
   EXPECT_EQ(entries(), 2u) << "a temporary file was left";
 }
 
+TEST_F(Files, AnEndlessFileIsNotReadToItsEnd) {
+  const auto endless = error_of(Kind::kUsage, [] { read_file("/dev/zero"); });
+  EXPECT_TRUE(has(endless, "/dev/zero") && has(endless, "more than 256 MiB")) << endless;
+}
+
 TEST_F(Files, ReadingNamesWhatIsMissingOrAFolder) {
   const auto missing = error_of(Kind::kUsage, [&] { read_file(folder_ / "none"); });
   EXPECT_TRUE(has(missing, "none") && has(missing, "No such file")) << missing;

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
-#include <sstream>
 
 #include "base/error.h"
 
@@ -16,14 +15,25 @@ namespace atelier {
 namespace fs = std::filesystem;
 
 std::string read_file(const fs::path& file) {
+  constexpr size_t kMost = size_t{1} << 30, kMostOfADevice = size_t{256} << 20, kChunk = size_t{1} << 16;
   std::ifstream in(file, std::ios::binary);
   if (!in || fs::is_directory(file)) {
     throw Error(Kind::kUsage, str("cannot read ", file.string(), ": ",
                                   fs::is_directory(file) ? "it is a folder" : std::strerror(errno)));
   }
-  std::ostringstream bytes;
-  bytes << in.rdbuf();
-  return std::move(bytes).str();
+  const size_t most = fs::is_regular_file(file) ? kMost : kMostOfADevice;
+  std::string bytes;
+  for (size_t n = kChunk; n == kChunk;) {
+    const size_t had = bytes.size();
+    bytes.resize(had + kChunk);
+    n = static_cast<size_t>(in.rdbuf()->sgetn(bytes.data() + had, kChunk));
+    bytes.resize(had + n);
+    if (bytes.size() > most) {
+      throw Error(Kind::kUsage, str("cannot read ", file.string(), ": it gives more than ", most >> 20,
+                                    " MiB: is it the file that was meant?"));
+    }
+  }
+  return bytes;
 }
 
 namespace {

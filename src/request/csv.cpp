@@ -3,6 +3,8 @@
 
 #include <sstream>
 
+#include "request/lines.h"
+
 namespace atelier::request {
 namespace {
 
@@ -15,7 +17,9 @@ bool ends_cell(char c) {
 bool CsvReader::next(CsvRecord& record) {
   while (!is_end()) {
     record = {line_, {}, {}};
+    record_bytes_ = 0;
     do {
+      count(sizeof(std::string));
       record.cells.push_back(cell(record));
     } while (take(','));
     end_of_line();
@@ -44,9 +48,18 @@ std::string CsvReader::cell(CsvRecord& record) {
   std::string out;
   if (take('"')) out = quoted(record);
   // text behind a closing quote belongs to the cell, as Python's reader has it
-  while (!is_end() && !ends_cell(static_cast<char>(text_.sgetc())))
-    out.push_back(static_cast<char>(text_.sbumpc()));
+  while (!is_end() && !ends_cell(static_cast<char>(text_.sgetc()))) append(out);
   return out;
+}
+
+void CsvReader::append(std::string& cell) {
+  count(1);
+  cell.push_back(static_cast<char>(text_.sbumpc()));
+}
+
+void CsvReader::count(size_t bytes) {
+  record_bytes_ += bytes;
+  if (record_bytes_ > kMostRowBytes) refuse_long_row(line_);
 }
 
 std::string CsvReader::quoted(CsvRecord& record) {
@@ -57,6 +70,7 @@ std::string CsvReader::quoted(CsvRecord& record) {
     const char c = static_cast<char>(text_.sbumpc());
     if (c == '"' && !take('"')) return out;
     if (c == '\n' || (c == '\r' && text_.sgetc() != '\n')) ++line_;
+    count(1);
     out.push_back(c);
   }
   record.error = "the quote opened in line " + std::to_string(opened) + " is never closed";
@@ -64,8 +78,7 @@ std::string CsvReader::quoted(CsvRecord& record) {
   // it takes its own line with it, and no other
   line_ = opened;
   out.clear();
-  while (!is_end() && text_.sgetc() != '\r' && text_.sgetc() != '\n')
-    out.push_back(static_cast<char>(text_.sbumpc()));
+  while (!is_end() && text_.sgetc() != '\r' && text_.sgetc() != '\n') append(out);
   return out;
 }
 

@@ -15,7 +15,7 @@ struct CsvRecord {
 };
 
 // Reads one record after another. Blank lines are left out. A quote that never closes makes a record with an error of
-// its line, in a pipe of all that is left. [RFC 4180]
+// its line, in a pipe of all that is left. Throws Error(kUsage) for a record of more than kMostRowBytes. [RFC 4180]
 class CsvReader {
  public:
   explicit CsvReader(std::streambuf& text) : text_(text) {}
@@ -27,9 +27,12 @@ class CsvReader {
   void end_of_line();
   std::string cell(CsvRecord& record);
   std::string quoted(CsvRecord& record);
+  void append(std::string& cell);  // the next character
+  void count(size_t bytes);        // of the record
 
   std::streambuf& text_;
   int64_t line_ = 1;
+  size_t record_bytes_ = 0;
 };
 std::vector<CsvRecord> read_csv(std::string_view text);
 

@@ -1,5 +1,7 @@
 #include "request/lines.h"
 
+#include "base/error.h"
+
 namespace atelier::request {
 namespace {
 
@@ -20,6 +22,11 @@ bool take(std::streambuf& text, std::string_view bytes) {
 
 }  // namespace
 
+void refuse_long_row(int64_t line) {
+  throw Error(Kind::kUsage, str("line ", line, " is longer than ", kMostRowBytes >> 20,
+                                " MiB, which no row is: is it the file that was meant?"));
+}
+
 bool Lines::next(std::string& line) {
   line.clear();
   if (text_.sgetc() == kEnd) return false;
@@ -29,6 +36,7 @@ bool Lines::next(std::string& line) {
       if (text_.sgetc() == '\n') text_.sbumpc();
       break;
     }
+    if (line.size() == kMostRowBytes) refuse_long_row(number_);
     line.push_back(static_cast<char>(c));
   }
   return true;

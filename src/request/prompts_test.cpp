@@ -6,11 +6,14 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <streambuf>
 #include <thread>
 
 #include "base/scratch.h"
+#include "base/testing.h"
 #include "base/text.h"
 #include "request/csv.h"
+#include "request/lines.h"
 #include "request/work.h"
 
 namespace atelier::request {
@@ -95,13 +98,14 @@ TEST(PromptFile, NullMeansUnsetAndAnEmptyNegativeIsOne) {
 }
 
 TEST(PromptFile, SeriesOfNumbersMayBeLists) {
-  const Prompts p = parse_prompts("{\"prompt\":\"a\",\"sigmas\":[1.0,0.75,0.5]}\n"
-                                  "{\"prompt\":\"a\",\"timesteps\":[999,500],\"num_inference_steps\":7}\n"
-                                  "{\"prompt\":\"a\",\"sigmas\":\"1,0.5\"}\n"
-                                  "{\"prompt\":\"a\",\"sigmas\":[1,\"x\"]}\n"
-                                  "{\"prompt\":[1,2]}\n"
-                                  "{\"prompt\":\"a\",\"sampler\":[1]}\n",
-                                  "p.jsonl");
+  const Prompts p = parse_prompts(
+      "{\"prompt\":\"a\",\"sigmas\":[1.0,0.75,0.5]}\n"
+      "{\"prompt\":\"a\",\"timesteps\":[999,500],\"num_inference_steps\":7}\n"
+      "{\"prompt\":\"a\",\"sigmas\":\"1,0.5\"}\n"
+      "{\"prompt\":\"a\",\"sigmas\":[1,\"x\"]}\n"
+      "{\"prompt\":[1,2]}\n"
+      "{\"prompt\":\"a\",\"sampler\":[1]}\n",
+      "p.jsonl");
   ASSERT_EQ(p.rows.size(), 3U);
   EXPECT_EQ(p.rows[0].request.sigmas, "1.0,0.75,0.5");
   EXPECT_EQ(p.rows[1].request.timesteps, "999,500");
@@ -393,6 +397,36 @@ TEST(Csv, ARowWithoutTheNameItNeedsFailsAlone) {
   }
   const auto message = message_of(Kind::kUsage, [&] { read("id,prompt\n1,a fox\n"); });
   EXPECT_NE(message.find("no prompt_id"), std::string::npos) << message;
+}
+
+// A text without an end.
+class Endless : public std::streambuf {
+ public:
+  explicit Endless(std::string piece) : piece_(std::move(piece)) {}
+
+ protected:
+  int underflow() override {
+    setg(piece_.data(), piece_.data(), piece_.data() + piece_.size());
+    return static_cast<unsigned char>(piece_[0]);
+  }
+
+ private:
+  std::string piece_;
+};
+
+TEST(Prompts, EndlessRowsEndBeforeTheyFillTheMemory) {
+  std::string line;
+  Endless zeros(std::string(4096, '\0'));
+  const auto text = message_of(Kind::kUsage, [&] { Lines(zeros).next(line); });
+  EXPECT_NE(text.find("line 1 is longer than 64 MiB"), std::string::npos) << text;
+  for (const char* piece : {"a", "a,", "\"a"}) {
+    Endless cells(piece);
+    CsvRecord record;
+    const auto message = message_of(Kind::kUsage, [&] {
+      for (CsvReader reader(cells); reader.next(record);) record.cells.clear();
+    });
+    EXPECT_NE(message.find("longer than 64 MiB"), std::string::npos) << piece << ": " << message;
+  }
 }
 
 TEST(Csv, AQuoteThatNeverClosesCostsItsOwnLine) {
