@@ -146,7 +146,12 @@ std::unique_ptr<Window> CheckedComm::window(int64_t bytes) {
   ENSURE(bytes > 0);
   check_alive();
   auto window = open_window(bytes);
-  if (window) window->tell_ = [this](int64_t stored) { report("stores", stored); };
+  if (window) {
+    window->tell_ = [this](int64_t stored) {
+      report("stores", stored);
+      check_alive();
+    };
+  }
   return window;
 }
 

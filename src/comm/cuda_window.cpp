@@ -1,6 +1,7 @@
 #include "comm/cuda_window.h"
 
 #include <ATen/ops/from_blob.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <random>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -26,7 +28,7 @@ constexpr int64_t kPadBytes = 4096;  // before the window's own bytes: the barri
 // What the others must know of a rank's memory. Plain bytes.
 struct Offer {
   char host[HOST_NAME_MAX + 1 + 64] = "";
-  int64_t process = 0;
+  uint64_t process = 0;  // a token: containers of one host may give several processes one number
   int device = -1;
   int64_t bytes = 0;
   void* address = nullptr;  // null: this rank cannot take part
@@ -41,6 +43,14 @@ Offer offer_of(const std::string& bytes) {
   Offer offer;
   if (bytes.size() == sizeof offer) std::memcpy(&offer, bytes.data(), sizeof offer);
   return offer;
+}
+
+uint64_t this_process() {
+  static const uint64_t token = [] {
+    std::random_device random;
+    return uint64_t{random()} << 32 | random();
+  }();
+  return token;
 }
 
 // One name per running machine, also where containers share a host name.
@@ -76,22 +86,30 @@ class Mapping {
 // This rank's own memory.
 class Memory {
  public:
+  // No address where there is no memory: the other ranks are told so.
   Memory(int64_t bytes, c10::Device device) : device_(device) {
     const auto size = static_cast<size_t>((bytes + kPadBytes + kPage - 1) / kPage * kPage);
-    if (cudaMalloc(&address_, size) != cudaSuccess) address_ = nullptr;
-    if (address_) C10_CUDA_CHECK(cudaMemset(address_, 0, size));
-    C10_CUDA_CHECK(cudaDeviceSynchronize());
+    if (cudaMalloc(&address_, size) != cudaSuccess) {
+      static_cast<void>(cudaGetLastError());
+      c10::cuda::CUDACachingAllocator::emptyCache();  // torch may keep what it does not use
+      if (cudaMalloc(&address_, size) != cudaSuccess) address_ = nullptr;
+    }
+    const bool is_zero = address_ && cudaMemset(address_, 0, size) == cudaSuccess;
+    if (cudaDeviceSynchronize() != cudaSuccess || !is_zero) release();
     static_cast<void>(cudaGetLastError());
   }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
-  ~Memory() {
-    const c10::cuda::OptionalCUDAGuard guard(device_);
-    if (address_) static_cast<void>(cudaFree(address_));
-  }
+  ~Memory() { release(); }
   void* address() const { return address_; }
 
  private:
+  void release() {
+    const c10::cuda::OptionalCUDAGuard guard(device_);
+    if (address_) static_cast<void>(cudaFree(address_));
+    address_ = nullptr;
+  }
+
   c10::Device device_;
   void* address_ = nullptr;
 };
@@ -100,7 +118,7 @@ Offer make_offer(const Memory& memory, c10::Device device, int64_t bytes) {
   Offer offer;
   const auto host = host_text();
   std::memcpy(offer.host, host.data(), std::min(host.size(), sizeof offer.host - 1));
-  offer.process = getpid();
+  offer.process = this_process();
   offer.device = device.index();
   offer.bytes = bytes;
   const bool is_open =
@@ -114,7 +132,7 @@ Offer make_offer(const Memory& memory, c10::Device device, int64_t bytes) {
 std::unique_ptr<Mapping> open(const Offer& peer, c10::Device device) {
   void* address = nullptr;
   bool is_open = false;
-  if (peer.process == getpid()) {  // another thread's: its addresses are ours
+  if (peer.process == this_process()) {  // another thread's: its addresses are ours
     const auto access =
         peer.device == device.index() ? cudaSuccess : cudaDeviceEnablePeerAccess(peer.device, 0);
     is_open = access == cudaSuccess || access == cudaErrorPeerAccessAlreadyEnabled;
@@ -123,7 +141,7 @@ std::unique_ptr<Mapping> open(const Offer& peer, c10::Device device) {
     is_open = cudaIpcOpenMemHandle(&address, peer.handle, cudaIpcMemLazyEnablePeerAccess) == cudaSuccess;
   }
   static_cast<void>(cudaGetLastError());
-  return is_open ? std::make_unique<Mapping>(address, peer.process != getpid()) : nullptr;
+  return is_open ? std::make_unique<Mapping>(address, peer.process != this_process()) : nullptr;
 }
 
 class CudaWindow : public Window {
@@ -144,8 +162,10 @@ class CudaWindow : public Window {
 
   at::Tensor local() const override { return peer(rank_); }
   at::Tensor peer(int rank) const override {
-    return at::from_blob(peers_.at(static_cast<size_t>(rank))->data(), {bytes_},
-                         at::TensorOptions(at::kByte).device(device_));
+    // Said, because a thread's memory may lie on another device, which this one reaches as its own.
+    return at::from_blob(
+        peers_.at(static_cast<size_t>(rank))->data(), {bytes_}, [](void*) {},
+        at::TensorOptions(at::kByte).device(device_), device_);
   }
 
  protected:
@@ -183,7 +203,8 @@ WindowAbort::~WindowAbort() {
 std::unique_ptr<Window> open_cuda_window(
     int rank, int size, c10::Device device, int64_t bytes, std::shared_ptr<WindowAbort> abort,
     const std::function<std::vector<std::string>(const std::string&)>& exchange) {
-  ENSURE(bytes > 0 && size <= kernels::kMaxBarrierRanks);
+  ENSURE(bytes > 0);
+  if (size > kernels::kMaxBarrierRanks) return nullptr;  // on every rank alike
   const c10::cuda::CUDAGuard guard(device);
   auto memory = std::make_unique<Memory>(bytes, device);
   const auto mine = make_offer(*memory, device, bytes);

@@ -88,6 +88,14 @@ void round_of(Window& window, int rank, int64_t value, at::Tensor& seen) {
   window.barrier();
 }
 
+TEST(CudaWindows, MoreRanksThanABarrierTakesHaveNone) {
+  const auto window = open_cuda_window(0, 17, kDevice, kBytes, nullptr, [](const std::string&) {
+    ADD_FAILURE() << "nobody else need be asked";
+    return std::vector<std::string>{};
+  });
+  EXPECT_EQ(window, nullptr);
+}
+
 TEST_F(CudaWindow, WhatOneStoresTheOtherFinds) {
   expect_fine([](const Rendezvous& meeting) {
     with_window(meeting, [&](Window& window, WindowAbort&) {
