@@ -67,22 +67,24 @@ std::shared_ptr<UlyssesStores::Lane> UlyssesStores::free_lane() {
 }
 
 comm::Window* UlyssesStores::Windows::of(comm::Comm& group, int64_t bytes) {
-  const auto fits =
-      std::find_if(kept.begin(), kept.end(), [&](const auto& w) { return w->local().numel() >= bytes; });
-  if (fits != kept.end()) return fits->get();
+  const auto fits = std::find_if(kept.begin(), kept.end(), [&](const auto& w) { return w.bytes >= bytes; });
+  if (fits != kept.end()) return fits->window.get();
   if (bytes >= refused) return nullptr;
   // Sizes that grow a little each time must not leave a window each.
-  const int64_t last = kept.empty() ? 0 : kept.back()->local().numel();
-  auto opened = group.window(std::max(bytes, last + last / 2));
-  if (!opened) refused = bytes;
-  return opened ? kept.emplace_back(std::move(opened)).get() : nullptr;
+  const int64_t roomy = kept.empty() ? bytes : std::max(bytes, kept.back().bytes + kept.back().bytes / 2);
+  for (const int64_t asked : {roomy, bytes}) {
+    if (auto opened = group.window(asked)) return kept.emplace_back(asked, std::move(opened)).window.get();
+    if (roomy == bytes) break;
+  }
+  refused = kept.empty() ? 0 : bytes;  // where there was none at all the peers are out of reach
+  return nullptr;
 }
 
 int64_t UlyssesStores::bytes() const {
   int64_t all = 0;
   for (const auto& lane : lanes_) {
     for (const auto* windows : {&lane->coming, &lane->returning}) {
-      for (const auto& one : windows->kept) all += one->local().numel();
+      for (const auto& one : windows->kept) all += one.bytes;
     }
   }
   return all;
@@ -114,6 +116,10 @@ void UlyssesStores::lay_pieces(const nn::CallContext& f, const nn::AttentionLaye
     taken += n;
     if (asks) q_begin += n;
   }
+  const auto asked = sum(std::span(flight.asking).first(static_cast<size_t>(me) + 1));
+  int64_t given = 0;
+  for (const auto& p : streams) given += p.k.size(0);
+  ENSURE(given == flight.tokens[static_cast<size_t>(me)] && q_begin == asked);
 }
 
 nn::ExchangeBuffers UlyssesStores::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
@@ -171,7 +177,8 @@ at::Tensor UlyssesStores::scatter_back(const nn::CallContext& f, const nn::Atten
   const int me = group_.rank();
   const auto heads = flight->heads[static_cast<size_t>(me)];
   const auto rows = out.contiguous();
-  ENSURE(group_.size() <= kernels::kMaxRowTargets);
+  ENSURE(group_.size() <= kernels::kMaxRowTargets && rows.dtype() == flight->options.dtype());
+  ENSURE(static_cast<int64_t>(rows.nbytes()) == sum(flight->asking) * flight->token_bytes(heads.size));
   kernels::RowScatter scatter{.from = rows.const_data_ptr(),
                               .row_bytes = heads.size * flight->head_bytes(),
                               .target_count = group_.size()};

@@ -1,6 +1,6 @@
-// Ulysses where ranks can store into each other's memory: every head goes from the kernel that makes it to the place
-// where its owner attends to it, and attention's output to the place where its tokens go on. Nothing is packed,
-// copied or joined, so the bits are those of Ulysses.
+// Ulysses where ranks can store into each other's memory: every query, key and value goes from the kernel that makes it
+// to the place where its owner attends to it, and attention's output, by one kernel that copies rows, to the place where
+// its tokens go on. Nothing is packed or joined, so the bits are those of Ulysses.
 #pragma once
 #include <memory>
 #include <vector>
@@ -13,7 +13,8 @@ namespace atelier::parallel {
 // An exchange is two barriers: one between the stores and attention, one between the stores of its output and what
 // reads that. The first also says that everybody has read what the last exchange brought back, the second that
 // everybody has attended. So memory is used again without a third, also for other sizes, if what comes and what comes back
-// never share any. What scatter_back returns must be read before the next exchange begins, by work on the same stream.
+// never share any. What scatter_back returns must be read, by work on the same stream, before an exchange that begins after
+// it is finished; exchanges that are under way at the same time have memory of their own.
 class UlyssesStores : public nn::SequenceExchange {
  public:
   // collective: what takes over where peers' memory is out of reach. group and first as there.
@@ -32,7 +33,12 @@ class UlyssesStores : public nn::SequenceExchange {
   struct Flight;
   // Windows of growing size. All are kept: recorded graphs know their addresses.
   struct Windows {
-    std::vector<std::unique_ptr<comm::Window>> kept;
+    struct Kept {
+      int64_t bytes = 0;
+      std::unique_ptr<comm::Window> window;
+      Kept(int64_t n, std::unique_ptr<comm::Window> w) : bytes(n), window(std::move(w)) {}
+    };
+    std::vector<Kept> kept;
     // Of at least this many bytes, which every rank asks for alike; null where there can be none.
     comm::Window* of(comm::Comm& group, int64_t bytes);
     int64_t refused = INT64_MAX;  // the least number of bytes for which there was none
