@@ -34,7 +34,7 @@ struct Package {
     std::error_code error;
     if (file.empty() || !std::filesystem::exists(file, error)) {
       problem = "the package fa3-fwd is not installed beside torch (" + file.string() + ")";
-    } else if (dlopen(file.c_str(), RTLD_LAZY | RTLD_GLOBAL) == nullptr) {
+    } else if (dlopen(file.c_str(), RTLD_LAZY | RTLD_LOCAL) == nullptr) {
       problem = std::string("the package fa3-fwd cannot be opened: ") + dlerror();
     } else {
       forward = c10::Dispatcher::singleton().findSchema({"fa3_fwd::fwd", ""});

@@ -39,10 +39,10 @@ bool is_half(const at::Tensor& t) {
 }
 
 // Where FlashAttention-3 takes less time than cuDNN, or the same: heads wider than 64, and those of 64 whose keys do not
-// fill cuDNN's tiles. Measured from 512 keys on (results/attention.json, tools/bench/attention.py).
+// fill cuDNN's tiles. Measured with as many queries as keys or more, from 512 keys on (results/attention.json).
 bool is_faster_by_flash3(int64_t keys, int64_t width) {
   constexpr int64_t kLeastKeys = 512, kTile = 128;
-  return keys >= kLeastKeys && (width > 64 || keys % kTile != 0);
+  return keys >= kLeastKeys && width >= 64 && (width > 64 || keys % kTile != 0);
 }
 
 SdpaBackend choose(SdpaBackend asked, const at::Tensor& q, int64_t keys) {
@@ -50,7 +50,8 @@ SdpaBackend choose(SdpaBackend asked, const at::Tensor& q, int64_t keys) {
       asked == SdpaBackend::kFlash3 || (asked == SdpaBackend::kAuto && is_faster_by_flash3(keys, q.size(-1)));
   if (wants_flash3 && hopper_attention_problem(q.device(), q.scalar_type(), q.size(-1)).empty())
     return SdpaBackend::kFlash3;
-  if (asked == SdpaBackend::kFlash3) asked = SdpaBackend::kAuto;  // wider heads, those of autoencoders
+  if (asked == SdpaBackend::kFlash3)
+    asked = SdpaBackend::kAuto;  // what it cannot take, such as heads of autoencoders
   if (!q.is_cuda()) return asked == SdpaBackend::kMath ? asked : SdpaBackend::kFlash;
   const int64_t d = q.size(-1);
   const bool cudnn = is_half(q) && d % 8 == 0 && d <= 128;

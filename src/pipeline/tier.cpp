@@ -8,6 +8,7 @@ namespace atelier::pipeline {
 namespace {
 
 constexpr int kLeastCapability = 89;  // Ada, Hopper and later: tensor cores for e4m3
+constexpr int64_t kUsualHead = 128;
 
 }  // namespace
 
@@ -27,9 +28,12 @@ void check_tier(nn::Tier tier, const ModelFacts& facts, c10::Device device) {
   }
 }
 
+std::string flash3_problem(c10::Device device) {
+  return nn::hopper_attention_problem(device, at::kBFloat16, kUsualHead);
+}
+
 void check_attention(nn::SdpaBackend attention, at::ScalarType denoiser, c10::Device device) {
   if (attention != nn::SdpaBackend::kFlash3) return;
-  constexpr int64_t kUsualHead = 128;
   const auto problem = nn::hopper_attention_problem(device, denoiser, kUsualHead);
   if (!problem.empty())
     throw Error(Kind::kUsage, str("attention flash3: ", problem, "; take sdpa, cudnn or flash"));

@@ -2,6 +2,8 @@
 #pragma once
 #include <c10/core/Device.h>
 
+#include <string>
+
 #include "base/model_facts.h"
 #include "nn/builder.h"
 #include "nn/sdpa.h"
@@ -11,6 +13,8 @@ namespace atelier::pipeline {
 // Throws Error(kUsage) where blocks mix positions by convolutions, whose linears nobody has judged in eight bits, and
 // for a GPU without products of eight-bit numbers. The CPU computes them from their values.
 void check_tier(nn::Tier tier, const ModelFacts& facts, c10::Device device);
+// Why FlashAttention 3 does not attend to bfloat16 on this device, empty where it does.
+std::string flash3_problem(c10::Device device);
 // Throws Error(kUsage) for a kernel that this device, build or number type does not have, asked for by name.
 void check_attention(nn::SdpaBackend attention, at::ScalarType denoiser, c10::Device device);
 

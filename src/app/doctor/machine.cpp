@@ -14,7 +14,9 @@
 #include "cluster/process.h"
 #include "machine/disk.h"
 #include "models/vae.h"
+#include "pipeline/device.h"
 #include "pipeline/model_work.h"
+#include "pipeline/tier.h"
 #include "plan/planner.h"
 #include "report/clock.h"
 #include "report/run_report.h"
@@ -118,6 +120,21 @@ Findings disk_findings(const fs::path& folder) {
   return out;
 }
 
+namespace {
+
+Finding attention_finding() {
+  const auto problem = pipeline::flash3_problem(c10::Device(c10::kCUDA, 0));
+  if (problem.empty()) return {"attention", "FlashAttention 3 for long sequences in bfloat16, cuDNN else"};
+  Finding finding{"attention", "cuDNN; " + problem};
+  if (problem.find("fa3-fwd") != std::string::npos) {
+    finding.grade = Finding::Grade::kAdvice;
+    finding.todo = "long sequences take up to a fifth longer: .venv/bin/pip install --no-deps fa3-fwd==0.0.3";
+  }
+  return finding;
+}
+
+}  // namespace
+
 Findings software_findings(const machine::Nvml* nvml) {
   Findings out{driver_finding(nvml)};
 #ifdef ATELIER_CUDA
@@ -126,6 +143,7 @@ Findings software_findings(const machine::Nvml* nvml) {
   out.push_back({"CUDA", "none: this build is for the CPU", Grade::kFine, ""});
 #endif
   out.push_back({"libtorch", str(TORCH_VERSION, ", built in; no Python package of it is needed")});
+  if (pipeline::cuda_devices() > 0) out.push_back(attention_finding());
   out.push_back({"ROCm", "untested: AMD GPUs are not used"});
   out.push_back(python_finding());
   return out;
