@@ -52,13 +52,22 @@ def farthest(one, other):
     return max(levels for levels, _ in each), max(share for _, share in each)
 
 
-def traffic(log):
-    """Bytes and calls of every collective, over all ranks."""
+def traffic(folder):
+    """Bytes and calls of every collective, over the logs of all ranks."""
     out = collections.defaultdict(lambda: {"calls": 0, "bytes": 0})
-    for _, verb, group, size in EVENT.findall(log):
-        out[f"{group} {verb}"]["calls"] += 1
-        out[f"{group} {verb}"]["bytes"] += int(size)
+    for log in sorted((folder / "logs").glob("rank_*.log")):
+        for _, verb, group, size in EVENT.findall(log.read_text()):
+            out[f"{group} {verb}"]["calls"] += 1
+            out[f"{group} {verb}"]["bytes"] += int(size)
     return dict(out)
+
+
+def heads_went(layout, found):
+    """Whether Ulysses' heads went as the layout says: by stores, or by messages. True for layouts without."""
+    if "ulysses" not in layout:
+        return True
+    by_stores, by_messages = (any(name.endswith(verb) for name in found) for verb in (" stores", " all_to_all"))
+    return by_messages and not by_stores if "collective" in layout else by_stores and not by_messages
 
 
 def gpu_count():
@@ -106,11 +115,12 @@ def main():
                 row["levels"], row["share"] = farthest(scratch / "one", folder)
                 row["passed"] = row["levels"] <= 1 and row["share"] <= 1e-3
             if code == 0 and not graphs:
-                row["traffic"] = traffic(log)
+                row["traffic"] = traffic(folder)
+                row["passed"] &= bool(row["traffic"]) and heads_went(layout, row["traffic"])
                 eager[layout] = folder
             # Messages and stores into the other's memory carry the same bits.
             if code == 0 and not graphs and (stores := layout.removesuffix(", collective")) != layout:
-                row["as_stores"] = farthest(eager[stores], folder)[0] == 0
+                row["as_stores"] = stores in eager and farthest(eager[stores], folder)[0] == 0
                 row["passed"] &= row["as_stores"]
             if code == 0 and graphs and layout in eager:
                 row["as_eager"] = farthest(eager[layout], folder)[0] == 0
