@@ -98,7 +98,7 @@ constexpr Asked kFamilies[] = {{"FLUX.1-schnell", 1, 512},
                                {"PixArt-Sigma-XL-2-1024-MS", 2, 300},
                                {"stable-diffusion-xl-base-1.0", 2, 77}};
 
-// Every family on one GPU and on two: the first are what constants were fitted on.
+// Every family on one GPU and on two: constants were fitted on the first, that of stores on FLUX.1 with ulysses=2.
 TEST(PlanRows, TimesOfFamiliesAreWithinATenth) {
   int compared = 0;
   const Json document = read_json("results/families_gpus_2.json");
