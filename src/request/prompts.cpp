@@ -35,7 +35,8 @@ PromptRow row_of(const Json& object, const std::string& name_column, int64_t def
     const auto at = object.find(field.name);
     if (at == object.end() || at->is_null()) return;
     const bool is_series = at->is_array() && field.effect == Effect::kShape;
-    if (is_text(slot) && !at->is_string() && !is_series) bad(str(field.name, " must be text, not ", shown(*at)));
+    if (is_text(slot) && !at->is_string() && !is_series)
+      bad(str(field.name, " must be text, not ", shown(*at)));
     set_from_json(field, slot, *at, "");
     check_limits(field, slot, "");
   });
@@ -306,10 +307,21 @@ std::string kind_of_text(std::string_view text) {
   return has_column ? ".csv" : ".txt";
 }
 
-std::string all_of(std::streambuf& text) {
-  std::ostringstream bytes;
-  bytes << &text;
-  return std::move(bytes).str();
+// For texts that cannot be taken row by row. Throws Error(kUsage) for more than one would write, endless ones too.
+std::string all_of(std::streambuf& text, const fs::path& file) {
+  constexpr size_t kMost = size_t{256} << 20, kChunk = size_t{1} << 16;
+  std::string bytes;
+  for (size_t n = kChunk; n == kChunk;) {
+    const size_t had = bytes.size();
+    bytes.resize(had + kChunk);
+    n = static_cast<size_t>(text.sgetn(bytes.data() + had, kChunk));
+    bytes.resize(had + n);
+    if (bytes.size() > kMost) {
+      throw Error(Kind::kUsage, str(file.string(), " gives more than ", kMost >> 20,
+                                    " MiB; long lists are read row by row from a .jsonl, .txt or .csv file"));
+    }
+  }
+  return bytes;
 }
 
 Prompts read_stream(std::streambuf& text, const fs::path& file, const std::string& kind,
@@ -318,7 +330,7 @@ Prompts read_stream(std::streambuf& text, const fs::path& file, const std::strin
   Collector out(file, options);
   if (kind == ".jsonl") read_jsonl(text, out);
   if (kind == ".txt") read_txt(text, out);
-  if (kind == ".json") read_json_array(all_of(text), file, out);
+  if (kind == ".json") read_json_array(all_of(text, file), file, out);
   if (kind == ".csv") read_csv_rows(text, file, out);
   return out.finish();
 }
@@ -363,7 +375,7 @@ Prompts read_prompts(const fs::path& file, const PromptOptions& options) {
                                   fs::is_directory(status) ? "it is a folder" : std::strerror(errno)));
   }
   if (!kind.empty()) return read_stream(text, file, kind, options);
-  const std::string bytes = all_of(text);
+  const std::string bytes = all_of(text, file);
   std::stringbuf whole(bytes, std::ios::in);
   return read_stream(whole, is_standard_input ? "standard input" : file, kind_of_text(bytes), options);
 }

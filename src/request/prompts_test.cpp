@@ -415,6 +415,8 @@ class Endless : public std::streambuf {
 };
 
 TEST(Prompts, EndlessRowsEndBeforeTheyFillTheMemory) {
+  const auto device = message_of(Kind::kUsage, [] { read_prompts("/dev/zero"); });
+  EXPECT_NE(device.find("/dev/zero gives more than 256 MiB"), std::string::npos) << device;
   std::string line;
   Endless zeros(std::string(4096, '\0'));
   const auto text = message_of(Kind::kUsage, [&] { Lines(zeros).next(line); });
