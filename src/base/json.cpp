@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json_problem.h"
 
 namespace atelier {
 namespace {
@@ -37,7 +38,7 @@ Json read_json(const std::filesystem::path& file) {
   try {
     return Json::parse(without_infinities(text));
   } catch (const Json::exception& e) {
-    throw Error(Kind::kCheckpoint, str(file.string(), " is not valid JSON: ", e.what()));
+    throw Error(Kind::kCheckpoint, str(file.string(), " is not valid JSON: ", json_problem(e)));
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/json_problem.h"
 #include "models/presets.h"
 #include "models/text_encoder.h"
 #include "models/vae.h"
@@ -140,9 +141,9 @@ const models::Family* sibling_of(const models::Family& family, const Json& confi
   if (!family.video) return &family;
   const bool is_steered = family.video(Json::object(), config).control_video != models::Shown::kNever;
   for (const auto* other : models::families()) {
-    const bool has_control = std::any_of(other->streams.begin(), other->streams.end(), [](const auto& stream) {
-      return stream.kind == models::StreamSpec::kControl;
-    });
+    const bool has_control =
+        std::any_of(other->streams.begin(), other->streams.end(),
+                    [](const auto& stream) { return stream.kind == models::StreamSpec::kControl; });
     if (other->config_of_file == family.config_of_file && has_control == is_steered) return other;
   }
   return &family;
@@ -154,8 +155,9 @@ ModelRepo ModelRepo::open_denoiser(const fs::path& file) {
   ModelRepo m;
   m.family_ = family_of(file);
   if (!m.family_ || m.family_->presets.empty()) {
-    throw Error(Kind::kCheckpoint, str(file.string(), ": holds no denoiser of a family of this build, which has ",
-                                       known_families()));
+    throw Error(
+        Kind::kCheckpoint,
+        str(file.string(), ": holds no denoiser of a family of this build, which has ", known_families()));
   }
   m.label_ = file.filename().string();
   const Json like = m.family_->presets.front().make();
@@ -241,7 +243,7 @@ void ModelRepo::settle_defaults() {
     defaults_.fps = own->value("fps", defaults_.fps);
     defaults_.max_sequence_length = own->value("max_sequence_length", defaults_.max_sequence_length);
   } catch (const Json::exception& e) {
-    throw Error(Kind::kCheckpoint, str("model_index.json, _atelier: ", e.what()));
+    throw Error(Kind::kCheckpoint, str("model_index.json, _atelier: ", json_problem(e)));
   }
 }
 
@@ -293,7 +295,8 @@ models::Grid ModelRepo::grid(int64_t height, int64_t width, int64_t frames, int6
                 str(frames, " frames were asked for; ", family_->name, " draws ", facts.temporal,
                     "k + 1 of them: take ", below, " or ", below + facts.temporal));
   }
-  auto grid = family_->grid(denoiser(), facts.spatial, height, width, (frames - 1) / facts.temporal + 1 + references);
+  auto grid =
+      family_->grid(denoiser(), facts.spatial, height, width, (frames - 1) / facts.temporal + 1 + references);
   grid.left_out = references;
   return grid;
 }

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/json_problem.h"
 
 namespace atelier::text {
 
@@ -63,7 +64,7 @@ auto parsing(const std::filesystem::path& file, Read&& read) {
   try {
     return read();
   } catch (const Json::exception& e) {
-    throw_malformed(file, e.what());
+    throw_malformed(file, json_problem(e));
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json_problem.h"
 #include "base/text.h"
 
 namespace atelier::app {
@@ -181,7 +182,7 @@ Config read_json_config(const std::string& text, const fs::path& file) {
     config.written = config.values;
     return config;
   } catch (const Json::exception& e) {
-    throw Error(Kind::kUsage, str(name, " is not valid JSON: ", e.what()));
+    throw Error(Kind::kUsage, str(name, " is not valid JSON: ", json_problem(e)));
   }
 }
 
