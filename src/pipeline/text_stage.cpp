@@ -158,7 +158,16 @@ nn::Conditioning TextStage::condition(const models::PromptBatch& prompts, Activa
 }
 
 text::Encoding TextStage::tokens(const Loaded& loaded, const std::string& text, int64_t length) const {
-  if (loaded.tokenizer) return loaded.tokenizer->encode(text, length);
+  if (loaded.tokenizer) {
+    auto made = loaded.tokenizer->encode(text, length);
+    const auto most = std::max_element(made.ids.begin(), made.ids.end());
+    if (most != made.ids.end() && *most >= loaded.vocabulary) {
+      throw Error(Kind::kCheckpoint,
+                  str("a tokenizer gives piece ", *most, " where its text encoder has ", loaded.vocabulary,
+                      ": they are of different models; download both from one"));
+    }
+    return made;
+  }
   std::vector<int64_t> mask(static_cast<size_t>(length), 0);
   std::fill_n(mask.begin(), std::min(mask.size(), text.size() + 1), 1);
   return {hashed_ids(text, length, loaded.vocabulary), mask};
