@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/json_problem.h"
 #include "base/suggest.h"
 #include "base/text.h"
 #include "request/csv.h"
@@ -224,7 +225,7 @@ void check_json(std::string_view text, const fs::path& file) {
   try {
     static_cast<void>(Json::parse(text, discard));
   } catch (const Json::exception& e) {
-    throw Error(Kind::kUsage, str(file.string(), " is not valid JSON: ", e.what()));
+    throw Error(Kind::kUsage, str(file.string(), " is not valid JSON: ", json_problem(e)));
   }
 }
 
@@ -368,6 +369,10 @@ Prompts read_prompts(const fs::path& file, const PromptOptions& options) {
   std::string kind = suffix_of(file);
   // before a file of another kind, perhaps a huge one, is read
   if (kind.empty() && has_name && !is_standard_input && file != "/dev/stdin") fail_kind(file);
+  // A pipe may well be named, and be given by the shell; a device has no end.
+  if (fs::is_character_file(status) && !kind.empty() && !is_standard_input) {
+    throw Error(Kind::kUsage, str(file.string(), " is a device, not a file of prompts"));
+  }
   std::filebuf text;
   errno = 0;
   if (fs::is_directory(status) || !text.open(opened, std::ios::in | std::ios::binary)) {

@@ -415,6 +415,10 @@ class Endless : public std::streambuf {
 };
 
 TEST(Prompts, EndlessRowsEndBeforeTheyFillTheMemory) {
+  const TemporaryFolder folder;
+  std::filesystem::create_symlink("/dev/urandom", folder.path() / "noise.jsonl");
+  const auto noise = message_of(Kind::kUsage, [&] { read_prompts(folder.path() / "noise.jsonl"); });
+  EXPECT_NE(noise.find("is a device"), std::string::npos) << noise;
   const auto device = message_of(Kind::kUsage, [] { read_prompts("/dev/zero"); });
   EXPECT_NE(device.find("/dev/zero gives more than 256 MiB"), std::string::npos) << device;
   std::string line;

@@ -2,9 +2,12 @@
 #include "app/cli/cli.h"
 
 #include <c10/util/Exception.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -28,7 +31,8 @@ struct Command {
 constexpr Command kCommands[] = {
     {{"t2i", "draw pictures from prompts, flags as Diffgentor has them", kT2i}, t2i_command},
     {{"run", "the same, flags as xDiT has them", kRun}, run_command},
-    {{"video", "draw videos from prompts, pictures and videos; flags as xDiT has them", kVideo}, video_command},
+    {{"video", "draw videos from prompts, pictures and videos; flags as xDiT has them", kVideo},
+     video_command},
     {{"sdxl", "a CSV file of prompts, several seeds each, flags as the SDXL scripts have them", kSdxl},
      sdxl_command},
     {{"edit", "edit pictures by instruction: needs a model for it, of which this build has none", kT2i},
@@ -38,7 +42,8 @@ constexpr Command kCommands[] = {
     {{"convert", "a checkpoint's tensors under the names of another tool"}, convert_command},
     {{"config", "config show: every setting, its value and who set it"}, config_command},
     {{"bench", "times of layouts as JSON; --protocol: a whole benchmark, as a page", kBoth}, bench_command},
-    {{"report", "a page from results: of a benchmark, or of a family of models on all hardware"}, report_command},
+    {{"report", "a page from results: of a benchmark, or of a family of models on all hardware"},
+     report_command},
     {{"compare", "two results: exit code 1 where the second is slower than noise explains"}, compare_command},
     {{"plan", "what every layout would take and hold, the fastest first", kBoth}, plan_command},
     {{"layouts", "every valid layout of a model on a number of ranks", kBoth}, layouts_command},
@@ -126,7 +131,15 @@ int main(int argc, char** argv) {
   return run_guarded([&] { return dispatch(Arguments(argv + std::min(argc, 1), argv + argc)); });
 }
 
+// What is opened later must not take the numbers of closed standard streams, and be read or written as one.
+void open_standard_streams() {
+  for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream) {
+    if (::fcntl(stream, F_GETFD) == -1 && errno == EBADF) static_cast<void>(::open("/dev/null", O_RDWR));
+  }
+}
+
 int run_guarded(const std::function<int()>& run) {
+  open_standard_streams();
   ::signal(SIGPIPE, SIG_IGN);  // whoever reads along may leave; what is drawn is drawn
   pipeline::prepare_process();
   try {
