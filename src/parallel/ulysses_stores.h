@@ -33,12 +33,12 @@ class UlyssesStores : public nn::SequenceExchange {
   struct Flight;
   // Windows of growing size. All are kept: recorded graphs know their addresses.
   struct Windows {
-    struct Kept {
+    struct SizedWindow {
       int64_t bytes = 0;
       std::unique_ptr<comm::Window> window;
-      Kept(int64_t n, std::unique_ptr<comm::Window> w) : bytes(n), window(std::move(w)) {}
+      SizedWindow(int64_t n, std::unique_ptr<comm::Window> w) : bytes(n), window(std::move(w)) {}
     };
-    std::vector<Kept> kept;
+    std::vector<SizedWindow> kept;
     // Of at least this many bytes, which every rank asks for alike; null where there can be none.
     comm::Window* of(comm::Comm& group, int64_t bytes);
     int64_t refused = INT64_MAX;  // the least number of bytes for which there was none
