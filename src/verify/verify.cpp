@@ -81,11 +81,13 @@ struct Tolerance {
 };
 
 // The table of goldens/README.md.
-Tolerance tolerance_of(const std::string& name, Accuracy accuracy, GoldenKind kind) {
+Tolerance tolerance_of(const std::string& name, Accuracy accuracy, GoldenKind kind, bool by_rows) {
   const bool half = accuracy != Accuracy::kFull;
   const auto ends = [&](std::string_view s) { return name.ends_with(s); };
   if (ends("timesteps") || ends("sigmas") || ends("init_noise_sigma")) return {1e-6, 1e-6};
   if (kind == GoldenKind::kSchedulers) return {1e-5, 1e-5};
+  // Moments and attention over rows of several ranks add up in another order; float32 itself is 1e-5 off here.
+  if (kind != GoldenKind::kPipeline && by_rows) return {1e-4, 3e-5};
   if (kind != GoldenKind::kPipeline || name.starts_with("prompt.") || name.starts_with("negative."))
     return {3e-5, 3e-5};
   if (name == "image" || name == "video")
@@ -175,7 +177,8 @@ Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& r
     if (found == recorded.end() || !wanted(o, prefix + name) || is_input(name, kind)) continue;
     const auto produced = without_given(name, ours.tensors.at(name), found->second);
     const auto golden = without_variance(name, found->second, produced);
-    result.rows.push_back(compare(prefix + name, produced, golden, tolerance_of(name, accuracy, kind)));
+    result.rows.push_back(
+        compare(prefix + name, produced, golden, tolerance_of(name, accuracy, kind, o.degrees.parallel_vae)));
     auto& row = result.rows.back();
     if (row.note.empty() && golden.sizes() != found->second.sizes())
       row.note = "without the learned variance";
