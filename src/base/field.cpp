@@ -12,6 +12,26 @@ namespace {
 
 constexpr size_t kShown = 60;  // bytes of a value in a message
 
+// A path may hold any bytes, JSON only UTF-8: others go as hexadecimal digits behind a mark that no path begins with.
+constexpr char kBytesMark = '\x01';
+
+std::string json_text(const std::filesystem::path& path) {
+  const std::string& bytes = path.native();
+  if (is_utf8(bytes) && !bytes.starts_with(kBytesMark)) return bytes;
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string out(1, kBytesMark);
+  for (const unsigned char c : bytes) out += {kDigits[c >> 4], kDigits[c & 15]};
+  return out;
+}
+
+std::filesystem::path path_of(const std::string& text) {
+  if (!text.starts_with(kBytesMark)) return text;
+  std::string bytes;
+  for (size_t i = 1; i + 1 < text.size(); i += 2)
+    bytes.push_back(static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16)));
+  return bytes;
+}
+
 template <class T>
 struct Inner {
   using Type = T;
@@ -102,7 +122,7 @@ struct FromText {
   }
   void operator()(std::string* v) const { *v = chosen(one()); }
   void operator()(std::optional<std::string>* v) const { *v = chosen(one()); }
-  void operator()(std::filesystem::path* v) const { *v = one(); }
+  void operator()(std::filesystem::path* v) const { *v = path_of(one()); }
   std::vector<int> numbers() const {
     std::vector<int> all;
     for (const auto& word : words) {
@@ -181,7 +201,7 @@ Json plain(const std::optional<T>& value) {
   return value ? Json(*value) : Json();
 }
 Json plain(const std::filesystem::path& value) {
-  return value.string();
+  return json_text(value);
 }
 
 }  // namespace

@@ -65,6 +65,19 @@ TEST(Field, ValuesOfAnyTypeComeThroughJsonUnchanged) {
   message_of(Kind::kUsage, [] { fields_from_json<Sample>(Json::array()); });
 }
 
+TEST(Field, PathsOfAnyBytesComeThroughJson) {
+  for (const std::string bytes : {"o\xff\xfe", "plain",
+                                  "\x01"
+                                  "a",
+                                  "\xc3\xa4"}) {
+    Sample sample;
+    sample.folder = bytes;
+    const std::string sent =
+        fields_to_json(fields_of(sample)).dump(-1, ' ', false, Json::error_handler_t::replace);
+    EXPECT_EQ(fields_from_json<Sample>(Json::parse(sent)).folder.native(), bytes);
+  }
+}
+
 TEST(Field, WhatDoesNotFitIsNamedWithWhatWould) {
   EXPECT_EQ(refused("size", "tall"), "size must be an integer from 1 to 64, not \"tall\"");
   EXPECT_EQ(refused("size", 65), "size must be an integer from 1 to 64, not 65");
