@@ -1,6 +1,8 @@
 #include "request/adapters.h"
 
 #include <charconv>
+#include <cmath>
+#include <filesystem>
 #include <iterator>
 
 #include "base/error.h"
@@ -13,6 +15,20 @@ AdapterRef adapter_ref(std::string_view text) {
   if (const size_t colon = text.rfind(':'); colon != std::string_view::npos) {
     if (const auto strength = to_number(trim(text.substr(colon + 1))))
       out = {std::string(trim(text.substr(0, colon))), *strength, true};
+  }
+  constexpr double kMostStrength = 1000;
+  if (out.has_own_strength && std::abs(out.strength) > kMostStrength) {
+    throw Error(Kind::kUsage, str("lora: a strength of ", out.strength, " was asked for ", out.path,
+                                  "; it is from -", kMostStrength, " to ", kMostStrength));
+  }
+  // A file that is there but for what stands behind its last colon.
+  if (const size_t colon = out.path.rfind(':'); colon != std::string::npos && colon > 0) {
+    std::error_code error;
+    const std::string file = out.path.substr(0, colon);
+    if (!std::filesystem::exists(out.path, error) && std::filesystem::is_regular_file(file, error)) {
+      throw Error(Kind::kUsage, str("lora: the strength \"", out.path.substr(colon + 1), "\" of ", file,
+                                    " is not a number"));
+    }
   }
   if (out.path.empty()) throw Error(Kind::kUsage, "lora: an adapter is named as PATH or PATH:strength");
   return out;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "base/testing.h"
 
 namespace atelier::request {
@@ -29,6 +31,18 @@ TEST(AdapterRefs, OneTextMayNameSeveral) {
   EXPECT_EQ(refs[1].path, "b");
   EXPECT_EQ(to_string(refs[0]), "a:0.5");
   EXPECT_EQ(adapter_ref(to_string({"x", 1.0 / 3, true})).strength, 1.0 / 3);
+}
+
+TEST(AdapterRefs, AStrengthThatIsNoneIsNamedAsOne) {
+  const TemporaryFolder folder;
+  const auto file = (folder.path() / "a.safetensors").string();
+  std::ofstream(file) << "x";
+  for (const char* strength : {"nan", "inf", "abc", "0x10", ""}) {
+    const auto message = message_of(Kind::kUsage, [&] { adapter_ref(file + ":" + strength); });
+    EXPECT_NE(message.find(str("the strength \"", strength, "\"")), std::string::npos) << message;
+  }
+  const auto huge = message_of(Kind::kUsage, [&] { adapter_ref(file + ":1e30"); });
+  EXPECT_NE(huge.find("from -1000 to 1000"), std::string::npos) << huge;
 }
 
 TEST(AdapterRefs, NothingIsNoPath) {
