@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "report/clock.h"
 
 namespace atelier::report {
@@ -87,14 +88,14 @@ void Progress::picture(const std::string& name, double seconds) {
   const std::scoped_lock lock(mutex_);
   ++done_;
   settle();
-  line(str("[", done_ + failed_, "/", pictures_, "] ", name, " ", time_text(seconds)));
+  line(str("[", done_ + failed_, "/", pictures_, "] ", printable(name), " ", time_text(seconds)));
 }
 
 void Progress::failure(const std::string& name, const std::string& reason) {
   const std::scoped_lock lock(mutex_);
   ++failed_;
   settle();
-  line(str("[", done_ + failed_, "/", pictures_, "] ", name, " failed: ", reason));
+  line(str("[", done_ + failed_, "/", pictures_, "] ", printable(name), " failed: ", printable(reason)));
 }
 
 void Progress::settle() {
