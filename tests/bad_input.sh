@@ -411,7 +411,33 @@ check_download() {
   unset HF_TOKEN HF_ENDPOINT
 }
 
-for check in check_models check_overflow check_flags check_prompt_files check_pictures check_output check_full_disk check_interrupted_save check_left_alone check_two_runs check_identity check_interrupts check_download; do
+# What a stranger came upon: endless files, closed and full streams, limits, names of any bytes.
+check_odd_ends() {
+  local status=0 name=$'o\xff\xfe'
+  expect 2 '/dev/zero gives more than 256 MiB' --prompts_file /dev/zero
+  ln -sf /dev/zero endless.txt
+  ln -sf /dev/urandom noise.jsonl
+  expect 2 'endless.txt is a device' --prompts_file endless.txt
+  expect 2 'noise.jsonl is a device' --prompts_file noise.jsonl
+  timeout 30 "$atelier" t2i "${mini[@]}" "${fast[@]}" --prompts_file - <&- >log 2>&1 || status=$?
+  ((status == 2)) || complain "closed input: exit $status"
+  status=0
+  "$atelier" config show t2i >/dev/full 2>log || status=$?
+  ((status == 3)) || complain "output on a full device: exit $status"
+  status=0
+  (ulimit -f 1; "$atelier" t2i "${mini[@]}" "${fast[@]}" --prompt x --output_dir limited) >log 2>&1 || status=$?
+  ((status == 2 || status == 3)) && grep -q 'File too large' log || complain "a limit on files: exit $status"
+  rm -rf limited
+  status=0
+  "$atelier" plan "${mini[@]}" --device cpu --hardware H100 --num_gpus 1000000 >log 2>&1 || status=$?
+  ((status == 2)) && grep -q 'up to 4096' log || complain "a million GPUs: exit $status"
+  draw --prompt x --output_dir "$name" || complain "a folder of any bytes"
+  [[ -f $name/000000.png && -f $name/report.json ]] || complain "the picture is not in its folder"
+  [[ $(find . -maxdepth 1 -name 'o*' | wc -l) == 1 ]] || complain "another folder was made"
+  rm -rf "$name"
+}
+
+for check in check_models check_overflow check_flags check_prompt_files check_pictures check_output check_full_disk check_interrupted_save check_left_alone check_two_runs check_identity check_interrupts check_download check_odd_ends; do
   before=$SECONDS
   "$check"
   echo "$check: $((SECONDS - before)) s"

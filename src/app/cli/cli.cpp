@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,11 +12,14 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "app/cli/commands.h"
 #include "app/cli/flag_table.h"
 #include "base/error.h"
+#include "base/json.h"
+#include "base/json_problem.h"
 #include "base/printable.h"
 #include "base/version.h"
 #include "pipeline/device.h"
@@ -138,12 +142,24 @@ void open_standard_streams() {
   }
 }
 
+// The code, or that of a full device where what was printed did not arrive. Who reads from a pipe may leave.
+int after_printing(int code) {
+  const bool is_lost = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
+  struct stat output = {};
+  const bool is_pipe =
+      ::fstat(STDOUT_FILENO, &output) == 0 && (S_ISFIFO(output.st_mode) || S_ISSOCK(output.st_mode));
+  if (!is_lost || is_pipe) return code;
+  print_error("what was printed could not be written: is its device full?");
+  return code == 0 ? exit_code(Kind::kCapacity) : code;
+}
+
 int run_guarded(const std::function<int()>& run) {
   open_standard_streams();
   ::signal(SIGPIPE, SIG_IGN);  // whoever reads along may leave; what is drawn is drawn
+  ::signal(SIGXFSZ, SIG_IGN);  // a limit on files is told like a full disk
   pipeline::prepare_process();
   try {
-    return run();
+    return after_printing(run());
   } catch (const Error& e) {
     print_error(e.what());
     return exit_code(e.kind());
@@ -156,6 +172,9 @@ int run_guarded(const std::function<int()>& run) {
   } catch (const c10::Error& e) {
     print_error(e.what_without_backtrace());
     return 1;
+  } catch (const Json::exception& e) {  // of a file that has another form than a command reads
+    print_error("JSON of another form than was expected: " + json_problem(e));
+    return exit_code(Kind::kUsage);
   } catch (const std::exception& e) {
     print_error(e.what());
     return 1;

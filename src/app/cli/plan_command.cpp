@@ -72,10 +72,9 @@ RunSpec question_of(const Resolved& resolved, const Environment& variables, bool
   RunSpec spec{.model = std::move(model), .facts = std::move(facts), .work = std::move(work)};
   spec.device = choose_device(resolved.settings.device.device, pipeline::cuda_devices());
   if (is_for_gpus && !spec.device.device.is_cuda()) spec.device.device = c10::Device(c10::kCUDA);
-  spec.requests =
-      make_requests(resolved, spec.model.folder,
-                    has_prompts(resolved) ? read_prompts(resolved) : request::one_prompt("-"),
-                    spec.model.folder.draws_videos() ? ".webp" : ".png");
+  spec.requests = make_requests(resolved, spec.model.folder,
+                                has_prompts(resolved) ? read_prompts(resolved) : request::one_prompt("-"),
+                                spec.model.folder.draws_videos() ? ".webp" : ".png");
   for (const auto& bad : spec.requests.bad) log::warning(bad.where + ": " + bad.reason);
   if (spec.requests.requests.empty()) throw Error(Kind::kUsage, "nothing to plan: no row can be drawn");
   return spec;
@@ -94,7 +93,12 @@ std::vector<plan::ParallelConfig> asked_layouts(Resolved resolved) {
 }
 
 int ranks_of(const Resolved& resolved, const std::vector<plan::ParallelConfig>& asked, int devices) {
-  if (const int ranks = asked_ranks(resolved); ranks > 0) return ranks;
+  if (const int ranks = asked_ranks(resolved); ranks > 0) {
+    constexpr int kMost = 4096;
+    if (ranks > kMost)
+      throw Error(Kind::kUsage, str("plan: ", ranks, " GPUs were asked for; it looks at up to ", kMost));
+    return ranks;
+  }
   if (!asked.empty()) return plan::world_size(asked.front());
   if (devices > 0) return devices;
   throw Error(Kind::kUsage, "plan needs a number of GPUs: --num_gpus N");
