@@ -1,5 +1,6 @@
 #include "media/input.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -46,7 +47,14 @@ Image turned(const Image& in, Turn t) {
 
 std::string read_picture_file(const fs::path& file) {
   std::error_code error;
-  if (!fs::exists(file, error)) throw Error(Kind::kUsage, str("there is no picture ", file.string()));
+  const std::string name = file.string();
+  const bool is_address = std::any_of(
+      file.begin(), file.end(), [](const fs::path& part) { return part == "https:" || part == "http:"; });
+  if (is_address && !fs::exists(file, error))
+    throw Error(Kind::kUsage,
+                str("pictures are files, and an address was given (", name, "): fetch it first"));
+  if (name.empty()) throw Error(Kind::kUsage, "a picture was asked for by an empty name");
+  if (!fs::exists(file, error)) throw Error(Kind::kUsage, str("there is no picture ", name));
   // A FIFO or a device would block or never end.
   if (!fs::is_regular_file(file, error))
     throw Error(Kind::kUsage, str(file.string(), " is not a file; a picture is needed"));

@@ -137,6 +137,8 @@ std::string refusal(const std::filesystem::path& file) {
 TEST(Input, FilesThatCannotBePicturesAreRefusedUnread) {
   const Scratch scratch;
   EXPECT_NE(refusal(scratch / "none.png").find("there is no picture"), std::string::npos);
+  EXPECT_NE(refusal("https://example.com/a.png").find("fetch it first"), std::string::npos);
+  EXPECT_NE(refusal("").find("empty name"), std::string::npos);
   EXPECT_NE(refusal(scratch.path()).find("not a file"), std::string::npos);
   EXPECT_NE(refusal("/dev/zero").find("not a file"), std::string::npos);
   const auto huge = scratch / "huge.png";

@@ -255,7 +255,9 @@ std::vector<std::string> header_of(const CsvRecord& first, const fs::path& file)
         Kind::kUsage,
         str(file.string(),
             " needs a header line with the column \"prompt\", separated by commas; its first line is: ",
-            is_utf8(found) ? found.substr(0, 200) : "not UTF-8"));
+            found.empty()    ? "empty"
+            : is_utf8(found) ? found.substr(0, 200)
+                             : "not UTF-8"));
   }
   for (auto at = header.begin(); at != header.end(); ++at) {
     if (!at->empty() && std::find(header.begin(), at, *at) != at) {

@@ -86,7 +86,10 @@ std::string known_commands() {
 }
 
 void print_error(const std::string& message) {
-  std::fprintf(stderr, "error: %s\n", printable(message).c_str());
+  constexpr size_t kMost = 4000, kEnd = 500;  // bytes: a word of a command line may be as long as it likes
+  std::string text = printable(message);
+  if (text.size() > kMost) text = text.substr(0, kMost - kEnd) + " ... " + text.substr(text.size() - kEnd);
+  std::fprintf(stderr, "error: %s\n", text.c_str());
 }
 
 int dispatch(const Arguments& all) {

@@ -161,7 +161,7 @@ void refuse_contradictions(Resolved& r) {
   const size_t prompts = s.input.texts_of("prompt").size();
   for (const auto& [name, texts] : s.input.texts) {
     if (texts.size() < 2 || texts.size() == prompts) continue;
-    fail(str(r.origin(name).text, ": ", texts.size(), " texts for ", prompts,
+    fail(str(r.origin(name).text, ": ", texts.size(), " values for ", prompts,
              " prompts: give one, or one for each"));
   }
 }
