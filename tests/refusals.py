@@ -28,6 +28,7 @@ TABLE = [
     ('a step cache in a layout', 2, f'{X} --cache_type pab --ulysses_degree 2', ['--cache_type', '--ulysses_degree']),
     ('PipeFusion and a step cache', 2, f'{X} --pipefusion_degree 2 --cache_type first_block_cache',
      ['--cache_type', '--pipefusion_degree']),
+    ('sizes of photographs for a family without', 2, f'{X} --target_size 64 64', ['target_size', 'flux']),
     ('attention that is not built', 2, f'{X} --attention_backend sage', ['sage', 'sdpa', 'flash']),
     ('unknown attention', 2, f'{X} --attention_backend fa9', ['fa9', 'sdpa', 'cudnn', 'math']),
     ('FlashAttention 3', 2, f'{X} --attention_backend FLASH_3', ['FlashAttention 3', 'flash']),

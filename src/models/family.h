@@ -46,7 +46,7 @@ struct Grid {
   int64_t together = 1;                    // tokens that are never split, such as some rows of a picture
   // Of the VAE's latents; no frames: [B, C, H, W], without an axis for time.
   int64_t latent_channels = 0, latent_frames = 0, latent_rows = 0, latent_cols = 0;
-  int64_t left_out = 0;  // latent frames in front that are drawn along and not shown: of reference pictures
+  int64_t left_out = 0;   // latent frames in front that are drawn along and not shown: of reference pictures
   std::string note = {};  // what whoever asks for this size should know; empty: nothing
 
   int64_t tokens() const { return frames * rows * cols; }
@@ -134,7 +134,7 @@ struct ShownPictures {
   at::Tensor mask;               // of the control video, [B, 3, F, H, W] in [0, 1]: 1 where it is drawn anew
   at::Tensor references;         // [B, pictures, 3, H, W]
   int64_t batch = 1, frames = 1, height = 0, width = 0;  // in pixels, of the video that is drawn
-  std::vector<double> control_scales;  // one, or one for each hint of the model; empty: 1
+  std::vector<double> control_scales;                    // one, or one for each hint of the model; empty: 1
 };
 
 // [B, 3, F, H, W] -> latents as the denoiser has them, [B, C, f, h, w], float.
@@ -161,6 +161,8 @@ struct Family {
   int64_t call_text_tokens = 0;  // that it is where a call of the reference does not say; 0: the most
   double call_guidance = 0;      // guidance_scale where a call of the reference does not say; 0: as defaults
   bool has_clip_skip = false;    // takes states of the CLIP encoders from a layer that may be asked for
+  bool has_size_conditions =
+      false;  // original_size, target_size and crops_coords_top_left are inputs of its denoiser
   bool obeys_force_upcast = false;  // of the autoencoder's config: in half precision that one runs in float
   Sigmas sigmas;
   // What the reference's pipeline multiplies timesteps by before it calls the model.

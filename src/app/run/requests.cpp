@@ -161,6 +161,22 @@ std::string clip_skip_problem(const request::Request& r, const models::Family& f
              " reads the last layer of its text ", "encoders alone");
 }
 
+// Empty if the model takes the sizes of photographs that are asked for.
+std::string size_conditions_problem(const request::Request& r, const models::Family& family) {
+  if (family.has_size_conditions) return {};
+  const std::pair<const char*, bool> asked[] = {
+      {"original_size", r.original_size.has_value()},
+      {"target_size", r.target_size.has_value()},
+      {"crops_coords_top_left", r.crops_coords_top_left.has_value()},
+      {"negative_original_size", r.negative_original_size.has_value()},
+      {"negative_target_size", r.negative_target_size.has_value()}};
+  for (const auto& [name, is_asked] : asked) {
+    if (is_asked)
+      return str(name, " was asked for; ", family.name, " has no sizes of photographs among its inputs");
+  }
+  return {};
+}
+
 }  // namespace
 
 request::Prompts read_prompts(const Resolved& resolved) {
@@ -197,6 +213,8 @@ void check_common(const Resolved& resolved, const request::Request& common, cons
   };
   refuse("max_sequence_length", length_problem(*common.max_sequence_length, family));
   refuse("clip_skip", clip_skip_problem(common, family));
+  const auto sizes = size_conditions_problem(common, family);
+  if (!sizes.empty()) refuse(sizes.substr(0, sizes.find(' ')).c_str(), sizes);
   if (common.guidance_is_cfg && common.true_cfg_scale)
     refuse("true_cfg_scale", str(family.name, " is guided by guidance_scale; give that one alone"));
 }
@@ -220,6 +238,7 @@ std::string format_problem(const request::Request& r, const models::Family& fami
 std::string field_problem(const request::Request& r, const models::Family& family) {
   std::string problem = length_problem(*r.max_sequence_length, family);
   if (problem.empty()) problem = clip_skip_problem(r, family);
+  if (problem.empty()) problem = size_conditions_problem(r, family);
   if (problem.empty()) problem = format_problem(r, family);
   if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
   return problem;
@@ -242,7 +261,8 @@ request::PromptDefaults row_defaults(const Resolved& resolved, const request::Re
 // All that can keep a request with settled branches from being drawn.
 class RowCheck {
  public:
-  RowCheck(const pipeline::ModelRepo& folder, SizeCheck& sizes, AdapterChoice& adapters, PictureCheck& pictures)
+  RowCheck(const pipeline::ModelRepo& folder, SizeCheck& sizes, AdapterChoice& adapters,
+           PictureCheck& pictures)
       : family_(folder.family()),
         videos_(folder),
         sizes_(sizes),

@@ -124,6 +124,7 @@ extern const Family kSdxl{
     .most_text_tokens = kTextTokens,
     .call_guidance = 5,
     .has_clip_skip = true,
+    .has_size_conditions = true,
     .obeys_force_upcast = true,
     .sigmas = Sigmas::kFromScheduler,
     .image_to_image = {.strength = 0.3, .masked = 0.9999},
