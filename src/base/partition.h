@@ -2,6 +2,8 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
+#include <span>
 
 namespace atelier {
 
@@ -15,6 +17,24 @@ struct Range {
 constexpr Range intersection(Range a, Range b) {
   const int64_t begin = std::max(a.begin, b.begin);
   return {begin, std::max<int64_t>(0, std::min(a.end(), b.end()) - begin)};
+}
+
+// How many all of them hold.
+constexpr int64_t size_of_all(std::span<const Range> ranges) {
+  int64_t n = 0;
+  for (const Range r : ranges) n += r.size;
+  return n;
+}
+
+// The rows of `width` elements that hold some of these elements.
+constexpr Range rows_holding(Range elements, int64_t width) {
+  if (elements.size == 0) return {0, 0};
+  const int64_t first = elements.begin / width;
+  return {first, (elements.end() + width - 1) / width - first};
+}
+
+constexpr int64_t sum(std::span<const int64_t> values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{0});
 }
 
 struct Partition {

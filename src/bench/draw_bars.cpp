@@ -6,9 +6,9 @@
 namespace atelier::bench {
 namespace {
 
-constexpr double kBar = 16, kBetween = 3, kGroup = 9, kMostLabel = 250, kTicks = 6, kValueRoom = 60;
+constexpr double kBar = 16, kBetween = 3, kGroup = 9, kMostLabel = 250, kBarTicks = 6, kValueRoom = 60;
 
-struct Plot {
+struct BarPlot {
   double left, right, most;
   double x(double value) const { return left + (right - left) * value / most; }
 };
@@ -31,7 +31,7 @@ size_t values_at(const Chart& chart, size_t category) {
   return count;
 }
 
-double most_of(const Chart& chart) {
+double longest_bar(const Chart& chart) {
   double most = chart.most.value_or(0);
   for (size_t c = 0; c < chart.categories.size(); ++c) {
     if (is_stacked(chart)) most = std::max(most, total_of(chart, c));
@@ -43,7 +43,7 @@ double most_of(const Chart& chart) {
   return most;
 }
 
-void draw_stack(Drawing& d, const Chart& chart, const Plot& plot, size_t category, double y) {
+void draw_stack(Drawing& d, const Chart& chart, const BarPlot& plot, size_t category, double y) {
   double from = 0;
   for (size_t i = 0; i < chart.series.size(); ++i) {
     const auto& v = chart.series[i].values[category];
@@ -57,7 +57,7 @@ void draw_stack(Drawing& d, const Chart& chart, const Plot& plot, size_t categor
 }
 
 // Returns where the next category begins.
-double draw_group(Drawing& d, const Chart& chart, const Plot& plot, size_t category, double y) {
+double draw_group(Drawing& d, const Chart& chart, const BarPlot& plot, size_t category, double y) {
   for (size_t i = 0; i < chart.series.size(); ++i) {
     const auto& v = chart.series[i].values[category];
     if (!v) continue;
@@ -86,8 +86,8 @@ std::string cut(const std::string& label) {
 double draw_bars(Drawing& d, const Chart& chart, double top) {
   double label = 0;
   for (const auto& c : chart.categories) label = std::max(label, width_of(cut(c)));
-  const auto marks = ticks(most_of(chart), kTicks);
-  const Plot plot{kMargin + label + 8, kWidth - kValueRoom, marks.back()};
+  const auto marks = ticks(longest_bar(chart), kBarTicks);
+  const BarPlot plot{kMargin + label + 8, kWidth - kValueRoom, marks.back()};
   double bottom = top + kGroup;
   for (size_t c = 0; c < chart.categories.size(); ++c) {
     const size_t bars = is_stacked(chart) ? 1 : std::max<size_t>(1, values_at(chart, c));

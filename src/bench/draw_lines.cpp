@@ -6,9 +6,9 @@
 namespace atelier::bench {
 namespace {
 
-constexpr double kPlotHeight = 230, kTicks = 5;
+constexpr double kPlotHeight = 230, kLineTicks = 5;
 
-struct Plot {
+struct LinePlot {
   double left, right, top, bottom, most;
   size_t categories;
   double x(size_t i) const {
@@ -17,7 +17,7 @@ struct Plot {
   double y(double value) const { return bottom - (bottom - top) * value / most; }
 };
 
-double most_of(const Chart& chart) {
+double highest_value(const Chart& chart) {
   double most = chart.most.value_or(0);
   for (const auto& s : chart.series) {
     for (const auto& v : s.values) {
@@ -27,7 +27,7 @@ double most_of(const Chart& chart) {
   return most;
 }
 
-void draw_series(Drawing& d, const Plot& plot, const ChartSeries& s) {
+void draw_series(Drawing& d, const LinePlot& plot, const ChartSeries& s) {
   std::vector<std::pair<double, double>> points;
   for (size_t i = 0; i < s.values.size(); ++i) {
     if (s.values[i]) points.emplace_back(plot.x(i), plot.y(s.values[i]->y));
@@ -44,12 +44,12 @@ void draw_series(Drawing& d, const Plot& plot, const ChartSeries& s) {
 }  // namespace
 
 double draw_lines(Drawing& d, const Chart& chart, double top) {
-  const auto marks = ticks(most_of(chart), kTicks);
+  const auto marks = ticks(highest_value(chart), kLineTicks);
   double label = 0;
   for (const double mark : marks) label = std::max(label, width_of(number_text(mark)));
   const double first = top + kLineHeight;  // the axis' title stands above it
-  const Plot plot{kMargin + label + 8, kWidth - kMargin, first,
-                  first + kPlotHeight, marks.back(),     chart.categories.size()};
+  const LinePlot plot{kMargin + label + 8, kWidth - kMargin, first,
+                      first + kPlotHeight, marks.back(),     chart.categories.size()};
   d.text(kMargin, top + 4, "start", "soft", chart.values_title);
   for (const double mark : marks) {
     d.line(plot.left, plot.y(mark), plot.right, plot.y(mark), "grid");

@@ -13,7 +13,7 @@ namespace atelier::bench {
 namespace {
 
 constexpr int kPlain = 1024, kLarge = 2048;
-constexpr int kCounts[] = {1, 2, 4, 8};
+constexpr int kChartedCounts[] = {1, 2, 4, 8};
 
 Cell number_cell(const FamilyRow& row, double value) {
   return {number_text(value), row.source};
@@ -78,7 +78,7 @@ std::optional<Chart> scaling_chart(const std::string& hardware, const std::vecto
               .categories_title = "GPUs",
               .values_title = "times one GPU"};
   std::vector<int> counts;
-  for (const int n : kCounts) {
+  for (const int n : kChartedCounts) {
     if (fastest(rows, n)) counts.push_back(n), chart.categories.push_back(std::to_string(n));
   }
   if (counts.size() < 2) return std::nullopt;

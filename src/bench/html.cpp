@@ -50,14 +50,14 @@ std::string base64(const std::string& bytes) {
   return out;
 }
 
-void write(std::ostream& out, const Line& line) {
+void write_html(std::ostream& out, const Line& line) {
   out << "<p>" << escaped(line.text);
   if (line.source != Basis::kText)
     out << " <small class=\"" << class_of(line.source) << "\">" << name_of(line.source) << "</small>";
   out << "</p>\n";
 }
 
-void write(std::ostream& out, const Table& table) {
+void write_html(std::ostream& out, const Table& table) {
   out << "<h3>" << escaped(table.title) << "</h3>\n<div class=\"wide\"><table id=\"" << table.id << "\"><tr>";
   for (const auto& column : table.columns) out << "<th>" << escaped(column) << "</th>";
   out << "</tr>\n";
@@ -75,18 +75,18 @@ void write(std::ostream& out, const Table& table) {
   out << "</table></div>\n";
 }
 
-void write(std::ostream& out, const Figure& picture) {
+void write_html(std::ostream& out, const Figure& picture) {
   out << "<figure><img alt=\"" << escaped(picture.caption) << "\" src=\"data:" << picture.type << ";base64,"
       << base64(picture.bytes) << "\"><figcaption>" << escaped(picture.caption) << " <small>"
       << name_of(picture.source) << "</small></figcaption></figure>\n";
 }
 
-void write(std::ostream& out, const PageSection& section) {
+void write_html(std::ostream& out, const PageSection& section) {
   out << "<h2 id=\"" << section.id << "\">" << escaped(section.title) << "</h2>\n";
-  for (const auto& line : section.lines) write(out, line);
+  for (const auto& line : section.lines) write_html(out, line);
   for (const auto& chart : section.charts) out << svg(chart, SvgUse::kInPage) << "\n";
-  for (const auto& table : section.tables) write(out, table);
-  for (const auto& picture : section.pictures) write(out, picture);
+  for (const auto& table : section.tables) write_html(out, table);
+  for (const auto& picture : section.pictures) write_html(out, picture);
 }
 
 }  // namespace
@@ -99,11 +99,11 @@ std::string html(const Document& document) {
          "style-src 'unsafe-inline'; img-src data:\"><title>"
       << escaped(document.title) << "</title><style>" << kStyle << chart_style()
       << "</style></head><body>\n<h1>" << escaped(document.title) << "</h1>\n";
-  for (const auto& line : document.lead) write(out, line);
+  for (const auto& line : document.lead) write_html(out, line);
   out << "<nav>";
   for (const auto& s : document.sections) out << "<a href=\"#" << s.id << "\">" << escaped(s.title) << "</a>";
   out << "</nav>\n";
-  for (const auto& section : document.sections) write(out, section);
+  for (const auto& section : document.sections) write_html(out, section);
   out << "</body></html>\n";
   return out.str();
 }

@@ -7,7 +7,7 @@
 namespace atelier::bench {
 namespace {
 
-constexpr std::array<std::string_view, kTasks> kNames{
+constexpr std::array<std::string_view, kTasks> kTaskNames{
     "Environment setup",          "Multi-GPU detection verified", "xDiT installed",
     "Parallel strategies tested", "Scaling efficiency measured",  "Benchmarking completed",
     "Results documented"};
@@ -22,7 +22,7 @@ std::string progress_text(const ProgressNote& note) {
   std::string out = str("# Progress: xDiT Multi-GPU Optimization\n\n## Overall Progress: ", note.percent(),
                         "%\n\n### Completed Tasks:\n");
   for (int i = 0; i < kTasks; ++i) {
-    out += str("- [", note.done[i] ? "x" : " ", "] ", kNames[i]);
+    out += str("- [", note.done[i] ? "x" : " ", "] ", kTaskNames[i]);
     if (!note.remark[i].empty()) out += str(" (", note.remark[i], ")");
     out += "\n";
   }

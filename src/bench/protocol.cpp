@@ -8,7 +8,7 @@
 namespace atelier::bench {
 namespace {
 
-constexpr std::array<std::string_view, 2> kNames{"flux", "throughput"};
+constexpr std::array<std::string_view, 2> kProtocols{"flux", "throughput"};
 
 enum class Needs { kNothing, kGuidance, kStages };
 
@@ -51,7 +51,7 @@ constexpr Row kLayouts[] = {
     {4, "ulysses=2, ring=2", Topic::kTraffic},
     {8, "ulysses=8", Topic::kTraffic},
 };
-constexpr int kCounts[] = {1, 2, 4, 8};
+constexpr int kGpuCounts[] = {1, 2, 4, 8};
 constexpr int kLargeRuns = 3;  // of sizes whose pictures take many times as long
 
 class List {
@@ -83,7 +83,7 @@ class List {
   }
 
   void sizes() {
-    const auto most = static_cast<int>(*std::find_if(std::rbegin(kCounts), std::rend(kCounts),
+    const auto most = static_cast<int>(*std::find_if(std::rbegin(kGpuCounts), std::rend(kGpuCounts),
                                                      [&](int n) { return n <= std::max(1, query_.gpus); }));
     for (const int side : query_.sizes) {
       const int runs = side > query_.height ? kLargeRuns : 0;
@@ -104,7 +104,7 @@ class List {
 
   void throughput() {
     add({.strategy = "data=1", .mode = "single"}, Topic::kThroughput);
-    for (const int n : kCounts) {
+    for (const int n : kGpuCounts) {
       if (n == 1) continue;
       add({.strategy = "split", .mode = "dataparallel", .gpus = n, .batch = n}, Topic::kThroughput);
       add({.strategy = str("data=", n), .mode = "multi", .gpus = n, .batch = n}, Topic::kThroughput);
@@ -141,7 +141,7 @@ std::string_view name_of(Topic topic) {
 }
 
 std::span<const std::string_view> protocol_names() {
-  return kNames;
+  return kProtocols;
 }
 
 std::string id_of(const Measurement& m) {
@@ -171,8 +171,8 @@ std::vector<Measurement> measurements(const ProtocolQuery& query) {
     list.throughput();
     list.batches();
   } else {
-    throw Error(Kind::kUsage,
-                str("--protocol ", query.name, " is unknown; there are ", kNames[0], " and ", kNames[1]));
+    throw Error(Kind::kUsage, str("--protocol ", query.name, " is unknown; there are ", kProtocols[0],
+                                  " and ", kProtocols[1]));
   }
   return list.take();
 }

@@ -21,7 +21,7 @@ std::string sentence(const Line& line) {
   return source.empty() ? line.text : str(line.text, " (", source, ")");
 }
 
-void write(std::ostream& out, const Table& table) {
+void write_text(std::ostream& out, const Table& table) {
   out << "### " << table.title << "\n\n|";
   for (const auto& column : table.columns) out << " " << column << " |";
   out << "\n|";
@@ -62,7 +62,7 @@ std::string markdown(const Document& document, const std::string& charts) {
     for (const auto& line : section.lines) out << sentence(line) << "\n\n";
     for (const auto& chart : section.charts)
       out << "![" << chart.title << "](" << charts << "/" << chart.id << ".svg)\n\n";
-    for (const auto& table : section.tables) write(out, table);
+    for (const auto& table : section.tables) write_text(out, table);
   }
   return out.str();
 }

@@ -28,13 +28,13 @@ std::string_view word_after(std::string_view line, std::string_view key) {
 // What is sent from one to another, whatever asks for it: NCCL has one kernel for it, Gloo its sends.
 constexpr std::string_view kPassed = "passed";
 // What a kernel's or a call's name says it does.
-constexpr std::pair<std::string_view, std::string_view> kNames[] = {{"allreduce", "all_reduce"},
-                                                                    {"allgather", "all_gather"},
-                                                                    {"alltoall", "all_to_all"},
-                                                                    {"broadcast", "broadcast"},
-                                                                    {"sendrecv", kPassed},
-                                                                    {"send", kPassed},
-                                                                    {"recv", kPassed}};
+constexpr std::pair<std::string_view, std::string_view> kCollectives[] = {{"allreduce", "all_reduce"},
+                                                                          {"allgather", "all_gather"},
+                                                                          {"alltoall", "all_to_all"},
+                                                                          {"broadcast", "broadcast"},
+                                                                          {"sendrecv", kPassed},
+                                                                          {"send", kPassed},
+                                                                          {"recv", kPassed}};
 
 std::string verb_of(const std::string& name) {
   std::string plain;
@@ -42,7 +42,7 @@ std::string verb_of(const std::string& name) {
     if (c != '_') plain += c;
   }
   if (!plain.starts_with("nccl") && !plain.starts_with("gloo:")) return {};
-  for (const auto& [part, verb] : kNames) {
+  for (const auto& [part, verb] : kCollectives) {
     if (plain.find(part) != std::string::npos) return std::string(verb);
   }
   return {};

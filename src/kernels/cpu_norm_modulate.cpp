@@ -45,7 +45,7 @@ ATELIER_INLINE void row(T* out, const T* x, const T* shift, const T* scale, cons
 }
 
 template <class T>
-ATELIER_INLINE void rows(const NormModulateCall& call) {
+ATELIER_INLINE void norm_modulate_rows(const NormModulateCall& call) {
   for (int64_t n = 0; n < call.n; ++n) {
     for (int64_t b = 0; b < call.batch; ++b) {
       const int64_t at = (n * call.batch + b) * call.channels, mod = b * call.mod_stride;
@@ -59,7 +59,8 @@ ATELIER_INLINE void rows(const NormModulateCall& call) {
 
 ATELIER_CLONES void norm_modulate(const NormModulateCall& call) {
   with_type(
-      call.dtype, [&](auto type) __attribute__((always_inline)) { rows<decltype(type)>(call); });
+      call.dtype, [&](auto type)
+                      __attribute__((always_inline)) { norm_modulate_rows<decltype(type)>(call); });
 }
 
 }  // namespace atelier::kernels::cpu

@@ -8,7 +8,7 @@ namespace atelier::kernels::cpu {
 namespace {
 
 template <class T>
-void rows(const SoftmaxCall& call) {
+void softmax_rows(const SoftmaxCall& call) {
   using A = Arith<T>;
   const auto scale = static_cast<A>(call.scale);
   for (int64_t r = 0; r < call.rows; ++r) {
@@ -29,7 +29,7 @@ void rows(const SoftmaxCall& call) {
 }  // namespace
 
 void softmax(const SoftmaxCall& call) {
-  with_type(call.dtype, [&](auto type) { rows<decltype(type)>(call); });
+  with_type(call.dtype, [&](auto type) { softmax_rows<decltype(type)>(call); });
 }
 
 }  // namespace atelier::kernels::cpu

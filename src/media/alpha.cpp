@@ -5,13 +5,10 @@
 
 #include "base/error.h"
 #include "media/codecs.h"
+#include "media/riff.h"
 
 namespace atelier::media {
 namespace {
-
-const uint8_t* raw(std::string_view bytes) {
-  return reinterpret_cast<const uint8_t*>(bytes.data());
-}
 
 // Every fourth byte.
 std::vector<uint8_t> last_of_four(const std::vector<uint8_t>& rgba) {

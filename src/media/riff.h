@@ -11,6 +11,11 @@ inline constexpr size_t kRiffHeader = 12;  // "RIFF", a size, "WEBP"
 // Flags of the VP8X chunk.
 inline constexpr char kAnimationFlag = 0x02, kExifFlag = 0x08, kAlphaFlag = 0x10;
 
+// As libwebp takes it.
+inline const uint8_t* raw(std::string_view bytes) {
+  return reinterpret_cast<const uint8_t*>(bytes.data());
+}
+
 void put_little(std::string& out, uint64_t value, int bytes);
 uint32_t get_little(std::string_view at, int bytes);  // of at least so many
 std::string riff_chunk(std::string_view type, std::string_view data);

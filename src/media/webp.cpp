@@ -16,10 +16,6 @@ std::string with_exif(std::string_view simple, const Image& picture, const std::
                                 std::string(simple.substr(kRiffHeader)) + riff_chunk("EXIF", exif));
 }
 
-const uint8_t* raw(std::string_view bytes) {
-  return reinterpret_cast<const uint8_t*>(bytes.data());
-}
-
 }  // namespace
 
 std::string encode_plain_webp(const Image& picture, int quality, int effort) {

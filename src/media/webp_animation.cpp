@@ -38,10 +38,6 @@ FrameHeader header_of(std::string_view data, int canvas_width, int canvas_height
   return h;
 }
 
-const uint8_t* raw(std::string_view bytes) {
-  return reinterpret_cast<const uint8_t*>(bytes.data());
-}
-
 // [height, width, 4] of one frame.
 std::vector<uint8_t> pixels_of(std::string_view coded, const FrameHeader& h) {
   int width = 0, height = 0;

@@ -21,10 +21,6 @@ kernels::Norm kind_of(const HeadNorm* n) {
   return n->kind == HeadNorm::NormKind::kRms ? kernels::Norm::kRms : kernels::Norm::kLayer;
 }
 
-const void* data_of(const at::Tensor& t) {
-  return t.defined() ? t.const_data_ptr() : nullptr;
-}
-
 const char* advance(const void* base, int64_t elements, int64_t bytes) {
   return base ? static_cast<const char*>(base) + elements * bytes : nullptr;
 }

@@ -16,17 +16,7 @@ int64_t total(std::initializer_list<Dim> segments) {
 }
 
 int64_t total(const std::vector<Range>& ranges, int64_t whole) {
-  if (ranges.empty()) return whole;
-  int64_t n = 0;
-  for (const Range& r : ranges) n += r.size;
-  return n;
-}
-
-// The rows that hold these elements.
-Range rows_of(Range elements, int64_t width) {
-  if (elements.size == 0) return {0, 0};
-  const int64_t first = elements.begin / width;
-  return {first, (elements.end() + width - 1) / width - first};
+  return ranges.empty() ? whole : size_of_all(ranges);
 }
 
 }  // namespace
@@ -88,7 +78,7 @@ at::Tensor Builder::read(const std::string& name, at::IntArrayRef full, const st
   if (held.size == weight.numel()) {
     store_->read_into(weight, name, full, rows, cols);
   } else if (held.size > 0) {
-    read_rows(*store_, all, rows_of(held, weight.numel() / sizes[0]));
+    read_rows(*store_, all, rows_holding(held, weight.numel() / sizes[0]));
   }
   shared_->manifest->push_back(all);
   return weight;
@@ -105,7 +95,7 @@ Weight Builder::matrix(const std::string& name, at::IntArrayRef full, const std:
   const auto weight = memory_->take(block_, {height, width}, options_.dtype(at::kFloat8_e4m3fn));
   const auto scale = memory_->take(block_, {height, 1}, options_.dtype(at::kFloat));
   const HeldWeight held{weight.weight, name, full.vec(), rows, cols, block_, scale.weight};
-  const Range mine = width ? rows_of(weight.held, width) : Range{0, height};
+  const Range mine = width ? rows_holding(weight.held, width) : Range{0, height};
   // The scales are in other bytes of the block than the weights: another rank may hold them.
   if (scale.held.begin >= mine.begin && scale.held.end() <= mine.end()) {
     read_rows(*store_, held, mine);

@@ -27,10 +27,6 @@ at::Tensor laid_out(const at::Tensor& x) {
   return x.is_cuda() ? x.contiguous(kLast) : x;
 }
 
-const void* data_of(const at::Tensor& t) {
-  return t.defined() ? t.const_data_ptr() : nullptr;
-}
-
 kernels::Pixels pixels_of(const at::Tensor& x, const at::Tensor& bias) {
   ENSURE(x.is_contiguous(kLast));
   return {x.const_data_ptr(), data_of(bias), x.size(0), x.size(2) * x.size(3), x.size(1)};

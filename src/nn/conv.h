@@ -16,6 +16,10 @@ struct ConvShape {
   int64_t above = 1, below = 1, left = 1, right = 1;
 };
 
+inline constexpr ConvShape kPointwise{.kernel = 1, .above = 0, .below = 0, .left = 0, .right = 0};  // 1x1
+// Half the size, padded below and on the right only.
+inline constexpr ConvShape kHalving{.kernel = 3, .stride = 2, .above = 0, .below = 1, .left = 0, .right = 1};
+
 // A picture whose numbers still lack a bias, which the kernel that reads them next adds; undefined: they lack
 // nothing. On the CPU none ever does.
 struct Unbiased {

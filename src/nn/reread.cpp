@@ -9,13 +9,6 @@
 namespace atelier::nn {
 namespace {
 
-// Rows that hold some of these elements.
-Range rows_of(Range elements, int64_t width) {
-  if (elements.size == 0) return {0, 0};
-  const int64_t first = elements.begin / width;
-  return {first, (elements.end() + width - 1) / width - first};
-}
-
 int64_t row_bytes(const at::Tensor& tensor) {
   return tensor.size(0) == 0 ? 0 : static_cast<int64_t>(tensor.nbytes()) / tensor.size(0);
 }
@@ -30,7 +23,7 @@ int64_t read_held(const HeldWeight& weight, const BlockMemory& memory, const wei
     tensor.copy_(plain.tensor);
     return static_cast<int64_t>(tensor.nbytes());
   }
-  const Range rows = rows_of(memory.held(weight.block, tensor), tensor.numel() / tensor.size(0));
+  const Range rows = rows_holding(memory.held(weight.block, tensor), tensor.numel() / tensor.size(0));
   int64_t bytes = rows.size * row_bytes(tensor);
   read_rows(store, weight, rows);
   if (!weight.scale.defined()) return bytes;

@@ -12,15 +12,6 @@
 namespace atelier::parallel {
 namespace {
 
-int64_t sum(std::span<const int64_t> values) {
-  return std::accumulate(values.begin(), values.end(), int64_t{0});
-}
-
-bool has_patches(const nn::CallContext& f) {
-  return std::any_of(f.streams.begin(), f.streams.end(),
-                     [](const nn::Layout& l) { return l.patches.parts > 1; });
-}
-
 struct UlyssesFlight : nn::ExchangeBuffers::Flight {
   std::vector<int64_t> asking, tokens;  // per rank of the group
   int64_t batch = 0, width = 0;         // width: of a head
@@ -30,6 +21,11 @@ struct UlyssesFlight : nn::ExchangeBuffers::Flight {
 };
 
 }  // namespace
+
+bool has_patches(const nn::CallContext& f) {
+  return std::any_of(f.streams.begin(), f.streams.end(),
+                     [](const nn::Layout& l) { return l.patches.parts > 1; });
+}
 
 std::vector<int64_t> tokens_of_ranks(const nn::CallContext& f, std::span<const int> streams, int first,
                                      int count) {

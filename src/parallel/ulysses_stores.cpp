@@ -13,10 +13,6 @@ namespace {
 
 constexpr int64_t kAlignment = 256;  // bytes: whole sectors, whatever the number of heads
 
-int64_t sum(std::span<const int64_t> values) {
-  return std::accumulate(values.begin(), values.end(), int64_t{0});
-}
-
 }  // namespace
 
 struct UlyssesStores::Flight : nn::ExchangeBuffers::Flight {

@@ -25,6 +25,11 @@ struct ModelSpec {
 };
 ModelRepo open_model(const ModelSpec& spec);
 
+// Bytes of a number in "float32", or in one of the half types.
+inline int64_t bytes_of_type(const std::string& dtype) {
+  return dtype == "float32" ? 4 : 2;
+}
+
 // "float32", "bfloat16", "float16" of each component.
 struct Precision {
   std::string denoiser = "float32", encoders = "float32", vae = "float32";
@@ -39,10 +44,10 @@ struct EngineConfig {
   std::string tier = "exact";      // exact, fast, fast-strict: nn::Tier of the denoiser
   bool shard_t5_encoder = false;
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
-  std::filesystem::path profile;  // folder of Traces; empty: none are made
+  std::filesystem::path profile;        // folder of Traces; empty: none are made
   int profiled_from = 0, profiled = 2;  // the first of an engine's batches that is traced, and how many are
-  bool chunked_forward = false;  // MLPs by chunks of tokens
-  double memory_fraction = 1;    // of a GPU: see cap_memory
+  bool chunked_forward = false;         // MLPs by chunks of tokens
+  double memory_fraction = 1;           // of a GPU: see cap_memory
   plan::ParallelConfig layout;
   std::vector<std::string> adapters;  // of the first request: merged while the model loads
 

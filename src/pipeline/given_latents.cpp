@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "media/resample.h"
+#include "pipeline/pixels.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -25,17 +26,11 @@ at::Tensor scaled(const at::Tensor& bytes) {
   return bytes.movedim(-1, -3).to(at::kFloat) / 255 * 2 - 1;
 }
 
-at::Tensor tensor_of(const media::Image& image) {
-  auto t = at::empty({image.height, image.width, 3}, at::TensorOptions(at::kByte));
-  std::memcpy(t.data_ptr(), image.rgb.data(), image.rgb.size());
-  return t;
-}
-
 // As large as fits, in the middle of a white canvas [3, H, W]. Sides are first cut to whole cells. Upstream: diffusers
 // pipeline_wan_vace.py preprocess_conditions.
 at::Tensor on_canvas(const media::Image& picture, int64_t height, int64_t width, int64_t cell) {
   const auto whole = [&](int side) { return static_cast<int>(std::max(side / cell, int64_t{1}) * cell); };
-  const auto pixels = scaled(tensor_of(media::resized(picture, whole(picture.width), whole(picture.height))));
+  const auto pixels = scaled(pixels_of(media::resized(picture, whole(picture.width), whole(picture.height))));
   const auto h = static_cast<double>(pixels.size(1)), w = static_cast<double>(pixels.size(2));
   const double scale = std::min(static_cast<double>(height) / h, static_cast<double>(width) / w);
   const auto rows = std::max(static_cast<int64_t>(h * scale), int64_t{1}),
@@ -128,8 +123,8 @@ void record(const models::GivenLatents& given, ActivationRecorder& probes) {
   }
 }
 
-GivenTokens tokens_of(const models::GivenLatents& given, const models::Family& family, const models::Grid& grid,
-                      const at::TensorOptions& options) {
+GivenTokens tokens_of(const models::GivenLatents& given, const models::Family& family,
+                      const models::Grid& grid, const at::TensorOptions& options) {
   const auto pack = [&](const at::Tensor& t) {
     return t.defined() ? family.pack(t.to(options)).contiguous() : at::Tensor();
   };

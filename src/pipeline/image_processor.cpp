@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "pipeline/pixels.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -41,7 +42,8 @@ std::array<int, 2> size_of(const Json& value, const char* key, bool number_is_sq
   refuse(str(key, " is ", value.dump(), ", which is no size"));
 }
 
-std::array<double, 3> by_channel(const Json& config, const char* key, const std::array<double, 3>& otherwise) {
+std::array<double, 3> by_channel(const Json& config, const char* key,
+                                 const std::array<double, 3>& otherwise) {
   const Json value = config.value(key, Json());
   if (value.is_null()) return otherwise;
   const bool fits = value.is_array() && value.size() == 3 &&
@@ -54,12 +56,6 @@ media::Filter filter_of(const Json& value) {
   if (value == kLanczos) return media::Filter::kLanczos;
   if (value == kBicubic) return media::Filter::kBicubic;
   refuse(str("resample is ", value.dump(), "; this build has 1 (Lanczos) and 3 (bicubic)"));
-}
-
-at::Tensor tensor_of(const media::Image& image) {
-  auto t = at::empty({image.height, image.width, 3}, at::TensorOptions(at::kByte));
-  std::memcpy(t.data_ptr(), image.rgb.data(), image.rgb.size());
-  return t.permute({2, 0, 1}).to(at::kFloat);
 }
 
 // The middle of this size, with zeros where the picture has less.
@@ -105,11 +101,14 @@ ImageProcessor::ImageProcessor(const Json& config, int64_t side) {
 at::Tensor ImageProcessor::operator()(const media::Image& picture) const {
   std::array<int, 2> size = size_;
   if (size[1] == 0) {  // cut off to whole pixels, as the reference does
-    const int shorter = std::min(picture.height, picture.width), longer = std::max(picture.height, picture.width);
+    const int shorter = std::min(picture.height, picture.width),
+              longer = std::max(picture.height, picture.width);
     const int other = static_cast<int>(static_cast<double>(int64_t{size_[0]} * longer) / shorter);
     size = picture.height <= picture.width ? std::array{size_[0], other} : std::array{other, size_[0]};
   }
-  auto x = tensor_of(resizes_ ? media::resized(picture, size[1], size[0], filter_) : picture);
+  auto x = pixels_of(resizes_ ? media::resized(picture, size[1], size[0], filter_) : picture)
+               .permute({2, 0, 1})
+               .to(at::kFloat);
   if (crops_) x = middle(x, crop_);
   if (rescales_) x = x * factor_;
   if (!normalises_) return x;

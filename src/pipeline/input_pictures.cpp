@@ -12,11 +12,12 @@
 #include "base/error.h"
 #include "media/input.h"
 #include "media/resample.h"
+#include "pipeline/pixels.h"
 
 namespace atelier::pipeline {
 namespace {
 
-at::Tensor tensor_of(const std::vector<uint8_t>& bytes, at::IntArrayRef sizes) {
+at::Tensor mask_of(const std::vector<uint8_t>& bytes, at::IntArrayRef sizes) {
   auto t = at::empty(sizes, at::TensorOptions(at::kByte));
   std::memcpy(t.data_ptr(), bytes.data(), bytes.size());
   return t;
@@ -57,9 +58,9 @@ InputPictures read_inputs(request::Requests batch, const models::Grid& grid, int
   const auto fitted = [&](const media::Image& picture) {
     return media::resized(picture, static_cast<int>(width), static_cast<int>(height));
   };
-  Files images([&](const media::Image& p) { return tensor_of(fitted(p).rgb, {height, width, 3}); });
+  Files images([&](const media::Image& p) { return pixels_of(fitted(p)); });
   Files masks([&](const media::Image& p) {
-    const auto whole = tensor_of(media::binary(fitted(p)), {height, width});
+    const auto whole = mask_of(media::binary(fitted(p)), {height, width});
     return whole.slice(0, 0, std::nullopt, spatial).slice(1, 0, std::nullopt, spatial);
   });
   std::vector<at::Tensor> pixels, drawn;

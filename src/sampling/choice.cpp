@@ -11,7 +11,7 @@ namespace atelier::sampling {
 namespace {
 
 // Models, as a set.
-enum Fits : unsigned { kNone = 0, kNoise = 1, kFlow = 2, kBoth = 3 };
+enum Fits : unsigned { kNoModel = 0, kNoiseModels = 1, kFlowModels = 2, kAllModels = 3 };
 
 struct NamedSampler {
   const char* name;
@@ -28,17 +28,17 @@ constexpr const char* kMultistepSde =
 constexpr const char* kUnipc = R"({"solver_type": "bh2", "solver_order": 2, "predict_x0": true})";
 
 const NamedSampler kNamed[] = {
-    {"euler", "EulerDiscreteScheduler", kNoise, kNoise, "{}"},
-    {"euler_a", "EulerAncestralDiscreteScheduler", kNoise, kNone, "{}"},
-    {"heun", "HeunDiscreteScheduler", kNoise, kNoise, "{}"},
-    {"ddim", "DDIMScheduler", kNoise, kNone, "{}"},
-    {"ddpm", "DDPMScheduler", kNoise, kNone, "{}"},
-    {"lcm", "LCMScheduler", kNoise, kNone, "{}"},
-    {"dpmpp_2m", "DPMSolverMultistepScheduler", kBoth, kNoise, kMultistep},
-    {"dpmpp_2m_sde", "DPMSolverMultistepScheduler", kBoth, kNoise, kMultistepSde},
-    {"unipc", "UniPCMultistepScheduler", kBoth, kNoise, kUnipc},
-    {"flow_euler", "FlowMatchEulerDiscreteScheduler", kFlow, kFlow, "{}"},
-    {"flow_heun", "FlowMatchHeunDiscreteScheduler", kFlow, kFlow, "{}"},
+    {"euler", "EulerDiscreteScheduler", kNoiseModels, kNoiseModels, "{}"},
+    {"euler_a", "EulerAncestralDiscreteScheduler", kNoiseModels, kNoModel, "{}"},
+    {"heun", "HeunDiscreteScheduler", kNoiseModels, kNoiseModels, "{}"},
+    {"ddim", "DDIMScheduler", kNoiseModels, kNoModel, "{}"},
+    {"ddpm", "DDPMScheduler", kNoiseModels, kNoModel, "{}"},
+    {"lcm", "LCMScheduler", kNoiseModels, kNoModel, "{}"},
+    {"dpmpp_2m", "DPMSolverMultistepScheduler", kAllModels, kNoiseModels, kMultistep},
+    {"dpmpp_2m_sde", "DPMSolverMultistepScheduler", kAllModels, kNoiseModels, kMultistepSde},
+    {"unipc", "UniPCMultistepScheduler", kAllModels, kNoiseModels, kUnipc},
+    {"flow_euler", "FlowMatchEulerDiscreteScheduler", kFlowModels, kFlowModels, "{}"},
+    {"flow_heun", "FlowMatchHeunDiscreteScheduler", kFlowModels, kFlowModels, "{}"},
 };
 
 struct Curve {
@@ -49,7 +49,7 @@ constexpr Curve kCurves[] = {{"_karras", "use_karras_sigmas"},
                              {"_beta", "use_beta_sigmas"}};
 
 bool holds(Fits models, bool flow) {
-  return models & (flow ? kFlow : kNoise);
+  return models & (flow ? kFlowModels : kNoiseModels);
 }
 
 // A sampler and, with a suffix, its curve.
@@ -64,7 +64,7 @@ void for_each_name(const F& f) {
   for (const auto& s : kNamed) {
     f(std::string(s.name), Found{&s});
     for (const auto& curve : kCurves) {
-      if (s.curves != kNone) f(str(s.name, curve.suffix), Found{&s, &curve});
+      if (s.curves != kNoModel) f(str(s.name, curve.suffix), Found{&s, &curve});
     }
   }
 }

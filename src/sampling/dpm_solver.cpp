@@ -60,7 +60,7 @@ int64_t clipped_range(const SchedulerConfig& c, std::span<const float> alphas) {
 }
 
 // Sigmas from 1 downwards; the first is not quite 1.
-MultistepKnots flow_knots(const SchedulerConfig& c, const Call& call) {
+MultistepKnots dpm_flow_knots(const SchedulerConfig& c, const Call& call) {
   const bool moves = c.flag("use_dynamic_shifting") && (call.mu || call.tokens);
   const double factor = moves ? std::exp(dynamic_mu(c, call)) : c.number("flow_shift", 1);
   if (!(factor > 0)) refuse_option("flow_shift", str("must be above 0, found ", factor));
@@ -94,7 +94,7 @@ MultistepKnots dpm_knots(const SchedulerConfig& c, const Call& call, const DpmOp
   if (curved || options.flow) refuse_timesteps(call, "the configuration lays sigmas out by itself");
   MultistepKnots k;
   if (options.flow) {
-    k = flow_knots(c, call);
+    k = dpm_flow_knots(c, call);
   } else if (curved) {
     const auto logs = logs_of(trained);
     const bool karras = curve == SigmaCurve::kKarras;

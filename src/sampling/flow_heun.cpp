@@ -10,7 +10,7 @@
 namespace atelier::sampling {
 namespace {
 
-SamplerPlan heun_plan(const SchedulerConfig& config, const Call& call) {
+SamplerPlan flow_heun_plan(const SchedulerConfig& config, const Call& call) {
   config.refuse("stochastic_sampling", "Heun's steps draw no noise");
   config.refuse("invert_sigmas", "Heun's steps end at 0");
   refuse_timesteps(call, "Heun's steps of flow matching take sigmas or a number of steps");
@@ -20,7 +20,7 @@ SamplerPlan heun_plan(const SchedulerConfig& config, const Call& call) {
 class FlowHeun : public PlannedSampler {
  public:
   FlowHeun(const Json& json, const Call& call)
-      : PlannedSampler(heun_plan(SchedulerConfig(json), call), call.begin, 2) {}
+      : PlannedSampler(flow_heun_plan(SchedulerConfig(json), call), call.begin, 2) {}
   std::unique_ptr<Sampler> clone() const override { return std::make_unique<FlowHeun>(*this); }
 
  protected:

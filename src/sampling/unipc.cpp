@@ -44,7 +44,7 @@ struct UnipcOptions {
   }
 };
 
-MultistepKnots flow_knots(const SchedulerConfig& c, const Call& call) {
+MultistepKnots unipc_flow_knots(const SchedulerConfig& c, const Call& call) {
   const FlowShift shift(c, call, "flow_shift");
   const auto trained = static_cast<double>(c.trained());
   MultistepKnots k;
@@ -90,7 +90,7 @@ MultistepKnots unipc_knots(const SchedulerConfig& c, const Call& call, const Uni
   if (curve != SigmaCurve::kPlain) {
     k = curved_knots(c, call, curve, trained);
   } else if (options.flow) {
-    k = flow_knots(c, call);
+    k = unipc_flow_knots(c, call);
   } else {
     refuse_sigmas(call, "UniPC takes them only with use_flow_sigmas");
     k.times = spaced_timesteps(c, call.steps, {.otherwise = "linspace", .spare = 1});

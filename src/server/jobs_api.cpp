@@ -9,7 +9,7 @@
 namespace atelier::server {
 namespace {
 
-constexpr int kMostListed = 200;
+constexpr int kMostJobsListed = 200;
 constexpr int kUrlLifetime = 3600;  // s
 
 }  // namespace
@@ -26,13 +26,13 @@ void Api::list_jobs(ApiCall& call) {
   JobQuery wanted{.owner = call.owner};
   for (const auto& [name, value] : query) {
     const auto number = to_integer(value);
-    if (name == "limit" && number && *number >= 1 && *number <= kMostListed) {
+    if (name == "limit" && number && *number >= 1 && *number <= kMostJobsListed) {
       wanted.most = static_cast<int>(*number);
     } else if (name == "before" && !value.empty()) {
       wanted.before = value;
     } else {
       throw ApiError(400, "invalid_value",
-                     str(name, ": limit (1 to ", kMostListed, ") and before (a job's id) are known here"),
+                     str(name, ": limit (1 to ", kMostJobsListed, ") and before (a job's id) are known here"),
                      name);
     }
   }

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSchema = R"(
+constexpr const char* kPostgresSchema = R"(
   CREATE TABLE IF NOT EXISTS atelier_jobs (
     seq BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, idempotency TEXT, is_open BOOLEAN NOT NULL,
     front_end TEXT NOT NULL, cancel_asked BOOLEAN NOT NULL DEFAULT false, record TEXT NOT NULL);
@@ -66,7 +66,7 @@ class PostgresStore : public JobStore {
   PostgresStore(std::string address, std::string front_end, fs::path inputs)
       : address_(std::move(address)), front_end_(std::move(front_end)), inputs_(std::move(inputs)) {
     connect();
-    run(str("BEGIN; SELECT pg_advisory_xact_lock(", kSchemaLock, "); ", kSchema, " COMMIT").c_str());
+    run(str("BEGIN; SELECT pg_advisory_xact_lock(", kSchemaLock, "); ", kPostgresSchema, " COMMIT").c_str());
     beat();
     heart_ = std::thread([this] { keep_beating(); });
   }

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSchema = R"(
+constexpr const char* kSqliteSchema = R"(
   CREATE TABLE IF NOT EXISTS jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -111,7 +111,7 @@ class SqliteStore : public JobStore {
     sqlite3_busy_timeout(database_, 5000);
     run("PRAGMA journal_mode = WAL");
     run("PRAGMA synchronous = FULL");  // what was acknowledged survives a power cut, too
-    run(kSchema);
+    run(kSqliteSchema);
   }
   ~SqliteStore() override { sqlite3_close(database_); }
 

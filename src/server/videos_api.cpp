@@ -16,7 +16,7 @@ namespace atelier::server {
 namespace {
 
 constexpr const char* kKind = "videos";
-constexpr int kMostListed = 100;
+constexpr int kMostVideosListed = 100;
 
 std::string_view status_of(const JobRecord& record) {
   switch (record.state) {
@@ -117,15 +117,15 @@ void Api::list_videos(ApiCall& call) {
   JobQuery wanted{.owner = call.owner, .kind = kKind, .most = 20};
   for (const auto& [name, value] : call.query()) {
     const auto number = to_integer(value);
-    if (name == "limit" && number && *number >= 0 && *number <= kMostListed) {
+    if (name == "limit" && number && *number >= 0 && *number <= kMostVideosListed) {
       wanted.most = static_cast<int>(*number);
     } else if (name == "after") {
       wanted.before = value;
     } else if (name != "order" || value != "desc") {
-      throw ApiError(
-          400, "invalid_value",
-          str(name, ": limit (0 to ", kMostListed, "), after (a video's id) and order desc are known here"),
-          name);
+      throw ApiError(400, "invalid_value",
+                     str(name, ": limit (0 to ", kMostVideosListed,
+                         "), after (a video's id) and order desc are known here"),
+                     name);
     }
   }
   Json data = Json::array();

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using Vocabulary = std::unordered_map<std::string, int64_t>;
+using WordIds = std::unordered_map<std::string, int64_t>;
 
 uint32_t category(char32_t c) {
   return U_GET_GC_MASK(static_cast<UChar32>(c));
@@ -106,7 +106,7 @@ BertRules parse_rules(const Json& config) {
 
 class BertTokenizer final : public Tokenizer {
  public:
-  BertTokenizer(Vocabulary vocabulary, const TokenizerConfig& settings)
+  BertTokenizer(WordIds vocabulary, const TokenizerConfig& settings)
       : vocabulary_(std::move(vocabulary)),
         rules_(parse_rules(settings.config)),
         max_length_(settings.model_max_length) {
@@ -222,15 +222,15 @@ class BertTokenizer final : public Tokenizer {
     }
   }
 
-  Vocabulary vocabulary_;
+  WordIds vocabulary_;
   BertRules rules_;
   AddedTokens added_;
   int64_t unknown_ = 0, start_ = 0, end_ = 0, pad_ = 0;
   int64_t max_length_;
 };
 
-Vocabulary parse_lines(std::string_view text) {
-  Vocabulary vocabulary;
+WordIds parse_lines(std::string_view text) {
+  WordIds vocabulary;
   int64_t id = 0;
   for (size_t at = 0; at < text.size(); ++id) {
     const size_t end = std::min(text.find('\n', at), text.size());
@@ -242,8 +242,8 @@ Vocabulary parse_lines(std::string_view text) {
   return vocabulary;
 }
 
-Vocabulary parse_entries(const Json& entries) {
-  Vocabulary vocabulary;
+WordIds parse_entries(const Json& entries) {
+  WordIds vocabulary;
   for (const auto& [token, id] : entries.items()) vocabulary[token] = id.get<int64_t>();
   return vocabulary;
 }
@@ -255,7 +255,7 @@ std::unique_ptr<Tokenizer> open_bert(const TokenizerConfig& settings) {
   const fs::path whole = settings.folder / "tokenizer.json";
   const bool use_whole = !fs::exists(lines) && fs::exists(whole);
   const fs::path& file = use_whole ? whole : lines;
-  Vocabulary vocabulary =
+  WordIds vocabulary =
       use_whole
           ? parsing(file, [&] { return parse_entries(read_settings_file(file).at("model").at("vocab")); })
           : parse_lines(read_vocabulary_file(file));

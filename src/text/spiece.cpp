@@ -97,7 +97,7 @@ void parse_trainer(std::string_view bytes, SpieceModel& model) {
   }
 }
 
-void parse_normalizer(std::string_view bytes, SpieceModel& model) {
+void parse_normalizer_spec(std::string_view bytes, SpieceModel& model) {
   Field field;
   for (MessageReader reader(bytes); reader.next(field);) {
     if (field.number == 2) model.charsmap = field.bytes;
@@ -115,7 +115,7 @@ SpieceModel parse_spiece(std::string_view bytes) {
   for (MessageReader reader(bytes); reader.next(field);) {
     if (field.number == 1) model.pieces.push_back(parse_piece(field.bytes));
     if (field.number == 2) parse_trainer(field.bytes, model);
-    if (field.number == 3) parse_normalizer(field.bytes, model);
+    if (field.number == 3) parse_normalizer_spec(field.bytes, model);
   }
   if (model.pieces.empty())
     throw std::invalid_argument("it holds no pieces: it is not a SentencePiece model");

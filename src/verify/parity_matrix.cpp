@@ -35,7 +35,7 @@ Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degree
 constexpr double kRoundedOtherwise = 1e-3;
 
 // Most that a layout's error may be: of the latents, of 8-bit values in levels, and their share that differs.
-struct Tolerance {
+struct MatrixTolerance {
   double latents;
   int levels;
   double differing;
@@ -69,7 +69,7 @@ void compare_pixels(MatrixRow& row, const std::vector<media::Artifact>& a,
 }
 
 // Fills in the comparison.
-void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, const Tolerance& tolerance) {
+void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, const MatrixTolerance& tolerance) {
   const double rms = std::sqrt(reference.latents.square().mean().item<double>());
   row.max_error = (ours.latents - reference.latents).abs().max().item<double>() / rms;
   compare_pixels(row, ours.pictures, reference.pictures);
@@ -93,8 +93,8 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
     pipeline::LoadOptions load;
     load.denoiser = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
     load.tier = pipeline::tier_named(c.value("tier", "exact"));
-    const Tolerance tolerance{c.value("tolerance", general), c.value("levels", 1),
-                              c.value("differing", kRoundedOtherwise)};
+    const MatrixTolerance tolerance{c.value("tolerance", general), c.value("levels", 1),
+                                    c.value("differing", kRoundedOtherwise)};
     const Drawn plain = draw(folder, {}, batch, load);
     const auto compare = [&](const std::string& layout, bool stale) {
       const auto degrees = plan::parse_strategy(layout);

@@ -63,12 +63,6 @@ at::Tensor ratio(const at::Tensor& wanted, const at::Tensor& lengths) {
   return at::where(lengths > 0, wanted / lengths, 1.0);
 }
 
-int64_t total(std::span<const Range> ranges) {
-  int64_t n = 0;
-  for (const Range r : ranges) n += r.size;
-  return n;
-}
-
 // Where ranges that lie one after another in a slice meet a range of the whole.
 struct Overlap {
   Range in_slice, in_range;
@@ -146,11 +140,11 @@ at::Tensor AdaptedStore::column_norms(const LayerChange& change, const at::Tenso
 at::Tensor AdaptedStore::merged(std::string_view name, at::IntArrayRef full, const HeldPart& cut,
                                 size_t count, const at::TensorOptions& options) const {
   auto sizes = full.vec();
-  if (!cut.rows.empty()) sizes[0] = total(cut.rows);
+  if (!cut.rows.empty()) sizes[0] = size_of_all(cut.rows);
   const int64_t inner = full.size() > 1 ? c10::multiply_integers(full.slice(2)) : 1;
   std::vector<Range> cols;  // of dim 1
   for (const Range c : cut.cols) cols.push_back({c.begin / inner, c.size / inner});
-  if (!cols.empty()) sizes[1] = total(cols);
+  if (!cols.empty()) sizes[1] = size_of_all(cols);
   auto matrix = at::empty(sizes, options);
   base().read_into(matrix, name, full, cut.rows, cols);
   matrix = matrix.view({sizes[0], -1});

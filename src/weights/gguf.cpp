@@ -15,52 +15,52 @@ namespace {
 constexpr std::string_view kMagic = "GGUF";
 constexpr std::string_view kShapeKey = "comfy.gguf.orig_shape.";
 constexpr uint64_t kMostPairs = 100'000, kMostTensors = 100'000, kMostDims = 8, kMostName = 4096;
-constexpr uint64_t kMostText = 1 << 16;  // of a value that is kept
+constexpr uint64_t kMostValueText = 1 << 16;  // of a value that is kept
 constexpr int kDeepestList = 4;
 
 enum ValueType : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kList, kU64, kI64, kF64 };
 constexpr std::array<int64_t, 13> kValueBytes{1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
 // Of ggml's table of types; those without a DType are named and refused.
-struct TypeRow {
+struct GgufType {
   uint32_t id;
   std::string_view name;
   std::optional<DType> dtype = std::nullopt;
 };
-constexpr TypeRow kTypes[] = {{0, "F32", DType::kF32},
-                              {1, "F16", DType::kF16},
-                              {2, "Q4_0", DType::kQ4_0},
-                              {3, "Q4_1", DType::kQ4_1},
-                              {6, "Q5_0", DType::kQ5_0},
-                              {7, "Q5_1", DType::kQ5_1},
-                              {8, "Q8_0", DType::kQ8_0},
-                              {9, "Q8_1"},
-                              {10, "Q2_K"},
-                              {11, "Q3_K"},
-                              {12, "Q4_K", DType::kQ4_K},
-                              {13, "Q5_K", DType::kQ5_K},
-                              {14, "Q6_K", DType::kQ6_K},
-                              {15, "Q8_K"},
-                              {16, "IQ2_XXS"},
-                              {17, "IQ2_XS"},
-                              {18, "IQ3_XXS"},
-                              {19, "IQ1_S"},
-                              {20, "IQ4_NL"},
-                              {21, "IQ3_S"},
-                              {22, "IQ2_S"},
-                              {23, "IQ4_XS"},
-                              {24, "I8", DType::kI8},
-                              {25, "I16", DType::kI16},
-                              {26, "I32", DType::kI32},
-                              {27, "I64", DType::kI64},
-                              {28, "F64", DType::kF64},
-                              {29, "IQ1_M"},
-                              {30, "BF16", DType::kBF16},
-                              {34, "TQ1_0"},
-                              {35, "TQ2_0"},
-                              {39, "MXFP4"},
-                              {40, "NVFP4"},
-                              {41, "Q1_0"}};
+constexpr GgufType kGgufTypes[] = {{0, "F32", DType::kF32},
+                                   {1, "F16", DType::kF16},
+                                   {2, "Q4_0", DType::kQ4_0},
+                                   {3, "Q4_1", DType::kQ4_1},
+                                   {6, "Q5_0", DType::kQ5_0},
+                                   {7, "Q5_1", DType::kQ5_1},
+                                   {8, "Q8_0", DType::kQ8_0},
+                                   {9, "Q8_1"},
+                                   {10, "Q2_K"},
+                                   {11, "Q3_K"},
+                                   {12, "Q4_K", DType::kQ4_K},
+                                   {13, "Q5_K", DType::kQ5_K},
+                                   {14, "Q6_K", DType::kQ6_K},
+                                   {15, "Q8_K"},
+                                   {16, "IQ2_XXS"},
+                                   {17, "IQ2_XS"},
+                                   {18, "IQ3_XXS"},
+                                   {19, "IQ1_S"},
+                                   {20, "IQ4_NL"},
+                                   {21, "IQ3_S"},
+                                   {22, "IQ2_S"},
+                                   {23, "IQ4_XS"},
+                                   {24, "I8", DType::kI8},
+                                   {25, "I16", DType::kI16},
+                                   {26, "I32", DType::kI32},
+                                   {27, "I64", DType::kI64},
+                                   {28, "F64", DType::kF64},
+                                   {29, "IQ1_M"},
+                                   {30, "BF16", DType::kBF16},
+                                   {34, "TQ1_0"},
+                                   {35, "TQ2_0"},
+                                   {39, "MXFP4"},
+                                   {40, "NVFP4"},
+                                   {41, "Q1_0"}};
 
 // Reads forward, a buffer at a time.
 class Cursor {
@@ -171,7 +171,7 @@ class GgufReader {
     }
     if (type == kString) {
       const auto length = peek_text();
-      if (length > kMostText) return in_.skip(length);
+      if (length > kMostValueText) return in_.skip(length);
       std::string value(length, '\0');
       in_.read(std::as_writable_bytes(std::span(value)));
       keep(key, std::move(value));
@@ -294,8 +294,8 @@ class GgufReader {
   // None: a type that is not read here, noted for refuse_types().
   std::optional<DType> dtype_of(const std::string& name, uint32_t type) {
     const auto row =
-        std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& r) { return r.id == type; });
-    if (row == std::end(kTypes)) {
+        std::find_if(std::begin(kGgufTypes), std::end(kGgufTypes), [&](auto& r) { return r.id == type; });
+    if (row == std::end(kGgufTypes)) {
       in_.fail(str("tensor ", in_quotes(name), " has type ", type, ", which is not known here"));
     }
     if (!row->dtype && refused_.empty()) refused_ = row->name;
@@ -306,7 +306,7 @@ class GgufReader {
   void refuse_types() {
     if (refused_.empty()) return;
     std::string known;
-    for (const auto& row : kTypes) {
+    for (const auto& row : kGgufTypes) {
       if (row.dtype && !is_integer(*row.dtype)) known += str(known.empty() ? "" : ", ", row.name);
     }
     in_.fail(str(refused_count_, " of its tensors are stored as ", refused_,

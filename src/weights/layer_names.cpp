@@ -6,12 +6,12 @@
 namespace atelier::weights {
 namespace {
 
-constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kWeightEnding = ".weight";
 
 // "a.b" of "a.b.weight".
 std::optional<std::string_view> layer_of(std::string_view tensor) {
-  if (!tensor.ends_with(kWeight)) return std::nullopt;
-  return tensor.substr(0, tensor.size() - kWeight.size());
+  if (!tensor.ends_with(kWeightEnding)) return std::nullopt;
+  return tensor.substr(0, tensor.size() - kWeightEnding.size());
 }
 
 Range all_rows(const ManifestEntry& tensor) {

@@ -16,7 +16,7 @@ namespace {
 constexpr std::array<std::string_view, 2> kStems{"diffusion_pytorch_model", "model"};
 constexpr std::array<std::string_view, 5> kPickles{".bin", ".pt", ".pth", ".ckpt", ".pkl"};
 
-[[noreturn]] void fail(const fs::path& path, const std::string& what) {
+[[noreturn]] void unusable(const fs::path& path, const std::string& what) {
   throw Error(Kind::kCheckpoint, str(path.string(), ": ", what));
 }
 
@@ -25,8 +25,9 @@ bool is_pickle(const fs::path& path) {
 }
 
 [[noreturn]] void fail_pickle(const fs::path& path) {
-  fail(path,
-       "it is a pickle, which could run code and is never read; get or convert the weights as safetensors");
+  unusable(
+      path,
+      "it is a pickle, which could run code and is never read; get or convert the weights as safetensors");
 }
 
 std::unique_ptr<TensorFile> open_file(const fs::path& path) {
@@ -37,20 +38,20 @@ std::unique_ptr<TensorFile> open_file(const fs::path& path) {
 std::map<std::string, std::string> read_index(const fs::path& index) {
   const Json json = read_json(index);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
-  if (!json.is_object() || map == json.end() || !map->is_object()) fail(index, "has no weight_map");
+  if (!json.is_object() || map == json.end() || !map->is_object()) unusable(index, "has no weight_map");
   std::map<std::string, std::string> out;
   for (const auto& [name, file] : map->items()) {
-    if (!file.is_string()) fail(index, str("weight_map gives no file name for ", in_quotes(name)));
+    if (!file.is_string()) unusable(index, str("weight_map gives no file name for ", in_quotes(name)));
     const auto shard = file.get<std::string>();
     const fs::path plain(shard);
     if (shard.empty() || shard == ".." || plain.filename() != plain ||
         shard.find('\0') != std::string::npos) {
-      fail(index, str("the shard name ", in_quotes(shard), " leaves the folder"));
+      unusable(index, str("the shard name ", in_quotes(shard), " leaves the folder"));
     }
     if (is_pickle(plain)) fail_pickle(index.parent_path() / plain);
     out.emplace(name, shard);
   }
-  if (out.empty()) fail(index, "weight_map is empty");
+  if (out.empty()) unusable(index, "weight_map is empty");
   return out;
 }
 
@@ -63,8 +64,8 @@ Shards open_index(const fs::path& index) {
     if (!fs::exists(index.parent_path() / shard)) absent.push_back(shard);
   }
   if (!absent.empty()) {
-    fail(index, str(absent.size(), " of ", shard_names.size(), " shards are missing: ", list_text(absent, 5),
-                    "; download them again"));
+    unusable(index, str(absent.size(), " of ", shard_names.size(),
+                        " shards are missing: ", list_text(absent, 5), "; download them again"));
   }
   Shards out{index.parent_path(), {}};
   std::map<std::string, const TensorFile*> by_name;
@@ -76,8 +77,8 @@ Shards open_index(const fs::path& index) {
     if (!by_name[shard]->entries().contains(name)) lies.push_back(in_quotes(name) + " in " + shard);
   }
   if (!lies.empty()) {
-    fail(index, str("names ", lies.size(), " tensors that its shards do not hold: ", list_text(lies, 5),
-                    "; index and shards are of different versions, download them again"));
+    unusable(index, str("names ", lies.size(), " tensors that its shards do not hold: ", list_text(lies, 5),
+                        "; index and shards are of different versions, download them again"));
   }
   return out;
 }
@@ -117,14 +118,14 @@ Shards open_folder(const fs::path& folder) {
   }
   if (indices.size() == 1) return open_index(indices[0]);
   if (files.empty() && ggufs.size() > 1) {
-    fail(folder,
-         str("holds ", ggufs.size(), " GGUF files, of which one is the component's: remove the others"));
+    unusable(folder,
+             str("holds ", ggufs.size(), " GGUF files, of which one is the component's: remove the others"));
   }
   if (files.empty()) files = std::move(ggufs);
   if (files.empty() && !pickles.empty()) fail_pickle(pickles[0]);
   if (files.empty())
-    fail(folder,
-         "holds no *.safetensors and no *.gguf; is it the folder of one component, fully downloaded?");
+    unusable(folder,
+             "holds no *.safetensors and no *.gguf; is it the folder of one component, fully downloaded?");
   Shards out{folder, {}};
   for (const auto& file : files) out.files.push_back(open_file(file));
   return out;
@@ -135,14 +136,14 @@ Shards open_folder(const fs::path& folder) {
 Shards open_shards(const fs::path& path) {
   try {
     if (fs::is_directory(path)) return open_folder(path);
-    if (!fs::exists(path)) fail(path, "there is no such file or folder");
+    if (!fs::exists(path)) unusable(path, "there is no such file or folder");
     if (is_pickle(path)) fail_pickle(path);
     if (path.extension() == ".json") return open_index(path);
     Shards out{path, {}};
     out.files.push_back(open_file(path));
     return out;
   } catch (const fs::filesystem_error& e) {
-    fail(path, e.code().message());
+    unusable(path, e.code().message());
   }
 }
 

@@ -13,7 +13,7 @@
 namespace atelier::weights {
 namespace {
 
-constexpr int64_t kMostText = 1 << 16;
+constexpr int64_t kMostMarkerText = 1 << 16;
 constexpr std::string_view kInstead =
     "take the file of the same model in 16 bit, in fp8, or as GGUF from Q4_0 to Q8_0";
 constexpr std::string_view kOfAModel =
@@ -134,7 +134,7 @@ class Finder {
                                            in_quotes(name), " and ", in_quotes(found_.scale_of.at(weight))));
       }
     } else if (last == "comfy_quant") {
-      if (entry.dtype != DType::kU8 || entry.bytes > kMostText) {
+      if (entry.dtype != DType::kU8 || entry.bytes > kMostMarkerText) {
         throw Error(Kind::kCheckpoint, str(file_, ": ", in_quotes(name), " must be a text of bytes, found ",
                                            name_of(entry.dtype), " ", shape_text(entry.shape)));
       }

@@ -24,11 +24,6 @@ struct Matrix {
   int64_t width() const { return cols * inner; }
 };
 
-int64_t total(std::span<const Range> ranges) {
-  return std::accumulate(ranges.begin(), ranges.end(), int64_t{0},
-                         [](int64_t n, Range r) { return n + r.size; });
-}
-
 std::vector<Range> ranges_of(std::span<const Range> wanted, int64_t all) {
   if (wanted.empty()) return {{0, all}};
   for (const Range r : wanted) ENSURE(r.begin >= 0 && r.size >= 0 && r.end() <= all);
@@ -178,13 +173,13 @@ std::vector<RawPiece> raw_pieces(const Canonical& tensor) {
 
 int64_t count_elements(std::span<const int64_t> shape, const Slice& slice) {
   const Matrix m(shape);
-  return total(ranges_of(slice.rows, m.rows)) * total(ranges_of(slice.cols, m.cols)) * m.inner;
+  return size_of_all(ranges_of(slice.rows, m.rows)) * size_of_all(ranges_of(slice.cols, m.cols)) * m.inner;
 }
 
 std::vector<Band> plan(const Canonical& tensor, std::span<const int64_t> shape, const Slice& slice) {
   const Matrix m(shape);
   const auto cols = ranges_of(slice.cols, m.cols);
-  const int64_t width = total(cols) * m.inner;
+  const int64_t width = size_of_all(cols) * m.inner;
   const auto groups = tiles(tensor);
   std::vector<Band> bands;
   int64_t first = 0;

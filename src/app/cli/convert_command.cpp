@@ -17,13 +17,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Asked {
+struct ConvertArguments {
   std::string from, to, tool, prefix;
   double shard_gb = 5;
 };
 
 // False: --help was asked for.
-bool parse(const Arguments& arguments, Asked& a) {
+bool parse(const Arguments& arguments, ConvertArguments& a) {
   CLI::App app(
       "Writes the tensors of IN under the names that another tool gives them. Numbers, types and order stay, "
       "so "
@@ -44,7 +44,7 @@ bool parse(const Arguments& arguments, Asked& a) {
 // What every name becomes. Throws Error(kCheckpoint) listing all that have no other name.
 std::map<std::string, std::string> new_names(const std::vector<std::string>& names,
                                              const models::RecognisedNames& from, const models::Spelling& to,
-                                             const Asked& a) {
+                                             const ConvertArguments& a) {
   const auto& spelling = from.model.spellings[from.spelling];
   std::map<std::string, std::string> all;
   std::set<std::string> taken;
@@ -70,7 +70,7 @@ std::map<std::string, std::string> new_names(const std::vector<std::string>& nam
 }  // namespace
 
 int convert_command(const Arguments& arguments) {
-  Asked a;
+  ConvertArguments a;
   if (!parse(arguments, a)) return 0;
   const auto names = weights::tensor_names(a.from);
   const auto from = models::recognise_names(names, a.from);

@@ -13,18 +13,13 @@ namespace atelier::app {
 namespace {
 
 const std::map<std::string, std::string> kTitles{
-    {"model", "Model"},   {"device", "Device"}, {"backend", "Ranks"},  {"input", "Pictures"},
-    {"engine", "Engine"}, {"output", "Output"}, {"scripts", "Scripts"},
-    {"serve", "Server"}};
+    {"model", "Model"},   {"device", "Device"}, {"backend", "Ranks"},   {"input", "Pictures"},
+    {"engine", "Engine"}, {"output", "Output"}, {"scripts", "Scripts"}, {"serve", "Server"}};
 
 std::vector<std::string> names_of(const Field& field) {
   std::vector<std::string> out{std::string(field.name)};
   for (auto& alias : words_of(field.aliases)) out.push_back(std::move(alias));
   return out;
-}
-
-std::string dashed(const std::string& name) {
-  return (name.size() == 1 ? "-" : "--") + name;
 }
 
 // "--resume,!--no_resume": the second one switches off.
@@ -184,6 +179,10 @@ class Parser {
 };
 
 }  // namespace
+
+std::string dashed(const std::string& name) {
+  return (name.size() == 1 ? "-" : "--") + name;
+}
 
 Parsed parse_flags(const FlagSet& set, const Arguments& arguments) {
   return Parser(set).parse(arguments);

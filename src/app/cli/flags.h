@@ -28,6 +28,8 @@ struct Parsed {
   std::map<std::string, std::string> values;  // those that were given
 };
 
+// "-n" or "--name".
+std::string dashed(const std::string& name);
 // arguments in one spelling (one_spelling). Throws Error(kUsage) naming the nearest known flag.
 Parsed parse_flags(const FlagSet& set, const Arguments& arguments);
 

@@ -45,11 +45,11 @@ class Folder {
   std::filesystem::path path_;
 };
 
-struct Asked {
+struct SelftestArguments {
   std::string device = "auto", timeout = "120";
 };
 
-Resolved settings_of(const Asked& asked, const std::string& strategy) {
+Resolved settings_of(const SelftestArguments& asked, const std::string& strategy) {
   const Arguments flags{"--model_name",
                         "mini",
                         "--prompt",
@@ -80,7 +80,8 @@ Resolved settings_of(const Asked& asked, const std::string& strategy) {
   return resolve(kRun, parse_flags({kRun, "selftest", "", {}}, flags).flags, {}, {});
 }
 
-media::Image drawn(const Asked& asked, const std::string& strategy, const std::filesystem::path& folder) {
+media::Image drawn(const SelftestArguments& asked, const std::string& strategy,
+                   const std::filesystem::path& folder) {
   const Interrupt interrupt;
   const Json row = time_layout(settings_of(asked, strategy), environment(), interrupt, folder);
   if (row.contains("problem")) throw Error(Kind::kItem, row["problem"].get<std::string>());
@@ -110,10 +111,10 @@ std::string check_gpus() {
 }
 
 // Two ranks on two GPUs where there are two, otherwise on the CPU.
-std::string check_model(const Asked& asked) {
+std::string check_model(const SelftestArguments& asked) {
   const Folder folder;
   const auto one = drawn(asked, "data=1", folder.path());
-  Asked two = asked;
+  SelftestArguments two = asked;
   if (pipeline::cuda_devices() < 2) two.device = "cpu";
   const bool is_same_device = two.device == asked.device || pipeline::cuda_devices() == 0;
   const auto alone = is_same_device ? one : drawn(two, "data=1", folder.path() / "cpu");
@@ -142,7 +143,7 @@ int selftest_command(const Arguments& arguments) {
       "it "
       "depends on, ComfyUI. Exit code 1 where one fails.",
       "atelier selftest");
-  Asked asked;
+  SelftestArguments asked;
   app.add_option("--device", asked.device, "auto (default), cpu, cuda or cuda:N");
   app.add_option("--timeout", asked.timeout, "seconds that starting, and drawing, may take (120)");
   if (!parse_arguments(app, arguments)) return 0;

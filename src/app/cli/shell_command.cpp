@@ -7,15 +7,12 @@
 
 #include "app/cli/commands.h"
 #include "app/cli/flag_table.h"
+#include "app/cli/flags.h"
 #include "base/error.h"
 #include "base/version.h"
 
 namespace atelier::app {
 namespace {
-
-std::string dashed(const std::string& name) {
-  return (name.size() == 1 ? "-" : "--") + name;
-}
 
 std::string words(const std::vector<std::string>& list) {
   std::string out;

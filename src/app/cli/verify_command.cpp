@@ -19,14 +19,14 @@ namespace atelier::app {
 
 namespace {
 
-struct Asked {
+struct VerifyArguments {
   verify::VerifyOptions options;
   std::string folder, strategy, device = "cpu", dtype, tier = "exact", matrix;
   bool tf32 = false, is_matrix = false;
 };
 
 // False: --help was asked for.
-bool parse(const Arguments& arguments, Asked& a) {
+bool parse(const Arguments& arguments, VerifyArguments& a) {
   CLI::App app("Repeats the call that DIR/golden.json describes and compares every recorded tensor.",
                "atelier verify");
   app.add_option("DIR", a.folder, "folder with golden.json");
@@ -80,7 +80,7 @@ bool verify_layout(const verify::VerifyOptions& options, bool is_one_of_many) {
 }  // namespace
 
 int verify_command(const Arguments& arguments) {
-  Asked a;
+  VerifyArguments a;
   if (!parse(arguments, a)) return 0;
   if (a.is_matrix && !a.folder.empty()) {
     throw Error(Kind::kUsage,

@@ -19,10 +19,6 @@ constexpr const char* kCitedVae = "1 to 2";
 constexpr const char* kCitedBuffers = "2 to 3";
 constexpr const char* kCitedAll = "12 to 18";
 
-int64_t bytes_of(const std::string& dtype) {
-  return dtype == "float32" ? 4 : 2;
-}
-
 std::string line(const char* part, int64_t bytes, const char* cited) {
   std::string name(part);
   name.resize(std::max<size_t>(name.size(), 15), ' ');
@@ -45,9 +41,9 @@ std::vector<std::string> memory_lines(const RunSpec& spec, const std::vector<clu
   std::map<Part, int64_t> bytes;
   for (const auto& [part, count] : spec.model.folder.check().parameters) {
     const auto kind = spec.model.folder.component(part).kind;
-    bytes[kind] += count * bytes_of(kind == Part::kDenoiser ? types.denoiser
-                                    : kind == Part::kVae    ? types.vae
-                                                            : types.encoders);
+    bytes[kind] += count * pipeline::bytes_of_type(kind == Part::kDenoiser ? types.denoiser
+                                         : kind == Part::kVae    ? types.vae
+                                                                 : types.encoders);
   }
   const int64_t buffers = std::max<int64_t>(0, peak_of(*fullest) - fullest->weight_bytes);
   return {str("memory   of rank ", fullest->rank, " on the ", is_cuda ? "GPU" : "CPU",

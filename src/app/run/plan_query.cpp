@@ -18,10 +18,6 @@ constexpr double kEightBitSpeed =
     1.67;  // of a step's products in e4m3 with their rounding, measured on one H200
 constexpr int64_t kLibraries = int64_t{768} << 20;
 
-double bytes_of(const std::string& dtype) {
-  return dtype == "float32" ? 4 : 2;
-}
-
 bool is_cut(const pipeline::Component& encoder) {
   return models::find_encoder(*encoder.config).has_blocks;
 }
@@ -74,10 +70,12 @@ plan::MemoryQuery memory_query(const pipeline::ModelRepo& folder, const ModelFac
     if (kind == Part::kVae) q.vae += count;
     if (kind == Part::kDenoiser) ++q.denoisers;
   }
-  q.sizes = {.blocks = bytes_of(engine.precision.denoiser),
-             .denoiser = bytes_of(engine.precision.denoiser),
-             .encoders = bytes_of(engine.precision.encoders),
-             .vae = bytes_of(engine.precision.vae)};
+  const auto size = [](const std::string& dtype) { return static_cast<double>(pipeline::bytes_of_type(dtype)); };
+  const auto& types = engine.precision;
+  q.sizes = {.blocks = size(types.denoiser),
+             .denoiser = size(types.denoiser),
+             .encoders = size(types.encoders),
+             .vae = size(types.vae)};
   if (engine.tier != "exact") q.sizes.blocks = 1;
   q.pixels = height * width;
   q.vae_width = models::find_vae(folder.vae()).facts(folder.vae()).full_width;

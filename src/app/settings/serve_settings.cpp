@@ -4,7 +4,7 @@
 namespace atelier::app {
 namespace {
 
-constexpr double kMany = 1e9;
+constexpr double kUnlimited = 1e9;
 
 Field of_server(std::string_view name, std::string_view help) {
   return {.name = name, .help = help, .surfaces = kServe};
@@ -25,7 +25,7 @@ void visit_variables(ServeSettings& s, const Visit& visit) {
          .variable = "DG_SERVE_GUIDANCE_SCALE",
          .surfaces = kServe,
          .least = 0,
-         .most = kMany},
+         .most = kUnlimited},
         &s.guidance_scale);
   visit({.name = "serve_debug_log", .variable = "DG_DEBUG_SERVE", .surfaces = kServe}, &s.debug_log);
 }
@@ -65,7 +65,7 @@ void ServeSettings::fields(const Visit& visit) {
   visit(of_server("keep_on_disconnect", "draw on when the client that waits for a picture leaves"),
         &keep_on_disconnect);
   visit(number_of_server("max_body_mb", "of a request's body", 1, 4096), &max_body_mb);
-  visit(number_of_server("max_pixels", "width times height", 1, kMany), &max_pixels);
+  visit(number_of_server("max_pixels", "width times height", 1, kUnlimited), &max_pixels);
   visit(number_of_server("max_steps", "denoising steps", 1, 1e4), &max_steps);
   visit(number_of_server("max_n", "pictures of one request", 1, 1e3), &max_n);
   visit(number_of_server("max_frames", "of a video", 1, 1e5), &max_frames);
@@ -76,9 +76,11 @@ void ServeSettings::fields(const Visit& visit) {
   visit(number_of_server("keep_jobs", "finished jobs that are kept with their pictures", 0, 1e7), &keep_jobs);
   visit(number_of_server("batch_wait_ms", "how long a picture may wait for others of its batch", 0, 6e4),
         &batch_wait_ms);
-  visit(number_of_server("request_timeout", "seconds from arrival after which a job is given up", 0.1, kMany),
+  visit(number_of_server("request_timeout", "seconds from arrival after which a job is given up", 0.1,
+                         kUnlimited),
         &request_timeout);
-  visit(number_of_server("grace", "seconds after SIGTERM in which what is being drawn may finish", 0, kMany),
+  visit(number_of_server("grace", "seconds after SIGTERM in which what is being drawn may finish", 0,
+                         kUnlimited),
         &grace);
   visit_variables(*this, visit);
 }

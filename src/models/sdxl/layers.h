@@ -14,7 +14,6 @@
 namespace atelier::models {
 
 inline constexpr nn::ConvShape kSameSize{};  // 3x3
-inline constexpr nn::ConvShape kPointwise{.kernel = 1, .above = 0, .below = 0, .left = 0, .right = 0};
 
 // Group norm, SiLU, 3x3, plus the embedding of the time; once more; plus what came in.
 class UNetResnet {

@@ -112,7 +112,7 @@ class Bert : public TextEncoder {
   Linear pooler_;
 };
 
-std::vector<weights::NameRule> names() {  // "bert." stands before those of checkpoints with a head
+std::vector<weights::NameRule> bert_names() {  // "bert." stands before those of checkpoints with a head
   const std::string at = "encoder.layer.{}.attention.self.", headed = "bert." + at;
   return {{"embeddings", {{"bert.embeddings"}}},
           {"encoder", {{"bert.encoder"}}},
@@ -121,15 +121,15 @@ std::vector<weights::NameRule> names() {  // "bert." stands before those of chec
           {at + "qkv", {{headed + "query"}, {headed + "key"}, {headed + "value"}}}};
 }
 
-std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
+std::unique_ptr<TextEncoder> build_bert(const Json& config, const Builder& b) {
   return std::make_unique<Bert>(BertConfig(config), b);
 }
 
 }  // namespace
 
 extern const EncoderFamily kBert{.classes = {"BertModel"},
-                                 .names = names,
+                                 .names = bert_names,
                                  .ignorable = {"*position_ids", "*token_type_ids", "cls.*"},
-                                 .build = build};
+                                 .build = build_bert};
 
 }  // namespace atelier::models

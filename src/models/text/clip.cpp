@@ -102,7 +102,7 @@ class Clip : public TextEncoder {
 };
 
 // Folders have the prefix or, if saved by transformers 5, not; then the names of open_clip.
-std::vector<weights::NameRule> names() {
+std::vector<weights::NameRule> clip_names() {
   std::vector<weights::NameRule> names{
       {"embeddings", {{"text_model.embeddings"}}},
       {"encoder", {{"text_model.encoder"}}},
@@ -115,12 +115,12 @@ std::vector<weights::NameRule> names() {
   return names;
 }
 
-EncoderWidths widths(const Json& config) {
+EncoderWidths clip_widths(const Json& config) {
   const ClipConfig c(config);
   return {.states = c.width, .pooled = c.width, .projected = c.projects ? c.projection : 0};
 }
 
-std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
+std::unique_ptr<TextEncoder> build_clip(const Json& config, const Builder& b) {
   return std::make_unique<Clip>(ClipConfig(config), b);
 }
 
@@ -129,10 +129,10 @@ std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
 // Whole models too: their text tower is what is read.
 extern const EncoderFamily kClip{
     .classes = {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"},
-    .names = names,
+    .names = clip_names,
     .ignorable = {"*position_ids", "text_projection.weight", "text_projection", "vision_model.*",
                   "visual_projection.weight", "visual.*", "logit_scale"},
-    .build = build,
-    .widths = widths};
+    .build = build_clip,
+    .widths = clip_widths};
 
 }  // namespace atelier::models

@@ -156,7 +156,7 @@ class T5 : public TextEncoder, public BlockedEncoder {
 
 // transformers' names, of which rules that change nothing come first so that they are the ones that are written; then
 // those of llama.cpp's GGUF files.
-std::vector<weights::NameRule> names() {
+std::vector<weights::NameRule> t5_names() {
   const std::string block = "encoder.block.{}.", at = block + "layer.0.SelfAttention.",
                     in = block + "layer.1.DenseReluDense.", ggml = "enc.blk.{}.";
   return {{"embed.weight", {{"shared.weight"}}},  // one tensor, stored under either name or under both
@@ -176,11 +176,11 @@ std::vector<weights::NameRule> names() {
           {in + "wo", {{ggml + "ffn_down"}}}};
 }
 
-EncoderWidths widths(const Json& config) {
+EncoderWidths t5_widths(const Json& config) {
   return {.states = T5Config(config).width};
 }
 
-std::unique_ptr<TextEncoder> build(const Json& config, const Builder& b) {
+std::unique_ptr<TextEncoder> build_t5(const Json& config, const Builder& b) {
   return std::make_unique<T5>(T5Config(config), b);
 }
 
@@ -191,11 +191,11 @@ extern const EncoderFamily kT5{
     .classes = {"T5EncoderModel", "UMT5EncoderModel", "MT5EncoderModel", "T5Model",
                 "T5ForConditionalGeneration", "UMT5Model", "UMT5ForConditionalGeneration", "MT5Model",
                 "MT5ForConditionalGeneration"},
-    .names = names,
+    .names = t5_names,
     .ignorable = {"encoder.embed_tokens.weight", "shared.weight", "decoder.*", "lm_head.weight",
                   "spiece_model", "dec.*", "output.weight", "logit_scale"},
-    .build = build,
-    .widths = widths,
+    .build = build_t5,
+    .widths = t5_widths,
     .has_blocks = true};
 
 }  // namespace atelier::models

@@ -66,10 +66,7 @@ struct KlConfig {
 };
 
 constexpr double kEps = 1e-6;
-constexpr ConvShape kSame{};                                                             // 3x3, same size
-constexpr ConvShape kPoint{.kernel = 1, .above = 0, .below = 0, .left = 0, .right = 0};  // 1x1
-// The encoder pads right and below only.
-constexpr ConvShape kHalve{.kernel = 3, .stride = 2, .above = 0, .below = 1, .left = 0, .right = 1};
+constexpr ConvShape kSame{};  // 3x3, same size
 
 struct Resnet {
   GroupNorm norm1, norm2;
@@ -80,7 +77,7 @@ struct Resnet {
         norm2(b.group_norm("norm2", c.groups, out, kEps)),
         conv1(b.conv2d("conv1", in, out, kSame)),
         conv2(b.conv2d("conv2", out, out, kSame)) {
-    if (in != out) shortcut = b.conv2d("conv_shortcut", in, out, kPoint);
+    if (in != out) shortcut = b.conv2d("conv_shortcut", in, out, kPointwise);
   }
   at::Tensor operator()(const at::Tensor& x) const {
     const auto y = conv2.unbiased(norm2.silu(conv1.unbiased(norm1.silu({x, {}}))));
@@ -138,8 +135,8 @@ class AutoencoderKl : public Vae {
  public:
   AutoencoderKl(const KlConfig& c, const Builder& b)
       : c_(c), encoder_(c, b / "encoder"), decoder_(c, b / "decoder") {
-    if (c.quant) quant_ = b.conv2d("quant_conv", 2 * c.latent, 2 * c.latent, kPoint);
-    if (c.post_quant) post_quant_ = b.conv2d("post_quant_conv", c.latent, c.latent, kPoint);
+    if (c.quant) quant_ = b.conv2d("quant_conv", 2 * c.latent, 2 * c.latent, kPointwise);
+    if (c.post_quant) post_quant_ = b.conv2d("post_quant_conv", c.latent, c.latent, kPointwise);
   }
   const VaeFacts& facts() const override { return c_.facts; }
 
@@ -209,7 +206,7 @@ class AutoencoderKl : public Vae {
           channels = c.channels[i];
         }
         if (i + 1 < c.channels.size())
-          level.halve = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalve);
+          level.halve = (at / "downsamplers" / 0).conv2d("conv", channels, channels, kHalving);
       }
     }
     at::Tensor operator()(const CallContext& f, const at::Tensor& pixels) const {
@@ -298,7 +295,7 @@ void add_original_names(const KlConfig& c, std::vector<weights::NameRule>& all) 
   }
 }
 
-std::vector<weights::NameRule> names(const Json& config) {
+std::vector<weights::NameRule> kl_names(const Json& config) {
   std::vector<weights::NameRule> all;
   for (const std::string side : {"encoder", "decoder"}) {
     const std::string at = side + ".mid_block.attentions.0.";
@@ -312,20 +309,20 @@ std::vector<weights::NameRule> names(const Json& config) {
   return all;
 }
 
-VaeFacts facts(const Json& config) {
+VaeFacts kl_facts(const Json& config) {
   return KlConfig(config).facts;
 }
 
-std::unique_ptr<Vae> build(const Json& config, const Builder& b) {
+std::unique_ptr<Vae> build_kl(const Json& config, const Builder& b) {
   return std::make_unique<AutoencoderKl>(KlConfig(config), b);
 }
 
 }  // namespace
 
 extern const VaeFamily kAutoencoderKl{.classes = {"AutoencoderKL"},
-                                      .names = names,
+                                      .names = kl_names,
                                       .ignorable = {"loss.*", "model_ema.*"},
-                                      .facts = facts,
-                                      .build = build};
+                                      .facts = kl_facts,
+                                      .build = build_kl};
 
 }  // namespace atelier::models

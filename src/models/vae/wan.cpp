@@ -142,22 +142,25 @@ class AutoencoderKlWan : public Vae {
   CausalConv3d quant_, post_quant_;
 };
 
-std::vector<weights::NameRule> names(const Json& config) {
+std::vector<weights::NameRule> wan_names(const Json& config) {
   const WanVaeConfig c(config);
   return wan_vae_names({c.is_residual, c.levels(), c.layers});
 }
 
-VaeFacts facts(const Json& config) {
+VaeFacts wan_facts(const Json& config) {
   return WanVaeConfig(config).facts;
 }
 
-std::unique_ptr<Vae> build(const Json& config, const Builder& b) {
+std::unique_ptr<Vae> build_wan(const Json& config, const Builder& b) {
   return std::make_unique<AutoencoderKlWan>(WanVaeConfig(config), b);
 }
 
 }  // namespace
 
-extern const VaeFamily kAutoencoderKlWan{
-    .classes = {"AutoencoderKLWan"}, .names = names, .ignorable = {}, .facts = facts, .build = build};
+extern const VaeFamily kAutoencoderKlWan{.classes = {"AutoencoderKLWan"},
+                                         .names = wan_names,
+                                         .ignorable = {},
+                                         .facts = wan_facts,
+                                         .build = build_wan};
 
 }  // namespace atelier::models

@@ -12,8 +12,6 @@ using namespace nn;
 
 namespace {
 
-constexpr ConvShape kPoint{.kernel = 1, .above = 0, .below = 0, .left = 0, .right = 0};  // 1x1
-constexpr ConvShape kHalve{.kernel = 3, .stride = 2, .above = 0, .below = 1, .left = 0, .right = 1};
 constexpr Conv3dShape kPoint3d{.frames = 1, .kernel = 1};
 constexpr Conv3dShape kTime{.kernel = 1}, kHalfTime{.kernel = 1, .frame_stride = 2};
 
@@ -55,8 +53,8 @@ at::Tensor Resnet::operator()(const Chunk& c, const at::Tensor& x) const {
 
 FrameAttention::FrameAttention(const Builder& b, int64_t channels)
     : norm(b.channel_norm("norm.gamma", {channels, 1, 1})),
-      qkv(b.conv2d("to_qkv", channels, 3 * channels, kPoint)),
-      out(b.conv2d("proj", channels, channels, kPoint)),
+      qkv(b.conv2d("to_qkv", channels, 3 * channels, kPointwise)),
+      out(b.conv2d("proj", channels, channels, kPointwise)),
       attend(b.attention("attn", {0}, Dim{1, channels})) {}
 
 at::Tensor FrameAttention::operator()(const Chunk& c, const at::Tensor& x) const {
@@ -76,7 +74,7 @@ at::Tensor Middle::operator()(const Chunk& c, const at::Tensor& x) const {
 }
 
 Halve::Halve(const Builder& b, int64_t channels, bool halves_time)
-    : space((b / "resample").conv2d("1", channels, channels, kHalve)) {
+    : space((b / "resample").conv2d("1", channels, channels, kHalving)) {
   if (halves_time) time = b.conv3d("time_conv", channels, channels, kHalfTime);
 }
 

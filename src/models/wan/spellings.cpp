@@ -12,7 +12,7 @@ struct Names {
   const char *diffusers, *native, *xdit;
 };
 
-constexpr std::array kOuter{
+constexpr std::array kOuterSpellings{
     Names{"patch_embedding", "patch_embedding", "embeddings.patch_embedding"},
     Names{"vace_patch_embedding", "vace_patch_embedding", "embeddings.vace_patch_embedding"},
     Names{"condition_embedder.text_embedder.linear_1", "text_embedding.0", "embeddings.text_embedding.fc1"},
@@ -36,7 +36,7 @@ constexpr std::array kBlocks{Names{"blocks.{}.", "blocks.{}.", "encoder.layers.{
                              Names{"vace_blocks.{}.", "vace_blocks.{}.", "encoder.vace_layers.{}."}};
 
 // The original repository counts its norms in another order than it uses them.
-constexpr std::array kInBlock{
+constexpr std::array kInBlockSpellings{
     Names{"scale_shift_table", "modulation", "modulation"},
     Names{"attn1.to_q", "self_attn.q", "self_attn.q_proj"},
     Names{"attn1.to_k", "self_attn.k", "self_attn.k_proj"},
@@ -62,9 +62,9 @@ constexpr std::array kInBlock{
 
 Spelling spelling(const char* tool, const char* mark, const char* Names::*names) {
   Spelling s{tool, mark, {}};
-  for (const auto& n : kOuter) s.pairs.push_back({n.diffusers, n.*names});
+  for (const auto& n : kOuterSpellings) s.pairs.push_back({n.diffusers, n.*names});
   for (const auto& block : kBlocks) {
-    for (const auto& n : kInBlock)
+    for (const auto& n : kInBlockSpellings)
       s.pairs.push_back({std::string(block.diffusers) + n.diffusers, std::string(block.*names) + n.*names});
   }
   return s;
