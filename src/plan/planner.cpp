@@ -56,7 +56,7 @@ std::string rounded(double value) {
 std::string milliseconds(double seconds) {
   return rounded(1e3 * seconds) + " ms";
 }
-std::string gibibytes(int64_t n) {
+std::string in_gibibytes(int64_t n) {
   return rounded(static_cast<double>(n) / double{1 << 30}) + " GiB";
 }
 
@@ -163,8 +163,8 @@ std::string explanation(const Prediction& p, const Prediction& one, const PlanQu
   }
   const size_t at = fullest(p.ranks);
   out +=
-      str("; rank ", at, " holds most, ", gibibytes(p.ranks[at].total()), " (", in_words(p.ranks[at]), ")");
-  if (!p.fits) out += str(", and does not fit in ", gibibytes(room_of(q)));
+      str("; rank ", at, " holds most, ", in_gibibytes(p.ranks[at].total()), " (", in_words(p.ranks[at]), ")");
+  if (!p.fits) out += str(", and does not fit in ", in_gibibytes(room_of(q)));
   if (!p.is_exact) out += "; approximate: later patches see keys of the step before";
   return out + ".";
 }
