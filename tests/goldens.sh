@@ -37,6 +37,10 @@ check "$here/goldens/flux_dev"
 check "$here/goldens/flux_dev" --torch_dtype bfloat16
 check "$here/goldens/schedulers"
 for case in flux_two_branches vae_sizes scheduler_formulas encoder_forms pixart_small flux_edits sdxl_adapters wan_vae_small; do check "$here/goldens/$case"; done
+for case in flux_cached wan_cached; do
+  check "$here/goldens/$case"
+  check "$here/goldens/$case" --strategy "ulysses=2"
+done
 for case in sd3_small hunyuan_small sdxl_small; do
   check "$here/goldens/$case"
   check "$here/goldens/$case" --torch_dtype bfloat16

@@ -96,7 +96,8 @@ std::vector<media::Artifact> ModelRunner::generate(request::Requests requests,
       [&] {
         auto artifacts = p.pipeline.generate(requests, callbacks);
         const auto& timing = p.pipeline.timing();
-        p.times = {timing.seconds, timing.step_ms, timing.reread_bytes};
+        p.times = {timing.seconds, timing.step_ms, timing.reread_bytes, timing.cache.computed,
+                   timing.cache.reused};
         for (const auto& [phase, seconds] : before) p.times.seconds[phase] -= seconds;
         p.times.seconds.erase("load");
         return artifacts;
@@ -128,13 +129,13 @@ std::vector<int64_t> ModelRunner::answer(const TensorCall& call, const pipeline:
       },
       [&](const std::string& device) {
         return atelier::str("latents of ", given.latents.sizes(), " do not fit in the memory of ", device,
-                   "; make the batch or the picture smaller");
+                            "; make the batch or the picture smaller");
       });
   if (!leads()) return {};
   TensorRef place{"float32", result.sizes().vec(), call.result};
   if (place.bytes() > call.result_bytes)
-    throw pipeline::RequestError(Kind::kUsage, str("the result has ", place.bytes(), " bytes, there is room for ",
-                                                   call.result_bytes));
+    throw pipeline::RequestError(
+        Kind::kUsage, str("the result has ", place.bytes(), " bytes, there is room for ", call.result_bytes));
   memory->view(place).copy_(result);
   return place.shape;
 }

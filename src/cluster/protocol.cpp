@@ -10,7 +10,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankInfo, rank, group, group_rank, group_size
                                    start, rendezvous_file, rendezvous_host, rendezvous_name, rendezvous_port)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankStats, rank, device, weight_bytes, peak_device_bytes, peak_host_bytes,
                                    peak_reserved_bytes, host_bytes, samples, seconds, used)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BatchTimes, seconds, step_ms, reread_bytes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BatchTimes, seconds, step_ms, reread_bytes, computed, reused)
 
 namespace {
 

@@ -20,20 +20,20 @@ inline constexpr const char* kCancel = "cancel";           // run: see step_gate
 inline constexpr const char* kStopBefore = "stop before";  // run, step
 inline constexpr const char* kStop = "stop";               // leave
 //   worker to pool
-inline constexpr const char* kHello = "hello";  // rank, ranks, local_rank, local_size, start, host: of
-                                                // whoever comes over TCP; start -1: a launched process
-inline constexpr const char* kAlive = "alive";  // run, phase, step, collectives: every 0.5 s
-inline constexpr const char* kReady = "ready";  // loaded; stats
-inline constexpr const char* kStep = "step";    // run, step, steps: done, at the replica's rank 0
-inline constexpr const char* kNote = "note";    // run, request: its place in the batch, note: a sentence
+inline constexpr const char* kHello = "hello";      // rank, ranks, local_rank, local_size, start, host: of
+                                                    // whoever comes over TCP; start -1: a launched process
+inline constexpr const char* kAlive = "alive";      // run, phase, step, collectives: every 0.5 s
+inline constexpr const char* kReady = "ready";      // loaded; stats
+inline constexpr const char* kStep = "step";        // run, step, steps: done, at the replica's rank 0
+inline constexpr const char* kNote = "note";        // run, request: its place in the batch, note: a sentence
 inline constexpr const char* kPreview = "preview";  // run, request: its place in the batch, step: done, data
-inline constexpr const char* kHeld = "held";    // run, step: begun last; the answer to cancel
+inline constexpr const char* kHeld = "held";        // run, step: begun last; the answer to cancel
 inline constexpr const char* kGenerated =
     "generated";  // run, times: may have the next batch while it is stored
 inline constexpr const char* kStored =
     "stored";  // run, request: its place in the batch, bytes, sha256, seconds, codec,
                // data: the bytes themselves, if the sink has kept them
-inline constexpr const char* kDone = "done";  // run: all of it is stored
+inline constexpr const char* kDone = "done";          // run: all of it is stored
 inline constexpr const char* kAnswered = "answered";  // run, shape: of the result, from rank 0; of every rank
 inline constexpr const char* kFailed =
     "failed";                                   // run (0: none), phase, kind (of an Error), reason; is_over:
@@ -69,7 +69,7 @@ struct RankStats {
   int rank = 0;
   std::string device;
   int64_t weight_bytes = 0, peak_device_bytes = 0, peak_host_bytes = 0;
-  int64_t peak_reserved_bytes = 0;  // that the GPU's allocator held, in use or not
+  int64_t peak_reserved_bytes = 0;        // that the GPU's allocator held, in use or not
   int64_t samples = 0;                    // pictures x branches x steps that went through its blocks
   int64_t host_bytes = 0;                 // anonymous memory now
   std::map<std::string, double> seconds;  // by phase, of all batches
@@ -81,6 +81,8 @@ struct BatchTimes {
   std::map<std::string, double> seconds;  // by phase: encode, denoise, decode
   std::vector<double> step_ms;
   int64_t reread_bytes = 0;  // of weights, because other adapters were asked for
+  // Under a step cache, of the replica: pictures x branches x steps whose blocks ran, or were left out.
+  int64_t computed = 0, reused = 0;
 };
 
 // The kind is one of the constants above.

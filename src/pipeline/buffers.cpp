@@ -65,6 +65,7 @@ int64_t RequestBuffers::bytes() const {
       for (const auto* boxes : {&call.inbox, &call.outbox}) std::for_each(boxes->begin(), boxes->end(), add);
       for (const auto& [block, skip] : call.state.skips) add(skip);
       for (const auto& rope : call.state.ropes) add(rope.cos), add(rope.sin);
+      all += call.cache.bytes();
     }
   }
   return all;

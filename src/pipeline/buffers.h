@@ -16,6 +16,7 @@
 #include "parallel/parallel_context.h"
 #include "pipeline/denoise.h"
 #include "pipeline/graph_cache.h"
+#include "pipeline/step_cache.h"
 
 namespace atelier::pipeline {
 
@@ -29,6 +30,7 @@ struct BranchBuffers {
   std::vector<at::Tensor> inbox;     // hidden state from the stage before; worked on in place
   std::vector<at::Tensor> outbox;    // hidden state for the chunk behind
   std::vector<comm::Work> incoming;  // receives under way; one more, of the prediction
+  StepCacheBuffers cache;            // of the whole sequence; empty before a request has a step cache
 };
 
 struct RequestBuffers {

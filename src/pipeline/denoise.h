@@ -14,6 +14,7 @@
 #include "nn/model.h"
 #include "pipeline/activation_recorder.h"
 #include "pipeline/masked_picture.h"
+#include "pipeline/step_cache.h"
 #include "sampling/guidance.h"
 #include "sampling/sampler.h"
 
@@ -53,6 +54,7 @@ struct Denoise {
   at::Tensor latents;                   // [N, B, c], float
   std::optional<MaskedPicture> masked;  // of a masked edit, whole
   GivenTokens given;
+  StepCacheRule cache;
   // Of the steps that draw some, in rising order: [N, B, c], float. Never called if none does.
   std::function<at::Tensor(int step)> noise;
   bool has_small_previews = false;  // a dot for each latent, in place of what is decoded

@@ -22,9 +22,6 @@ namespace atelier::pipeline {
 using plan::Axis;
 using plan::Op;
 
-namespace {
-
-// Into the memory that is there where the shapes agree: recorded graphs read from it.
 void put(at::Tensor& to, const at::Tensor& from) {
   if (!to.defined() || to.sizes() != from.sizes()) {
     to = from;
@@ -33,17 +30,7 @@ void put(at::Tensor& to, const at::Tensor& from) {
   }
 }
 
-// The call reports to the recorder while this object lives.
-class Listening {
- public:
-  Listening(nn::CallContext& call, nn::Recorder& recorder) : call_(call) { call_.probes = &recorder; }
-  ~Listening() { call_.probes = nullptr; }
-  Listening(const Listening&) = delete;
-  Listening& operator=(const Listening&) = delete;
-
- private:
-  nn::CallContext& call_;
-};
+namespace {
 
 // In traces.
 const char* name_of(Op::Code kind) {
@@ -97,6 +84,7 @@ at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks
     has_joined_ = has_joined_ || w.buffers.passes[0].size() > 1;
     prepare(w);
     walk(w);
+    cache_counts_ = counted(w);
     auto whole = gather(w);
     buffers_.trim();
     return whole;
@@ -146,6 +134,7 @@ void Executor::prepare(Walk& w) {
   }
   const auto conditionings = held_of(w.work, b);
   for (size_t e = 0; e < denoiser_.experts.size(); ++e) is_new |= begin(w, conditionings, e);
+  if (w.work.cache.is_on()) prepare_cache(w);
   if (is_new) graphs_.forget(b.id);
 }
 
@@ -259,12 +248,15 @@ void Executor::count(const Op& op, const Walk& w) {
   const auto end = route_.begin() + op.chunk;
   const bool is_first =
       op.patch <= 0 && std::none_of(route_.begin(), end, [&](const auto& c) { return c.stage == stage(); });
-  if (is_first) {
-    for (const auto& pass : w.buffers.passes) samples_ += std::ssize(pass) * w.work.latents.size(1);
-  }
+  for (size_t i = 0; is_first && i < w.buffers.passes.size(); ++i) count(w, i);
+}
+
+void Executor::count(const Walk& w, size_t pass) {
+  samples_ += std::ssize(w.buffers.passes[pass]) * w.work.latents.size(1);
 }
 
 void Executor::run(const Op& op, Walk& w) {
+  if (w.work.cache.is_on()) return run_cached(op, w);
   count(op, w);
   auto& b = w.buffers;
   b.step.fill_(op.step);
@@ -301,25 +293,33 @@ void Executor::record_input(const Op& op, const Walk& w, const BranchBuffers& ca
   recorder.record(call.call, "timestep", times, b.latent_stream);
 }
 
-// What happens inside of a denoiser is recorded at its first step.
-void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
+// What happens inside of a denoiser is recorded at its first step; null at the others.
+std::unique_ptr<Executor::Listening> Executor::listen(const Op& op, const Walk& w,
+                                                      BranchBuffers& call) const {
   ENSURE(!graphs_.is_on());  // what is entered anew is not what they have recorded
-  auto& b = w.buffers;
-  auto& call = b.at(branch, op.patch);
   const int expert = w.steps[static_cast<size_t>(op.step)].expert;
   const auto first =
       std::find_if(w.steps.begin(), w.steps.end(), [&](auto& s) { return s.expert == expert; });
-  RankRecorder blocks(w.callbacks.probes, blocks_prefix(static_cast<size_t>(expert)));
-  RankRecorder step(w.callbacks.probes, str("step", op.step, "."));
   if (op.chunk == 0) record_input(op, w, call);
-  if (first - w.steps.begin() == op.step) {
-    const Listening listening(call.call, blocks);
-    denoiser_.experts[static_cast<size_t>(expert)].model->enter(call.call, call.state);
-    run_chunk(op, b, branch, expert);
-  } else {
-    run_chunk(op, b, branch, expert);
-  }
-  if (ends_with(op.chunk)) step.record(call.call, "model_out", call.prediction, b.latent_stream);
+  if (first - w.steps.begin() != op.step) return nullptr;
+  const auto e = static_cast<size_t>(expert);
+  auto here = std::make_unique<Listening>(call.call, RankRecorder(w.callbacks.probes, blocks_prefix(e)));
+  denoiser_.experts[e].model->enter(call.call, call.state);
+  return here;
+}
+
+void Executor::record_output(const Op& op, const Walk& w, const BranchBuffers& call) const {
+  if (!ends_with(op.chunk)) return;
+  RankRecorder step(w.callbacks.probes, str("step", op.step, "."));
+  step.record(call.call, "model_out", call.prediction, w.buffers.latent_stream);
+}
+
+void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
+  auto& call = w.buffers.at(branch, op.patch);
+  auto here = listen(op, w, call);
+  run_chunk(op, w.buffers, branch, w.steps[static_cast<size_t>(op.step)].expert);
+  here.reset();
+  record_output(op, w, call);
 }
 
 // Noisy latents with all that the request gives beside them, for each of the branches of a pass.

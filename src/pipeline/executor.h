@@ -41,13 +41,16 @@ class Executor {
   bool joined_branches() const { return has_joined_; }
   std::vector<double> step_ms() const;
   // Samples that went through this rank's blocks since it was made: pictures x branches x steps, of whichever part of
-  // the tokens it holds.
+  // the tokens it holds. Without those for which a step cache left blocks out.
   int64_t samples() const { return samples_; }
+  // Of the last request, in all of its branches; zeros without a step cache.
+  StepCacheCounts cache_counts() const { return cache_counts_; }
   int graphs() const { return graphs_.captured(); }
   size_t kept_shapes() const { return buffers_.size(); }
 
  private:
-  struct Walk;  // one request on its way
+  struct Walk;      // one request on its way
+  class Listening;  // inside of a denoiser
   int stage() const;
   bool starts() const { return route_.front().stage == stage(); }
   bool ends_with(int chunk) const { return chunk + 1 == static_cast<int>(route_.size()); }
@@ -64,9 +67,19 @@ class Executor {
   void perform(const plan::Op& op, Walk& w);
   void run(const plan::Op& op, Walk& w);
   void count(const plan::Op& op, const Walk& w);
+  void count(const Walk& w, size_t pass);
   void run_probed(const plan::Op& op, Walk& w, size_t branch);
+  std::unique_ptr<Listening> listen(const plan::Op& op, const Walk& w, BranchBuffers& call) const;
+  void record_output(const plan::Op& op, const Walk& w, const BranchBuffers& call) const;
   void run_chunk(const plan::Op& op, RequestBuffers& buffers, size_t branch, int expert);
   void run_blocks(const Denoiser::Expert& expert, const plan::ModelChunk& chunk, BranchBuffers& call);
+  void run_cached(const plan::Op& op, Walk& w);
+  void prepare_cache(Walk& w) const;
+  void run_leading(const Walk& w, size_t pass, int expert);
+  void run_rest(const Walk& w, size_t pass, int expert);
+  void run_reused(const Walk& w, size_t pass, int expert);
+  std::vector<std::vector<bool>> decide(const plan::Op& op, Walk& w);
+  StepCacheCounts counted(const Walk& w) const;
   bool are_together(const Denoise& work, const StepCallbacks& callbacks) const;
   at::Tensor model_input(const RequestBuffers& buffers, int patch) const;
   std::string blocks_prefix(size_t expert) const;
@@ -87,6 +100,7 @@ class Executor {
   GraphCache graphs_;
   BufferCache buffers_;
   int64_t samples_ = 0;
+  StepCacheCounts cache_counts_;
   std::vector<comm::Work> sends_;  // under way: not of a walk, whose end must not wait for them when it fails
   std::optional<parallel::CommReducer> positions_;  // over the ranks that hold the other tokens
   std::unique_ptr<StepTimer> timer_;                // of the last request

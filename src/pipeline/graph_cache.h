@@ -31,9 +31,9 @@ class GraphBackend {
 // CUDA graphs; null in a build without CUDA.
 std::unique_ptr<GraphBackend> cuda_graphs();
 
-// Which piece: the buffers it works on (BufferCache), what it computes there.
+// Which piece: the buffers it works on (BufferCache), what it computes there. part: of a chunk that is cut in parts.
 struct GraphKey {
-  int buffers = 0, chunk = 0, branch = 0, patch = -1, expert = 0;
+  int buffers = 0, chunk = 0, branch = 0, patch = -1, expert = 0, part = 0;
   auto operator<=>(const GraphKey&) const = default;
 };
 

@@ -218,6 +218,7 @@ at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& given) {
   synchronize(options_.device);
   parallel_context_.check_alive();
   timing_.step_ms = executor_->step_ms();
+  timing_.cache = executor_->cache_counts();
   return tokens;
 }
 

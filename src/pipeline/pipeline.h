@@ -51,6 +51,7 @@ struct Timing {
   std::vector<double> step_ms;
   // Of this rank's weights, read for the last request because its adapters were not those of the one before.
   int64_t reread_bytes = 0;
+  StepCacheCounts cache;  // of the last request, on every rank of the replica
 };
 
 class Pipeline {

@@ -78,6 +78,9 @@ void Pipeline::prepare(const request::Request& r, Denoise& work) {
       {.linear_sigmas = family.sigmas == models::Sigmas::kLinearToInverse, .tokens = work.grid.tokens()},
       family.image_to_image.cut);
   hand_over(r);
+  if (const auto problem = step_cache_problem(r, model_, parallel_context_.degrees()); !problem.empty())
+    throw Error(Kind::kUsage, str(r.name, ": ", problem));
+  work.cache = step_cache_rule(r, family, model_.denoiser());
   work.sampler = sampler_.get();
 }
 

@@ -158,6 +158,8 @@ struct ToyRequest {
   uint64_t seed = 1;
   sampling::Guidance guidance{.scale = 3};
   bool is_ancestral = false;
+  StepCacheRule cache = {};
+  int64_t only = -1;  // one of the batch, drawn alone; -1: all
 };
 
 // One rank: its denoisers and their executor.
@@ -168,6 +170,7 @@ class ToyRank {
     ToyOptions model;
     int experts = 1;
     bool graphs = false;
+    bool joins_branches = false;
     int64_t kept_bytes = int64_t{1} << 30;
     std::vector<plan::ModelChunk> route;  // empty: as the model wants it
   };
@@ -186,11 +189,11 @@ class ToyRank {
       experts_.push_back({models_.back().get(), &memory_});
     }
     if (setup.graphs) fake = new FakeGraphs;
-    executor_ =
-        std::make_unique<Executor>(Denoiser{family(), config_, experts_}, parallel_, route_,
-                                   ExecutorOptions{.tensors = at::TensorOptions(at::kDouble),
-                                                   .graphs = std::unique_ptr<GraphBackend>(fake),
-                                                   .kept_bytes = setup.kept_bytes});
+    executor_ = std::make_unique<Executor>(Denoiser{family(), config_, experts_}, parallel_, route_,
+                                           ExecutorOptions{.tensors = at::TensorOptions(at::kDouble),
+                                                           .graphs = std::unique_ptr<GraphBackend>(fake),
+                                                           .joins_branches = setup.joins_branches,
+                                                           .kept_bytes = setup.kept_bytes});
   }
 
   // Whole latents on the first stage, undefined elsewhere.
@@ -199,20 +202,24 @@ class ToyRank {
     std::vector<uint64_t> seeds;
     for (int64_t b = 0; b < r.batch; ++b) seeds.push_back(number(static_cast<uint64_t>(b)));
     sampling::NoiseSource source(seeds, {1, kToyChannels, r.rows, r.cols});
-    const auto tokens = [](const at::Tensor& t) {
-      return t.flatten(2).permute({2, 0, 1}).contiguous().to(at::kDouble);
+    const auto wanted = [&](const at::Tensor& t, int64_t samples) {
+      return r.only < 0 ? t : t.narrow(samples, r.only, 1);
+    };
+    const auto tokens = [&](const at::Tensor& t) {
+      return wanted(t, 0).flatten(2).permute({2, 0, 1}).contiguous().to(at::kDouble);
     };
     Denoise work;
     for (int b = 0; b < r.branches; ++b) {
       const auto u = static_cast<uint64_t>(10 + b);
       work.branches.push_back(
-          {.streams = {parallel::testing::noise({r.text, r.batch, kToyWidth}, number(u))},
-           .whole = {{"pooled", parallel::testing::noise({r.batch, kToyWidth}, number(u + 50))}}});
+          {.streams = {wanted(parallel::testing::noise({r.text, r.batch, kToyWidth}, number(u)), 1)},
+           .whole = {{"pooled", wanted(parallel::testing::noise({r.batch, kToyWidth}, number(u + 50)), 0)}}});
     }
     work.grid = {.frames = 1, .rows = r.rows, .cols = r.cols, .channels = kToyChannels};
     work.latents = tokens(source.draw(sampling::NoiseSource::kInitial));
     work.noise = [&](int step) { return tokens(source.draw(step)); };
     work.cfg = r.guidance;
+    work.cache = r.cache;
     std::unique_ptr<sampling::Sampler> sampler = std::make_unique<ToySampler>(r.steps, setup_.experts);
     if (!r.is_ancestral)
       sampler = std::make_unique<sampling::FlowEuler>(Json{{"shift", 3.0}}, sampling::Call{r.steps, true});

@@ -162,6 +162,13 @@ TEST(RunReport, HoldsWhatTheRunDid) {
   r.add_batch(0, {{"denoise", 0.2}}, {100, 102});
   r.add_batch(1, {{"denoise", 0.1}, {"decode", 1}}, {101});
   r.add_batch(0, {{"denoise", 0.3}}, {});
+  r.add_step_cache(0, 0);
+  EXPECT_TRUE(r.json().at("step_cache").is_null());
+  EXPECT_EQ(r.line().find("reused"), std::string::npos);
+  r.add_step_cache(10, 4);
+  r.add_step_cache(12, 2);
+  EXPECT_EQ(r.json().at("step_cache"), (Json{{"computed", 22}, {"reused", 6}}));
+  EXPECT_NE(r.line().find(", 6 of 28 evaluations reused"), std::string::npos);
   r.add_peak(1, {.host_bytes = 1 << 20, .device_bytes = 5});
   r.add_peak(1, {.host_bytes = 7, .device_bytes = 3LL << 30});
   r.add_peak(0, {.host_bytes = 9});
@@ -191,9 +198,9 @@ TEST(RunReport, HoldsWhatTheRunDid) {
   EXPECT_EQ(j["versions"]["torch"], "2.11.0");
   const std::string line = r.line();
   EXPECT_TRUE(line.starts_with("2 pictures in ")) << line;
-  EXPECT_NE(
-      line.find("101 ms/step, peak 1.0 MiB host, 3.0 GiB device per rank; 3 were there already; 1 failed"),
-      std::string::npos)
+  EXPECT_NE(line.find("101 ms/step, 6 of 28 evaluations reused, peak 1.0 MiB host, 3.0 GiB device per rank; "
+                      "3 were there already; 1 failed"),
+            std::string::npos)
       << line;
 }
 

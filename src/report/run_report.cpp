@@ -105,6 +105,12 @@ void RunReport::add_batch(int group, const std::map<std::string, double>& second
   for (const double ms : step_ms) steps_.add(ms);
 }
 
+void RunReport::add_step_cache(int64_t computed, int64_t reused) {
+  const std::scoped_lock lock(mutex_);
+  computed_ += computed;
+  reused_ += reused;
+}
+
 void RunReport::add_peak(int rank, const Peak& peak) {
   const std::scoped_lock lock(mutex_);
   Peak& kept = peaks_[rank];
@@ -176,12 +182,15 @@ Json RunReport::json() const {
     for (const auto& [phase, s] : work.seconds) seconds[phase] = rounded(s);
     groups.push_back({{"group", group}, {"batches", work.batches}, {"seconds", seconds}});
   }
+  Json cache;
+  if (computed_ + reused_ > 0) cache = {{"computed", computed_}, {"reused", reused_}};
   return {{"schema", "atelier-run-2"},
           {"started", started_},
           {"seconds", rounded(total_.seconds())},
           {"phases", phases},
           {"groups", groups},
           {"ms_per_step", steps_.json()},
+          {"step_cache", cache},
           {"peak_memory", peaks},
           {"kernels", kernels_},
           {"notes", notes_},
@@ -197,6 +206,7 @@ std::string RunReport::line(std::string_view noun) const {
   std::string text = str(drawn_, " ", noun, drawn_ == 1 ? " in " : "s in ", time_text(seconds));
   if (drawn_ > 1) text += str(" (", time_text(seconds / static_cast<double>(drawn_)), " each)");
   if (steps_.count() > 0) text += str(", ", rounded(steps_.median()), " ms/step");
+  if (computed_ + reused_ > 0) text += str(", ", reused_, " of ", computed_ + reused_, " evaluations reused");
   Peak most;
   for (const auto& [rank, peak] : peaks_) {
     most.host_bytes = std::max(most.host_bytes, peak.host_bytes);

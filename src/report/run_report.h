@@ -59,6 +59,8 @@ class RunReport {
   void add_phase(const std::string& name, double seconds);
   // A batch that a group of ranks has drawn: its phases (encode, denoise, decode) and steps.
   void add_batch(int group, const std::map<std::string, double>& seconds, const std::vector<double>& step_ms);
+  // Under a step cache: pictures x branches x steps that were computed, and that reused what blocks added before.
+  void add_step_cache(int64_t computed, int64_t reused);
   // Keeps the greatest of what a rank reports.
   void add_peak(int rank, const Peak& peak);
   void add_kernel(const std::string& name);
@@ -97,6 +99,7 @@ class RunReport {
   std::vector<Timed> phases_, pictures_;
   std::vector<std::pair<std::string, std::string>> failures_;
   int64_t drawn_ = 0, failed_ = 0, skipped_ = 0;
+  int64_t computed_ = 0, reused_ = 0;  // evaluations under a step cache
   Series steps_, picture_seconds_;
   std::map<int, Peak> peaks_;
   std::map<int, GroupWork> groups_;

@@ -22,6 +22,9 @@ constexpr std::string_view kSamplers =
     "flow_heun_exponential "
     "flow_heun_beta";
 
+// diffusers' FirstBlockCacheConfig, and the mildest of those that TeaCache was published with for FLUX.
+constexpr double kFirstBlockThreshold = 0.05, kTeaThreshold = 0.25;
+
 // What a field decides, and the limits of its values.
 Field text(std::string_view name, std::string_view help) {
   return {.name = name, .help = help, .most = kMostText, .effect = Effect::kLook};
@@ -58,6 +61,20 @@ void visit_told_sizes(Request& r, const Visit& visit) {
         &r.negative_crops_coords_top_left);
   visit(pixels("negative_target_size", "for the negative branch; counts beside negative_original_size"),
         &r.negative_target_size);
+}
+
+void visit_step_cache(Request& r, const Visit& visit) {
+  visit({.name = "cache_type",
+         .help =
+             "steps that change little take what the denoiser's blocks added in an earlier one: by the first "
+             "block, or by TeaCache; default: none",
+         .choices = "none first_block_cache teacache",
+         .effect = Effect::kShape},
+        &r.cache_type);
+  visit(shape("cache_threshold",
+              "the largest change that counts as little, 0: no step does; default: 0.05, for teacache 0.25",
+              0, 100),
+        &r.cache_threshold);
 }
 
 // To begin with.
@@ -176,6 +193,7 @@ void Request::fields(const Visit& visit) {
   visit_guidance(*this, visit);
   visit(shape("max_sequence_length", "tokens of a prompt; default: the model's", 1, 1e6),
         &max_sequence_length);
+  visit_step_cache(*this, visit);
   visit({.name = "lora",
          .help = "LoRA or DoRA files or folders, PATH or PATH:strength; several in their order",
          .aliases = "lora_path lora_weights dora_weights",
@@ -275,6 +293,16 @@ void settle_strength(Request& r, const UsualStrength& usual) {
       throw Error(Kind::kUsage, str("a ", name, " was given, but no image that it applies to"));
   }
   if (r.image && !r.strength) r.strength = r.mask ? usual.masked : usual.plain;
+}
+
+void settle_step_cache(Request& r) {
+  if (r.cache_type == "none") r.cache_type.reset(), r.cache_threshold.reset();
+  if (!r.cache_type && r.cache_threshold)
+    throw Error(Kind::kUsage,
+                str("cache_threshold ", *r.cache_threshold,
+                    " was given, but no cache_type that it applies to: first_block_cache or teacache"));
+  if (r.cache_type && !r.cache_threshold)
+    r.cache_threshold = r.cache_type == kTeaCache ? kTeaThreshold : kFirstBlockThreshold;
 }
 
 bool is_previewed(const Request& r, int step, int steps) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/field.h"
@@ -34,6 +35,9 @@ struct Request {
   std::optional<double>
       guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
   std::optional<int> max_sequence_length;  // tokens of a prompt
+  // Which evaluations leave blocks of the denoiser out, and how little their input must have changed; unset: none do.
+  std::optional<std::string> cache_type;
+  std::optional<double> cache_threshold;
   // Adapters in the order in which they are merged, "PATH" or "PATH:strength" (adapters.h), and what their files hold.
   std::optional<std::vector<std::string>> lora, lora_digest;
   std::optional<int> clip_skip;  // last layers of the CLIP encoders left out, for the prompt alone
@@ -107,6 +111,12 @@ struct UsualStrength {
 // Makes the strength definite: set where there is a picture to begin with, and nowhere else. Throws Error(kUsage) for a
 // strength or a mask without one.
 void settle_strength(Request& request, const UsualStrength& usual);
+
+// The words of cache_type besides "none".
+inline constexpr std::string_view kFirstBlockCache = "first_block_cache", kTeaCache = "teacache";
+// Makes the step cache definite: type and threshold are both set, or neither, as for "none". Throws Error(kUsage) for a
+// threshold without a type.
+void settle_step_cache(Request& request);
 
 // Which of so many previews is due after this step (from 1), counted from 0; none: no preview is. They are at equal
 // distances, and the last step leaves the picture itself.

@@ -80,6 +80,32 @@ TEST(Request, AStrengthGoesWithAPicture) {
   EXPECT_EQ(r.strength, 0.9);
 }
 
+TEST(Request, AStepCacheHasAThresholdAndIsPartOfTheLook) {
+  Request r = sample();
+  settle_step_cache(r);
+  EXPECT_FALSE(r.cache_type || r.cache_threshold);
+  const auto plain = r;
+  r.cache_threshold = 0.1;
+  const auto said = message_of(Kind::kUsage, [&] { settle_step_cache(r); });
+  EXPECT_NE(said.find("cache_threshold 0.1"), std::string::npos) << said;
+  r.cache_type = "none";
+  settle_step_cache(r);
+  EXPECT_EQ(look(r, {}), look(plain, {})) << "none is nothing";
+  for (const auto& [type, threshold] : {std::pair{"first_block_cache", 0.05}, {"teacache", 0.25}}) {
+    auto cached = plain;
+    cached.cache_type = type;
+    settle_step_cache(cached);
+    EXPECT_EQ(cached.cache_threshold, threshold);
+    EXPECT_NE(look(cached, {}), look(plain, {}));
+    EXPECT_NE(batch_key(cached), batch_key(plain));
+    auto other = cached;
+    other.cache_threshold = 0;
+    settle_step_cache(other);
+    EXPECT_EQ(other.cache_threshold, 0) << "is a threshold";
+    EXPECT_NE(batch_key(cached), batch_key(other));
+  }
+}
+
 TEST(Request, WhatAPictureHoldsDecidesAndNotWhereItLies) {
   const auto with = [](const char* image, const char* digest) {
     Request r = sample();

@@ -112,6 +112,7 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
     keep_listed(call, read, r);
     request::place_pictures(r, pictures.folder);
     if (!usual.num_frames) request::settle_strength(r, pictures.usual);  // of a video it is the first frame
+    request::settle_step_cache(r);
     r.name = str("picture ", i + 1);
   }
   arguments.finish();

@@ -87,6 +87,31 @@ TEST(Variants, VideosPassUnderLayouts) {
   }
 }
 
+// Step caches: diffusers' first block, with one denoiser and with two, and TeaCache's rule written out in Python.
+TEST(Variants, StepCachesPassUnderLayouts) {
+  for (const char* name : {"flux_cached", "wan_cached"}) {
+    for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "ring=2", "tensor=2", "cfg=2, ring=2"}) {
+      const auto c = verify({.folder = kGoldens / name, .degrees = plan::parse_strategy(layout)});
+      EXPECT_TRUE(c.passed()) << name << " " << layout << ": " << wrong_rows(c);
+      EXPECT_GT(c.rows.size(), 20u) << name;
+    }
+  }
+}
+
+TEST(Variants, StepCachesCanFail) {
+  const Copy copy(kGoldens / "flux_cached");
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["cache_threshold"] = 0.6; });
+  const auto less = verify({.folder = copy.path()});
+  EXPECT_EQ(row(less, "step3.latents").verdict, Verdict::kPass);
+  EXPECT_EQ(row(less, "step4.model_out").verdict, Verdict::kPass);
+  EXPECT_EQ(row(less, "step4.model_out.1").verdict, Verdict::kFail) << "that branch is computed now";
+  copy.edit_json("golden.json", [](Json& j) { j["tea_run"]["cache_threshold"] = 2.2; });
+  EXPECT_EQ(row(verify({.folder = copy.path()}), "tea.step4.model_out").verdict, Verdict::kFail);
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["cache_type"] = "deep_cache"; });
+  EXPECT_TRUE(
+      has(error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); }), "first_block_cache, teacache"));
+}
+
 // Both branches are listened to, on whichever rank they run.
 TEST(Variants, TwoBranchesPassUnderLayouts) {
   for (const char* layout : {"cfg=2", "cfg=2, ulysses=2", "ring=3", "tensor=2", "pipefusion=3, sync"}) {

@@ -73,6 +73,7 @@ void RunWatch::on_note(const cluster::RequestNote& e) {
 
 void RunWatch::on_generated(const cluster::BatchGenerated& e) {
   report_.add_batch(e.group, e.times.seconds, e.times.step_ms);
+  report_.add_step_cache(e.times.computed, e.times.reused);
   for (const auto& [phase, seconds] : e.times.seconds) group_seconds_[e.group][phase] += seconds;
   since_generated_.restart();
   if (e.times.reread_bytes > 0)

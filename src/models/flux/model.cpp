@@ -129,6 +129,9 @@ class Flux : public nn::Model {
   }
 
   int blocks() const override { return c_.blocks(); }
+  nn::ModulationTable first_modulation() const override {
+    return c_.doubles > 0 ? doubles_.at(0).image.mod : singles_.at(0).mod;
+  }
 
   RequestContext begin(const CallContext& f, const Conditioning& given,
                        std::span<const float> timesteps) override {
@@ -256,6 +259,11 @@ std::vector<TextWidth> text_widths(const Json& config) {
           {"pooled_projection_dim", c.pooled_width, {"text_encoder"}, TextWidth::Of::kPooled}};
 }
 
+// Fitted to FLUX.1-dev by its authors: ali-vilab/TeaCache, TeaCache4FLUX.
+std::vector<double> tea_coefficients(const Json&) {
+  return {4.98651651e+02, -2.83781631e+02, 5.58554382e+01, -3.82021401e+00, 2.64230861e-01};
+}
+
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
   return std::make_unique<Flux>(FluxConfig(config), b, blocks);
 }
@@ -287,5 +295,6 @@ extern const Family kFlux{
     .build = build,
     .text_widths = text_widths,
 };
+    .tea_coefficients = tea_coefficients,
 
 }  // namespace atelier::models
