@@ -17,8 +17,6 @@ struct Group {
 };
 
 constexpr Group kGroups[] = {
-    {Treated::kRefused, kEvery, "is not in this build: every step computes every block",
-     "cache_type=none use_teacache use_fbcache"},
     {Treated::kRefused, kEvery, "is not in this build: weights are float32, bfloat16 or float16",
      "enable_layerwise_casting use_fp8_t5_encoder use_int8_gemms use_fp4_gemms"},
     {Treated::kRefused, kXditFlags, "is not in this build: weights are float32, bfloat16 or float16",

@@ -13,6 +13,7 @@
 #include "media/image.h"
 #include "media/limits.h"
 #include "pipeline/request_sampler.h"
+#include "pipeline/step_cache.h"
 #include "request/work.h"
 
 namespace atelier::app {
@@ -117,10 +118,11 @@ Extent extent_of(const request::RequestList& requests, const request::Request& c
                    .pictures = std::ssize(requests)}};
 }
 
-// Settles the second branch; what is wrong with it, or nothing.
+// Settles the second branch and the step cache; what is wrong with them, or nothing.
 std::string settle_problem(request::Request& r, const request::CfgRule& rule) {
   try {
     request::settle_branches(r, rule);
+    request::settle_step_cache(r);
     return {};
   } catch (const Error& e) {
     return e.what();
@@ -207,12 +209,15 @@ request::Prompts read_prompts(const Resolved& resolved) {
 namespace {
 
 // What settings give to every picture. Throws Error(kUsage) naming the setting that the family has no use for.
-void check_common(const Resolved& resolved, const request::Request& common, const models::Family& family) {
+void check_common(const Resolved& resolved, const request::Request& common,
+                  const pipeline::ModelRepo& model) {
+  const models::Family& family = model.family();
   const auto refuse = [&](const char* setting, const std::string& problem) {
     if (!problem.empty()) throw Error(Kind::kUsage, str(resolved.origin(setting).text, ": ", problem));
   };
   refuse("max_sequence_length", length_problem(*common.max_sequence_length, family));
   refuse("clip_skip", clip_skip_problem(common, family));
+  refuse("cache_type", pipeline::step_cache_problem(common, model, degrees_of(resolved)));
   const auto sizes = size_conditions_problem(common, family);
   if (!sizes.empty()) refuse(sizes.substr(0, sizes.find(' ')).c_str(), sizes);
   if (common.guidance_is_cfg && common.true_cfg_scale)
@@ -261,9 +266,11 @@ request::PromptDefaults row_defaults(const Resolved& resolved, const request::Re
 // All that can keep a request with settled branches from being drawn.
 class RowCheck {
  public:
-  RowCheck(const pipeline::ModelRepo& folder, SizeCheck& sizes, AdapterChoice& adapters,
-           PictureCheck& pictures)
-      : family_(folder.family()),
+  RowCheck(const Resolved& resolved, const pipeline::ModelRepo& folder, SizeCheck& sizes,
+           AdapterChoice& adapters, PictureCheck& pictures)
+      : folder_(folder),
+        asked_(degrees_of(resolved)),
+        family_(folder.family()),
         videos_(folder),
         sizes_(sizes),
         adapters_(adapters),
@@ -275,6 +282,7 @@ class RowCheck {
     std::string problem = videos_.problem(r);
     if (problem.empty()) problem = sizes_.problem(r);
     if (problem.empty()) problem = field_problem(r, family_);
+    if (problem.empty()) problem = pipeline::step_cache_problem(r, folder_, asked_);
     if (problem.empty()) problem = adapter_problem(r, adapters_);
     if (problem.empty()) problem = pictures_.problem(r);
     if (problem.empty()) problem = steps_problem(r);
@@ -283,6 +291,8 @@ class RowCheck {
   }
 
  private:
+  const pipeline::ModelRepo& folder_;
+  const plan::ParallelConfig asked_;
   const models::Family& family_;
   VideoCheck videos_;
   SizeCheck& sizes_;
@@ -306,14 +316,14 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   common.seed.reset();  // expand gives every picture its own
   const SourcedRule rule = cfg_rule(common, folder);
   common.guidance_is_cfg = rule.guidance_is_cfg;
-  check_common(resolved, common, folder.family());
+  check_common(resolved, common, folder);
   SizeCheck sizes(folder);
   sizes.tokens(common);  // only a row of a file may fail alone
   AdapterChoice adapters(folder, s.input.lora_scale);
   auto of_all = common;
   adapters.settle(of_all);
   PictureCheck pictures(folder.family());
-  RowCheck checks(folder, sizes, adapters, pictures);
+  RowCheck checks(resolved, folder, sizes, adapters, pictures);
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;

@@ -13,6 +13,7 @@
 #include "media/image.h"
 #include "pipeline/device.h"
 #include "pipeline/model_work.h"
+#include "pipeline/step_cache.h"
 #include "pipeline/tier.h"
 
 namespace atelier::app {
@@ -107,6 +108,15 @@ LayoutChoice settle_layout(const Resolved& resolved, RequestSet& set, plan::Layo
       });
       query.work.image_tokens = set.extent.work.image_tokens = next;
     }
+  }
+}
+
+// What was asked for is known to go together; the planner may have chosen stages where nothing else fits.
+void check_step_caches(const RunSpec& spec) {
+  if (spec.layout.degrees.pipeline == 1) return;
+  for (const auto& r : spec.requests.requests) {
+    const auto problem = pipeline::step_cache_problem(r, spec.model.folder, spec.layout.degrees);
+    if (!problem.empty()) throw Error(Kind::kUsage, str(r.name, ": ", problem));
   }
 }
 
@@ -297,6 +307,7 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   spec.layout =
       settle_layout(resolved, spec.requests, {facts, spec.requests.extent.work}, machine, spec.model.folder);
   if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index() &&
+  check_step_caches(spec);
       launched == 0) {
     spec.device.device = c10::Device(c10::kCUDA, 0);
   }

@@ -205,6 +205,8 @@ void EngineSettings::fields(const Visit& visit) {
         &enable_activation_checkpointing);
   visit({"shard_t5_encoder", "cut the T5 text encoder's weights over the GPUs that draw a picture together"},
         &shard_t5_encoder);
+  visit({"use_teacache", "the same as --cache_type teacache"}, &use_teacache);
+  visit({"use_fbcache", "the same as --cache_type first_block_cache"}, &use_fbcache);
   visit(
       {.name = "memory",
        .help = "auto: decode one by one or in tiles, and offload, the least under which the run fits; given "

@@ -75,6 +75,7 @@ struct EngineSettings {
   std::string tier = "exact";
   bool use_fp8_gemms = false;
   std::optional<bool> enable_compile;
+  bool use_teacache = false, use_fbcache = false;
   bool enable_activation_checkpointing = false;
   bool shard_t5_encoder = false;
   std::string memory = "given";

@@ -2,11 +2,13 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "app/compat/unsupported.h"
 #include "app/settings/dtype.h"
 #include "app/settings/resolve.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "models/family.h"
 #include "request/request.h"
 
@@ -109,6 +111,25 @@ void settle_tier(Resolved& r) {
 }
 
 void settle_dtype(Resolved& r) {
+// xDiT's switches for step caches.
+void settle_cache_switches(Resolved& r) {
+  const std::tuple<const char*, bool, std::string_view> switches[] = {
+      {"use_teacache", r.settings.engine.use_teacache, request::kTeaCache},
+      {"use_fbcache", r.settings.engine.use_fbcache, request::kFirstBlockCache}};
+  for (const auto& [name, is_on, type] : switches) {
+    if (!is_on) continue;
+    auto& asked = r.settings.input.texts["cache_type"];
+    const auto differs = [&](const std::string& other) { return lower(other) != type; };
+    if (std::any_of(asked.begin(), asked.end(), differs)) {
+      fail(str(r.origin(name).text, " means --cache_type ", type, ", but ", r.origin("cache_type").text,
+               " says otherwise: give one of them"));
+    }
+    if (!asked.empty()) continue;
+    asked = {std::string(type)};
+    r.origins["cache_type"] = r.origin(name);
+  }
+}
+
   auto& d = r.settings.device;
   if (d.use_fp16 && d.use_bf16) {
     fail(str("use_fp16 (", r.origin("use_fp16").text, ") and use_bf16 (", r.origin("use_bf16").text,
@@ -173,6 +194,7 @@ void validate(Resolved& resolved) {
   refuse_family(resolved);
   settle_attention(resolved);
   check_words(resolved);
+  settle_cache_switches(resolved);
   settle_tier(resolved);
   settle_dtype(resolved);
   drop_latent_tokens(resolved);
