@@ -199,11 +199,11 @@ struct Family {
   // What must fit together, checked before anything is loaded; null: nothing is declared.
   std::vector<TextWidth> (*text_widths)(const Json& config) = nullptr;
 
-  // Channels of the image encoder's states that the denoiser takes; 0: it is shown none. Null: as 0.
   // Of TeaCache's polynomial from the relative change of what goes into the first block to that of what comes out of the
   // model, highest power first (Liu et al., arXiv 2411.19108). Null or empty: none are published.
   std::vector<double> (*tea_coefficients)(const Json& config) = nullptr;
 
+  // Channels of the image encoder's states that the denoiser takes; 0: it is shown none. Null: as 0.
   int64_t (*image_width)(const Json& config) = nullptr;
 
   int latent_stream() const;  // its place among the streams

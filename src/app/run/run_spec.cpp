@@ -306,8 +306,8 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
     machine.best = chooser(resolved, spec, *hardware);
   spec.layout =
       settle_layout(resolved, spec.requests, {facts, spec.requests.extent.work}, machine, spec.model.folder);
-  if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index() &&
   check_step_caches(spec);
+  if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index() &&
       launched == 0) {
     spec.device.device = c10::Device(c10::kCUDA, 0);
   }

@@ -196,6 +196,8 @@ void EngineSettings::fields(const Visit& visit) {
          .choices = "exact fast fast-strict"},
         &tier);
   visit({"use_fp8_gemms", "the same as --tier fast"}, &use_fp8_gemms);
+  visit({"use_teacache", "the same as --cache_type teacache"}, &use_teacache);
+  visit({"use_fbcache", "the same as --cache_type first_block_cache"}, &use_fbcache);
   visit({"enable_compile", "graph mode: CUDA graphs over the blocks; on by default on a GPU",
          "compile use_torch_compile"},
         &enable_compile);
@@ -205,8 +207,6 @@ void EngineSettings::fields(const Visit& visit) {
         &enable_activation_checkpointing);
   visit({"shard_t5_encoder", "cut the T5 text encoder's weights over the GPUs that draw a picture together"},
         &shard_t5_encoder);
-  visit({"use_teacache", "the same as --cache_type teacache"}, &use_teacache);
-  visit({"use_fbcache", "the same as --cache_type first_block_cache"}, &use_fbcache);
   visit(
       {.name = "memory",
        .help = "auto: decode one by one or in tiles, and offload, the least under which the run fits; given "

@@ -74,8 +74,8 @@ struct EngineSettings {
   std::optional<bool> use_flash_attention, use_sdpa;
   std::string tier = "exact";
   bool use_fp8_gemms = false;
-  std::optional<bool> enable_compile;
   bool use_teacache = false, use_fbcache = false;
+  std::optional<bool> enable_compile;
   bool enable_activation_checkpointing = false;
   bool shard_t5_encoder = false;
   std::string memory = "given";

@@ -110,7 +110,6 @@ void settle_tier(Resolved& r) {
   if (!is_said) engine.tier = "fast", r.origins["tier"] = r.origin("use_fp8_gemms");
 }
 
-void settle_dtype(Resolved& r) {
 // xDiT's switches for step caches.
 void settle_cache_switches(Resolved& r) {
   const std::tuple<const char*, bool, std::string_view> switches[] = {
@@ -130,6 +129,7 @@ void settle_cache_switches(Resolved& r) {
   }
 }
 
+void settle_dtype(Resolved& r) {
   auto& d = r.settings.device;
   if (d.use_fp16 && d.use_bf16) {
     fail(str("use_fp16 (", r.origin("use_fp16").text, ") and use_bf16 (", r.origin("use_bf16").text,
@@ -193,8 +193,8 @@ void validate(Resolved& resolved) {
   refuse_unsupported(resolved);
   refuse_family(resolved);
   settle_attention(resolved);
-  check_words(resolved);
   settle_cache_switches(resolved);
+  check_words(resolved);
   settle_tier(resolved);
   settle_dtype(resolved);
   drop_latent_tokens(resolved);

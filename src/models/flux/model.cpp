@@ -294,7 +294,7 @@ extern const Family kFlux{
     .config_of_file = config_of_flux_file,
     .build = build,
     .text_widths = text_widths,
-};
     .tea_coefficients = tea_coefficients,
+};
 
 }  // namespace atelier::models
