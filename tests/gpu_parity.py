@@ -17,9 +17,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ATELIER = os.environ.get("ATELIER", str(ROOT / "build/cuda/src/atelier"))
 ONE = "data=1"
 TRANSFORMER = {
-    2: ["ulysses=2", "ring=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2", "ring=2, shard=2",
+    2: ["ulysses=2", "kv_gather=2", "ring=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2", "ring=2, shard=2",
         "ulysses=2, parallel_vae", "ulysses=2, collective", "data=2"],
-    4: ["ulysses=4", "ring=4", "tensor=4", "pipefusion=4, sync", "ulysses=2, ring=2", "ulysses=2, tensor=2", "ring=2, tensor=2",
+    4: ["ulysses=4", "ring=4", "tensor=4", "pipefusion=4, sync", "ulysses=2, ring=2", "kv_gather=2, ulysses=2", "ulysses=2, tensor=2", "ring=2, tensor=2",
         "pipefusion=2, sync, ulysses=2", "pipefusion=2, sync, ring=2", "pipefusion=2, sync, tensor=2",
         "ulysses=4, shard=4, parallel_vae", "data=2, ulysses=2"],
 }

@@ -24,9 +24,9 @@ PROMPTS = [{"prompt": "a red circle above a blue square"}, {"prompt": "three gre
            {"prompt": "a green square", "num_inference_steps": MOST_STEPS}]
 EVENT = re.compile(r'rank=(\d+) collective=(\w+) group="([^"]+)" bytes=(\d+)')
 LAYOUTS = {
-    2: ["ulysses=2", "ring=2", "tensor=2", f"pipefusion=2, warmup={MOST_STEPS}", "cfg=2", "ulysses=2, shard=2",
+    2: ["ulysses=2", "kv_gather=2", "ring=2", "tensor=2", f"pipefusion=2, warmup={MOST_STEPS}", "cfg=2", "ulysses=2, shard=2",
         "ulysses=2, collective"],
-    4: ["ulysses=4", "ring=4", "ulysses=2, ring=2", "tensor=4", f"pipefusion=4, warmup={MOST_STEPS}", "cfg=2, ulysses=2",
+    4: ["ulysses=4", "ring=4", "ulysses=2, ring=2", "kv_gather=2, ulysses=2", "tensor=4", f"pipefusion=4, warmup={MOST_STEPS}", "cfg=2, ulysses=2",
         "ulysses=4, shard=4, parallel_vae", "ulysses=4, collective"],
 }
 # Not the picture of one GPU, but with graphs the same as without.

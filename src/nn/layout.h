@@ -11,7 +11,7 @@ namespace atelier::nn {
 // One token stream (text, image, ...), or the rows of one picture.
 struct Layout {
   Partition patches;                   // PipeFusion strips of the tokens; one patch when off
-  int seq_parts = 1;                   // ring x Ulysses
+  int seq_parts = 1;                   // ring x K/V gather x Ulysses
   bool pinned_to_first_patch = false;  // text: not cut into patches, travels with patch 0
   int64_t unit = 1;  // tokens that may not be split (a row of pixels); the last may be fewer
 

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "parallel/by_heads.h"
+#include "parallel/kv_gather.h"
 #include "parallel/ring.h"
 #include "parallel/rows.h"
 #include "parallel/sharded_eval.h"
@@ -19,9 +20,8 @@
 namespace atelier::parallel {
 namespace {
 
-constexpr plan::AxisSet kStageRanks{plan::Axis::kRing, plan::Axis::kUlysses, plan::Axis::kTensor};
-constexpr plan::AxisSet kReplica{plan::Axis::kCfg, plan::Axis::kPipeline, plan::Axis::kRing,
-                                 plan::Axis::kUlysses, plan::Axis::kTensor};
+constexpr plan::AxisSet kStageRanks = plan::kSequence | plan::AxisSet{plan::Axis::kTensor};
+constexpr plan::AxisSet kReplica = kStageRanks | plan::AxisSet{plan::Axis::kCfg, plan::Axis::kPipeline};
 
 // The groups of one rank. Two groups of the same ranks are one, unless they must not wait for each other.
 class Groups {
@@ -77,7 +77,7 @@ struct ParallelContext::Parts {
   plan::Mesh mesh;
   Groups groups;
   // Every rank opens its groups in this order.
-  comm::Comm *ulysses, *ring, *tensor, *guidance, *sequence, *stage, *replica, *shards = nullptr;
+  comm::Comm *ulysses, *gather, *ring, *tensor, *guidance, *sequence, *stage, *replica, *shards = nullptr;
   std::vector<std::pair<plan::Direction, comm::Comm*>> hops;
 
   nn::Sdpa kernel;
@@ -85,6 +85,7 @@ struct ParallelContext::Parts {
   std::optional<Ring> rotate;
   std::optional<Ulysses> exchange;
   std::optional<UlyssesStores> stores;
+  std::optional<KvGather> gather_kv;
   nn::LocalExchange alone;
   std::optional<CommReducer> features;
   std::optional<GroupShardedEval> sharded_eval;
@@ -102,6 +103,7 @@ struct ParallelContext::Parts {
         mesh(plan::mesh_sizes(plan.config), transport ? transport->rank() : 0),
         groups(mesh, transport),
         ulysses(groups.over({plan::Axis::kUlysses}, "ulysses")),
+        gather(groups.over({plan::Axis::kGather}, "kv_gather")),
         ring(groups.over({plan::Axis::kRing}, "ring")),
         tensor(groups.over({plan::Axis::kTensor}, "tensor")),
         guidance(groups.over({plan::Axis::kCfg}, "cfg")),
@@ -159,18 +161,24 @@ struct ParallelContext::Parts {
 
   void stack_sequence(nn::AttentionOp& next) {
     denoiser.attention = ring ? &rotate.emplace(*ring, next) : &next;
+    const int together = mesh.size(plan::Axis::kUlysses);
     if (ulysses) {
-      const int first = mesh.index(plan::Axis::kRing) * mesh.size(plan::Axis::kUlysses);
+      const int first = mesh.index({plan::Axis::kRing, plan::Axis::kGather}) * together;
       denoiser.exchange = &exchange.emplace(*ulysses, first);
       if (!degrees.collective) denoiser.exchange = &stores.emplace(*ulysses, first, *exchange);
+    }
+    if (gather) {
+      const int first = mesh.index(plan::Axis::kRing) * gather->size() * together;
+      denoiser.exchange = &gather_kv.emplace(*gather, first, *denoiser.exchange, together);
     }
   }
 
   void stack_rows() {
     rows.stack(*sequence, kernel, denoiser);
-    if (!ulysses) return;  // the ring is the whole sequence
+    if (!ulysses && !gather) return;  // the ring is the whole sequence
     nn::AttentionOp& round_all = *denoiser.attention;
     stack_sequence(kernel);
+    if (!ulysses) return;  // any number of heads
     denoiser.exchange = &exchange_by_heads.emplace(*denoiser.exchange, alone, ulysses->size());
     denoiser.attention = &attention_by_heads.emplace(*denoiser.attention, round_all);
   }
@@ -264,6 +272,7 @@ std::set<std::string> ParallelContext::used() const {
   };
   add(p.exchange, "ulysses over ", p.mesh.size(plan::Axis::kUlysses));
   add(p.stores, "ulysses over ", p.mesh.size(plan::Axis::kUlysses), " by stores");
+  add(p.gather_kv, "kv_gather over ", p.mesh.size(plan::Axis::kGather));
   add(p.rotate, "ring over ", p.mesh.size(plan::Axis::kRing));
   add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
   add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));

@@ -28,7 +28,7 @@ class ParallelContext {
 
   const plan::Mesh& mesh() const;
   const plan::ParallelConfig& degrees() const;
-  int seq_parts() const;  // ring x Ulysses
+  int seq_parts() const;  // ring x K/V gather x Ulysses
   int seq_rank() const;
 
   const nn::Seams& denoiser() const;  // attention, features, tables
@@ -44,7 +44,7 @@ class ParallelContext {
   // Null when the group has one rank.
   comm::Comm* replica() const;   // all ranks that draw one batch together; rank 0 of it writes
   comm::Comm* cfg() const;       // the two branches
-  comm::Comm* sequence() const;  // ring x Ulysses
+  comm::Comm* sequence() const;  // ring x K/V gather x Ulysses
   comm::Comm* shards() const;    // the ranks that share each block's weights: neighbours in the sequence
   // Group rank 0 sends to group rank 1. Never null for a direction of the route that this rank is part of.
   comm::Comm* hop(plan::Direction direction) const;

@@ -40,7 +40,8 @@ TEST(ParallelContext, OpensTheGroupsOfItsLayout) {
        {plan::ParallelConfig{.cfg = 2, .pipeline = 2, .ring = 2, .ulysses = 2},
         plan::ParallelConfig{.data = 2, .cfg = 2, .tensor = 2},
         plan::ParallelConfig{.pipeline = 4, .ulysses = 2}, plan::ParallelConfig{.ring = 3},
-        plan::ParallelConfig{.ring = 2, .ulysses = 2, .parallel_vae = true, .shard = 2}}) {
+        plan::ParallelConfig{.ring = 2, .ulysses = 2, .parallel_vae = true, .shard = 2},
+        plan::ParallelConfig{.pipeline = 2, .kv_gather = 2, .ulysses = 2, .shard = 4}}) {
     const auto failure = failure_of_layout(d, 4, [&](ParallelContext& a, comm::Transport& t) {
       const auto& mesh = a.mesh();
       EXPECT_EQ(sum_of_ranks(a.cfg(), t.rank()), sum_of(mesh.peers({plan::Axis::kCfg})));
@@ -157,6 +158,26 @@ TEST(ParallelContext, RingSendsEveryBlockToEveryOtherRankOnce) {
   EXPECT_TRUE(t.used.contains("ring over 3"));
 }
 
+TEST(ParallelContext, KvGatherSendsValuesAndKeysToEveryOtherRankOnce) {
+  const Toy toy{.tokens = {5, 8}, .heads = 1, .blocks = 2, .steps = 2};
+  const auto t = run(toy, {.kv_gather = 3});
+  EXPECT_LT(t.difference, 1e-12);
+  EXPECT_EQ(t.calls, (std::map<std::string, int64_t>{{"all_gather kv_gather", 3 * 2 * 2 * 2}}));
+  const int64_t token = 8 * 2 /*batch*/ * 4 /*width*/ * 1 /*heads*/;
+  EXPECT_EQ(t.bytes.at("all_gather kv_gather"), token * 2 * (5 + 8) * 2 /*others*/ * 2 * 2);
+  EXPECT_TRUE(t.used.contains("kv_gather over 3"));
+}
+
+// What Ulysses has brought together is gathered for its heads only.
+TEST(ParallelContext, KvGatherAroundUlyssesSendsEachRanksHeads) {
+  const Toy toy{.tokens = {5, 8}, .heads = 3, .blocks = 1, .steps = 1};
+  const auto t = run(toy, {.kv_gather = 2, .ulysses = 2});
+  EXPECT_LT(t.difference, 1e-12);
+  EXPECT_EQ(t.calls.at("all_gather kv_gather"), 4 * 2);
+  EXPECT_EQ(t.bytes.at("all_gather kv_gather"), 8 * 2 * 4 * 2 * (5 + 8) * 3 /*heads*/);
+  EXPECT_EQ(t.calls.at("stores ulysses"), 4 * 2);
+}
+
 TEST(ParallelContext, TensorMakesOneSumPerPairAndSaysSo) {
   const auto t = run({.blocks = 3, .steps = 2}, {.tensor = 2});
   EXPECT_LT(t.difference, 1e-12);
@@ -167,6 +188,24 @@ TEST(ParallelContext, TensorMakesOneSumPerPairAndSaysSo) {
 
 TEST(ParallelContext, AllAxesOfTheSequenceTogether) {
   EXPECT_LT(run({}, {.ring = 2, .ulysses = 2, .tensor = 2}).difference, 1e-12);
+  EXPECT_LT(run({}, {.kv_gather = 2, .ulysses = 2, .tensor = 2}).difference, 1e-12);
+  EXPECT_LT(run({}, {.ring = 2, .kv_gather = 2, .ulysses = 2}).difference, 1e-12);
+}
+
+// A ring keeps what comes by from each rank: with stale keys it saves no memory, nor does a gather.
+TEST(ParallelContext, StaleKeysAreThoseOfAllTokensForTheHeadsOfARank) {
+  const Toy toy{.tokens = {5, 8}, .heads = 4, .blocks = 2, .patches = 2, .steps = 2};
+  for (const auto& [strategy, heads] : {std::pair{"ulysses=2", 2}, {"ring=2", 4}, {"kv_gather=2", 4}}) {
+    auto d = plan::parse_strategy(strategy);
+    d.patches = 2, d.simulate = true;
+    const auto failure = failure_of_layout(d, toy.blocks, [&](ParallelContext& a, comm::Transport&) {
+      auto mine = at::zeros_like(toy.input(1));
+      run_toy(toy, a.denoiser(), a.seq_parts(), a.seq_rank(), mine);
+      EXPECT_EQ(a.kept_bytes(0), 2 /*blocks*/ * 2 /*k, v*/ * (5 + 8) * 2 /*batch*/ * heads * 4 /*width*/ * 8)
+          << strategy;
+    });
+    EXPECT_EQ(failure, "");
+  }
 }
 
 TEST(ParallelContext, SpreadCutsTablesOverTheRanksOfAStage) {
@@ -230,7 +269,9 @@ TEST(ParallelContext, ADenoiserWithConvolutionsIsCutByRowsOverTheSequence) {
   ParallelContext one({}, nullptr, nn::SdpaBackend::kAuto);
   const auto expected = paint(one.denoiser(), call(1, 0), x);
   for (const plan::ParallelConfig& d :
-       {plan::ParallelConfig{.ring = 2, .ulysses = 2}, plan::ParallelConfig{.cfg = 2, .ulysses = 3}}) {
+       {plan::ParallelConfig{.ring = 2, .ulysses = 2}, plan::ParallelConfig{.cfg = 2, .ulysses = 3},
+        plan::ParallelConfig{.kv_gather = 4}, plan::ParallelConfig{.kv_gather = 2, .ulysses = 2},
+        plan::ParallelConfig{.ring = 2, .kv_gather = 2}}) {
     const auto plan = plan::plan_for(d, {.blocks = 3, .has_convolution_mixer = true});
     EXPECT_TRUE(plan.cuts_rows);
     const auto failure = failure_of(plan::world_size(d), [&](comm::Transport& t) {

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "nn/sdpa.h"
+#include "parallel/kv_gather.h"
 #include "parallel/parallel_context.h"
 #include "parallel/ring.h"
 #include "parallel/stale_kv.h"
@@ -21,11 +22,12 @@ constexpr double kExact = 1e-12;  // of the rms, in double
 constexpr double kVisible = 1e-3;
 
 struct Split {
-  int ring = 1, ulysses = 1, tensor = 1;
+  int ring = 1, ulysses = 1, tensor = 1, kv_gather = 1;
+  int sequence() const { return ring * kv_gather * ulysses; }
 };
 
 std::string name_of(const Split& s) {
-  return str("ring ", s.ring, " ulysses ", s.ulysses, " tensor ", s.tensor);
+  return str("ring ", s.ring, " kv_gather ", s.kv_gather, " ulysses ", s.ulysses, " tensor ", s.tensor);
 }
 
 Start start_of(const Toy& toy) {
@@ -38,7 +40,7 @@ struct Stack {
   nn::Sdpa kernel;
   std::unique_ptr<StaleKv> stale;
   std::unique_ptr<Ring> ring;
-  std::unique_ptr<nn::SequenceExchange> exchange;
+  std::unique_ptr<nn::SequenceExchange> by_heads, exchange;
   std::unique_ptr<CommReducer> features;
   nn::Seams seams;
   plan::Mesh mesh;
@@ -46,7 +48,7 @@ struct Stack {
   // under: stands directly around the kernel; may return null for none.
   Stack(const Toy& toy, const Split& s, comm::Transport& t,
         const std::function<nn::AttentionOp*(nn::AttentionOp&)>& under = {})
-      : mesh({1, 1, 1, s.ring, s.ulysses, s.tensor}, t.rank()) {
+      : mesh({1, 1, 1, s.ring, s.kv_gather, s.ulysses, s.tensor}, t.rank()) {
     const auto open = [&](plan::Axis axis) {
       groups.push_back(t.open(mesh.peers({axis}), plan::axis_name(axis)));
       return groups.back().get();
@@ -57,13 +59,22 @@ struct Stack {
     nn::AttentionOp* inner = under ? under(kernel) : nullptr;
     stale = std::make_unique<StaleKv>(inner ? *inner : kernel, start_of(toy));
     ring = std::make_unique<Ring>(*along_ring, *stale);
-    exchange = std::make_unique<Ulysses>(*along_ulysses, mesh.index(plan::Axis::kRing) * s.ulysses);
+    exchange =
+        std::make_unique<Ulysses>(*along_ulysses, mesh.sequence_rank() - mesh.index(plan::Axis::kUlysses));
+    if (s.kv_gather > 1) gather(*open(plan::Axis::kGather), s);
     features = std::make_unique<CommReducer>(*along_tensor);
     seams = {.exchange = exchange.get(),
              .attention = ring.get(),
              .tensor_rank = mesh.index(plan::Axis::kTensor),
              .tensor_size = s.tensor,
              .features = features.get()};
+  }
+
+  void gather(comm::Comm& along, const Split& s) {
+    by_heads = std::move(exchange);
+    if (s.ulysses == 1) by_heads = std::make_unique<nn::LocalExchange>(mesh.sequence_rank());
+    const int first = mesh.index(plan::Axis::kRing) * s.kv_gather * s.ulysses;
+    exchange = std::make_unique<KvGather>(along, first, *by_heads, s.ulysses);
   }
 };
 
@@ -86,11 +97,11 @@ double error_of(const Toy& toy, const Split& s, const Change& change = {},
   const auto expected = alone(toy);
   auto whole = at::full_like(expected, std::nan(""));
   std::mutex mutex;
-  const auto failure = failure_of(s.ring * s.ulysses * s.tensor, [&](comm::Transport& t) {
+  const auto failure = failure_of(s.sequence() * s.tensor, [&](comm::Transport& t) {
     Stack stack(toy, s, t, under);
     if (change) change(stack);
     auto mine = at::full_like(whole, std::nan(""));
-    run_toy(toy, stack.seams, s.ring * s.ulysses, stack.mesh.sequence_rank(), mine);
+    run_toy(toy, stack.seams, s.sequence(), stack.mesh.sequence_rank(), mine);
     const std::lock_guard lock(mutex);
     whole = at::where(mine.isnan(), whole, mine);
   });
@@ -109,26 +120,44 @@ TEST(Strategies, MatchOneRankAloneAndCombined) {
                         {3, 2, 1},
                         {1, 2, 2},
                         {2, 1, 3},
-                        {2, 2, 2}}) {
+                        {2, 2, 2},
+                        {1, 1, 1, 2},
+                        {1, 1, 1, 3},
+                        {1, 2, 1, 2},
+                        {1, 3, 1, 2},
+                        {2, 1, 1, 2},
+                        {1, 1, 2, 2},
+                        {2, 2, 1, 2},
+                        {2, 2, 2, 2}}) {
     EXPECT_LT(error_of({}, s), kExact) << name_of(s);
   }
 }
 
 TEST(Strategies, MatchOneRankWithFewerHeadsAndTokensThanRanks) {
-  for (const Split s : {Split{1, 4, 1}, {4, 1, 1}, {1, 2, 4}, {2, 4, 1}}) {
+  for (const Split s :
+       {Split{1, 4, 1}, {4, 1, 1}, {1, 2, 4}, {2, 4, 1}, {1, 1, 1, 7}, {1, 2, 1, 3}, {2, 1, 1, 4}}) {
     EXPECT_LT(error_of({.tokens = {1, 5}, .heads = 3}, s), kExact) << name_of(s);
     EXPECT_LT(error_of({.tokens = {0, 3}, .heads = 2}, s), kExact) << name_of(s);
   }
 }
 
 TEST(Strategies, MatchOneRankWhereOneStreamDoesNotAsk) {
-  for (const Split s : {Split{1, 3, 1}, {2, 1, 1}, {2, 2, 1}}) {
+  for (const Split s : {Split{1, 3, 1}, {2, 1, 1}, {2, 2, 1}, {1, 1, 1, 3}, {1, 2, 1, 2}, {2, 1, 1, 2}}) {
     EXPECT_LT(error_of({.last_asks_image_only = true}, s), kExact) << name_of(s);
   }
 }
 
 TEST(Strategies, StalePatchesMatchTheSameScheduleOnOneRank) {
-  for (const Split s : {Split{1, 2, 1}, {2, 1, 1}, {3, 1, 1}, {2, 2, 1}, {1, 3, 2}}) {
+  for (const Split s : {Split{1, 2, 1},
+                        {2, 1, 1},
+                        {3, 1, 1},
+                        {2, 2, 1},
+                        {1, 3, 2},
+                        {1, 1, 1, 2},
+                        {1, 1, 1, 3},
+                        {1, 2, 1, 2},
+                        {2, 1, 1, 2},
+                        {2, 2, 1, 2}}) {
     EXPECT_LT(error_of({.patches = 3, .steps = 4}, s), kExact) << name_of(s);
     EXPECT_LT(error_of({.tokens = {2, 5}, .patches = 4, .steps = 3}, s), kExact) << name_of(s);
     EXPECT_LT(error_of({.patches = 3, .warmup = 0, .steps = 3}, s), kExact) << name_of(s);

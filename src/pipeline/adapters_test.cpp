@@ -90,8 +90,8 @@ TEST_F(ToyAdapters, ChangeThePictureAndEachDoes) {
 TEST_F(ToyAdapters, AreTheSameUnderEveryLayout) {
   const auto expected = latents({}, {{lora_, dora_}});
   for (const char* layout :
-       {"cfg=2", "ulysses=2", "ring=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2", "tensor=4",
-        "ring=4, shard=2", "pipefusion=2, sync, tensor=2"}) {
+       {"cfg=2", "ulysses=2", "ring=2", "kv_gather=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2",
+        "tensor=4", "ring=4, shard=2", "pipefusion=2, sync, tensor=2"}) {
     EXPECT_LT(distance(latents(plan::parse_strategy(layout), {{lora_, dora_}}), expected), 1e-6) << layout;
   }
 }

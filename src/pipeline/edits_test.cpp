@@ -212,7 +212,7 @@ TEST(Edits, AreTheSameUnderEveryLayout) {
   const auto expected = drawn("data=1");
   for (const char* layout :
        {"ulysses=2", "ring=2", "ring=3, parallel_vae", "cfg=2", "tensor=2", "pipefusion=2, sync",
-        "pipefusion=2, sync, ulysses=2, parallel_vae", "cfg=2, ring=2"})
+        "pipefusion=2, sync, ulysses=2, parallel_vae", "cfg=2, ring=2", "kv_gather=2"})
     EXPECT_LT(distance(drawn(layout), expected), 2e-5) << layout;
 }
 

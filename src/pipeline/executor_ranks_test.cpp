@@ -136,7 +136,8 @@ TEST(Sampling, NoiseScalesAndExpertsAreTheSameOnEveryLayout) {
                                  {.steps = 4, .seed = 3, .is_ancestral = true}};
   for (const char* layout :
        {"data=1", "cfg=2", "ulysses=2", "ulysses=4", "ring=2", "ring=3", "tensor=2", "pipefusion=2, sync",
-        "pipefusion=2", "pipefusion=3, warmup=0", "pipefusion=2, ulysses=2", "cfg=2, ring=2"}) {
+        "pipefusion=2", "pipefusion=3, warmup=0", "pipefusion=2, ulysses=2", "cfg=2, ring=2", "kv_gather=3",
+        "kv_gather=2, ulysses=2", "pipefusion=2, kv_gather=2", "cfg=2, kv_gather=2"}) {
     for (const bool graphs : {false, true}) {
       auto s = setup(layout, graphs);
       s.experts = 2;
@@ -166,7 +167,7 @@ TEST(Sampling, RescaledGuidanceIsTheSameOnEveryLayout) {
   EXPECT_GT(distance(drawn_by_toy({}, requests)[0], plain), 1e-3);
   for (const char* layout : {"cfg=2", "ulysses=2", "ulysses=4", "ring=3", "tensor=2", "pipefusion=2, sync",
                              "pipefusion=2", "pipefusion=2, patches=3, warmup=0", "pipefusion=2, ulysses=2",
-                             "pipefusion=2, ring=2", "cfg=2, ring=2"}) {
+                             "pipefusion=2, ring=2", "cfg=2, ring=2", "kv_gather=2, ring=2"}) {
     EXPECT_LT(farthest(setup(layout), requests), 1e-11) << layout;
   }
   ToySetup flowing;
@@ -191,8 +192,8 @@ TEST(KeptShapes, AlternateWithoutRecordingAgain) {
     requests.push_back({.steps = 3, .branches = 1, .seed = seed});
     requests.push_back({.text = 7, .steps = 3, .seed = seed, .is_ancestral = true});
   }
-  for (const char* layout :
-       {"data=1", "pipefusion=2", "pipefusion=2, warmup=0", "ulysses=2", "cfg=2, ring=2"}) {
+  for (const char* layout : {"data=1", "pipefusion=2", "pipefusion=2, warmup=0", "ulysses=2", "cfg=2, ring=2",
+                             "pipefusion=2, kv_gather=2"}) {
     const auto s = setup(layout, true);
     std::vector<at::Tensor> drawn, fresh;
     on_toy_ranks(s, [&](ToyRank& rank, int number) {

@@ -99,7 +99,7 @@ class Expected {
   const ParallelConfig& d_;
   const int branches_, own_;  // of a step; those that one rank computes
 
-  int parts() const { return d_.ring * d_.ulysses; }
+  int parts() const { return sequence_size(d_); }
   int patches() const { return patch_count(d_); }
   int replica() const { return plan::world_size(d_) / d_.data; }
   void count(const char* verb, int64_t calls, int64_t numbers, int64_t each = kWide) {
@@ -178,10 +178,16 @@ class Expected {
       }
       count(d_.collective ? "all_to_all" : "stores", 2, in + out);
     }
+    if (d_.kv_gather > 1) {
+      int64_t n = 0;
+      for (int k = 0; k < d_.ulysses; ++k) n += tokens(first + k, pass);
+      count("all_gather", 2, n * 2 * heads[u].size * kHeadWidth * (d_.kv_gather - 1));
+    }
     for (int hop = 0; hop + 1 < d_.ring; ++hop) {
       const int owner = (m.index(Axis::kRing) + d_.ring - hop) % d_.ring;
+      const int together = d_.kv_gather * d_.ulysses;
       int64_t n = 0;
-      for (int k = 0; k < d_.ulysses; ++k) n += tokens(owner * d_.ulysses + k, pass);
+      for (int k = 0; k < together; ++k) n += tokens(owner * together + k, pass);
       count("send_recv", 1, n * 2 * heads[u].size * kHeadWidth);
     }
     if (d_.tensor > 1) {
@@ -258,21 +264,23 @@ TEST(Traffic, OneRankSaysNothing) {
 
 TEST(Traffic, OfTheSequenceAxesIsWhatArithmeticSays) {
   for (const char* layout :
-       {"ulysses=2", "ulysses=2, collective", "ulysses=3", "ring=2", "ring=3", "ulysses=2, ring=2"})
+       {"ulysses=2", "ulysses=2, collective", "ulysses=3", "ring=2", "ring=3", "ulysses=2, ring=2",
+        "kv_gather=2", "kv_gather=3", "kv_gather=2, ulysses=2", "kv_gather=2, ring=2"})
     expect_arithmetic(layout, 1);
 }
 
 TEST(Traffic, OfTensorAndGuidanceIsWhatArithmeticSays) {
   expect_arithmetic("tensor=3", 1);
   expect_arithmetic("tensor=2, ring=2", 1);
-  for (const char* layout : {"cfg=2", "cfg=2, ulysses=2", "data=2, cfg=2", "ring=2"})
+  expect_arithmetic("tensor=2, kv_gather=2", 1);
+  for (const char* layout : {"cfg=2", "cfg=2, ulysses=2", "cfg=2, kv_gather=2", "data=2, cfg=2", "ring=2"})
     expect_arithmetic(layout, 2);
 }
 
 TEST(Traffic, OfStagesIsWhatArithmeticSays) {
-  for (const char* layout :
-       {"pipefusion=2", "pipefusion=3, patches=4", "pipefusion=2, warmup=0", "pipefusion=2, sync",
-        "pipefusion=2, patches=3, warmup=2, ulysses=2", "pipefusion=2, ring=2"}) {
+  for (const char* layout : {"pipefusion=2", "pipefusion=3, patches=4", "pipefusion=2, warmup=0",
+                             "pipefusion=2, sync", "pipefusion=2, patches=3, warmup=2, ulysses=2",
+                             "pipefusion=2, ring=2", "pipefusion=2, kv_gather=2"}) {
     expect_arithmetic(layout, 1);
   }
   expect_arithmetic("cfg=2, pipefusion=2", 2);
@@ -282,6 +290,7 @@ TEST(Traffic, OfWeightShardsIsWhatArithmeticSays) {
   expect_arithmetic("ulysses=2, shard=2", 1);
   expect_arithmetic("ring=2, ulysses=2, shard=2", 2);
   expect_arithmetic("pipefusion=2, ring=2, shard=2", 1);
+  expect_arithmetic("kv_gather=2, shard=2", 1);
 }
 
 TEST(Traffic, OfPictureRowsIsWhatArithmeticSays) {

@@ -46,8 +46,8 @@ void expect_as_one_rank(const std::vector<const char*>& layouts) {
 }
 
 TEST(ToyFamily, IsTheSameOnTwoRanks) {
-  expect_as_one_rank({"cfg=2", "ulysses=2", "ring=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2",
-                      "pipefusion=2, patches=3, warmup=3"});
+  expect_as_one_rank({"cfg=2", "ulysses=2", "ring=2", "kv_gather=2", "tensor=2", "pipefusion=2, sync",
+                      "ulysses=2, shard=2", "pipefusion=2, patches=3, warmup=3"});
 }
 
 TEST(ToyFamily, IsTheSameOnFourRanks) {

@@ -86,7 +86,7 @@ TEST(ToyVideo, IsOneArtifactOfAllItsFramesAtItsOwnRate) {
 
 TEST(ToyVideo, IsTheSameOnTwoRanks) {
   const auto expected = latents({});
-  for (const char* layout : {"cfg=2", "ulysses=2", "ring=2", "tensor=2", "pipefusion=2, sync"})
+  for (const char* layout : {"cfg=2", "ulysses=2", "ring=2", "kv_gather=2", "tensor=2", "pipefusion=2, sync"})
     EXPECT_LT(distance(latents(plan::parse_strategy(layout)), expected), 1e-6) << layout;
 }
 

@@ -67,15 +67,15 @@ void expect_as_one_rank(const std::vector<const char*>& layouts) {
 }
 
 TEST(UNet, IsTheSameOnTwoRanks) {
-  expect_as_one_rank({"ulysses=2", "ulysses=2, collective", "ring=2", "tensor=2", "cfg=2",
+  expect_as_one_rank({"ulysses=2", "ulysses=2, collective", "ring=2", "kv_gather=2", "tensor=2", "cfg=2",
                       "ulysses=2, shard=2", "rows=2, parallel_vae"});
 }
 
 // Heads: 2 and 5, so four ranks share out those of the smallest pictures only.
 TEST(UNet, IsTheSameOnThreeAndFourRanks) {
-  expect_as_one_rank({"ulysses=3", "ring=3", "ulysses=4", "ring=4", "ulysses=2, ring=2",
-                      "ulysses=2, tensor=2", "cfg=2, ulysses=2", "cfg=2, ring=2", "cfg=2, tensor=2",
-                      "ring=4, shard=2"});
+  expect_as_one_rank({"ulysses=3", "ring=3", "ulysses=4", "ring=4", "ulysses=2, ring=2", "kv_gather=3",
+                      "kv_gather=2, ulysses=2", "kv_gather=2, ring=2", "ulysses=2, tensor=2",
+                      "cfg=2, ulysses=2", "cfg=2, ring=2", "cfg=2, tensor=2", "ring=4, shard=2"});
 }
 
 // With a sampler that draws noise in every step: the generators have been moved on by the picture's latents.

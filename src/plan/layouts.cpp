@@ -17,9 +17,6 @@ namespace {
 
 constexpr double kTolerableIdle = 0.1;
 
-int sequence(const ParallelConfig& d) {
-  return d.ring * d.ulysses;
-}
 int most_stages(const LayoutQuery& p) {
   return p.model.has_skips ? (p.model.blocks + 1) / 2 : p.model.blocks;
 }
@@ -37,8 +34,9 @@ double head_idle(const ParallelConfig& d, const LayoutQuery& p) {
 
 double token_idle(const ParallelConfig& d, const LayoutQuery& p) {
   const int patches = patch_count(d);
-  const double largest = static_cast<double>(ceil_div(ceil_div(p.work.image_tokens, patches), sequence(d)));
-  return idle(static_cast<double>(p.work.image_tokens), patches * sequence(d), largest);
+  const double largest =
+      static_cast<double>(ceil_div(ceil_div(p.work.image_tokens, patches), sequence_size(d)));
+  return idle(static_cast<double>(p.work.image_tokens), patches * sequence_size(d), largest);
 }
 
 std::vector<int> stage_loads(const ParallelConfig& d, const LayoutQuery& p) {
@@ -72,10 +70,10 @@ std::string cut_refusal(const ParallelConfig& d, const LayoutQuery& p) {
                " ranks share the heads, but ", p.model.name, " has ", p.model.heads,
                " heads: ", ranks_without(head_ranks - p.model.heads));
   }
-  const int64_t token_ranks = int64_t{d.ring} * d.ulysses;
+  const int64_t token_ranks = sequence_size(d);
   if (token_ranks > p.work.image_tokens) {
-    return str("ring ", d.ring, " x ulysses ", d.ulysses, " = ", token_ranks,
-               " ranks share the image, but it has ", p.work.image_tokens,
+    return str(sequence_product(d), " = ", token_ranks, " ranks share the image, but it has ",
+               p.work.image_tokens,
                p.model.has_convolution_mixer ? " rows of its smallest size to share" : " tokens", ": ",
                ranks_without(token_ranks - p.work.image_tokens));
   }
@@ -92,6 +90,7 @@ std::string refusal(const ParallelConfig& d, const LayoutQuery& p) {
                                     {"cfg", d.cfg},
                                     {"pipefusion", d.pipeline},
                                     {"ring", d.ring},
+                                    {"kv_gather", d.kv_gather},
                                     {"ulysses", d.ulysses},
                                     {"tensor", d.tensor},
                                     {"shard", d.shard}}) {
@@ -110,16 +109,16 @@ std::string refusal(const ParallelConfig& d, const LayoutQuery& p) {
         "makes cfg=2 legal");
   }
   const std::string cut = cut_refusal(d, p);
-  if (cut.empty() && sequence(d) % d.shard != 0) {
-    return str("shard=", d.shard, ": weights are shared among the ring ", d.ring, " x ulysses ", d.ulysses,
-               " = ", sequence(d), " ranks of a sequence group, so shard must divide ", sequence(d));
+  if (cut.empty() && sequence_size(d) % d.shard != 0) {
+    return str("shard=", d.shard, ": weights are shared among the ", sequence_product(d), " = ",
+               sequence_size(d), " ranks of a sequence group, so shard must divide ", sequence_size(d));
   }
   return cut;
 }
 
 // Preference among layouts that waste the same.
 auto default_order(const ParallelConfig& d) {
-  return std::tuple(-d.cfg, d.data, d.tensor, d.pipeline, d.ring);
+  return std::tuple(-d.cfg, d.data, d.tensor, d.pipeline, d.kv_gather, d.ring);
 }
 
 // How far a layout is from the one that was asked for. Replicas and tensor cuts serve another purpose than
@@ -134,14 +133,22 @@ double distance(const ParallelConfig& a, const ParallelConfig& b) {
   return sum;
 }
 
+// Stable; the key of each is made once.
+template <class Key>
+void sort_by(std::vector<ParallelConfig>& layouts, const Key& key) {
+  using Keyed = std::pair<decltype(key(layouts.front())), ParallelConfig>;
+  std::vector<Keyed> keyed;
+  for (const ParallelConfig& d : layouts) keyed.emplace_back(key(d), d);
+  std::stable_sort(keyed.begin(), keyed.end(),
+                   [](const Keyed& a, const Keyed& b) { return a.first < b.first; });
+  for (size_t i = 0; i < keyed.size(); ++i) layouts[i] = keyed[i].second;
+}
+
 std::vector<ParallelConfig> nearest(const ParallelConfig& asked, const LayoutQuery& p, int ranks,
                                     size_t most) {
   auto found = layouts(p, ranks);
-  std::stable_sort(found.begin(), found.end(), [&](const ParallelConfig& a, const ParallelConfig& b) {
-    const auto key = [&](const ParallelConfig& d) {
-      return std::pair(idle_share(d, p) > kTolerableIdle, distance(asked, d));
-    };
-    return key(a) < key(b);
+  sort_by(found, [&](const ParallelConfig& d) {
+    return std::pair(idle_share(d, p) > kTolerableIdle, distance(asked, d));
   });
   if (found.size() > most) found.resize(most);
   return found;
@@ -269,15 +276,17 @@ std::vector<ParallelConfig> layouts(const LayoutQuery& query, int num_gpus) {
   std::vector<ParallelConfig> found;
   std::array<int, kAxes> sizes{};
   factorise(sizes, 0, num_gpus, [&](const std::array<int, kAxes>& z) {
-    const ParallelConfig d{
-        .data = z[0], .cfg = z[1], .pipeline = z[2], .ring = z[3], .ulysses = z[4], .tensor = z[5]};
+    const ParallelConfig d{.data = z[0],
+                           .cfg = z[1],
+                           .pipeline = z[2],
+                           .ring = z[3],
+                           .kv_gather = z[4],
+                           .ulysses = z[5],
+                           .tensor = z[6]};
     if (refusal(d, query).empty()) found.push_back(d);
   });
-  std::stable_sort(found.begin(), found.end(), [&](const ParallelConfig& a, const ParallelConfig& b) {
-    const auto key = [&](const ParallelConfig& d) {
-      return std::pair(percent(idle_share(d, query)), default_order(d));
-    };
-    return key(a) < key(b);
+  sort_by(found, [&](const ParallelConfig& d) {
+    return std::pair(percent(idle_share(d, query)), default_order(d));
   });
   return found;
 }
@@ -337,7 +346,7 @@ std::vector<std::string> advice(const ParallelConfig& degrees, const LayoutQuery
     const bool has_rows = query.model.has_convolution_mixer;
     lines.push_back(str(query.work.image_tokens, has_rows ? " rows of the smallest size in " : " tokens in ",
                         patch_count(degrees), patch_count(degrees) == 1 ? " patch over " : " patches over ",
-                        sequence(degrees), " ranks: ", percent(share), " % of the time is idle"));
+                        sequence_size(degrees), " ranks: ", percent(share), " % of the time is idle"));
   }
   advise_on_stages(degrees, query, lines);
   advise_on_patches(degrees, lines);

@@ -32,7 +32,7 @@ struct LayoutQuery {
 void validate(const ParallelConfig& degrees, const LayoutQuery& query, int num_gpus);
 
 // All valid layouts of exactly this many ranks: the least idle first (in whole per cent), among equals the
-// default rule's preference: CFG, then Ulysses, then ring, stages, tensor, data.
+// default rule's preference: CFG, then Ulysses, then ring, K/V gather, stages, tensor, data.
 std::vector<ParallelConfig> layouts(const LayoutQuery& query, int num_gpus);
 
 // The layout for a number of ranks when no degree was asked for: CFG 2 if there are two branches and an even

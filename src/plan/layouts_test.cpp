@@ -45,9 +45,10 @@ void expect_mentions(const std::string& message, std::initializer_list<std::stri
 }
 
 TEST(Layouts, ProductMismatchListsEveryFactorAndLayoutsThatWork) {
-  expect_mentions(refused({.ulysses = 4}, kLarge, 6),
-                  {"need 4 ranks", "data 1 x cfg 1 x pipefusion 1 x ring 1 x ulysses 4 x tensor 1 = 4",
-                   "but 6", "layouts of 6 ranks that work: ulysses=6"});
+  expect_mentions(
+      refused({.ulysses = 4}, kLarge, 6),
+      {"need 4 ranks", "data 1 x cfg 1 x pipefusion 1 x ring 1 x kv_gather 1 x ulysses 4 x tensor 1 = 4",
+       "but 6", "layouts of 6 ranks that work: ulysses=6"});
   expect_mentions(refused({.cfg = 2, .pipeline = 4}, kGuided, 16), {"= 8", "layouts of 16 ranks"});
   validate({.cfg = 2, .pipeline = 4}, kGuided, 8);
   validate({.cfg = 2, .pipeline = 4}, kGuided, 0);
@@ -65,12 +66,26 @@ TEST(Layouts, MoreRanksThanHeadsAreRefusedWithAnEvenWayOut) {
   validate({.ulysses = 4, .tensor = 3}, kSmall, 12);
 }
 
+TEST(Layouts, KeysAreGatheredWhateverTheNumberOfHeads) {
+  validate({.kv_gather = 16}, kSmall, 16);
+  validate({.kv_gather = 5, .ulysses = 12}, kSmall, 60);
+  validate({.cfg = 2, .kv_gather = 16}, kRows, 32);
+  validate({.pipeline = 2, .ring = 2, .kv_gather = 2, .tensor = 2}, kLarge, 16);
+  validate({.kv_gather = 2, .ulysses = 2, .shard = 4}, kLarge, 4);
+  expect_mentions(refused({.kv_gather = 33}, kRows), {"kv_gather 33", "32 rows"});
+  expect_mentions(refused({.kv_gather = 0}, kLarge), {"kv_gather=0"});
+  expect_mentions(refused({.kv_gather = 2, .shard = 3}, kLarge), {"kv_gather 2", "must divide 2"});
+}
+
 TEST(Layouts, MoreRanksThanTokensOrBlocksAreRefused) {
   LayoutQuery few = kSmall;
   few.work.image_tokens = 7;
   expect_mentions(refused({.ring = 4, .ulysses = 2}, few),
                   {"ring 4 x ulysses 2 = 8", "7 tokens", ": 1 rank would have none"});
   validate({.ring = 7}, few, 7);
+  expect_mentions(refused({.kv_gather = 4, .ulysses = 2}, few),
+                  {"ring 1 x kv_gather 4 x ulysses 2 = 8", "7 tokens", ": 1 rank would have none"});
+  validate({.kv_gather = 7}, few, 7);
   expect_mentions(refused({.pipeline = 8}, kSmall), {"8 stages", "6 blocks"});
   validate({.pipeline = 6}, kSmall, 6);
   expect_mentions(refused({.pipeline = 21}, kSkips), {"40 blocks in mirrored pairs", "at most 20"});
@@ -146,7 +161,9 @@ TEST(Layouts, NoneIsMissing) {
     for (int stages : {1, 2, 4, 8}) {
       for (int ring : {1, 2, 4, 8}) {
         for (int ulysses : {1, 2, 4, 8}) {
-          for (int tensor : {1, 2, 4, 8}) counted += data * stages * ring * ulysses * tensor == 8;
+          for (int tensor : {1, 2, 4, 8}) {
+            for (int gather : {1, 2, 4, 8}) counted += data * stages * ring * gather * ulysses * tensor == 8;
+          }
         }
       }
     }

@@ -6,8 +6,8 @@
 namespace atelier::plan {
 
 std::string_view axis_name(Axis axis) {
-  constexpr std::array<std::string_view, kAxes> kNames{"data", "cfg",     "pipefusion",
-                                                       "ring", "ulysses", "tensor"};
+  constexpr std::array<std::string_view, kAxes> kNames{"data",      "cfg",     "pipefusion", "ring",
+                                                       "kv_gather", "ulysses", "tensor"};
   return kNames[static_cast<int>(axis)];
 }
 

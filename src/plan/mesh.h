@@ -9,11 +9,11 @@
 namespace atelier::plan {
 
 // Outer to inner: neighbours along kTensor have neighbouring global ranks.
-enum class Axis : uint8_t { kData, kCfg, kPipeline, kRing, kUlysses, kTensor };
-inline constexpr int kAxes = 6;
+enum class Axis : uint8_t { kData, kCfg, kPipeline, kRing, kGather, kUlysses, kTensor };
+inline constexpr int kAxes = 7;
 
-// The word for an axis in messages and in --strategy: "data", "cfg", "pipefusion", "ring", "ulysses",
-// "tensor".
+// The word for an axis in messages and in --strategy: "data", "cfg", "pipefusion", "ring", "kv_gather",
+// "ulysses", "tensor".
 std::string_view axis_name(Axis axis);
 
 class AxisSet {
@@ -35,7 +35,7 @@ class AxisSet {
 };
 
 // The axes that cut tokens; their group's order is the sequence rank.
-inline constexpr AxisSet kSequence{Axis::kRing, Axis::kUlysses};
+inline constexpr AxisSet kSequence{Axis::kRing, Axis::kGather, Axis::kUlysses};
 
 using Coordinates = std::array<int, kAxes>;  // one index per axis, outer to inner
 
@@ -53,7 +53,7 @@ class Mesh {
   int size(AxisSet axes) const;   // product of the sizes of these axes
   int index(AxisSet axes) const;  // my place in peers(axes)
 
-  // Ring x Ulysses as one axis: ring * ulysses_degree + ulysses.
+  // Ring x K/V gather x Ulysses as one axis: (ring * kv_gather_degree + kv_gather) * ulysses_degree + ulysses.
   int sequence_size() const { return size(kSequence); }
   int sequence_rank() const { return index(kSequence); }
 

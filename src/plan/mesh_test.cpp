@@ -10,11 +10,11 @@ namespace atelier::plan {
 namespace {
 
 using Ranks = std::vector<int>;
-constexpr std::array<Axis, kAxes> kAll{Axis::kData, Axis::kCfg,     Axis::kPipeline,
-                                       Axis::kRing, Axis::kUlysses, Axis::kTensor};
+constexpr std::array<Axis, kAxes> kAll{Axis::kData,   Axis::kCfg,     Axis::kPipeline, Axis::kRing,
+                                       Axis::kGather, Axis::kUlysses, Axis::kTensor};
 
 TEST(Mesh, GroupsOfSixteenRanksMatchTheKnownTable) {
-  const std::array<int, kAxes> sizes{2, 2, 2, 1, 2, 1};
+  const std::array<int, kAxes> sizes{2, 2, 2, 1, 1, 2, 1};
   const auto group = [&](int rank, AxisSet axes) { return Mesh(sizes, rank).peers(axes); };
   EXPECT_EQ(group(0, kSequence), (Ranks{0, 1}));
   EXPECT_EQ(group(3, kSequence), (Ranks{2, 3}));
@@ -27,7 +27,7 @@ TEST(Mesh, GroupsOfSixteenRanksMatchTheKnownTable) {
 }
 
 TEST(Mesh, SequenceRankIsRingTimesUlyssesPlusUlysses) {
-  const Mesh mesh({1, 2, 1, 3, 4, 1}, 12 + 2 * 4 + 3);
+  const Mesh mesh({1, 2, 1, 3, 1, 4, 1}, 12 + 2 * 4 + 3);
   EXPECT_EQ(mesh.index(Axis::kCfg), 1);
   EXPECT_EQ(mesh.index(Axis::kRing), 2);
   EXPECT_EQ(mesh.index(Axis::kUlysses), 3);
@@ -36,6 +36,15 @@ TEST(Mesh, SequenceRankIsRingTimesUlyssesPlusUlysses) {
   EXPECT_EQ(mesh.peers(kSequence)[mesh.sequence_rank()], mesh.rank());
   EXPECT_EQ(mesh.neighbour(Axis::kRing, 0), 12 + 3);
   EXPECT_EQ(mesh.neighbour(Axis::kCfg, 0), 11);
+}
+
+TEST(Mesh, RanksThatGatherLieBetweenRingAndUlysses) {
+  const Mesh mesh({1, 1, 1, 2, 3, 4, 1}, 12 + 2 * 4 + 1);
+  EXPECT_EQ(mesh.index(Axis::kGather), 2);
+  EXPECT_EQ(mesh.sequence_rank(), mesh.rank());
+  EXPECT_EQ(mesh.peers({Axis::kUlysses}), (Ranks{20, 21, 22, 23}));
+  EXPECT_EQ(mesh.peers({Axis::kGather}), (Ranks{13, 17, 21}));
+  EXPECT_EQ(mesh.peers({Axis::kRing}), (Ranks{9, 21}));
 }
 
 void expect_groups_partition_the_world(const std::array<int, kAxes>& sizes, unsigned bits) {
@@ -66,15 +75,15 @@ void expect_groups_partition_the_world(const std::array<int, kAxes>& sizes, unsi
 
 TEST(Mesh, GroupsPartitionTheWorldForEverySetOfAxes) {
   for (const auto& sizes :
-       {std::array<int, kAxes>{2, 1, 3, 2, 1, 2}, {1, 2, 2, 3, 2, 1}, {3, 2, 1, 1, 4, 1}}) {
+       {std::array<int, kAxes>{2, 1, 3, 2, 1, 1, 2}, {1, 2, 2, 3, 1, 2, 1}, {3, 2, 1, 1, 3, 4, 1}}) {
     for (unsigned bits = 0; bits < 1u << kAxes; ++bits) expect_groups_partition_the_world(sizes, bits);
   }
 }
 
 TEST(Mesh, AWrongRankIsABug) {
-  EXPECT_THROW(Mesh({1, 1, 2, 1, 1, 1}, 2), std::logic_error);
-  EXPECT_THROW(Mesh({1, 0, 2, 1, 1, 1}, 0), std::logic_error);
-  EXPECT_THROW(Mesh({1, 1, 2, 1, 1, 1}, 0).neighbour(Axis::kPipeline, 2), std::logic_error);
+  EXPECT_THROW(Mesh({1, 1, 2, 1, 1, 1, 1}, 2), std::logic_error);
+  EXPECT_THROW(Mesh({1, 0, 2, 1, 1, 1, 1}, 0), std::logic_error);
+  EXPECT_THROW(Mesh({1, 1, 2, 1, 1, 1, 1}, 0).neighbour(Axis::kPipeline, 2), std::logic_error);
 }
 
 }  // namespace

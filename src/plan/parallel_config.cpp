@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
@@ -41,6 +42,11 @@ const std::vector<Word>& words() {
        {"pipefusion", "pipefusion_parallel", "pipefusion_degree", "pipefusion_parallel_degree", "pp", "p",
         "stages", "pipeline_parallel", "pipeline_parallel_size"}},
       {&ParallelConfig::ring, nullptr, 1, 0, {"ring", "ring_degree", "ring_parallel", "r"}},
+      {&ParallelConfig::kv_gather,
+       nullptr,
+       1,
+       0,
+       {"kv_gather", "kv_gather_degree", "kv_gather_parallel", "gather", "k"}},
       {&ParallelConfig::ulysses,
        nullptr,
        1,
@@ -151,17 +157,29 @@ std::string normalised(std::string_view text) {
   return out;
 }
 
+int product_of(std::span<const int> sizes) {
+  int64_t product = 1;  // stays below 2^62: a mistyped degree must not overflow
+  for (int size : sizes) product = std::min<int64_t>(product * size, std::numeric_limits<int>::max());
+  return static_cast<int>(product);
+}
+
 }  // namespace
 
 std::array<int, kAxes> mesh_sizes(const ParallelConfig& d) {
-  return {d.data, d.cfg, d.pipeline, d.ring, d.ulysses, d.tensor};
+  return {d.data, d.cfg, d.pipeline, d.ring, d.kv_gather, d.ulysses, d.tensor};
+}
+
+int sequence_size(const ParallelConfig& degrees) {
+  return product_of(std::array{degrees.ring, degrees.kv_gather, degrees.ulysses});
+}
+
+std::string sequence_product(const ParallelConfig& d) {
+  return str("ring ", d.ring, d.kv_gather > 1 ? str(" x kv_gather ", d.kv_gather) : "", " x ulysses ",
+             d.ulysses);
 }
 
 int world_size(const ParallelConfig& degrees) {
-  int64_t product = 1;  // stays below 2^62: a mistyped degree must not overflow
-  for (int size : mesh_sizes(degrees))
-    product = std::min<int64_t>(product * size, std::numeric_limits<int>::max());
-  return static_cast<int>(product);
+  return product_of(mesh_sizes(degrees));
 }
 
 int patch_count(const ParallelConfig& degrees) {

@@ -37,6 +37,8 @@ TEST(Strategy, EverySpellingOfTheSourcesResolves) {
             (ParallelConfig{.cfg = 2, .pipeline = 2, .ring = 2}));
   EXPECT_EQ(parse_strategy("dp=2 u=2 r=3 tp=4 p=5"),
             (ParallelConfig{.data = 2, .pipeline = 5, .ring = 3, .ulysses = 2, .tensor = 4}));
+  EXPECT_EQ(parse_strategy("kv_gather=2"), (ParallelConfig{.kv_gather = 2}));
+  EXPECT_EQ(parse_strategy("KV-Gather-Degree=3, ulysses=2"), (ParallelConfig{.kv_gather = 3, .ulysses = 2}));
 }
 
 TEST(Strategy, CaseDashesSpacesAndSwitchesDoNotMatter) {
@@ -56,7 +58,7 @@ TEST(Strategy, ErrorsNameTheWordAndTheKnownOnes) {
   expect_mentions(error_of("ulises=2"),
                   {"unknown word \"ulises\"", "did you mean \"ulysses\"", "pipefusion", "tensor"});
   expect_mentions(error_of("magic=2"),
-                  {"\"magic\"", "known words: data, cfg, pipefusion, ring, ulysses, tensor"});
+                  {"\"magic\"", "known words: data, cfg, pipefusion, ring, kv_gather, ulysses, tensor"});
   expect_mentions(error_of("ring=two"), {"ring=two", "whole number"});
   expect_mentions(error_of("ring=0"), {"ring=0"});
   expect_mentions(error_of("ring=-2"), {"ring=-2"});
@@ -82,7 +84,7 @@ TEST(Strategy, BarsStandBetweenSeveral) {
 TEST(Strategy, SpellIsReadBack) {
   for (const ParallelConfig& d :
        {ParallelConfig{}, ParallelConfig{.cfg = 2, .ulysses = 4},
-        ParallelConfig{.data = 3, .tensor = 2, .warmup = 0},
+        ParallelConfig{.data = 3, .tensor = 2, .warmup = 0}, ParallelConfig{.ring = 2, .kv_gather = 3},
         ParallelConfig{.pipeline = 2, .patches = 6, .sync = true, .parallel_vae = true, .shard = 1}}) {
     EXPECT_EQ(parse_strategy(to_string(d)), d) << to_string(d);
   }
@@ -93,8 +95,10 @@ TEST(Strategy, SpellIsReadBack) {
 TEST(Strategy, ProductAndSizesListEveryFactor) {
   const ParallelConfig d{.cfg = 2, .pipeline = 4, .ulysses = 2};
   EXPECT_EQ(world_size(d), 16);
-  EXPECT_EQ(product(d), "data 1 x cfg 2 x pipefusion 4 x ring 1 x ulysses 2 x tensor 1 = 16");
-  EXPECT_EQ(mesh_sizes(d), (std::array<int, kAxes>{1, 2, 4, 1, 2, 1}));
+  EXPECT_EQ(world_size({.cfg = 2, .kv_gather = 3, .ulysses = 2}), 12);
+  EXPECT_EQ(sequence_size({.cfg = 2, .ring = 2, .kv_gather = 3, .ulysses = 2, .tensor = 2}), 12);
+  EXPECT_EQ(product(d), "data 1 x cfg 2 x pipefusion 4 x ring 1 x kv_gather 1 x ulysses 2 x tensor 1 = 16");
+  EXPECT_EQ(mesh_sizes(d), (std::array<int, kAxes>{1, 2, 4, 1, 1, 2, 1}));
   EXPECT_GT(world_size({.data = 2000000000, .ring = 2000000000, .ulysses = 2000000000}), 1000000000);
 }
 

@@ -45,6 +45,11 @@ bool draws_exactly(const ParallelConfig& d, int steps) {
   return patch_count(d) == 1 || (steps > 0 && steps <= d.warmup);
 }
 
+// Whether the strategies were timed on GPUs.
+bool is_measured(const ParallelConfig& d) {
+  return d.kv_gather == 1;
+}
+
 int64_t room_of(const PlanQuery& q) {
   return q.room > 0 ? q.room : q.hardware.memory;
 }
@@ -60,6 +65,16 @@ std::string in_gibibytes(int64_t n) {
   return rounded(static_cast<double>(n) / double{1 << 30}) + " GiB";
 }
 
+// Of a layout that cuts the sequence.
+std::string how_keys_meet(const ParallelConfig& d) {
+  if (d.ring == 1 && d.kv_gather == 1) return "heads change hands around every attention";
+  std::string between;  // ranks that do not change heads with each other
+  if (d.kv_gather > 1) between = "keys and values are gathered";
+  if (d.kv_gather > 1 && d.ring > 1) between += ", then travel around a ring";
+  if (d.ulysses == 1) return between.empty() ? "keys and values travel around a ring" : between;
+  return str("heads change hands in groups, ", between.empty() ? "keys travel" : between, " between them");
+}
+
 std::string cuts(const Prediction& p, const PlanQuery& q) {
   const ParallelConfig& d = p.degrees;
   std::vector<std::string> parts;
@@ -70,13 +85,10 @@ std::string cuts(const Prediction& p, const PlanQuery& q) {
     parts.push_back(str(d.pipeline, " stages share the blocks",
                         patches > 1 ? str(" and ", patches, " patches flow through them") : ""));
   }
-  const int sequence = d.ring * d.ulysses;
+  const int sequence = sequence_size(d);
   const char* what = q.step.layout.model.has_convolution_mixer ? "rows" : "tokens";
   if (sequence > 1) {
-    const std::string how = d.ring == 1      ? "heads change hands around every attention"
-                            : d.ulysses == 1 ? "keys and values travel around a ring"
-                                             : "heads change hands in groups, keys travel between them";
-    parts.push_back(str("each rank computes 1/", sequence, " of the ", what, "; ", how));
+    parts.push_back(str("each rank computes 1/", sequence, " of the ", what, "; ", how_keys_meet(d)));
   }
   if (d.tensor > 1)
     parts.push_back(str("each rank multiplies 1/", d.tensor, " of the features of every token"));
@@ -110,7 +122,7 @@ std::vector<Prediction> ranked(const PlanQuery& q, int num_gpus) {
   std::vector<Prediction> out;
   for (ParallelConfig d : layouts(q.step.layout, num_gpus)) {
     out.push_back(predict(q, d));
-    const int sequence = d.ring * d.ulysses;
+    const int sequence = sequence_size(d);
     if (sequence > 1) {
       d.shard = sequence;
       out.push_back(predict(q, d));
@@ -132,7 +144,7 @@ Prediction best_exact(const PlanQuery& q, int num_gpus) {
   const auto all = ranked(q, num_gpus);
   ENSURE(!all.empty());
   for (const Prediction& p : all) {
-    if (p.fits && p.is_exact && !p.degrees.parallel_vae) return p;
+    if (p.fits && p.is_exact && !p.degrees.parallel_vae && is_measured(p.degrees)) return p;
   }
   const auto least = [](const Prediction& a, const Prediction& b) {
     return a.most().total() < b.most().total();
@@ -162,8 +174,8 @@ std::string explanation(const Prediction& p, const Prediction& one, const PlanQu
                      : str(", ", rounded(speed), " times one GPU for the run");
   }
   const size_t at = fullest(p.ranks);
-  out +=
-      str("; rank ", at, " holds most, ", in_gibibytes(p.ranks[at].total()), " (", in_words(p.ranks[at]), ")");
+  out += str("; rank ", at, " holds most, ", in_gibibytes(p.ranks[at].total()), " (", in_words(p.ranks[at]),
+             ")");
   if (!p.fits) out += str(", and does not fit in ", in_gibibytes(room_of(q)));
   if (!p.is_exact) out += "; approximate: later patches see keys of the step before";
   return out + ".";

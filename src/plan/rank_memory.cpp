@@ -14,6 +14,7 @@ namespace {
 // Constants of buffers; docs/plan.md has the rows that they were fitted on.
 constexpr double kWidths = 11.4;          // of a token's activations while a block runs
 constexpr double kExchangedWidths = 4.6;  // more of them where heads are exchanged
+constexpr double kGatheredWidths = 4;     // per rank that gathers: keys and values as they arrive, in order
 constexpr double kFixed = 80e6;           // bytes of a rank that draws anything: tables of steps, workspaces
 constexpr double kPictureBuffers = 6.9;  // of the picture's size and the decoder's width, while it is decoded
 constexpr double kHostBuffers = 2;       // the same, which no decoder does without
@@ -29,7 +30,7 @@ struct Group {
   const ParallelConfig& d;
   Plan plan;
 
-  double sequence() const { return double{1} * d.ring * d.ulysses; }
+  double sequence() const { return sequence_size(d); }
   double samples() const {
     return std::max(1, query.layout.work.batch / d.data) * (double{1} * query.layout.work.branches / d.cfg);
   }
@@ -75,7 +76,7 @@ struct Group {
                          (s.tables / d.tensor / sequence() + static_cast<double>(query.model.weights.outer)));
   }
 
-  // Keys and values of all tokens for the heads of this rank, for every block of the stage.
+  // Keys and values of all tokens for the heads of this rank, for every block of the stage: a ring keeps what comes by.
   double keys(int stage) const {
     const bool flows =
         patch_count(d) > 1 && (query.layout.work.steps == 0 || query.layout.work.steps > d.warmup);
@@ -85,13 +86,14 @@ struct Group {
       for (auto i = static_cast<size_t>(chunk.begin); i < static_cast<size_t>(chunk.end); ++i)
         width += i < query.model.blocks.size() ? query.model.blocks[i].self_width : 0;
     }
-    return 2 * memory.sizes.denoiser * samples() * tokens() * width / d.tensor / d.ulysses / d.ring;
+    return 2 * memory.sizes.denoiser * samples() * tokens() * width / d.tensor / d.ulysses;
   }
 
   double activations() const {
     if (!memory.is_device) return 0;
-    const double widths =
-        (kWidths + (d.ulysses > 1 ? kExchangedWidths : 0)) / std::sqrt(double{1} * d.tensor);
+    const double widths = (kWidths + (d.ulysses > 1 ? kExchangedWidths : 0) +
+                           (d.kv_gather > 1 ? kGatheredWidths * d.kv_gather : 0)) /
+                          std::sqrt(double{1} * d.tensor);
     const double rows = std::ceil(tokens() / sequence()) * samples();
     double kept = 0;  // long skips
     if (query.layout.model.has_skips) kept = double{1} * (query.layout.model.blocks / 2 - 1) / d.pipeline;

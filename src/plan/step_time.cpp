@@ -60,7 +60,7 @@ class BlockTime {
   BlockTime(const BlockWork& b, const StepQuery& query, const BlockCall& c, const ParallelConfig& d,
             const Hardware& h)
       : b_(b), query_(query), d_(d), h_(h), links_(seen(h, world_size(d) / d.data)), samples_(c.samples) {
-    const double parts = double{1} * d.ring * d.ulysses;
+    const double parts = sequence_size(d);
     image_ = up(c.image * b.share, parts) * samples_;
     text_ = b.per_text_token > 0 ? up(c.text, parts) * samples_ : 0;
     queries_ = c.image * b.share + (b.per_text_token > 0 ? c.text : 0);
@@ -85,7 +85,7 @@ class BlockTime {
   }
 
  private:
-  double sequence() const { return double{1} * d_.ring * d_.ulysses; }
+  double sequence() const { return sequence_size(d_); }
   double rows() const { return image_ + text_; }
 
   double products() const {
@@ -101,16 +101,18 @@ class BlockTime {
 
   void attend(StepTime& t) const {
     if (d_.ring == 1) {
-      t.attention += attention_seconds(queries_, keys_, heads_ * samples_, query_.model.head_size, h_);
+      t.attention +=
+          attention_seconds(queries_ / d_.kv_gather, keys_, heads_ * samples_, query_.model.head_size, h_);
     } else {
       ring(t);
     }
     if (d_.ulysses > 1) t.exchange += exchange();
+    if (d_.kv_gather > 1) t.exchange += gather();
   }
 
   // Keys and values travel around; what they give is merged in 32 bits.
   void ring(StepTime& t) const {
-    const double queries = queries_ / d_.ring, keys = keys_ / d_.ring;
+    const double queries = queries_ / (double{1} * d_.ring * d_.kv_gather), keys = keys_ / d_.ring;
     const double each =
         attention_seconds(queries, keys, heads_ * samples_, query_.model.head_size, h_) + 3 * kLaunch;
     const double width = heads_ * query_.model.head_size * samples_;
@@ -134,6 +136,19 @@ class BlockTime {
                                     : links_.exchange.seconds(3 * bytes * leave);
     const double copies = 8 * bytes / h_.bandwidth + 3 * kLaunch;
     return there + links_.exchange.seconds(bytes * leave) + copies;
+  }
+
+  // Values, then keys, of this rank's tokens (with Ulysses: of its group's, for its heads) to each rank of the group. What
+  // is sent is copied out of the projections, and with several streams what arrives into the order of one rank.
+  double gather() const {
+    const double bytes = 2 * rows() * b_.self_width / d_.tensor * kBytesPerNumber;
+    const MessageCost gathers{2 * links_.gather.latency, links_.gather.rate};
+    const double beside =
+        b_.beside > 0 && d_.ulysses == 1 ? product_seconds(rows(), b_.beside / d_.tensor, h_) : 0;
+    const double sent = (d_.kv_gather - 1) * bytes;
+    const double there = beside > 0 ? exposed(gathers, sent, beside) : gathers.seconds(sent);
+    const double ordered = text_ > 0 ? d_.kv_gather : 0;
+    return there + 2 * (1 + ordered) * bytes / h_.bandwidth + 3 * kLaunch;
   }
 
   double cross() const {
@@ -183,7 +198,7 @@ class Forward {
   }
   // The hidden state of a patch, on its way to the next stage: each rank of the group sends its part.
   double hop(int patches) const {
-    const double tokens = (tokens_ + text_) / patches / (double{1} * d_.ring * d_.ulysses);
+    const double tokens = (tokens_ + text_) / patches / sequence_size(d_);
     const Links links = seen(h_, world_size(d_) / d_.data);
     return links.shift.seconds(tokens * samples_ * query_.model.blocks.front().width * kBytesPerNumber);
   }

@@ -51,7 +51,8 @@ TEST(StepTime, PartsAddUpAndOneRankSendsNothing) {
 
 TEST(StepTime, MoreRanksAreFasterAndNeverIdeally) {
   const double one = seconds("");
-  for (const char* strategy : {"ulysses=2", "ring=2", "tensor=2", "ulysses=4", "ring=2, ulysses=2"}) {
+  for (const char* strategy : {"ulysses=2", "ring=2", "tensor=2", "kv_gather=2", "ulysses=4",
+                               "ring=2, ulysses=2", "kv_gather=2, ulysses=2"}) {
     const int ranks = world_size(parse_strategy(strategy));
     EXPECT_LT(seconds(strategy), one) << strategy;
     EXPECT_GT(seconds(strategy), one / ranks) << strategy;
@@ -67,6 +68,19 @@ TEST(StepTime, AttentionGrowsWithTheSquareOfTheTokens) {
   EXPECT_NEAR(large.attention / small.attention, ratio * ratio, 0.12 * ratio * ratio);
   EXPECT_NEAR(large.products / small.products, ratio, 0.1 * ratio);
   EXPECT_NEAR(large.pointwise / small.pointwise, ratio, 1e-6 * ratio);
+}
+
+// A rank sends its keys and values to every other, whatever their number: with more ranks Ulysses sends less.
+TEST(StepTime, GatheredKeysGrowWithTheRanks) {
+  const auto exchange = [](const char* strategy) {
+    return step_time(query(), parse_strategy(strategy), h200()).exchange;
+  };
+  EXPECT_GT(exchange("kv_gather=8"), exchange("kv_gather=2"));
+  EXPECT_GT(exchange("kv_gather=8"), 2 * exchange("ulysses=8"));
+  EXPECT_GT(exchange("kv_gather=2, ulysses=2"), exchange("ulysses=2"));
+  // Attention of a part of the queries over all keys.
+  const auto part = step_time(query(), parse_strategy("kv_gather=2"), h200());
+  EXPECT_NEAR(part.attention, step_time(query(), {}, h200()).attention / 2, 0.2 * part.attention);
 }
 
 TEST(StepTime, WholeStepsOfStagesLeaveTheOthersIdle) {
@@ -131,6 +145,12 @@ TEST(Planner, TheChoiceIsTheFastestThatFitsAndIsExact) {
   EXPECT_EQ(to_string(best_exact(plan_of(query()), 4).degrees), "ulysses=4");
   EXPECT_EQ(to_string(best_exact(plan_of(query(4096, 2)), 4).degrees), "cfg=2, ulysses=2");
   EXPECT_EQ(to_string(best_exact(plan_of(query()), 1).degrees), "data=1");
+  // What nobody has timed is ranked, and taken by whoever asks for it.
+  auto slow = plan_of(query());
+  slow.hardware.links = links_named("pcie", h200());
+  const auto taken = best_exact(slow, 2);
+  EXPECT_EQ(taken.degrees.kv_gather, 1);
+  EXPECT_LT(predict(slow, parse_strategy("kv_gather=2")).run_s, taken.run_s);
   // Any number of GPUs is usable, prime ones too.
   for (int n = 1; n <= 9; ++n) EXPECT_EQ(world_size(best_exact(plan_of(query()), n).degrees), n);
   // Pictures that do not wait for each other are drawn side by side.
@@ -162,6 +182,10 @@ TEST(Planner, ASentenceNamesTheCutTheCostsAndTheFullestRank) {
   for (const char* part : {"1/4 of the tokens", "heads change hands", "messages", "ms per step",
                            "times one GPU", "rank 0 holds most", "denoiser", "encoders", "decoding"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " in: " << text;
+  const auto gathered = explanation(predict(q, parse_strategy("kv_gather=2, ulysses=2")), one, q);
+  EXPECT_NE(gathered.find("heads change hands in groups, keys and values are gathered between them"),
+            std::string::npos)
+      << gathered;
   const auto stale = explanation(predict(q, parse_strategy("pipefusion=2")), one, q);
   EXPECT_NE(stale.find("approximate"), std::string::npos) << stale;
 }
@@ -183,6 +207,12 @@ TEST(RankMemory, EveryCutTakesItsShare) {
   EXPECT_NEAR(static_cast<double>(one.denoiser - four[1].denoiser), 0.75 * static_cast<double>(tables), 2);
   EXPECT_NEAR(static_cast<double>(of("tensor=2")[1].denoiser), static_cast<double>(one.denoiser) / 2, 2);
   EXPECT_LT(of("ulysses=4, shard=4")[1].denoiser, four[1].denoiser * 6 / 10);
+  // Keys of all ranks stand beside what a ring holds.
+  EXPECT_GT(of("kv_gather=4")[1].activations, of("ring=4")[1].activations);
+  // Stale keys are those of all tokens; only heads are cut.
+  EXPECT_EQ(of("pipefusion=2, kv_gather=2")[0].keys, of("pipefusion=2")[0].keys);
+  EXPECT_EQ(of("pipefusion=2, ring=2")[0].keys, of("pipefusion=2")[0].keys);
+  EXPECT_EQ(2 * of("pipefusion=2, ulysses=2")[0].keys, of("pipefusion=2")[0].keys);
   // Stages hold their blocks, and stale keys where patches flow.
   const auto stages = of("pipefusion=2");
   EXPECT_EQ(stages[0].denoiser + stages[1].denoiser, one.denoiser);

@@ -22,7 +22,8 @@ const Json kMatrix = read_json("tests/parity/matrix.json");
 std::vector<ParallelConfig> layouts(const Json& one_case) {
   std::vector<ParallelConfig> all;
   for (const char* kind : {"exact", "stale"}) {
-    for (const auto& text : one_case.value(kind, Json::array())) all.push_back(plan::parse_strategy(text.get<std::string>()));
+    for (const auto& text : one_case.value(kind, Json::array()))
+      all.push_back(plan::parse_strategy(text.get<std::string>()));
   }
   return all;
 }
@@ -40,6 +41,7 @@ std::set<std::string> strategies(const ParallelConfig& d) {
   if (d.cfg > 1) used.insert("cfg");
   if (d.pipeline > 1) used.insert("pipefusion");
   if (d.ring > 1) used.insert("ring");
+  if (d.kv_gather > 1) used.insert("kv_gather");
   if (d.ulysses > 1) used.insert("ulysses");
   if (d.tensor > 1) used.insert("tensor");
   if (d.parallel_vae) used.insert("parallel_vae");
@@ -48,7 +50,7 @@ std::set<std::string> strategies(const ParallelConfig& d) {
 }
 
 TEST(Matrix, HoldsEveryPairOfStrategies) {
-  const std::vector<std::string> all{"data",    "cfg",    "pipefusion",   "ring",
+  const std::vector<std::string> all{"data",    "cfg",    "pipefusion",   "ring", "kv_gather",
                                      "ulysses", "tensor", "parallel_vae", "shard"};
   std::set<std::pair<std::string, std::string>> found;
   for (const auto& d : layouts()) {
@@ -74,6 +76,21 @@ TEST(Matrix, HoldsTheNamedLayouts) {
   }
 }
 
+// Of every model: alone, and with the two that it stands between or a stage that keeps what it gathers.
+TEST(Matrix, GathersKeysOfEveryModel) {
+  std::set<std::string> models, gathered;
+  for (const auto& c : kMatrix.at("cases")) {
+    const auto model = c.at("model").get<std::string>();
+    models.insert(model);
+    std::set<std::string> with;
+    for (const auto& d : layouts(c)) {
+      if (d.kv_gather > 1) with.merge(strategies(d));
+    }
+    if (with.contains("kv_gather") && with.contains("ulysses")) gathered.insert(model);
+  }
+  EXPECT_EQ(gathered, models);
+}
+
 bool is_prime(int64_t n) {
   for (int64_t k = 2; k * k <= n; ++k) {
     if (n % k == 0) return false;
@@ -92,9 +109,9 @@ TEST(Matrix, HoldsUnevenHeadsAndTokens) {
     prime_tokens = prime_tokens || is_prime(tokens);
     for (const auto& d : layouts(c)) {
       five_of_twelve = five_of_twelve || (heads == 12 && d.ulysses == 5);
-      const bool is_cut = d.ring * d.ulysses > 1;
+      const bool is_cut = sequence_size(d) > 1;
       seven_of_text = seven_of_text || (request.value("max_sequence_length", 0) == 7 && is_cut);
-      prime_ranks = prime_ranks || d.ring * d.ulysses == 7;
+      prime_ranks = prime_ranks || sequence_size(d) == 7;
     }
   }
   EXPECT_TRUE(five_of_twelve);
