@@ -23,6 +23,7 @@ TABLE = [
     ('no GPU', 2, f'{X} --device cuda --num_gpus 99', ['cuda|99']),
     ('fewer heads than ranks', 2, f'{X} --ulysses_degree 20', ['20', 'heads', 'ulysses|ring']),
     ('fewer tokens than ranks', 2, f'{X} --ring_degree 30', ['30', 'tokens', '=']),
+    ('fewer tokens than ranks that gather', 2, f'{X} --kv_gather_degree 30', ['kv_gather 30', 'tokens', '=']),
     ('fewer blocks than stages', 2, f'{X} --pipefusion_degree 30', ['30', 'blocks', '=']),
     ('one branch for CFG parallel', 2, f'{X} --use_cfg_parallel --true_cfg_scale 1', ['one branch per step', '=']),
     ('a step cache that is not built', 2, f'{X} --cache_type pab --ulysses_degree 2', ['--cache_type', 'pab', 'first_block_cache, teacache']),

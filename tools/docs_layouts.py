@@ -16,7 +16,7 @@ MODELS = {
     "SDXL": "stable-diffusion-xl-base-1.0", "Wan 1.3B": "Wan2.1-T2V-1.3B-Diffusers", "Wan 14B": "Wan2.1-T2V-14B-Diffusers",
 }
 SIZES = (2, 4, 8, 16)
-AXES = ("data", "cfg", "pipefusion", "ring", "ulysses", "tensor")
+AXES = ("data", "cfg", "pipefusion", "ring", "kv_gather", "ulysses", "tensor")
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def families() -> str:
     return table(["Family", "Asked of", "In its own size", *AXES], rows)
 
 
-STRATEGIES = {"data=2": "data", "cfg=2": "CFG", "pipefusion=2": "PipeFusion", "pipefusion=2, sync": "stages, sync", "ring=2": "ring", "ulysses=2": "Ulysses",
+STRATEGIES = {"data=2": "data", "cfg=2": "CFG", "pipefusion=2": "PipeFusion", "pipefusion=2, sync": "stages, sync", "ring=2": "ring", "kv_gather=2": "K/V gather", "ulysses=2": "Ulysses",
               "tensor=2": "tensor"}
 OPTIONS = {
     "VAE slicing": ["--enable_vae_slicing"],

@@ -40,6 +40,7 @@ constexpr Meaning kMeanings[] = {
     {"gpus ngpus ngpu nproc nproc_per_node world_size num_devices", "num_gpus"},
     {"sp sp_size ulysses ulysses_size", "ulysses_degree"},
     {"ring ring_size cp", "ring_degree"},
+    {"gather kv_gather all_gather cp_comm_type", "kv_gather_degree"},
     {"tp tp_size tensor_parallel", "tensor_parallel_degree"},
     {"dp dp_size data_parallel", "data_parallel_degree"},
     {"pp pp_size pipeline_parallel pipefusion", "pipefusion_degree"},

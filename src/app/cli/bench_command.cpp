@@ -100,12 +100,18 @@ const FlagSet kProtocol{
         "the CPU) "
         "after --warmup_calls (2; 1). Exit code 1 where something failed or an exact layout drew another "
         "picture.",
-    .unused =
-        {"keep_changed",   "save_dummy",  "span_nodes",         "num_nodes",        "node_rank",
-         "master_addr",    "master_port", "output_name_column", "strategy",         "data_parallel_degree",
-         "ulysses_degree", "ring_degree", "pipefusion_degree",  "use_cfg_parallel", "tensor_parallel_degree",
-         "batch_size",     "profile",     "profile_wait",       "profile_warmup",   "profile_active",
-         "debug",          "log_dir"},
+    .unused = {"keep_changed",     "save_dummy",
+               "span_nodes",       "num_nodes",
+               "node_rank",        "master_addr",
+               "master_port",      "output_name_column",
+               "strategy",         "data_parallel_degree",
+               "ulysses_degree",   "kv_gather_degree",
+               "ring_degree",      "pipefusion_degree",
+               "use_cfg_parallel", "tensor_parallel_degree",
+               "batch_size",       "profile",
+               "profile_wait",     "profile_warmup",
+               "profile_active",   "debug",
+               "log_dir"},
     .why = "a protocol says itself what is measured",
     .values = {"protocol", "sizes", "batches", "hardware"}};
 

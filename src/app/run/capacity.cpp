@@ -317,7 +317,7 @@ class Check {
     for (int n = ranks; n <= most; ++n) {
       for (auto d : plan::layouts(query, n)) {
         if (d.data > 1 || d.pipeline > 1) continue;  // stale keys change the picture: nobody is sent there
-        const int sequence = d.ring * d.ulysses;
+        const int sequence = plan::sequence_size(d);
         if (sequence > 1) d.shard = sequence;
         if (d.tensor > 1 || d.shard > 1) out.push_back(with_layout(d));
       }

@@ -54,9 +54,10 @@ bool is_dropped(const Resolved& resolved, const char* name) {
 
 void remark_on_dropped(const Resolved& resolved, std::vector<std::string>& remarks) {
   std::string list;
-  for (const char* name : {"data_parallel_degree", "use_cfg_parallel", "pipefusion_degree", "ring_degree",
-                           "ulysses_degree", "tensor_parallel_degree", "num_pipeline_patch", "warmup_steps",
-                           "pipefusion_sync", "use_parallel_vae", "fully_shard_degree"}) {
+  for (const char* name :
+       {"data_parallel_degree", "use_cfg_parallel", "pipefusion_degree", "ring_degree", "kv_gather_degree",
+        "ulysses_degree", "tensor_parallel_degree", "num_pipeline_patch", "warmup_steps", "pipefusion_sync",
+        "use_parallel_vae", "fully_shard_degree"}) {
     if (is_dropped(resolved, name)) list += (list.empty() ? "" : ", ") + resolved.origin(name).text;
   }
   if (list.empty()) return;
@@ -71,6 +72,7 @@ std::string asked_degrees(const Resolved& resolved) {
                                                   {"use_cfg_parallel", b.use_cfg_parallel},
                                                   {"pipefusion_degree", b.pipefusion_degree > 1},
                                                   {"ring_degree", b.ring_degree > 1},
+                                                  {"kv_gather_degree", b.kv_gather_degree > 1},
                                                   {"ulysses_degree", b.ulysses_degree > 1},
                                                   {"tensor_parallel_degree", b.tensor_parallel_degree > 1},
                                                   {"strategy", !b.strategy.empty()}};
@@ -85,7 +87,7 @@ std::string asked_degrees(const Resolved& resolved) {
 
 void take_axes(const plan::ParallelConfig& from, plan::ParallelConfig& to) {
   to.data = from.data, to.cfg = from.cfg, to.pipeline = from.pipeline;
-  to.ring = from.ring, to.ulysses = from.ulysses, to.tensor = from.tensor;
+  to.ring = from.ring, to.kv_gather = from.kv_gather, to.ulysses = from.ulysses, to.tensor = from.tensor;
 }
 
 void check_devices(const Resolved& resolved, int ranks, const Machine& machine) {
@@ -158,6 +160,7 @@ plan::ParallelConfig degrees_of(const Resolved& resolved) {
   m.take("use_cfg_parallel", &D::cfg, b.use_cfg_parallel ? 2 : 1);
   m.take("pipefusion_degree", &D::pipeline, b.pipefusion_degree);
   m.take("ring_degree", &D::ring, b.ring_degree);
+  m.take("kv_gather_degree", &D::kv_gather, b.kv_gather_degree);
   m.take("ulysses_degree", &D::ulysses, b.ulysses_degree);
   m.take("tensor_parallel_degree", &D::tensor, b.tensor_parallel_degree);
   m.take("num_pipeline_patch", &D::patches, b.num_pipeline_patch.value_or(0));
@@ -166,7 +169,7 @@ plan::ParallelConfig degrees_of(const Resolved& resolved) {
   m.take("use_parallel_vae", &D::parallel_vae, b.use_parallel_vae);
   m.take("fully_shard_degree", &D::shard, b.fully_shard_degree);
   D d = m.degrees();
-  if (b.shard_dit && d.shard == 1) d.shard = d.ring * d.ulysses;
+  if (b.shard_dit && d.shard == 1) d.shard = plan::sequence_size(d);
   d.stage_blocks = b.attn_layer_num_for_pp;
   return d;
 }

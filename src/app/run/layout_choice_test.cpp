@@ -53,6 +53,17 @@ TEST(LayoutChoice, AFlagWinsOverTheEnvironmentAndThatOverAFile) {
             "ring=3, ulysses=4, tensor=2");
 }
 
+TEST(LayoutChoice, KeysAreGatheredByFlagFileVariableAndStrategy) {
+  const Scratch scratch;
+  const auto file = scratch.write("run.yaml", "ulysses_degree: 2\nkv-gather-degree: 2\n");
+  EXPECT_EQ(layout({"--kv_gather_degree", "13"}), "kv_gather=13") << "more than the heads";
+  EXPECT_EQ(layout({"--config", file.string()}), "kv_gather=2, ulysses=2");
+  EXPECT_EQ(layout({}, {{"DG_XDIT_KV_GATHER_DEGREE", "3"}}), "kv_gather=3");
+  EXPECT_EQ(layout({"--strategy", "cfg=2, kv_gather=2", "--ulysses_degree", "2"}),
+            "cfg=2, kv_gather=2, ulysses=2");
+  expect_mentions(refused({"--kv_gather_degree", "999"}), {"kv_gather 999", "tokens"});
+}
+
 TEST(LayoutChoice, AStrategyWinsAsAWholeOverLowerLevelsAndNamesWhatItDrops) {
   const Environment variables{{"DG_XDIT_RING_DEGREE", "3"}, {"DG_XDIT_USE_CFG_PARALLEL", "true"}};
   const auto choice = chosen({"--strategy", "ulysses=2"}, variables);

@@ -228,8 +228,8 @@ std::string layout_line(const RunSpec& spec) {
   } else if (d.pipeline > 1) {
     add("every step whole: exact");
   }
-  if (spec.facts.has_convolution_mixer && d.ring * d.ulysses > 1)
-    add(str("rows of the picture in ", d.ring * d.ulysses, " parts"));
+  if (spec.facts.has_convolution_mixer && plan::sequence_size(d) > 1)
+    add(str("rows of the picture in ", plan::sequence_size(d), " parts"));
   if (d.shard > 1) add(str("weights of the blocks in ", d.shard, " shards"));
   if (d.parallel_vae && plan::world_size(d) > d.data) add("decoded by all ranks, each its rows");
   return out;

@@ -59,11 +59,22 @@ std::string as_flag(const Resolved& resolved, const Field& field, const FieldRef
 }  // namespace
 
 const std::set<std::string>& layout_flags() {
-  static const std::set<std::string> names{
-      "num_gpus",           "strategy",          "data_parallel_degree", "ulysses_degree",
-      "ring_degree",        "pipefusion_degree", "use_cfg_parallel",     "tensor_parallel_degree",
-      "fully_shard_degree", "shard_dit",         "use_parallel_vae",     "num_pipeline_patch",
-      "warmup_steps",       "pipefusion_sync",   "attn_layer_num_for_pp"};
+  static const std::set<std::string> names{"num_gpus",
+                                           "strategy",
+                                           "data_parallel_degree",
+                                           "ulysses_degree",
+                                           "kv_gather_degree",
+                                           "ring_degree",
+                                           "pipefusion_degree",
+                                           "use_cfg_parallel",
+                                           "tensor_parallel_degree",
+                                           "fully_shard_degree",
+                                           "shard_dit",
+                                           "use_parallel_vae",
+                                           "num_pipeline_patch",
+                                           "warmup_steps",
+                                           "pipefusion_sync",
+                                           "attn_layer_num_for_pp"};
   return names;
 }
 

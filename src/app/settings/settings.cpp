@@ -87,6 +87,13 @@ void BackendSettings::fields(const Visit& visit) {
          .least = 1,
          .most = 1e4},
         &ulysses_degree);
+  visit({.name = "kv_gather_degree",
+         .help = "ranks that share a picture's tokens, keys and values of all gathered around attention: any "
+                 "number of heads",
+         .variable = "DG_XDIT_KV_GATHER_DEGREE",
+         .least = 1,
+         .most = 1e4},
+        &kv_gather_degree);
   visit({.name = "ring_degree",
          .help = "ranks that share a picture's tokens, keys passed round a ring",
          .variable = "DG_XDIT_RING_DEGREE",
@@ -128,7 +135,9 @@ void BackendSettings::fields(const Visit& visit) {
          .least = 1,
          .most = 1e4},
         &fully_shard_degree);
-  visit({.name = "shard_dit", .help = "fully_shard_degree = ring x ulysses", .surfaces = kXditFlags},
+  visit({.name = "shard_dit",
+         .help = "fully_shard_degree = ring x kv_gather x ulysses",
+         .surfaces = kXditFlags},
         &shard_dit);
 }
 

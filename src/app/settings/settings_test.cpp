@@ -80,6 +80,7 @@ constexpr Known kDiffgentor[] = {
     {"no_enable_tf32", nullptr},
     {"ulysses_degree", "2"},
     {"ring_degree", "2"},
+    {"kv_gather_degree", "2"},
     {"data_parallel_degree", "2"},
     {"use_cfg_parallel", nullptr},
     {"pipefusion_degree", "2"},
@@ -98,6 +99,7 @@ constexpr Known kXdit[] = {
     {"data_parallel_degree", "2"},
     {"ulysses_degree", "2"},
     {"ring_degree", "2"},
+    {"kv_gather_degree", "2"},
     {"tensor_parallel_degree", "2"},
     {"pipefusion_parallel_degree", "2"},
     {"use_cfg_parallel", nullptr},
@@ -323,6 +325,7 @@ TEST(Environment, DegreesAreReadAndBooleansInAllWords) {
                               {"DG_XDIT_RING_DEGREE", "4"},
                               {"DG_XDIT_PIPEFUSION_DEGREE", "5"},
                               {"DG_XDIT_USE_CFG_PARALLEL", "On"},
+                              {"DG_XDIT_KV_GATHER_DEGREE", "8"},
                               {"DG_DEBUG", "TRUE"},
                               {"DG_XDIT_TENSOR_PARALLEL_DEGREE", "6"},
                               {"DG_XDIT_FULLY_SHARD_DEGREE", "7"}};
@@ -333,6 +336,7 @@ TEST(Environment, DegreesAreReadAndBooleansInAllWords) {
   EXPECT_TRUE(b.use_cfg_parallel);
   EXPECT_EQ(b.tensor_parallel_degree, 6);
   EXPECT_EQ(b.fully_shard_degree, 7);
+  EXPECT_EQ(b.kv_gather_degree, 8);
   EXPECT_TRUE(r.settings.engine.debug);
   EXPECT_EQ(r.origin("ring_degree").text, "DG_XDIT_RING_DEGREE");
 }

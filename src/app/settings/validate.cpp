@@ -24,6 +24,7 @@ std::string beside(const Resolved& r) {
   const auto& b = r.settings.backend;
   const std::pair<const char*, int> degrees[] = {{"pipefusion_degree", b.pipefusion_degree},
                                                  {"ulysses_degree", b.ulysses_degree},
+                                                 {"kv_gather_degree", b.kv_gather_degree},
                                                  {"ring_degree", b.ring_degree},
                                                  {"tensor_parallel_degree", b.tensor_parallel_degree}};
   std::string list;
