@@ -10,11 +10,10 @@
 #include "base/error.h"
 
 namespace atelier::machine {
-namespace {
+// What the driver's library takes, as nvml.h declares it.
+namespace abi {
 
-constexpr int kSuccess = 0;
 using Device = void*;
-
 struct MemoryInfo {
   unsigned long long total, free, used;
 };
@@ -37,6 +36,13 @@ struct FieldValue {
   } value;
 };
 
+}  // namespace abi
+
+namespace {
+
+using namespace abi;
+
+constexpr int kSuccess = 0;
 constexpr unsigned kNvlinkSent = 138, kNvlinkReceived = 139;  // KiB
 constexpr unsigned kAllLinks = std::numeric_limits<unsigned>::max();
 constexpr int kMostLinks = 18;
@@ -150,7 +156,8 @@ struct Nvml::Library {
     const auto target = ask<PciInfo>(pci, to);
     if (!target) return 0;
     const auto ends = active_link_ends(from);
-    const auto direct = std::count_if(ends.begin(), ends.end(), [&](const auto& e) { return is_same(e, *target); });
+    const auto direct =
+        std::count_if(ends.begin(), ends.end(), [&](const auto& e) { return is_same(e, *target); });
     return static_cast<int>(direct > 0 ? direct : std::min(switched(ends), switched(active_link_ends(to))));
   }
 
