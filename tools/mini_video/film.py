@@ -21,16 +21,15 @@ def pack(clip: Clip) -> np.ndarray:
     return np.concatenate([head, path(clip).ravel()])
 
 
-def window(packed: Tensor, side: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Packed clips cut at random to `frames` frames of `side` x `side` pixels around the object: (head, where)."""
-    batch, device = len(packed), packed.device
-    where = packed[:, HEAD:].view(batch, FRAMES, 3)
+def window(head: Tensor, where: Tensor, side: int, frames: int) -> tuple[Tensor, Tensor]:
+    """What whole() gives, cut at random to `frames` frames of `side` x `side` pixels around the object."""
+    batch, device = len(where), where.device
     start = torch.randint(0, FRAMES - frames + 1, (batch, 1), device=device)
     index = start + torch.arange(frames, device=device)
     cut = where.gather(1, index[..., None].expand(-1, -1, 3))
     jitter = (torch.rand(batch, 1, 2, device=device) - 0.5) * 0.8 * side
     corner = cut[:, frames // 2 : frames // 2 + 1, :2] - side / 2 + jitter
-    return packed[:, :HEAD], torch.cat([cut[..., :2] - corner, cut[..., 2:]], 2)
+    return head, torch.cat([cut[..., :2] - corner, cut[..., 2:]], 2)
 
 
 def whole(packed: Tensor) -> tuple[Tensor, Tensor]:

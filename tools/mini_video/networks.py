@@ -12,14 +12,14 @@ from pieces import FIELDS, PAD, TEXT_LENGTH
 
 TRANSFORMER = {
     "patch_size": [1, 2, 2],
-    "num_attention_heads": 1,
-    "attention_head_dim": 128,
+    "num_attention_heads": 4,
+    "attention_head_dim": 32,
     "in_channels": 16,
     "out_channels": 16,
     "text_dim": 64,
     "freq_dim": 256,
-    "ffn_dim": 512,
-    "num_layers": 6,
+    "ffn_dim": 256,
+    "num_layers": 4,
     "cross_attn_norm": True,
     "qk_norm": "rms_norm_across_heads",
     "eps": 1e-6,
@@ -47,7 +47,7 @@ UMT5 = {
     "decoder_start_token_id": 0,
     "tie_word_embeddings": False,
 }
-GRID = (5, 6, 6)  # latent frames, rows and columns of tokens
+GRID = (5, 4, 4)  # latent frames, rows and columns of tokens
 PATCH = 64  # numbers of a token: 2 x 2 cells of 16 channels
 WIDTH = TRANSFORMER["num_attention_heads"] * TRANSFORMER["attention_head_dim"]
 PIPELINE_TEXT = 512  # tokens that pipelines pad to

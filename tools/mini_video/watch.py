@@ -24,11 +24,12 @@ GROUNDS = {
     "dark blue": (31, 53, 99),
 }
 DIFFERENT = 16  # L*a*b* distance between background and object
-LEAST_AREA = 40  # pixels
+LEAST_AREA = 24  # pixels
 LIKENESS = 0.62  # overlap with the template of the best frames
-SLOW_BELOW, QUICK_ABOVE = 22.0, 41.0  # pixels over the clip
-STILL_WITHIN = 4.0
-NEAR_WALL = 7.5
+SLOW_BELOW, QUICK_ABOVE = 14.5, 27.0  # pixels over the clip
+STILL_WITHIN = 3.0
+NEAR_WALL = 5.0
+BACK = 1.2  # pixels a frame that a steady object may go the other way
 
 
 @dataclass
@@ -116,8 +117,8 @@ def _moves(seen: Seen, direction: tuple[int, int], speed: str) -> bool:
         return False
     along, across = seen.centres[:, axis] * sign, seen.centres[:, 1 - axis]
     gone = along[-1] - along[0]
-    steady = (np.diff(along) > -1.6).all() and np.ptp(across) < max(5.0, 0.3 * gone)
-    paces = {"slowly": 6 < gone < SLOW_BELOW, "": SLOW_BELOW <= gone <= QUICK_ABOVE, "quickly": gone > QUICK_ABOVE}
+    steady = (np.diff(along) > -BACK).all() and np.ptp(across) < max(3.5, 0.3 * gone)
+    paces = {"slowly": 4 < gone < SLOW_BELOW, "": SLOW_BELOW <= gone <= QUICK_ABOVE, "quickly": gone > QUICK_ABOVE}
     return bool(steady and paces[speed])
 
 
@@ -131,9 +132,9 @@ def _bounces(seen: Seen, direction: tuple[int, int], side: int) -> bool:
     edge = seen.boxes[turn, axis + 2] if sign > 0 else seen.boxes[turn, axis]
     gap = side - edge if sign > 0 else edge
     there, back = along[turn] - along[0], along[turn] - along[-1]
-    steady = (np.diff(along[: turn + 1]) > -1.6).all() and (np.diff(along[turn:]) < 1.6).all()
-    return bool(steady and 3 <= turn <= len(along) - 4 and min(there, back) > 9 and gap < NEAR_WALL
-                and np.ptp(across) < 7)
+    steady = (np.diff(along[: turn + 1]) > -BACK).all() and (np.diff(along[turn:]) < BACK).all()
+    return bool(steady and 3 <= turn <= len(along) - 4 and min(there, back) > 6 and gap < NEAR_WALL
+                and np.ptp(across) < 5)
 
 
 def _stays(seen: Seen, frames: slice) -> bool:

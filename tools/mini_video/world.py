@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "mini"))  # colours
 
 from words import OBJECT_STANDS_OUT
 
-SIZE = 96  # frames are SIZE x SIZE pixels
+SIZE = 64  # frames are SIZE x SIZE pixels
 FRAMES = 17
 COLOUR_NAMES = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black"]
 SHAPE_NAMES = ["circle", "square", "triangle", "star", "heart", "cross"]
@@ -23,8 +23,8 @@ MOTIONS += [f"bounce {d}" for d in ("right", "left", "up", "down")] + ["appear",
 SPEEDS = ["", "slowly", "quickly"]  # "" is the pace between the two; only of "move"
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}  # x to the right, y down
 
-TRAVELS = {"slowly": (11, 17), "": (27, 35), "quickly": (47, 55)}  # pixels over the whole clip
-RADII = (11, 16)
+TRAVELS = {"slowly": (7, 11), "": (18, 23), "quickly": (31, 35)}  # pixels over the whole clip
+RADII = (9, 12)
 GAP = 2  # pixels between a bouncing object and the wall when it turns
 # How far a shape reaches from its centre, in radii: to either side, up, down.
 EXTENTS = {
@@ -119,7 +119,7 @@ def place(clip: Clip, rng: random.Random) -> None:
     if clip.kind == "move":
         clip.amount = rng.uniform(*TRAVELS[clip.speed])
     elif clip.kind == "bounce":
-        clip.turn, clip.amount = rng.uniform(6.5, 9.5), rng.uniform(3, 4.5)
+        clip.turn, clip.amount = rng.uniform(6.5, 9.5), rng.uniform(2, 3)
     elif clip.kind in ("appear", "disappear"):
         clip.turn = rng.uniform(5, 10)
     for axis, sign in enumerate(clip.direction):
