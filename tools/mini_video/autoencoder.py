@@ -1,8 +1,9 @@
-"""Wan 2.1's causal autoencoder in plain PyTorch under diffusers' names, over whole clips.
+"""Wan 2.1's causal autoencoder in plain PyTorch under diffusers' names, over whole clips in one pass.
 
 The shipped model works in chunks of frames with a cache; over a whole clip of 4n + 1 frames the same numbers come out:
 every convolution looks at two earlier frames only, and the first frame passes the changes of frame rate untouched.
-3-D convolutions run as 2-D ones over three stacked frames, which GPUs do much faster for few channels.
+Inside, tensors are [B, T, H, W, C], so that a 3-D convolution is a 2-D one over pictures of three stacked frames, which
+GPUs do much faster for few channels, and convolutions of one pixel are products of matrices.
 """
 
 from __future__ import annotations
@@ -11,30 +12,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normed import normed, rms_norm, stacked
+
 CHANNELS = 16
 VAE = {
-    "base_dim": 8,
+    "base_dim": 16,
     "z_dim": CHANNELS,
-    "dim_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2,
+    "dim_mult": [1, 2, 2, 2],
+    "num_res_blocks": 1,
     "attn_scales": [],
     "temperal_downsample": [False, True, True],
     "dropout": 0.0,
 }
+LANES = 8  # tensor cores want channels in eights
 
 
-def flat(x: Tensor) -> Tensor:
-    """[B, T, C, H, W] -> [B * T, C, H, W]."""
-    return x.flatten(0, 1)
+def _fill(x: Tensor, axis: int) -> Tensor:
+    """x with zeros behind its last entries along an axis (from the end), up to a multiple of LANES."""
+    missing = -x.shape[axis] % LANES
+    return F.pad(x, [0, 0] * (-axis - 1) + [0, missing]) if missing else x
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """The same, its channels side by side in memory: what convolutions read fastest."""
-    return flat(x).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+def _pictures(x: Tensor) -> Tensor:
+    """[B, T, H, W, C] -> [B * T, C, H, W], channels last in memory; no copy."""
+    return x.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _clips(x: Tensor, frames: int) -> Tensor:
+    """The inverse of _pictures."""
+    return x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
 
 
 class Conv(nn.Module):
-    """A causal 3-D convolution over [B, T, C, H, W] of kernel 3 or 1, or of kernel (3, 1, 1) for `only_time`."""
+    """A causal 3-D convolution of kernel 3 or 1, or of kernel (3, 1, 1) for `only_time`."""
 
     def __init__(self, inside: int, outside: int, kernel: int = 3, only_time: bool = False):
         super().__init__()
@@ -43,34 +53,32 @@ class Conv(nn.Module):
         self.weight, self.bias = made.weight, made.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.over(self.stacked(x))
+        return self.over(stacked(x) if self.weight.shape[2] > 1 else x)
 
-    def stacked(self, x: Tensor) -> Tensor:
-        """Each frame with the two before it, zeros before the first, one after another in the channels."""
-        if self.weight.shape[2] == 1:
-            return x
-        padded = F.pad(x, (0, 0, 0, 0, 0, 0, 2, 0))
-        t = x.shape[1]
-        return torch.cat([padded[:, i : i + t] for i in range(3)], 2)
-
-    def over(self, stacked: Tensor) -> Tensor:
-        """The convolution of stacked frames."""
+    def over(self, x: Tensor) -> Tensor:
+        """The convolution of what stacked() made: [B, T, H, W, 3C] -> [B, T, H, W, outside]."""
         weight = self.weight.permute(0, 2, 1, 3, 4).flatten(1, 2)
-        frames = flat(stacked).contiguous(memory_format=torch.channels_last)
-        out = F.conv2d(frames, weight, self.bias, padding=weight.shape[-1] // 2)
-        return out.unflatten(0, stacked.shape[:2])
+        if weight.shape[-1] == 1:
+            return F.linear(x, weight[..., 0, 0], self.bias)
+        outside = len(self.bias)
+        filled = _fill(_fill(weight, -3), -4)
+        y = F.conv2d(_pictures(_fill(x, -1)), filled, _fill(self.bias, -1), padding=1)
+        return _clips(y, x.shape[1])[..., :outside]
 
 
 class Norm(nn.Module):
-    """RMS norm over the channels of [B, T, C, H, W]; `image`: the shape that diffusers gives the parameter."""
+    """RMS norm over the channels; `image`: the shape that diffusers gives the parameter."""
 
     def __init__(self, width: int, image: bool = False):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width, 1, 1) if image else torch.ones(width, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=2, keepdim=True, dtype=torch.float32).clamp(min=1e-12)
-        return x * (len(self.gamma) ** 0.5 / length).to(x.dtype) * self.gamma.view(-1, 1, 1).to(x.dtype)
+        return rms_norm(x, self.gamma.flatten())
+
+    def before(self, conv: Conv, x: Tensor) -> Tensor:
+        """The convolution of SiLU of the norm."""
+        return conv.over(normed(x, self.gamma.flatten()))
 
 
 class Resnet(nn.Module):
@@ -83,8 +91,7 @@ class Resnet(nn.Module):
         self.conv_shortcut = Conv(inside, outside, 1) if inside != outside else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        return self.conv2(F.silu(self.norm2(y))) + self.conv_shortcut(x)
+        return self.norm2.before(self.conv2, self.norm1.before(self.conv1, x)) + self.conv_shortcut(x)
 
 
 class Attention(nn.Module):
@@ -96,10 +103,10 @@ class Attention(nn.Module):
         self.to_qkv, self.proj = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.to_qkv(flat(self.norm(x))).flatten(2).transpose(1, 2).contiguous()
-        q, k, v = qkv[:, None].chunk(3, -1)
-        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[-2:])
-        return x + self.proj(y).unflatten(0, x.shape[:2])
+        rows = self.norm(x).flatten(0, 1).flatten(1, 2)
+        q, k, v = F.linear(rows, self.to_qkv.weight.flatten(1), self.to_qkv.bias)[:, None].chunk(3, -1)
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0]
+        return x + F.linear(y, self.proj.weight.flatten(1), self.proj.bias).view(x.shape)
 
 
 class Middle(nn.Module):
@@ -111,7 +118,7 @@ class Middle(nn.Module):
         self.attentions = nn.ModuleList([Attention(width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.resnets[1](channels_last(self.attentions[0](self.resnets[0](channels_last(x)))))
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
 class Downsample(nn.Module):
@@ -124,7 +131,7 @@ class Downsample(nn.Module):
             self.time_conv = Conv(width, width, 3, only_time=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.resample(flat(x)).unflatten(0, x.shape[:2])
+        x = _clips(self.resample(_pictures(x)), x.shape[1])
         if not hasattr(self, "time_conv"):
             return x
         return torch.cat([x[:, :1], self.time_conv(x)[:, 2::2]], 1)
@@ -141,13 +148,14 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if hasattr(self, "time_conv"):
-            pairs = self.time_conv(x[:, 1:]).unflatten(2, (2, -1)).flatten(1, 2)
+            first, second = self.time_conv(x[:, 1:]).chunk(2, -1)
+            pairs = torch.stack([first, second], 2).flatten(1, 2)
             x = torch.cat([x[:, :1], pairs], 1)
-        return self.resample(flat(x)).unflatten(0, x.shape[:2])
+        return _clips(self.resample(_pictures(x)), x.shape[1])
 
 
 class Encoder(nn.Module):
-    """Frames [B, T, 3, H, W] in -1..1 -> mean and log variance."""
+    """Frames [B, T, H, W, 3] in -1..1 -> mean and log variance."""
 
     def __init__(self):
         super().__init__()
@@ -155,7 +163,7 @@ class Encoder(nn.Module):
         self.conv_in = Conv(3, widths[0])
         layers: list[nn.Module] = []
         for i, (inside, outside) in enumerate(zip(widths, widths[1:])):
-            layers += [Resnet(inside, outside), Resnet(outside, outside)]
+            layers += [Resnet(inside, outside), *(Resnet(outside, outside) for _ in range(VAE["num_res_blocks"] - 1))]
             if i < len(VAE["temperal_downsample"]):
                 layers.append(Downsample(outside, VAE["temperal_downsample"][i]))
         self.down_blocks = nn.ModuleList(layers)
@@ -165,26 +173,27 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for layer in self.down_blocks:
-            x = layer(channels_last(x))
-        return self.conv_out(F.silu(self.norm_out(self.mid_block(x))))
+            x = layer(x)
+        return self.norm_out.before(self.conv_out, self.mid_block(x))
 
 
 class UpBlock(nn.Module):
-    """Three resnets, then a larger side."""
+    """Resnets, then a larger side."""
 
     def __init__(self, inside: int, outside: int, time: bool | None):
         super().__init__()
-        self.resnets = nn.ModuleList([Resnet(inside, outside), Resnet(outside, outside), Resnet(outside, outside)])
+        more = [Resnet(outside, outside) for _ in range(VAE["num_res_blocks"])]
+        self.resnets = nn.ModuleList([Resnet(inside, outside), *more])
         self.upsamplers = nn.ModuleList() if time is None else nn.ModuleList([Upsample(outside, time)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in [*self.resnets, *self.upsamplers]:
-            x = layer(channels_last(x))
+            x = layer(x)
         return x
 
 
 class Decoder(nn.Module):
-    """Latents -> frames."""
+    """Latents -> frames [B, T, H, W, 3]."""
 
     def __init__(self):
         super().__init__()
@@ -200,25 +209,28 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.norm_out.before(self.conv_out, x)
 
 
 class Autoencoder(nn.Module):
-    """AutoencoderKLWan."""
+    """AutoencoderKLWan. Outside, frames and latents are [B, T, C, H, W]."""
 
     def __init__(self):
         super().__init__()
         self.encoder, self.decoder = Encoder(), Decoder()
         self.quant_conv, self.post_quant_conv = Conv(2 * CHANNELS, 2 * CHANNELS, 1), Conv(CHANNELS, CHANNELS, 1)
-        for module in self.modules():  # PyTorch's own start shrinks what passes, and learns nothing for long
+        for name, module in self.named_modules():
             if isinstance(module, (Conv, nn.Conv2d)):
-                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+                # PyTorch's own start shrinks what passes, and learns nothing for long; branches start quietly.
+                quiet = 0.25 if name.endswith(("conv2", "proj")) else 1.0
+                nn.init.normal_(module.weight, std=quiet * module.weight[0].numel() ** -0.5)
                 nn.init.zeros_(module.bias)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance [B, T', CHANNELS, H / 8, W / 8]."""
-        return self.quant_conv(self.encoder(frames)).chunk(2, 2)
+        both = self.quant_conv(self.encoder(frames.permute(0, 1, 3, 4, 2).contiguous()))
+        return both.permute(0, 1, 4, 2, 3).chunk(2, 2)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames [B, T, 3, H, W], not clamped."""
-        return self.decoder(self.post_quant_conv(latents))
+        return self.decoder(self.post_quant_conv(latents.permute(0, 1, 3, 4, 2))).permute(0, 1, 4, 2, 3)

@@ -14,6 +14,7 @@ import torch
 from autoencoder import VAE, Autoencoder
 from film import pack, render, whole
 from networks import PIPELINE_TEXT, TRANSFORMER, UMT5, TextEncoder, Transformer, from_tokens, text_bias, to_tokens
+from normed import normed, plain
 from phrases import Narrator
 from pieces import Tokenizer, write_vocabulary
 from score import test_set
@@ -93,8 +94,21 @@ class Text(unittest.TestCase):
 
 
 class Networks(unittest.TestCase):
+    @unittest.skipUnless(torch.cuda.is_available(), "needs a GPU")
+    def test_the_kernel_before_convolutions_is_the_plain_form(self):
+        for shape in ((2, 5, 6, 7, 16), (3, 1, 8, 8, 12), (2, 17, 8, 8, 32)):
+            x, gamma = torch.randn(shape, device="cuda"), torch.randn(shape[-1], device="cuda")
+            results = []
+            for f in (plain, normed):
+                inputs = x.clone().requires_grad_(), gamma.clone().requires_grad_()
+                out = f(*inputs)
+                upward = torch.sin(torch.arange(out.numel(), device="cuda").view_as(out))
+                results.append([out, *torch.autograd.grad(out, inputs, upward)])
+            for ours, wanted in zip(*results):
+                self.assertLess((ours - wanted).abs().max(), 1e-4 * wanted.abs().max())
+
     def test_tokens_are_undone(self):
-        z = torch.randn(2, 16, 5, 12, 12)
+        z = torch.randn(2, 16, 5, 8, 8)
         self.assertTrue(torch.equal(from_tokens(to_tokens(z)), z))
 
     @unittest.skipUnless(has_diffusers, "needs diffusers")
@@ -124,7 +138,7 @@ class Networks(unittest.TestCase):
         reference.load_state_dict(encoder.state_dict(), strict=False)
         tokens = torch.zeros(2, PIPELINE_TEXT, dtype=torch.long)
         tokens[0, :5], tokens[1, :9] = torch.arange(3, 8), torch.arange(3, 12)
-        x, time = torch.randn(2, 16, 5, 12, 12), torch.tensor([900.0, 333.0])
+        x, time = torch.randn(2, 16, 5, 8, 8), torch.tensor([900.0, 333.0])
         with torch.no_grad():
             told = (tokens > 0).long()
             whole_text = reference.eval()(tokens, attention_mask=told)[0] * told[..., None]
