@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from captions import Speaker
 from scenes import Scene, Wish, sample
-from vision import Region, find_regions
+from vision import TEMPLATES, Region, Templates, find_regions
 from words import (
     COLOUR_NAMES,
     INVERSE,
@@ -45,17 +45,19 @@ NEW_PAIRS = [p for p in ALL_PAIRS if pair_is_held_out(*p)]
 SEEN_PAIRS = [p for p in ALL_PAIRS if not pair_is_held_out(*p)]
 
 
-def is_correct(picture: np.ndarray, scene: Scene) -> bool:
-    """Whether the picture shows what the scene's caption says."""
-    regions = [r for r in find_regions(picture, scene.relation == "inside") if r.overlap >= LEAST_OVERLAP]
+def is_correct(picture: np.ndarray, scene: Scene, templates: Templates = TEMPLATES) -> bool:
+    """Whether the picture shows what the scene's caption says; `templates` are the shapes it may show."""
+    inside = scene.relation == "inside"
+    regions = [r for r in find_regions(picture, inside, templates) if r.overlap >= LEAST_OVERLAP]
     found = [[r for r in regions if (r.colour, r.shape) == (t.colour, t.shape)] for t in scene.things]
     if scene.kind in ("one", "count"):
         return _count_is_correct(scene, found[0], regions) and _place_is_correct(scene, found[0])
     if scene.kind == "row":
         return all(found) and found[0][0].x < found[1][0].x < found[2][0].x
-    if scene.relation == "inside":
+    if inside:
         wanted = (scene.things[0].colour, scene.things[0].shape)
-        inner = [r for r in find_regions(picture) if r.overlap >= LEAST_OVERLAP and (r.colour, r.shape) == wanted]
+        alone = find_regions(picture, templates=templates)
+        inner = [r for r in alone if r.overlap >= LEAST_OVERLAP and (r.colour, r.shape) == wanted]
         return any(_holds(a, b, "inside") for a in inner for b in found[1])
     relation = scene.relation if scene.kind == "two" else None
     return any(_holds(a, b, relation) for a in found[0] for b in found[1] if a is not b)

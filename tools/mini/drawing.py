@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from scenes import Scene, Thing
-from words import BACKGROUND_KINDS, BACKGROUNDS, COLOURS, SHAPES, SIZE, STYLES
+from words import ALL_SHAPES, BACKGROUND_KINDS, BACKGROUNDS, COLOURS, SIZE, STYLES
 
 MAX_THINGS = 6
 # present, shape, x, y, radius, red, green, blue, glossy, outlined, striped
 THING_NUMBERS = 8 + len(STYLES)
 # kind, first colour (3), second colour (3), period, vertical, phase
 BACKGROUND_NUMBERS = 10
+PAPER = 0.98  # of white
 
 
 def pack(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -34,18 +35,21 @@ def _pack_thing(thing: Thing) -> list[float]:
     """One row of pack()."""
     colour = [v / 255 for v in COLOURS[thing.colour]]
     styles = [thing.style == s for s in STYLES]
-    return [1, SHAPES.index(thing.shape), thing.x, thing.y, thing.radius, *colour, *styles]
+    return [1, ALL_SHAPES.index(thing.shape), thing.x, thing.y, thing.radius, *colour, *styles]
 
 
-def render(things: Tensor, backgrounds: Tensor) -> Tensor:
-    """Pictures [B, 3, SIZE, SIZE] in 0..1 from packed things [B, MAX_THINGS, ..] and backgrounds [B, ..]."""
+def render(things: Tensor, backgrounds: Tensor, rim: float = 0.0) -> Tensor:
+    """Pictures [B, 3, SIZE, SIZE] in 0..1 from packed things [B, things, ..] and backgrounds [B, ..].
+
+    `rim`: pixels of white paper around each object, as around a sticker.
+    """
     batch = things.shape[0]
     line = torch.arange(SIZE, device=things.device, dtype=torch.float32) + 0.5
     x = line.view(1, 1, -1).expand(batch, SIZE, SIZE)
     y = line.view(1, -1, 1).expand(batch, SIZE, SIZE)
     picture = _draw_background(backgrounds.view(batch, -1, 1, 1), x, y)
-    for i in range(MAX_THINGS):
-        picture = _draw_thing(picture, things[:, i].view(batch, -1, 1, 1), x, y)
+    for i in range(things.shape[1]):
+        picture = _draw_thing(picture, things[:, i].view(batch, -1, 1, 1), (x, y), rim)
     return torch.stack(picture, 1).clamp(0, 1)
 
 
@@ -77,16 +81,21 @@ def _dots(x: Tensor, y: Tensor, pitch: Tensor, phase: Tensor) -> Tensor:
     return pitch * 0.2 - torch.sqrt(dx * dx + dy * dy + 1e-9) + 0.5
 
 
-def _draw_thing(picture: list[Tensor], t: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
+def _draw_thing(picture: list[Tensor], t: Tensor, at: tuple[Tensor, Tensor], rim: float) -> list[Tensor]:
     """Draws one object with its shadow over the three channels; t: [B, THING_NUMBERS, 1, 1]."""
+    x, y = at
     present, shape, radius = t[:, 0], t[:, 1], t[:, 4].clamp(min=1)
     u, v = (x - t[:, 2]) / radius, (y - t[:, 3]) / radius
-    shadow = signed_distance(shape, u - 0.05 - 2 / radius, v - 0.08 - 3 / radius) * radius
+    shadow = signed_distance(shape, u - 0.05 - 2 / radius, v - 0.08 - 3 / radius) * radius - rim
     dark = present * 0.30 * torch.sigmoid(-shadow / (2.2 + 0.03 * radius))
     inside = signed_distance(shape, u, v) * radius
     cover = present * (0.5 - inside).clamp(0, 1)
     surface = _surface(t, u, v, inside, radius)
-    return [p * (1 - dark) * (1 - cover) + s.clamp(0, 1) * cover for p, s in zip(picture, surface)]
+    below = [p * (1 - dark) for p in picture]
+    if rim > 0:
+        paper = present * (rim + 0.5 - inside).clamp(0, 1)
+        below = [p * (1 - paper) + PAPER * paper for p in below]
+    return [p * (1 - cover) + s.clamp(0, 1) * cover for p, s in zip(below, surface)]
 
 
 def _surface(t: Tensor, u: Tensor, v: Tensor, inside: Tensor, radius: Tensor) -> list[Tensor]:
@@ -163,8 +172,14 @@ def _moon(u: Tensor, v: Tensor) -> Tensor:
     return torch.where(beyond, _length(x - tip_x, y - tip_y), crescent)
 
 
+def _house(u: Tensor, v: Tensor) -> Tensor:
+    """Distance to a house: a roof with eaves on upright walls."""
+    slope = 0.6667 * u.abs() - 0.7451 * (v + 0.95)
+    return torch.minimum(torch.maximum(slope, v + 0.1), _box(u, v - 0.36, 0.64, 0.47)) - 0.03
+
+
 def signed_distance(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Signed distance in radii to the shape with index `shape` in SHAPES; u to the right, v down."""
+    """Signed distance in radii to the shape with index `shape` in ALL_SHAPES; u to the right, v down."""
     distance = _length(u, v) - 0.94
     others = [
         _box(u, v, 0.76, 0.76) - 0.05,
@@ -176,6 +191,7 @@ def signed_distance(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:
         (u.abs() * 1.28 + v.abs() - 0.97) * 0.616,
         _moon(u, v),
         torch.minimum(_box(u, v, 0.29, 0.88), _box(u, v, 0.88, 0.29)) - 0.03,
+        _house(u, v),
     ]
     for index, other in enumerate(others, 1):
         distance = torch.where(shape == index, other, distance)

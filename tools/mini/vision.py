@@ -30,6 +30,7 @@ NOTHING = 99
 FURTHEST_COLOUR = 42  # beyond this distance a pixel has no colour of the palette
 LEAST_AREA = 330  # pixels
 TEMPLATE_SIDE = 48
+Templates = dict[str, tuple[np.ndarray, float]]  # shape name -> cropped mask and aspect
 
 
 @dataclass
@@ -105,7 +106,7 @@ def _crop(mask: np.ndarray) -> tuple[np.ndarray, float]:
     return np.asarray(small) > 127, box.shape[1] / box.shape[0]
 
 
-def _templates() -> dict[str, tuple[np.ndarray, float]]:
+def _templates() -> Templates:
     """Shape name -> cropped mask and aspect."""
     row, column = np.mgrid[:400, :400]
     x, y = (column - 200) / 180, (row - 200) / 180
@@ -126,13 +127,16 @@ def _templates() -> dict[str, tuple[np.ndarray, float]]:
 
 
 TEMPLATES = _templates()
+_HOUSE = [(0, -1), (1, -0.1), (0.69, -0.1), (0.69, 0.86), (-0.69, 0.86), (-0.69, -0.1), (-1, -0.1)]
+# What an adapter may teach; looked for only when asked, so that scores of mini itself stay what they are.
+WITH_HOUSE = TEMPLATES | {"house": _crop(_polygon(_HOUSE))}
 
 
-def shape_of(mask: np.ndarray) -> tuple[str, float]:
+def shape_of(mask: np.ndarray, templates: Templates = TEMPLATES) -> tuple[str, float]:
     """The best template and the overlap with it, less a penalty for another aspect."""
     cropped, aspect = _crop(mask)
     best = ("none", 0.0)
-    for name, (template, template_aspect) in TEMPLATES.items():
+    for name, (template, template_aspect) in templates.items():
         overlap = (cropped & template).sum() / max(1, (cropped | template).sum())
         score = float(overlap - 0.5 * abs(math.log(aspect / template_aspect)))
         if score > best[1]:
@@ -163,7 +167,7 @@ def _named_pixels(picture: np.ndarray) -> np.ndarray:
     return index
 
 
-def find_regions(picture: np.ndarray, fill_holes: bool = False) -> list[Region]:
+def find_regions(picture: np.ndarray, fill_holes: bool = False, templates: Templates = TEMPLATES) -> list[Region]:
     """Connected regions of one colour that do not touch the border. `fill_holes`: also try each one filled."""
     index = _named_pixels(np.asarray(picture).astype(np.float32))
     regions = []
@@ -174,20 +178,37 @@ def find_regions(picture: np.ndarray, fill_holes: bool = False) -> list[Region]:
         mask = ndimage.binary_opening(mask, iterations=2)
         labelled, _ = ndimage.label(mask)
         for j, where in enumerate(ndimage.find_objects(labelled), 1):
-            region = _region(name, labelled[where] == j, where, index.shape, fill_holes)
-            if region:
-                regions.append(region)
+            region = labelled[where] == j
+            if region.sum() >= LEAST_AREA and not _touches(where, index.shape):
+                regions.append(_region(name, region, where, fill_holes, templates))
     return regions
 
 
-def _region(name: str, mask: np.ndarray, where: tuple, extent: tuple, fill_holes: bool) -> Region | None:
-    """The region at the slices `where`; None if it is too small or touches the border."""
+def _touches(where: tuple, extent: tuple) -> bool:
+    """Whether the slices `where` reach the border of the picture."""
+    return any(s.start <= 1 or s.stop >= side - 1 for s, side in zip(where, extent))
+
+
+def _region(name: str, mask: np.ndarray, where: tuple, fill_holes: bool, templates: Templates) -> Region:
+    """The region at the slices `where`, named after the template that fits it best."""
     top, bottom, left, right = where[0].start, where[0].stop, where[1].start, where[1].stop
-    touches = top <= 1 or left <= 1 or bottom >= extent[0] - 1 or right >= extent[1] - 1
-    if mask.sum() < LEAST_AREA or touches:
-        return None
-    shape, overlap = shape_of(mask)
+    shape, overlap = shape_of(mask, templates)
     if fill_holes:
-        filled = shape_of(ndimage.binary_fill_holes(mask))
+        filled = shape_of(ndimage.binary_fill_holes(mask), templates)
         shape, overlap = max((shape, overlap), filled, key=lambda found: found[1])
     return Region(name, shape, (left + right) / 2, (top + bottom) / 2, overlap, (left, top, right, bottom))
+
+
+LEAST_PAPER = 200  # of 255, in every channel
+PAPER_BAND = (2, 5)  # pixels outside the region
+
+
+def paper_share(picture: np.ndarray, region: Region) -> float:
+    """Share of the pixels close around a region that are as white as paper."""
+    left, top, right, bottom = (v + d for v, d in zip(region.box, (-8, -8, 8, 8)))
+    window = np.s_[max(0, top) : bottom, max(0, left) : right]
+    index = _named_pixels(np.asarray(picture).astype(np.float32))[window]
+    mask = ndimage.binary_opening(index == NAMES.index(region.colour), iterations=2)
+    near, far = (ndimage.binary_dilation(ndimage.binary_fill_holes(mask), iterations=i) for i in PAPER_BAND)
+    band = np.asarray(picture)[window][far & ~near]
+    return float((band.min(-1) >= LEAST_PAPER).mean()) if len(band) else 0.0
