@@ -265,7 +265,7 @@ TEST(CachedLoop, DrawsTheSameUnderEveryLayout) {
   run(cached_setup(""), reference, expected);
   for (const auto& [computed, reused] : expected)
     EXPECT_TRUE(computed > 0 && reused > 0) << computed << " " << reused;
-  for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "ring=2", "ring=3", "tensor=2",
+  for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "kv_gather=2", "ring=3", "tensor=2",
                              "cfg=2, ulysses=2", "ulysses=2, ring=2", "ring=2, tensor=2"}) {
     for (const bool graphs : {false, true}) {
       std::vector<at::Tensor> drawn;

@@ -14,9 +14,10 @@ namespace atelier::plan {
 struct Workload {
   int64_t image_tokens = 1;  // models with convolutions: the rows that may not be split further
   int64_t text_tokens = 0;
-  int branches = 1;          // forwards per step: 2 with classifier-free guidance
-  int steps = 0, batch = 0;  // for advice only; 0: unknown
-  int64_t pictures = 0;      // to be drawn in all; the same
+  int branches = 1;             // forwards per step: 2 with classifier-free guidance
+  int steps = 0, batch = 0;     // for advice only; 0: unknown
+  int64_t pictures = 0;         // to be drawn in all; the same
+  bool has_step_cache = false;  // of any picture: for memory only
 };
 
 // What a layout is sought for.

@@ -14,6 +14,7 @@ namespace {
 // Constants of buffers; docs/plan.md has the rows that they were fitted on.
 constexpr double kWidths = 11.4;          // of a token's activations while a block runs
 constexpr double kExchangedWidths = 4.6;  // more of them where heads are exchanged
+constexpr double kCachedWidths = 5;       // of a step cache: what it keeps, and the tokens before the blocks
 constexpr double kGatheredWidths = 4;     // per rank that gathers: keys and values as they arrive, in order
 constexpr double kFixed = 80e6;           // bytes of a rank that draws anything: tables of steps, workspaces
 constexpr double kPictureBuffers = 6.9;  // of the picture's size and the decoder's width, while it is decoded
@@ -95,8 +96,9 @@ struct Group {
                            (d.kv_gather > 1 ? kGatheredWidths * d.kv_gather : 0)) /
                           std::sqrt(double{1} * d.tensor);
     const double rows = std::ceil(tokens() / sequence()) * samples();
-    double kept = 0;  // long skips
+    double kept = 0;  // long skips, step caches
     if (query.layout.model.has_skips) kept = double{1} * (query.layout.model.blocks / 2 - 1) / d.pipeline;
+    if (query.layout.work.has_step_cache) kept += kCachedWidths;
     return kFixed + rows * width() * memory.sizes.denoiser * (widths + kept);
   }
 

@@ -222,6 +222,21 @@ TEST(RankMemory, EveryCutTakesItsShare) {
   EXPECT_LT(of("ulysses=4, parallel_vae")[0].pictures, four[0].pictures);
 }
 
+// Five times the tokens, of every picture and branch, in the model's type.
+TEST(RankMemory, AStepCacheHoldsTokens) {
+  auto q = plan_of(query());
+  const auto of = [&](const char* layout) {
+    return rank_memory(q.step, q.memory, parse_strategy(layout)).back().activations;
+  };
+  const int64_t one = of(""), four = of("ulysses=4");
+  q.step.layout.work.has_step_cache = true;
+  const int64_t more = of("") - one;
+  const auto& w = q.step.layout.work;
+  EXPECT_GE(more, 5 * w.image_tokens * 3072 * 2);
+  EXPECT_NEAR(static_cast<double>(of("ulysses=4") - four), static_cast<double>(more) / 4,
+              1e-3 * static_cast<double>(more));
+}
+
 TEST(RankMemory, OffloadingHoldsOnePartAtATime) {
   auto q = plan_of(query());
   const auto total = [&](Offload kind) {

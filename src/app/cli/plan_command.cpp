@@ -203,8 +203,9 @@ const FlagSet kFlags{.surface = kBoth,
                          "three. --top N shows more, --json prints everything.",
                      .switches = {"json", "measure"},
                      .unused = {"resume", "keep_changed", "save_dummy", "span_nodes", "num_nodes",
-                                "node_rank", "master_addr", "master_port", "output_name_column"},
-                     .why = "it plans for one machine and keeps no pictures",
+                                "node_rank", "master_addr", "master_port", "output_name_column", "cache_type",
+                                "cache_threshold", "use_teacache", "use_fbcache"},
+                     .why = "it predicts whole steps on one machine and keeps no pictures",
                      .values = {"hardware", "links", "link_gbps", "top"}};
 
 std::vector<plan::Prediction> predictions(const plan::PlanQuery& query,

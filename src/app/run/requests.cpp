@@ -102,9 +102,10 @@ Extent extent_of(const request::RequestList& requests, const request::Request& c
                  int batch, const models::Family& family) {
   request::Request least = common;
   int64_t tokens = requests.empty() ? sizes.tokens(common) : INT64_MAX;
-  bool all_branch = true;
+  bool all_branch = true, has_cache = common.cache_type.has_value();
   for (const auto& r : requests) {
     all_branch = all_branch && request::branches(r) == 2;
+    has_cache = has_cache || r.cache_type;
     const int64_t own = sizes.tokens(r);
     if (own < tokens) least = r, tokens = own;
   }
@@ -115,7 +116,8 @@ Extent extent_of(const request::RequestList& requests, const request::Request& c
                    .branches = all_branch && request::branches(least) == 2 ? 2 : 1,
                    .steps = steps_of(least, family),
                    .batch = batch,
-                   .pictures = std::ssize(requests)}};
+                   .pictures = std::ssize(requests),
+                   .has_step_cache = has_cache}};
 }
 
 // Settles the second branch and the step cache; what is wrong with them, or nothing.
