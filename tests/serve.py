@@ -82,6 +82,20 @@ def test_formats():
         assert base64.b64decode(body["data"][0]["b64_json"]).startswith(magic)
 
 
+def test_step_caches():
+    def drawn(**fields):
+        status, body, _ = server.ask("POST", "/v1/images/generations", {**SMALL, "steps": 4, "seed": 1, **fields})
+        assert status == 200, body
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(pictures(body)[0])
+            file.flush()
+            return _png.pixels(file.name)
+
+    plain = drawn()
+    assert drawn(cache_type="none") == plain == drawn(cache_type="first_block_cache", cache_threshold=0)
+    assert drawn(cache_type="first_block_cache", cache_threshold=0.5) != plain
+
+
 def test_what_is_wrong_is_named():
     ask = lambda **fields: server.ask("POST", "/v1/images/generations", {**SMALL, **fields})
     assert refused(ask(stepz=3), 400, "stepz")["code"] == "unknown_parameter"
@@ -95,6 +109,8 @@ def test_what_is_wrong_is_named():
     refused(ask(lora=["nothing"]), 400, "nothing")
     refused(ask(model="other"), 404, "other")
     refused(ask(clip_skip=1), 400, "clip_skip")
+    refused(ask(cache_type="pab"), 400, "first_block_cache")
+    refused(ask(cache_threshold=0.1), 400, "cache_type")
     refused(ask(tier="fast"), 400, "tier")
     refused(ask(layout="ring=9"), 400, "layout")
     refused(server.ask("POST", "/v1/images/generations", {"size": "64x64"}), 400, "prompt")
