@@ -81,7 +81,7 @@ TEST(BatchRun_AHungWorkerIsNoticed, AndNotThoseThatWaitForIt) {
     run.expect_all(2);
     ASSERT_EQ(run.restarts.size(), 1u);
     const auto& why = run.restarts[0];
-    EXPECT_NE(why.find("longer than 1.5 s"), std::string::npos) << why;
+    EXPECT_NE(why.find("not got on for longer than 1.5 s"), std::string::npos) << why;
     for (int rank = 0; rank < 3; ++rank)
       EXPECT_EQ(why.find(str("rank ", rank)) != std::string::npos, fault[0] == '0' + rank) << why;
   }

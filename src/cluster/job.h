@@ -13,7 +13,7 @@ namespace atelier::cluster {
 // What concerns the workers and not what they compute.
 struct PoolOptions {
   int max_retries = 3;
-  double batch_timeout_s = 300;  // a batch that takes longer counts as hung
+  double batch_timeout_s = 300;  // a batch that does not get on for longer counts as hung
   double start_timeout_s = 600;  // loading
   void fields(const Visit& visit);
 };

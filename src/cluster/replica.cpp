@@ -129,6 +129,7 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
   InFlightBatch* const flight = find(message.at("run").get<int64_t>());
   if (!flight) return;  // it has failed, or is done, and this rank did not know yet
   const int64_t id = flight->batch.id;
+  if (kind != message::kHeld) flight->since = rank.heard;
   if (kind == message::kStep) {
     events.push_back(StepDone{id, number(), message.at("step").get<int>(), message.at("steps").get<int>()});
   } else if (kind == message::kNote) {
@@ -137,13 +138,14 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
                                  message.at("note").get<std::string>()});
   } else if (kind == message::kPreview) {
     const auto& data = message.at("data").get_binary();
-    events.push_back(PreviewReady{id, flight->batch.requests.at(message.at("request").get<size_t>()),
-                                  message.at("step").get<int>(), {data.begin(), data.end()}});
+    events.push_back(PreviewReady{id,
+                                  flight->batch.requests.at(message.at("request").get<size_t>()),
+                                  message.at("step").get<int>(),
+                                  {data.begin(), data.end()}});
   } else if (kind == message::kHeld) {
     on_held(*flight, event.rank, message.at("step").get<int>());
   } else if (kind == message::kGenerated) {
     flight->is_generated = true;
-    flight->since = rank.heard;
     events.push_back(BatchGenerated{id, number(), times_from_json(message.at("times"))});
   } else if (kind == message::kStored) {
     on_stored(*flight, message, events);
@@ -156,11 +158,15 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
   }
 }
 
+// What gets on is not late, however long all of it takes.
 void Replica::on_alive(Rank& rank, const Json& message) {
+  const auto before = std::tuple(rank.run, rank.phase, rank.step, rank.collectives);
   message.at("run").get_to(rank.run);
   message.at("phase").get_to(rank.phase);
   message.at("step").get_to(rank.step);
   message.at("collectives").get_to(rank.collectives);
+  if (before == std::tuple(rank.run, rank.phase, rank.step, rank.collectives)) return;
+  if (auto* const flight = find(rank.run)) flight->since = rank.heard;
 }
 
 void Replica::on_stored(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events) {
@@ -183,7 +189,8 @@ void Replica::on_stored(InFlightBatch& flight, const Json& message, std::vector<
 
 // A call's memory is its caller's again when no rank reads it any more.
 void Replica::on_answered(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events) {
-  if (const auto shape = message.at("shape").get<std::vector<int64_t>>(); !shape.empty()) flight.shape = shape;
+  if (const auto shape = message.at("shape").get<std::vector<int64_t>>(); !shape.empty())
+    flight.shape = shape;
   if (++flight.answered < workers_.ranks().count) return;
   events.push_back(CallAnswered{flight.batch.id, number(), std::move(flight.shape)});
   drop(flight.run);
@@ -281,7 +288,7 @@ void Replica::check_batches(Clock::time_point now) {
     }
     fail({.rank = late.front(),
           .severity = WorkerFailure::Severity::kLate,
-          .reason = str("is late: a batch took longer than ", limit, " s; it is ", where),
+          .reason = str("is late: its batch has not got on for longer than ", limit, " s; it is ", where),
           .run = flight.run});
   }
 }

@@ -25,14 +25,14 @@ struct PendingBatch {
 struct InFlightBatch {
   int64_t run = 0;  // number of this hand-out
   PendingBatch batch;
-  std::chrono::steady_clock::time_point since;
+  std::chrono::steady_clock::time_point since;  // it last got on
   std::vector<bool> is_stored = {};
   bool is_generated = false;  // and being stored
   bool is_cancelled = false;
-  std::map<int, int> held = {};  // by rank: the last step begun, as the answers to a cancel come
-  int answered = 0;              // ranks that are done with a call
+  std::map<int, int> held = {};     // by rank: the last step begun, as the answers to a cancel come
+  int answered = 0;                 // ranks that are done with a call
   std::vector<int64_t> shape = {};  // of its result
-  PendingBatch rest() const;     // without what is stored
+  PendingBatch rest() const;        // without what is stored
 };
 
 class Replica {

@@ -1,6 +1,7 @@
 // A pool as a server has it: what is cancelled and when, bad requests, bytes in place of files, many clients.
 #include "cluster/worker_pool.h"
 
+#include <csignal>
 #include <set>
 #include <thread>
 
@@ -181,6 +182,30 @@ TEST(WorkerPool_ArtifactsComeBackAsBytes, ThroughTheChannel) {
     EXPECT_FALSE(fs::exists(r.trial.folder.path() / e.request.name));
   }
   r.pool.reset();
+}
+
+TEST(WorkerPool_ABatchThatGoesOnIsNotLate, HoweverLongItTakesInAll) {
+  Resident r(1, 2);
+  r.trial.config.pool.batch_timeout_s = 1.5;
+  const auto batch = r.submit({"slow"}, 40);  // 4 s
+  r.wait_for(batch);
+  EXPECT_EQ(r.stored[batch].size(), 1u);
+  EXPECT_EQ(r.restarts, 0);
+  r.end();
+}
+
+// As systemd and container runtimes do it: what is to end is the pool's to say.
+TEST(WorkerPool_ASigtermForEveryProcess, EndsNoWorkerInTheMiddleOfItsPicture) {
+  Resident r(1, 2);
+  const auto batch = r.submit({"slow"}, 10);
+  r.on_step = [&](const StepDone& e) {
+    if (e.step != 2) return;
+    for (const pid_t id : r.trial.folder.processes()) ::kill(id, SIGTERM);
+  };
+  r.wait_for(batch);
+  EXPECT_EQ(r.stored[batch].size(), 1u);
+  EXPECT_EQ(r.restarts, 0);
+  r.end();
 }
 
 // What is sent to a worker that does not read waits in a bounded queue; nobody else waits.

@@ -230,7 +230,8 @@ void EngineSettings::fields(const Visit& visit) {
   visit_offload(*this, visit);
   visit({"optimize", "words such as tf32,vae_slicing,compile"}, &optimize);
   visit(number("max_retries", "how often a failed picture is tried again", 0, 1e6), &max_retries);
-  visit(number("timeout", "seconds after which a batch counts as hung", 1e-3, kMany), &timeout);
+  visit(number("timeout", "seconds without progress after which a batch counts as hung", 1e-3, kMany),
+        &timeout);
   visit(number("start_timeout", "seconds that loading may take", 1e-3, kMany), &start_timeout);
   visit({.name = "debug", .help = "log of every rank, topology and collectives", .variable = "DG_DEBUG"},
         &debug);
