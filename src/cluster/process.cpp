@@ -58,7 +58,8 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   ::syscall(SYS_close_range, rendezvous >= 0 ? kChildRendezvous + 1 : kChildRendezvous, ~0U, 0);
   for (int signal = 1; signal < SIGRTMIN; ++signal) ::signal(signal, SIG_DFL);
   ::signal(SIGPIPE, SIG_IGN);  // its words go where ours go, and nobody may listen any more
-  ::signal(SIGHUP, SIG_IGN);   // a terminal that closes: the pool decides
+  // A terminal and what supervises a service tell every process, workers too: what it means is the pool's to say.
+  for (const int signal : {SIGHUP, SIGINT, SIGTERM}) ::signal(signal, SIG_IGN);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -2,11 +2,9 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -110,7 +108,8 @@ class Worker {
   void on_collective(const comm::Event& e) {
     ++whereabouts_.collectives;
     if (!job_.engine.debug) return;
-    log::debug(str("collective=", e.verb, " group=\"", e.group, "\" bytes=", e.bytes_sent, " peers=", e.peers));
+    log::debug(
+        str("collective=", e.verb, " group=\"", e.group, "\" bytes=", e.bytes_sent, " peers=", e.peers));
   }
 
   void log_shapes(const WriteTask& task) const {
@@ -328,8 +327,6 @@ class Worker {
 }  // namespace
 
 int worker_main(int fd, const MakeRunner& make_runner) {
-  // Ctrl-C reaches every process of a terminal; what it means is the pool's to say
-  ::signal(SIGINT, SIG_IGN);
   const char* const given = std::getenv("ATELIER_WORKER");
   const Json identity = given ? Json::parse(given, nullptr, false) : Json::object();
   ::unsetenv("ATELIER_WORKER");
