@@ -12,7 +12,6 @@
 namespace atelier::jobs {
 namespace {
 
-constexpr off_t kFirst = off_t{1} << 40;  // byte of node 0
 constexpr off_t kNodes = 1 << 20;
 
 }  // namespace
@@ -24,7 +23,7 @@ FolderClaim::FolderClaim(const std::filesystem::path& folder, int node, int node
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
-  lock.l_start = nodes > 1 ? kFirst + node : kFirst;
+  lock.l_start = kFirstClaim + (nodes > 1 ? node : 0);
   lock.l_len = nodes > 1 ? 1 : kNodes;
   if (::fcntl(fd_, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES)) return;
   ::close(fd_);

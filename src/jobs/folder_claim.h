@@ -1,8 +1,13 @@
 // One run at a time in an output folder: two would draw the same pictures over each other.
 #pragma once
+#include <sys/types.h>
+
 #include <filesystem>
 
 namespace atelier::jobs {
+
+// Claims are locks of bytes of the ledger, far behind its end: this one is node 0's. What lies before is for writers.
+inline constexpr off_t kFirstClaim = off_t{1} << 40;
 
 // Holds a node's share of a folder while it lives; the system gives it back when the process dies.
 class FolderClaim {

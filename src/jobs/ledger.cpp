@@ -2,7 +2,6 @@
 #include "jobs/ledger.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,23 +13,33 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "jobs/folder_claim.h"
 #include "request/request.h"
 #include "request/settings.h"
 
 namespace atelier::jobs {
 namespace {
 
+// Of the bytes before those that claims of the folder lock, by the same call: NFS makes of an flock a lock of the whole
+// file, which would wait for the own claim for ever.
 class Lock {
  public:
   explicit Lock(int fd) : fd_(fd) {
-    while (::flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
+    while (set(F_WRLCK) != 0 && errno == EINTR) {
     }
   }
-  ~Lock() { ::flock(fd_, LOCK_UN); }
+  ~Lock() { set(F_UNLCK); }
   Lock(const Lock&) = delete;
   Lock& operator=(const Lock&) = delete;
 
  private:
+  int set(short type) const {
+    struct flock lock {};
+    lock.l_type = type;
+    lock.l_whence = SEEK_SET;
+    lock.l_len = kFirstClaim;
+    return ::fcntl(fd_, F_OFD_SETLKW, &lock);
+  }
   int fd_;
 };
 

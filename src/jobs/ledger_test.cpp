@@ -1,10 +1,13 @@
 // The ledger under torn tails, garbage and full disks; settings; the resume scan.
 #include "jobs/ledger.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <future>
 #include <random>
 #include <thread>
 
@@ -107,6 +110,32 @@ TEST(Ledger, RecordsComeBack) {
   EXPECT_EQ(ledger.failed()[0].name, "1.png");
   EXPECT_EQ(ledger.failed()[0].error, "NaN");
   EXPECT_FALSE(ledger.find("7.png"));
+}
+
+// On NFS an flock is a lock of the whole file, which a claim of the folder would block for ever.
+TEST(Ledger, LocksBytesAsClaimsDoAndNeverTheWholeFile) {
+  const Scratch dir;
+  Ledger ledger(dir / kLedgerName);
+  const int other = ::open((dir / kLedgerName).c_str(), O_RDWR | O_CLOEXEC);
+  const auto append = [&] {
+    return std::async(std::launch::async, [&] { ledger.append(failed_record(request(0), kRun, "NaN")); });
+  };
+  ASSERT_EQ(::flock(other, LOCK_EX), 0);
+  auto beside = append();
+  EXPECT_EQ(beside.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  ::flock(other, LOCK_UN);
+  beside.get();
+
+  struct flock bytes {};
+  bytes.l_type = F_WRLCK, bytes.l_len = 10;  // of another writer
+  ASSERT_EQ(::fcntl(other, F_OFD_SETLK, &bytes), 0);
+  auto behind = append();
+  EXPECT_EQ(behind.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
+  ::close(other);
+  behind.get();
+  const FolderClaim claim(dir.path(), 0, 1);
+  append().get();
+  EXPECT_EQ(ledger.failed().size(), 1U);
 }
 
 TEST(Ledger, FindsTheLatestOfManyRecordsOfAnyLength) {
