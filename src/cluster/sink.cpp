@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "jobs/output_folder.h"
 #include "media/video.h"
-#include "request/names.h"
 
 namespace atelier::cluster {
 namespace {
@@ -94,14 +93,16 @@ void remove_unfinished(const SinkConfig& config, const std::vector<std::string>&
   if (config.returns_bytes) return;
   std::set<fs::path> folders{config.folder};
   for (const auto& name : names) folders.insert(config.folder / fs::path(name).parent_path());
-  std::error_code ignored;
+  const auto is_theirs = [&](const fs::path& file) {
+    const std::string name = file.filename().string();
+    return std::any_of(processes.begin(), processes.end(),
+                       [&](pid_t id) { return jobs::is_temporary_of(name, id); });
+  };
   for (const auto& folder : folders) {
-    for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-      const std::string name = entry.path().filename().string();
-      if (!name.starts_with(request::kTemporaryPrefix)) continue;
-      for (const pid_t id : processes) {
-        if (name.find(str("-", id, "-")) != std::string::npos) fs::remove_all(entry.path(), ignored);
-      }
+    std::error_code error, ignored;
+    for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator();
+         at.increment(error)) {
+      if (is_theirs(at->path())) fs::remove_all(at->path(), ignored);
     }
   }
 }

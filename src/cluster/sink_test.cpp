@@ -2,6 +2,7 @@
 #include "cluster/sink.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -9,6 +10,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/testing.h"
+#include "jobs/output_folder.h"
 #include "media/video.h"
 
 namespace atelier::cluster {
@@ -87,6 +89,19 @@ TEST_F(Sinks, SendAVideoButNoFolder) {
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), Kind::kUsage);
   }
+}
+
+// Process numbers are alike on all hosts.
+TEST_F(Sinks, RemoveWhatTheirProcessesLeftAndNotWhatOtherHostsWrite) {
+  for (const char* name : {".atelier-other-17-3.tmp", ".atelier-a_17_b-5-0.tmp"})
+    std::ofstream(folder_.path() / name) << "half";
+  remove_unfinished(config(), {"a/b.png"}, {17});
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 2);
+  std::ofstream(folder_.path() / jobs::temporary_name()) << "half";
+  remove_unfinished(config(), {}, {::getpid() + 1});
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 3);
+  remove_unfinished(config(), {}, {17, ::getpid()});
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 2);
 }
 
 TEST_F(Sinks, NameTheCodecOfAnMp4) {

@@ -14,6 +14,7 @@
 
 #include "cluster/testing.h"
 #include "cluster/worker.h"
+#include "jobs/output_folder.h"
 #include "pipeline/denoise.h"
 #include "pipeline/leader.h"
 
@@ -29,7 +30,7 @@ class FakeRunner : public Runner {
       : folder_(std::getenv(kFolderVariable)) {
     std::ofstream(folder_ / str("process-", ::getpid())) << ' ';
     // as a writer has it that is ended in the middle of a file
-    std::ofstream(folder_ / str(".atelier-host-", ::getpid(), "-0.tmp")) << "half";
+    std::ofstream(folder_ / jobs::temporary_name()) << "half";
     if (config.model.preset == "broken") throw Error(Kind::kCheckpoint, "a tensor is missing");
     if (!transport) return;
     std::vector<int> ranks(static_cast<size_t>(transport->size()));

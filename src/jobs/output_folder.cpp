@@ -9,6 +9,7 @@
 
 #include <array>
 #include <atomic>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -60,13 +61,18 @@ std::string host() {
   return text.substr(0, 64);
 }
 
-std::string temporary_prefix() {
-  return str(request::kTemporaryPrefix, host(), "-");
+// Containers of one host number their processes apart: "4026531836".
+std::string number_space() {
+  std::error_code error;
+  std::string digits;
+  for (const char c : fs::read_symlink("/proc/self/ns/pid", error).string())
+    if (std::isdigit(static_cast<unsigned char>(c))) digits.push_back(c);
+  return digits;
 }
 
-std::string temporary_name() {
-  static std::atomic<int> next{0};
-  return str(temporary_prefix(), ::getpid(), "-", next++, ".tmp");
+std::string temporary_prefix() {
+  static const std::string prefix = str(request::kTemporaryPrefix, host(), "-", number_space(), "-");
+  return prefix;
 }
 
 // A file, or a folder with what it holds.
@@ -133,6 +139,15 @@ int take_place(int folder, const std::string& temporary, const std::string& name
 }
 
 }  // namespace
+
+std::string temporary_name() {
+  static std::atomic<int> next{0};
+  return str(temporary_prefix(), ::getpid(), "-", next++, ".tmp");
+}
+
+bool is_temporary_of(std::string_view name, pid_t process) {
+  return name.starts_with(str(temporary_prefix(), process, "-")) && name.ends_with(".tmp");
+}
 
 OutputFolder::OutputFolder(const fs::path& folder) : path_(folder) {
   std::error_code error;

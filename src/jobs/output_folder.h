@@ -1,6 +1,8 @@
 // The folder that pictures go to. Files are opened relative to its handle, so no name and no symbolic link
 // inside of it leads outside, and a file under its final name is always whole.
 #pragma once
+#include <sys/types.h>
+
 #include <filesystem>
 #include <mutex>
 #include <set>
@@ -10,6 +12,11 @@
 #include <vector>
 
 namespace atelier::jobs {
+
+// A new name for a temporary file or folder of this process.
+std::string temporary_name();
+// Whether that is one of this process, or of another of this host that sees processes under the same numbers.
+bool is_temporary_of(std::string_view name, pid_t process);
 
 class OutputFolder {
  public:
