@@ -53,17 +53,22 @@ Encoded encode(const SinkConfig& config, const request::Request& request, const 
 // Keeps the bytes: whoever sends the answer sends them along.
 class ChannelSink : public Sink {
  public:
-  explicit ChannelSink(const SinkConfig& config) : config_(config) {}
+  ChannelSink(const SinkConfig& config, uint64_t most) : config_(config), most_(most) {}
   SinkResult put(const request::Request& request, const media::Artifact& artifact) override {
     Encoded made = encode(config_, request, artifact);
     if (!made.frames.empty())
-      throw Error(Kind::kUsage,
+      throw Error(Kind::kItem,
                   str(request.name, ": a folder of frames cannot be sent; ask for one file, such as .webp"));
+    if (made.bytes.size() > most_) {
+      throw Error(Kind::kItem, str(request.name, " has ", made.bytes.size() >> 20, " MiB, and no more than ",
+                                   most_ >> 20, " can be sent; take mp4, a lower quality or fewer frames"));
+    }
     return {std::move(made.record), std::move(made.bytes)};
   }
 
  private:
   const SinkConfig config_;
+  const uint64_t most_;
 };
 
 class FolderSink : public Sink {
@@ -83,8 +88,8 @@ class FolderSink : public Sink {
 
 }  // namespace
 
-std::unique_ptr<Sink> make_sink(const SinkConfig& config) {
-  if (config.returns_bytes) return std::make_unique<ChannelSink>(config);
+std::unique_ptr<Sink> make_sink(const SinkConfig& config, uint64_t most) {
+  if (config.returns_bytes) return std::make_unique<ChannelSink>(config, most);
   return std::make_unique<FolderSink>(config);
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/channel.h"
 #include "cluster/job.h"
 #include "jobs/ledger.h"
 #include "media/image.h"
@@ -17,7 +18,7 @@ namespace atelier::cluster {
 
 struct SinkResult {
   jobs::Stored record;
-  std::string data;  // the bytes themselves, where nothing else keeps them
+  std::string data;          // the bytes themselves, where nothing else keeps them
   double store_seconds = 0;  // of encoding, hashing and writing it, as the worker saw it
 };
 
@@ -29,9 +30,11 @@ class Sink {
   virtual SinkResult put(const request::Request& request, const media::Artifact& artifact) = 0;
 };
 
-// A folder, or the channel to the pool: as the configuration says. Throws Error(kUsage) for a folder that
-// cannot be written.
-std::unique_ptr<Sink> make_sink(const SinkConfig& config);
+// A folder, or the channel to the pool: as the configuration says. most: bytes of an artifact that the channel takes.
+// Throws Error(kUsage) for a folder that cannot be written.
+inline constexpr uint64_t kMostSentBytes =
+    Channel::kMaxBytes - (1u << 20);  // a message says more than the artifact
+std::unique_ptr<Sink> make_sink(const SinkConfig& config, uint64_t most = kMostSentBytes);
 
 // What these processes of this host had begun to store when they were ended: names of requests. Their own
 // cleaning comes with their next artifact, which there may not be.

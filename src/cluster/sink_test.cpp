@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
@@ -87,7 +88,7 @@ TEST_F(Sinks, SendAVideoButNoFolder) {
     sink->put(named("a.frames"), video_of(3));
     ADD_FAILURE();
   } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), Kind::kUsage);
+    EXPECT_EQ(e.kind(), Kind::kItem);  // its own fault: others can be sent
   }
 }
 
@@ -102,6 +103,21 @@ TEST_F(Sinks, RemoveWhatTheirProcessesLeftAndNotWhatOtherHostsWrite) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 3);
   remove_unfinished(config(), {}, {17, ::getpid()});
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 2);
+}
+
+TEST_F(Sinks, SendNoMoreThanAMessageHolds) {
+  auto to_pool = config();
+  to_pool.returns_bytes = true;
+  const auto bytes = make_sink(to_pool)->put(named("a.webp"), video_of(3)).data.size();
+  EXPECT_EQ(make_sink(to_pool, bytes)->put(named("a.webp"), video_of(3)).data.size(), bytes);
+  try {
+    make_sink(to_pool, bytes - 1)->put(named("a.webp"), video_of(3));
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), Kind::kItem);
+    EXPECT_NE(std::string(e.what()).find("lower quality"), std::string::npos) << e.what();
+  }
+  EXPECT_LT(kMostSentBytes, Channel::kMaxBytes);
 }
 
 TEST_F(Sinks, NameTheCodecOfAnMp4) {
