@@ -1,5 +1,6 @@
 #include "cluster/sockets.h"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -8,6 +9,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <memory>
@@ -47,7 +49,8 @@ void tune(int fd) {
 
 // errno of the last failure is kept.
 Descriptor listening(const addrinfo& address) {
-  Descriptor fd(::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  // A connection that is taken back before it is accepted must not hold up who accepts.
+  Descriptor fd(::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return {};
   set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   if (::bind(fd.get(), address.ai_addr, address.ai_addrlen) != 0 || ::listen(fd.get(), 128) != 0) return {};
@@ -55,6 +58,20 @@ Descriptor listening(const addrinfo& address) {
 }
 
 constexpr int kSelfPatience = 2000;  // ms
+
+// A connection begun without waiting has come about.
+bool is_connected(int fd, std::chrono::milliseconds patience) {
+  const auto until = std::chrono::steady_clock::now() + patience;
+  pollfd entry{fd, POLLOUT, 0};
+  int ready = 0;
+  do {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+    ready = ::poll(&entry, 1, static_cast<int>(std::max<int64_t>(0, left.count())));
+  } while (ready < 0 && errno == EINTR);
+  int error = 0;
+  socklen_t length = sizeof error;
+  return ready == 1 && ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == 0;
+}
 
 }  // namespace
 
@@ -86,11 +103,14 @@ Descriptor listen_at(const std::string& host, int port) {
   return {};
 }
 
-Descriptor connect_to(const std::string& host, int port) {
+Descriptor connect_to(const std::string& host, int port, std::chrono::milliseconds patience) {
   const auto at = addresses_of(host, port, 0);
   for (const addrinfo* a = at.get(); a; a = a->ai_next) {
-    Descriptor fd(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (fd.get() < 0 || ::connect(fd.get(), a->ai_addr, a->ai_addrlen) != 0) continue;
+    Descriptor fd(::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (fd.get() < 0) continue;
+    const bool is_begun = ::connect(fd.get(), a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS;
+    if (!is_begun || !is_connected(fd.get(), patience)) continue;
+    ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);
     tune(fd.get());
     return fd;
   }

@@ -39,7 +39,7 @@ struct Launched {
   }
   Descriptor connect() const {
     for (int i = 1; i <= LauncherEnv::kPorts; ++i) {
-      if (auto fd = connect_to("127.0.0.1", envs[0].port + i); fd.get() >= 0) return fd;
+      if (auto fd = connect_to("127.0.0.1", envs[0].port + i, 5s); fd.get() >= 0) return fd;
     }
     return {};
   }

@@ -117,7 +117,7 @@ class Coordinator {
 };
 
 // At the other processes: starts workers when rank 0 says so. Returns rank 0's exit code, or 1 after a
-// message when rank 0 cannot be reached or is gone.
-int run_node_agent(const LauncherEnv& env);
+// message when rank 0 cannot be reached in `search`, or is gone.
+int run_node_agent(const LauncherEnv& env, std::chrono::seconds search = std::chrono::seconds(120));
 
 }  // namespace atelier::cluster

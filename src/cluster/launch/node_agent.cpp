@@ -13,17 +13,19 @@
 namespace atelier::cluster {
 namespace {
 
-constexpr std::chrono::seconds kSearch{120};  // for rank 0, which may still be starting
-constexpr std::chrono::seconds kAnswer{15};   // of rank 0's process
+constexpr std::chrono::seconds kAnswer{15};  // of rank 0's process
+constexpr std::chrono::seconds kConnect{
+    2};  // at one port: a firewall, or a host that is not up, says nothing
 
 class NodeAgent {
  public:
-  explicit NodeAgent(const LauncherEnv& env) : env_(env) {}
+  NodeAgent(const LauncherEnv& env, std::chrono::seconds search) : env_(env), search_(search) {}
 
   int run() {
     if (!find()) {
       log::error(str("rank ", env_.rank, ": rank 0 was not found ", meeting_text(env_), " in ",
-                     kSearch.count(), " s; are MASTER_ADDR and MASTER_PORT the same for all?"));
+                     search_.count(), " s; are MASTER_ADDR and MASTER_PORT the same for all?",
+                     problem_.empty() ? "" : " At last: " + problem_));
       return 1;
     }
     for (;;) {
@@ -59,7 +61,7 @@ class NodeAgent {
   }
 
   bool find() {
-    const auto begin = std::chrono::steady_clock::now(), end = begin + kSearch;
+    const auto begin = std::chrono::steady_clock::now(), end = begin + search_;
     bool has_told = false;
     while (std::chrono::steady_clock::now() < end) {
       if (!has_told && std::chrono::steady_clock::now() - begin > Coordinator::kTold) {
@@ -67,7 +69,7 @@ class NodeAgent {
         log::warning(str("rank ", env_.rank, " of ", env_.size, " is waiting for rank 0 ", meeting_text(env_),
                          "; where no other process is to come, unset these variables"));
       }
-      for (int i = 1; i <= LauncherEnv::kPorts; ++i) {
+      for (int i = 1; i <= LauncherEnv::kPorts && std::chrono::steady_clock::now() < end; ++i) {
         if (greets(env_.port + i)) return true;
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -75,10 +77,12 @@ class NodeAgent {
     return false;
   }
 
+  // Names of hosts are tried again too: they may be made known only once their host is up.
   bool greets(int port) {
-    auto fd = connect_to(env_.host, port);
-    if (fd.get() < 0) return false;
     try {
+      auto fd = connect_to(env_.host, port, kConnect);
+      problem_.clear();
+      if (fd.get() < 0) return false;
       auto channel = std::make_unique<Channel>(fd.release(), Channel::Side::kWorker, env_.key);
       if (!channel->greet(kAnswer)) return false;
       channel->send(hello(env_.rank, env_.ranks, -1));
@@ -87,8 +91,9 @@ class NodeAgent {
       channel_ = std::move(channel);
       port_ = port;
       return true;
-    } catch (const Error&) {
-      return false;  // somebody else's port
+    } catch (const Error& e) {
+      problem_ = e.what();  // somebody else's port, or no host of this name
+      return false;
     }
   }
 
@@ -107,7 +112,7 @@ class NodeAgent {
 
   void start(int rank, int number) {
     workers_.erase(rank);  // waits for its end: the next one needs its memory
-    const auto socket = connect_to(env_.host, port_);
+    const auto socket = connect_to(env_.host, port_, kAnswer);
     if (socket.get() < 0) return;  // rank 0 is gone: the end of its connection says so
     const Json identity{{"key", env_.key}, {"hello", hello(rank, 1, number)}};
     workers_.emplace(rank,
@@ -132,6 +137,8 @@ class NodeAgent {
   }
 
   const LauncherEnv env_;
+  const std::chrono::seconds search_;  // for rank 0, which may still be starting
+  std::string problem_;                // of the last try
   std::unique_ptr<Channel> channel_;
   int port_ = 0;
   std::map<int, Worker> workers_;  // by rank
@@ -139,9 +146,9 @@ class NodeAgent {
 
 }  // namespace
 
-int run_node_agent(const LauncherEnv& env) {
+int run_node_agent(const LauncherEnv& env, std::chrono::seconds search) {
   try {
-    return NodeAgent(env).run();
+    return NodeAgent(env, search).run();
   } catch (const std::exception& e) {
     log::error(str("rank ", env.rank, ": ", e.what()));
     return 1;
