@@ -45,11 +45,11 @@ RetryPolicy::Decision RetryPolicy::on_group_failed(int group, const WorkerFailur
   }
   if (cause.is_loading) {
     const auto kind = cause.kind.value_or(Kind::kPeer);
-    if (kind == Kind::kCheckpoint || kind == Kind::kUsage || kind == Kind::kCapacity) {
-      return {Action::kEnd, kind, what};  // every start would say the same
-    }
+    const bool is_verdict = kind == Kind::kCheckpoint || kind == Kind::kUsage || kind == Kind::kCapacity;
+    if (is_verdict && !has_loaded_) return {Action::kEnd, kind, what};  // every start would say the same
+    // What has loaded before meets memory that another process holds, or a disk that is away.
     using enum WorkerFailure::Severity;
-    const bool is_accident = cause.severity == kGone || cause.severity == kSilent;
+    const bool is_accident = cause.severity == kGone || cause.severity == kSilent || is_verdict;
     if (++streak.failed_starts > (is_accident ? limits_.max_retries : 1)) {
       return give_up(streak, str(cause.who, " did not load, ", times(streak.failed_starts), ": ",
                                  cause.reason, limits_.start_advice));
@@ -70,6 +70,10 @@ RetryPolicy::Decision RetryPolicy::give_up(Streak& streak, std::string reason) {
   const bool is_last =
       std::all_of(groups_.begin(), groups_.end(), [](const Streak& s) { return s.is_abandoned; });
   return {is_last ? Action::kEnd : Action::kAbandon, Kind::kPeer, std::move(reason)};
+}
+
+void RetryPolicy::on_ready() {
+  has_loaded_ = true;
 }
 
 void RetryPolicy::on_artifact(int group) {

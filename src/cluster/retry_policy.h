@@ -59,6 +59,8 @@ class RetryPolicy {
   // The group's workers have ended. kEnd when no other start can help, or no other group is left.
   enum class Blame { kBatch, kNothing };  // is there work that may have broken them?
   Decision on_group_failed(int group, const WorkerFailure& cause, Blame blame);
+  // A group has loaded: so the model, its files and the settings are right.
+  void on_ready();
   // Whatever was wrong with the group, it works.
   void on_artifact(int group);
 
@@ -74,6 +76,7 @@ class RetryPolicy {
 
   const RetryLimits limits_;
   std::vector<Streak> groups_;
+  bool has_loaded_ = false;  // any of them, ever
 };
 
 }  // namespace atelier::cluster

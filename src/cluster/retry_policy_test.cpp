@@ -122,6 +122,20 @@ TEST(RetryPolicy_AGroupThatFails, IsRestartedUntilALimit) {
   }
 }
 
+// Memory that another process holds for a moment, a disk that is away: the other groups are at work.
+TEST(RetryPolicy_AGroupThatCannotLoadAgain, IsGivenUpAloneAfterItsTries) {
+  for (const auto kind : {Kind::kCapacity, Kind::kCheckpoint, Kind::kUsage}) {
+    RetryPolicy policy(2, {.max_retries = 2});
+    policy.on_ready();
+    policy.on_artifact(1);
+    const WorkerFailure failure{
+        .severity = Severity::kFailed, .kind = kind, .reason = "does not fit", .is_loading = true};
+    for (int i = 0; i < 2; ++i)
+      EXPECT_EQ(policy.on_group_failed(1, failure, Blame::kNothing).action, Action::kRestart) << i;
+    EXPECT_EQ(policy.on_group_failed(1, failure, Blame::kNothing).action, Action::kAbandon);
+  }
+}
+
 TEST(RetryPolicy_AnArtifactEndsTheStreak, OfItsGroupOnly) {
   RetryPolicy policy(2, {.max_retries = 1});
   const WorkerFailure idle{.reason = "left"};

@@ -179,6 +179,7 @@ void WorkerPool::read(Replica& replica) {
   for (auto& event : replica.workers().read()) replica.on_event(std::move(event), events_, returned);
   // finish() adds to the events
   for (size_t i = before, end = events_.size(); i < end; ++i) {
+    if (std::holds_alternative<GroupReady>(events_[i])) policy_.on_ready();
     const auto* stored = std::get_if<ArtifactStored>(&events_[i]);
     const auto* answered = std::get_if<CallAnswered>(&events_[i]);
     if (!stored && !answered) continue;
