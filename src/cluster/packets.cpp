@@ -1,5 +1,6 @@
 #include "cluster/packets.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -13,6 +14,7 @@ namespace atelier::cluster {
 namespace {
 
 constexpr size_t kMostDescriptors = 4;  // of a message
+constexpr int kLook = 100;              // ms between two looks whether this end is shut down
 
 template <size_t N>
 struct alignas(cmsghdr) ControlBuffer {
@@ -68,13 +70,18 @@ bool PacketSocket::send(const Json& message, int descriptor) const {
     c->cmsg_level = SOL_SOCKET, c->cmsg_type = SCM_RIGHTS, c->cmsg_len = CMSG_LEN(sizeof descriptor);
     std::memcpy(CMSG_DATA(c), &descriptor, sizeof descriptor);
   }
-  ssize_t sent = 0;
-  do sent = ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL);
-  while (sent < 0 && errno == EINTR);
-  return sent >= 0;
+  // Who waits in the kernel for a reader does not hear that this end is shut down.
+  while (!is_shut_down_) {
+    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return true;
+    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return false;
+    pollfd entry{socket_.get(), POLLOUT, 0};
+    ::poll(&entry, 1, kLook);
+  }
+  return false;
 }
 
 void PacketSocket::shut_down() const {
+  is_shut_down_ = true;
   ::shutdown(socket_.get(), SHUT_RDWR);
 }
 

@@ -90,13 +90,15 @@ void TensorServer::listen() {
 void TensorServer::end() {
   const std::scoped_lock lock(mutex_);
   is_over_ = true;
+  socket_.shut_down();  // for who waits for a client that reads nothing
   changed_.notify_all();
   if (awake_) awake_->wake();
 }
 
 void TensorServer::take(Packet packet) {
-  const int64_t id = packet.message.value("id", int64_t{0});
+  int64_t id = 0;
   try {
+    id = packet.message.value("id", id);
     const auto what = packet.message.value("do", std::string());
     if (what == "predict" || what == "decode") return call(id, std::move(packet));
     if (what == "draw") return draw(id, packet.message.at("requests"));
@@ -132,6 +134,7 @@ void TensorServer::call(int64_t id, Packet packet) {
 
 void TensorServer::draw(int64_t id, const Json& rows) {
   auto requests = make_requests_(rows);
+  if (requests.empty()) return void(socket_.send(answer("done", id)));
   auto work = std::make_shared<OpenWork>(OpenWork{.id = id, .unfinished = static_cast<int>(requests.size())});
   for (auto& request : requests) by_batch_[pool().submit({std::move(request)})] = work;
 }
@@ -164,7 +167,9 @@ void TensorServer::fail_all(std::optional<Kind> kind, const std::string& reason)
   }
   pool_.reset();
   std::set<int64_t> ids;
-  for (const auto& [batch, work] : std::exchange(by_batch_, {})) ids.insert(work->id);
+  for (const auto& [batch, work] : std::exchange(by_batch_, {})) {
+    if (!work->has_failed) ids.insert(work->id);
+  }
   for (const int64_t id : std::exchange(loads_, {})) ids.insert(id);
   for (const int64_t id : ids) send_failure(id, kind, reason);
 }
@@ -186,9 +191,10 @@ void TensorServer::send_failure(int64_t id, std::optional<Kind> kind, const std:
   socket_.send(message);
 }
 
+// Null once the work's last message has been sent.
 TensorServer::OpenWork* TensorServer::find(int64_t batch) {
   const auto at = by_batch_.find(batch);
-  return at == by_batch_.end() ? nullptr : at->second.get();
+  return at == by_batch_.end() || at->second->has_failed ? nullptr : at->second.get();
 }
 
 void TensorServer::on(const GroupReady&) {
@@ -232,12 +238,16 @@ void TensorServer::on(const CallFailed& e) {
 }
 
 void TensorServer::on(const RequestFailed& e) {
-  if (auto* const work = find(e.batch)) fail(*work, std::nullopt, e.reason);
+  if (auto* const work = find(e.batch)) fail(*work, e.kind, e.reason);
 }
 
-// Once for each piece of work: what is left of it has no listener.
+// What is left of the work has no listener.
 void TensorServer::fail(OpenWork& work, std::optional<Kind> kind, const std::string& reason) {
-  if (!std::exchange(work.has_failed, true)) send_failure(work.id, kind, reason);
+  work.has_failed = true;
+  send_failure(work.id, kind, reason);
+  for (const auto& [batch, open] : by_batch_) {
+    if (open.get() == &work) pool_->cancel(batch);
+  }
 }
 
 void TensorServer::on(const BatchDone& e) {

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "cluster/testing.h"
@@ -36,6 +37,7 @@ class Served {
           r.index = static_cast<int64_t>(requests.size()), r.num_inference_steps = 2;
         }
         if (requests.empty()) throw Error(Kind::kUsage, "no row");
+        std::erase_if(requests, [](const auto& r) { return r.prompt == "no picture"; });
         return requests;
       });
       server.run({{"is", "hello"}, {"name", "fake"}}, {});
@@ -141,6 +143,48 @@ TEST(TensorServer, SaysWhatIsWrongAndGoesOn) {
   EXPECT_THAT(refused(odd, memory.fd()), HasSubstr("understood"));
   served.send(CallMemory::message(7), memory.fd());
   EXPECT_EQ(served.end_of(7).at("is"), "done");
+}
+
+TEST(TensorServer, AnswersWhatHasNoNumberAndWhatAsksForNothing) {
+  Served served;
+  served.send({{"id", "x"}, {"do", "load"}});
+  EXPECT_EQ(served.end_of(0).value("kind", ""), "usage");
+  served.send({{"id", 2}, {"do", "draw"}, {"requests", Json::array({{{"prompt", "no picture"}}})}});
+  EXPECT_EQ(served.end_of(2).at("is"), "done");
+}
+
+TEST(TensorServer, SaysNothingAfterAFailureAndDrawsNoMoreOfIt) {
+  Served served;
+  auto rows = Json::array({{{"prompt", "a"}}, {{"prompt", "bad"}}});
+  for (int i = 0; i < 30; ++i) rows.push_back({{"prompt", "slow"}});  // 6 s
+  served.send({{"id", 1}, {"do", "draw"}, {"requests", rows}});
+  EXPECT_EQ(served.end_of(1).value("kind", ""), "item");
+  const auto begin = std::chrono::steady_clock::now();
+  served.send({{"id", 2}, {"do", "draw"}, {"requests", Json::array({{{"prompt", "b"}}})}});
+  for (;;) {
+    const auto message = served.next().message;
+    EXPECT_EQ(message.value("id", 2), 2) << message.dump();
+    const std::string is = message.at("is").get<std::string>();
+    if (is != "step" && is != "artifact") break;
+  }
+  EXPECT_LT(seconds_since(begin), 4);
+}
+
+TEST(TensorServer, EndsWhenItIsToldToAlsoIfItsClientReadsNothing) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+  std::optional<PacketSocket> client;
+  client.emplace(Descriptor(ends[0]));
+  std::stop_source stop;
+  auto run = std::async(std::launch::async, [&] {
+    TensorServer server({}, Descriptor(ends[1]), {});
+    server.run({{"is", "hello"}}, stop.get_token());
+  });
+  for (int i = 0; i < 3000; ++i) client->send({{"id", i}, {"do", "dance"}});
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  stop.request_stop();
+  EXPECT_EQ(run.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  client.reset();
 }
 
 TEST(TensorServer, TriesAgainWhenAWorkerDies) {
