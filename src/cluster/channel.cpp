@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/check.h"
 #include "base/digest.h"
 #include "base/error.h"
 
@@ -74,10 +75,6 @@ Channel::Channel(int fd, Side side, std::string key)
   write_out(rest, MSG_NOSIGNAL);
 }
 
-Channel::~Channel() {
-  ::close(fd_);
-}
-
 std::string Channel::tag(Side sender, uint64_t number, std::string_view text) const {
   const auto& receiver = sender == side_ ? their_nonce_ : nonce_;
   return hmac_sha256(key_, str(static_cast<char>(sender), number, ":", receiver, text));
@@ -85,7 +82,7 @@ std::string Channel::tag(Side sender, uint64_t number, std::string_view text) co
 
 bool Channel::write_out(std::string_view& rest, int flags) const {
   while (!rest.empty()) {
-    const ssize_t n = ::send(fd_, rest.data(), rest.size(), flags);
+    const ssize_t n = ::send(fd(), rest.data(), rest.size(), flags);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return (flags & MSG_DONTWAIT) && (errno == EAGAIN || errno == EWOULDBLOCK);
     rest.remove_prefix(static_cast<size_t>(n));
@@ -95,6 +92,7 @@ bool Channel::write_out(std::string_view& rest, int flags) const {
 
 bool Channel::send(const Json& value) {
   const std::string text = text_of(value);
+  ENSURE(text.size() <= kMaxBytes);
   std::string frame;
   for (size_t i = 0; i < kLengthBytes; ++i)
     frame.push_back(static_cast<char>((text.size() >> (8 * i)) & 0xff));
@@ -121,12 +119,13 @@ bool Channel::flush() {
 bool Channel::take_in() {
   std::array<char, 65536> bytes;
   for (;;) {
-    const ssize_t n = ::recv(fd_, bytes.data(), bytes.size(), MSG_DONTWAIT);
+    const ssize_t n = ::recv(fd(), bytes.data(), bytes.size(), MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK;
     if (n == 0) return false;
     buffer_.append(bytes.data(), static_cast<size_t>(n));
     if (static_cast<size_t>(n) < bytes.size()) return true;
+    if (received_ == 0 && buffer_.size() > most_bytes()) return true;
   }
 }
 
@@ -138,12 +137,17 @@ bool Channel::take_nonce() {
   return true;
 }
 
+uint32_t Channel::most_bytes() const {
+  if (received_ > 0) return kMaxBytes;
+  return side_ == Side::kPool && !key_.empty() ? kMaxHelloBytes : kMaxFirstBytes;
+}
+
 std::optional<Json> Channel::next() {
   if (!take_nonce()) return std::nullopt;
   const size_t have = buffer_.size() - consumed_;
   if (have < kLengthBytes) return std::nullopt;
   const uint32_t length = length_at(buffer_, consumed_);
-  if (length > (received_ == 0 ? kMaxFirstBytes : kMaxBytes))
+  if (length > most_bytes())
     throw Error(Kind::kPeer, "a message between processes is longer than any of ours");
   const size_t tag_bytes = key_.empty() ? 0 : kTagBytes;
   if (have < kLengthBytes + length + tag_bytes) return std::nullopt;
@@ -171,7 +175,7 @@ bool Channel::greet(std::chrono::milliseconds time) {
   const auto end = std::chrono::steady_clock::now() + time;
   for (bool is_open = true; !take_nonce(); is_open = take_in()) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
-    pollfd entry{fd_, POLLIN, 0};
+    pollfd entry{fd(), POLLIN, 0};
     if (!is_open || left.count() <= 0 || ::poll(&entry, 1, static_cast<int>(left.count())) <= 0) return false;
   }
   return true;
@@ -183,14 +187,14 @@ std::optional<Json> Channel::wait(std::chrono::milliseconds time) {
     if (auto value = next()) return value;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
     if (!is_open || left.count() <= 0) return std::nullopt;
-    pollfd entry{fd_, static_cast<short>(flush() ? POLLIN | POLLOUT : POLLIN), 0};
+    pollfd entry{fd(), static_cast<short>(flush() ? POLLIN | POLLOUT : POLLIN), 0};
     if (::poll(&entry, 1, static_cast<int>(left.count())) > 0 && entry.revents != POLLOUT)
       is_open = take_in();
   }
 }
 
 void Channel::shut_down() {
-  ::shutdown(fd_, SHUT_RDWR);
+  ::shutdown(fd(), SHUT_RDWR);
 }
 
 void keep_from_children(int fd) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "cluster/process.h"
 
 namespace atelier::cluster {
 
@@ -23,25 +24,25 @@ class Channel {
  public:
   enum class Side : char { kPool = 's', kWorker = 'w' };
   static constexpr uint32_t kMaxBytes = 256u << 20;
-  static constexpr uint32_t kMaxFirstBytes = 1u
-                                             << 20;  // of the first message, while the sender may be anybody
+  static constexpr uint32_t kMaxFirstBytes = 1u << 20;  // of the first message
+  static constexpr uint32_t kMaxHelloBytes = 64u
+                                             << 10;     // of that to the pool with a key: it may be anybody's
   static constexpr size_t kMaxQueuedBytes = 16u << 20;  // not yet taken, when another message comes
 
   Channel(int fd, Side side, std::string key = {});  // owns fd
-  ~Channel();
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
-  int fd() const { return fd_; }
+  int fd() const { return fd_.get(); }
   // With a key and on the worker's side, before anything is sent: waits for the other end's nonce. False when
   // it does not come.
   bool greet(std::chrono::milliseconds time);
-  // Any thread. False when the other end is gone or takes nothing any more.
+  // Any thread. At most kMaxBytes. False when the other end is gone or takes nothing any more.
   bool send(const Json& value);
   // Hands on what is kept, as far as the other end takes it. True while some is left: wait for POLLOUT.
   bool flush();
-  // Takes in what has arrived, without waiting. False once the other end is gone; what came before stays
-  // readable. Throws Error(kPeer) for anything that is no frame of this key.
+  // Takes in what has arrived, without waiting; before the first message little more than that may have. False
+  // once the other end is gone; what came before stays readable. Throws Error(kPeer) for anything that is no frame of this key.
   bool take_in();
   // The next message taken in.
   std::optional<Json> next();
@@ -55,7 +56,9 @@ class Channel {
   bool write_out(std::string_view& rest, int flags) const;  // false when the other end is gone
   bool take_nonce();
 
-  const int fd_;
+  uint32_t most_bytes() const;  // of the next message
+
+  const Descriptor fd_;
   const Side side_;
   const std::string key_, nonce_;
   std::string their_nonce_;

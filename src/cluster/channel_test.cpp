@@ -119,6 +119,8 @@ TEST(Wire_AFrameCannotBeReflected, WithAKey) {
 TEST(Wire_BytesTravelBehindTheText, AsTheyAre) {
   for (const std::string key : {"", "a secret"}) {
     Pair pair(key, key);
+    EXPECT_TRUE(pair.worker->send(numbered(0)));  // first messages are short
+    EXPECT_EQ(pair.pool->wait(5s), numbered(0));
     std::vector<uint8_t> bytes(100'000);
     for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7);
     for (const auto& data : {bytes, std::vector<uint8_t>(), std::vector<uint8_t>{0}}) {
@@ -153,6 +155,16 @@ TEST(Wire_ThePoolNeverWaitsForAReader, AndKeepsNoMoreThanABound) {
   while (pair.pool->flush()) std::this_thread::yield();
   reader.join();
   EXPECT_EQ(found, taken);
+}
+
+TEST(Wire_AStrangerFillsNoMemory, BeforeItHasShownTheKey) {
+  Pair pair("key", "");
+  const int room = 4 << 20;
+  ::setsockopt(pair.worker->fd(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+  const std::string bytes(1 << 20, '\0');
+  ASSERT_GT(::send(pair.worker->fd(), bytes.data(), bytes.size(), MSG_DONTWAIT), 160 << 10);
+  EXPECT_TRUE(pair.pool->take_in());
+  EXPECT_FALSE(take_bytes(pair.pool->fd()).empty());  // the rest is still in the socket
 }
 
 TEST(Wire_GarbageIsRefused, NotAllocated) {

@@ -82,7 +82,10 @@ int lead(const Resolved& resolved, const Environment& variables, const Interrupt
     if (!is_quiet) std::cout << line << std::endl;
   };
   if (!resolved.settings.model.save_dummy.empty()) {
-    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()), interrupt.token());
+    const int code =
+        save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()), interrupt.token());
+    if (coordinator) coordinator->finish(code);
+    return code;
   }
   auto prompts = read_prompts(resolved);
   auto model = find_model(resolved, variables, tell, interrupt.token());

@@ -76,24 +76,33 @@ std::vector<Coordinator::AgentEvent> Coordinator::take_events() {
 // agents_ and greetings_ change on this thread only.
 void Coordinator::work(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
-    std::vector<pollfd> entries{{listener_.get(), POLLIN, 0}};
-    const auto watch = [&](Channel& channel) {
-      entries.push_back({channel.fd(), static_cast<short>(channel.flush() ? POLLIN | POLLOUT : POLLIN), 0});
-    };
-    for (const auto& agent : agents_) watch(*agent.channel);
-    for (const auto& greeting : greetings_) watch(*greeting.channel);
-    ::poll(entries.data(), entries.size(), 100);
-    if (entries[0].revents) accept();
-    const std::scoped_lock lock(mutex_);
-    tell_of_waiting();
-    for (auto& agent : agents_) listen(agent);
-    std::erase_if(agents_, [&](const AgentConnection& a) {
-      if (!a.channel) lost_ += a.ranks.count;
-      return !a.channel;
-    });
-    std::erase_if(greetings_, [&](Greeting& g) { return hear_greeting(g) || Clock::now() > g.until; });
-    changed_.notify_all();
+    try {
+      turn();
+    } catch (const std::exception& e) {  // no descriptors, no memory: perhaps there are later
+      log::warning(str("other launched processes are not listened to: ", e.what()));
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    }
   }
+}
+
+void Coordinator::turn() {
+  std::vector<pollfd> entries{{listener_.get(), POLLIN, 0}};
+  const auto watch = [&](Channel& channel) {
+    entries.push_back({channel.fd(), static_cast<short>(channel.flush() ? POLLIN | POLLOUT : POLLIN), 0});
+  };
+  for (const auto& agent : agents_) watch(*agent.channel);
+  for (const auto& greeting : greetings_) watch(*greeting.channel);
+  ::poll(entries.data(), entries.size(), 100);
+  if (entries[0].revents) accept();
+  const std::scoped_lock lock(mutex_);
+  tell_of_waiting();
+  for (auto& agent : agents_) listen(agent);
+  std::erase_if(agents_, [&](const AgentConnection& a) {
+    if (!a.channel) lost_ += a.ranks.count;
+    return !a.channel;
+  });
+  std::erase_if(greetings_, [&](Greeting& g) { return hear_greeting(g) || Clock::now() > g.until; });
+  changed_.notify_all();
 }
 
 void Coordinator::tell_of_waiting() {
@@ -129,7 +138,7 @@ bool Coordinator::hear_greeting(Greeting& greeting) {
     const RankRange ranks{value<int>(*hello, "rank"), value<int>(*hello, "ranks")};
     const auto start = value<int>(*hello, "start");
     const auto host = value<std::string>(*hello, "host");
-    if (ranks.first < env_.ranks || ranks.count < 1 || ranks.first + ranks.count > env_.size) return true;
+    if (ranks.first < env_.ranks || ranks.count < 1 || ranks.count > env_.size - ranks.first) return true;
     if (start >= 0) {
       add({.rank = ranks.first,
            .start = start,

@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <limits>
 #include <thread>
 
 #include "cluster/launch/launch.h"
@@ -117,6 +118,33 @@ TEST(Launch_AStrangerIsIgnored, WithoutTheKey) {
   ASSERT_TRUE(channel.greet(5s));
   channel.send({{"is", "hello"}, {"rank", 1}, {"ranks", 1}, {"start", 0}, {"host", "x"}});
   EXPECT_FALSE(channel.wait(10s));
+  launched.finish(0);
+}
+
+// Before it has shown the key, a peer is given little memory.
+TEST(Launch_AStrangerThatSendsALotIsHungUpOn, AtOnce) {
+  Launched launched(2);
+  const auto stranger = launched.connect();
+  std::string bytes(32, 'n');             // its nonce
+  bytes += std::string("\0\0\x08\0", 4);  // 512 KiB follow
+  bytes.append(500'000, 'x');
+  ::send(stranger.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  const auto begin = std::chrono::steady_clock::now();
+  for (ssize_t n = 1; n > 0;) n = ::recv(stranger.get(), bytes.data(), bytes.size(), 0);
+  EXPECT_LT(seconds_since(begin), 3);  // a greeting may take longer
+  launched.start_agents();
+  launched.finish(0);
+}
+
+TEST(Launch_MoreRanksThanThereAreAreRefused, HoweverMany) {
+  Launched launched(2);
+  for (const int count : {2, std::numeric_limits<int>::max()}) {
+    Channel channel(launched.connect().release(), Channel::Side::kWorker, "key");
+    ASSERT_TRUE(channel.greet(5s));
+    channel.send({{"is", "hello"}, {"rank", 1}, {"ranks", count}, {"start", -1}, {"host", "x"}});
+    EXPECT_FALSE(channel.wait(10s)) << count;
+  }
+  launched.start_agents();
   launched.finish(0);
 }
 

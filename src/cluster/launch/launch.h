@@ -94,6 +94,7 @@ class Coordinator {
     std::chrono::steady_clock::time_point until;
   };
   void work(const std::stop_token& stop);
+  void turn();
   void accept();
   bool hear_greeting(Greeting& greeting);
   void listen(AgentConnection& agent);
