@@ -8,6 +8,7 @@ void PoolOptions::fields(const Visit& visit) {
   visit({.name = "max_retries"}, &max_retries);
   visit({.name = "batch_timeout_s"}, &batch_timeout_s);
   visit({.name = "start_timeout_s"}, &start_timeout_s);
+  visit({.name = "end_timeout_s"}, &end_timeout_s);
 }
 
 void SinkConfig::fields(const Visit& visit) {

@@ -15,6 +15,7 @@ struct PoolOptions {
   int max_retries = 3;
   double batch_timeout_s = 300;  // a batch that does not get on for longer counts as hung
   double start_timeout_s = 600;  // loading
+  double end_timeout_s = 30;     // until a worker that was killed is left behind
   void fields(const Visit& visit);
 };
 

@@ -1,5 +1,6 @@
 #include "cluster/process.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/log.h"
 
 extern char** environ;
 
@@ -55,7 +57,7 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   ::dup2(STDERR_FILENO, STDOUT_FILENO);
   ::dup2(socket, kChildSocket);
   if (rendezvous >= 0) ::dup2(rendezvous, kChildRendezvous);
-  ::syscall(SYS_close_range, rendezvous >= 0 ? kChildRendezvous + 1 : kChildRendezvous, ~0U, 0);
+  close_from(rendezvous >= 0 ? kChildRendezvous + 1 : kChildRendezvous);
   for (int signal = 1; signal < SIGRTMIN; ++signal) ::signal(signal, SIG_DFL);
   ::signal(SIGPIPE, SIG_IGN);  // its words go where ours go, and nobody may listen any more
   // A terminal and what supervises a service tell every process, workers too: what it means is the pool's to say.
@@ -67,7 +69,31 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   ::_exit(127);
 }
 
+// 0 for what is no number.
+int number_in(const char* text) {
+  int number = 0;
+  for (; *text >= '0' && *text <= '9'; ++text) number = 10 * number + *text - '0';
+  return number;
+}
+
 }  // namespace
+
+void close_from(int first) {
+  if (::syscall(SYS_close_range, static_cast<unsigned>(first), ~0U, 0) == 0) return;
+  // a kernel before 5.9, or a sandbox that does not know the call
+  const int folder = ::open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  alignas(dirent64) char entries[4096];
+  long size = 0;
+  while (folder >= 0 && (size = ::syscall(SYS_getdents64, folder, entries, sizeof entries)) > 0) {
+    for (long at = 0; at < size;) {
+      const auto* const entry = reinterpret_cast<const dirent64*>(entries + at);
+      const int fd = number_in(entry->d_name);
+      if (fd >= first && fd != folder) ::close(fd);
+      at += entry->d_reclen;
+    }
+  }
+  if (folder >= 0) ::close(folder);
+}
 
 Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
   std::swap(fd_, other.fd_);
@@ -97,9 +123,21 @@ Child& Child::operator=(Child&& other) noexcept {
 }
 
 Child::~Child() {
-  if (id_ < 0 || status()) return;
-  ::kill(id_, SIGKILL);
-  while (::waitpid(id_, nullptr, 0) < 0 && errno == EINTR) continue;
+  end(kPatience);
+}
+
+bool Child::end(std::chrono::milliseconds patience) {
+  if (id_ < 0) return true;
+  signal(SIGKILL);
+  for (const auto until = Clock::now() + patience; !status();) {
+    if (Clock::now() >= until) {
+      log::error(str("process ", std::exchange(id_, -1),
+                     " does not end though it was killed; it is left behind, with the memory that it holds"));
+      return false;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
 }
 
 void Child::signal(int number) const {
@@ -120,17 +158,6 @@ std::optional<int> Child::status() {
   if (found == id_) status_ = status;
   if (found < 0 && errno == ECHILD) status_ = 0;  // somebody else has waited for it
   return status_;
-}
-
-void end_all(std::span<Child* const> children, std::chrono::milliseconds grace) {
-  for (Child* child : children) child->signal(SIGTERM);
-  const auto all_ended = [&] {
-    return std::all_of(children.begin(), children.end(), [](Child* c) { return c->status().has_value(); });
-  };
-  const auto end = Clock::now() + grace;
-  while (!all_ended() && Clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  for (Child* child : children) child->signal(SIGKILL);
-  while (!all_ended()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
 }
 
 std::string status_text(int status) {

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,7 +39,12 @@ class Child {
   static Child start(const ChildPlan& plan);
   Child(Child&& other) noexcept : id_(std::exchange(other.id_, -1)), status_(other.status_) {}
   Child& operator=(Child&& other) noexcept;
-  ~Child();  // kills
+  ~Child();  // end(kPatience)
+
+  // Kills it and waits for its end, at most this long: a process that waits for a lost file server or for a driver may
+  // never end. False: then it is left behind, and this is no process any more.
+  bool end(std::chrono::milliseconds patience);
+  static constexpr std::chrono::seconds kPatience{30};
 
   pid_t id() const { return id_; }
   void signal(int number) const;
@@ -54,8 +58,8 @@ class Child {
   std::optional<int> status_;
 };
 
-// SIGTERM to all, SIGKILL to those that still live after `grace`. None lives when it returns.
-void end_all(std::span<Child* const> children, std::chrono::milliseconds grace);
+// Closes every descriptor from this one on. Makes system calls only, as a child of a process with threads must.
+void close_from(int first);
 
 // "was ended by signal 9 (Killed)", "left with exit code 3".
 std::string status_text(int status);

@@ -45,6 +45,7 @@ void Replica::start(int store_port) {
 
 std::vector<InFlightBatch> Replica::end(Status next) {
   status_ = next;
+  ended_ = Clock::now();
   workers_.end();
   is_cleaned_ = false;
   for (const auto& flight : in_flight_) {
@@ -58,6 +59,10 @@ bool Replica::has_ended() {
   if (!std::exchange(is_cleaned_, true))
     remove_unfinished(job_.sink, std::exchange(unfinished_, {}), workers_.processes());
   return true;
+}
+
+bool Replica::is_stuck() const {
+  return seconds_between(ended_, Clock::now()) > job_.pool.end_timeout_s;
 }
 
 bool Replica::can_take() const {

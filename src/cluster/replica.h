@@ -58,6 +58,8 @@ class Replica {
   std::vector<InFlightBatch> end(Status next);
   // The workers of this host are gone, and so is what they had begun to write.
   bool has_ended();
+  // They have been told to end for longer than they may take.
+  bool is_stuck() const;
 
   bool can_take() const;
   void dispatch(PendingBatch batch, int64_t run);
@@ -104,7 +106,7 @@ class Replica {
   bool is_cleaned_ = true;               // of what its workers had begun to write
   std::map<int, RankStats> stats_;
   std::vector<WorkerFailure> failures_;
-  Clock::time_point started_, failed_;
+  Clock::time_point started_, failed_, ended_;
 };
 
 }  // namespace atelier::cluster

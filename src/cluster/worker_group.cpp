@@ -172,6 +172,12 @@ void WorkerGroup::end() {
   }
 }
 
+void WorkerGroup::leave() {
+  for (auto& worker : members_) {
+    if (worker.child) worker.child->end(std::chrono::milliseconds(0));
+  }
+}
+
 bool WorkerGroup::has_ended() {
   return std::all_of(members_.begin(), members_.end(),
                      [](WorkerHandle& w) { return !w.child || w.child->status(); });

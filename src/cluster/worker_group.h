@@ -53,6 +53,7 @@ class WorkerGroup {
   bool is_stopped(int rank) const;
   // Kills all, without waiting. Nothing is heard of them any more.
   void end();
+  void leave();                          // those that have not ended by now, behind
   bool has_ended();                      // those of this host
   bool are_gone() const;                 // as far as they are heard of
   std::vector<pid_t> processes() const;  // of this host

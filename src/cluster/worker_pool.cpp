@@ -52,8 +52,10 @@ WorkerPool::WorkerPool(Job job, Coordinator* coordinator)
 WorkerPool::~WorkerPool() {
   for (auto& replica : replicas_) replica->end(Replica::Status::kLost);
   for (auto& replica : replicas_) {
-    while (!replica->has_ended()) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    while (!replica->has_ended() && !replica->is_stuck())
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
+  for (auto& replica : replicas_) replica->workers().leave();
 }
 
 int64_t WorkerPool::submit(std::vector<request::Request> requests) {
@@ -128,8 +130,36 @@ void WorkerPool::start_replicas() {
   for (auto& replica : replicas_) {
     if (replica->status() != Replica::Status::kEnding && replica->status() != Replica::Status::kLost)
       continue;
-    if (replica->has_ended() && replica->status() == Replica::Status::kEnding)
+    const bool has_ended = replica->has_ended();
+    if (replica->status() == Replica::Status::kLost) continue;
+    if (has_ended) {
       replica->start(store_ ? store_->port() : 0);
+    } else if (replica->is_stuck()) {
+      give_up(*replica);
+    }
+  }
+}
+
+// Its memory is not free, and perhaps never will be.
+void WorkerPool::give_up(Replica& replica) {
+  const WorkerFailure failure{.who = str("a worker of group ", replica.number()),
+                              .reason = "does not end though it was killed",
+                              .is_final = true};
+  act(replica, policy_.on_group_failed(replica.number(), failure, RetryPolicy::Blame::kNothing));
+}
+
+void WorkerPool::act(Replica& replica, const RetryPolicy::Decision& decision) {
+  switch (decision.action) {
+    case RetryPolicy::Action::kEnd:
+      end_.emplace(decision.kind, decision.reason);
+      return;
+    case RetryPolicy::Action::kAbandon:
+      replica.end(Replica::Status::kLost);
+      events_.push_back(GroupLost{replica.number(), decision.reason});
+      return;
+    case RetryPolicy::Action::kRestart:
+      ++restarts_;
+      events_.push_back(GroupRestarted{replica.number(), decision.reason});
   }
 }
 
@@ -217,10 +247,7 @@ void WorkerPool::settle(Replica& replica) {
   const bool has_work = blamed != in_flight.end() && !cause.is_loading;
   const auto decision = policy_.on_group_failed(
       replica.number(), cause, has_work ? RetryPolicy::Blame::kBatch : RetryPolicy::Blame::kNothing);
-  if (decision.action == RetryPolicy::Action::kEnd) {
-    end_.emplace(decision.kind, decision.reason);
-    return;
-  }
+  if (decision.action == RetryPolicy::Action::kEnd) return act(replica, decision);
   // From the back: what began first is drawn first. Whatever is not blamed is drawn again, and nobody counts
   // that against it.
   for (auto flight = in_flight.rbegin(); flight != in_flight.rend(); ++flight) {
@@ -233,13 +260,7 @@ void WorkerPool::settle(Replica& replica) {
       wait_again(std::move(rest));
     }
   }
-  if (decision.action == RetryPolicy::Action::kAbandon) {
-    replica.end(Replica::Status::kLost);
-    events_.push_back(GroupLost{replica.number(), decision.reason});
-  } else {
-    ++restarts_;
-    events_.push_back(GroupRestarted{replica.number(), decision.reason});
-  }
+  act(replica, decision);
 }
 
 void WorkerPool::retry_or_fail(PendingBatch batch, std::optional<Kind> kind, const std::string& reason) {

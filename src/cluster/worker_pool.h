@@ -63,6 +63,8 @@ class WorkerPool {
   void take(Replica::Returned returned);
   void check_replicas();
   void settle(Replica& replica);
+  void give_up(Replica& replica);
+  void act(Replica& replica, const RetryPolicy::Decision& decision);
   void retry_or_fail(PendingBatch batch, std::optional<Kind> kind, const std::string& reason);
   void wait_again(PendingBatch batch);
   void drop(const PendingBatch& batch);

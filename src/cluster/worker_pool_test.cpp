@@ -1,7 +1,12 @@
 // A pool as a server has it: what is cancelled and when, bad requests, bytes in place of files, many clients.
 #include "cluster/worker_pool.h"
 
+#include <fcntl.h>
+#include <sys/ptrace.h>
+
+#include <array>
 #include <csignal>
+#include <memory>
 #include <set>
 #include <thread>
 
@@ -23,7 +28,7 @@ struct Resident {
   std::map<int64_t, std::vector<ArtifactStored>> stored;
   std::vector<RequestFailed> failed;
   std::set<int> ready;  // groups
-  int restarts = 0;
+  int restarts = 0, lost = 0;
   std::function<void(const StepDone&)> on_step;
 
   explicit Resident(int data = 1, int ulysses = 1) : trial(0, data, ulysses) {}
@@ -49,6 +54,7 @@ struct Resident {
       if (const auto* e = std::get_if<RequestFailed>(&event)) failed.push_back(*e);
       if (const auto* e = std::get_if<StepDone>(&event); e && on_step) on_step(*e);
       if (const auto* e = std::get_if<GroupReady>(&event)) ready.insert(e->group);
+      lost += std::holds_alternative<GroupLost>(event);
       restarts += std::holds_alternative<GroupRestarted>(event);
     }
   }
@@ -226,6 +232,60 @@ TEST(WorkerPool_AWorkerThatDoesNotReadHoldsUpNobody, AndIsReplaced) {
   EXPECT_EQ(r.done[big].cancelled, 1);
   EXPECT_EQ(r.restarts, 1);
   r.end();
+}
+
+// To its parent a process that another one traces has not ended when it is dead: like one that hangs in a driver.
+class Tracer {
+ public:
+  explicit Tracer(pid_t traced) : id_(::fork()) {
+    if (id_ == 0) {
+      const bool is_traced = ::ptrace(PTRACE_SEIZE, traced, nullptr, nullptr) == 0;
+      const char answer = is_traced ? 'y' : 'n';
+      [[maybe_unused]] const auto written = ::write(pipe_[1], &answer, 1);
+      for (;;) ::pause();
+    }
+    char answer = 'n';
+    [[maybe_unused]] const auto read = ::read(pipe_[0], &answer, 1);
+    holds_ = answer == 'y';
+  }
+  ~Tracer() {
+    ::kill(id_, SIGKILL);
+    ::waitpid(id_, nullptr, 0);
+    for (const int fd : pipe_) ::close(fd);
+  }
+  bool holds() const { return holds_; }
+
+ private:
+  std::array<int, 2> pipe_ = [] {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    return ends;
+  }();
+  pid_t id_;
+  bool holds_ = false;
+};
+
+TEST(WorkerPool_AWorkerThatDoesNotEndIsLeftBehind, AndHoldsUpNeitherItsPoolNorItsEnd) {
+  Resident r(2);
+  r.trial.config.pool.end_timeout_s = 0.5;
+  r.wait_for(r.submit({"a"}));
+  while (r.ready.size() < 2 && !HasFailure()) r.poll();
+  const auto workers = r.trial.folder.processes();
+  std::vector<std::unique_ptr<Tracer>> tracers;
+  for (const pid_t id : workers) tracers.push_back(std::make_unique<Tracer>(id));
+  if (!tracers.front()->holds()) GTEST_SKIP() << "no process can be traced here";
+  ::kill(workers[0], SIGKILL);
+  auto begin = Clock::now();
+  while (r.lost == 0 && seconds_since(begin) < 20) r.poll();
+  EXPECT_EQ(r.lost, 1);
+  const auto next = r.submit({"b"});
+  r.wait_for(next);
+  EXPECT_EQ(r.stored[next].size(), 1u);
+  begin = Clock::now();
+  r.pool.reset();
+  EXPECT_LT(seconds_since(begin), 10);
+  tracers.clear();
+  while (::waitpid(-1, nullptr, 0) > 0) continue;
 }
 
 TEST(WorkerPool_ManyThreadsSubmitAndCancel, OnePolls) {
