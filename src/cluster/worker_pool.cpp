@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "cluster/sockets.h"
 #include "comm/comm.h"
 
 namespace atelier::cluster {
@@ -42,7 +43,10 @@ WorkerPool::WorkerPool(Job job, Coordinator* coordinator)
                   str(env.launcher, " has started ", env.size, " ranks, the layout needs ",
                       plan::product(job_.engine.layout), "; start ", world, " or change the degrees"));
     }
-    store_ = std::make_unique<comm::RendezvousServer>();
+    // Where the coordinator listens, and nowhere else: nobody has to show a key there.
+    auto listening = listen_at(env.host, 0);
+    if (listening.get() < 0) throw Error(Kind::kPeer, str("no port for ranks to meet at ", env.host));
+    store_ = std::make_unique<comm::RendezvousServer>(listening.release());
   }
   const int ranks = world / groups;
   for (int g = 0; g < groups; ++g)
@@ -221,7 +225,8 @@ void WorkerPool::read(Replica& replica) {
 
 void WorkerPool::take(Replica::Returned returned) {
   if (returned.kind == Kind::kInterrupted) return drop(returned.batch);
-  if (returned.phase == "write" && RetryPolicy::ends_pool(returned.kind)) {
+  // what is sent back is one request's own; a folder is everybody's
+  if (returned.phase == "write" && !job_.sink.returns_bytes && RetryPolicy::ends_pool(returned.kind)) {
     end_.emplace(*returned.kind, returned.reason);
   } else {
     retry_or_fail(std::move(returned.batch), returned.kind, returned.reason);

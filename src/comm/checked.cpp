@@ -51,6 +51,11 @@ std::vector<int64_t> offsets(std::span<const int64_t> split) {
   return begin;
 }
 
+Kind failure_kind(const std::exception& error) {
+  const bool is_memory = std::string_view(error.what()).find("out of memory") != std::string_view::npos;
+  return is_memory ? Kind::kCapacity : Kind::kPeer;
+}
+
 CheckedComm::CheckedComm(int rank, int size, std::string name, ObserverSlot observer)
     : rank_(rank), size_(size), name_(std::move(name)), observer_(std::move(observer)) {}
 

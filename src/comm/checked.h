@@ -2,18 +2,23 @@
 // answered and messages to oneself copied, before a transport sees the call.
 #pragma once
 #include <compare>
+#include <exception>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "comm/comm.h"
 
 namespace atelier::comm {
 
 // Set once per transport, shared by its groups.
 using ObserverSlot = std::shared_ptr<Observer>;
+
+// Of what a library has thrown: kCapacity where its words say that a device's memory is used up, else kPeer.
+Kind failure_kind(const std::exception& error);
 
 class CheckedComm : public Comm {
  public:
@@ -46,7 +51,7 @@ class CheckedComm : public Comm {
   virtual Work start_send(at::Tensor out, int to) = 0;
   virtual Work start_recv(at::Tensor in, int from) = 0;
   virtual Work start_broadcast(at::Tensor value, int root) = 0;
-  virtual void start_barrier() = 0;                          // barrier
+  virtual void start_barrier() = 0;  // barrier
   virtual std::unique_ptr<Window> open_window(int64_t) { return nullptr; }
   virtual bool accepts(const at::Tensor& tensor) const = 0;  // is it on this transport's device?
 

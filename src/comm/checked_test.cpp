@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <stdexcept>
 
 namespace atelier::comm {
 namespace {
@@ -16,6 +17,12 @@ TEST(GroupKey, DifferentGroupsHaveDifferentTexts) {
       {{0}, "a/0", 0},   {{0, 0}, "a", 0},  {{0}, "a", 10},    {{10}, "a", 0}};
   std::set<std::string> texts;
   for (const auto& key : keys) EXPECT_TRUE(texts.insert(text_of(key)).second) << text_of(key);
+}
+
+TEST(FailureKind, MemoryThatIsUsedUpIsNoLostPeer) {
+  const std::runtime_error memory("NCCL error: unhandled cuda error ... Cuda failure 2 'out of memory'");
+  EXPECT_EQ(failure_kind(memory), Kind::kCapacity);
+  EXPECT_EQ(failure_kind(std::runtime_error("connection closed by remote peer")), Kind::kPeer);
 }
 
 }  // namespace

@@ -129,10 +129,13 @@ struct Rendezvous {
   std::chrono::milliseconds timeout{120000};
 };
 
-// Serves meetings of ranks of several hosts, for as long as it lives.
+// Serves meetings of ranks of several hosts, for as long as it lives. Whoever reaches it may read and write what ranks
+// tell each other there.
 class RendezvousServer {
  public:
-  RendezvousServer();  // throws Error(kPeer)
+  // listening: a TCP socket that listens at the address where ranks will look; it is the server's from now on. Throws
+  // Error(kPeer).
+  explicit RendezvousServer(int listening);
   ~RendezvousServer();
   int port() const;
 
@@ -165,7 +168,8 @@ void set_nccl_defaults();
 // Processes or threads, CUDA tensors on the current device. Built only with ATELIER_CUDA; expects
 // set_nccl_defaults() to have been called. Work::wait() orders streams and does not block the host, so a dead
 // process shows in the next verb, or in the next host synchronisation's end. The verbs may be recorded into
-// CUDA graphs, which must be gone before their group. A verb that fails aborts its group.
+// CUDA graphs, which must be gone before their group. A verb that fails aborts its group; where it was memory that did
+// not suffice it throws c10::OutOfMemoryError or Error(kCapacity).
 std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous, const NcclOptions& options = {});
 
 }  // namespace atelier::comm

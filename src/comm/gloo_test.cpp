@@ -216,8 +216,15 @@ TEST(Gloo, RanksMeetAtAPort) {
 // The names keep their ranks apart, and a second meeting of the same ranks from the first.
 TEST(Gloo, RanksMeetAtAServerUnderTheirName) {
   Ranks server(1, 60s, [](const Rendezvous&) {
-    const RendezvousServer listening;
-    processes::say(str(listening.port()));
+    const int listening = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (::bind(listening, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+        ::listen(listening, 16) != 0)
+      throw std::runtime_error("no port");
+    const RendezvousServer meetings(listening);
+    processes::say(str(meetings.port()));
     ::pause();
   });
   const int port = std::stoi(server.line(0));

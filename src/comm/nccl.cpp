@@ -6,6 +6,7 @@
 #include <ATen/Context.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <chrono>
@@ -74,6 +75,7 @@ class NcclGroup : public AbortableGroup {
   GroupPlace place_;
   c10::Device device_;
   c10::intrusive_ptr<c10d::Store> store_;
+  std::chrono::milliseconds timeout_;
   c10::intrusive_ptr<Nccl> nccl_;
   std::timed_mutex turn_;
   mutable std::mutex mutex_;
@@ -85,7 +87,7 @@ class NcclGroup : public AbortableGroup {
 
 NcclGroup::NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, const std::string& run, GroupPlace place,
                      c10::Device device, const NcclOptions& options, std::chrono::milliseconds timeout)
-    : place_(std::move(place)), device_(device), store_(store_of(store, place_.key)) {
+    : place_(std::move(place)), device_(device), store_(store_of(store, place_.key)), timeout_(timeout) {
   const auto settings = Nccl::Options::create(options.priority == NcclOptions::Priority::kHigh);
   settings->timeout = timeout;
   settings->group_name = str(run, "/", text_of(place_.key));
@@ -98,7 +100,7 @@ NcclGroup::NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, const std::st
   } catch (const std::exception& error) {
     abort();
     nccl_.reset();
-    throw Error(Kind::kPeer,
+    throw Error(failure_kind(error),
                 str("group ", place_.key.name, ": its ranks could not be connected: ", error.what()));
   }
 }
@@ -176,19 +178,8 @@ void NcclGroup::guard(std::shared_ptr<WindowAbort> window) {
 }
 
 std::vector<std::string> NcclGroup::exchange(const std::string& mine) {
-  const auto key = [n = exchanges_++](int rank) { return str("window/", n, "/", rank); };
-  try {
-    store_->set(key(place_.rank), std::vector<uint8_t>(mine.begin(), mine.end()));
-    std::vector<std::string> words;
-    for (int r = 0; r < static_cast<int>(place_.key.ranks.size()); ++r) {
-      const auto word = store_->get(key(r));
-      words.emplace_back(word.begin(), word.end());
-    }
-    return words;
-  } catch (const std::exception& error) {
-    throw Error(Kind::kPeer,
-                str("group ", place_.key.name, ": not every rank asked for its window: ", error.what()));
-  }
+  return exchange_words(*store_, place_, str("window/", exchanges_++), mine,
+                        {timeout_, [this] { check_alive(); }});
 }
 
 // Messages that NCCL starts as one. NCCL counts, by thread, who has begun, and starts nothing before all have
@@ -248,7 +239,7 @@ class NcclComm : public CheckedComm {
   bool accepts(const at::Tensor& tensor) const override { return tensor.device() == device_; }
 
  private:
-  // Runs `enqueue` and turns what c10d throws into Error(kPeer). No work: nothing to wait for.
+  // Runs `enqueue` and turns what c10d throws into Error(kPeer, kCapacity). No work: nothing to wait for.
   template <class Enqueue>
   Work running(Enqueue enqueue) {
     try {
@@ -258,10 +249,13 @@ class NcclComm : public CheckedComm {
         work = enqueue();
       }
       return work ? Work(std::make_unique<NcclWork>(std::move(work), std::string(name()))) : Work{};
+    } catch (const c10::OutOfMemoryError&) {
+      abort();  // the peers would wait for what this rank cannot send
+      throw;
     } catch (const std::exception& error) {
       group_->check_alive();
-      abort();  // the peers would wait for what this rank cannot send
-      throw Error(Kind::kPeer, str("group ", name(), ": ", error.what()));
+      abort();
+      throw Error(failure_kind(error), str("group ", name(), ": ", error.what()));
     }
   }
   void send_part(const at::Tensor& part, int to) {
@@ -353,8 +347,12 @@ class NcclTransport : public Transport {
 
   std::unique_ptr<Comm> open(std::span<const int> ranks, std::string_view name) override {
     monitor_->check_alive();
-    auto group = std::make_shared<NcclGroup>(store_, run(), place(ranks, name), device_, options_,
-                                             rendezvous_.timeout);
+    const auto group_place = place(ranks, name);
+    // Nobody can wake NCCL while it waits for ranks that do not come: so all are there before it begins.
+    exchange_words(*store_of(store_, group_place.key), group_place, "here", ".",
+                   {rendezvous_.timeout, [this] { monitor_->check_alive(); }});
+    auto group =
+        std::make_shared<NcclGroup>(store_, run(), group_place, device_, options_, rendezvous_.timeout);
     monitor_->add(group);
     return std::make_unique<NcclComm>(std::move(group), monitor_, observer_, device_);
   }

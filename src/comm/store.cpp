@@ -6,10 +6,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
+#include <stdexcept>
+#include <string_view>
+#include <thread>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <utility>
 
 #include "base/error.h"
 
@@ -48,6 +53,35 @@ std::string address_towards(const std::string& host, int port) {
   return is_known ? text : "";
 }
 
+// Where a socket of this process listens, as one connects to it from here: localhost for all addresses.
+std::pair<std::string, uint16_t> address_of(int socket) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  auto* const mine = reinterpret_cast<sockaddr*>(&address);
+  char host[NI_MAXHOST] = "", port[NI_MAXSERV] = "";
+  if (getsockname(socket, mine, &length) != 0 ||
+      getnameinfo(mine, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    throw std::runtime_error("it does not listen");
+  const std::string_view name = host;
+  return {name == "0.0.0.0" || name == "::" ? "localhost" : host, static_cast<uint16_t>(std::stoi(port))};
+}
+
+constexpr std::chrono::milliseconds kLongestPause{50};  // between two looks at a key
+
+// Not by the store's own wait, which hears of nothing else.
+std::vector<uint8_t> await_value(c10d::Store& store, const std::string& key, const Patience& patience) {
+  const auto until = std::chrono::steady_clock::now() + patience.timeout;
+  for (auto pause = std::chrono::milliseconds(1); !store.check({key});
+       pause = std::min(2 * pause, kLongestPause)) {
+    patience.check_alive();
+    if (std::chrono::steady_clock::now() > until)
+      throw std::runtime_error(
+          str("nothing was said under ", key, " for ", patience.timeout.count() / 1000.0, " s"));
+    std::this_thread::sleep_for(pause);
+  }
+  return store.get(key);
+}
+
 }  // namespace
 
 c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& rendezvous) {
@@ -76,16 +110,36 @@ c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& rendezvous) {
   }
 }
 
+std::vector<std::string> exchange_words(c10d::Store& store, const GroupPlace& place, const std::string& name,
+                                        const std::string& mine, const Patience& patience) {
+  const auto key = [&](int rank) { return str(name, "/", rank); };
+  try {
+    store.set(key(place.rank), std::vector<uint8_t>(mine.begin(), mine.end()));
+    std::vector<std::string> words;
+    for (int r = 0; r < static_cast<int>(place.key.ranks.size()); ++r) {
+      const auto word = await_value(store, key(r), patience);
+      words.emplace_back(word.begin(), word.end());
+    }
+    return words;
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw Error(Kind::kPeer, str("group ", place.key.name, ": not every rank has come: ", error.what()));
+  }
+}
+
 struct RendezvousServer::Store {
   c10::intrusive_ptr<c10d::TCPStore> server;
 };
 
-RendezvousServer::RendezvousServer() try : store_(std::make_unique<Store>()) {
+RendezvousServer::RendezvousServer(int listening) try : store_(std::make_unique<Store>()) {
+  const auto [host, port] = address_of(listening);
   c10d::TCPStoreOptions options;
-  options.port = 0;  // any; it listens on all addresses of this host
+  options.port = port;
+  options.masterListenFd = listening;
   options.isServer = true;
   options.waitWorkers = false;
-  store_->server = c10::make_intrusive<c10d::TCPStore>("localhost", options);
+  store_->server = c10::make_intrusive<c10d::TCPStore>(host, options);
 } catch (const std::exception& error) {
   throw Error(Kind::kPeer, str("no port for ranks to meet at: ", error.what()));
 }
