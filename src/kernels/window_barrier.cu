@@ -15,6 +15,8 @@ __device__ __forceinline__ uint32_t load_acquire(const uint32_t* from) {
   return value;
 }
 
+constexpr uint32_t kPollsPerLook = 64;
+
 struct Args {
   BarrierPads all;
   int rank, size;
@@ -30,13 +32,17 @@ __global__ void meet(Args a) {
   if (peer >= a.size || peer == a.rank) return;
   __threadfence_system();
   store_release(a.all.pads[peer] + a.rank, number);
-  // The difference of the counts: they may wrap around.
-  while (static_cast<int32_t>(load_acquire(own + peer) - number) < 0 && *a.aborted == 0) __nanosleep(100);
+  // The difference of the counts: they may wrap around. The host's word lies across the bus: it is looked at seldom.
+  for (uint32_t polls = 1; static_cast<int32_t>(load_acquire(own + peer) - number) < 0; ++polls) {
+    if (polls % kPollsPerLook == 0 && *a.aborted != 0) return;
+    __nanosleep(20);
+  }
 }
 
 }  // namespace
 
-void window_barrier(LaunchTarget where, const BarrierPads& pads, int rank, int size, const volatile int* aborted) {
+void window_barrier(LaunchTarget where, const BarrierPads& pads, int rank, int size,
+                    const volatile int* aborted) {
   cuda::launch(meet, dim3(1), 32, where.stream, Args{pads, rank, size, aborted});
 }
 
