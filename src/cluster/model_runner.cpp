@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <new>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "pipeline/device.h"
+#include "pipeline/tier.h"
 #include "report/clock.h"
 #include "report/run_report.h"
 
@@ -95,6 +98,7 @@ std::vector<media::Artifact> ModelRunner::generate(request::Requests requests,
   return with_room(
       [&] {
         auto artifacts = p.pipeline.generate(requests, callbacks);
+        tell_of_kernels();
         const auto& timing = p.pipeline.timing();
         p.times = {timing.seconds, timing.step_ms, timing.reread_bytes, timing.cache.computed,
                    timing.cache.reused};
@@ -131,6 +135,7 @@ std::vector<int64_t> ModelRunner::answer(const TensorCall& call, const pipeline:
         return atelier::str("latents of ", given.latents.sizes(), " do not fit in the memory of ", device,
                             "; make the batch or the picture smaller");
       });
+  tell_of_kernels();
   if (!leads()) return {};
   TensorRef place{"float32", result.sizes().vec(), call.result};
   if (place.bytes() > call.result_bytes)
@@ -138,6 +143,12 @@ std::vector<int64_t> ModelRunner::answer(const TensorCall& call, const pipeline:
         Kind::kUsage, str("the result has ", place.bytes(), " bytes, there is room for ", call.result_bytes));
   memory->view(place).copy_(result);
   return place.shape;
+}
+
+void ModelRunner::tell_of_kernels() {
+  const auto why = pipeline::flash3_failure();
+  if (why.empty() || std::exchange(has_told_, true)) return;
+  log::warning(str("FlashAttention 3 failed, so another kernel takes its place: ", why));
 }
 
 bool ModelRunner::leads() const {

@@ -14,4 +14,7 @@ std::string hopper_attention_problem(c10::Device device, at::ScalarType type, in
 // hopper_attention_problem says that it cannot.
 AttentionOutput hopper_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
+// Why it failed at run time, so that this process attends by other kernels; empty: it has not.
+std::string hopper_attention_failure();
+
 }  // namespace atelier::nn

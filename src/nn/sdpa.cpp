@@ -15,10 +15,13 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <stdexcept>
+#include <utility>
 
 #include "base/error.h"
 #include "nn/hopper_attention.h"
+#include "nn/optional_kernel.h"
 #include "nn/wide_attention.h"
 
 namespace atelier::nn {
@@ -34,6 +37,11 @@ AttentionOutput hopper_attention(const at::Tensor&, const at::Tensor&, const at:
 
 namespace {
 
+OptionalKernel& flash3() {
+  static OptionalKernel kernel;
+  return kernel;
+}
+
 bool is_half(const at::Tensor& t) {
   return t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16;
 }
@@ -48,7 +56,8 @@ bool is_faster_by_flash3(int64_t keys, int64_t width) {
 SdpaBackend choose(SdpaBackend asked, const at::Tensor& q, int64_t keys) {
   const bool wants_flash3 =
       asked == SdpaBackend::kFlash3 || (asked == SdpaBackend::kAuto && is_faster_by_flash3(keys, q.size(-1)));
-  if (wants_flash3 && hopper_attention_problem(q.device(), q.scalar_type(), q.size(-1)).empty())
+  if (wants_flash3 && flash3().failure().empty() &&
+      hopper_attention_problem(q.device(), q.scalar_type(), q.size(-1)).empty())
     return SdpaBackend::kFlash3;
   if (asked == SdpaBackend::kFlash3)
     asked = SdpaBackend::kAuto;  // what it cannot take, such as heads of autoencoders
@@ -94,8 +103,6 @@ AttentionOutput run_kernel(SdpaBackend backend, const at::Tensor& q, const at::T
       auto r = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, false, false);
       return {std::get<0>(r), std::get<1>(r)};
     }
-    case SdpaBackend::kFlash3:
-      return hopper_attention(q, k, v);
     case SdpaBackend::kEfficient: {
       auto r = at::_scaled_dot_product_efficient_attention(q, k, v, {}, need, 0.0, false);
       auto stats = std::get<1>(r);
@@ -128,6 +135,10 @@ const char* name_of(SdpaBackend backend, bool cuda) {
 
 }  // namespace
 
+std::string hopper_attention_failure() {
+  return flash3().failure();
+}
+
 std::set<std::string> Sdpa::used() const {
   std::set<std::string> names;
   for (const auto& [backend, on_cuda] : ran_) names.insert(name_of(backend, on_cuda));
@@ -144,9 +155,16 @@ AttentionOutput Sdpa::run(const CallContext&, const AttentionLayer&, KvExtent, c
                      q.options().dtype(acc_dtype))};
   }
   const auto k = kv.select(2, 0).permute({1, 2, 0, 3}), v = kv.select(2, 1).permute({1, 2, 0, 3});
-  const auto backend = choose(backend_, q, kv.size(0));
+  const auto queries = q.permute({1, 2, 0, 3});
+  auto backend = choose(backend_, q, kv.size(0));
+  std::optional<AttentionOutput> done;
+  if (backend == SdpaBackend::kFlash3) done = flash3().run([&] { return hopper_attention(queries, k, v); });
+  if (!done) {
+    backend = choose(backend_, q, kv.size(0));  // without it, if it has failed
+    done = run_kernel(backend, queries, k, v, lse);
+  }
   ran_.emplace(backend, q.is_cuda());
-  AttentionOutput a = run_kernel(backend, q.permute({1, 2, 0, 3}), k, v, lse);
+  AttentionOutput a = std::move(*done);
   a.out = a.out.permute({2, 0, 1, 3}).contiguous();
   return a;
 }

@@ -32,6 +32,10 @@ std::string flash3_problem(c10::Device device) {
   return nn::hopper_attention_problem(device, at::kBFloat16, kUsualHead);
 }
 
+std::string flash3_failure() {
+  return nn::hopper_attention_failure();
+}
+
 void check_attention(nn::SdpaBackend attention, at::ScalarType denoiser, c10::Device device) {
   if (attention != nn::SdpaBackend::kFlash3) return;
   const auto problem = nn::hopper_attention_problem(device, denoiser, kUsualHead);

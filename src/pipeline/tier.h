@@ -15,6 +15,8 @@ namespace atelier::pipeline {
 void check_tier(nn::Tier tier, const ModelFacts& facts, c10::Device device);
 // Why FlashAttention 3 does not attend to bfloat16 on this device, empty where it does.
 std::string flash3_problem(c10::Device device);
+// Why this process has left FlashAttention 3 for other kernels; empty: it has not.
+std::string flash3_failure();
 // Throws Error(kUsage) for a kernel that this device, build or number type does not have, asked for by name.
 void check_attention(nn::SdpaBackend attention, at::ScalarType denoiser, c10::Device device);
 
