@@ -25,12 +25,13 @@ struct ModelSpec {
 };
 ModelRepo open_model(const ModelSpec& spec);
 
-// Bytes of a number in "float32", or in one of the half types.
+// Bytes of a number in "float64", "float32", or in one of the half types.
 inline int64_t bytes_of_type(const std::string& dtype) {
+  if (dtype == "float64") return 8;
   return dtype == "float32" ? 4 : 2;
 }
 
-// "float32", "bfloat16", "float16" of each component.
+// "float32", "bfloat16", "float16" of each component; "float64" where references are compared.
 struct Precision {
   std::string denoiser = "float32", encoders = "float32", vae = "float32";
 };
@@ -39,7 +40,7 @@ struct EngineConfig {
   ModelSpec model;
   std::string device = "cpu";  // cpu, cuda, cuda:N (one rank only)
   Precision precision;
-  std::string attention = "auto";  // auto, cudnn, flash, efficient, math
+  std::string attention = "auto";  // auto, cudnn, flash, flash3, efficient, math
   std::string offload = "none";    // none, encoders, model, sequential, group
   std::string tier = "exact";      // exact, fast, fast-strict: nn::Tier of the denoiser
   bool shard_t5_encoder = false;

@@ -9,6 +9,12 @@
 namespace atelier::pipeline {
 namespace {
 
+TEST(Precision, EveryTypeHasItsBytes) {
+  EXPECT_EQ(bytes_of_type("float64"), 8);
+  EXPECT_EQ(bytes_of_type("float32"), 4);
+  for (const char* half : {"bfloat16", "float16"}) EXPECT_EQ(bytes_of_type(half), 2);
+}
+
 TEST(Tier, OfTransformersOnAnyCpu) {
   EXPECT_NO_THROW(check_tier(nn::Tier::kFast, {.name = "a transformer"}, c10::kCPU));
   const ModelFacts unet{.name = "a UNet", .has_convolution_mixer = true};
