@@ -12,6 +12,12 @@ Field number(std::string_view name, std::string_view help, double least, double 
   return {.name = name, .help = help, .least = least, .most = most};
 }
 
+// Of ranks, which the environment may say too.
+Field degree(std::string_view name, std::string_view variable, std::string_view help,
+             std::string_view aliases = {}) {
+  return {.name = name, .help = help, .aliases = aliases, .variable = variable, .least = 1, .most = 1e4};
+}
+
 }  // namespace
 
 void ModelSettings::fields(const Visit& visit) {
@@ -72,51 +78,31 @@ void DeviceSettings::fields(const Visit& visit) {
 }
 
 void BackendSettings::fields(const Visit& visit) {
-  visit({.name = "data_parallel_degree",
-         .help = "groups that draw different pictures",
-         .aliases = "data_parallel_size",
-         .variable = "DG_XDIT_DATA_PARALLEL_DEGREE",
-         .least = 1,
-         .most = 1e4},
+  visit(degree("data_parallel_degree", "DG_XDIT_DATA_PARALLEL_DEGREE", "groups that draw different pictures",
+               "data_parallel_size"),
         &data_parallel_degree);
-  visit({.name = "ulysses_degree",
-         .help = "ranks that share a picture: its tokens, or its rows where convolutions mix them; heads "
-                 "exchanged around attention",
-         .aliases = "rows_degree",
-         .variable = "DG_XDIT_ULYSSES_DEGREE",
-         .least = 1,
-         .most = 1e4},
+  visit(degree("ulysses_degree", "DG_XDIT_ULYSSES_DEGREE",
+               "ranks that share a picture: its tokens, or its rows where convolutions mix them; heads "
+               "exchanged around attention",
+               "rows_degree"),
         &ulysses_degree);
-  visit({.name = "kv_gather_degree",
-         .help = "ranks that share a picture's tokens, keys and values of all gathered around attention: any "
-                 "number of heads",
-         .variable = "DG_XDIT_KV_GATHER_DEGREE",
-         .least = 1,
-         .most = 1e4},
+  visit(degree("kv_gather_degree", "DG_XDIT_KV_GATHER_DEGREE",
+               "ranks that share a picture's tokens, keys and values of all gathered around attention: any "
+               "number of heads"),
         &kv_gather_degree);
-  visit({.name = "ring_degree",
-         .help = "ranks that share a picture's tokens, keys passed round a ring",
-         .variable = "DG_XDIT_RING_DEGREE",
-         .least = 1,
-         .most = 1e4},
+  visit(degree("ring_degree", "DG_XDIT_RING_DEGREE",
+               "ranks that share a picture's tokens, keys passed round a ring"),
         &ring_degree);
-  visit({.name = "pipefusion_degree",
-         .help = "stages of blocks through which patches flow",
-         .aliases = "pipefusion_parallel_degree pipeline_parallel_size",
-         .variable = "DG_XDIT_PIPEFUSION_DEGREE",
-         .least = 1,
-         .most = 1e4},
-        &pipefusion_degree);
+  visit(
+      degree("pipefusion_degree", "DG_XDIT_PIPEFUSION_DEGREE", "stages of blocks through which patches flow",
+             "pipefusion_parallel_degree pipeline_parallel_size"),
+      &pipefusion_degree);
   visit({.name = "use_cfg_parallel",
          .help = "one half of the ranks per branch of true guidance",
          .variable = "DG_XDIT_USE_CFG_PARALLEL"},
         &use_cfg_parallel);
-  visit({.name = "tensor_parallel_degree",
-         .help = "ranks that share heads and features",
-         .aliases = "tensor_parallel_size",
-         .variable = "DG_XDIT_TENSOR_PARALLEL_DEGREE",
-         .least = 1,
-         .most = 1e4},
+  visit(degree("tensor_parallel_degree", "DG_XDIT_TENSOR_PARALLEL_DEGREE",
+               "ranks that share heads and features", "tensor_parallel_size"),
         &tensor_parallel_degree);
   visit({"strategy", "all degrees in one: \"cfg=2, pipefusion=2, ring=2\""}, &strategy);
   visit(number("warmup_steps", "whole steps before patches flow (PipeFusion)", 0, kMany), &warmup_steps);
@@ -129,11 +115,8 @@ void BackendSettings::fields(const Visit& visit) {
          .help = "decode by rows on all ranks",
          .variable = "DG_XDIT_USE_PARALLEL_VAE"},
         &use_parallel_vae);
-  visit({.name = "fully_shard_degree",
-         .help = "ranks of a sequence group that share every block's weights",
-         .variable = "DG_XDIT_FULLY_SHARD_DEGREE",
-         .least = 1,
-         .most = 1e4},
+  visit(degree("fully_shard_degree", "DG_XDIT_FULLY_SHARD_DEGREE",
+               "ranks of a sequence group that share every block's weights"),
         &fully_shard_degree);
   visit({.name = "shard_dit",
          .help = "fully_shard_degree = ring x kv_gather x ulysses",
