@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from _serve import Server  # noqa: E402
 
 STEPS = 12
-STRATEGIES = ("ulysses=4", "ring=4", "ulysses=2, ring=2", "tensor=4", "pipefusion=4", "pipefusion=2, ulysses=2", "pipefusion=2, tensor=2",
+STRATEGIES = ("ulysses=4", "kv_gather=4", "ring=4", "ulysses=2, ring=2", "tensor=4", "pipefusion=4", "pipefusion=2, ulysses=2", "pipefusion=2, tensor=2",
               "cfg=2, ulysses=2", "data=2, ulysses=2")
 REQUEST = {"prompt": "a red circle", "negative_prompt": "blur", "true_cfg_scale": 2, "size": "128x128", "seed": 3, "steps": STEPS}
 

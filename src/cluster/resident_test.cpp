@@ -186,7 +186,7 @@ TEST(Resident_ACancelLeavesNothingBehind, OnOneAndTwoRanks) {
 TEST(SlowResident_ACancelLeavesNothingBehind, UnderEveryStrategy) {
   for (const char* layout :
        {"ring=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2", "cfg=2, ulysses=2",
-        "cfg=2, pipefusion=2", "pipefusion=4", "pipefusion=2, ulysses=2", "ring=2, ulysses=2",
+        "cfg=2, pipefusion=2", "pipefusion=4", "pipefusion=2, ulysses=2", "ring=2, ulysses=2", "kv_gather=2",
         "tensor=2, ulysses=2, parallel_vae"})
     cancel_everywhere(layout);
 }
