@@ -49,7 +49,7 @@ OPTIONS = {
     "Flash attention": ["--attention_backend", "flash"],
     "xFormers": ["--attention_backend", "xformers"],
     "SageAttention": ["--attention_backend", "sage"],
-    "cache acceleration": ["--cache_type", "first_block_cache"],
+    "step cache": ["--cache_type", "first_block_cache", "--cache_threshold", "0.5"],
     "CPU offload (`--offload model`)": ["--offload", "model"],
     "CPU offload (`--offload sequential`)": ["--offload", "sequential"],
     "batch of two": ["--batch_size", "2"],

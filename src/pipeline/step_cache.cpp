@@ -36,18 +36,16 @@ StepCacheRule step_cache_rule(const request::Request& r, const models::Family& f
 std::string step_cache_problem(const request::Request& r, const models::Family& family, const Json& config,
                                const ModelFacts& facts, const plan::ParallelConfig& degrees) {
   if (!r.cache_type || r.cache_type == "none") return {};
-  const std::string what = str("cache_type ", *r.cache_type, " was asked for; ");
+  const std::string what = "cache_type " + *r.cache_type;
   if (facts.has_convolution_mixer)
-    return str(what, family.name, " is a UNet, whose blocks see several sizes: it has no step cache");
-  if (facts.blocks < 2) return str(what, "the model has one block, which none can stand for");
+    return str(what, " is for transformers: blocks of ", family.name, ", a UNet, see several sizes");
+  if (facts.blocks < 2) return str(what, " leaves blocks out, and the model has one");
   if (*r.cache_type == request::kTeaCache && tea_coefficients(family, config).empty())
-    return str(what, "no coefficients of TeaCache are known for ", family.name, ": use first_block_cache");
+    return str(what, " has no published coefficients for ", family.name, ": use first_block_cache");
   if (degrees.pipeline > 1)
-    return str(
-        what, "stages of pipefusion_degree ", degrees.pipeline,
-        " hold the blocks apart, so none can be left out for the others: use data, cfg, ulysses, ring or "
-        "tensor in place of it");
-  if (plan::patch_count(degrees) > 1) return str(what, "patches flow, which a step cache does not know");
+    return str(what, " leaves blocks out for all tokens, and stages of pipefusion_degree ", degrees.pipeline,
+               " hold the blocks apart: use data, cfg, ulysses, ring or tensor in place of it");
+  if (plan::patch_count(degrees) > 1) return str(what, " knows no patches that flow");
   return {};
 }
 

@@ -83,9 +83,9 @@ TEST(StepCacheRequests, AreSettledAndRefusedByName) {
   for (const char* layout : {"pipefusion=2", "pipefusion=2, sync"})
     EXPECT_TRUE(has(problem({.blocks = 2}, layout), "pipefusion_degree 2")) << layout;
   EXPECT_TRUE(has(problem({.blocks = 2, .has_convolution_mixer = true}, ""), "UNet"));
-  EXPECT_TRUE(has(problem({.blocks = 1}, ""), "one block"));
+  EXPECT_TRUE(has(problem({.blocks = 1}, ""), "the model has one"));
   r.cache_type = "teacache";
-  EXPECT_TRUE(has(problem({.blocks = 2}, ""), "no coefficients of TeaCache are known for toy"));
+  EXPECT_TRUE(has(problem({.blocks = 2}, ""), "no published coefficients for toy: use first_block_cache"));
   family.tea_coefficients = [](const Json&) { return std::vector<double>{1, 0}; };
   EXPECT_EQ(problem({.blocks = 2}, ""), "");
   const auto rule = step_cache_rule(r, family, {});
