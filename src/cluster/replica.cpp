@@ -293,7 +293,8 @@ void Replica::check_batches(Clock::time_point now) {
     }
     fail({.rank = late.front(),
           .severity = WorkerFailure::Severity::kLate,
-          .reason = str("is late: its batch has not got on for longer than ", limit, " s; it is ", where),
+          .reason = str("is late: its batch has not got on for longer than ", limit, " s; it is ", where,
+                        "; where a step takes as long, raise timeout"),
           .run = flight.run});
   }
 }
