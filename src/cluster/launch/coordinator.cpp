@@ -154,7 +154,7 @@ bool Coordinator::hear_greeting(Greeting& greeting) {
       if (number >= 0) channel->send(order(message::kStart, rank, number));
     }
     agents_.push_back({ranks, host, std::move(channel)});
-  } catch (const Error& e) {
+  } catch (const std::exception& e) {
     log::debug(str("refused a connection: ", e.what()));
   }
   return true;
@@ -171,7 +171,7 @@ void Coordinator::listen(AgentConnection& agent) {
            .host = agent.host,
            .what = value<std::string>(*message, "what")});
     }
-  } catch (const Error& e) {
+  } catch (const std::exception& e) {
     log::warning(e.what());
   }
   if (is_open) return;
