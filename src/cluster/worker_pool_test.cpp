@@ -234,6 +234,23 @@ TEST(WorkerPool_AWorkerThatDoesNotReadHoldsUpNobody, AndIsReplaced) {
   r.end();
 }
 
+// Another process has taken the memory that its worker had: the other group is at work.
+TEST(WorkerPool_AGroupThatCannotLoadAgainIsGivenUp, AndTheOthersDrawOn) {
+  Resident r(2);
+  r.trial.config.pool.max_retries = 1;
+  r.wait_for(r.submit({"a"}));
+  while (r.ready.size() < 2 && !HasFailure()) r.poll();
+  std::ofstream(r.trial.folder.path() / "full") << ' ';
+  ::kill(r.trial.folder.processes()[0], SIGKILL);
+  const auto begin = Clock::now();
+  while (r.lost == 0 && seconds_since(begin) < 30) ASSERT_NO_THROW(r.poll());
+  EXPECT_EQ(r.lost, 1);
+  const auto next = r.submit({"b"});
+  r.wait_for(next);
+  EXPECT_EQ(r.stored[next].size(), 1u);
+  r.end();
+}
+
 // To its parent a process that another one traces has not ended when it is dead: like one that hangs in a driver.
 class Tracer {
  public:

@@ -31,6 +31,7 @@ class FakeRunner : public Runner {
     std::ofstream(folder_ / str("process-", ::getpid())) << ' ';
     // as a writer has it that is ended in the middle of a file
     std::ofstream(folder_ / jobs::temporary_name()) << "half";
+    if (std::filesystem::exists(folder_ / "full")) throw Error(Kind::kCapacity, "the model does not fit");
     if (config.model.preset == "broken") throw Error(Kind::kCheckpoint, "a tensor is missing");
     if (!transport) return;
     std::vector<int> ranks(static_cast<size_t>(transport->size()));
