@@ -17,8 +17,8 @@ bench() { # MODEL STEPS LAYOUTS flags...
 
 one="data=1" plain=$one guided=$one unet=$one video=$one fast=$one
 if ((gpus >= 2)); then
-  plain+=" | ulysses=2 | ulysses=2, collective | ring=2 | tensor=2 | pipefusion=2"
-  fast+=" | ulysses=2"
+  plain+=" | ulysses=2 | kv_gather=2 | ulysses=2, collective | ring=2 | tensor=2 | pipefusion=2"
+  fast+=" | ulysses=2 | kv_gather=2"
   video+=" | cfg=2 | ulysses=2, parallel_vae"
   guided+=" | cfg=2 | ulysses=2 | pipefusion=2"
   unet+=" | cfg=2 | ulysses=2"
