@@ -57,9 +57,9 @@ Video as_video(const Artifact& artifact) {
 
 EncodedVideo encode_mp4(const Video& video, int quality, const Metadata& metadata) {
   check_frames(video, Format::kMp4);
-  const auto& module = ffmpeg_module();
   try {
-    return module.encode(video, usual_quality(quality), texts_of(metadata, Format::kMp4), kVideoEncoders);
+    return ffmpeg_module().encode(video, usual_quality(quality), texts_of(metadata, Format::kMp4),
+                                  kVideoEncoders);
   } catch (const std::runtime_error& e) {
     throw Error(Kind::kItem, str("cannot write an MP4: ", e.what()));
   }

@@ -46,7 +46,8 @@ AnimationFacts read_clip(const std::filesystem::path& path, int64_t most,
 // Of what a clip's file, or folder, holds. Throws as read_clip.
 std::string digest_of_clip(const std::filesystem::path& path);
 
-// With the codec's name, which is the module's choice. Throws Error(kItem), and as ffmpeg_module.
+// With the codec's name, which is the module's choice. Throws Error(kItem), also where there is no module: whoever may ask
+// for an MP4 is told before it is drawn.
 EncodedVideo encode_mp4(const Video& video, int quality, const Metadata& metadata);
 // Without the module.
 bool is_mp4(std::string_view bytes);

@@ -270,6 +270,13 @@ TEST_F(Videos, AsMp4ComeBackWithFramesRateAndMetadata) {
   }
 }
 
+// Whoever asked for it was told; what is drawn already fails by itself.
+TEST_F(Videos, AsMp4FailAloneWhereThereIsNoModule) {
+  if (has_module()) GTEST_SKIP() << "FFmpeg's libraries are here, so an MP4 can be written";
+  const auto message = message_of(Kind::kItem, [&] { encode_mp4(sample(16, 16, 2), 95, {}); });
+  EXPECT_NE(message.find("libavcodec"), std::string::npos) << message;
+}
+
 TEST_F(Videos, AsMp4KeepTheirColours) {
   if (!has_module()) GTEST_SKIP() << "FFmpeg's libraries are not here, so no MP4 was written";
   for (const std::array<uint8_t, 3> colour :

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "media/image.h"
 #include "media/limits.h"
+#include "media/video.h"
 #include "pipeline/request_sampler.h"
 #include "pipeline/step_cache.h"
 #include "request/work.h"
@@ -238,7 +239,13 @@ std::string format_problem(const request::Request& r, const models::Family& fami
   if (!family.video && !holds_pictures)
     return str(r.name, ": ", family.name, " draws pictures; take png, jpeg or webp, not ",
                media::suffix(format).substr(1));
-  return {};
+  if (format != Format::kMp4) return {};
+  try {
+    media::ffmpeg_module();
+    return {};
+  } catch (const Error& e) {
+    return e.what();
+  }
 }
 
 // Empty if the family and the file's format take what the request asks for.
