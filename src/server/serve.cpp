@@ -129,7 +129,8 @@ int run(app::Resolved resolved, const app::Environment& environment, const std::
   auto model = app::find_model(resolved, environment, say, {});
   if (model.folder.draws_videos())
     resolved.settings.output.output_format = "webp";  // a png holds one picture
-  auto spec = app::make_run_spec(resolved, std::move(model), request::one_prompt("a picture"), 0);
+  auto spec =
+      app::make_run_spec(resolved, std::move(model), request::one_prompt("a picture"), 0, {.is_probe = true});
   spec.job.sink.returns_bytes = true;
   for (const auto& line : app::header(spec, resolved)) {
     if (!line.starts_with("draw")) say(line);  // requests say what to draw

@@ -103,7 +103,7 @@ std::string VideoCheck::of_videos(request::Request& r) const {
   for (const auto& [name, is_given, shown] : files_of(r, traits_)) {
     if (is_given && shown == models::Shown::kNever)
       return str(name, " was given; ", model_.label(), " is not shown any: it takes ", taken(traits_));
-    if (!is_given && shown == models::Shown::kMust)
+    if (!is_given && shown == models::Shown::kMust && !is_probe_)
       return str(model_.label(), " draws nothing without ", name, ": give --", name, " FILE");
   }
   if (r.mask_video && !r.control_video)

@@ -36,7 +36,9 @@ class SamplerCheck {
 
 class VideoCheck {
  public:
-  explicit VideoCheck(const pipeline::ModelRepo& model) : model_(model), traits_(model.video()) {}
+  // is_probe: files that the model must be shown may be missing.
+  explicit VideoCheck(const pipeline::ModelRepo& model, bool is_probe = false)
+      : model_(model), traits_(model.video()), is_probe_(is_probe) {}
   // What the model cannot do, in a sentence naming the field; empty: nothing. Takes away what means nothing to models
   // of pictures.
   std::string problem(request::Request& request) const;
@@ -47,6 +49,7 @@ class VideoCheck {
 
   const pipeline::ModelRepo& model_;
   models::VideoTraits traits_;
+  bool is_probe_;
 };
 
 }  // namespace atelier::app

@@ -275,12 +275,12 @@ request::PromptDefaults row_defaults(const Resolved& resolved, const request::Re
 // All that can keep a request with settled branches from being drawn.
 class RowCheck {
  public:
-  RowCheck(const Resolved& resolved, const pipeline::ModelRepo& folder, SizeCheck& sizes,
+  RowCheck(const Resolved& resolved, const pipeline::ModelRepo& folder, VideoCheck videos, SizeCheck& sizes,
            AdapterChoice& adapters, PictureCheck& pictures)
       : folder_(folder),
         asked_(degrees_of(resolved)),
         family_(folder.family()),
-        videos_(folder),
+        videos_(std::move(videos)),
         sizes_(sizes),
         adapters_(adapters),
         pictures_(pictures),
@@ -313,7 +313,7 @@ class RowCheck {
 }  // namespace
 
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
-                         request::Prompts prompts, const std::string& suffix) {
+                         request::Prompts prompts, const std::string& suffix, const RowOptions& options) {
   const auto& s = resolved.settings;
   // prompts of the command line; of a file no more were read
   if (s.input.limit && std::ssize(prompts.rows) > *s.input.limit) {
@@ -332,7 +332,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   auto of_all = common;
   adapters.settle(of_all);
   PictureCheck pictures(folder.family());
-  RowCheck checks(resolved, folder, sizes, adapters, pictures);
+  RowCheck checks(resolved, folder, VideoCheck(folder, options.is_probe), sizes, adapters, pictures);
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;

@@ -27,12 +27,19 @@ struct RequestSet {
   std::vector<std::string> adapters;  // a line for people about each
 };
 
+class AdapterChoice;
+
+struct RowOptions {
+  bool is_probe = false;  // stands for rows that come later, which name the files that the model must be shown
+  AdapterChoice* adapters = nullptr;  // which remembers what it has read; null: one of this call's own
+};
+
 // Prompts of the settings; throws Error(kUsage) naming the flags when there is none.
 request::Prompts read_prompts(const Resolved& resolved);
 // suffix: of the file names, ".png". Throws Error(kUsage) for sizes that the model cannot draw, unless a row
 // of the file asks for them: then the row is bad.
 RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& folder,
-                         request::Prompts prompts, const std::string& suffix);
+                         request::Prompts prompts, const std::string& suffix, const RowOptions& options = {});
 
 // Of files whose names do not say: as asked, or else what fits pictures or videos.
 std::string output_format_of(const Resolved& resolved, const pipeline::ModelRepo& model);

@@ -284,7 +284,8 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
   return engine;
 }
 
-RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched) {
+RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched,
+                      const RowOptions& rows) {
   const auto& s = resolved.settings;
   const int devices = pipeline::cuda_devices();
   auto counted = model.folder.check();
@@ -294,7 +295,7 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   spec.device = choose_device(s.device.device, devices);
   const std::string suffix(
       media::suffix(*media::format_of("." + output_format_of(resolved, spec.model.folder))));
-  spec.requests = make_requests(resolved, spec.model.folder, std::move(prompts), suffix);
+  spec.requests = make_requests(resolved, spec.model.folder, std::move(prompts), suffix, rows);
   check_stage_blocks(resolved, facts.blocks);
   Room room = room_here(spec.device);
   room.device_bytes =

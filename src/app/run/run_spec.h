@@ -30,7 +30,8 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
 
 // launched: ranks that an outer launcher has started; 0: none. Throws Error(kUsage, kCheckpoint): nothing of
 // the model is loaded, but its files are checked against what they should hold.
-RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched);
+RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Prompts prompts, int launched,
+                      const RowOptions& rows = {});
 
 // Throws Error(kUsage) where the command does not draw what the model does, pictures or videos.
 void check_surface(const Resolved& resolved, const FoundModel& model);
