@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "app/run/adapters.h"
 #include "app/run/capacity.h"
 #include "app/run/seeds.h"
 #include "base/error.h"
@@ -28,7 +29,8 @@ class ModelRequestMaker : public RequestMaker {
       : resolved_(resolved),
         spec_(spec),
         facts_(spec.model.folder.check()),
-        room_(app::room_here(spec.device)) {
+        room_(app::room_here(spec.device)),
+        adapters_(spec.model.folder, resolved.settings.input.lora_scale) {
     const auto& d = spec.model.folder.defaults();
     const auto& common = resolved.settings.input.row.request;
     card_ = {
@@ -53,7 +55,8 @@ class ModelRequestMaker : public RequestMaker {
   std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
     request::Prompts prompts;
     prompts.rows.push_back(std::move(row));
-    auto set = app::make_requests(resolved_, spec_.model.folder, std::move(prompts), "." + format);
+    auto set = app::make_requests(resolved_, spec_.model.folder, std::move(prompts), "." + format,
+                                  {.adapters = &adapters_});
     // what the layout cannot share out, or the memory cannot hold, never reaches a worker
     plan::validate(spec_.layout.degrees, {facts_, set.extent.work}, 0);
     app::check_memory(spec_, set, resolved_, room_);  // pictures of a batch must fit beside the weights
@@ -85,4 +88,5 @@ std::unique_ptr<RequestMaker> make_request_maker(const app::Resolved& resolved, 
   return std::make_unique<ModelRequestMaker>(resolved, spec);
 }
 
+  mutable app::AdapterChoice adapters_;
 }  // namespace atelier::server

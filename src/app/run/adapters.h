@@ -1,6 +1,9 @@
 // The adapters that requests ask for, settled before anything loads.
 #pragma once
+#include <array>
+#include <cstdint>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -9,25 +12,35 @@
 
 namespace atelier::app {
 
+// Any thread; calls wait for each other.
 class AdapterChoice {
  public:
   // strength: of those that do not say their own.
   AdapterChoice(const pipeline::ModelRepo& model, double strength) : adapters_(model), strength_(strength) {}
 
   // Says every strength and what the files hold, in the request itself. Throws Error(kUsage, kCheckpoint) unless all of
-  // them fit the model. Each file is read once.
+  // them fit the model. Each file is read once, and again when it has changed.
   void settle(request::Request& request);
   // What each of them changes, a line for people.
-  const std::vector<std::string>& lines() const { return lines_; }
+  std::vector<std::string> lines() const;
 
  private:
+  // Of a file and of the configuration beside it: place on the disk, bytes, time of the last change in ns.
+  using FileState = std::array<std::array<int64_t, 4>, 2>;
+  struct KnownFile {
+    FileState state = {};
+    std::string digest;
+    std::string line;
+  };
+  static FileState state_of(const std::string& path);
   const std::string& digest(const std::string& path);
-  void describe(const std::string& path);
+  std::string described(const std::string& path);
 
   pipeline::Adapters adapters_;
   double strength_;
-  std::map<std::string, std::string> digests_;
-  std::vector<std::string> lines_;
+  mutable std::mutex mutex_;
+  std::map<std::string, KnownFile> known_;
+  std::vector<std::string> order_;  // of known_, as they were first asked for
 };
 
 }  // namespace atelier::app

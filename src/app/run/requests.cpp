@@ -328,7 +328,8 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   check_common(resolved, common, folder);
   SizeCheck sizes(folder);
   sizes.tokens(common);  // only a row of a file may fail alone
-  AdapterChoice adapters(folder, s.input.lora_scale);
+  std::optional<AdapterChoice> own;
+  AdapterChoice& adapters = options.adapters ? *options.adapters : own.emplace(folder, s.input.lora_scale);
   auto of_all = common;
   adapters.settle(of_all);
   PictureCheck pictures(folder.family());
