@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "http/reply_state.h"
 
 namespace atelier::http {
 
@@ -81,6 +82,16 @@ void ConnectionPool::open(IncomingRequest request, WebSocket socket) {
   post([this, held, socket] { handler_.open(std::move(*held), socket); }, false);
 }
 
+bool ConnectionPool::deliver(const std::shared_ptr<ReplyState>& socket, std::string message,
+                             std::function<void()> done) {
+  return post(
+      [socket, message = std::move(message), done = std::move(done)] {
+        socket->deliver(message);
+        done();
+      },
+      false);
+}
+
 bool ConnectionPool::post(std::function<void()> work, bool is_bounded) {
   {
     const std::scoped_lock lock(mutex_);
@@ -126,6 +137,10 @@ void ConnectionPool::drain() {
 
 void ConnectionPool::close_all() {
   for (const auto& [session, closers] : sessions_) closers.close();
+}
+
+void ConnectionPool::detach_all() {
+  for (const auto& [session, closers] : sessions_) closers.detach();
 }
 
 bool BodyBudget::add(int64_t bytes) {

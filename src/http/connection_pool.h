@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -43,15 +44,19 @@ class ConnectionPool {
   // False: too much waits.
   bool handle(IncomingRequest request, HttpReply reply);
   void open(IncomingRequest request, WebSocket socket);
+  // A message of a WebSocket, to whoever answers; done: called afterwards, on the thread that handled it. False: the server
+  // ends.
+  bool deliver(const std::shared_ptr<ReplyState>& socket, std::string message, std::function<void()> done);
 
   struct Closers {
-    std::function<void()> close, close_if_idle;
+    std::function<void()> close, close_if_idle, detach;
   };
   void join(const void* session, Closers closers);
   void leave(const void* session);
   int connections() const { return connections_; }
   void drain();  // closes those that wait for a request
   void close_all();
+  void detach_all();  // those that are left: nobody posts to their thread any more
   bool is_draining() const { return is_draining_; }
 
  private:

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/error.h"
+#include "base/log.h"
 #include "http/reply_state.h"
 
 namespace atelier::http {
@@ -53,7 +55,7 @@ void ReplyState::send(OutgoingResponse response) {
     waiting_.head = std::move(response);
     waiting_.is_whole = waiting_.is_over = is_closed_ = true;
   }
-  wake_();
+  wake();
 }
 
 void ReplyState::begin(OutgoingResponse head) {
@@ -66,7 +68,7 @@ void ReplyState::begin(OutgoingResponse head) {
     }
     waiting_.head = std::move(head);
   }
-  wake_();
+  wake();
 }
 
 bool ReplyState::write(std::string piece) {
@@ -82,7 +84,7 @@ bool ReplyState::write(std::string piece) {
     }
   }
   if (is_slow) mark_gone();
-  wake_();
+  wake();
   return !is_slow;
 }
 
@@ -92,7 +94,7 @@ void ReplyState::end() {
     has_begun_ = true;
     waiting_.is_over = is_closed_ = true;
   }
-  wake_();
+  wake();
 }
 
 void ReplyState::abandon() {
@@ -123,6 +125,7 @@ void ReplyState::on_message(std::function<void(std::string)> call) {
   std::deque<std::string> early;
   {
     const std::scoped_lock lock(mutex_);
+    if (is_gone_) return;  // it would hold what holds it
     message_call_ = call;
     early = std::exchange(early_messages_, {});
   }
@@ -152,8 +155,12 @@ void ReplyState::mark_gone() {
     call = std::exchange(gone_call_, nullptr);
     message_call_ = nullptr;
   }
-  if (call) call();
-  wake_();
+  try {
+    if (call) call();
+  } catch (const std::exception& e) {  // of whoever answers; the thread that reads and writes goes on
+    log::error(str("a client that has left could not be told of: ", e.what()));
+  }
+  wake();
 }
 
 void ReplyState::deliver(std::string message) {
@@ -166,7 +173,22 @@ void ReplyState::deliver(std::string message) {
       return;
     }
   }
-  call(std::move(message));
+  try {
+    call(std::move(message));
+  } catch (const std::exception& e) {
+    log::error(str("a message of a WebSocket could not be answered: ", e.what()));
+    mark_gone();
+  }
+}
+
+void ReplyState::wake() {
+  const std::scoped_lock lock(wake_mutex_);
+  if (wake_) wake_();
+}
+
+void ReplyState::detach() {
+  const std::scoped_lock lock(wake_mutex_);
+  wake_ = nullptr;
 }
 
 }  // namespace atelier::http

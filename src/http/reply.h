@@ -39,7 +39,7 @@ class WebSocket {
   bool write(std::string message) const;  // as HttpReply::write
   void end() const;
   void on_gone(std::function<void()> call) const;
-  // Called for every message of the client, one at a time.
+  // Called for every message of the client, one at a time, on a thread that handles requests.
   void on_message(std::function<void(std::string)> call) const;
 
  private:

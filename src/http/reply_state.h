@@ -36,12 +36,15 @@ class ReplyState {
   bool is_gone() const;
   void mark_gone();  // the client has left
   void deliver(std::string message);
+  // The connection is over, and what it ran on, too: nobody is woken any more, also not by a call that has begun.
+  void detach();
 
  private:
-  bool drop_slow_reader();
+  void wake();
 
   const size_t most_;
-  const std::function<void()> wake_;
+  std::mutex wake_mutex_;
+  std::function<void()> wake_;
   mutable std::mutex mutex_;
   Output waiting_;
   size_t bytes_ = 0;  // of pieces

@@ -87,7 +87,7 @@ struct HttpServer::Parts {
         port(acceptor.local_endpoint().port()) {
     pool.start(options.threads);
     asio::co_spawn(io, accept(), asio::detached);
-    thread = std::thread([this] { io.run(); });
+    thread = std::thread([this] { run(); });
   }
 
   ~Parts() {
@@ -102,7 +102,20 @@ struct HttpServer::Parts {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     io.stop();
     thread.join();
+    pool.detach_all();
     pool.stop();
+  }
+
+  // What one handler throws ends no other connection.
+  void run() {
+    for (;;) {
+      try {
+        io.run();
+        return;
+      } catch (const std::exception& e) {
+        log::error(str("a connection failed: ", e.what()));
+      }
+    }
   }
 
   asio::awaitable<void> accept() {

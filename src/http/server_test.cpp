@@ -66,6 +66,7 @@ class Echo : public HttpHandler {
  public:
   std::atomic<int> gone = 0, handled = 0;
   std::promise<HttpReply> held;
+  std::promise<void> go_on;
 
   BodyPlan plan(const IncomingRequest& head) override {
     if (head.path == "/refused") return {.refusal = OutgoingResponse{.status = 403, .body = "no"}};
@@ -94,7 +95,10 @@ class Echo : public HttpHandler {
          .body = request.method + " " + request.path + "?" + request.query + " " + request.body + form});
   }
   void open(IncomingRequest, WebSocket socket) override {
-    socket.on_message([socket](std::string text) { socket.write("echo " + text); });
+    socket.on_message([this, socket](const std::string& text) {
+      if (text == "slow!") go_on.get_future().wait();
+      socket.write("echo " + text);
+    });
   }
   std::string error_body(int status, const std::string& message) override {
     return str(status, ": ", message);
@@ -194,6 +198,48 @@ TEST(HttpServer_AClientThatLeaves, IsHeardOf) {
   EXPECT_FALSE(reply.write("x"));
 }
 
+TEST(HttpServer_AClientThatLeavesAfterItsNextRequestsFirstByte, IsHeardOf) {
+  Running r;
+  Client client(r.server.port());
+  client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+  const auto reply = r.echo.held.get_future().get();
+  client.send("G");
+  std::this_thread::sleep_for(600ms);
+  EXPECT_EQ(r.echo.gone, 0);
+  client.close();
+  for (int i = 0; i < 500 && r.echo.gone == 0; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(r.echo.gone, 1);
+}
+
+TEST(HttpServer_AClientThatLeavesWithARequestThatItSentTooEarly, IsHeardOf) {
+  Running r;
+  Client client(r.server.port());
+  client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+  const auto reply = r.echo.held.get_future().get();
+  client.close();
+  for (int i = 0; i < 500 && r.echo.gone == 0; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(r.echo.gone, 1);
+}
+
+TEST(HttpServer_ALatelyAnsweredRequest, LeavesTheNextOneWatched) {
+  Running r;
+  Client client(r.server.port());
+  client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\nGET /");
+  auto reply = std::make_optional(r.echo.held.get_future().get());
+  std::this_thread::sleep_for(600ms);
+  r.echo.held = {};
+  reply->send({.body = "there"});
+  reply.reset();
+  EXPECT_TRUE(client.read_until("there").ends_with("there"));
+  client.send("held HTTP/1.1\r\nHost: a\r\n\r\n");
+  const auto second = r.echo.held.get_future().get();
+  std::this_thread::sleep_for(600ms);
+  EXPECT_EQ(r.echo.gone, 0);
+  client.close();
+  for (int i = 0; i < 500 && r.echo.gone == 0; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(r.echo.gone, 1);
+}
+
 TEST(HttpServer_SlowClientsAreCutOff, AndNobodyWaitsForThem) {
   Running r({.header = 1s, .body_chunk = 1s, .idle = 1s, .write = 1s});
   Client head(r.server.port()), body(r.server.port()), idle(r.server.port()), reader(r.server.port());
@@ -239,6 +285,22 @@ TEST(HttpServer_AWebSocket, Echoes) {
             "\x81\x0a"
             "echo hello");
   EXPECT_NE(r.ask(str("GET /socket HTTP/1.1\r\n", kClose)).find(" 400 "), std::string::npos);
+}
+
+TEST(HttpServer_AWebSocketWhoseMessageTakesLong, HoldsUpNoOtherConnection) {
+  Running r;
+  Client client(r.server.port());
+  client.send(
+      "GET /socket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: "
+      "Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+  client.read_until("\r\n\r\n");
+  client.send(std::string("\x81\x85\0\0\0\0slow!\x81\x85\0\0\0\0hello", 22));
+  std::this_thread::sleep_for(200ms);
+  EXPECT_NE(r.ask(str("GET /quick HTTP/1.1\r\n", kClose)).find("/quick"), std::string::npos);
+  r.echo.go_on.set_value();
+  EXPECT_TRUE(client.read_until("slow!").ends_with("echo slow!"));  // one after the other
+  EXPECT_TRUE(client.read_until("hello").ends_with("echo hello"));
 }
 
 TEST(HttpServer_AnEndWhileRequestsAreOpen, LeavesNothing) {

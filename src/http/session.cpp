@@ -2,8 +2,6 @@
 // reference: GCC 12 destroys some temporaries of a co_await twice (PR 104031).
 #include "http/session.h"
 
-#include <sys/socket.h>
-
 #include <array>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -18,6 +16,7 @@
 
 #include "base/error.h"
 #include "http/connection_stream.h"
+#include "http/leave_watch.h"
 #include "http/reply_state.h"
 
 namespace atelier::http {
@@ -32,8 +31,8 @@ auto then(beast::error_code& error) {
 class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(ConnectionStream stream, ConnectionPool& pool)
-      : stream_(std::move(stream)), pool_(pool), timer_(stream_.get_executor()) {
-    pool_.join(this, {[this] { close(); }, [this] { close_if_idle(); }});
+      : stream_(std::move(stream)), pool_(pool), timer_(stream_.get_executor()), watch_(lowest().socket()) {
+    pool_.join(this, {[this] { close(); }, [this] { close_if_idle(); }, [this] { detach(); }});
   }
   ~Session() { pool_.leave(this); }
 
@@ -69,6 +68,9 @@ class Session : public std::enable_shared_from_this<Session> {
   }
   void close_if_idle() {
     if (is_idle_) lowest().close();
+  }
+  void detach() {
+    if (const auto state = state_.lock()) state->detach();
   }
 
   // A client that still sends what was refused would lose the answer if the connection were closed at once.
@@ -203,13 +205,15 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<ReplyState> make_state() {
     // whoever answers may still hold the state when this connection is gone
     const std::weak_ptr<Session> weak = weak_from_this();
-    return std::make_shared<ReplyState>(limits().unread_bytes, [weak] {
+    const auto state = std::make_shared<ReplyState>(limits().unread_bytes, [weak] {
       auto self = weak.lock();
       if (!self) return;
       // it ends on the thread that reads and writes, so what is posted owns it alone
       const auto executor = self->stream_.get_executor();
       asio::post(executor, [self = std::move(self)] { self->timer_.cancel(); });
     });
+    state_ = state;
+    return state;
   }
 
   // Until whoever answers has something, or the client has left.
@@ -217,11 +221,10 @@ class Session : public std::enable_shared_from_this<Session> {
     for (;;) {
       auto output = state->take();
       if (output || state->is_gone() || is_closed_) {
-        beast::error_code ignored;
-        if (is_watching_) lowest().socket().cancel(ignored);
+        watch_.end();
         co_return output;
       }
-      watch(state);
+      watch_.begin(shared_from_this(), state, buffer_.size() > 0);
       co_await wait_for_change();
     }
   }
@@ -230,20 +233,6 @@ class Session : public std::enable_shared_from_this<Session> {
     beast::error_code ignored;
     timer_.expires_at(std::chrono::steady_clock::time_point::max());
     co_await timer_.async_wait(then(ignored));
-  }
-
-  // A client that leaves is heard of while it waits.
-  void watch(const std::shared_ptr<ReplyState>& state) {
-    if (is_watching_ || buffer_.size() > 0) return;
-    is_watching_ = true;
-    lowest().socket().async_wait(
-        asio::ip::tcp::socket::wait_read, [self = shared_from_this(), state](beast::error_code error) {
-          self->is_watching_ = false;
-          if (error) return;
-          char byte = 0;
-          const auto got = ::recv(self->lowest().socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-          if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) state->mark_gone();
-        });
   }
 
   asio::awaitable<bool> answer(IncomingRequest& request) {
@@ -374,8 +363,12 @@ class Session : public std::enable_shared_from_this<Session> {
       beast::error_code error;
       co_await socket->async_read(buffer, then(error));
       if (error) break;
-      state->deliver(beast::buffers_to_string(buffer.data()));
+      const auto handled = std::make_shared<asio::steady_timer>(stream_.get_executor(),
+                                                                std::chrono::steady_clock::time_point::max());
+      const auto done = [handled] { asio::post(handled->get_executor(), [handled] { handled->cancel(); }); };
+      if (!pool_.deliver(state, beast::buffers_to_string(buffer.data()), done)) break;
       buffer.clear();
+      co_await handled->async_wait(then(error));
     }
     state->mark_gone();
   }
@@ -383,8 +376,10 @@ class Session : public std::enable_shared_from_this<Session> {
   ConnectionStream stream_;
   ConnectionPool& pool_;
   asio::steady_timer timer_;
+  LeaveWatch watch_;
+  std::weak_ptr<ReplyState> state_;  // of what is being answered
   beast::flat_buffer buffer_;
-  bool is_http_1_0_ = false, is_head_ = false, keeps_ = false, is_idle_ = false, is_watching_ = false;
+  bool is_http_1_0_ = false, is_head_ = false, keeps_ = false, is_idle_ = false;
   bool is_closed_ = false, has_unread_ = false;
 };
 
