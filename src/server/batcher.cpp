@@ -1,7 +1,7 @@
 #include "server/batcher.h"
 
 #include <algorithm>
-#include <set>
+#include <string_view>
 
 #include "server/cost_model.h"
 
@@ -25,6 +25,23 @@ double Batcher::urgency(const QueueEntry& entry, double now) {
   return entry.picture.priority + (now - entry.picture.since) / kAging;
 }
 
+// Those of one key, in their order, that make a batch. drawn: jobs of which something is drawn now.
+std::set<const Batcher::QueueEntry*> Batcher::together(const std::vector<QueueEntry*>& entries,
+                                                       const std::set<std::string>& drawn) const {
+  std::set<const QueueEntry*> taken;
+  std::set<std::string> jobs = drawn;
+  for (const QueueEntry* entry : entries) {
+    if (std::ssize(taken) >= limits_.most) break;
+    const bool is_new = jobs.insert(entry->picture.job).second;
+    if (is_new && limits_.jobs_at_once > 0 && std::ssize(jobs) > limits_.jobs_at_once) {
+      jobs.erase(entry->picture.job);
+      continue;
+    }
+    taken.insert(entry);
+  }
+  return taken;
+}
+
 std::vector<WaitingPicture> Batcher::next(double now, const std::vector<std::string>& running) {
   const std::set<std::string> drawn(running.begin(), running.end());
   const bool is_full = limits_.jobs_at_once > 0 && std::ssize(drawn) >= limits_.jobs_at_once;
@@ -36,23 +53,19 @@ std::vector<WaitingPicture> Batcher::next(double now, const std::vector<std::str
     const double left = urgency(*a, now), right = urgency(*b, now);
     return left != right ? left > right : a->order < b->order;
   });
+  std::map<std::string_view, std::vector<QueueEntry*>> by_key;
+  for (QueueEntry* entry : order) by_key[entry->key].push_back(entry);
+  // what is drawn beside a picture follows from its key: one look at each
+  std::map<std::string_view, std::set<const QueueEntry*>> fitting;
   std::set<const QueueEntry*> taken;
   for (const QueueEntry* head : order) {
-    taken.clear();
-    std::set<std::string> jobs = drawn;
-    for (const QueueEntry* other : order) {
-      if (std::ssize(taken) >= limits_.most) break;
-      if (other->key != head->key) continue;
-      jobs.insert(other->picture.job);
-      if (limits_.jobs_at_once > 0 && std::ssize(jobs) > limits_.jobs_at_once) {
-        jobs.erase(other->picture.job);
-        continue;
-      }
-      taken.insert(other);
-    }
-    const bool is_ripe = std::ssize(taken) >= limits_.most || now - head->picture.since >= limits_.wait_s;
-    if (is_ripe && !taken.empty()) break;
-    taken.clear();
+    const auto [fits, is_new] = fitting.try_emplace(head->key);
+    if (is_new) fits->second = together(by_key.at(head->key), drawn);
+    const bool is_ripe =
+        std::ssize(fits->second) >= limits_.most || now - head->picture.since >= limits_.wait_s;
+    if (!is_ripe || fits->second.empty()) continue;
+    taken = std::move(fits->second);
+    break;
   }
   std::vector<WaitingPicture> out;
   std::set<int64_t> orders;  // entries move while others are erased

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,8 @@ class Batcher {
     int64_t order = 0;  // of arrival
   };
   static double urgency(const QueueEntry& entry, double now);
+  std::set<const QueueEntry*> together(const std::vector<QueueEntry*>& entries,
+                                       const std::set<std::string>& drawn) const;
 
   const BatchLimits limits_;
   std::vector<QueueEntry> waiting_;

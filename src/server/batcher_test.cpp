@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "base/error.h"
 
 namespace atelier::server {
@@ -77,6 +79,18 @@ TEST(Batcher_JobsAtOnce, AreLimited) {
   EXPECT_EQ(jobs_of(b.next(0)), "aa");
   EXPECT_TRUE(b.next(0, {"a"}).empty());
   EXPECT_EQ(jobs_of(b.next(0)), "b");
+}
+
+// It is asked at every turn of the queue.
+TEST(Batcher_ManyThatFitNothingElse, AreLookedThroughQuickly) {
+  Batcher b({.most = 2, .wait_s = 1e9});
+  constexpr int kPictures = 8000;
+  for (int i = 0; i < kPictures; ++i) b.add(picture(str(i), i + 1));
+  const auto begin = std::chrono::steady_clock::now();
+  for (int turn = 0; turn < 5; ++turn) EXPECT_TRUE(b.next(1).empty());
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+  b.add(picture("late", kPictures));
+  EXPECT_EQ(jobs_of(b.next(1)), str(kPictures - 1, "late"));
 }
 
 TEST(Batcher_RemoveTakesAllPictures, OfAJob) {
