@@ -7,6 +7,7 @@
 #include "app/run/seeds.h"
 #include "base/error.h"
 #include "media/video.h"
+#include "models/vae.h"
 #include "plan/layouts.h"
 #include "plan/parallel_config.h"
 
@@ -21,6 +22,11 @@ std::string video_format() {
   } catch (const Error&) {
     return "webp";
   }
+}
+
+int frame_step(const pipeline::ModelRepo& model) {
+  if (!model.draws_videos() || !model.has("vae")) return 1;
+  return static_cast<int>(models::find_vae(model.vae()).facts(model.vae()).temporal);
 }
 
 class ModelRequestMaker : public RequestMaker {
@@ -49,7 +55,10 @@ class ModelRequestMaker : public RequestMaker {
         .has_previews = !spec.layout.degrees.parallel_vae || spec.layout.ranks == spec.layout.degrees.data,
         .is_video = spec.model.folder.draws_videos(),
         .fps = common.fps.value_or(d.fps),
-        .video_format = video_format()};
+        .frame_step = frame_step(spec.model.folder),
+        .video_format = video_format(),
+        .needs_image = spec.model.folder.video().image == models::Shown::kMust,
+        .needs_last_image = spec.model.folder.video().last_image == models::Shown::kMust};
   }
 
   std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
@@ -79,6 +88,7 @@ class ModelRequestMaker : public RequestMaker {
   const app::RunSpec& spec_;
   const ModelFacts facts_;
   const app::Room room_;
+  mutable app::AdapterChoice adapters_;
   ModelCard card_;
 };
 
@@ -88,5 +98,4 @@ std::unique_ptr<RequestMaker> make_request_maker(const app::Resolved& resolved, 
   return std::make_unique<ModelRequestMaker>(resolved, spec);
 }
 
-  mutable app::AdapterChoice adapters_;
 }  // namespace atelier::server

@@ -15,7 +15,9 @@ struct ModelCard {
   double guidance = 0;
   bool has_previews = true, is_video = false;
   double fps = 0;                     // of videos
+  int frame_step = 1;                 // frames that belong together, but for the first, which is alone
   std::string video_format = "webp";  // where a request does not say
+  bool needs_image = false, needs_last_image = false;  // nothing is drawn without
 };
 
 class RequestMaker {

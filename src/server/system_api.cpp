@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "base/version.h"
+#include "media/image.h"
 #include "server/api.h"
 #include "server/openapi.h"
 #include "server/page.h"
@@ -40,37 +41,61 @@ void Api::ready(ApiCall& call) {
   call.json(is_ready ? 200 : 503, {{"status", is_ready ? "ok" : "not ready"}});
 }
 
-// The smallest picture that the model draws, in one step, before everything that waits.
+namespace {
+
+std::string grey_picture() {
+  return media::encode(media::Image{64, 64, std::vector<uint8_t>(size_t{3} * 64 * 64, 128)},
+                       media::Format::kPng);
+}
+
+// Of the first size that the model takes. Throws Error where it takes none.
+std::vector<request::Request> smallest(const RequestMaker& maker, request::PromptRow row,
+                                       const std::string& format) {
+  for (const int size : {64, 128, 256, 512}) {
+    row.request.width = row.request.height = size;
+    try {
+      return maker.make(row, format);
+    } catch (const Error&) {
+      continue;
+    }
+  }
+  row.request.width = row.request.height = 1024;
+  return maker.make(row, format);
+}
+
+}  // namespace
+
+// The smallest picture that the model draws, in one step, before everything that waits. Of a video as few frames as can be,
+// and a model that must be shown pictures is shown grey ones.
 void Api::try_generation(ApiCall& call) {
-  Draft draft;
-  draft.row.request.prompt = "a health check";
-  draft.row.request.num_inference_steps = 1;
-  draft.row.request.seed = 0;
-  draft.priority = 100;
-  JobRecord record{
-      .id = new_id("job_"), .owner = call.owner, .kind = "health", .format = "png", .priority = 100};
+  const auto& card = maker_.card();
+  JobRecord record{.id = new_id("job_"), .owner = call.owner, .kind = "health", .priority = 100};
+  record.format = card.needs_last_image ? "webp" : "png";
   record.created = unix_time();
   record.timeout = 60;
   record.request_id = call.id;
-  for (const int size : {64, 128, 256, 512, 1024}) {
-    draft.row.request.width = draft.row.request.height = size;
-    try {
-      record.requests = maker_.make(draft.row, "png");
-      break;
-    } catch (const Error&) {
-      if (size == 1024) throw;
-    }
+  request::PromptRow row;
+  row.request.prompt = "a health check";
+  row.request.num_inference_steps = 1;
+  row.request.seed = 0;
+  if (card.is_video) row.request.num_frames = card.needs_last_image ? 1 + card.frame_step : 1;
+  const Listener answer = [call](const JobEvent& e) {
+    if (e.kind != JobEvent::kFinished && e.kind != JobEvent::kInterrupted) return;
+    const bool is_good = e.record.state == JobState::kDone && e.kind == JobEvent::kFinished;
+    call.json(is_good ? 200 : 503,
+              {{"status", is_good ? "ok" : "failed"}, {"seconds", unix_time() - e.record.created}});
+  };
+  const std::string id = record.id;
+  try {
+    if (card.needs_image) row.request.image = keep_input(id, "input_image", grey_picture());
+    if (card.needs_last_image) row.request.last_image = row.request.image;
+    record.requests = smallest(maker_, row, record.format);
+    record.requests.front().name = str(id, "_0.", record.format);
+    dispatcher_.submit(std::move(record), answer, Acceptance::kAtOnce);
+  } catch (...) {
+    store_.remove(id);
+    throw;
   }
-  record.requests.front().name = str(record.id, "_0.png");
-  dispatcher_.submit(
-      std::move(record),
-      [call](const JobEvent& e) {
-        if (e.kind != JobEvent::kFinished && e.kind != JobEvent::kInterrupted) return;
-        const bool is_good = e.record.state == JobState::kDone && e.kind == JobEvent::kFinished;
-        call.json(is_good ? 200 : 503,
-                  {{"status", is_good ? "ok" : "failed"}, {"seconds", unix_time() - e.record.created}});
-      },
-      Acceptance::kAtOnce);
 }
 
 void Api::metrics(ApiCall& call) {

@@ -33,14 +33,15 @@ std::string_view status_of(const JobRecord& record) {
 
 }  // namespace
 
-// seconds stands for frames: the next number below it that models of videos take, 4k + 1.
+// seconds stands for frames: the first one, and as many whole steps of the model's frames as fit into that time.
 void Api::settle_frames(Draft& draft) const {
   auto& request = draft.row.request;
   if (!draft.seconds) return;
   if (request.num_frames)
     throw ApiError(400, "invalid_value", "seconds: give seconds or num_frames", "seconds");
   const double frames = *draft.seconds * request.fps.value_or(maker_.card().fps);
-  request.num_frames = static_cast<int>(frames / 4) * 4 + 1;
+  const int step = maker_.card().frame_step;
+  request.num_frames = static_cast<int>(frames / step) * step + 1;
   if (*request.num_frames > options_.caps.frames)
     throw ApiError(400, "invalid_value",
                    str("seconds: max_frames ", options_.caps.frames, ": ", *draft.seconds, " s are ",
