@@ -12,7 +12,7 @@ namespace atelier::server {
 namespace {
 
 constexpr std::string_view kB64[] = {"b64_json"}, kB64OrUrl[] = {"b64_json", "url"},
-                           kFormats[] = {"png", "jpeg", "webp"}, kVideoFormats[] = {"mp4", "webp", "gif"},
+                           kFormats[] = {"png", "jpeg", "webp"}, kVideoFormats[] = {"webp", "gif", "mp4"},
                            kTiers[] = {"exact", "fast", "fast-strict"}, kOpaque[] = {"auto", "opaque"},
                            kBackgrounds[] = {"auto", "opaque", "transparent"},
                            kModerations[] = {"auto", "low"},
@@ -182,7 +182,7 @@ std::vector<ApiField> edit_fields() {
 }
 
 // A video is a job of its own kind: what says how pictures are answered has no place.
-std::vector<ApiField> video_fields(std::vector<ApiField> of_pictures) {
+std::vector<ApiField> video_fields(std::vector<ApiField> of_pictures, const RequestCaps& caps) {
   constexpr std::string_view kShared[] = {"model", "size", "tier", "layout", "lora", "priority", "timeout"};
   std::vector<ApiField> out;
   for (auto& field : of_pictures) {
@@ -196,8 +196,16 @@ std::vector<ApiField> video_fields(std::vector<ApiField> of_pictures) {
                    {{{"type", "string"}, {"pattern", "^[0-9]{1,3}$"}},
                     {{"type", "number"}, {"minimum", 0.01}, {"maximum", 600}}}}},
                  [](Draft& d, const Json& v) { d.seconds = number_of("seconds", v, 0.01, 600); }});
-  out.push_back({"output_format", FieldUse::kHonoured, "of the file", words_schema(kVideoFormats),
-                 [](Draft& d, const Json& v) { d.format = word_of("output_format", v, kVideoFormats); }});
+  const bool has_mp4 = caps.has_mp4;
+  out.push_back(
+      {"output_format", FieldUse::kHonoured,
+       has_mp4 ? "of the file" : "of the file; mp4 needs FFmpeg's libraries, which are not in use here",
+       words_schema(std::span(kVideoFormats).first(has_mp4 ? 3 : 2)), [has_mp4](Draft& d, const Json& v) {
+         d.format = word_of("output_format", v, kVideoFormats);
+         if (d.format == "mp4" && !has_mp4)
+           refuse("output_format",
+                  "mp4 is not offered by this server (FFmpeg's libraries are not in use); use webp");
+       }});
   out.push_back({"input_reference",
                  FieldUse::kHonoured,
                  "the first frame, of models that are shown one: a file, a data URL or base64",
@@ -210,7 +218,7 @@ std::vector<ApiField> video_fields(std::vector<ApiField> of_pictures) {
 std::vector<ApiField> own_fields(Endpoint endpoint, const RequestCaps& caps) {
   auto out = openai_fields(caps);
   for (auto& field : answer_fields(caps)) out.push_back(std::move(field));
-  if (endpoint == Endpoint::kVideos) return video_fields(std::move(out));
+  if (endpoint == Endpoint::kVideos) return video_fields(std::move(out), caps);
   if (endpoint == Endpoint::kEdits) {
     for (auto& field : edit_fields()) out.push_back(std::move(field));
   }

@@ -18,6 +18,7 @@ struct RequestCaps {
   int64_t pixels = 4 << 20;
   int steps = 200, n = 4, frames = 161, prompt_bytes = 32768, adapters = 8;
   bool has_urls = false;  // response_format url is allowed
+  bool has_mp4 = true;    // videos can be written as one
 };
 
 struct AdapterWish {

@@ -153,5 +153,37 @@ TEST(ApiFields_TheListOfThem, SaysTheTruth) {
     EXPECT_TRUE(names.contains(name)) << name;
 }
 
+// A new field of a request is one of the API, without a word here.
+TEST(ApiFields_WhatDecidesTheLookOfAPicture, CanBeAskedFor) {
+  // those that name files come as uploads, and a form of pictures has no use for a video's
+  const std::set<std::string, std::less<>> left_out{"num_frames", "fps", "guidance_scale_2",
+                                                    "conditioning_scale", "strength"};
+  std::set<std::string, std::less<>> names;
+  for (const auto& field : generations().capabilities()) names.insert(field.at("name").get<std::string>());
+  request::Request request;
+  int count = 0;
+  request.fields([&](const Field& field, const FieldRef&) {
+    if (field.effect == Effect::kPlace || field.help.empty() || left_out.contains(field.name)) return;
+    EXPECT_TRUE(names.contains(field.name)) << field.name;
+    ++count;
+  });
+  EXPECT_GT(count, 20);
+  EXPECT_TRUE(names.contains("cache_type"));
+  EXPECT_EQ(read({{"cache_type", "teacache"}, {"cache_threshold", 0.2}}).row.request.cache_threshold, 0.2);
+}
+
+TEST(ApiFields_AnMp4, IsOfferedWhereItCanBeWritten) {
+  const auto asked = [](bool has_mp4) {
+    const ApiFields fields(Endpoint::kVideos, {.has_mp4 = has_mp4});
+    try {
+      return fields.read({{"prompt", "a fox"}, {"output_format", "mp4"}}).format;
+    } catch (const ApiError& e) {
+      return e.param + ": " + e.what();
+    }
+  };
+  EXPECT_EQ(asked(true), "mp4");
+  EXPECT_NE(asked(false).find("mp4 is not offered"), std::string::npos) << asked(false);
+}
+
 }  // namespace
 }  // namespace atelier::server

@@ -77,7 +77,7 @@ app::Resolved resolved_of(const app::Parsed& parsed, const app::Environment& env
 }
 
 ApiOptions api_options(const app::ServeSettings& s, const std::string& mode, AccessRules access,
-                       const StoreFolder& folder) {
+                       const StoreFolder& folder, const ModelCard& card) {
   std::string url = s.public_url;
   while (url.ends_with('/')) url.pop_back();
   return {.access = std::move(access),
@@ -87,7 +87,8 @@ ApiOptions api_options(const app::ServeSettings& s, const std::string& mode, Acc
                    .frames = s.max_frames,
                    .prompt_bytes = s.max_prompt_bytes,
                    .adapters = s.max_adapters,
-                   .has_urls = !url.empty()},
+                   .has_urls = !url.empty(),
+                   .has_mp4 = card.video_format == "mp4"},
           .mode = mode,
           .public_url = url,
           .request_timeout = s.request_timeout,
@@ -148,7 +149,8 @@ int run(app::Resolved resolved, const app::Environment& environment, const std::
   http::HttpOptions http_options{.host = s.host, .port = s.port};
   if (access.is_secure) http_options.tls = http::TlsFiles{.certificate = s.tls_cert, .key = s.tls_key};
   const char* const scheme = access.is_secure ? "https" : "http";
-  Api api(api_options(s, mode, std::move(access), folder), *maker, dispatcher, adapters, *store, metrics);
+  Api api(api_options(s, mode, std::move(access), folder, maker->card()), *maker, dispatcher, adapters,
+          *store, metrics);
   http::HttpServer server(std::move(http_options), api);
   say(str("serving  ", scheme, "://", s.host, ":", server.port(),
           " (the page; /v1 the API, /openapi.json its description)"));
