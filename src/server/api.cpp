@@ -19,7 +19,7 @@ Api::Api(ApiOptions options, const RequestMaker& maker, Dispatcher& dispatcher, 
       generation_fields_(Endpoint::kGenerations, options_.caps),
       edit_fields_(Endpoint::kEdits, options_.caps),
       video_fields_(Endpoint::kVideos, options_.caps),
-      signing_key_(new_id("")) {
+      signing_key_(store.kept("signing_key", new_id(""))) {
   add_routes();
 }
 

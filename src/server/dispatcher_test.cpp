@@ -4,98 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <future>
 
 #include "base/error.h"
-#include "base/scratch.h"
 #include "server/api_error.h"
-#include "server/testing.h"
+#include "server/desk_for_test.h"
 
 namespace atelier::server {
 namespace {
 
 using namespace std::chrono_literals;
-
-// A dispatcher with everything around it.
-struct Desk {
-  Scratch scratch;
-  StubMaker maker;
-  Metrics metrics;
-  StubEngine::Seen seen;
-  std::unique_ptr<StoreFolder> folder;
-  std::unique_ptr<JobStore> store;
-  std::unique_ptr<Dispatcher> dispatcher;
-
-  explicit Desk(StubEngine::Behaviour behaviour = {}, DispatcherOptions options = {.batch = {.most = 4}}) {
-    start(std::move(behaviour), options);
-  }
-  void start(StubEngine::Behaviour behaviour, DispatcherOptions options = {.batch = {.most = 4}}) {
-    stop();
-    folder = std::make_unique<StoreFolder>(scratch.path());
-    store = open_sqlite(*folder);
-    dispatcher = std::make_unique<Dispatcher>(options, *store, 100, metrics, [this, behaviour] {
-      return std::make_unique<StubEngine>(behaviour, &seen);
-    });
-  }
-  void stop() {
-    dispatcher.reset();
-    store.reset();
-    folder.reset();
-  }
-
-  JobRecord record(const std::string& prompt, int n = 1, int steps = 2) const {
-    request::PromptRow row;
-    row.request.prompt = prompt;
-    row.request.num_inference_steps = steps;
-    row.images = n;
-    JobRecord job{.id = new_id("job_"), .kind = "images.generations", .format = "png"};
-    job.created = unix_time();
-    job.requests = maker.make(row, "png");
-    for (size_t i = 0; i < job.requests.size(); ++i) job.requests[i].name = str(job.id, "_", i, ".png");
-    job.body_hash = prompt;
-    return job;
-  }
-};
-
-// How a job ended, for whoever waits.
-struct Ended {
-  JobRecord record;
-  std::vector<std::string> pictures;
-  bool is_interrupted = false;
-  int steps = 0;
-};
-struct Waiter {
-  std::shared_ptr<std::promise<Ended>> promise = std::make_shared<std::promise<Ended>>();
-  std::shared_ptr<Ended> ended = std::make_shared<Ended>();
-  Listener listener() const {
-    return [promise = promise, ended = ended](const JobEvent& e) {
-      ended->steps += e.kind == JobEvent::kStep;
-      if (e.kind != JobEvent::kFinished && e.kind != JobEvent::kInterrupted) return;
-      ended->record = e.record;
-      ended->is_interrupted = e.kind == JobEvent::kInterrupted;
-      for (const auto& bytes : e.pictures) ended->pictures.push_back(bytes ? *bytes : "");
-      promise->set_value(*ended);
-    };
-  }
-  Ended wait() const {
-    auto future = promise->get_future();
-    if (future.wait_for(20s) != std::future_status::ready) {
-      ADD_FAILURE() << "nobody answered";
-      return {};
-    }
-    return future.get();
-  }
-};
-
-void wait_until(const std::function<bool()>& is_true) {
-  const auto end = std::chrono::steady_clock::now() + 20s;
-  while (!is_true()) {
-    ASSERT_LT(std::chrono::steady_clock::now(), end);
-    std::this_thread::sleep_for(2ms);
-  }
-}
 
 TEST(Dispatcher_DrawsAJob, AndKeepsItsPictures) {
   Desk desk;
@@ -366,92 +284,6 @@ TEST(Dispatcher_AListOfJobs, SaysWhetherThereAreMore) {
   EXPECT_EQ(page(3), "431+");
   EXPECT_EQ(page(4), "4310");
   EXPECT_EQ(page(0), "+");
-}
-
-// Passes everything on, unless it is full.
-class FullStore : public JobStore {
- public:
-  std::function<void()> before_writing = {};
-  FullStore(JobStore& inner, const std::atomic<bool>& is_full) : inner_(inner), is_full_(is_full) {}
-  void write(std::span<const JobRecord> records) override {
-    if (before_writing) before_writing();
-    check();
-    inner_.write(records);
-  }
-  std::optional<JobRecord> find(const std::string& id) override { return inner_.find(id); }
-  std::optional<JobRecord> find_idempotent(const std::string& owner, const std::string& key) override {
-    return inner_.find_idempotent(owner, key);
-  }
-  std::vector<JobRecord> list(const JobQuery& query) override { return inner_.list(query); }
-  std::vector<JobRecord> take_open() override { return inner_.take_open(); }
-  void put_picture(const std::string& job, const std::string& name, std::string_view bytes) override {
-    check();
-    inner_.put_picture(job, name, bytes);
-  }
-  std::optional<std::string> picture(const std::string& job, const std::string& name) override {
-    return inner_.picture(job, name);
-  }
-  void forget_finished(int keep) override { inner_.forget_finished(keep); }
-  void remove(const std::string& id) override { inner_.remove(id); }
-
- private:
-  void check() const {
-    if (is_full_) throw Error(Kind::kCapacity, "the disk is full");
-  }
-  JobStore& inner_;
-  const std::atomic<bool>& is_full_;
-};
-
-TEST(Dispatcher_AFullDisk, LosesNothingThatWasAccepted) {
-  Desk desk;
-  desk.dispatcher.reset();
-  std::atomic<bool> is_full = false;
-  FullStore store(*desk.store, is_full);
-  desk.dispatcher = std::make_unique<Dispatcher>(DispatcherOptions{}, store, 100, desk.metrics, [] {
-    return std::make_unique<StubEngine>(StubEngine::Behaviour{.step_time = 30ms});
-  });
-  const Waiter accepted, refused;
-  const auto id = desk.dispatcher->submit(desk.record("accepted", 1, 5), accepted.listener());
-  wait_until([&] { return accepted.ended->steps > 0; });
-  is_full = true;
-  EXPECT_EQ(accepted.wait().record.state, JobState::kDone);
-  desk.dispatcher->submit(desk.record("refused"), refused.listener());
-  EXPECT_EQ(refused.wait().record.error_status, 503);
-  // what is drawn is there, from memory, and open for whoever comes after this process
-  EXPECT_EQ(desk.dispatcher->picture(*desk.dispatcher->find(id), 0), "accepted 7");
-  EXPECT_FALSE(is_final(desk.store->find(id)->state));
-  is_full = false;
-  wait_until([&] { return desk.store->find(id)->state == JobState::kDone; });
-  EXPECT_EQ(desk.store->picture(id, "0.png"), "accepted 7");
-  desk.dispatcher.reset();
-}
-
-TEST(Dispatcher_WhoWaitsForPictures, DoesNotWaitForTheDisk) {
-  Desk desk;
-  desk.dispatcher.reset();
-  std::atomic<bool> is_full = false;
-  std::promise<void> opened;
-  const auto gate = opened.get_future().share();
-  FullStore store(*desk.store, is_full);
-  store.before_writing = [gate] { gate.wait(); };
-  desk.dispatcher = std::make_unique<Dispatcher>(DispatcherOptions{}, store, 100, desk.metrics, [] {
-    return std::make_unique<StubEngine>(StubEngine::Behaviour{});
-  });
-  const Waiter awaited, kept, lost;
-  const auto id = desk.dispatcher->submit(desk.record("awaited"), awaited.listener(), Acceptance::kAtOnce);
-  desk.dispatcher->submit(desk.record("kept"), kept.listener());
-  EXPECT_EQ(awaited.wait().record.state, JobState::kDone);
-  EXPECT_EQ(kept.ended->steps, 0);
-  opened.set_value();
-  EXPECT_EQ(kept.wait().record.state, JobState::kDone);
-  wait_until([&] {
-    const auto stored = desk.store->find(id);
-    return stored && stored->state == JobState::kDone;
-  });
-  is_full = true;  // it is drawn all the same, and not kept
-  desk.dispatcher->submit(desk.record("lost"), lost.listener(), Acceptance::kAtOnce);
-  EXPECT_EQ(lost.wait().record.state, JobState::kDone);
-  desk.dispatcher.reset();
 }
 
 }  // namespace

@@ -96,6 +96,14 @@ JobRecord job_record_from_json(const Json& json) {
   return r;
 }
 
+JobRecord job_record_of(const std::string& text) {
+  try {
+    return job_record_from_json(Json::parse(text));
+  } catch (const Json::exception& e) {
+    throw Error(Kind::kCheckpoint, str("a job's record cannot be read: ", e.what()));
+  }
+}
+
 Json shown_job(const JobRecord& r) {
   const auto time = [](double seconds) { return seconds > 0 ? Json(seconds) : Json(nullptr); };
   Json out{{"id", r.id},

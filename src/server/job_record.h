@@ -42,6 +42,7 @@ struct JobRecord {
 
 Json to_json(const JobRecord& record);
 JobRecord job_record_from_json(const Json& json);  // throws Error(kCheckpoint) for anything else
+JobRecord job_record_of(const std::string& text);  // the same
 // What the client is shown of it: nothing of this machine.
 Json shown_job(const JobRecord& record);
 

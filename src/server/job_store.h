@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -32,16 +33,19 @@ class JobStore {
   virtual std::vector<JobRecord> list(const JobQuery& query) = 0;
   // Queued and running ones that this process is to draw, oldest first: its own, and those of front ends that are gone.
   virtual std::vector<JobRecord> take_open() = 0;
-  // On the disk when the next write() returns.
+  // On the disk when the next write() of its job returns.
   virtual void put_picture(const std::string& job, const std::string& name, std::string_view bytes) = 0;
   virtual std::optional<std::string> picture(const std::string& job, const std::string& name) = 0;
   // Finished jobs but for the newest ones, with their pictures and inputs.
   virtual void forget_finished(int keep) = 0;
   virtual void remove(const std::string& id) = 0;
+  // What stays with the store under this name, across restarts and for all front ends: what was first asked for.
+  virtual std::string kept(const std::string& name, const std::string& otherwise) = 0;
 
   // Of a store that several front ends share; of any other these do nothing.
   virtual bool is_shared() const { return false; }
-  // Open jobs of front ends that are gone, which are this one's from now on.
+  // Open jobs of front ends that are gone, which are this one's from now on. One whose pictures cannot be brought here is
+  // given by a later call.
   virtual std::vector<JobRecord> adopt() { return {}; }
   // Another front end draws the job: it is asked to stop.
   virtual void ask_cancel(const std::string&) {}
@@ -64,6 +68,10 @@ class StoreFolder {
   std::filesystem::path path_;
   int lock_ = -1;
 };
+
+// Removes the folders in it that are no job's: what was begun and never kept.
+void remove_strangers(const std::filesystem::path& folder,
+                      const std::function<bool(const std::string& id)>& is_known);
 
 // The kind of file system if it is one over a network ("NFS"); empty: it is not.
 std::string network_file_system(int64_t magic);

@@ -110,6 +110,33 @@ TEST(JobStore_Pictures, AreThereAfterTheWriteBehindThem) {
   EXPECT_FALSE(store->picture("1", "0.png") || store->picture("1", "1.png"));
 }
 
+TEST(JobStore_Pictures, OfJobsThatWereNeverKeptStayInNobodysWay) {
+  const Scratch scratch;
+  {
+    const StoreFolder folder(scratch.path());
+    const auto store = open_sqlite(folder);
+    store->put_picture("never", "0.png", "small");
+    store->put_picture("never", "1.png", std::string(200000, 'x'));
+    store->put_picture("1", "0.png", "bytes");
+    const auto job = record("1", JobState::kDone);
+    store->write({&job, 1});
+  }
+  const StoreFolder folder(scratch.path());
+  const auto store = open_sqlite(folder);
+  EXPECT_EQ(store->picture("1", "0.png"), "bytes");
+  EXPECT_FALSE(store->picture("never", "0.png"));
+  EXPECT_FALSE(store->picture("never", "1.png"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "pictures" / "never"));
+}
+
+TEST(JobStore_WhatIsKept, StaysAsItWasFirst) {
+  const Scratch scratch;
+  const StoreFolder folder(scratch.path());
+  EXPECT_EQ(open_sqlite(folder)->kept("key", "first"), "first");
+  EXPECT_EQ(open_sqlite(folder)->kept("key", "second"), "first");
+  EXPECT_EQ(open_sqlite(folder)->kept("other", "third"), "third");
+}
+
 TEST(JobStore_OneIdempotencyKey, IsOneJobOfAnOwner) {
   const Scratch scratch;
   const StoreFolder folder(scratch.path());

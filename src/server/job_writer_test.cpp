@@ -39,7 +39,11 @@ class FakeStore : public JobStore {
   }
   std::optional<std::string> picture(const std::string&, const std::string&) override { return {}; }
   void forget_finished(int) override {}
-  void remove(const std::string&) override {}
+  void remove(const std::string& id) override {
+    if (is_full) throw Error(Kind::kCapacity, "the disk is full");
+    jobs.erase(id);
+  }
+  std::string kept(const std::string&, const std::string& otherwise) override { return otherwise; }
 };
 
 std::string written(JobWriter& writer, const std::string& id) {

@@ -1,17 +1,17 @@
 // Jobs and pictures in PostgreSQL, for several front ends with their own workers. A front end draws what it accepted; what
 // belongs to one that gives no sign of life any more is taken over by whoever asks first.
-#include <libpq-fe.h>
-
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "server/job_store.h"
+#include "server/postgres_connection.h"
 
 namespace atelier::server {
 namespace {
@@ -26,47 +26,21 @@ constexpr const char* kPostgresSchema = R"(
   CREATE INDEX IF NOT EXISTS atelier_by_open ON atelier_jobs (is_open, seq);
   CREATE TABLE IF NOT EXISTS atelier_pictures (job TEXT NOT NULL, name TEXT NOT NULL, bytes BYTEA NOT NULL, PRIMARY KEY (job, name));
   CREATE TABLE IF NOT EXISTS atelier_front_ends (name TEXT PRIMARY KEY, seen TIMESTAMPTZ NOT NULL);
+  CREATE TABLE IF NOT EXISTS atelier_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 )";
 constexpr int kSchemaLock = 0x61746c72;  // of pg_advisory_xact_lock: two front ends start at once
 constexpr std::chrono::seconds kHeartbeat{2};
 constexpr const char* kGone = "interval '10 seconds'";  // without a heartbeat
 
-class Result {
- public:
-  explicit Result(PGresult* result) : result_(result) {}
-  ~Result() { PQclear(result_); }
-  Result(const Result&) = delete;
-  Result& operator=(const Result&) = delete;
-  int rows() const { return PQntuples(result_); }
-  std::string text(int row, int column) const {
-    return {PQgetvalue(result_, row, column), static_cast<size_t>(PQgetlength(result_, row, column))};
-  }
-  PGresult* get() const { return result_; }
-
- private:
-  PGresult* result_;
-};
-
-// A value of a statement; null where there is none.
-struct Value {
-  Value(const std::string& text) : bytes(text) {}  // NOLINT(google-explicit-constructor)
-  Value(const char* text) : bytes(text) {}         // NOLINT(google-explicit-constructor)
-  Value(std::nullptr_t) : is_null(true) {}         // NOLINT(google-explicit-constructor)
-  static Value binary(std::string_view bytes) {
-    Value out{std::string(bytes)};
-    out.is_binary = true;
-    return out;
-  }
-  std::string bytes;
-  bool is_null = false, is_binary = false;
-};
-
 class PostgresStore : public JobStore {
  public:
   PostgresStore(std::string address, std::string front_end, fs::path inputs)
-      : address_(std::move(address)), front_end_(std::move(front_end)), inputs_(std::move(inputs)) {
-    connect();
-    run(str("BEGIN; SELECT pg_advisory_xact_lock(", kSchemaLock, "); ", kPostgresSchema, " COMMIT").c_str());
+      : front_end_(std::move(front_end)), inputs_(std::move(inputs)), connection_(std::move(address)) {
+    connection_.run(
+        str("BEGIN; SELECT pg_advisory_xact_lock(", kSchemaLock, "); ", kPostgresSchema, " COMMIT").c_str());
+    remove_strangers(inputs_, [this](const std::string& id) {
+      return !ids("SELECT id FROM atelier_jobs WHERE id = $1", {id}).empty();
+    });
     beat();
     heart_ = std::thread([this] { keep_beating(); });
   }
@@ -77,26 +51,25 @@ class PostgresStore : public JobStore {
     }
     heart_changed_.notify_one();
     heart_.join();
-    PQfinish(connection_);
   }
 
   void write(std::span<const JobRecord> records) override {
     const std::scoped_lock lock(mutex_);
-    ask("BEGIN", {});
-    try {
+    for (const auto& r : records) known_.insert(r.id);  // before anybody can find them there
+    connection_.transact([&] {
       for (const auto& r : records) {
-        ask("INSERT INTO atelier_jobs (id, owner, idempotency, is_open, front_end, record) VALUES ($1, $2, "
+        connection_.ask(
+            "INSERT INTO atelier_jobs (id, owner, idempotency, is_open, front_end, record) VALUES ($1, $2, "
             "$3, $4, $5, $6) "
             "ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, record = excluded.record, front_end "
             "= excluded.front_end",
-            {r.id, r.owner, r.idempotency.empty() ? Value(nullptr) : Value(r.idempotency),
+            {r.id, r.owner, r.idempotency.empty() ? SqlValue(nullptr) : SqlValue(r.idempotency),
              is_final(r.state) ? "f" : "t", front_end_,
              to_json(r).dump(-1, ' ', false, Json::error_handler_t::replace)});
       }
-      ask("COMMIT", {});
-    } catch (...) {
-      PQclear(PQexec(connection_, "ROLLBACK"));
-      throw;
+    });
+    for (const auto& r : records) {
+      if (is_final(r.state)) known_.erase(r.id);
     }
   }
 
@@ -115,58 +88,60 @@ class PostgresStore : public JobStore {
          query.kind});
   }
 
-  std::vector<JobRecord> take_open() override {
-    auto mine =
-        all("SELECT record FROM atelier_jobs WHERE is_open AND front_end = $1 ORDER BY seq", {front_end_});
-    for (auto& other : adopt()) mine.push_back(std::move(other));
-    for (auto& record : mine) bring_inputs(record);
-    return mine;
-  }
+  std::vector<JobRecord> take_open() override { return adopt(); }
+  // Whatever is this one's and not known here, so that a job is not lost where an answer was, or where the disk is full.
   std::vector<JobRecord> adopt() override {
-    const std::string text =
-        str("UPDATE atelier_jobs SET front_end = $1 WHERE id IN (SELECT id FROM atelier_jobs j WHERE is_open "
-            "AND front_end <> $1 AND NOT "
-            "EXISTS (SELECT 1 FROM atelier_front_ends f WHERE f.name = j.front_end AND f.seen > now() - ",
-            kGone, ") ORDER BY seq LIMIT 64 FOR UPDATE SKIP LOCKED) RETURNING record");
-    auto out = all(text.c_str(), {front_end_});
-    for (auto& record : out) bring_inputs(record);
+    std::vector<std::string> found;
+    {
+      const std::scoped_lock lock(mutex_);
+      const std::string text =
+          str("UPDATE atelier_jobs SET front_end = $1 WHERE id IN (SELECT id FROM atelier_jobs j WHERE "
+              "is_open AND front_end <> $1 AND NOT "
+              "EXISTS (SELECT 1 FROM atelier_front_ends f WHERE f.name = j.front_end AND f.seen > now() - ",
+              kGone, ") ORDER BY seq LIMIT 64 FOR UPDATE SKIP LOCKED)");
+      connection_.ask(text.c_str(), {front_end_});
+      const auto rows = connection_.ask(
+          "SELECT id FROM atelier_jobs WHERE is_open AND front_end = $1 ORDER BY seq", {front_end_});
+      for (int i = 0; i < rows.count(); ++i) {
+        if (!known_.contains(rows.text(i, 0))) found.push_back(rows.text(i, 0));
+      }
+    }
+    std::vector<JobRecord> out;
+    for (const auto& id : found) {
+      if (auto record = brought(id)) out.push_back(std::move(*record));
+    }
     return out;
   }
   bool is_shared() const override { return true; }
   void ask_cancel(const std::string& id) override {
     const std::scoped_lock lock(mutex_);
-    ask("UPDATE atelier_jobs SET cancel_asked = true WHERE id = $1 AND is_open", {id});
+    connection_.ask("UPDATE atelier_jobs SET cancel_asked = true WHERE id = $1 AND is_open", {id});
   }
   std::vector<std::string> cancels_asked() override {
     const std::scoped_lock lock(mutex_);
-    const auto rows =
-        ask("SELECT id FROM atelier_jobs WHERE is_open AND cancel_asked AND front_end = $1", {front_end_});
-    std::vector<std::string> out;
-    for (int i = 0; i < rows->rows(); ++i) out.push_back(rows->text(i, 0));
-    return out;
+    return ids("SELECT id FROM atelier_jobs WHERE is_open AND cancel_asked AND front_end = $1", {front_end_});
   }
 
   void put_picture(const std::string& job, const std::string& name, std::string_view bytes) override {
     const std::scoped_lock lock(mutex_);
-    ask("INSERT INTO atelier_pictures (job, name, bytes) VALUES ($1, $2, $3) ON CONFLICT (job, name) DO "
+    connection_.ask(
+        "INSERT INTO atelier_pictures (job, name, bytes) VALUES ($1, $2, $3) ON CONFLICT (job, name) DO "
         "UPDATE SET bytes = excluded.bytes",
-        {job, name, Value::binary(bytes)});
+        {job, name, SqlValue::binary(bytes)});
   }
   std::optional<std::string> picture(const std::string& job, const std::string& name) override {
     const std::scoped_lock lock(mutex_);
-    const auto rows =
-        ask("SELECT bytes FROM atelier_pictures WHERE job = $1 AND name = $2", {job, name}, Form::kBinary);
-    return rows->rows() > 0 ? std::optional(rows->text(0, 0)) : std::nullopt;
+    const auto rows = connection_.ask("SELECT bytes FROM atelier_pictures WHERE job = $1 AND name = $2",
+                                      {job, name}, PostgresConnection::ResultForm::kBinary);
+    return rows.count() > 0 ? std::optional(rows.text(0, 0)) : std::nullopt;
   }
 
   void forget_finished(int keep) override {
     std::vector<std::string> old;
     {
       const std::scoped_lock lock(mutex_);
-      const auto rows =
-          ask("SELECT id FROM atelier_jobs WHERE NOT is_open ORDER BY seq DESC OFFSET $1::bigint",
-              {std::to_string(keep)});
-      for (int i = 0; i < rows->rows(); ++i) old.push_back(rows->text(i, 0));
+      old = ids("SELECT id FROM atelier_jobs WHERE NOT is_open ORDER BY seq DESC OFFSET $1::bigint",
+                {std::to_string(keep)});
     }
     for (const auto& id : old) remove(id);
   }
@@ -174,67 +149,53 @@ class PostgresStore : public JobStore {
     std::error_code ignored;
     fs::remove_all(inputs_ / id, ignored);
     const std::scoped_lock lock(mutex_);
-    ask("DELETE FROM atelier_pictures WHERE job = $1", {id});
-    ask("DELETE FROM atelier_jobs WHERE id = $1", {id});
+    connection_.ask("DELETE FROM atelier_pictures WHERE job = $1", {id});
+    connection_.ask("DELETE FROM atelier_jobs WHERE id = $1", {id});
+    known_.erase(id);
+  }
+  std::string kept(const std::string& name, const std::string& otherwise) override {
+    const std::scoped_lock lock(mutex_);
+    connection_.ask(
+        "INSERT INTO atelier_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        {name, otherwise});
+    return connection_.ask("SELECT value FROM atelier_settings WHERE name = $1", {name}).text(0, 0);
   }
 
  private:
-  enum class Form { kText, kBinary };
-
-  void connect() {
-    connection_ = PQconnectdb(address_.c_str());
-    if (PQstatus(connection_) == CONNECTION_OK) return;
-    const std::string why = PQerrorMessage(connection_);
-    PQfinish(std::exchange(connection_, nullptr));
-    throw Error(Kind::kUsage, str("the database cannot be reached: ", why));
-  }
-
-  void run(const char* text) {
-    const Result result(PQexec(connection_, text));
-    const auto status = PQresultStatus(result.get());
-    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
-      throw Error(Kind::kUsage,
-                  str("the database does not take the tables of jobs: ", PQerrorMessage(connection_)));
-  }
-
-  // A connection that broke between two statements is made again; within a transaction its statements fail.
-  std::unique_ptr<Result> ask(const char* text, const std::vector<Value>& values, Form form = Form::kText) {
-    const bool is_idle = PQtransactionStatus(connection_) == PQTRANS_IDLE ||
-                         PQtransactionStatus(connection_) == PQTRANS_UNKNOWN;
-    for (int tries = 2;; --tries) {
-      if (PQstatus(connection_) != CONNECTION_OK) PQreset(connection_);
-      auto result = send(text, values, form);
-      const auto status = PQresultStatus(result->get());
-      if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) return result;
-      if (tries > 1 && is_idle && PQstatus(connection_) != CONNECTION_OK) continue;
-      const char* const code = PQresultErrorField(result->get(), PG_DIAG_SQLSTATE);
-      const bool is_full = code && std::string_view(code) == "53100";
-      throw Error(is_full ? Kind::kCapacity : Kind::kUsage,
-                  str("the database does not work: ", PQerrorMessage(connection_)));
-    }
-  }
-
-  std::unique_ptr<Result> send(const char* text, const std::vector<Value>& values, Form form) {
-    std::vector<const char*> bytes;
-    std::vector<int> sizes, forms;
-    for (const auto& v : values) {
-      bytes.push_back(v.is_null ? nullptr : v.bytes.c_str());
-      sizes.push_back(static_cast<int>(v.bytes.size()));
-      forms.push_back(v.is_binary);
-    }
-    return std::make_unique<Result>(PQexecParams(connection_, text, static_cast<int>(values.size()), nullptr,
-                                                 bytes.data(), sizes.data(), forms.data(),
-                                                 form == Form::kBinary));
-  }
-
-  std::vector<JobRecord> all(const char* text, const std::vector<Value>& values) {
-    const std::scoped_lock lock(mutex_);
-    const auto rows = ask(text, values);
-    std::vector<JobRecord> out;
-    for (int i = 0; i < rows->rows(); ++i) out.push_back(job_record_from_json(Json::parse(rows->text(i, 0))));
+  // The caller holds mutex_.
+  std::vector<std::string> ids(const char* text, const std::vector<SqlValue>& values) {
+    const auto rows = connection_.ask(text, values);
+    std::vector<std::string> out;
+    for (int i = 0; i < rows.count(); ++i) out.push_back(rows.text(i, 0));
     return out;
   }
-  std::optional<JobRecord> one(const char* text, const std::vector<Value>& values) {
+
+  // With its inputs, and known from now on. None where that fails: it is tried again.
+  std::optional<JobRecord> brought(const std::string& id) {
+    try {
+      auto record = find(id);
+      if (!record || is_final(record->state)) return std::nullopt;
+      bring_inputs(*record);
+      const std::scoped_lock lock(mutex_);
+      known_.insert(id);
+      reported_.erase(id);
+      return record;
+    } catch (const std::exception& e) {
+      const std::scoped_lock lock(mutex_);
+      if (reported_.insert(id).second)
+        log::error(str("job=", id, " cannot be taken up yet, and is tried again: ", e.what()));
+      return std::nullopt;
+    }
+  }
+
+  std::vector<JobRecord> all(const char* text, const std::vector<SqlValue>& values) {
+    const std::scoped_lock lock(mutex_);
+    const auto rows = connection_.ask(text, values);
+    std::vector<JobRecord> out;
+    for (int i = 0; i < rows.count(); ++i) out.push_back(job_record_of(rows.text(i, 0)));
+    return out;
+  }
+  std::optional<JobRecord> one(const char* text, const std::vector<SqlValue>& values) {
     auto rows = all(text, values);
     return rows.empty() ? std::nullopt : std::optional(std::move(rows.front()));
   }
@@ -255,7 +216,8 @@ class PostgresStore : public JobStore {
 
   void beat() {
     const std::scoped_lock lock(mutex_);
-    ask("INSERT INTO atelier_front_ends (name, seen) VALUES ($1, now()) ON CONFLICT (name) DO UPDATE SET "
+    connection_.ask(
+        "INSERT INTO atelier_front_ends (name, seen) VALUES ($1, now()) ON CONFLICT (name) DO UPDATE SET "
         "seen = now()",
         {front_end_});
   }
@@ -270,10 +232,12 @@ class PostgresStore : public JobStore {
     }
   }
 
-  const std::string address_, front_end_;
+  const std::string front_end_;
   const fs::path inputs_;
-  std::mutex mutex_;
-  PGconn* connection_ = nullptr;
+  std::mutex mutex_;  // of what follows
+  PostgresConnection connection_;
+  std::set<std::string> known_;     // open jobs that this process has
+  std::set<std::string> reported_;  // that it cannot take up
   std::mutex heart_mutex_;
   std::condition_variable heart_changed_;
   bool is_over_ = false;

@@ -1,13 +1,13 @@
 // Jobs and small pictures in SQLite with a write-ahead log, large pictures as files beside it.
 #include <sqlite3.h>
 
-#include <algorithm>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/log.h"
 #include "server/job_store.h"
 
 namespace atelier::server {
@@ -28,6 +28,7 @@ constexpr const char* kSqliteSchema = R"(
   CREATE INDEX IF NOT EXISTS by_owner ON jobs (owner, seq);
   CREATE TABLE IF NOT EXISTS pictures (
     job TEXT NOT NULL, name TEXT NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (job, name)) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 )";
 
 [[noreturn]] void fail(sqlite3* database, int code) {
@@ -91,14 +92,6 @@ class Statement {
   int bound_ = 0;
 };
 
-JobRecord record_of(const std::string& text) {
-  try {
-    return job_record_from_json(Json::parse(text));
-  } catch (const Json::exception& e) {
-    throw Error(Kind::kCheckpoint, str("a job's record cannot be read: ", e.what()));
-  }
-}
-
 constexpr size_t kLargePicture = size_t{64} << 10;  // bytes
 
 class SqliteStore : public JobStore {
@@ -112,13 +105,14 @@ class SqliteStore : public JobStore {
     run("PRAGMA journal_mode = WAL");
     run("PRAGMA synchronous = FULL");  // what was acknowledged survives a power cut, too
     run(kSqliteSchema);
+    remove_orphans();
   }
   ~SqliteStore() override { sqlite3_close(database_); }
 
   void write(std::span<const JobRecord> records) override {
     const std::scoped_lock lock(mutex_);
     transact([&] {
-      put_waiting();
+      for (const auto& record : records) put_waiting(record.id);
       Statement insert(database_,
                        "INSERT INTO jobs (id, owner, idempotency, is_open, record) VALUES (?, ?, ?, ?, ?) "
                        "ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, record = excluded.record");
@@ -135,21 +129,21 @@ class SqliteStore : public JobStore {
         insert.reset();
       }
     });
-    waiting_.clear();
+    for (const auto& record : records) waiting_.erase(record.id);
   }
 
   std::optional<JobRecord> find(const std::string& id) override {
     const std::scoped_lock lock(mutex_);
     Statement select(database_, "SELECT record FROM jobs WHERE id = ?");
     if (!select.bind(id).step()) return std::nullopt;
-    return record_of(select.text(0));
+    return job_record_of(select.text(0));
   }
 
   std::optional<JobRecord> find_idempotent(const std::string& owner, const std::string& key) override {
     const std::scoped_lock lock(mutex_);
     Statement select(database_, "SELECT record FROM jobs WHERE owner = ? AND idempotency = ?");
     if (!select.bind(owner).bind(key).step()) return std::nullopt;
-    return record_of(select.text(0));
+    return job_record_of(select.text(0));
   }
 
   std::vector<JobRecord> list(const JobQuery& query) override {
@@ -171,13 +165,15 @@ class SqliteStore : public JobStore {
   void put_picture(const std::string& job, const std::string& name, std::string_view bytes) override {
     if (bytes.size() >= kLargePicture) return write_file_atomically(pictures_ / job / name, bytes);
     const std::scoped_lock lock(mutex_);
-    waiting_.insert_or_assign({job, name}, std::string(bytes));
+    waiting_[job].insert_or_assign(name, std::string(bytes));
   }
 
   std::optional<std::string> picture(const std::string& job, const std::string& name) override {
     {
       const std::scoped_lock lock(mutex_);
-      if (const auto found = waiting_.find({job, name}); found != waiting_.end()) return found->second;
+      if (const auto own = waiting_.find(job); own != waiting_.end()) {
+        if (const auto found = own->second.find(name); found != own->second.end()) return found->second;
+      }
       Statement select(database_, "SELECT bytes FROM pictures WHERE job = ? AND name = ?");
       if (select.bind(job).bind(name).step()) return select.text(0);
     }
@@ -201,15 +197,22 @@ class SqliteStore : public JobStore {
 
   void remove(const std::string& id) override { remove(std::vector{id}); }
 
+  std::string kept(const std::string& name, const std::string& otherwise) override {
+    const std::scoped_lock lock(mutex_);
+    Statement insert(database_, "INSERT OR IGNORE INTO settings (name, value) VALUES (?, ?)");
+    insert.bind(name).bind(otherwise).step();
+    Statement select(database_, "SELECT value FROM settings WHERE name = ?");
+    select.bind(name).step();
+    return select.text(0);
+  }
+
  private:
   // In one transaction: each waits for the disk.
   void remove(const std::vector<std::string>& ids) {
     std::error_code ignored;
     for (const auto& id : ids) fs::remove_all(pictures_ / id, ignored);
     const std::scoped_lock lock(mutex_);
-    std::erase_if(waiting_, [&](const auto& picture) {
-      return std::find(ids.begin(), ids.end(), picture.first.first) != ids.end();
-    });
+    for (const auto& id : ids) waiting_.erase(id);
     transact([&] {
       for (const char* text : {"DELETE FROM pictures WHERE job = ?", "DELETE FROM jobs WHERE id = ?"}) {
         Statement forget(database_, text);
@@ -221,11 +224,26 @@ class SqliteStore : public JobStore {
     });
   }
 
-  void put_waiting() {
+  void put_waiting(const std::string& job) {
+    const auto own = waiting_.find(job);
+    if (own == waiting_.end()) return;
     Statement insert(database_, "INSERT OR REPLACE INTO pictures (job, name, bytes) VALUES (?, ?, ?)");
-    for (const auto& [key, bytes] : waiting_) {
-      insert.bind(key.first).bind(key.second).bind_bytes(bytes).step();
+    for (const auto& [name, bytes] : own->second) {
+      insert.bind(job).bind(name).bind_bytes(bytes).step();
       insert.reset();
+    }
+  }
+
+  // Pictures whose jobs were never kept. A disk that is full keeps no server from starting.
+  void remove_orphans() {
+    try {
+      run("DELETE FROM pictures WHERE job NOT IN (SELECT id FROM jobs)");
+      remove_strangers(pictures_, [this](const std::string& id) {
+        Statement select(database_, "SELECT 1 FROM jobs WHERE id = ?");
+        return select.bind(id).step();
+      });
+    } catch (const Error& e) {
+      log::warning(str("pictures that are no job's stay: ", e.what()));
     }
   }
 
@@ -249,13 +267,13 @@ class SqliteStore : public JobStore {
 
   static std::vector<JobRecord> all_of(Statement& select) {
     std::vector<JobRecord> out;
-    while (select.step()) out.push_back(record_of(select.text(0)));
+    while (select.step()) out.push_back(job_record_of(select.text(0)));
     return out;
   }
 
   const fs::path pictures_;
   std::mutex mutex_;
-  std::map<std::pair<std::string, std::string>, std::string> waiting_;  // small pictures, by job and name
+  std::map<std::string, std::map<std::string, std::string>> waiting_;  // small pictures, by job and name
   sqlite3* database_ = nullptr;
 };
 

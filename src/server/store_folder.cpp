@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "server/job_store.h"
 
 namespace atelier::server {
@@ -22,6 +23,18 @@ std::string network_file_system(int64_t magic) {
     if (static_cast<uint32_t>(magic) == number) return name;
   }
   return {};
+}
+
+void remove_strangers(const std::filesystem::path& folder,
+                      const std::function<bool(const std::string& id)>& is_known) {
+  std::vector<std::filesystem::path> strangers;
+  std::error_code error;
+  for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    if (at->is_directory(error) && !is_known(at->path().filename())) strangers.push_back(at->path());
+  }
+  for (const auto& path : strangers) std::filesystem::remove_all(path, error);
+  if (!strangers.empty())
+    log::info(str(strangers.size(), " folders of pictures that no job has were removed"));
 }
 
 StoreFolder::StoreFolder(std::filesystem::path folder) : path_(std::move(folder)) {
