@@ -25,6 +25,7 @@ Dispatcher::Dispatcher(DispatcherOptions options, JobStore& store, int keep_fini
       writer_(std::make_unique<JobWriter>(store, keep_finished)) {
   for (auto& record : store_.take_open()) take_up(std::move(record));
   if (!live_.empty()) log::info(str(live_.size(), " jobs that were not finished go on"));
+  if (store_.is_shared()) watch_ = std::make_unique<FrontEndWatch>(store_, calls_of_watch());
   thread_ = std::thread([this] { work(); });
 }
 
@@ -51,20 +52,20 @@ Dispatcher::~Dispatcher() {
   is_over_ = true;
   command([](Engine&) {});
   thread_.join();
+  watch_.reset();
   writer_.reset();
 }
 
-// The job that the client has asked for by the same name before; empty: none.
-std::string Dispatcher::earlier_id(const JobRecord& record) {
+// The job that the client has asked for by the same name before; empty: none. stored: what the store has under it; what
+// is in memory is newer.
+std::string Dispatcher::earlier_id(const JobRecord& record, const std::optional<JobRecord>& stored) const {
   if (record.idempotency.empty()) return {};
-  std::optional<JobRecord> earlier;
   const auto at = idempotent_.find({record.owner, record.idempotency});
+  const JobRecord* earlier = stored ? &*stored : nullptr;
   if (at != idempotent_.end()) {
     if (live_.at(at->second)->is_unwanted)
       throw ApiError(409, "being_forgotten", "the job of this Idempotency-Key is being forgotten: try again");
-    earlier = live_.at(at->second)->record;
-  } else {
-    earlier = store_.find_idempotent(record.owner, record.idempotency);
+    earlier = &live_.at(at->second)->record;
   }
   if (!earlier) return {};
   if (earlier->body_hash != record.body_hash)
@@ -106,13 +107,16 @@ void Dispatcher::admit(const JobRecord& record) const {
 }
 
 std::string Dispatcher::submit(JobRecord record, Listener listener, Acceptance acceptance) {
+  // before the lock: a store may be slow
+  std::optional<JobRecord> stored;
+  if (!record.idempotency.empty()) stored = store_.find_idempotent(record.owner, record.idempotency);
   const std::scoped_lock lock(mutex_);
   if (is_draining_) {
     ApiError error(503, "draining", "the server is ending: try again in a moment");
     error.retry_after_s = 2;
     throw error;
   }
-  if (auto earlier = earlier_id(record); !earlier.empty()) return earlier;
+  if (auto earlier = earlier_id(record, stored); !earlier.empty()) return earlier;
   admit(record);
   const std::string id = record.id;
   auto& job = *(live_[id] = std::make_unique<LiveJob>());
@@ -141,8 +145,8 @@ bool Dispatcher::cancel(const std::string& id) {
     // the command's own look decides; this one answers the client
     const std::scoped_lock lock(command_mutex_);
     if (!open_ids_.contains(id)) {
-      if (store_.is_shared()) store_.ask_cancel(id);
-      return store_.is_shared();
+      if (watch_) watch_->ask_cancel(id);
+      return watch_ != nullptr;
     }
   }
   command([this, id](Engine& engine) {
@@ -166,12 +170,12 @@ void Dispatcher::forget(const std::string& id) {
   }
   const auto record = store_.find(id);
   if (!record) return;
-  if (is_final(record->state) || !store_.is_shared()) return store_.remove(id);
+  if (is_final(record->state) || !watch_) return store_.remove(id);
   // another front end draws it, and writes once more when it has stopped
   listen(id, [this, id](const JobEvent& e) {
-    if (e.kind == JobEvent::kFinished) store_.remove(id);
+    if (e.kind == JobEvent::kFinished) watch_->remove(id);
   });
-  store_.ask_cancel(id);
+  watch_->ask_cancel(id);
 }
 
 double Dispatcher::progress(const std::string& id) const {
@@ -208,6 +212,7 @@ int64_t Dispatcher::listen(const std::string& id, Listener listener) {
   if (!is_final(record->state)) {
     const std::scoped_lock lock(mutex_);
     remote_listeners_[++last_listener_] = {id, std::move(listener)};
+    if (watch_) watch_->follow(id);
     return last_listener_;
   }
   tell_stored(*record, listener);

@@ -15,6 +15,7 @@
 #include "server/batcher.h"
 #include "server/cost_model.h"
 #include "server/engine.h"
+#include "server/front_end_watch.h"
 #include "server/job_record.h"
 #include "server/job_writer.h"
 #include "server/metrics.h"
@@ -107,9 +108,12 @@ class Dispatcher {
     std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
     bool is_queued = false;
     bool is_accepted = false;                                              // on the disk, as one that is open
-    bool is_kept = false;                                                  // on the disk as it is
+    bool is_kept = false;                                                  // nothing of it is to be written
+    bool is_stored = false;                                                // on the disk as it is
     std::optional<std::chrono::steady_clock::time_point> keep_again = {};  // the store failed
     bool is_unwanted = false;                                              // by its owner
+    bool is_being_removed = false;                                         // from the store
+    std::chrono::steady_clock::time_point remove_after = {};               // the store failed
     std::map<int64_t, Listener> listeners;
   };
   struct OpenBatch {
@@ -119,7 +123,7 @@ class Dispatcher {
     double since = 0;
   };
 
-  std::string earlier_id(const JobRecord& record);
+  std::string earlier_id(const JobRecord& record, const std::optional<JobRecord>& stored) const;
   void admit(const JobRecord& record) const;  // throws ApiError
   void work();
   void turn(Engine& engine);
@@ -135,7 +139,9 @@ class Dispatcher {
   void keep_again();
   void on_kept(const std::string& id, const std::string& error);
   void forget_kept();
-  void look_at_others();
+  void remove_unwanted(LiveJob& job);
+  FrontEndWatch::Calls calls_of_watch();
+  void tell_remote(const EndedJob& job);
   void take_up(JobRecord record);
   void tell_stored(const JobRecord& record, const Listener& listener) const;
   void drop_batches(Engine& engine);
@@ -184,7 +190,7 @@ class Dispatcher {
   std::optional<Error> fatal_;
   std::condition_variable changed_;
   bool is_drained_ = false;
-  std::chrono::steady_clock::time_point looked_, looked_at_others_;
+  std::chrono::steady_clock::time_point looked_;
 
   std::atomic<bool> is_ready_ = false, is_draining_ = false, is_over_ = false;
   std::chrono::steady_clock::time_point drain_end_;
@@ -196,6 +202,7 @@ class Dispatcher {
   std::set<std::string> open_ids_;  // of jobs that can be cancelled
 
   std::unique_ptr<JobWriter> writer_;
+  std::unique_ptr<FrontEndWatch> watch_;  // null: the store is this process's own
   std::thread thread_;
 };
 

@@ -122,6 +122,7 @@ void Dispatcher::on(const cluster::RequestFailed& e) {
   if (is_final(job->record.state)) return;
   if (e.kind == Kind::kCapacity && try_later(*job, e.batch, index)) return;
   give_up(*job, JobState::kFailed, 500, "generation_failed", "the picture could not be drawn");
+  command([this](Engine& engine) { drop_batches(engine); });  // its other pictures
 }
 
 // Memory that is short now may be there in a while: after 1, 2, 4, 8 and 16 s.

@@ -14,11 +14,19 @@ using Steady = std::chrono::steady_clock;
 constexpr auto kPoll = 100ms;
 constexpr auto kBreath = 500ms;  // before an engine that broke down is started again
 constexpr auto kLook = 100ms;    // between two looks at deadlines
-constexpr auto kLookAtOthers = 1s;
 constexpr auto kKeepAgain = 1s;  // after the store has failed
 
 double steady_seconds() {
   return std::chrono::duration<double>(Steady::now().time_since_epoch()).count();
+}
+
+// What one of them meets is no other's business.
+void call(const Listener& listener, const JobEvent& event) {
+  try {
+    listener(event);
+  } catch (const std::exception& e) {
+    log::error(str("job=", event.record.id, " could not be told of: ", e.what()));
+  }
 }
 
 bool is_hopeless(Kind kind) {
@@ -38,7 +46,12 @@ void Dispatcher::work() {
     groups_ = engine->groups();
   }
   while (!is_over_) {
-    turn(*engine);
+    try {
+      turn(*engine);
+    } catch (const std::exception& e) {  // what is open stays so, and is looked at again
+      log::error(str("the queue met an error, and goes on: ", e.what()));
+      std::this_thread::sleep_for(kBreath);
+    }
     const std::scoped_lock lock(mutex_);
     if (is_draining_ && !is_drained_ && (is_idle() || fatal_ || Steady::now() >= drain_end_)) {
       for (auto& [id, job] : live_) {
@@ -72,11 +85,13 @@ void Dispatcher::turn(Engine& engine) {
       take_later();
       forget_kept();
       update_gauges(engine);
-      look_at_others();
     }
-    if (!is_draining_ && !fatal_) dispatch(engine);
   }
   try {
+    {
+      const std::scoped_lock lock(mutex_);
+      if (!is_draining_ && !fatal_) dispatch(engine);
+    }
     if (fatal_) {
       std::this_thread::sleep_for(kPoll);
     } else {
@@ -112,29 +127,42 @@ void Dispatcher::check_deadlines(Engine& engine) {
   if (has_dropped) drop_batches(engine);
 }
 
-// Of a store that several front ends share: what became of their jobs, who of them is gone, what they ask.
-void Dispatcher::look_at_others() {
-  if (!store_.is_shared() || Steady::now() - looked_at_others_ < kLookAtOthers) return;
-  looked_at_others_ = Steady::now();
-  try {
-    std::vector<int64_t> told;
-    for (const auto& [number, job] : remote_listeners_) {
-      const auto record = store_.find(job.first);
-      if (record && !is_final(record->state)) continue;
-      if (record) tell_stored(*record, job.second);
-      told.push_back(number);
-    }
-    for (const auto number : told) remote_listeners_.erase(number);
-    if (!is_draining_) {
-      for (auto& record : store_.adopt()) {
-        log::info(str("job=", record.id, " is taken over from a front end that is gone"));
-        take_up(std::move(record));
-      }
-    }
-    for (const auto& id : store_.cancels_asked()) cancel(id);
-  } catch (const Error& e) {
-    log::warning(e.what());
-  }
+FrontEndWatch::Calls Dispatcher::calls_of_watch() {
+  return {.may_adopt = [this] { return !is_draining_ && !is_over_; },
+          .adopted =
+              [this](JobRecord record) {
+                log::info(str("job=", record.id, " is taken over from a front end that is gone"));
+                command([this, record = std::move(record)](Engine&) { take_up(record); });
+              },
+          .cancel_asked =
+              [this](const std::string& id) {
+                {
+                  const std::scoped_lock lock(command_mutex_);
+                  if (!open_ids_.contains(id)) return;  // it ends just now
+                }
+                cancel(id);
+              },
+          .ended =
+              [this](EndedJob job) {
+                command([this, job = std::make_shared<const EndedJob>(std::move(job))](Engine&) {
+                  tell_remote(*job);
+                });
+              }};
+}
+
+void Dispatcher::tell_remote(const EndedJob& job) {
+  std::vector<Bytes> pictures;
+  for (const auto& bytes : job.pictures)
+    pictures.push_back(bytes ? std::make_shared<const std::string>(*bytes) : nullptr);
+  std::vector<Listener> listeners;
+  std::erase_if(remote_listeners_, [&](auto& entry) {
+    if (entry.second.first != job.id) return false;
+    listeners.push_back(std::move(entry.second.second));
+    return true;
+  });
+  if (!job.record) return;
+  for (const auto& listener : listeners)
+    call(listener, {.kind = JobEvent::kFinished, .record = *job.record, .pictures = pictures});
 }
 
 void Dispatcher::dispatch(Engine& engine) {
@@ -158,7 +186,14 @@ void Dispatcher::dispatch(Engine& engine) {
       job.record.started = unix_time();
       tell(job, {.kind = JobEvent::kStarted, .record = job.record, .seconds_left = seconds_left(job)});
     }
-    const int64_t number = engine.submit(std::move(requests));
+    int64_t number = 0;
+    try {
+      number = engine.submit(std::move(requests));
+    } catch (...) {  // it broke down: they wait again
+      for (auto picture = pictures.rbegin(); picture != pictures.rend(); ++picture)
+        batcher_.add_first(*picture);
+      throw;
+    }
     open_[number] = {.pictures = std::move(pictures), .since = steady_seconds()};
   }
 }
@@ -263,12 +298,14 @@ void Dispatcher::on_kept(const std::string& id, const std::string& error) {
   if (at == live_.end()) return;
   LiveJob& job = *at->second;
   // It stays in memory, and open in the store, where the next process finds it: whatever happens, it is not lost. One
-  // that was never accepted is nobody's loss.
+  // that was never accepted is nobody's loss, and leaves nothing.
   if (!error.empty() && job.is_accepted) {
     job.keep_again = Steady::now() + kKeepAgain;
     return;
   }
   job.is_kept = true;
+  job.is_stored = error.empty();
+  if (!job.is_stored) writer_->remove(id, nullptr);
   forget_kept();
 }
 
@@ -288,11 +325,29 @@ void Dispatcher::forget_kept() {
     for (const auto& picture : batch.pictures) drawn.insert(picture.job);
   }
   std::erase_if(live_, [&](const auto& entry) {
-    const LiveJob& job = *entry.second;
+    LiveJob& job = *entry.second;
     if (!job.is_kept || drawn.contains(entry.first)) return false;
+    if (job.is_unwanted && job.is_stored) {
+      if (!job.is_being_removed && Steady::now() >= job.remove_after) remove_unwanted(job);
+      return false;  // when it is gone from the store
+    }
     if (!job.record.idempotency.empty()) idempotent_.erase({job.record.owner, job.record.idempotency});
-    if (job.is_unwanted) store_.remove(entry.first);
     return true;
+  });
+}
+
+// By the writer: the store may be slow, or fail for a while.
+void Dispatcher::remove_unwanted(LiveJob& job) {
+  const std::string id = job.record.id;
+  job.is_being_removed = true;
+  writer_->remove(id, [this, id](const std::string& error) {
+    command([this, id, error](Engine&) {
+      const auto at = live_.find(id);
+      if (at == live_.end()) return;
+      at->second->is_being_removed = false;
+      at->second->is_stored = !error.empty();
+      at->second->remove_after = Steady::now() + kKeepAgain;
+    });
   });
 }
 
@@ -307,8 +362,8 @@ void Dispatcher::drop_batches(Engine& engine) {
 }
 
 void Dispatcher::tell(LiveJob& job, JobEvent event) {
-  for (const auto& [number, listener] : job.listeners) listener(event);
-  for (const auto& [number, listener] : all_listeners_) listener(event);
+  for (const auto& [number, listener] : job.listeners) call(listener, event);
+  for (const auto& [number, listener] : all_listeners_) call(listener, event);
 }
 
 std::optional<double> Dispatcher::seconds_left(const LiveJob& job) const {

@@ -26,9 +26,17 @@ JobWriter::~JobWriter() {
 }
 
 void JobWriter::write(JobRecord record, std::vector<Picture> pictures, Written written) {
+  add({std::move(record), std::move(pictures), std::move(written)});
+}
+
+void JobWriter::remove(const std::string& id, Written removed) {
+  add({.record = {.id = id}, .pictures = {}, .written = std::move(removed), .is_removal = true});
+}
+
+void JobWriter::add(Task task) {
   {
     const std::scoped_lock lock(mutex_);
-    waiting_.push_back({std::move(record), std::move(pictures), std::move(written)});
+    waiting_.push_back(std::move(task));
   }
   changed_.notify_one();
 }
@@ -43,6 +51,23 @@ void JobWriter::work() {
       tasks = std::exchange(waiting_, {});
     }
     write(tasks);
+    remove(tasks);
+    for (const auto& task : tasks) {
+      if (!task.error.empty())
+        log::error(str("a job cannot be ", task.is_removal ? "removed: " : "kept: ", task.error));
+      if (task.written) task.written(task.error);
+    }
+  }
+}
+
+void JobWriter::remove(std::vector<Task>& tasks) {
+  for (auto& task : tasks) {
+    if (!task.is_removal) continue;
+    try {
+      store_.remove(task.record.id);
+    } catch (const std::exception& e) {
+      task.error = e.what();
+    }
   }
 }
 
@@ -51,6 +76,7 @@ void JobWriter::write(std::vector<Task>& tasks) {
   std::vector<JobRecord> records;
   std::vector<Task*> owners;
   for (auto& task : tasks) {
+    if (task.is_removal) continue;
     try {
       for (const auto& picture : task.pictures) store_.put_picture(picture.job, picture.name, picture.bytes);
       records.push_back(std::move(task.record));
@@ -65,10 +91,6 @@ void JobWriter::write(std::vector<Task>& tasks) {
   for (size_t i = 0; i < records.size(); ++i)
     finished_ += owners[i]->error.empty() && is_final(records[i].state);
   forget_old();
-  for (const auto& task : tasks) {
-    if (!task.error.empty()) log::error(str("a job cannot be kept: ", task.error));
-    if (task.written) task.written(task.error);
-  }
 }
 
 // In one transaction; why it failed, or nothing.

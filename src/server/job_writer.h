@@ -25,16 +25,21 @@ class JobWriter {
     std::string job, name, bytes;
   };
   void write(JobRecord record, std::vector<Picture> pictures, Written written);
+  // Once everything is written that was asked for before.
+  void remove(const std::string& id, Written removed);
 
  private:
   struct Task {
     JobRecord record;
     std::vector<Picture> pictures;
     Written written;
+    bool is_removal = false;
     std::string error = {};
   };
+  void add(Task task);
   void work();
   void write(std::vector<Task>& tasks);
+  void remove(std::vector<Task>& tasks);
   std::string write_records(std::span<const JobRecord> records, size_t first, size_t count);
   void forget_old();
 

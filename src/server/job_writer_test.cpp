@@ -68,6 +68,26 @@ TEST(JobWriter_AFullDisk, FailsTheJobsItMeetsAndNoOthers) {
   EXPECT_EQ(written(writer, "d"), "");
 }
 
+TEST(JobWriter_ARemoval, ComesAfterWhatIsStillToBeWritten) {
+  FakeStore store;
+  std::string error = "nobody was told";
+  {
+    JobWriter writer(store, 10);
+    writer.write({.id = "a"}, {}, nullptr);
+    writer.write({.id = "b"}, {}, nullptr);
+    writer.remove("a", [&](const std::string& why) { error = why; });
+  }
+  EXPECT_EQ(error, "");
+  EXPECT_FALSE(store.find("a"));
+  EXPECT_TRUE(store.find("b"));
+  store.is_full = true;
+  {
+    JobWriter writer(store, 10);
+    writer.remove("b", [&](const std::string& why) { error = why; });
+  }
+  EXPECT_EQ(error, "the disk is full");
+}
+
 TEST(JobWriter_WhatWaits, IsOneTransactionAndWrittenAtTheEnd) {
   FakeStore store;
   {
