@@ -53,6 +53,8 @@ class Api : public http::HttpHandler {
   void check_previews(const Draft& draft) const;
   std::vector<request::Request> requests_of(const Draft& draft) const;
   void follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record);
+  void follow_earlier(const ApiCall& call, const Draft& draft, const std::string& id,
+                      const std::string& earlier, const Listener& listener);
   void stream_event(const ApiCall& call, const Draft& draft, const std::string& prefix,
                     const JobEvent& e) const;
   void answer_accepted(const ApiCall& call, const JobRecord& record) const;

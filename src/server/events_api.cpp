@@ -92,6 +92,9 @@ void Api::open(http::IncomingRequest request, http::WebSocket socket) {
       answer({{"type", "cancel"}, {"job", id}, {"accepted", dispatcher_.cancel(id)}});
     } catch (const ApiError& e) {
       answer(error_object(e.status, e.what(), e.code, e.param));
+    } catch (const std::exception& e) {
+      log::error(str("a message of a WebSocket could not be answered: ", e.what()));
+      answer(error_object(500, "the server failed; its log says why", "internal_error"));
     }
   });
 }

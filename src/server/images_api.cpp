@@ -192,27 +192,34 @@ void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, Job
   };
   const Listener& listener = draft.is_stream ? stream : whole;
   if (draft.is_stream) call.begin_stream();
-  if (!draft.is_async && !is_named && !options_.keep_on_disconnect)
-    call.reply.on_gone([this, id] { dispatcher_.cancel(id); });
-  std::string known;
   try {
     const bool is_awaited = !draft.is_async && !is_named;
-    known =
+    const auto known =
         dispatcher_.submit(std::move(record), listener, is_awaited ? Acceptance::kAtOnce : Acceptance::kKept);
+    if (known != id) return follow_earlier(call, draft, id, known, listener);
+    // now that it can be cancelled: a client that has left already is heard of at once
+    if (is_awaited && !options_.keep_on_disconnect)
+      call.reply.on_gone([this, id] { dispatcher_.cancel(id); });
   } catch (const ApiError& e) {
     if (!draft.is_stream) throw;
     call.reply.write(sse_event("error", error_object(e.status, e.what(), e.code, e.param)));
-    return call.end_stream();
+    call.end_stream();
   }
-  if (known == id) return;
+}
+
+// The request is one that the client has made before.
+void Api::follow_earlier(const ApiCall& call, const Draft& draft, const std::string& id,
+                         const std::string& earlier, const Listener& listener) {
   store_.remove(id);  // the pictures that it came with
-  if (draft.is_async) {
-    const auto earlier = dispatcher_.find(known);
-    if (!earlier)
-      throw ApiError(409, "being_forgotten", "the job of this Idempotency-Key is being forgotten: try again");
-    return answer_accepted(call, *earlier);
+  const ApiError gone(409, "being_forgotten",
+                      "the job of this Idempotency-Key is being forgotten: try again");
+  if (!draft.is_async) {
+    if (dispatcher_.listen(earlier, listener) == 0) throw gone;
+    return;
   }
-  dispatcher_.listen(known, listener);
+  const auto record = dispatcher_.find(earlier);
+  if (!record) throw gone;
+  answer_accepted(call, *record);
 }
 
 void Api::stream_event(const ApiCall& call, const Draft& draft, const std::string& prefix,

@@ -1,0 +1,211 @@
+// The API over a queue whose engine draws nothing: clients that leave at the wrong moment, stores that fail.
+#include "server/api.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/scratch.h"
+#include "http/reply_state.h"
+#include "server/passing_store.h"
+#include "server/testing.h"
+
+namespace atelier::server {
+namespace {
+
+using namespace std::chrono_literals;
+
+// Fails where it is told to.
+class FailingStore : public PassingStore {
+ public:
+  using PassingStore::PassingStore;
+  std::atomic<bool> finds = true, knows = true;
+  std::optional<JobRecord> find(const std::string& id) override {
+    if (!finds) throw Error(Kind::kUsage, "the disk does not answer");
+    return knows ? PassingStore::find(id) : std::nullopt;
+  }
+};
+
+// Draws videos of 4k + 1 frames, where it has to be shown a picture.
+class VideoMaker : public StubMaker {
+ public:
+  VideoMaker() {
+    card_ = StubMaker::card();
+    card_.is_video = card_.needs_image = true;
+    card_.frame_step = 8;
+    card_.fps = 16;
+  }
+  std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
+    if (format == "png" && row.request.num_frames.value_or(81) != 1)
+      throw Error(Kind::kUsage, "a png file holds one picture");
+    if (!row.request.image) throw Error(Kind::kUsage, "nothing is drawn without an image");
+    return StubMaker::make(std::move(row), format);
+  }
+  const ModelCard& card() const override { return card_; }
+
+ private:
+  ModelCard card_;
+};
+
+struct ApiDesk {
+  Scratch scratch;
+  std::unique_ptr<RequestMaker> maker;
+  Metrics metrics;
+  StubEngine::Seen seen;
+  std::unique_ptr<StoreFolder> folder;
+  std::unique_ptr<JobStore> inner;
+  std::unique_ptr<FailingStore> store;
+  AdapterShelf adapters{""};
+  std::unique_ptr<Dispatcher> dispatcher;
+  std::unique_ptr<Api> api;
+
+  explicit ApiDesk(StubEngine::Behaviour behaviour = {}, std::unique_ptr<RequestMaker> what = nullptr)
+      : maker(what ? std::move(what) : std::make_unique<StubMaker>()) {
+    start(std::move(behaviour));
+  }
+  void start(StubEngine::Behaviour behaviour) {
+    stop();
+    folder = std::make_unique<StoreFolder>(scratch.path());
+    inner = open_sqlite(*folder);
+    store = std::make_unique<FailingStore>(*inner);
+    dispatcher = std::make_unique<Dispatcher>(DispatcherOptions{}, *store, 100, metrics, [this, behaviour] {
+      return std::make_unique<StubEngine>(behaviour, &seen);
+    });
+    ApiOptions options{
+        .caps = {.has_urls = true}, .public_url = "http://here", .inputs = folder->path() / "pictures"};
+    api = std::make_unique<Api>(std::move(options), *maker, *dispatcher, adapters, *store, metrics);
+  }
+  void stop() {
+    dispatcher.reset();
+    api.reset();
+    store.reset();
+    inner.reset();
+    folder.reset();
+  }
+
+  // What is being answered; wake: nobody waits.
+  static std::shared_ptr<http::ReplyState> state() {
+    return std::make_shared<http::ReplyState>(1 << 20, [] {});
+  }
+  void begin(const std::shared_ptr<http::ReplyState>& reply, const std::string& method,
+             const std::string& path, const Json& body = nullptr, http::HeaderLines headers = {}) const {
+    http::IncomingRequest request;
+    request.method = method;
+    request.path = path.substr(0, path.find('?'));
+    if (path.find('?') != std::string::npos) request.query = path.substr(path.find('?') + 1);
+    request.headers = std::move(headers);
+    if (!body.is_null()) request.body = body.dump();
+    api->handle(std::move(request), http::HttpReply(reply));
+  }
+  http::OutgoingResponse ask(const std::string& method, const std::string& path, const Json& body = nullptr,
+                             http::HeaderLines headers = {}) const {
+    const auto reply = state();
+    begin(reply, method, path, body, std::move(headers));
+    const auto end = std::chrono::steady_clock::now() + 20s;
+    while (std::chrono::steady_clock::now() < end) {
+      if (auto output = reply->take(); output && output->head) return *output->head;
+      std::this_thread::sleep_for(2ms);
+    }
+    ADD_FAILURE() << "nobody answered " << path;
+    return {};
+  }
+  void wait_until(const std::function<bool()>& is_true) const {
+    const auto end = std::chrono::steady_clock::now() + 20s;
+    while (!is_true()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end);
+      std::this_thread::sleep_for(2ms);
+    }
+  }
+};
+
+constexpr const char* kGenerations = "/v1/images/generations";
+
+// Its connection may break before its request is in the queue.
+TEST(Api_AClientThatLeftBeforeItsJobWasKnown, HasNothingDrawn) {
+  ApiDesk desk({.step_time = 20ms});
+  const auto reply = ApiDesk::state();
+  reply->mark_gone();
+  desk.begin(reply, "POST", kGenerations, {{"prompt", "a fox"}, {"steps", 150}});
+  desk.wait_until([&] {
+    const auto jobs = desk.dispatcher->list({.most = 5}).records;
+    return !jobs.empty() && jobs.front().state == JobState::kCancelled;
+  });
+}
+
+TEST(Api_AJobThatWasForgottenMeanwhile, IsSaidToBe) {
+  ApiDesk desk;
+  const http::HeaderLines named{{"Idempotency-Key", "once"}};
+  const Json body{{"prompt", "a fox"}};
+  EXPECT_EQ(desk.ask("POST", kGenerations, body, named).status, 200);
+  desk.wait_until([&] {
+    const auto kept = desk.inner->find_idempotent("", "once");
+    return kept && is_final(kept->state) && desk.dispatcher->status().at("open_batches") == 0;
+  });
+  std::this_thread::sleep_for(300ms);  // until it is in the store alone
+  desk.store->knows = false;
+  const auto answer = desk.ask("POST", kGenerations, body, named);
+  EXPECT_EQ(answer.status, 409) << answer.body;
+}
+
+TEST(Api_AStoreThatFails, IsAnsweredOverAWebSocketToo) {
+  ApiDesk desk;
+  const auto state = ApiDesk::state();
+  http::IncomingRequest request;
+  request.method = "GET", request.path = "/v1/events";
+  desk.api->open(std::move(request), http::WebSocket(state));
+  const auto said = [&](const std::string& text) {
+    state->deliver(text);
+    const auto output = state->take();
+    return output && !output->pieces.empty() ? output->pieces.front() : std::string();
+  };
+  EXPECT_NE(said(R"({"cancel":"job_1"})").find("job_not_found"), std::string::npos);
+  desk.store->finds = false;
+  const auto answer = said(R"({"cancel":"job_1"})");
+  EXPECT_NE(answer.find("internal_error"), std::string::npos) << answer;
+  EXPECT_EQ(answer.find("disk"), std::string::npos);
+  desk.store->finds = true;
+  EXPECT_NE(said(R"({"cancel":"job_1"})").find("job_not_found"), std::string::npos);
+}
+
+TEST(Api_SignedAddresses, HoldAfterARestart) {
+  ApiDesk desk;
+  const auto drawn = desk.ask("POST", kGenerations, {{"prompt", "a fox"}, {"response_format", "url"}});
+  ASSERT_EQ(drawn.status, 200) << drawn.body;
+  const std::string url = Json::parse(drawn.body).at("data").at(0).at("url");
+  const std::string path = url.substr(std::string("http://here").size());
+  EXPECT_EQ(desk.ask("GET", path).body, "a fox 7");
+  const std::string id = Json::parse(drawn.body).at("job");
+  desk.wait_until([&] {
+    const auto kept = desk.inner->find(id);
+    return kept && is_final(kept->state);
+  });
+  desk.start({});
+  EXPECT_EQ(desk.ask("GET", path).body, "a fox 7");
+  EXPECT_EQ(desk.ask("GET", path + "0").status, 404);
+}
+
+TEST(Api_TheTryOfAPicture, IsOneFrameOfAModelOfVideosAndShowsItWhatItNeeds) {
+  ApiDesk desk({}, std::make_unique<VideoMaker>());
+  const auto answer = desk.ask("GET", "/healthz/generate");
+  EXPECT_EQ(answer.status, 200) << answer.body;
+  const std::scoped_lock lock(desk.seen.mutex);
+  ASSERT_EQ(desk.seen.batches.size(), 1u);
+  EXPECT_TRUE(std::filesystem::exists(desk.seen.batches[0][0].image.value()));
+}
+
+TEST(Api_SecondsOfAVideo, AreWholeStepsOfItsModelsFrames) {
+  ApiDesk desk({}, std::make_unique<VideoMaker>());
+  const auto frames = [&](const Json& seconds) {
+    Json body{{"prompt", "a fox"}, {"seconds", seconds}, {"output_format", "webp"}};
+    body["input_reference"] =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
+    const auto answer = desk.ask("POST", "/v1/videos", body, {{"Content-Type", "application/json"}});
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    return Json::parse(answer.body).at("num_frames").get<int>();
+  };
+  EXPECT_EQ(frames("2"), 33);    // 32 of its frames, in steps of 8
+  EXPECT_EQ(frames("1.2"), 17);  // 19.2
+}
+
+}  // namespace
+}  // namespace atelier::server
