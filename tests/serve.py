@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The resident server with a real model: answers of the API, jobs that outlive the process, cancel, drain."""
 import base64
+import contextlib
 import http.client
 import json
 import pathlib
@@ -13,6 +14,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import _png  # noqa: E402
 from _serve import PROGRAM, ROOT, Server, run_all, workers_of  # noqa: E402
 
 SMALL = {"prompt": "a red circle", "size": "64x64", "steps": 2, "seed": 3}
@@ -272,6 +274,30 @@ def test_a_websocket_tells_of_all_jobs_and_cancels():
         assert frames_of(connection, lambda m: "error" in m)[-1]["error"]["code"] == "job_not_found"
 
 
+def leaves_over_tls(one, context):
+    """Says that it leaves, as TLS has it, and is gone: nothing more is drawn for it."""
+    def jobs():
+        connection = http.client.HTTPSConnection("localhost", one.port, context=context, timeout=60)
+        connection.request("GET", "/v1/jobs?limit=1")
+        found = json.loads(connection.getresponse().read())["data"]
+        connection.close()
+        return [job["status"] for job in found if job["parameters"]["num_inference_steps"] == 199]
+    body = json.dumps({**SMALL, "size": "128x128", "steps": 199}).encode()
+    with context.wrap_socket(socket.create_connection(("localhost", one.port), timeout=60), server_hostname="localhost") as client:
+        client.sendall(b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        deadline = time.monotonic() + 30
+        while jobs() != ["running"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert jobs() == ["running"], jobs()
+        client.settimeout(0.1)
+        with contextlib.suppress(OSError):
+            client.unwrap()
+    deadline = time.monotonic() + 10
+    while jobs() == ["running"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert jobs() == ["cancelled"], jobs()
+
+
 def test_tls_and_beyond_loopback():
     with tempfile.TemporaryDirectory() as data:
         folder = pathlib.Path(data)
@@ -293,6 +319,7 @@ def test_tls_and_beyond_loopback():
             answer = connection.getresponse()
             assert answer.status == 200
             pictures(json.loads(answer.read()))
+            leaves_over_tls(one, context)
             with socket.create_connection(("127.0.0.1", one.port), timeout=10) as plain:  # no TLS: no answer
                 plain.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert b"200" not in plain.recv(4096)
@@ -340,10 +367,23 @@ def test_videos():
         refused(one.ask("POST", "/v1/videos", {**asked, "num_frames": 1000}), 400, "max_frames 161")
         refused(one.ask("POST", "/v1/videos", {**asked, "n": 2}), 400, "n:")
         refused(one.ask("POST", "/v1/videos", {**asked, "control_video": "/etc/passwd"}), 400, "control_video")
+        if not (PROGRAM.parent / "atelier_ffmpeg.so").exists():  # before it is drawn; and the server stays
+            refused(one.ask("POST", "/v1/videos", {**asked, "output_format": "mp4"}), 400, "mp4", "FFmpeg")
+            formats = [f["schema"]["enum"] for f in one.ask("GET", "/v1/capabilities")[1]["videos"] if f["name"] == "output_format"]
+            assert formats == [["webp", "gif"]], formats
+        assert one.ask("GET", "/healthz/generate")[1]["status"] == "ok"
         status, picture, _ = one.ask("POST", "/v1/images/generations", {"prompt": "a fox", "size": "48x16", "steps": 2, "seed": 5})
         assert status == 200, picture
         pictures(picture)
     refused(server.ask("POST", "/v1/videos", {"prompt": "a fox"}), 400, "pictures")
+
+
+def test_a_model_that_must_be_shown_pictures():
+    model = str(ROOT / "tests/goldens/wan_frames/model")
+    with tempfile.TemporaryDirectory() as data, Server("--max_sequence_length", "16", model=model, data=data) as one:
+        refused(one.ask("POST", "/v1/videos", {"prompt": "a fox", "size": "16x32", "num_frames": 5, "steps": 2}), 400, "image")
+        status, body, _ = one.ask("GET", "/healthz/generate")
+        assert status == 200 and body["status"] == "ok", body
 
 
 def test_modes():
@@ -365,6 +405,9 @@ def test_metrics_count_what_happened():
     assert counted("atelier_pictures_total") == before["atelier_pictures_total"] + 6
     assert counted('atelier_jobs_total{state="done"}') == before['atelier_jobs_total{state="done"}'] + 3
     assert counted("atelier_job_seconds_count") == before["atelier_job_seconds_count"] + 3
+    deadline = time.monotonic() + 10  # gauges are of the last look, ten times a second
+    while counted("atelier_waiting_pictures") != 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert counted("atelier_groups_ready") == 1 and counted("atelier_waiting_pictures") == 0
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Two front ends on one PostgreSQL: each sees the other's jobs, and what a dead one had accepted is drawn by the other. The
 database is this test's own, in a folder of its own, on a socket only."""
+import base64
 import glob
 import os
 import pathlib
@@ -13,11 +14,12 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from _png import file_of  # noqa: E402
 from _serve import Server, run_all  # noqa: E402
 
 SMALL = {"prompt": "a red circle", "size": "64x64", "steps": 2, "seed": 3}
 programs = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:] or [os.path.dirname(p) for p in [shutil.which("initdb")] if p]
-address = None
+address = database = None
 
 
 class Database:
@@ -37,6 +39,19 @@ class Database:
             assert time.monotonic() < end and self.process.poll() is None, self.folder.with_suffix(".log").read_text()
             time.sleep(0.1)
         self.address = f"host={self.folder} user=atelier dbname=postgres"
+
+    def _processes(self):
+        pid = self.process.pid
+        return [pid, *map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def stop(self):
+        """It takes connections, and answers nothing."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self):
+        for pid in self._processes():
+            os.kill(pid, signal.SIGCONT)
 
     def _as_user(self, command):
         return ["setpriv", "--reuid", self.user, "--regid", self.user, "--clear-groups", *command] if os.geteuid() == 0 else command
@@ -104,6 +119,63 @@ def test_a_dead_ones_jobs_are_taken_over():
             assert b.ask("GET", f"/v1/jobs/{again}/images/0")[1] == drawn
 
 
+def test_a_job_whose_picture_cannot_be_brought_is_not_lost():
+    picture = base64.b64encode(file_of(64, 64, (b"\0" + bytes([128]) * 192) * 64)).decode()
+    one, two = folders(2)
+    with one, two:
+        a = front_end(one.name)
+        edit = {**SMALL, "image": picture, "strength": 1.0, "steps": 200, "async": True}
+        status, job, _ = a.ask("POST", "/v1/images/edits", edit)
+        assert status == 202, job
+        with front_end(two.name) as b:
+            in_the_way = b.data / "data" / "pictures" / job["id"]
+            in_the_way.write_text("no folder")
+            a.process.kill()
+            a.process.wait()
+            a.close()
+            deadline = time.monotonic() + 40
+            while "cannot be taken up yet" not in b.errors() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert "cannot be taken up yet" in b.errors(), b.errors()
+            in_the_way.unlink()
+            assert b.wait_job(job["id"])["status"] == "done"
+
+
+def test_a_database_that_stops_holds_up_nobody():
+    with tempfile.TemporaryDirectory() as data, front_end(data) as one:
+        database.stop()
+        try:
+            time.sleep(2)  # it looks at the others in this time, and beats
+            for path in ("/livez", "/v1/status", "/metrics"):
+                begun = time.monotonic()
+                assert one.ask("GET", path, seconds=20)[0] == 200
+                assert time.monotonic() - begun < 2, path
+            begun = time.monotonic()
+            assert one.ask("GET", "/v1/jobs", seconds=60)[0] == 500
+            assert time.monotonic() - begun < 30
+        finally:
+            database.go_on()
+        deadline = time.monotonic() + 30
+        while one.ask("GET", "/v1/jobs")[0] != 200 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert one.ask("POST", "/v1/images/generations", SMALL)[0] == 200
+        database.stop()
+        try:
+            assert one.end() == 0
+        finally:
+            database.go_on()
+
+
+def test_signed_addresses_hold_at_every_front_end():
+    one, two = folders(2)
+    public = lambda folder: Server("--public_url", "http://here", data=folder.name, variables={"ATELIER_DATABASE": address})
+    with one, two, public(one) as a, public(two) as b:
+        body = a.ask("POST", "/v1/images/generations", {**SMALL, "response_format": "url"})[1]
+        b.wait_job(body["job"])
+        path = body["data"][0]["url"].removeprefix("http://here")
+        assert b.ask("GET", path)[0] == 200, path
+
+
 def test_a_database_that_is_not_there_is_named():
     with tempfile.TemporaryDirectory() as data:
         try:
@@ -115,7 +187,7 @@ def test_a_database_that_is_not_there_is_named():
 
 
 def main():
-    global address
+    global address, database
     if not programs:
         print("skipped: no PostgreSQL server here")
         return 77
