@@ -29,10 +29,11 @@ inline constexpr const char* kNote = "note";        // run, request: its place i
 inline constexpr const char* kPreview = "preview";  // run, request: its place in the batch, step: done, data
 inline constexpr const char* kHeld = "held";        // run, step: begun last; the answer to cancel
 inline constexpr const char* kGenerated =
-    "generated";  // run, times: may have the next batch while it is stored
+    "generated";                                // run, times: may have the next batch while it is stored
+inline constexpr const char* kPiece = "piece";  // run, data: bytes of the artifact that is stored next
 inline constexpr const char* kStored =
     "stored";  // run, request: its place in the batch, bytes, sha256, seconds, codec,
-               // data: the bytes themselves, if the sink has kept them
+               // data: the bytes themselves, or the last piece of them, if the sink has kept them
 inline constexpr const char* kDone = "done";          // run: all of it is stored
 inline constexpr const char* kAnswered = "answered";  // run, shape: of the result, from rank 0; of every rank
 inline constexpr const char* kFailed =

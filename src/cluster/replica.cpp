@@ -152,6 +152,8 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
   } else if (kind == message::kGenerated) {
     flight->is_generated = true;
     events.push_back(BatchGenerated{id, number(), times_from_json(message.at("times"))});
+  } else if (kind == message::kPiece) {
+    on_piece(*flight, message);
   } else if (kind == message::kStored) {
     on_stored(*flight, message, events);
   } else if (kind == message::kDone) {
@@ -174,6 +176,13 @@ void Replica::on_alive(Rank& rank, const Json& message) {
   if (auto* const flight = find(rank.run)) flight->since = rank.heard;
 }
 
+void Replica::on_piece(InFlightBatch& flight, const Json& message) {
+  const auto& data = message.at("data").get_binary();
+  if (flight.received.size() + data.size() > kMostSentBytes)
+    throw Error(Kind::kPeer, "an artifact is longer than any of ours");
+  flight.received.append(data.begin(), data.end());
+}
+
 void Replica::on_stored(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events) {
   const auto i = message.at("request").get<size_t>();
   if (i >= flight.is_stored.size()) throw Error(Kind::kPeer, str("the batch has no request ", i));
@@ -184,10 +193,8 @@ void Replica::on_stored(InFlightBatch& flight, const Json& message, std::vector<
                      .codec = message.value("codec", std::string())},
                     {},
                     message.value("store_seconds", 0.0)};
-  if (message.contains("data")) {
-    const auto& data = message.at("data").get_binary();
-    stored.data.assign(data.begin(), data.end());
-  }
+  if (message.contains("data")) on_piece(flight, message);
+  stored.data = std::exchange(flight.received, {});
   flight.is_stored[i] = true;
   events.push_back(ArtifactStored{flight.batch.id, number(), flight.batch.requests[i], std::move(stored)});
 }

@@ -32,6 +32,7 @@ struct InFlightBatch {
   std::map<int, int> held = {};     // by rank: the last step begun, as the answers to a cancel come
   int answered = 0;                 // ranks that are done with a call
   std::vector<int64_t> shape = {};  // of its result
+  std::string received = {};        // of the artifact that is stored next
   PendingBatch rest() const;        // without what is stored
 };
 
@@ -84,6 +85,7 @@ class Replica {
     int64_t collectives = 0;
   };
   void on_message(const WorkerEvent& event, std::vector<PoolEvent>& events, std::vector<Returned>& returned);
+  void on_piece(InFlightBatch& flight, const Json& message);
   void on_stored(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events);
   void on_answered(InFlightBatch& flight, const Json& message, std::vector<PoolEvent>& events);
   void on_failed(int rank, const Json& message, std::vector<Returned>& returned);

@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "cluster/channel.h"
 #include "cluster/job.h"
 #include "jobs/ledger.h"
 #include "media/image.h"
@@ -30,10 +29,11 @@ class Sink {
   virtual SinkResult put(const request::Request& request, const media::Artifact& artifact) = 0;
 };
 
-// A folder, or the channel to the pool: as the configuration says. most: bytes of an artifact that the channel takes.
+// What a sink has kept goes to the pool in pieces of so many bytes: between two of them the heartbeat is heard.
+inline constexpr uint64_t kPieceBytes = 4u << 20;
+// A folder, or the channel to the pool: as the configuration says. most: bytes of an artifact that are sent.
 // Throws Error(kUsage) for a folder that cannot be written.
-inline constexpr uint64_t kMostSentBytes =
-    Channel::kMaxBytes - (1u << 20);  // a message says more than the artifact
+inline constexpr uint64_t kMostSentBytes = uint64_t{2} << 30;  // they lie in the memory of the pool
 std::unique_ptr<Sink> make_sink(const SinkConfig& config, uint64_t most = kMostSentBytes);
 
 // What these processes of this host had begun to store when they were ended: names of requests. Their own

@@ -255,6 +255,13 @@ class Worker {
   }
 
   void on_stored(int64_t run, int request, const SinkResult& stored) {
+    const auto binary = [](std::string_view bytes) { return Json::binary({bytes.begin(), bytes.end()}); };
+    std::string_view rest = stored.data;
+    for (; rest.size() > kPieceBytes; rest.remove_prefix(kPieceBytes)) {
+      Json piece = message_of(message::kPiece, run);
+      piece["data"] = binary(rest.substr(0, kPieceBytes));
+      channel_.send(piece);
+    }
     Json message = message_of(message::kStored, run);
     message["request"] = request;
     message["bytes"] = stored.record.bytes;
@@ -262,7 +269,7 @@ class Worker {
     message["seconds"] = stored.record.seconds;
     message["store_seconds"] = stored.store_seconds;
     message["codec"] = stored.record.codec;
-    if (!stored.data.empty()) message["data"] = Json::binary({stored.data.begin(), stored.data.end()});
+    if (!rest.empty()) message["data"] = binary(rest);
     channel_.send(message);
   }
 

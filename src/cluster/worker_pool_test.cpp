@@ -190,6 +190,18 @@ TEST(WorkerPool_ArtifactsComeBackAsBytes, ThroughTheChannel) {
   r.pool.reset();
 }
 
+// A folder that cannot be written is everybody's; bytes that cannot be made are one request's own.
+TEST(WorkerPool_BytesThatCannotBeMade, EndNoPool) {
+  const Variable broken("ATELIER_FAULT", "0:write:0:oom");
+  Resident r(1);
+  r.trial.config.sink.returns_bytes = true;
+  const auto batch = r.submit({"a"});
+  r.wait_for(batch);
+  EXPECT_EQ(r.stored[batch].size(), 1u);  // at its second try
+  EXPECT_TRUE(r.failed.empty());
+  r.pool.reset();
+}
+
 TEST(WorkerPool_ABatchThatGoesOnIsNotLate, HoweverLongItTakesInAll) {
   Resident r(1, 2);
   r.trial.config.pool.batch_timeout_s = 1.5;
@@ -212,6 +224,22 @@ TEST(WorkerPool_ASigtermForEveryProcess, EndsNoWorkerInTheMiddleOfItsPicture) {
   EXPECT_EQ(r.stored[batch].size(), 1u);
   EXPECT_EQ(r.restarts, 0);
   r.end();
+}
+
+TEST(WorkerPool_AnArtifactOfManyPieces, ComesBackWhole) {
+  Resident r;
+  r.trial.config.sink.returns_bytes = true;
+  for (const char* prompt : {"large", "small"}) {
+    const auto batch = r.submit({prompt});
+    r.wait_for(batch);
+    ASSERT_EQ(r.stored[batch].size(), 1u);
+    const auto& stored = r.stored[batch].front().stored;
+    EXPECT_EQ(stored.data.size() > kPieceBytes, prompt == std::string("large"));
+    EXPECT_EQ(stored.data.size(), stored.record.bytes);
+    EXPECT_EQ(sha256(stored.data), stored.record.sha256);
+  }
+  EXPECT_EQ(r.restarts, 0);
+  r.pool.reset();
 }
 
 // What is sent to a worker that does not read waits in a bounded queue; nobody else waits.
