@@ -226,7 +226,7 @@ class PostgresStore : public JobStore {
     while (!heart_changed_.wait_for(lock, kHeartbeat, [this] { return is_over_; })) {
       try {
         beat();
-      } catch (const Error& e) {
+      } catch (const std::exception& e) {
         log::warning(e.what());
       }
     }
