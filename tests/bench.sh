@@ -41,6 +41,12 @@ printf '{"prompt": "a fox"}\n{"prompt": "a boat"}\n{"prompt": "rain"}\n{"prompt"
 bench file --prompts_file "$scratch/four.jsonl" --batch_size 4 --num_iterations 1 --warmup_calls 0 || fail "file: exit $?"
 check file 'rows[0]["batch"] == 4' 'rows[0]["pictures"]["drawn"] == 4' 'len(pictures(rows[0])) == 4' 'different(rows[0]) == 4'
 
+# A step cache is counted where a model has learned something, and not timed where it has not.
+bench cached --cache_type first_block_cache --cache_threshold 99 --num_iterations 2 --warmup_calls 1 || fail "cached: exit $?"
+check cached 'rows[0]["step_cache"] == {"computed": 2, "reused": 2}'
+if bench random --model_name dummy:FLUX.1-schnell --cache_type first_block_cache; then fail "a step cache of random weights was timed"; fi
+grep -q 'cache_type first_block_cache with random weights' "$scratch/random.err" || fail "random: $(tail -n 1 "$scratch/random.err")"
+
 # A batch is filled, groups draw different pictures, and the format is the one that was asked for.
 bench groups --strategy "data=2" --batch_size 4 --num_iterations 1 --warmup_calls 1 --output_format jpg || fail "groups: exit $?"
 check groups 'rows[0]["batch"] == 2' 'len(pictures(rows[0])) == 4' 'different(rows[0]) == 4' \

@@ -23,6 +23,7 @@ class Tally {
       return;
     }
     report_.add_batch(group, times.seconds, times.step_ms);
+    report_.add_step_cache(times.computed, times.reused);
     double whole = 0;
     for (const auto& [phase, seconds] : times.seconds) {
       phases_[phase].add(seconds);

@@ -111,7 +111,9 @@ const FlagSet kProtocol{
                "batch_size",       "profile",
                "profile_wait",     "profile_warmup",
                "profile_active",   "debug",
-               "log_dir"},
+               "log_dir",          "cache_type",
+               "cache_threshold",  "use_teacache",
+               "use_fbcache"},
     .why = "a protocol says itself what is measured",
     .values = {"protocol", "sizes", "batches", "hardware"}};
 

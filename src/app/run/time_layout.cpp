@@ -41,10 +41,19 @@ std::vector<std::vector<request::Request>> round_of(const Batches& batches) {
   return all;
 }
 
+// What a step cache reuses follows from what a model has learned.
+void refuse_with_dummy(const FoundModel& model, const std::string& cache_type) {
+  if (!model.folder.is_dummy() || cache_type == "none") return;
+  throw Error(Kind::kUsage,
+              str("cache_type ", cache_type, " with random weights: a time of what they happen to ",
+                  "reuse says nothing; take a model that has learned something"));
+}
+
 RunSpec spec_of(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt) {
   interrupt.begin_drawing();
   auto model = find_model(
       resolved, variables, [](const std::string&) {}, interrupt.token());
+  for (const auto& type : resolved.settings.input.texts_of("cache_type")) refuse_with_dummy(model, type);
   auto spec = make_run_spec(resolved, std::move(model), read_prompts(resolved), 0);
   for (const auto& line : header(spec, resolved)) {
     log::debug(line);
@@ -71,6 +80,7 @@ Json time_layout(const Resolved& resolved, const Environment& variables, const I
   report::RunReport report(spec.clock);
   add_remarks(resolved, spec.requests, report);
   if (spec.requests.requests.empty()) throw Error(Kind::kUsage, "nothing to draw: no row can be drawn");
+  for (const auto& r : spec.requests.requests) refuse_with_dummy(spec.model, r.cache_type.value_or("none"));
   const int data = spec.layout.degrees.data, batch = s.input.batch_size;
   const auto requests = fill(spec.requests.requests, static_cast<size_t>(data * std::max(1, batch / data)));
   const auto layout = plan::to_string(spec.layout.degrees);
