@@ -22,7 +22,7 @@ LARGEST_FOLDER = int(3.8 * 2**20)  # bytes
 VERSION = "0.39.0"  # of diffusers, whose form it is
 # How mini-video wants to be run; read by atelier from model_index.json.
 DEFAULTS = {
-    "num_inference_steps": 16,
+    "num_inference_steps": 24,
     "guidance_scale": 3.0,
     "height": SIZE,
     "width": SIZE,

@@ -4,7 +4,7 @@
   python3 score.py score --specs T/specs.json --clips DIR --out scores.json
   python3 score.py truth --n 30 --out truth.json                the checker on drawn truth and on other captions
   python3 score.py sheet --specs T/specs.json --clips DIR --out sheet.png
-Clips are animated WebP or GIF files, 000000.webp and so on, or folders of that name with frames in them.
+Clips are animated WebP or GIF files, 000000.webp and so on, or folders of PNG files, 000000.frames and so on.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def test_set(each: int, seed: int = SET_SEED) -> list[tuple[str, Clip, str]]:
 
 
 def load(path: Path) -> np.ndarray | None:
-    """The frames of DIR/000000 (a folder of frames) or of DIR/000000.webp or .gif: [T, H, W, 3]."""
-    if path.is_dir():
-        frames = [Image.open(f).convert("RGB") for f in sorted(path.iterdir())]
+    """The frames of DIR/000000.frames (a folder) or of DIR/000000.webp or .gif: [T, H, W, 3]."""
+    if (folder := path.with_suffix(".frames")).is_dir():
+        frames = [Image.open(f).convert("RGB") for f in sorted(folder.glob("*.png"))]
         return np.stack([np.asarray(f) for f in frames])
     for end in (".webp", ".gif"):
         if (file := path.with_suffix(end)).exists():
