@@ -21,6 +21,7 @@ from score import test_set
 from watch import judge
 from world import MOTIONS, SIZE, Clip, is_held_out, pair_is_held_out, path, sample, sample_shown
 
+SHIPPED = Path(__file__).resolve().parent.parent.parent / "models/mini-video"
 has_diffusers = importlib.util.find_spec("diffusers") is not None
 
 
@@ -125,6 +126,23 @@ class Networks(unittest.TestCase):
             self.assertLess((z.transpose(1, 2) - reference).abs().max(), 1e-5)
             drawn = theirs.decode(reference).sample.transpose(1, 2)
             self.assertLess((ours.decode(z).clamp(-1, 1) - drawn).abs().max(), 1e-5)
+
+    @unittest.skipUnless(has_diffusers and SHIPPED.is_dir(), "needs diffusers and the shipped model")
+    def test_the_shipped_autoencoder_in_one_pass_is_that_of_diffusers_with_its_cache(self):
+        from diffusers import AutoencoderKLWan
+        from safetensors.torch import load_file
+
+        ours, theirs = Autoencoder(), AutoencoderKLWan.from_pretrained(SHIPPED / "vae", torch_dtype=torch.float32)
+        weights = load_file(SHIPPED / "vae/diffusion_pytorch_model.safetensors")
+        ours.load_state_dict({k: v.float() for k, v in weights.items()})
+        frames = torch.from_numpy(draw(sample(random.Random(8), "move right"))).permute(0, 3, 1, 2)[None] / 127.5 - 1
+        with torch.no_grad():
+            z = ours.encode(frames)[0]
+            reference = theirs.encode(frames.transpose(1, 2)).latent_dist.mode()
+            self.assertLess((z.transpose(1, 2) - reference).abs().max(), 1e-4)
+            drawn = theirs.decode(reference).sample.transpose(1, 2)
+            self.assertLess((ours.decode(z).clamp(-1, 1) - drawn).abs().max(), 1e-4)
+        self.assertGreater(-10 * torch.log10((drawn - frames).pow(2).mean() / 4), 32)
 
     @unittest.skipUnless(has_diffusers, "needs diffusers")
     def test_transformer_and_text_encoder_are_those_of_diffusers(self):
