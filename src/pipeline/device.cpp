@@ -12,6 +12,7 @@
 
 #include <new>
 #include <string_view>
+#include <system_error>
 
 #include "comm/comm.h"
 
@@ -22,6 +23,10 @@ void prepare_process() {
 }
 
 bool is_out_of_memory(const std::exception& e) {
+  // A thread that finds no room for its stack.
+  if (const auto* system = dynamic_cast<const std::system_error*>(&e))
+    return system->code() == std::errc::resource_unavailable_try_again ||
+           system->code() == std::errc::not_enough_memory;
   // libtorch's allocator on the CPU has no exception type of its own.
   return dynamic_cast<const c10::OutOfMemoryError*>(&e) || dynamic_cast<const std::bad_alloc*>(&e) ||
          std::string_view(e.what()).find("can't allocate memory") != std::string_view::npos;
