@@ -26,7 +26,8 @@ endfunction()
 
 # Merges a target's sources into units of a few files of one folder (CMake's "unity build"): libtorch's headers cost 2 s of
 # every unit, as much as a file's own code. Private names are therefore unlike within a folder. What a CUDA build compiles
-# anew stays alone, so that the rest is the same in both builds (tools/setup/cuda_objects.py).
+# anew stays alone, so that the rest is the same in both builds (tools/setup/cuda_objects.py), and so does what sets its own
+# optimisation, which would hold for the sources behind it.
 option(ATELIER_MERGE_SOURCES "Compile several sources of a folder at once: faster from nothing, slower after one edit" ON)
 set(ATELIER_MERGED_SOURCES 6 CACHE STRING "How many sources are compiled at once")
 
@@ -37,8 +38,8 @@ function(merge_sources target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
   foreach(source ${ARGN})
     get_filename_component(folder ${source} DIRECTORY)
-    file(STRINGS ${source} cuda_lines REGEX "ATELIER_CUDA")
-    if(cuda_lines OR source MATCHES "/[a-z_]*(cuda|nccl)[a-z_]*\\.cpp$")
+    file(STRINGS ${source} own_lines REGEX "ATELIER_CUDA|#pragma GCC optimize")
+    if(own_lines OR source MATCHES "/[a-z_]*(cuda|nccl)[a-z_]*\\.cpp$")
       continue()
     endif()
     string(MAKE_C_IDENTIFIER "in_${folder}" counter)
@@ -79,7 +80,7 @@ function(atelier_room name)
   target_link_libraries(${name} PUBLIC ${ROOM_ROOMS} ${ROOM_LIBRARIES})
   if(ATELIER_TESTS AND tests)
     add_executable(${name}_test ${tests})
-    target_compile_options(${name}_test PRIVATE -Wall -Wextra)
+    target_compile_options(${name}_test PRIVATE -Wall -Wextra -Wno-missing-field-initializers -Wno-dangling-else)
     precompile(${name}_test ${name})
     target_link_libraries(${name}_test PRIVATE ${name} gtest gtest_main Threads::Threads)
     add_test(NAME ${name} COMMAND ${name}_test WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
