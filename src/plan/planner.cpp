@@ -45,11 +45,6 @@ bool draws_exactly(const ParallelConfig& d, int steps) {
   return patch_count(d) == 1 || (steps > 0 && steps <= d.warmup);
 }
 
-// Whether the strategies were timed on GPUs.
-bool is_measured(const ParallelConfig& d) {
-  return d.kv_gather == 1;
-}
-
 int64_t room_of(const PlanQuery& q) {
   return q.room > 0 ? q.room : q.hardware.memory;
 }
@@ -144,7 +139,7 @@ Prediction best_exact(const PlanQuery& q, int num_gpus) {
   const auto all = ranked(q, num_gpus);
   ENSURE(!all.empty());
   for (const Prediction& p : all) {
-    if (p.fits && p.is_exact && !p.degrees.parallel_vae && is_measured(p.degrees)) return p;
+    if (p.fits && p.is_exact && !p.degrees.parallel_vae) return p;
   }
   const auto least = [](const Prediction& a, const Prediction& b) {
     return a.most().total() < b.most().total();

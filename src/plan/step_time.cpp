@@ -142,7 +142,8 @@ class BlockTime {
   // is sent is copied out of the projections, and with several streams what arrives into the order of one rank.
   double gather() const {
     const double bytes = 2 * rows() * b_.self_width / d_.tensor * kBytesPerNumber;
-    const MessageCost gathers{2 * links_.gather.latency, links_.gather.rate};
+    // Each costs what a shift does before its first byte: two H200s, SD3 and FLUX.1 by kv_gather=2.
+    const MessageCost gathers{2 * links_.shift.latency, links_.gather.rate};
     const double beside =
         b_.beside > 0 && d_.ulysses == 1 ? product_seconds(rows(), b_.beside / d_.tensor, h_) : 0;
     const double sent = (d_.kv_gather - 1) * bytes;
