@@ -44,9 +44,14 @@ Reread reread(const Manifest& manifest, BlockMemory& memory, const weights::Weig
   Reread done;
   for (const auto& [block, weights] : blocks) {
     memory.reopen(block);
-    for (const auto* weight : weights) {
-      done.bytes += read_held(*weight, memory, store);
-      ++done.tensors;
+    try {
+      for (const auto* weight : weights) {
+        done.bytes += read_held(*weight, memory, store);
+        ++done.tensors;
+      }
+    } catch (...) {
+      memory.finish(block);  // closed, so that it can be opened again
+      throw;
     }
     memory.finish(block);
   }

@@ -6,10 +6,11 @@ namespace atelier::pipeline {
 
 nn::Reread AdaptedPart::adapt(weights::Changes changes, nn::BlockMemory& memory) {
   const c10::InferenceMode guard;
-  const auto names = weights::Changes::differing(store_.changes(), changes);
+  unread_.merge(weights::Changes::differing(store_.changes(), changes));
   store_.adapt(std::move(changes));
-  if (names.empty()) return {};
-  const auto done = nn::reread(manifest_, memory, store_, names);
+  if (unread_.empty()) return {};
+  const auto done = nn::reread(manifest_, memory, store_, unread_);
+  unread_.clear();
   memory.release();
   store_.check();
   return done;
