@@ -17,8 +17,9 @@ constexpr int64_t kSpatial = 8;
 
 models::Grid grid_of(const models::Family& family, const Json& config, const models::NetworkCall& network,
                      const at::Tensor& latents) {
-  if (latents.dim() != 4 && latents.dim() != 5)
-    throw Error(Kind::kUsage, str("latents of ", latents.dim(), " dimensions; 4 or 5 are needed"));
+  if ((latents.dim() != 4 && latents.dim() != 5) || latents.numel() == 0)
+    throw Error(Kind::kUsage, atelier::str("latents of ", latents.sizes(),
+                                           "; 4 or 5 dimensions, each of at least 1, are needed"));
   const int64_t frames = latents.dim() == 5 ? latents.size(2) : 1;
   auto grid = family.grid(config, kSpatial, latents.size(-2) * kSpatial, latents.size(-1) * kSpatial, frames);
   auto wanted = grid.latent(latents.size(0));
@@ -75,11 +76,14 @@ void condition(const models::Family& family, const Json& config, const DenoiserC
 }  // namespace
 
 CheckedCall check_call(const models::Family& family, const Json& config, const DenoiserCall& call,
-                       int64_t first) {
+                       int experts, int64_t first) {
   const auto* const network = models::find_network_call(family.name);
   if (!network)
     throw Error(Kind::kUsage,
                 str("denoisers of the family ", family.name, " are not called one by one in this build"));
+  if (call.expert < 0 || call.expert >= experts)
+    throw Error(Kind::kUsage, str("expert ", call.expert, " was asked for; the denoisers of ", family.name,
+                                  " are 0 to ", experts - 1));
   CheckedCall out{grid_of(family, config, *network, call.latents), {}, {}};
   out.noisy = call.latents.narrow(1, 0, out.grid.latent_channels);
   const int64_t batch = call.latents.size(0);

@@ -36,9 +36,9 @@ struct CheckedCall {
   at::Tensor noisy;                 // [B, C, ...], the denoiser's own channels
   std::vector<SampleGroup> groups;  // in order
 };
-// first: samples of the first of two halves that no group may reach over; 0: there is one. Throws Error(kUsage).
+// experts: how many denoisers the model has. first: samples of the first of two halves that no group may reach over; 0: there is one. Throws Error(kUsage).
 CheckedCall check_call(const models::Family& family, const Json& config, const DenoiserCall& call,
-                       int64_t first);
+                       int experts, int64_t first);
 
 // A plan of a single step, whose result is the prediction itself.
 class SingleEvaluation : public sampling::Sampler {

@@ -5,6 +5,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 
 #include <mutex>
@@ -99,6 +100,15 @@ TEST(DenoiserCall, RefusesByNameAndGoesOn) {
   call = recorded.call;
   call.latents = call.latents.narrow(1, 0, 1);
   EXPECT_THAT(refusal(pipeline, call), HasSubstr("latents"));
+  call.latents = at::zeros({0, 16, 8, 8});
+  EXPECT_THAT(refusal(pipeline, call), HasSubstr("latents of [0, 16, 8, 8]"));
+  call.latents = at::zeros({});
+  EXPECT_THAT(refusal(pipeline, call), HasSubstr("latents of []"));
+  for (const int expert : {-1, 1}) {
+    call = recorded.call;
+    call.expert = expert;
+    EXPECT_THAT(refusal(pipeline, call), HasSubstr("expert " + std::to_string(expert)));
+  }
   call = recorded.call;
   call.adapters = {"/nowhere/adapter.safetensors"};
   EXPECT_THAT(refusal(pipeline, call), HasSubstr("/nowhere/adapter"));
@@ -143,7 +153,8 @@ TEST(DenoiserCall, LayoutsAgree) {
 TEST(DenoiserCall, AFamilyWithoutCallsSaysSo) {
   const auto repo = ModelRepo::open("tests/goldens/pixart_small/model");
   EXPECT_THROW(
-      check_call(repo.family(), repo.denoiser(), DenoiserCall{.latents = at::zeros({1, 4, 8, 8})}, 0), Error);
+      check_call(repo.family(), repo.denoiser(), DenoiserCall{.latents = at::zeros({1, 4, 8, 8})}, 1, 0),
+      Error);
 }
 
 }  // namespace

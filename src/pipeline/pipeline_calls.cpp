@@ -46,7 +46,8 @@ at::Tensor Pipeline::predict(const DenoiserCall& call, const StepCallbacks& call
   const c10::InferenceMode guard;
   lap_ = Clock::now();
   auto* const halves = parallel_context_.cfg();
-  const int64_t batch = call.latents.size(0), first = halves && batch > 1 ? (batch + 1) / 2 : 0;
+  const int64_t batch = call.latents.dim() > 0 ? call.latents.size(0) : 0;
+  const int64_t first = halves && batch > 1 ? (batch + 1) / 2 : 0;
   const auto checked = as_request_error([&] {
     if (!executor_) throw Error(Kind::kUsage, "no denoiser is loaded");
     // Stages give whole latents to all ranks that decode, which would mix the halves.
@@ -55,7 +56,8 @@ at::Tensor Pipeline::predict(const DenoiserCall& call, const StepCallbacks& call
       throw Error(Kind::kUsage,
                   str("calls of halves with stages need a layout without parallel_vae, this is ",
                       plan::to_string(degrees)));
-    return check_call(model_.family(), model_.denoiser(), call, first);
+    return check_call(model_.family(), model_.denoiser(), call, static_cast<int>(model_.experts().size()),
+                      first);
   });
   adapt(call.adapters);
   const bool is_second = first > 0 && halves->rank() == 1;
