@@ -37,7 +37,7 @@ TABLE = [
     ('a row with such a step cache', 1, '--prompts_file cached.jsonl', ['cached.jsonl:2', 'first_block_cache, teacache']),
     ('a prompt for an encoder that is not there', 2, f'{X} --prompt_3 y', ['prompt_3', 'flux', 'prompt_2']),
     ('a share of noise for a sampler without', 2, f'{X} --eta 0.5', ['eta 0.5', 'ddim']),
-    ('a rescale of nothing', 2, f'{X} --guidance_rescale 0.5', ['guidance_rescale', 'two branches']),
+    ('a rescale of nothing', 2, f'{X} --guidance_rescale 0.5 --true_cfg_scale 1', ['guidance_rescale', 'two branches']),
     ('a weight of no control', 2, f'{X} --conditioning_scale 0.5', ['conditioning_scale', 'flux']),
     ('a second crop for a family without', 2, f'{X} --negative_crops_coords_top_left 8 8', ['negative_crops_coords_top_left', 'flux']),
     ('sizes of photographs for a family without', 2, f'{X} --target_size 64 64', ['target_size', 'flux']),

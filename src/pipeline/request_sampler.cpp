@@ -57,6 +57,9 @@ std::unique_ptr<sampling::Sampler> sampler_of(const request::Request& r, const J
   call.eta = r.eta.value_or(0);
   const auto config =
       sampling::chosen_config(scheduler, {.sampler = r.sampler.value_or(""), .shift = r.scheduler_shift});
+  if (call.eta > 0 && config.value("_class_name", "") != "DDIMScheduler")
+    throw Error(Kind::kUsage,
+                str("eta ", call.eta, " was given; only the sampler ddim draws noise anew by it"));
   return sampling::make_sampler(config, call);
 }
 

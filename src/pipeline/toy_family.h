@@ -197,6 +197,7 @@ inline const models::Family& family() {
       .streams = {{"text", models::StreamSpec::kJoint, true}, {"image", models::StreamSpec::kLatent}},
       .guidance_scale = models::GuidanceScale::kClassifierFree,
       .most_text_tokens = 64,
+      .prompts = 2,
       .sigmas = models::Sigmas::kLinearToInverse,
       .facts = facts,
       .defaults = [](const Json&) { return models::SamplingDefaults{}; },

@@ -82,6 +82,8 @@ std::string VideoCheck::problem(request::Request& r) const {
 }
 
 std::string VideoCheck::of_pictures(request::Request& r) const {
+  if (r.conditioning_scale)
+    return str("conditioning_scale was given; ", model_.family().name, " draws pictures without a control");
   if (r.num_frames.value_or(1) != 1)
     return str("num_frames ", *r.num_frames, " was given; ", model_.family().name, " draws pictures");
   r.num_frames.reset(), r.fps.reset();
@@ -106,6 +108,8 @@ std::string VideoCheck::of_videos(request::Request& r) const {
     if (!is_given && shown == models::Shown::kMust && !is_probe_)
       return str(model_.label(), " draws nothing without ", name, ": give --", name, " FILE");
   }
+  if (r.conditioning_scale && !r.control_video)
+    return "conditioning_scale was given, but no control_video whose weight it is";
   if (r.mask_video && !r.control_video)
     return "mask_video was given, but no control_video that it applies to";
   return {};

@@ -279,6 +279,7 @@ extern const Family kFlux{
     .streams = {{"text", StreamSpec::kJoint, true}, {"image", StreamSpec::kLatent}},
     .guidance_scale = GuidanceScale::kEmbedded,
     .most_text_tokens = 512,
+    .prompts = 2,
     .sigmas = Sigmas::kLinearToInverse,
     .pipeline_time_scale = 1e-3,
     .image_to_image = {.cut = ImageToImage::kFirst},

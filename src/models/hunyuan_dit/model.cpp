@@ -290,6 +290,7 @@ extern const Family kHunyuanDit{
     .streams = {{"image", StreamSpec::kLatent}},
     .guidance_scale = GuidanceScale::kClassifierFree,
     .most_text_tokens = 256,
+    .prompts = 2,
     .sigmas = Sigmas::kFromScheduler,
     .facts = facts,
     .defaults = defaults,

@@ -280,6 +280,7 @@ extern const Family kSd3{
     .guidance_scale = GuidanceScale::kClassifierFree,
     .most_text_tokens = 512,
     .call_text_tokens = 256,
+    .prompts = 3,
     .has_clip_skip = true,
     .sigmas = Sigmas::kFromScheduler,
     .image_to_image = {.cut = ImageToImage::kFirst},

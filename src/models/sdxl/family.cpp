@@ -123,6 +123,7 @@ extern const Family kSdxl{
     .guidance_scale = GuidanceScale::kClassifierFree,
     .most_text_tokens = kTextTokens,
     .call_guidance = 5,
+    .prompts = 2,
     .has_clip_skip = true,
     .has_size_conditions = true,
     .obeys_force_upcast = true,
