@@ -23,7 +23,8 @@ bool is_read(const fs::path& file) {
 
 // The file that a denoiser's own one is read in place of.
 bool is_replaced(const fs::path& file) {
-  return lower(file.extension().string()) != ".json" || file.string().find(".index.") != std::string::npos;
+  return lower(file.extension().string()) != ".json" ||
+         file.filename().string().find(".index.") != std::string::npos;
 }
 
 std::vector<fs::path> files_in(const fs::path& folder) {
@@ -60,7 +61,7 @@ std::vector<std::string> parts_of(const fs::path& folder) {
 
 }  // namespace
 
-Json hashes_of(const pipeline::ModelSpec& spec, Depth depth) {
+Json hashes_of(const pipeline::ModelSpec& spec, std::span<const std::string_view> denoisers, Depth depth) {
   Json out = Json::object();
   const auto add = [&](const std::string& part, std::vector<fs::path> files) {
     if (!files.empty()) out[part + std::string(request::kHashSuffix)] = hash_of(files, depth);
@@ -71,8 +72,7 @@ Json hashes_of(const pipeline::ModelSpec& spec, Depth depth) {
   add("model_index", {index});
   for (const auto& part : parts_of(spec.folder)) {
     auto files = files_in(spec.folder / part);
-    // the first part of every family is the denoiser; its weights are those of the single file
-    const bool is_denoiser = part == "transformer" || part == "unet";
+    const bool is_denoiser = std::find(denoisers.begin(), denoisers.end(), part) != denoisers.end();
     if (!spec.single_file.empty() && is_denoiser) std::erase_if(files, is_replaced);
     add(part, std::move(files));
   }

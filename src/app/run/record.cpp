@@ -12,13 +12,15 @@ namespace atelier::app {
 
 Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline::EngineConfig& engine) {
   const auto& output = resolved.settings.output;
-  Json out = hashes_of(model.spec, resolved.settings.model.hash_model ? Depth::kFull : Depth::kFast);
+  Json out = hashes_of(model.spec, model.folder.experts(),
+                       resolved.settings.model.hash_model ? Depth::kFull : Depth::kFast);
   out.update({{"model", model.name},
               {"version", kVersion},
               {"scheduler", model.folder.scheduler().value("_class_name", std::string())},
               {"dtype", engine.precision.denoiser}});
   if (engine.precision.encoders != engine.precision.denoiser)
     out["encoder_dtype"] = engine.precision.encoders;
+  if (engine.precision.vae != engine.precision.denoiser) out["vae_dtype"] = engine.precision.vae;
   if (!model.revision.empty()) out["revision"] = model.revision;
   if (model.folder.is_dummy()) out["dummy_seed"] = model.spec.dummy_seed;
   if (engine.tier != "exact") out["tier"] = engine.tier;

@@ -9,7 +9,22 @@ namespace atelier::app {
 namespace {
 
 const char* command_of(Surface surface) {
-  return surface == kSdxl ? "sdxl" : surface == kRun ? "run" : "t2i";
+  switch (surface) {
+    case kSdxl:
+      return "sdxl";
+    case kRun:
+      return "run";
+    case kVideo:
+      return "video";
+    case kServe:
+      return "serve";
+    case kT2i:
+    case kBoth:
+    case kXditFlags:
+    case kEvery:
+      break;
+  }
+  return "t2i";
 }
 
 // As the surface's documents spell it: the SDXL scripts have dashes.

@@ -29,6 +29,10 @@ TEST(CommandText, SpeaksTheSurface) {
   const auto script = given(kSdxl, {"--model", "mini", "--prompts", "x.csv"});
   EXPECT_EQ(flags_text(kSdxl, {{"enable_cpu_offload", {}}}), "--enable-cpu-offload");
   EXPECT_TRUE(command_text(script, {}).starts_with("atelier sdxl --model mini")) << command_text(script, {});
+  const auto video = given(kVideo, {"--model", "mini", "--prompt", "x"});
+  EXPECT_TRUE(command_text(video, {}).starts_with("atelier video --model mini")) << command_text(video, {});
+  const auto serve = given(kServe, {"--model_name", "mini"});
+  EXPECT_TRUE(command_text(serve, {}).starts_with("atelier serve ")) << command_text(serve, {});
   const auto run = given(kRun, {"--model", "mini", "--prompt", "a \"b\"", "--ulysses_degree", "2"});
   EXPECT_EQ(command_text(run, {{"strategy", {"ring=2"}}}, layout_flags()),
             "atelier run --model mini --prompt 'a \"b\"' --strategy ring=2");
