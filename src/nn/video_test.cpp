@@ -3,6 +3,7 @@
 
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv3d.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include "nn/testing.h"
