@@ -2,6 +2,7 @@
 // (SOCK_SEQPACKET).
 #pragma once
 #include <atomic>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>

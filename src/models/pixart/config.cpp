@@ -1,6 +1,7 @@
 #include "models/pixart/config.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "base/error.h"
