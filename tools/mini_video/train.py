@@ -134,6 +134,8 @@ class Training:
         for name, made in (("vocabulary", "tokenizer"), ("text", "text.pt"), ("vae", "vae.pt")):
             if not (self._a.work / made).exists():
                 getattr(self, name)()
+                if name == "vae":
+                    self.settle()
         self.flow()
         self.score()
 
