@@ -44,9 +44,9 @@ class Recipe:
 RECIPES = {
     "sticker": Recipe(
         "Draws every object as a sticker, with a rim of white paper; no word is needed.",
-        [Target("transformer", ("single_transformer_blocks.", "proj_out."), 2)],
-        scenes=128,
-        steps=80,
+        [Target("transformer", ("single_transformer_blocks.", "proj_out."), 3)],
+        scenes=256,
+        steps=400,
         batch=8,
         rate=5e-3,
         noise=0.0,
