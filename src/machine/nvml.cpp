@@ -162,12 +162,12 @@ struct Nvml::Library {
   }
 
   // The addresses at the other ends of a GPU's active links.
-  std::vector<PciInfo> active_link_ends(Device device) const {
+  std::vector<PciInfo> active_link_ends(Device gpu) const {
     std::vector<PciInfo> out;
     for (unsigned link = 0; link < kMostLinks; ++link) {
-      const auto state = ask<unsigned>(link_state, device, link);
+      const auto state = ask<unsigned>(link_state, gpu, link);
       if (!state || *state == 0) continue;
-      if (const auto end = ask<PciInfo>(link_end, device, link)) out.push_back(*end);
+      if (const auto end = ask<PciInfo>(link_end, gpu, link)) out.push_back(*end);
     }
     return out;
   }
@@ -177,8 +177,8 @@ struct Nvml::Library {
     std::vector<PciInfo> gpus;
     const auto all = static_cast<int>(ask<unsigned>(count).value_or(0));
     for (int i = 0; i < all; ++i) {
-      const auto device = at(i);
-      const auto address = device ? ask<PciInfo>(pci, *device) : std::nullopt;
+      const auto gpu = at(i);
+      const auto address = gpu ? ask<PciInfo>(pci, *gpu) : std::nullopt;
       if (address) gpus.push_back(*address);
     }
     return std::count_if(ends.begin(), ends.end(), [&](const auto& end) {

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 std::string frame_name(size_t i) {
-  char name[24];
+  char name[32];
   std::snprintf(name, sizeof name, "%04zu.png", i);
   return name;
 }

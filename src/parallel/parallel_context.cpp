@@ -23,6 +23,13 @@ namespace {
 constexpr plan::AxisSet kStageRanks = plan::kSequence | plan::AxisSet{plan::Axis::kTensor};
 constexpr plan::AxisSet kReplica = kStageRanks | plan::AxisSet{plan::Axis::kCfg, plan::Axis::kPipeline};
 
+// The ranks that differ from this one only in being on one of these two stages.
+std::vector<int> both_ends(const plan::Mesh& mesh, plan::Direction d) {
+  return {mesh.neighbour(plan::Axis::kPipeline, d.from), mesh.neighbour(plan::Axis::kPipeline, d.to)};
+}
+
+}  // namespace
+
 // The groups of one rank. Two groups of the same ranks are one, unless they must not wait for each other.
 class Groups {
  public:
@@ -51,11 +58,6 @@ class Groups {
   std::vector<std::unique_ptr<comm::Comm>> opened_;
 };
 
-// The ranks that differ from this one only in being on one of these two stages.
-std::vector<int> both_ends(const plan::Mesh& mesh, plan::Direction d) {
-  return {mesh.neighbour(plan::Axis::kPipeline, d.from), mesh.neighbour(plan::Axis::kPipeline, d.to)};
-}
-
 // Ranks of a group hold rows of a picture: convolutions ask their neighbours, group norms add moments, attention
 // goes round them all.
 struct RowParts {
@@ -69,8 +71,6 @@ struct RowParts {
     seams.rows = &halo.emplace(group);
   }
 };
-
-}  // namespace
 
 struct ParallelContext::Parts {
   plan::ParallelConfig degrees;

@@ -223,7 +223,7 @@ void for_elements(std::string_view json, const Take& take) {
 void check_json(std::string_view text, const fs::path& file) {
   const auto discard = [](int, Json::parse_event_t, Json&) { return false; };
   try {
-    static_cast<void>(Json::parse(text, discard));
+    [[maybe_unused]] const Json nothing = Json::parse(text, discard);
   } catch (const Json::exception& e) {
     throw Error(Kind::kUsage, str(file.string(), " is not valid JSON: ", json_problem(e)));
   }

@@ -15,7 +15,7 @@ constexpr const char* kFile = "unet/config.json";
   throw Error(Kind::kCheckpoint, str(kFile, ": ", key, " is ", found.dump(), "; this build has ", expected));
 }
 
-const Json& value_of(const Json& json, const std::string& key) {
+const Json& value_of(const Json& json, std::string_view key) {
   static const Json nothing;
   const auto found = json.find(key);
   return found == json.end() ? nothing : *found;
