@@ -22,7 +22,7 @@ Field degree(std::string_view name, std::string_view variable, std::string_view 
 
 void ModelSettings::fields(const Visit& visit) {
   visit({"model_name",
-         "model: mini, a diffusers folder, a .safetensors file, an id such as "
+         "model: mini, mini-video, a diffusers folder, a .safetensors file, an id such as "
          "black-forest-labs/FLUX.1-schnell, or "
          "dummy:FLUX.1-schnell for random weights",
          "model"},
