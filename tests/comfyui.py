@@ -13,6 +13,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -31,7 +32,7 @@ def load_package():
 
 
 PACKAGE = load_package()
-from nodes_here.atelier import engine, errors, loading, program, settings, wrapper  # noqa: E402
+from nodes_here.atelier import delegate, engine, errors, loading, program, settings, wan_names, wrapper  # noqa: E402
 
 
 def raises(words, work):
@@ -141,6 +142,32 @@ def engine_draws():
     whole.close()
 
 
+def engine_draws_a_video():
+    """mini-video on one rank and on two: one film of its own size and length."""
+    row = {"prompt": "a red circle moves right", "seed": 1, "num_inference_steps": 2}
+    films = []
+    for gpus in (1, 2):
+        config = settings.XDitUSPConfig(num_gpus=gpus, device="cpu")
+        one = loading.serve(loading.path_of_model("mini-video"), config, "all", "fp32", extra=PACKAGE.NODE_CLASS_MAPPINGS["AtelierTextToVideo"].FLAGS)
+        films.append([data for _, data in one.draw([row])])
+        one.close()
+    for film in films:
+        assert len(film) == 1 and film[0][:4] == b"RIFF" and film[0][8:12] == b"WEBP", film[0][:12]
+        assert film[0].count(b"ANMF") == 17, film[0].count(b"ANMF")
+
+
+def wan_files_are_wan():
+    """A text-to-video file in the original naming is no file of the network with a control stream."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/native.safetensors"
+        command = [program.require(), "convert", str(ROOT / "models/mini-video/transformer"), file, "--to", "native"]
+        subprocess.run(command, check=True, capture_output=True)
+        one = loading.serve(file, settings.XDitUSPConfig(num_gpus=1, device="cpu"), "denoiser", "fp32")
+        hello = one.start()
+        one.close()
+        assert hello["family"] == "wan" and hello["config"]["num_layers"] == 4, hello
+
+
 def installer_looks():
     script = ROOT / "comfyui/install_xdit_usp.sh"
     run = subprocess.run(["bash", str(script), "--check-only", "--comfyui", "/nowhere"], capture_output=True, text=True)
@@ -150,6 +177,30 @@ def installer_looks():
 
 
 # With tensors
+
+
+def wan_names_agree(torch):
+    """The names of a diffusers folder are those that `atelier convert` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        for model in ("models/mini-video", "tests/goldens/wan_frames/model", "tests/goldens/wan_steered/model"):
+            file = f"{folder}/native.safetensors"
+            subprocess.run([program.require(), "convert", str(ROOT / model / "transformer"), file, "--to", "native"], check=True, capture_output=True)
+            ours, _ = loading._tensors(str(ROOT / model))
+            assert wan_names.MARK in ours
+            shapes = lambda tensors: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            assert shapes(wan_names.original(ours)) == shapes(delegate.read_header(file)[0]), model
+
+
+def video_calls_agree(torch):
+    """The denoiser of mini-video by one call: two ranks as one."""
+    g = torch.Generator().manual_seed(5)
+    x, given = torch.randn(2, 16, 5, 8, 8, generator=g), {"context": torch.randn(2, 16, 64, generator=g)}
+    out = []
+    for gpus, more in ((1, {}), (2, {}), (2, {"data_parallel_size": 2})):
+        one = loading.serve("mini-video", settings.XDitUSPConfig(num_gpus=gpus, device="cpu", **more), "denoiser", "fp32")
+        out.append(one.predict(x, torch.tensor([700.0, 700.0]), given, 16))
+        one.close()
+    assert out[0].std() > 0.1 and all((got - out[0]).abs().max() < 1e-4 for got in out[1:]), [float((got - out[0]).abs().max()) for got in out]
 
 
 def inputs(torch, batch=1, seed=0):
@@ -333,8 +384,8 @@ def main():
         print(f"there is no program at {os.environ['ATELIER']}")
         return 77
     logging.basicConfig(level=logging.WARNING)
-    cases = [registers, explains_an_absent_engine, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, installer_looks]
-    with_tensors = [wrapper_is_served, calls_agree, decodes, survives, cancels]
+    cases = [registers, explains_an_absent_engine, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, engine_draws_a_video, wan_files_are_wan, installer_looks]
+    with_tensors = [wrapper_is_served, wan_names_agree, calls_agree, video_calls_agree, decodes, survives, cancels]
     try:
         import torch
     except ImportError:

@@ -3,11 +3,12 @@
 import json
 import os
 
-from . import delegate, engine, host, program
+from . import delegate, engine, host, program, wan_names
 from .errors import EngineError
 from .settings import XDitUSPConfig
 
-BUILT_IN = "mini"  # drawn by the engine's own small model
+BUILT_IN = "mini"  # the engine's own small model of pictures
+BUILT_IN_VIDEO = "mini-video"  # and of videos
 
 
 def _paths():
@@ -46,8 +47,8 @@ def path_of(kind, name):
 
 
 def path_of_model(name):
-    """Of a file, a diffusers folder, or the built-in model, as the loader's list has them."""
-    if name == BUILT_IN:
+    """Of a file, a diffusers folder, or a built-in model, as the loader's list has them."""
+    if name in (BUILT_IN, BUILT_IN_VIDEO):
         return name
     for root in _paths().get_folder_paths("diffusers"):
         if os.path.isfile(os.path.join(root, name, "model_index.json")):
@@ -62,7 +63,7 @@ def path_of_model(name):
 def models():
     """All that the general loader takes."""
     listed = [n for kind in ("diffusion_models", "checkpoints") for n in files(kind) if not n.startswith("(")]
-    return [*listed, *folders(), BUILT_IN]
+    return [*listed, *folders(), BUILT_IN, BUILT_IN_VIDEO]
 
 
 def serve(path, config, parts, base_precision=None, attention_mode=None, extra=()):
@@ -78,6 +79,8 @@ def load(path, config=None, base_precision=None, attention_mode=None):
     host.make_room()
     hello = served.start()
     tensors, metadata = _tensors(path if os.path.isfile(path) else hello["folder"])
+    if wan_names.MARK in tensors:
+        tensors = wan_names.original(tensors)
     stock, tensors = delegate.stock_config(tensors, metadata)
     _settle_sizes(stock, hello)
     model = delegate.build(stock, tensors, served, _adapter_folder(), config.max_batch_size)
@@ -109,26 +112,44 @@ def _tensors(path):
 
 
 def _settle_sizes(stock, hello):
-    """What ComfyUI takes for granted of FLUX and the engine has read from the files."""
+    """What ComfyUI takes for granted of a family and the engine has read from the files."""
+    c, unet = hello["config"], stock.unet_config
+    if hello["family"].startswith("wan"):
+        unet["num_heads"] = c["num_attention_heads"]  # ComfyUI: one for every 128 channels
+        _settle_latents(stock.latent_format, _vae_config(hello))
     if hello["family"] != "flux":
         return
-    c, unet = hello["config"], stock.unet_config
     unet["num_heads"] = c["num_attention_heads"]
     unet["hidden_size"] = c["num_attention_heads"] * c["attention_head_dim"]
     unet["axes_dim"] = c.get("axes_dims_rope", [16, 56, 56])
     unet["out_channels"] = unet["in_channels"] = c["in_channels"] // 4
     if unet["in_channels"] != stock.latent_format.latent_channels:
-        stock.latent_format = _latent_format(unet["in_channels"], os.path.join(hello["folder"], "vae", "config.json"))
+        stock.latent_format = _latent_format(unet["in_channels"], _vae_config(hello))
 
 
-def _latent_format(channels, vae_config):
+def _vae_config(hello):
+    """Of the folder's autoencoder; {} where a file was loaded."""
+    path = os.path.join(hello.get("folder") or "", "vae", "config.json")
+    if not os.path.isfile(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _settle_latents(latent_format, facts):
+    """Mean and deviation by channel, where the folder's autoencoder has its own."""
+    import torch
+
+    for name in ("latents_mean", "latents_std"):
+        values = facts.get(name)
+        if values and len(values) == latent_format.latent_channels:
+            setattr(latent_format, name, torch.tensor(values).view(1, -1, 1, 1, 1))
+
+
+def _latent_format(channels, facts):
     """Of a model whose autoencoder is its own."""
     import comfy.latent_formats
 
-    facts = {}
-    if os.path.isfile(vae_config):
-        with open(vae_config, encoding="utf-8") as file:
-            facts = json.load(file)
     made = comfy.latent_formats.SD3()
     made.latent_channels = channels
     made.scale_factor, made.shift_factor = facts.get("scaling_factor", 1.0), facts.get("shift_factor") or 0.0

@@ -12,7 +12,7 @@ CONFIG = ("XDITUSPCONFIG", {"tooltip": "how many GPUs, and how they share the wo
 
 
 class AtelierModelLoader:
-    """A model of FLUX, SD3 or SDXL whose denoiser runs in the engine."""
+    """A model of FLUX, SD3 or SDXL, or a diffusers folder of Wan, whose denoiser runs in the engine."""
 
     CATEGORY = CATEGORY
     RETURN_TYPES = ("MODEL",)
@@ -112,7 +112,7 @@ class AtelierVAEDecode:
         return {
             "required": {
                 "samples": ("LATENT",),
-                "model": ([*loading.folders(), loading.BUILT_IN], {"tooltip": "a folder of models/diffusers, whose vae decodes"}),
+                "model": ([*loading.folders(), loading.BUILT_IN, loading.BUILT_IN_VIDEO], {"tooltip": "a folder of models/diffusers, whose vae decodes"}),
             },
             "optional": {"xdit_usp_config": CONFIG},
         }
@@ -139,14 +139,15 @@ class _WholePipeline:
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "draw"
     FLAGS = []
+    BUILT_IN, CAPTION = loading.BUILT_IN, "a red circle above a blue square"
 
-    @staticmethod
-    def inputs(**more):
+    @classmethod
+    def inputs(cls, **more):
         own = {"tooltip": "0: the model's own"}
         return {
             "required": {
-                "model": ([*loading.folders(), loading.BUILT_IN], {"tooltip": "a folder of models/diffusers, or mini"}),
-                "prompt": ("STRING", {"multiline": True, "default": "a red circle above a blue square"}),
+                "model": ([*loading.folders(), cls.BUILT_IN], {"tooltip": f"a folder of models/diffusers, or {cls.BUILT_IN}"}),
+                "prompt": ("STRING", {"multiline": True, "default": cls.CAPTION}),
                 "negative_prompt": ("STRING", {"multiline": True, "default": ""}),
                 "width": ("INT", {"default": 0, "min": 0, "max": 16384, "step": 8, **own}),
                 "height": ("INT", {"default": 0, "min": 0, "max": 16384, "step": 8, **own}),
@@ -190,6 +191,7 @@ class AtelierTextToVideo(_WholePipeline):
     """The same for models of videos; frames come one after another."""
 
     FLAGS = ["--quality", "100"]  # of WebP: lossless
+    BUILT_IN, CAPTION = loading.BUILT_IN_VIDEO, "a red circle moves right"
     DESCRIPTION = "Draws a video from a prompt with everything in the engine, as atelier video does."
 
     @classmethod

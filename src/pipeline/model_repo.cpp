@@ -136,10 +136,11 @@ ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest
 
 namespace {
 
-// Families may share one network: a file with layers for a control stream is of the one that has such a stream.
+// Families may share one network: a file with layers for a control stream is of the one that has such a stream. A control
+// video alone proves nothing, as adapters take one too; a mask for it does.
 const models::Family* sibling_of(const models::Family& family, const Json& config) {
   if (!family.video) return &family;
-  const bool is_steered = family.video(Json::object(), config).control_video != models::Shown::kNever;
+  const bool is_steered = family.video(Json::object(), config).mask_video != models::Shown::kNever;
   for (const auto* other : models::families()) {
     const bool has_control =
         std::any_of(other->streams.begin(), other->streams.end(),
