@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+import _comfyui_video
 from _comfyui import ROOT, Graph, Server, processes_of, reason
 
 url, pid, log, results = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -73,7 +74,7 @@ def with_lora(loader):
 
 
 def nodes_are_listed():
-    for name in ("XDitUSPConfigNode", "XDitUSPWanVideoModelLoader", "AtelierModelLoader", "AtelierKSampler", "AtelierVAEDecode", "AtelierTextToImage"):
+    for name in ("XDitUSPConfigNode", "XDitUSPWanVideoModelLoader", "AtelierModelLoader", "AtelierKSampler", "AtelierVAEDecode", "AtelierTextToImage", "AtelierTextToVideo"):
         assert name in server.get(f"/object_info/{name}"), name
     assert server.get("/object_info/XDitUSPConfigNode")["XDitUSPConfigNode"]["display_name"] == "XDit+USP Config"
     assert server.get("/object_info/XDitUSPWanVideoModelLoader")["XDitUSPWanVideoModelLoader"]["display_name"] == "XDit+USP WanVideo Model Loader"
@@ -142,6 +143,19 @@ def videos_agree():
         )
 
     compare("wan, LoRA", with_wan_lora(stock_wan("low")), with_wan_lora(our_wan("low", 2)), **VIDEO)
+
+
+def mini_video_agrees():
+    _comfyui_video.stock_loaders_refuse(server)
+    _comfyui_video.denoisers_agree(compare, config)
+
+
+def mini_video_draws():
+    _comfyui_video.stock_graph_draws(server, config, found)
+
+
+def videos_come_back():
+    _comfyui_video.frames_come_back(server, config, found)
 
 
 def two_experts_agree():
@@ -279,6 +293,9 @@ CASES = [
     nine_gpus_are_refused,
     samplers_agree,
     videos_agree,
+    mini_video_agrees,
+    mini_video_draws,
+    videos_come_back,
     two_experts_agree,
     shift_and_cache_nodes_work,
     alterations_are_refused,

@@ -13,7 +13,7 @@ comfy.options.enable_args_parsing()
 import comfy.ops  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper  # noqa: E402
 from comfy.ldm.wan.model import VaceWanModel, WanModel  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 
 # Last layers, which say how large a prediction is.
@@ -98,3 +98,9 @@ save_file(
     lora(2, {"blocks.0.self_attn.q": (256, 256), "blocks.1.ffn.0": (512, 256)}),
     f"{models}/loras/wan_mini_lora.safetensors",
 )
+
+# mini-video in the original naming; and once more for texts as wide as UNETLoader takes for granted, the added columns zero.
+mini = {name: tensor.float() for name, tensor in load_file(f"{models}/diffusion_models/mini_video.safetensors").items()}
+narrow = mini["text_embedding.0.weight"]
+mini["text_embedding.0.weight"] = torch.nn.functional.pad(narrow, (0, 4096 - narrow.shape[1]))
+save_file(mini, f"{models}/diffusion_models/mini_video_wide.safetensors")

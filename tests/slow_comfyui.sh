@@ -13,9 +13,12 @@ if ! bash "$root/tests/comfyui/start.sh" --home "$home" --install-only >"${TMPDI
 fi
 work=$(mktemp -d)
 trap 'kill "${pid:-}" 2>/dev/null || true; rm -rf "$work"' EXIT
-mkdir -p "$work/nodes" "$work/models/diffusion_models" "$work/models/loras" "$work/models/diffusers"
+mkdir -p "$work/nodes" "$work/models/"{diffusion_models,loras,diffusers,vae,text_encoders}
 ln -s "$root/comfyui" "$work/nodes/atelier-xdit-usp"
 ln -s "$root/tests/comfyui_nodes" "$work/nodes/atelier-test"
+"$ATELIER" convert "$root/models/mini-video/transformer" "$work/models/diffusion_models/mini_video.safetensors" --to native
+"$ATELIER" convert "$root/models/mini-video/vae" "$work/models/vae/mini_video_vae.safetensors" --to native
+ln -s "$root/models/mini-video/text_encoder/model.safetensors" "$work/models/text_encoders/mini_video_umt5.safetensors"
 "$home/venv/bin/python" "$root/tests/_comfyui_files.py" "$home/ComfyUI" "$work/models"
 port=$("$home/venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 started=$(bash "$root/tests/comfyui/start.sh" --home "$home" --port "$port" --base "$work/base" --custom-nodes "$work/nodes" \

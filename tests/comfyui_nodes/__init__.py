@@ -1,10 +1,15 @@
-"""Nodes for tests of the package comfyui/: conditionings that need no text encoder, ComfyUI's own network for the
-engine's small model, and a comparison of latents."""
+"""Nodes for tests of the package comfyui/: conditionings that need no text encoder, ComfyUI's own networks for the
+engine's small models, and a comparison of latents."""
 
 import json
 import os
 
 import torch
+
+
+def read_config(folder, part):
+    with open(os.path.join(folder, part, "config.json"), encoding="utf-8") as file:
+        return json.load(file)
 
 
 class TestConditioning:
@@ -74,11 +79,7 @@ class TestStockFlux:
         import comfy.supported_models
         from safetensors.torch import load_file
 
-        def read(part):
-            with open(os.path.join(folder, part, "config.json"), encoding="utf-8") as file:
-                return json.load(file)
-
-        facts, vae = read("transformer"), read("vae")
+        facts, vae = read_config(folder, "transformer"), read_config(folder, "vae")
         tensors = load_file(os.path.join(folder, "transformer", "diffusion_pytorch_model.safetensors"))
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         tensors = comfy.model_detection.convert_diffusers_mmdit(tensors, "")
@@ -98,6 +99,104 @@ class TestStockFlux:
         model.load_model_weights(tensors, "")
         device = comfy.model_management.get_torch_device()
         return (comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu")),)
+
+
+class TestStockWan:
+    """ComfyUI's own Wan network with the weights of a file in the original naming and the sizes of a diffusers folder: UNETLoader
+    knows no heads of other than 128 channels and no texts of other than 4096."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"file": ("STRING", {"default": ""}), "folder": ("STRING", {"default": ""})}}
+
+    def load(self, file, folder):
+        import comfy.model_detection
+        import comfy.model_management
+        import comfy.model_patcher
+        import folder_paths
+        from safetensors.torch import load_file
+
+        facts, vae = read_config(folder, "transformer"), read_config(folder, "vae")
+        path = folder_paths.get_full_path_or_raise("diffusion_models", file)
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+        config = comfy.model_detection.model_config_from_unet(tensors, "")
+        config.unet_config.update(num_heads=facts["num_attention_heads"], text_dim=facts["text_dim"])
+        for name in ("latents_mean", "latents_std"):
+            setattr(config.latent_format, name, torch.tensor(vae[name]).view(1, -1, 1, 1, 1))
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model(tensors, "", device=torch.device("cpu"))
+        missing, unexpected = model.diffusion_model.load_state_dict(tensors, strict=False)
+        assert not missing and not unexpected, (missing, unexpected)
+        device = comfy.model_management.get_torch_device()
+        return (comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu")),)
+
+
+class TestStockText:
+    """What ComfyUI's own umT5, with the sizes of a diffusers folder, makes of a text: 512 states, zeros behind it. CLIPLoader knows
+    one size of it alone."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {"default": ""}), "folder": ("STRING", {"default": ""})}}
+
+    def encode(self, text, folder):
+        import comfy.ops
+        import comfy.text_encoders.t5
+        import sentencepiece
+        from safetensors.torch import load_file
+
+        facts = {**read_config(folder, "text_encoder"), "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}
+        encoder = comfy.text_encoders.t5.T5(facts, torch.float32, torch.device("cpu"), comfy.ops.disable_weight_init)
+        tensors = load_file(os.path.join(folder, "text_encoder", "model.safetensors"))
+        missing, _ = encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+        assert not missing, missing
+        pieces = sentencepiece.SentencePieceProcessor(model_file=os.path.join(folder, "tokenizer", "spiece.model"))
+        ids = [*pieces.encode(text), facts["eos_token_id"]]
+        mask = torch.zeros(1, 512)
+        mask[:, : len(ids)] = 1
+        with torch.no_grad():
+            states = encoder(torch.tensor([ids + [facts["pad_token_id"]] * (512 - len(ids))]), mask)[0]
+        return ([[states.float() * mask.unsqueeze(-1), {}]],)
+
+
+class TestCompareFrames:
+    """Frames against what ComfyUI's own Wan autoencoder, with the sizes of a diffusers folder, makes of the latents."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ()
+    FUNCTION = "compare"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        text = ("STRING", {"default": ""})
+        return {"required": {"samples": ("LATENT",), "frames": ("IMAGE",), "file": text, "folder": text}}
+
+    def compare(self, samples, frames, file, folder):
+        import comfy.ldm.wan.vae
+        import folder_paths
+        from safetensors.torch import load_file
+
+        facts = read_config(folder, "vae")
+        vae = comfy.ldm.wan.vae.WanVAE(
+            facts["base_dim"], facts["z_dim"], facts["dim_mult"], facts["num_res_blocks"], facts["attn_scales"], facts["temperal_downsample"]
+        )
+        tensors = load_file(folder_paths.get_full_path_or_raise("vae", file))
+        vae.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        with torch.no_grad():
+            stock = vae.decode(samples["samples"].float()).div(2).add(0.5).clamp(0, 1)
+        stock = stock.movedim(1, 2).flatten(0, 1).movedim(1, -1)
+        assert stock.shape == frames.shape, (stock.shape, frames.shape)
+        facts = {"difference": float((stock - frames).abs().max()), "spread": float(stock.std()), "frames": len(stock)}
+        return {"ui": {name: [value] for name, value in facts.items()}}
 
 
 class TestCompare:
@@ -148,5 +247,16 @@ class TestPatch:
 
 
 NODE_CLASS_MAPPINGS = {
-    kind.__name__: kind for kind in (TestConditioning, TestGivenFrames, TestStockFlux, TestCompare, TestLatent, TestPatch)
+    kind.__name__: kind
+    for kind in (
+        TestConditioning,
+        TestGivenFrames,
+        TestStockFlux,
+        TestStockWan,
+        TestStockText,
+        TestCompare,
+        TestCompareFrames,
+        TestLatent,
+        TestPatch,
+    )
 }
