@@ -27,11 +27,8 @@ struct KvGather::Flight : nn::ExchangeBuffers::Flight {
 nn::ExchangeBuffers KvGather::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                       std::span<const nn::Projected> streams) {
   auto flight = std::make_unique<Flight>();
-  for (int r = 0; r < group_.size(); ++r) {
-    int64_t n = 0;
-    for (const int64_t held : tokens_of_ranks(f, layer.streams, first_ + r * together_, together_)) n += held;
-    flight->tokens.push_back(n);
-  }
+  for (int r = 0; r < group_.size(); ++r)
+    flight->tokens.push_back(sum(tokens_of_ranks(f, layer.streams, first_ + r * together_, together_)));
   flight->inner = inner_.buffers(f, layer, streams);
   nn::ExchangeBuffers in;
   in.slots = std::move(flight->inner.slots);
@@ -51,10 +48,10 @@ void KvGather::gather(Flight& flight, int which, const at::Tensor& mine) {
   ENSURE(mine.dim() == 4 && mine.size(0) == flight.tokens[me]);
   const int64_t row = mine.size(1) * mine.size(2) * mine.size(3);
   std::vector<int64_t> split;
-  int64_t all = 0;
-  for (const int64_t n : flight.tokens) all += n, split.push_back(n * row);
+  for (const int64_t n : flight.tokens) split.push_back(n * row);
   if (!flight.arrived.defined())
-    flight.arrived = at::empty({2, all, mine.size(1), mine.size(2), mine.size(3)}, mine.options());
+    flight.arrived =
+        at::empty({2, sum(flight.tokens), mine.size(1), mine.size(2), mine.size(3)}, mine.options());
   flight.sent[which] = mine.contiguous();
   auto place = flight.arrived.select(0, which);
   flight.work[which] = group_.all_gather(place, flight.sent[which], split);
@@ -92,10 +89,8 @@ at::Tensor KvGather::in_order(const nn::CallContext& f, const nn::AttentionLayer
     int64_t begin = 0;
     for (int r = 0; r < group_.size(); ++r) {
       for (size_t other = 0; other < layer.streams.size(); ++other) {
-        int64_t n = 0;
-        for (const int64_t held : tokens_of_ranks(f, std::span(layer.streams).subspan(other, 1),
-                                                  first_ + r * together_, together_))
-          n += held;
+        const int64_t n = sum(tokens_of_ranks(f, std::span(layer.streams).subspan(other, 1),
+                                              first_ + r * together_, together_));
         if (other == s) pieces.push_back(arrived.narrow(1, begin, n));
         begin += n;
       }

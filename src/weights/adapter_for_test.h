@@ -60,13 +60,8 @@ inline at::Tensor read(const WeightStore& store, std::string_view name, std::vec
                        const std::vector<Range>& rows = {}, const std::vector<Range>& cols = {},
                        at::ScalarType type = at::kFloat) {
   auto sizes = full;
-  const auto total = [](const std::vector<Range>& ranges) {
-    int64_t n = 0;
-    for (const auto r : ranges) n += r.size;
-    return n;
-  };
-  if (!rows.empty()) sizes[0] = total(rows);
-  if (!cols.empty()) sizes[1] = total(cols);
+  if (!rows.empty()) sizes[0] = size_of_all(rows);
+  if (!cols.empty()) sizes[1] = size_of_all(cols);
   auto out = at::empty(sizes, at::TensorOptions(type));
   store.read_into(out, name, full, rows, cols);
   return out;
