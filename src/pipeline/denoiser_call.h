@@ -36,7 +36,8 @@ struct CheckedCall {
   at::Tensor noisy;                 // [B, C, ...], the denoiser's own channels
   std::vector<SampleGroup> groups;  // in order
 };
-// experts: how many denoisers the model has. first: samples of the first of two halves that no group may reach over; 0: there is one. Throws Error(kUsage).
+// experts: how many denoisers the model has. first: samples of the first of two halves that no group may reach over; 0:
+// there is one. Throws Error(kUsage).
 CheckedCall check_call(const models::Family& family, const Json& config, const DenoiserCall& call,
                        int experts, int64_t first);
 
