@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from check import NOISE_SEED, SET_SEED, TestSet, is_correct
-from pipefusion_quality import load, psnr, write_prompts
+from pipefusion_quality import load, psnr, run, write_prompts
 
 THRESHOLDS = {"first_block_cache": [0.05, 0.1, 0.2], "teacache": [0.25, 0.6]}
 STEPS = [12, 28]
@@ -129,23 +129,5 @@ def print_tables(report: dict) -> None:
             print(f"| {r['cache']} | {r['threshold']} | {reused} | {likeness} | {r.get('under_25_dB', 0)} | {100 * r['right']:.1f} % |")
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--atelier", type=Path, help="the program")
-    parser.add_argument("--work", type=Path, help="where pictures are kept")
-    parser.add_argument("--out", type=Path, help="the report")
-    parser.add_argument("--each", type=int, default=5, help="captions a category (there are ten)")
-    parser.add_argument("--table", type=Path, help="prints the tables of a report, and draws nothing")
-    a = parser.parse_args()
-    if a.table:
-        return print_tables(json.loads(a.table.read_text()))
-    if not (a.atelier and a.work and a.out):
-        parser.error("--atelier, --work and --out are needed to measure")
-    report = measure(a)
-    a.out.write_text(json.dumps(report, indent=1) + "\n")
-    print_tables(report)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, print_tables)

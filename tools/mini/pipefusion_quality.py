@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,9 +155,9 @@ def print_tables(report: dict) -> None:
             print(f"| {w} | " + " | ".join(cells) + " |")
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(about: str | None, measure: Callable[[argparse.Namespace], dict], print_tables: Callable[[dict], None]) -> None:
+    """Reads the command line of a tool that measures quality, and does what it says."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atelier", type=Path, help="the program")
     parser.add_argument("--work", type=Path, help="where pictures are kept")
     parser.add_argument("--out", type=Path, help="the report")
@@ -173,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, print_tables)
