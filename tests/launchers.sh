@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The same pictures under torchrun, mpirun, srun's environment, --span_nodes and over network namespaces as when the
-# program starts its own ranks. Launchers that are not installed are left out.
+# The same pictures under torchrun, mpirun, srun's environment, --span_nodes, over network namespaces and without a
+# common disk as when the program starts its own ranks. Launchers that are not installed are left out.
 set -euo pipefail
 root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 atelier=${ATELIER:-$root/build/cpu/src/atelier}
@@ -138,6 +138,55 @@ span() { # name, address, command before the second node, then before the first
   same_pictures "$name"
 }
 span loopback 127.0.0.1 "" ""
+
+# Two hosts as far as the output folder is concerned: the second node has a file system of its own there. Every picture
+# lies with the node that drew it, and the first one's record has them all.
+apart() { # name, prompts, layout
+  local folder=$work/$1 other=$work/$1.other
+  mkdir "$folder" "$other"
+  local node=("${command[@]}" --prompts_file "$2" --span_nodes --num_nodes 2 --num_gpus 2 --strategy "$3"
+    --master_addr 127.0.0.1 --master_port $((20000 + $$ % 10000)) --output_dir "$folder")
+  unshare --mount bash -c 'mount -t tmpfs tmpfs "$1" || exit 1
+    code=0; "${@:3}" || code=$?; cp -a "$1/." "$2"; exit $code' _ "$folder" "$other" "${node[@]}" --node_rank 1 \
+    >"$work/$1_1.log" 2>&1 &
+  local process=$!
+  "${node[@]}" --node_rank 0 >"$work/$1_0.log" 2>&1 || fail "$1, node 0"
+  wait $process || fail "$1, node 1"
+  python3 - "$folder" "$other" "$work/own_$1" >"$work/$1.log" 2>&1 <<'END' || fail "$1: pictures and record disagree"
+import hashlib, json, sys
+from pathlib import Path
+first, other, own = map(Path, sys.argv[1:])
+lines = [json.loads(line) for line in (first / "ledger.jsonl").read_text().splitlines()]
+drawn = json.loads((first / "report.json").read_text())["pictures"]["drawn"]
+expected = sorted(p.name for p in own.glob("*.png"))
+assert sorted(line["name"] for line in lines) == expected, lines
+assert drawn == len(expected), drawn
+for line in lines:
+    places = [folder / line["name"] for folder in (first, other) if (folder / line["name"]).exists()]
+    assert len(places) == 1, places
+    picture = places[0].read_bytes()
+    assert len(picture) == line["bytes"] and hashlib.sha256(picture).hexdigest() == line["sha256"], places
+    assert picture == (own / line["name"]).read_bytes(), places
+on_each = [len(list(folder.glob("*.png"))) for folder in (first, other)]
+assert sum(on_each) == len(expected) and not (other / "ledger.jsonl").exists(), on_each
+print(*on_each)
+END
+  ! pgrep -f "$folder" >/dev/null || fail "$1: processes are left"
+  echo "passed: $1, pictures on each node: $(<"$work/$1.log")"
+}
+mkdir "$work/probe"
+if unshare --mount mount -t tmpfs tmpfs "$work/probe" 2>/dev/null; then
+  for i in $(seq 12); do echo "a red circle, number $i"; done >"$work/many.txt"
+  for one in "no_common_disk prompts ulysses=2" "no_common_disk_data many data=2"; do
+    read -r name prompts strategy <<<"$one"
+    "${command[@]}" --prompts_file "$work/$prompts.txt" --strategy "$strategy" --output_dir "$work/own_$name" \
+      >"$work/own_$name.log" 2>&1 || fail "$name: a run of its own"
+    apart "$name" "$work/$prompts.txt" "$strategy"
+  done
+  [[ $(<"$work/no_common_disk_data.log") != *" 0" ]] || fail "no_common_disk_data: the second node drew nothing"
+else
+  echo "left out: mount namespaces need root and unshare"
+fi
 
 # Two hosts as far as the network is concerned.
 a=atelier-a-$$ b=atelier-b-$$
