@@ -16,6 +16,7 @@
 #include "nn/attention.h"
 #include "nn/patchify.h"
 #include "nn/testing.h"
+#include "parallel/shards.h"
 #include "parallel/toy_for_test.h"
 #include "pipeline/executor.h"
 #include "pipeline/fake_graphs.h"
@@ -37,22 +38,30 @@ struct ToyOptions {
 
 class ToyDenoiser : public nn::Model {
  public:
-  ToyDenoiser(const nn::Seams& seams, const ToyOptions& o) : o_(o), features_(seams.features) {
+  // memory: of the blocks' weights; null: their own.
+  ToyDenoiser(const nn::Seams& seams, const ToyOptions& o, nn::BlockMemory* memory = nullptr)
+      : o_(o), features_(seams.features) {
     const Range heads = Partition{kToyHeads, seams.tensor_size}[seams.tensor_rank];
     const auto weight = [&](at::IntArrayRef sizes, int block, int which) {
       const auto seed = o.weights + static_cast<uint64_t>(10 * block + which);
       return parallel::testing::noise(sizes, seed) * 0.35;
     };
+    const auto placed = [&](int block, const at::Tensor& values) {
+      if (!memory) return values;
+      const auto place = memory->take(block, values.sizes(), values.options()).weight;
+      return place.is_meta() ? place : place.copy_(values);
+    };
     for (int i = 0; i < o.blocks; ++i) {
       const auto qkv = weight({3, kToyHeads, kToyHeadWidth, kToyWidth}, i, 0);
       const auto out = weight({kToyWidth, kToyHeads, kToyHeadWidth}, i, 1);
       blocks_.push_back(
-          {qkv.narrow(1, heads.begin, heads.size).reshape({-1, kToyWidth}),
-           out.narrow(1, heads.begin, heads.size).reshape({kToyWidth, -1}),
-           weight({kToyWidth, 2 * kToyWidth}, i, 2),
+          {placed(i, qkv.narrow(1, heads.begin, heads.size).reshape({-1, kToyWidth})),
+           placed(i, out.narrow(1, heads.begin, heads.size).reshape({kToyWidth, -1})),
+           placed(i, weight({kToyWidth, 2 * kToyWidth}, i, 2)),
            nn::Attention(
                {i, "toy", {kToyText, kToyImage}, {kToyText, kToyImage}, {heads.size, kToyHeadWidth}},
                seams)});
+      if (memory) memory->finish(i);
     }
     in_ = weight({kToyWidth, kToyChannels}, -1, 3);
     head_ = weight({kToyChannels, kToyWidth}, -1, 4);
@@ -185,8 +194,9 @@ class ToyRank {
     for (int e = 0; experts_.size() < static_cast<size_t>(setup.experts); ++e) {
       auto model = setup.model;
       model.weights += static_cast<uint64_t>(1000 * e);
-      models_.push_back(std::make_unique<ToyDenoiser>(parallel_.denoiser(), model));
-      experts_.push_back({models_.back().get(), &memory_});
+      memories_.push_back(memory_of(model));
+      models_.push_back(std::make_unique<ToyDenoiser>(parallel_.denoiser(), model, memories_.back().get()));
+      experts_.push_back({models_.back().get(), memories_.back().get()});
     }
     if (setup.graphs) fake = new FakeGraphs;
     executor_ = std::make_unique<Executor>(Denoiser{family(), config_, experts_}, parallel_, route_,
@@ -246,11 +256,18 @@ class ToyRank {
   }
 
  private:
+  std::unique_ptr<nn::BlockMemory> memory_of(const ToyOptions& model) const {
+    if (!parallel_.shards()) return std::make_unique<nn::Resident>();
+    nn::BlockSizes sizes;
+    const ToyDenoiser sized(parallel_.denoiser(), model, &sizes);
+    return std::make_unique<parallel::Sharded>(*parallel_.shards(), sizes.bytes(), c10::kCPU);
+  }
+
   ToySetup setup_;
   std::vector<plan::ModelChunk> route_;
   parallel::ParallelContext parallel_;
   Json config_;
-  nn::Resident memory_;
+  std::vector<std::unique_ptr<nn::BlockMemory>> memories_;
   std::vector<std::unique_ptr<ToyDenoiser>> models_;
   std::vector<Denoiser::Expert> experts_;
   std::unique_ptr<Executor> executor_;
