@@ -60,6 +60,7 @@ class Machine {
   Verdict head(int stage, const Op& op);
   Verdict sample(int stage, const Op& op);
   Verdict post(int stage, const Op& op, Lane& lane);
+  Verdict drain(int stage);
   std::string stuck() const;
   void check_complete();
 
@@ -235,10 +236,21 @@ Machine::Verdict Machine::recv(int stage, const Op& op) {
   return post(stage, op, lane(op.peer_stage, stage));
 }
 
+// What this stage has sent and asked for is over.
+Machine::Verdict Machine::drain(int stage) {
+  for (int peer = 0; peer < stages(); ++peer) {
+    const Lane &out = lane(stage, peer), &in = lane(peer, stage);
+    if (out.met < out.sends.size() || in.met < in.recvs.size()) return kWaits;
+    for (const Lane* one : {&out, &in}) clock_[stage] = std::max(clock_[stage], one->idle_since);
+  }
+  return kDone;
+}
+
 Machine::Verdict Machine::step(int stage) {
   const Op& op = lists_[stage][at_[stage]];
   check_place(stage, op);
   if (!result_.fault.empty()) return kWaits;
+  if (mode_ == SendMode::kDrained && drain(stage) == kWaits) return kWaits;
   switch (op.kind) {
     case Op::kEmbed:
       return embed(stage, op);
