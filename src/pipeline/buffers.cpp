@@ -259,7 +259,10 @@ void BufferCache::drop_oldest() {
 
 int64_t BufferCache::bytes() const {
   int64_t all = 0;
-  for (const auto& k : kept_) all += k.buffers.bytes() + parallel_context_.kept_bytes(k.buffers.id);
+  for (const auto& k : kept_) {
+    const int id = k.buffers.id;
+    all += k.buffers.bytes() + graphs_.bytes(id) + parallel_context_.kept_bytes(id);
+  }
   return all;
 }
 

@@ -86,12 +86,13 @@ void gather_latents(at::Tensor& whole, const RequestBuffers& mine, const at::Ten
 // what the strategies keep for it.
 class BufferCache {
  public:
-  // budget: bytes of all shapes together; the one in use stays, however large it is.
+  // budget: bytes of all shapes together, with what their graphs and the strategies hold; the one in use stays, however
+  // large it is.
   BufferCache(int64_t budget, GraphCache& graphs, parallel::ParallelContext& parallel_context)
       : budget_(budget), graphs_(graphs), parallel_context_(parallel_context) {}
   // Made by `make` unless they are kept; where memory does not suffice for that, others go until it does.
   RequestBuffers& get(const BufferKey& key, const std::function<RequestBuffers()>& make);
-  void trim();   // to the budget: buffers grow while they are used
+  void trim();   // to the budget: buffers grow while they are used, and are recorded on
   void clear();  // all of them
   size_t size() const { return kept_.size(); }
 

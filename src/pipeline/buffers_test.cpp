@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "nn/testing.h"
+#include "pipeline/fake_graphs.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -15,7 +16,7 @@ using nn::random;
 
 struct Cache {
   parallel::ParallelContext parallel{{}, nullptr, nn::SdpaBackend::kMath};
-  GraphCache graphs{nullptr};
+  GraphCache graphs{std::make_unique<FakeGraphs>()};
   BufferCache cache;
   int made = 0;
 
@@ -65,6 +66,34 @@ TEST(BufferCache, BuffersThatGrewAreTrimmed) {
   EXPECT_EQ(c.cache.size(), 1u);
   c.get(2, 40);
   EXPECT_EQ(c.made, 2);
+}
+
+TEST(BufferCache, WhatGraphsHoldCountsAndGoesWithTheirBuffers) {
+  Cache c(100);
+  // A piece on these buffers that needs as many bytes for a moment; run twice, so recorded.
+  const auto record = [&](int id, int64_t bytes, int chunk = 0) {
+    for (int i = 0; i < 2; ++i) {
+      c.graphs.run({.buffers = id, .chunk = chunk},
+                   [&] { at::empty({bytes}, at::TensorOptions(at::kByte)).zero_(); });
+    }
+  };
+  const int first = c.get(1, 10).id, second = c.get(2, 10).id;
+  record(first, 30), record(second, 40), record(second, 20, 1);
+  EXPECT_EQ(c.graphs.bytes(first), 30);
+  EXPECT_EQ(c.graphs.bytes(second), 40) << "its pieces share one memory";
+  c.cache.trim();
+  EXPECT_EQ(c.cache.size(), 2u) << "90 of 100 bytes";
+  record(second, 60, 2);
+  EXPECT_EQ(c.cache.size(), 2u);
+  c.cache.trim();
+  EXPECT_EQ(c.cache.size(), 1u) << "110 of 100 bytes";
+  EXPECT_EQ(c.graphs.bytes(first), 0);
+  EXPECT_EQ(c.graphs.captured(), 3) << "those of the buffers that stay";
+  record(second, 1000, 3);
+  c.cache.trim();
+  EXPECT_EQ(c.cache.size(), 1u) << "what is in use stays";
+  c.cache.clear();
+  EXPECT_EQ(c.graphs.captured(), 0);
 }
 
 TEST(BufferCache, WhereMemoryRunsOutTheOldestGoUntilItSuffices) {

@@ -22,7 +22,7 @@ struct ExecutorOptions {
   at::TensorOptions tensors;              // element type and device of the denoisers
   std::unique_ptr<GraphBackend> graphs;   // null: nothing is recorded
   bool joins_branches = false;            // both branches of guidance in one pass where they fit
-  int64_t kept_bytes = int64_t{1} << 30;  // of the buffers of all shapes, see BufferCache
+  int64_t kept_bytes = int64_t{2} << 30;  // of the buffers and graphs of all shapes, see BufferCache
 };
 
 class Executor {

@@ -12,6 +12,7 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -29,7 +30,7 @@ class FakeGraphs : public GraphBackend {
  public:
   FakeGraphs() { install_allocator(); }
 
-  std::unique_ptr<Graph> record(const std::function<void()>& body) override {
+  std::unique_ptr<Graph> record(int, const std::function<void()>& body) override {
     auto tape = std::make_unique<Tape>();
     ++recordings;
     std::map<c10::StorageImpl*, SavedStorage> saved;
@@ -44,6 +45,7 @@ class FakeGraphs : public GraphBackend {
       throw;
     }
     recording_ = 0;
+    tape->most = blocks_->most();
     return tape;
   }
 
@@ -79,6 +81,8 @@ class FakeGraphs : public GraphBackend {
   struct Tape : Graph {
     std::vector<Operation> calls;
     bool is_fresh = true;
+    int64_t most = 0;  // allocated at one time
+    int64_t bytes() const override { return most; }
   };
   struct SavedStorage {
     c10::Storage owner;
@@ -91,10 +95,17 @@ class FakeGraphs : public GraphBackend {
     void add(const void* p, size_t n) {
       const std::scoped_lock lock(mutex_);
       sizes_[static_cast<const char*>(p)] = n;
+      now_ += static_cast<int64_t>(n);
+      most_ = std::max(most_, now_);
     }
     void remove(const void* p) {
       const std::scoped_lock lock(mutex_);
-      sizes_.erase(static_cast<const char*>(p));
+      if (const auto node = sizes_.extract(static_cast<const char*>(p)))
+        now_ -= static_cast<int64_t>(node.mapped());
+    }
+    int64_t most() const {
+      const std::scoped_lock lock(mutex_);
+      return most_;
     }
     bool hold(const void* p) const {
       const std::scoped_lock lock(mutex_);
@@ -111,6 +122,7 @@ class FakeGraphs : public GraphBackend {
    private:
     mutable std::mutex mutex_;
     std::map<const char*, size_t> sizes_;
+    int64_t now_ = 0, most_ = 0;  // bytes
   };
 
   // Tells the blocks of the piece that runs on this thread.

@@ -17,7 +17,7 @@ void GraphCache::run(const GraphKey& key, const std::function<void()>& body) {
   }
   e.is_broken = true;
   try {
-    e.graph = backend_->record(body);
+    e.graph = backend_->record(key.buffers, body);
   } catch (const c10::OutOfMemoryError&) {
     return body();  // outside of a recording the allocator may give back what it holds unused
   }
@@ -27,6 +27,15 @@ void GraphCache::run(const GraphKey& key, const std::function<void()>& body) {
 
 void GraphCache::forget(int buffers) {
   std::erase_if(entries_, [&](const auto& one) { return one.first.buffers == buffers; });
+}
+
+int64_t GraphCache::bytes(int buffers) const {
+  int64_t most = 0;
+  for (auto at = entries_.lower_bound({.buffers = buffers}); at != entries_.end(); ++at) {
+    if (at->first.buffers != buffers) break;
+    if (at->second.graph) most = std::max(most, at->second.graph->bytes());
+  }
+  return most;
 }
 
 int GraphCache::captured() const {

@@ -15,15 +15,17 @@ enum class GraphMode : uint8_t { kOff, kOn };
 class Graph {
  public:
   virtual ~Graph() = default;
+  // Of the memory that it shares with the other recordings on its buffers, which is given back with the last of them.
+  virtual int64_t bytes() const = 0;
 };
 
-// Where pieces are recorded. All recordings of a backend share the memory they allocate.
+// Where pieces are recorded. Recordings on the same buffers share the memory they allocate: they run one after another.
 class GraphBackend {
  public:
   virtual ~GraphBackend() = default;
   // What body launches, without running it. What body throws comes out when the recording has been ended:
   // c10::OutOfMemoryError where memory does not suffice.
-  virtual std::unique_ptr<Graph> record(const std::function<void()>& body) = 0;
+  virtual std::unique_ptr<Graph> record(int buffers, const std::function<void()>& body) = 0;
   // body: what was recorded, for a backend that cannot do it without.
   virtual void replay(Graph& graph, const std::function<void()>& body) = 0;
 };
@@ -45,7 +47,8 @@ class GraphCache {
   // record it. What else it throws while it is recorded comes out. In both cases the key is not recorded again before
   // forget().
   void run(const GraphKey& key, const std::function<void()>& body);
-  void forget(int buffers);  // their graphs, before the buffers go
+  void forget(int buffers);          // their graphs, before the buffers go
+  int64_t bytes(int buffers) const;  // of memory that their graphs hold
   bool is_on() const { return backend_ != nullptr; }
   int captured() const;
 
