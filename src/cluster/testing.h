@@ -13,6 +13,8 @@
 #include <map>
 #include <stop_token>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -23,9 +25,10 @@
 namespace atelier::cluster {
 
 // The tests' program is its own worker. In it these variables say what kind of worker it is:
-// FAKE: the real Worker around a runner without a model; BABBLE, DEAF, MUTE: no worker at all, in its first start
+// FAKE: the real Worker around a runner without a model; HELD: around a real one that waits before steps; BABBLE, DEAF, MUTE: no worker at all, in its first start
 // at the rank they name.
 inline constexpr const char* kFakeVariable = "ATELIER_TEST_FAKE_RUNNER";
+inline constexpr const char* kHeldVariable = "ATELIER_TEST_HELD_RUNNER";  // a folder, see HeldSteps
 inline constexpr const char* kFolderVariable = "ATELIER_TEST_FOLDER";
 inline constexpr const char* kOddVariable = "ATELIER_TEST_ODD_WORKER";  // "babble 1"
 
@@ -64,6 +67,32 @@ class RunFolder {
 
  private:
   std::filesystem::path path_;
+};
+
+// Steps before which workers stand until they are let go, told by files of a folder.
+class HeldSteps {
+ public:
+  explicit HeldSteps(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  // The test.
+  void hold(int step) const { std::ofstream(held(step)) << ' '; }
+  bool is_standing(int step, int rank) const { return std::filesystem::exists(standing(step, rank)); }
+  void let_go(int step, int ranks) const {
+    for (int r = 0; r < ranks; ++r) std::filesystem::remove(standing(step, r));
+    std::filesystem::remove(held(step));
+  }
+  // A worker.
+  void stand_before(int step, int rank) const {
+    if (!std::filesystem::exists(held(step))) return;
+    std::ofstream(standing(step, rank)) << ' ';
+    while (std::filesystem::exists(held(step))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+ private:
+  std::filesystem::path held(int step) const { return folder_ / str("held-", step); }
+  std::filesystem::path standing(int step, int rank) const {
+    return folder_ / str("standing-", step, "-", rank);
+  }
+  std::filesystem::path folder_;
 };
 
 inline bool is_running(pid_t id) {

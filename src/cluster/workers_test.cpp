@@ -1,5 +1,5 @@
 // The main function of this room's tests: the program is also its own worker, as atelier is. With a variable
-// set, one around a runner that needs no model, or something that only looks like a worker.
+// set, one around a runner that needs no model or waits where it is told to, or something that only looks like a worker.
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -12,6 +12,7 @@
 #include <sstream>
 #include <thread>
 
+#include "cluster/model_runner.h"
 #include "cluster/testing.h"
 #include "cluster/worker.h"
 #include "jobs/output_folder.h"
@@ -96,6 +97,31 @@ class FakeRunner : public Runner {
   std::unique_ptr<comm::Comm> group_;
 };
 
+// A real model that stands before the steps which the test holds (HeldSteps), for as long as it does.
+class HeldRunner : public Runner {
+ public:
+  HeldRunner(const pipeline::EngineConfig& config, c10::Device device, comm::Transport* transport)
+      : steps_(std::getenv(kHeldVariable)),
+        rank_(transport ? transport->rank() : 0),
+        inner_(config, device, transport) {}
+  std::vector<media::Artifact> generate(request::Requests requests,
+                                        const pipeline::StepCallbacks& callbacks) override {
+    auto held = callbacks;
+    held.may_begin = [&](int step) {
+      steps_.stand_before(step, rank_);
+      return callbacks.may_begin(step);
+    };
+    return inner_.generate(requests, held);
+  }
+  RankStats stats() const override { return inner_.stats(); }
+  BatchTimes times() const override { return inner_.times(); }
+
+ private:
+  const HeldSteps steps_;
+  const int rank_;
+  ModelRunner inner_;
+};
+
 // A worker that breaks the protocol; false: this one is to be as others.
 bool is_odd(int fd) {
   const char* const given = std::getenv(kOddVariable);
@@ -146,8 +172,13 @@ int supervise(const char* folder) {
 
 int main_of_tests(int argc, char** argv) {
   if (argc == 4 && !std::strcmp(argv[1], "worker")) {
-    return std::getenv(kFakeVariable) ? fake_worker_main(std::atoi(argv[3]))
-                                      : worker_main(std::atoi(argv[3]));
+    const int fd = std::atoi(argv[3]);
+    if (std::getenv(kFakeVariable)) return fake_worker_main(fd);
+    if (!std::getenv(kHeldVariable)) return worker_main(fd);
+    return worker_main(
+        fd, [](const pipeline::EngineConfig& config, c10::Device device, comm::Transport* transport) {
+          return std::make_unique<HeldRunner>(config, device, transport);
+        });
   }
   if (argc == 3 && !std::strcmp(argv[1], "supervise")) return supervise(argv[2]);
   ::testing::InitGoogleTest(&argc, argv);
