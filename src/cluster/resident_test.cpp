@@ -1,9 +1,11 @@
-// One pool that stays: many different requests, some cancelled, some bad, through a real model on four ranks.
+// One pool that stays: many different requests, some cancelled, some bad, some of which only the leader's text encoder
+// finds bad, through a real model on four ranks.
 // Every answer is that of a fresh worker of one rank, nothing is loaded twice, and memory does not grow.
 #include <array>
 #include <nlohmann/json.hpp>
 
 #include "cluster/testing.h"
+#include "pipeline/testing.h"
 #include "plan/parallel_config.h"
 
 namespace atelier::cluster {
@@ -12,9 +14,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-Job config_of(const char* layout) {
+Job config_of(const char* layout, const std::filesystem::path& model = pipeline::kGolden / "model") {
   Job config;
-  config.engine.model.folder = "tests/goldens/flux_dev/model";
+  config.engine.model.folder = model;
   config.engine.layout = plan::parse_strategy(layout);
   config.sink.returns_bytes = true;
   return config;
@@ -43,13 +45,39 @@ request::Request request_of(int i) {
 bool is_bad(int i) {
   return i % 10 == 4;
 }
+// By a prompt that the encoder has no states for; the others by what every rank sees.
+bool has_bad_prompt(int i) {
+  return is_bad(i) && i % 20 == 4;
+}
+std::string bad_prompt(int i) {
+  return str("a fox @ a fence, number ", i);
+}
+
+// The small model, of which one token overflows its text encoder.
+class OverflowingModel {
+ public:
+  OverflowingModel() {
+    copy_.edit_tensors("text_encoder/model.safetensors", [](weights::Tensors& t) {
+      const auto vocabulary = read_json(pipeline::kGolden / "model/tokenizer/vocab.json");
+      auto row = t.at("text_model.embeddings.token_embedding.weight")[vocabulary.at("@</w>").get<int64_t>()];
+      for (int64_t i = 0; i < row.size(0); ++i) row[i].fill_(i / 8 % 2 == 0 ? 3e38 : -3e38);
+    });
+  }
+  const std::filesystem::path& folder() const { return copy_.path(); }
+
+ private:
+  pipeline::Copy copy_{pipeline::kGolden / "model"};
+};
+
+// These have more steps than the others, for which buffers have room from then on: the first four are of all the shapes
+// that any of them has.
 bool is_to_be_cancelled(int i) {
-  return i % 10 == 7;
+  return i % 10 == 5;
 }
 
 struct Answers {
   std::map<int, media::Image> pictures;  // by request
-  std::map<int, std::string> failures;
+  std::map<int, RequestFailed> failures;
   std::set<int> cancelled;
   std::map<int, RankStats> early, late;  // by rank
   int ready = 0;
@@ -65,7 +93,10 @@ Answers ask(const Job& config, int count, int first_look, bool with_trouble) {
   for (int next = 0; (next < count || !open.empty()) && Clock::now() < end;) {
     while (next < count && open.size() < 3) {
       auto request = request_of(next);
-      if (with_trouble && is_bad(next)) request.seed.reset();
+      if (with_trouble && has_bad_prompt(next))
+        request.prompt = bad_prompt(next);
+      else if (with_trouble && is_bad(next))
+        request.seed.reset();
       if (with_trouble && is_to_be_cancelled(next)) request.num_inference_steps = 50;
       open[pool.submit({request})] = next++;
     }
@@ -73,7 +104,7 @@ Answers ask(const Job& config, int count, int first_look, bool with_trouble) {
       answers.ready += std::holds_alternative<GroupReady>(event);
       if (const auto* e = std::get_if<ArtifactStored>(&event))
         answers.pictures[open.at(e->batch)] = media::decode(e->stored.data);
-      if (const auto* e = std::get_if<RequestFailed>(&event)) answers.failures[open.at(e->batch)] = e->reason;
+      if (const auto* e = std::get_if<RequestFailed>(&event)) answers.failures.emplace(open.at(e->batch), *e);
       if (const auto* e = std::get_if<StepDone>(&event)) {
         const int i = open.at(e->batch);
         if (with_trouble && is_to_be_cancelled(i) && e->step == 1 + i % 4) pool.cancel(e->batch);
@@ -106,14 +137,25 @@ int64_t values_apart(const media::Image& a, const media::Image& b) {
 
 void serve(int count, int first_look) {
   const Variable threads("OMP_NUM_THREADS", "1");
-  const auto alone = ask(config_of("data=1"), 24, 0, false);
+  const OverflowingModel model;
+  const auto alone = ask(config_of("data=1", model.folder()), 24, 0, false);
   ASSERT_EQ(alone.pictures.size(), 24u);
-  const auto answers = ask(config_of("pipefusion=2, sync, ulysses=2"), count, first_look, true);
+  const auto answers =
+      ask(config_of("pipefusion=2, sync, ulysses=2", model.folder()), count, first_look, true);
   EXPECT_EQ(answers.ready, 1);  // loaded once
+  int bad_prompts = 0;
   for (int i = 0; i < count; ++i) {
     SCOPED_TRACE(str("request ", i));
     if (is_bad(i)) {
-      EXPECT_EQ(answers.failures.count(i), 1u);
+      ASSERT_EQ(answers.failures.count(i), 1u);
+      const auto& failure = answers.failures.at(i);
+      EXPECT_EQ(failure.attempts, 1);
+      EXPECT_EQ(failure.reason.starts_with("text_encoder made numbers out of range of a prompt"),
+                has_bad_prompt(i))
+          << failure.reason;
+      if (!has_bad_prompt(i)) continue;
+      ++bad_prompts;
+      EXPECT_EQ(failure.request.prompt, bad_prompt(i));
     } else if (is_to_be_cancelled(i)) {
       EXPECT_EQ(answers.cancelled.count(i), 1u);
     } else {
@@ -135,6 +177,7 @@ void serve(int count, int first_look) {
                       {"requests", count},
                       {"drawn", answers.pictures.size()},
                       {"failed", answers.failures.size()},
+                      {"failed_in_text_encoder", bad_prompts},
                       {"cancelled", answers.cancelled.size()},
                       {"loads", answers.ready},
                       {"early", first_look},
