@@ -24,7 +24,8 @@ struct Pool {
   Pool& operator=(const Pool&) = delete;
   ~Pool() {
     try {
-      allocator::emptyCache(id);       // nobody else can use it
+      // Nobody else can use it. Waits for the device, which is the process' only one: threads as ranks record nothing.
+      allocator::emptyCache(id);
     } catch (const std::exception&) {  // of a device that has failed
     }
   }
