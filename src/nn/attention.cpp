@@ -1,7 +1,11 @@
 #include "nn/attention.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/square.h>
 
 #include "base/check.h"
 #include "kernels/kernels.h"
@@ -45,9 +49,19 @@ kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Tar
 
 constexpr int64_t kWidestHead = 256;  // of the placing kernel
 
-// Heads that are only moved.
-void copy(const Projected& p, std::span<const ProjectionSlot> slots, std::span<const Range> heads) {
-  ENSURE(!p.norm_q && !p.norm_k && !p.rope);
+at::Tensor normalised(const at::Tensor& heads, const HeadNorm* norm) {
+  if (!norm || !heads.defined()) return heads;
+  auto x = heads.scalar_type() == at::kDouble ? heads : heads.to(at::kFloat);
+  if (norm->kind == HeadNorm::NormKind::kLayer) x = x - x.mean(-1, true);
+  x = x * (x.square().mean(-1, true) + norm->eps).rsqrt();
+  if (norm->weight.defined()) x = x * norm->weight;
+  return norm->bias.defined() ? x + norm->bias : x;
+}
+
+// Heads of widths that the placing kernel does not have: odd ones have no rope.
+void copy(const Projected& given, std::span<const ProjectionSlot> slots, std::span<const Range> heads) {
+  ENSURE(!given.rope);
+  const Projected p{normalised(given.q, given.norm_q), normalised(given.k, given.norm_k), given.v};
   for (size_t r = 0; r < slots.size(); ++r) {
     const auto of_peer = [&](const at::Tensor& t) { return t.narrow(2, heads[r].begin, heads[r].size); };
     if (p.q.defined()) at::Tensor(slots[r].q).copy_(of_peer(p.q));
@@ -65,7 +79,7 @@ struct AloneFlight : ExchangeBuffers::Flight {
 void place(const Projected& p, std::span<const ProjectionSlot> slots, std::span<const Range> heads) {
   const auto& any = p.k.defined() ? p.k : p.q;  // sizes are the same
   if (any.size(0) == 0) return;
-  if (any.size(3) > kWidestHead) return copy(p, slots, heads);
+  if (any.size(3) > kWidestHead || any.size(3) % 2 != 0) return copy(p, slots, heads);
   std::vector<kernels::Target> targets;
   for (size_t r = 0; r < slots.size(); ++r) {
     const auto data = [](const at::Tensor& t) { return t.defined() ? t.data_ptr() : nullptr; };

@@ -4,7 +4,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/logsumexp.h>
+#include <ATen/ops/mean.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/square.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
@@ -134,6 +136,34 @@ TEST(AttentionOfOneRank, NormsAndRopeMayBeAbsent) {
   SingleRank one;
   const auto out = attention_of(one, {0}, {0})(frame_of({6}), {Projected{q, k, v}});
   EXPECT_LT(distance(out, plain_attention(q, k, v).out.flatten(2)), 1e-12);
+}
+
+// Widths that the placing kernel does not have.
+TEST(AttentionOfOneRank, HeadsMayBeOddOrVeryWide) {
+  for (const int64_t width : {1, 5, 9, 257, 300}) {
+    for (const auto type : kTypes) {
+      const std::vector<int64_t> sizes{6, kBatch, kHeads, width};
+      const auto q = random(sizes, type), k = random(sizes, type, 2), v = random(sizes, type, 3);
+      SingleRank one;
+      const Attention attend{AttentionLayer{0, "attn", {0}, {0}, Dim{kHeads, width}}, one.seams};
+      const auto plain = plain_attention(q, k, v).out.flatten(2);
+      EXPECT_LT(distance(attend(frame_of({6}), {Projected{q, k, v}}), plain), tolerance(type)) << width;
+      for (const auto kind : {HeadNorm::NormKind::kRms, HeadNorm::NormKind::kLayer}) {
+        const bool is_layer = kind == HeadNorm::NormKind::kLayer;
+        const HeadNorm norm{kind, 1 + random({width}, type, 4),
+                            is_layer ? random({width}, type, 5) : at::Tensor(), 1e-3};
+        const auto normed = [&](const at::Tensor& t) {
+          auto x = t.to(at::kDouble);
+          if (is_layer) x = x - x.mean(-1, true);
+          x = x / (x.square().mean(-1, true) + norm.eps).sqrt() * norm.weight.to(at::kDouble);
+          return is_layer ? x + norm.bias.to(at::kDouble) : x;
+        };
+        const auto out = attend(frame_of({6}), {Projected{q, k, v, &norm, &norm}});
+        EXPECT_LT(distance(out, plain_attention(normed(q), normed(k), v).out.flatten(2)), 2 * tolerance(type))
+            << width;
+      }
+    }
+  }
 }
 
 TEST(AttentionOfOneRank, ZeroTokensAreLegal) {
