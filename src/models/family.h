@@ -148,6 +148,20 @@ struct GivenLatents {
   at::Tensor known;           // the first latent frames, in place of noisy ones
 };
 
+class NetworkInputs;
+
+// How other programs call the published network one evaluation at a time: by the names of its arguments. Its timestep is
+// Family::pipeline_time_scale times what a sampler tells the denoiser.
+struct NetworkCall {
+  // What the inputs condition a batch on; config: of the denoiser. Throws Error(kUsage) for what does not fit. Null: the
+  // family is not called from outside.
+  nn::Conditioning (*condition)(const Json& config, NetworkInputs& inputs) = nullptr;
+  // Channels of the latents that a call has: those behind the denoiser's own are given. Null: its own alone.
+  int64_t (*channels)(const Json& config) = nullptr;
+  // What else steers it. Null: nothing.
+  GivenLatents (*given)(const Json& config, NetworkInputs& inputs, const Grid& grid) = nullptr;
+};
+
 struct Family {
   std::string_view name;
   std::string_view pipeline;              // _class_name in model_index.json
@@ -174,6 +188,8 @@ struct Family {
   VideoTraits (*video)(const Json& pipeline, const Json& denoiser) = nullptr;
 
   ModelFacts (*facts)(const Json& config);  // of the denoiser, without building it
+  // What its blocks multiply, without counts. Null: nothing is predicted of its layouts.
+  ModelWork (*work)(const Json& config) = nullptr;
   SamplingDefaults (*defaults)(const Json& config);
   // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE; frames: of its
   // latents.
@@ -188,6 +204,7 @@ struct Family {
                         const ShownPictures& shown, const EncodeVideo& encode) = nullptr;
   // Joins, pads and replaces what the encoders give for one branch.
   nn::Conditioning (*condition)(Encoders& encoders, const PromptBatch& prompts);
+  NetworkCall call = {};
   std::vector<weights::NameRule> (*names)(const Json& config);  // checkpoint names -> canonical names
   std::vector<std::string_view> ignorable = {};                 // globs of tensors that nobody needs
   std::vector<Preset> presets = {};

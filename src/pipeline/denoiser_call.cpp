@@ -15,15 +15,14 @@ namespace {
 // Pixels per latent, to ask families for a grid of latents: any that divides evenly does.
 constexpr int64_t kSpatial = 8;
 
-models::Grid grid_of(const models::Family& family, const Json& config, const models::NetworkCall& network,
-                     const at::Tensor& latents) {
+models::Grid grid_of(const models::Family& family, const Json& config, const at::Tensor& latents) {
   if ((latents.dim() != 4 && latents.dim() != 5) || latents.numel() == 0)
     throw Error(Kind::kUsage, atelier::str("latents of ", latents.sizes(),
                                            "; 4 or 5 dimensions, each of at least 1, are needed"));
   const int64_t frames = latents.dim() == 5 ? latents.size(2) : 1;
   auto grid = family.grid(config, kSpatial, latents.size(-2) * kSpatial, latents.size(-1) * kSpatial, frames);
   auto wanted = grid.latent(latents.size(0));
-  if (network.channels) wanted[1] = network.channels(config);
+  if (family.call.channels) wanted[1] = family.call.channels(config);
   if (latents.sizes() != wanted) {
     throw Error(Kind::kUsage, atelier::str("latents of ", latents.sizes(), " were given, the family ",
                                            family.name, " takes ", at::IntArrayRef(wanted)));
@@ -53,15 +52,14 @@ bool is_like_last(const DenoiserCall& call, int64_t i) {
 // What the family makes of the inputs of a group, and what is given beside its noisy latents.
 void condition(const models::Family& family, const Json& config, const DenoiserCall& call,
                const CheckedCall& checked, SampleGroup& group) {
-  const auto& network = *models::find_network_call(family.name);
   const auto of_group = [&](const at::Tensor& t) {
     return t.narrow(0, group.samples.begin, group.samples.size);
   };
   models::NamedTensors inputs;
   for (const auto& [name, tensor] : call.inputs) inputs[name] = of_group(tensor);
   models::NetworkInputs named(family.name, std::move(inputs), group.samples.size);
-  group.conditioning = network.condition(config, named);
-  if (network.given) group.given = network.given(config, named, checked.grid);
+  group.conditioning = family.call.condition(config, named);
+  if (family.call.given) group.given = family.call.given(config, named, checked.grid);
   named.refuse_rest();
   const int64_t own = checked.noisy.size(1), all = call.latents.size(1);
   if (all > own) group.given.channels = of_group(call.latents).narrow(1, own, all - own);
@@ -77,14 +75,15 @@ void condition(const models::Family& family, const Json& config, const DenoiserC
 
 CheckedCall check_call(const models::Family& family, const Json& config, const DenoiserCall& call,
                        int experts, int64_t first) {
-  const auto* const network = models::find_network_call(family.name);
-  if (!network)
+  if (!family.call.condition)
     throw Error(Kind::kUsage,
-                str("denoisers of the family ", family.name, " are not called one by one in this build"));
+                str("one evaluation of a denoiser of the family ", family.name,
+                    " was asked for; the family does not say what such a call takes: have whole "
+                    "pictures drawn, by atelier t2i or ComfyUI's Atelier Text to Image"));
   if (call.expert < 0 || call.expert >= experts)
     throw Error(Kind::kUsage, str("expert ", call.expert, " was asked for; the denoisers of ", family.name,
                                   " are 0 to ", experts - 1));
-  CheckedCall out{grid_of(family, config, *network, call.latents), {}, {}};
+  CheckedCall out{grid_of(family, config, call.latents), {}, {}};
   out.noisy = call.latents.narrow(1, 0, out.grid.latent_channels);
   const int64_t batch = call.latents.size(0);
   const auto& times = call.timesteps;

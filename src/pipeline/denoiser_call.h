@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "models/family.h"
-#include "models/network_call.h"
+#include "models/network_inputs.h"
 #include "pipeline/denoise.h"
 #include "sampling/sampler.h"
 

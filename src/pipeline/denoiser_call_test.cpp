@@ -152,9 +152,14 @@ TEST(DenoiserCall, LayoutsAgree) {
 
 TEST(DenoiserCall, AFamilyWithoutCallsSaysSo) {
   const auto repo = ModelRepo::open("tests/goldens/pixart_small/model");
-  EXPECT_THROW(
-      check_call(repo.family(), repo.denoiser(), DenoiserCall{.latents = at::zeros({1, 4, 8, 8})}, 1, 0),
-      Error);
+  try {
+    check_call(repo.family(), repo.denoiser(), {.latents = at::zeros({1, 4, 8, 8})}, 1, 0);
+    FAIL() << "nothing was refused";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), Kind::kUsage);
+    EXPECT_THAT(e.what(), HasSubstr("family pixart was asked for"));
+    EXPECT_THAT(e.what(), HasSubstr("have whole pictures drawn"));
+  }
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "pipeline/model_work.h"
 
-#include "models/work.h"
 #include "nn/single_rank.h"
 #include "weights/store.h"
 
@@ -27,7 +26,7 @@ class CountedMemory : public nn::Resident {
 
 ModelWork model_work(const ModelRepo& repo) {
   const auto& family = repo.family();
-  ModelWork work = models::work_of(family, repo.denoiser());
+  ModelWork work = family.work ? family.work(repo.denoiser()) : ModelWork{};
   const int blocks = family.facts(repo.denoiser()).blocks;
   const auto store = weights::WeightStore::dummy(0);  // shapes are the same for all weights
   nn::SingleRank whole;

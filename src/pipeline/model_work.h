@@ -2,12 +2,13 @@
 #pragma once
 #include <cstdint>
 
-#include "base/model_work.h"
+#include "base/model_facts.h"
 #include "pipeline/model_repo.h"
 
 namespace atelier::pipeline {
 
-// As its family says, with the numbers of its first denoiser counted by building it on no device.
+// As its family says, with the numbers of its first denoiser counted by building it on no device. Without blocks where the
+// family does not say.
 ModelWork model_work(const ModelRepo& repo);
 // Positions of a picture or video in the denoiser, those that are never split too. Throws Error(kUsage) for a size that the model
 // cannot draw.

@@ -1,8 +1,12 @@
 // A family of another shape through the whole pipeline: declared in a test, known to no other file.
 #include "pipeline/toy_family.h"
 
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include "models/network_inputs.h"
+#include "pipeline/denoiser_call.h"
+#include "pipeline/model_work.h"
 #include "pipeline/testing.h"
 #include "plan/parallel_config.h"
 #include "sampling/noise.h"
@@ -163,6 +167,34 @@ TEST(ToyFamily, ImagesOfABatchAreThoseOfItsPromptsAlone) {
   auto one = batch_of({"two boats"});
   one[0].seed = 4;
   EXPECT_LT(distance(latents({}, one), latents({}, batch_of()).narrow(0, 1, 1)), 1e-6);
+}
+
+// Nobody keeps a table of families: what is planned and what is called is what the family says.
+TEST(ToyFamily, SaysWhatItsBlocksMultiply) {
+  EXPECT_TRUE(model_work(model()).blocks.empty());
+  auto family = toy::family();
+  family.work = [](const Json& j) {
+    const toy::ToyConfig c(j);
+    return ModelWork{.blocks = std::vector<BlockWork>(static_cast<size_t>(c.blocks), {.per_token = 7})};
+  };
+  const auto work = model_work(ModelRepo::random(family, toy::configs(), "toy", 5));
+  ASSERT_EQ(work.blocks.size(), 4u);
+  EXPECT_EQ(work.blocks[3].per_token, 7);
+  EXPECT_EQ(work.weights.blocks, model_work(model()).weights.blocks);
+}
+
+TEST(ToyFamily, SaysWhatACallOfItsNetworkTakes) {
+  auto family = toy::family();
+  family.call.condition = [](const Json& j, models::NetworkInputs& inputs) {
+    return nn::Conditioning{.whole = {{"pooled", inputs.take("y", {toy::ToyConfig(j).pooled_width})}}};
+  };
+  DenoiserCall call{.latents = at::ones({1, 3, 4, 6}), .timesteps = at::ones({1})};
+  call.inputs["y"] = at::ones({1, 16});
+  const auto checked = check_call(family, model().denoiser(), call, 1, 0);
+  EXPECT_TRUE(checked.groups.at(0).conditioning.whole.at("pooled").equal(call.inputs.at("y")));
+  call.inputs["y"] = at::ones({1, 15});
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { check_call(family, model().denoiser(), call, 1, 0); }),
+                  "the family toy takes y"));
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // What one step of the denoiser takes under a layout: arithmetic over the work of its blocks and the rates of a machine.
 #pragma once
-#include "base/model_work.h"
+#include "base/model_facts.h"
 #include "plan/hardware.h"
 #include "plan/layouts.h"
 #include "plan/parallel_config.h"

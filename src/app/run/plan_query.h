@@ -6,7 +6,7 @@
 #include "app/run/device_choice.h"
 #include "app/run/find_model.h"
 #include "app/run/requests.h"
-#include "base/model_work.h"
+#include "base/model_facts.h"
 #include "pipeline/engine_config.h"
 #include "plan/planner.h"
 

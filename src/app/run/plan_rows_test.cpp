@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "models/family.h"
 #include "models/vae.h"
 #include "pipeline/model_work.h"
 #include "plan/planner.h"
@@ -168,6 +169,10 @@ TEST(PlanRows, TheChoiceIsAmongTheBestMeasured) {
     EXPECT_GT(chosen, 0) << layout << " was not measured";
     EXPECT_LT(chosen, 1.05 * best) << layout;
   }
+}
+
+TEST(PlanRows, EveryFamilySaysWhatItsBlocksMultiply) {
+  for (const auto* family : models::families()) EXPECT_NE(family->work, nullptr) << family->name;
 }
 
 // What families say of their blocks against what building them counts. Keys and values of cross attention are made once

@@ -8,7 +8,7 @@
 #include "app/run/layout_choice.h"
 #include "app/run/requests.h"
 #include "app/settings/resolve.h"
-#include "base/model_work.h"
+#include "base/model_facts.h"
 #include "cluster/job.h"
 #include "report/clock.h"
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/model_facts.h"
 #include "base/partition.h"
 #include "models/config.h"
 
@@ -48,5 +49,8 @@ struct FluxConfig {
   }
   int blocks() const { return doubles + singles; }
 };
+
+// What each block multiplies, without counts. Throws Error(kCheckpoint).
+ModelWork work_flux(const Json& config);
 
 }  // namespace atelier::models

@@ -17,6 +17,7 @@
 #include "models/flux/config.h"
 #include "models/flux/names.h"
 #include "models/flux/presets.h"
+#include "models/network_inputs.h"
 #include "models/patches.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
@@ -245,6 +246,14 @@ Conditioning condition(Encoders& encoders, const PromptBatch& p) {
           .guidance = p.guidance_scale};
 }
 
+// Guidance comes with every call, also of models that were not distilled with it.
+Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
+  const FluxConfig c(config);
+  auto made = joint_text(inputs, c.text_width, c.pooled_width);
+  made.guidance = inputs.take_number("guidance", 3.5);
+  return made;
+}
+
 // Of diffusers folders and of files in the original naming, whose fused tensors are cut by width.
 std::vector<weights::NameRule> names(const Json& config) {
   auto all = names_flux_diffusers();
@@ -284,12 +293,14 @@ extern const Family kFlux{
     .pipeline_time_scale = 1e-3,
     .image_to_image = {.cut = ImageToImage::kFirst},
     .facts = facts,
+    .work = work_flux,
     .defaults = defaults,
     .grid = grid,
     .pack = nn::pack_2x2,
     .unpack = unpack,
     .coordinates = coordinates,
     .condition = condition,
+    .call = {.condition = condition_of_call},
     .names = names,
     .presets = presets_flux(),
     .config_of_file = config_of_flux_file,

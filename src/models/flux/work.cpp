@@ -1,5 +1,3 @@
-#include "models/work.h"
-
 #include "models/flux/config.h"
 
 namespace atelier::models {

@@ -39,4 +39,7 @@ Grid grid_hunyuan_dit(const Json& config, int64_t spatial, int64_t height, int64
 // models that want them.
 nn::Conditioning condition_hunyuan_dit(Encoders& encoders, const PromptBatch& prompts);
 
+// What each block multiplies, without counts. Throws Error(kCheckpoint).
+ModelWork work_hunyuan_dit(const Json& config);
+
 }  // namespace atelier::models

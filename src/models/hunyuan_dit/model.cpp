@@ -21,6 +21,7 @@
 #include "models/hunyuan_dit/config.h"
 #include "models/hunyuan_dit/names.h"
 #include "models/hunyuan_dit/presets.h"
+#include "models/network_inputs.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
 #include "nn/sdpa.h"
@@ -275,6 +276,21 @@ at::Tensor coordinates(const Json&, const Grid& g, int, int64_t) {
   return at::cat({at, at::tensor({g.rows, g.cols}, at.options()).expand({g.tokens(), 2})}, 1);
 }
 
+// Sizes come with every call, also of models that take none.
+Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
+  const HunyuanConfig c(config);
+  Conditioning out{.whole = {{"embeds", inputs.take("context", {c.text_tokens, c.text_width})},
+                             {"mask", inputs.take("text_embedding_mask", {c.text_tokens})},
+                             {"embeds_2", inputs.take("encoder_hidden_states_t5", {c.t5_tokens, c.t5_width})},
+                             {"mask_2", inputs.take("text_embedding_mask_t5", {c.t5_tokens})}}};
+  if (c.has_sizes) {
+    out.whole["sizes"] = inputs.take("image_meta_size", {6});
+  } else {
+    inputs.take_if_there("image_meta_size", {6});
+  }
+  return out;
+}
+
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
   return std::make_unique<HunyuanDit>(HunyuanConfig(config), b, blocks);
 }
@@ -293,12 +309,14 @@ extern const Family kHunyuanDit{
     .prompts = 2,
     .sigmas = Sigmas::kFromScheduler,
     .facts = facts,
+    .work = work_hunyuan_dit,
     .defaults = defaults,
     .grid = grid_hunyuan_dit,
     .pack = nn::pack_2x2,
     .unpack = unpack,
     .coordinates = coordinates,
     .condition = condition_hunyuan_dit,
+    .call = {.condition = condition_of_call},
     .names = names_hunyuan_dit,
     .presets = presets_hunyuan_dit(),
     .config_of_file = config_of_hunyuan_dit_file,

@@ -1,5 +1,3 @@
-#include "models/work.h"
-
 #include "models/hunyuan_dit/config.h"
 
 namespace atelier::models {

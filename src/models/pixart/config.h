@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/json.h"
+#include "base/model_facts.h"
 #include "base/partition.h"
 #include "nn/builder.h"
 
@@ -24,5 +25,8 @@ struct PixArtConfig {
   // Throws Error(kCheckpoint) naming what is not supported.
   explicit PixArtConfig(const Json& json);
 };
+
+// What each block multiplies, without counts. Throws Error(kCheckpoint).
+ModelWork work_pixart(const Json& config);
 
 }  // namespace atelier::models

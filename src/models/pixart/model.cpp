@@ -256,6 +256,7 @@ Family pixart(std::string_view name, std::string_view pipeline, int64_t most_tex
       .most_text_tokens = most_text_tokens,
       .sigmas = Sigmas::kFromScheduler,
       .facts = facts,
+      .work = work_pixart,
       .defaults = defaults,
       .grid = grid,
       .pack = nn::pack_2x2,

@@ -1,5 +1,3 @@
-#include "models/work.h"
-
 #include "models/pixart/config.h"
 
 namespace atelier::models {

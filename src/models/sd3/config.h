@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/model_facts.h"
 #include "base/partition.h"
 #include "nn/attention.h"
 
@@ -23,5 +24,8 @@ struct Sd3Config {
   explicit Sd3Config(const Json& json);
   bool is_dual(int block) const;
 };
+
+// What each block multiplies, without counts. Throws Error(kCheckpoint).
+ModelWork work_sd3(const Json& config);
 
 }  // namespace atelier::models

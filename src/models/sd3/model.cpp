@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "models/blocks.h"
 #include "models/family.h"
+#include "models/network_inputs.h"
 #include "models/patches.h"
 #include "models/sd3/config.h"
 #include "models/sd3/names.h"
@@ -262,6 +263,11 @@ Conditioning condition(Encoders& encoders, const PromptBatch& p) {
           .whole = {{"pooled", at::cat({clip.projected, clip_g.projected}, -1)}}};
 }
 
+Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
+  const Sd3Config c(config);
+  return joint_text(inputs, c.text_width, c.pooled_width);
+}
+
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
   return std::make_unique<Sd3>(Sd3Config(config), b, blocks);
 }
@@ -285,12 +291,14 @@ extern const Family kSd3{
     .sigmas = Sigmas::kFromScheduler,
     .image_to_image = {.cut = ImageToImage::kFirst},
     .facts = facts,
+    .work = work_sd3,
     .defaults = defaults,
     .grid = grid,
     .pack = nn::pack_2x2,
     .unpack = unpack,
     .coordinates = coordinates,
     .condition = condition,
+    .call = {.condition = condition_of_call},
     .names = names_sd3,
     .ignorable = ignorable_sd3(),
     .presets = presets_sd3(),

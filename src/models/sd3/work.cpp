@@ -1,5 +1,3 @@
-#include "models/work.h"
-
 #include "models/sd3/config.h"
 
 namespace atelier::models {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/model_facts.h"
 #include "base/partition.h"
 
 namespace atelier::models {
@@ -57,5 +58,8 @@ struct UNetBlock {
 
 // In the order in which they run.
 std::vector<UNetBlock> blocks_of(const UNetConfig& config);
+
+// What each block multiplies, without counts. Throws Error(kCheckpoint).
+ModelWork work_sdxl(const Json& config);
 
 }  // namespace atelier::models

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/network_inputs.h"
 #include "models/patches.h"
 #include "models/sdxl/file.h"
 #include "models/sdxl/names.h"
@@ -98,6 +99,14 @@ nn::Conditioning condition(Encoders& encoders, const PromptBatch& p) {
   return {.whole = {{"embeds", embeds}, {"pooled", pooled}, {"time_ids", time_ids(p)}}};
 }
 
+// `y` is the pooled text; the six sizes, whose sinusoids the published network takes behind it, come as time_ids.
+nn::Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
+  const UNetConfig c(config);
+  return {.whole = {{"embeds", inputs.take("context", {-1, c.text_width})},
+                    {"pooled", inputs.take("y", {c.added_width - 6 * c.size_width})},
+                    {"time_ids", inputs.take("time_ids", {6})}}};
+}
+
 std::vector<weights::NameRule> names(const Json& config) {
   auto all = names_unet_diffusers();
   const UNetConfig c(config);
@@ -130,12 +139,14 @@ extern const Family kSdxl{
     .sigmas = Sigmas::kFromScheduler,
     .image_to_image = {.strength = 0.3, .masked = 0.9999},
     .facts = facts,
+    .work = work_sdxl,
     .defaults = defaults,
     .grid = grid,
     .pack = nn::pixels_of,
     .unpack = unpack,
     .coordinates = coordinates,
     .condition = condition,
+    .call = {.condition = condition_of_call},
     .names = names,
     .presets = presets_sdxl(),
     .config_of_file = config_of_sdxl_file,

@@ -1,5 +1,3 @@
-#include "models/work.h"
-
 #include <cmath>
 
 #include "models/sdxl/config.h"

@@ -1,10 +1,13 @@
 // Wan as the engine meets it: three pipelines of one transformer.
+#include "models/family.h"
+
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "models/family.h"
+#include "models/network_inputs.h"
 #include "models/patches.h"
 #include "models/wan/conditions.h"
 #include "models/wan/config.h"
@@ -43,8 +46,8 @@ Grid grid(const Json& config, int64_t spatial, int64_t height, int64_t width, in
   const WanConfig c(config);
   auto made = grid_of_2x2(c.out_channels, spatial, height, width, c.most_positions);
   if (frames < 1 || frames > c.most_positions)
-    throw Error(Kind::kUsage, str("a video of ", frames, " latent frames was asked for; this model draws 1 to ",
-                                  c.most_positions));
+    throw Error(Kind::kUsage, str("a video of ", frames,
+                                  " latent frames was asked for; this model draws 1 to ", c.most_positions));
   made.frames = made.latent_frames = frames;
   return made;
 }
@@ -70,6 +73,29 @@ nn::Conditioning condition(Encoders& encoders, const PromptBatch& p) {
   return made;
 }
 
+// Text of any length, padded by the caller; states of pictures where the model was made for them.
+nn::Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
+  const WanConfig c(config);
+  nn::Conditioning out{.whole = {{"embeds", inputs.take("context", {-1, c.text_width})}}};
+  if (c.image_width > 0)
+    out.whole["image"] =
+        inputs.take("clip_fea", {c.image_positions > 0 ? c.image_positions : -1, c.image_width});
+  return out;
+}
+
+int64_t channels_of_call(const Json& config) {
+  return WanConfig(config).channels;
+}
+
+GivenLatents control_of_call(const Json& config, NetworkInputs& inputs, const Grid& grid) {
+  const WanConfig c(config);
+  GivenLatents given;
+  given.control = inputs.take("vace_context",
+                              {c.control_channels, grid.latent_frames, grid.latent_rows, grid.latent_cols});
+  given.control_scales = at::full({std::ssize(c.control_layers)}, inputs.take_number("vace_strength", 1.0));
+  return given;
+}
+
 std::vector<TextWidth> text_widths(const Json& config) {
   return {{"text_dim", WanConfig(config).text_width, {"text_encoder"}}};
 }
@@ -88,17 +114,17 @@ VideoTraits traits(const Json& pipeline, const Json& denoiser) {
   VideoTraits made;
   made.has_second_guidance = !boundary.is_null();
   if (made.has_second_guidance && !names_part(pipeline, "transformer_2"))
-    throw Error(Kind::kCheckpoint,
-                str("model_index.json: boundary_ratio is ", boundary.dump(),
-                    ", below which transformer_2 runs, but it names no transformer_2: the second expert is missing"));
+    throw Error(
+        Kind::kCheckpoint,
+        str("model_index.json: boundary_ratio is ", boundary.dump(),
+            ", below which transformer_2 runs, but it names no transformer_2: the second expert is missing"));
   if (pipeline.value("expand_timesteps", false)) made.image = Shown::kMay;
   if (c.takes_frames()) {
     made.image = Shown::kMust;
     made.last_image = c.image_positions > 0 ? Shown::kMust : c.image_width > 0 ? Shown::kNever : Shown::kMay;
   }
   if (c.can_be_steered() && made.image == Shown::kNever) made.control_video = Shown::kMay;
-  if (!c.control_layers.empty())
-    made.reference_images = made.control_video = made.mask_video = Shown::kMay;
+  if (!c.control_layers.empty()) made.reference_images = made.control_video = made.mask_video = Shown::kMay;
   return made;
 }
 
@@ -118,6 +144,7 @@ Family wan(std::string_view name, std::string_view pipeline, std::string_view de
       .sigmas = Sigmas::kFromScheduler,
       .video = traits,
       .facts = facts,
+      .work = work_wan,
       .defaults = defaults,
       .grid = grid,
       .pack = nn::pack_frames_2x2,
@@ -125,6 +152,7 @@ Family wan(std::string_view name, std::string_view pipeline, std::string_view de
       .coordinates = coordinates,
       .given = given_to_wan,
       .condition = condition,
+      .call = {.condition = condition_of_call, .channels = channels_of_call},
       .names = [](const Json&) { return names_wan(); },
       .ignorable = {"*.norm_added_q.*"},
       .config_of_file = config_of_wan_file,
@@ -150,6 +178,7 @@ Family wan_vace() {
   auto family = wan("wan_vace", "WanVACEPipeline", "WanVACETransformer3DModel");
   family.streams.push_back({"control", StreamSpec::kControl});
   family.given = given_to_vace;
+  family.call.given = control_of_call;
   family.presets = presets_wan_vace();
   return family;
 }

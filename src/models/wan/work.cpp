@@ -1,5 +1,3 @@
-#include "models/work.h"
-
 #include <algorithm>
 
 #include "models/wan/config.h"

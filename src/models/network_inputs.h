@@ -1,5 +1,5 @@
-// A denoiser's published network as other programs call it: what it takes besides its latents and its timestep, by the
-// names of that network's arguments. A family takes those that it knows, and what is left is refused by name.
+// What a denoiser's published network is called with besides its latents and its timestep, by the names of that network's
+// arguments. A family takes those that it knows (NetworkCall), and what is left is refused by name.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "base/json.h"
-#include "models/family.h"
 #include "nn/model.h"
 
 namespace atelier::models {
@@ -40,17 +39,7 @@ class NetworkInputs {
   std::vector<std::string> asked_;  // for messages
 };
 
-// How one family is called. Its timestep is Family::pipeline_time_scale times what a sampler tells the denoiser.
-struct NetworkCall {
-  std::string_view family;
-  // What the inputs condition a batch on; config: of the denoiser. Throws Error(kUsage) for what does not fit.
-  nn::Conditioning (*condition)(const Json& config, NetworkInputs& inputs);
-  // Channels of the latents that a call has: those behind the denoiser's own are given. Null: its own alone.
-  int64_t (*channels)(const Json& config) = nullptr;
-  // What else steers it. Null: nothing.
-  GivenLatents (*given)(const Json& config, NetworkInputs& inputs, const Grid& grid) = nullptr;
-};
-// Null: the family is not called from outside in this build.
-const NetworkCall* find_network_call(std::string_view family);
+// "context" [B, T, C] as a joint stream, and "y" beside it.
+nn::Conditioning joint_text(NetworkInputs& inputs, int64_t text_width, int64_t pooled_width);
 
 }  // namespace atelier::models
