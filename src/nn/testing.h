@@ -62,7 +62,6 @@ class PlantedStore : public weights::WeightStore {
     const auto found = tensors_.find(std::string(name));
     return found == tensors_.end() ? std::vector<int64_t>{} : found->second.sizes().vec();
   }
-  std::vector<weights::RawPiece> pieces(std::string_view) const override { return {}; }
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override {
     manifest_.push_back({std::string(name), full.vec()});

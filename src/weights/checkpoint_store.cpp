@@ -110,12 +110,6 @@ std::vector<int64_t> CheckpointStore::shape(std::string_view name) const {
   return tensor == nullptr ? std::vector<int64_t>() : tensor->fit().shape;
 }
 
-std::vector<RawPiece> CheckpointStore::pieces(std::string_view name) const {
-  const Canonical* tensor = find(name);
-  const bool has_none = tensor == nullptr || tensor->is_transposed || !tensor->fit().why_not.empty();
-  return has_none ? std::vector<RawPiece>() : raw_pieces(*tensor);
-}
-
 void CheckpointStore::note(Problem problem) const {
   const std::lock_guard lock(mutex_);
   const bool known =

@@ -32,7 +32,6 @@ class CheckpointStore : public WeightStore {
   void adopt(std::span<const NameRule> rules) override;
   bool has(std::string_view name) const override;
   std::vector<int64_t> shape(std::string_view name) const override;
-  std::vector<RawPiece> pieces(std::string_view name) const override;
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override;
   std::vector<std::string> names() const override;

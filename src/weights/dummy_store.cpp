@@ -101,8 +101,6 @@ class DummyStore : public WeightStore {
     return at == shapes_.end() ? std::vector<int64_t>() : at->second;
   }
 
-  std::vector<RawPiece> pieces(std::string_view) const override { return {}; }
-
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override {
     const c10::InferenceMode no_grad;

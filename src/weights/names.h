@@ -30,13 +30,6 @@ struct NameRule {
 // Whether a canonical tensor is one that no checkpoint has: zeros, to which adapters may add.
 bool is_added(std::string_view canonical);
 
-// A tensor of the checkpoint, or rows of it, as part of a canonical one.
-struct RawPiece {
-  std::string name;   // in the checkpoint
-  int64_t first = 0;  // its first row that is taken
-  Range rows, cols;   // where they lie in the canonical tensor
-};
-
 // What a pattern left open.
 struct Match {
   std::vector<std::string> indices;  // in the order of "{}"

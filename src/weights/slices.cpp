@@ -161,16 +161,6 @@ bool Band::is_plain() const {
   return strips.size() == 1 && strips[0].elements == width && strips[0].stride == width;
 }
 
-std::vector<RawPiece> raw_pieces(const Canonical& tensor) {
-  std::vector<RawPiece> pieces;
-  for (const auto& group : tiles(tensor)) {
-    for (const auto& tile : group) {
-      pieces.push_back({tile.piece->name, tile.piece->rows.begin, tile.rows, tile.cols});
-    }
-  }
-  return pieces;
-}
-
 int64_t count_elements(std::span<const int64_t> shape, const Slice& slice) {
   const Matrix m(shape);
   return size_of_all(ranges_of(slice.rows, m.rows)) * size_of_all(ranges_of(slice.cols, m.cols)) * m.inner;

@@ -67,9 +67,6 @@ struct Band {
   bool is_plain() const;
 };
 
-// Of a tensor that fits.
-std::vector<RawPiece> raw_pieces(const Canonical& tensor);
-
 // What of a canonical tensor is wanted: ranges of dim 0 and dim 1; empty: all.
 struct Slice {
   std::span<const Range> rows, cols;

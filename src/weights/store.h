@@ -54,9 +54,6 @@ class WeightStore {
   virtual bool has(std::string_view name) const = 0;
   // Shape of the whole canonical tensor; empty if there is none. Dummy weights: known once asked for.
   virtual std::vector<int64_t> shape(std::string_view name) const = 0;
-  // The checkpoint's tensors that make this canonical one, for what changes weights before they are read
-  // (adapters, scales). Empty: there is none, or its parts do not fit, or the weights are random.
-  virtual std::vector<RawPiece> pieces(std::string_view name) const = 0;
 
   // Reads `rows` (ranges of dim 0, in order, concatenated) and `cols` (of dim 1) of a canonical tensor whose
   // whole shape must equal `full`, into `out`: any device and type, contiguous, of the sliced size. Empty

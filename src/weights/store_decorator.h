@@ -14,7 +14,6 @@ class StoreDecorator : public WeightStore {
   void adopt(std::span<const NameRule> rules) override { base_->adopt(rules); }
   bool has(std::string_view name) const override { return base_->has(name); }
   std::vector<int64_t> shape(std::string_view name) const override { return base_->shape(name); }
-  std::vector<RawPiece> pieces(std::string_view name) const override { return base_->pieces(name); }
   void read_into(at::Tensor& out, std::string_view name, at::IntArrayRef full, std::span<const Range> rows,
                  std::span<const Range> cols) const override {
     base_->read_into(out, name, full, rows, cols);

@@ -100,32 +100,6 @@ TEST_F(StoreTest, StacksPartsAndCutsRowsAndColumns) {
   store->check();
 }
 
-TEST_F(StoreTest, PiecesSayWhereTheCheckpointsTensorsLie) {
-  const auto store = WeightStore::open(folder_.path());
-  store->adopt(rules(0));
-  const NameRule more[] = {{"swapped", {{"blocks.0.to_q", {2, 2}}, {"blocks.0.to_q", {0, 2}}}},
-                           {"wide", {{"blocks.0.to_q"}, {"blocks.0.to_k"}}, 1},
-                           {"torn", {{"blocks.0.to_q"}, {"absent"}}}};
-  store->adopt(more);
-  const auto told = [&](std::string_view name) {
-    std::string text;
-    for (const auto& p : store->pieces(name)) {
-      text += str(p.name, "+", p.first, " rows ", p.rows.begin, "-", p.rows.end(), " cols ", p.cols.begin,
-                  "-", p.cols.end(), "; ");
-    }
-    return text;
-  };
-  EXPECT_EQ(told("b.1.qkv.weight"),
-            "blocks.1.to_q.weight+0 rows 0-4 cols 0-6; blocks.1.to_k.weight+0 rows 4-8 cols 0-6; "
-            "blocks.1.to_v.weight+0 rows 8-12 cols 0-6; ");
-  EXPECT_EQ(told("swapped.weight"),
-            "blocks.0.to_q.weight+2 rows 0-2 cols 0-6; blocks.0.to_q.weight+0 rows 2-4 cols 0-6; ");
-  EXPECT_EQ(told("wide.weight"),
-            "blocks.0.to_q.weight+0 rows 0-4 cols 0-6; blocks.0.to_k.weight+0 rows 0-4 cols 6-12; ");
-  EXPECT_EQ(told("blocks.0.to_q.bias"), "blocks.0.to_q.bias+0 rows 0-4 cols 0-1; ");
-  EXPECT_EQ(told("torn.weight") + told("nothing"), "");
-}
-
 TEST_F(StoreTest, StacksAlongColumns) {
   const auto store = WeightStore::open(folder_.path());
   store->adopt(rules(1));
