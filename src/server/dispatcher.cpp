@@ -285,11 +285,6 @@ std::optional<std::string> Dispatcher::picture(const JobRecord& record, size_t i
   return store_.picture(record.id, record.pictures[index].name);
 }
 
-double Dispatcher::predicted_wait() const {
-  const std::scoped_lock lock(mutex_);
-  return predicted_wait_locked();
-}
-
 double Dispatcher::predicted_wait_locked() const {
   const auto seconds = costs_.seconds_of_work(batcher_.work() + open_work());
   return seconds ? *seconds / std::max(1, groups_) : 0;

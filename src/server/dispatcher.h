@@ -87,8 +87,7 @@ class Dispatcher {
   std::optional<JobRecord> find(const std::string& id) const;
   JobPage list(JobQuery query) const;
   std::optional<std::string> picture(const JobRecord& job, size_t index) const;
-  Json status() const;            // queue, groups, memory
-  double predicted_wait() const;  // s, of a job that came now
+  Json status() const;  // queue, groups, memory
   bool is_ready() const { return is_ready_ && !is_draining_; }
   bool is_draining() const { return is_draining_; }
   const CostModel& costs() const { return costs_; }
@@ -148,7 +147,7 @@ class Dispatcher {
   void tell(LiveJob& job, JobEvent event);
   std::optional<double> seconds_left(const LiveJob& job) const;
   double open_work() const;
-  double predicted_wait_locked() const;
+  double predicted_wait_locked() const;  // s, of a job that came now
   bool is_idle() const;
   void update_gauges(Engine& engine);
 
