@@ -5,6 +5,7 @@
 #include "bench/checks.h"
 #include "bench/cited.h"
 #include "bench/page_parts.h"
+#include "bench/protocol.h"
 #include "bench/protocol_page.h"
 #include "bench/result.h"
 #include "bench/similarity.h"
@@ -163,7 +164,7 @@ void say_ranks(PageSection& section) {
 }  // namespace
 
 Document protocol_page(const Json& result, const std::map<std::string, std::string>& pictures) {
-  const bool is_whole = result.value("protocol", "") == "flux";
+  const bool is_whole = result.value("protocol", "") == kWholeProtocol;
   Document out{.title = str("Benchmark of ", result.at("asked").value("model", "")),
                .lead = lead_of(result),
                .sections = {}};

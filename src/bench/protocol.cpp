@@ -1,14 +1,11 @@
 #include "bench/protocol.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
 
 namespace atelier::bench {
 namespace {
-
-constexpr std::array<std::string_view, 2> kProtocols{"flux", "throughput"};
 
 enum class Needs { kNothing, kGuidance, kStages };
 
@@ -140,10 +137,6 @@ std::string_view name_of(Topic topic) {
   return "";
 }
 
-std::span<const std::string_view> protocol_names() {
-  return kProtocols;
-}
-
 std::string id_of(const Measurement& m) {
   std::string out;
   for (const char c : m.strategy) {
@@ -159,7 +152,7 @@ std::string id_of(const Measurement& m) {
 
 std::vector<Measurement> measurements(const ProtocolQuery& query) {
   List list(query);
-  if (query.name == "flux") {
+  if (query.name == kWholeProtocol) {
     list.layouts(Topic::kScaling);
     list.layouts(Topic::kStrategies);
     list.sizes();
@@ -171,8 +164,8 @@ std::vector<Measurement> measurements(const ProtocolQuery& query) {
     list.throughput();
     list.batches();
   } else {
-    throw Error(Kind::kUsage, str("--protocol ", query.name, " is unknown; there are ", kProtocols[0],
-                                  " and ", kProtocols[1]));
+    throw Error(Kind::kUsage, str("--protocol ", query.name, " is unknown; there are ", kWholeProtocol,
+                                  " and ", kThroughputProtocol));
   }
   return list.take();
 }

@@ -1,6 +1,5 @@
 // What a protocol measures, as a table: which layouts, sizes and batches, and which question each of them answers.
 #pragma once
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,8 +31,11 @@ struct Measurement {
   bool is_for(Topic topic) const { return (topics & static_cast<unsigned>(topic)) != 0; }
 };
 
+// The protocols: the test plan's, whose measurements are of FLUX; one GPU and the modes of the SDXL scripts.
+inline constexpr std::string_view kWholeProtocol = "flux", kThroughputProtocol = "throughput";
+
 struct ProtocolQuery {
-  std::string name = "flux";
+  std::string name = std::string(kWholeProtocol);
   int gpus = 1;                          // there are; more are asked for all the same, and stay unmeasured
   int height = 0, width = 0;             // pixels, of everything but sizes
   std::vector<int> sizes, batches;       // sides of square pictures in pixels; pictures
@@ -41,8 +43,6 @@ struct ProtocolQuery {
   bool is_gpu = false, is_unet = false;  // a UNet has no stages
 };
 
-// "flux": the test plan's; "throughput": one GPU and the modes of the SDXL scripts.
-std::span<const std::string_view> protocol_names();
 // In the order in which they are to be run: one GPU first. Throws Error(kUsage) for a name that there is not.
 std::vector<Measurement> measurements(const ProtocolQuery& query);
 

@@ -18,6 +18,7 @@
 #include "bench/cited.h"
 #include "bench/output.h"
 #include "bench/progress.h"
+#include "bench/protocol.h"
 #include "bench/protocol_page.h"
 #include "bench/result.h"
 #include "pipeline/device.h"
@@ -209,12 +210,12 @@ class ProtocolRun {
       });
     };
     using bench::Topic;
-    const bool is_flux = options_.name == "flux";
+    const bool is_whole = options_.name == bench::kWholeProtocol;
     const bool is_over = std::all_of(list_.begin(), list_.end(), [&](const auto& m) { return is_known(m); });
     note_.done[bench::kInstalled] = bench::baseline(result_) != nullptr;
     note_.done[bench::kStrategiesTested] =
-        is_flux && known(Topic::kStrategies) && several(Topic::kStrategies);
-    note_.done[bench::kScalingMeasured] = is_flux && known(Topic::kScaling) && several(Topic::kScaling);
+        is_whole && known(Topic::kStrategies) && several(Topic::kStrategies);
+    note_.done[bench::kScalingMeasured] = is_whole && known(Topic::kScaling) && several(Topic::kScaling);
     note_.done[bench::kBenchmarked] = is_over;
     note_.remark[bench::kInstalled] = str("atelier ", kVersion, " in its place");
     if (!here_.is_gpu)

@@ -12,7 +12,7 @@
 namespace atelier::app {
 
 struct ProtocolOptions {
-  std::string name;                 // of bench::protocol_names()
+  std::string name;                 // as bench::ProtocolQuery
   std::vector<int> sizes, batches;  // empty: by the model's size; 1, 2, 4 (and 8 on GPUs)
   std::optional<plan::Hardware>
       hardware;         // what GPUs that are not here are modelled as; none: those that are
