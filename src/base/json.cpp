@@ -10,8 +10,9 @@
 namespace atelier {
 namespace {
 
-// Python writes NaN and infinities as bare words, which JSON lacks: they become null.
-std::string without_infinities(const std::string& text) {
+// Python writes NaN and infinities as bare words, which JSON lacks: they become strings, so that whoever asks for a number
+// says what was found.
+std::string with_quoted_infinities(const std::string& text) {
   std::string out;
   bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -25,8 +26,12 @@ std::string without_infinities(const std::string& text) {
     for (const std::string_view word : {"-Infinity", "Infinity", "NaN"}) {
       if (!quoted && length == 0 && text.compare(i, word.size(), word) == 0) length = word.size();
     }
-    out += length ? "null" : std::string(1, c);
-    if (length) i += length - 1;
+    if (length == 0) {
+      out += c;
+    } else {
+      out += '"' + text.substr(i, length) + '"';
+      i += length - 1;
+    }
   }
   return out;
 }
@@ -36,7 +41,7 @@ std::string without_infinities(const std::string& text) {
 Json read_json(const std::filesystem::path& file) {
   const std::string text = read_file(file);
   try {
-    return Json::parse(without_infinities(text));
+    return Json::parse(with_quoted_infinities(text));
   } catch (const Json::exception& e) {
     throw Error(Kind::kCheckpoint, str(file.string(), " is not valid JSON: ", json_problem(e)));
   }

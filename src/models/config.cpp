@@ -44,6 +44,11 @@ double ConfigReader::number(const char* key, double otherwise) const {
   return get<double>(
       key, otherwise, [](const Json& j) { return j.is_number(); }, "a number");
 }
+double ConfigReader::above_zero(const char* key, double otherwise) const {
+  const double value = number(key, otherwise);
+  if (!(value > 0)) throw Error(Kind::kCheckpoint, str(file_, ": ", key, " must be above 0, found ", value));
+  return value;
+}
 bool ConfigReader::boolean(const char* key, bool otherwise) const {
   return get<bool>(
       key, otherwise, [](const Json& j) { return j.is_boolean(); }, "true or false");

@@ -18,6 +18,7 @@ class ConfigReader {
   // How often something repeats: at most 1000, so that a slip does not build layers for minutes.
   int64_t layers(const char* key, int64_t otherwise) const { return positive(key, otherwise, 1000); }
   double number(const char* key, double otherwise) const;
+  double above_zero(const char* key, double otherwise) const;  // what is divided by, or keeps a root real
   bool boolean(const char* key, bool otherwise) const;
   std::string text(const char* key, const std::string& otherwise) const;
   std::vector<double> numbers(const char* key) const;  // absent or null: none

@@ -250,6 +250,10 @@ TEST(EncoderConfigs, WrongOnesAreNamed) {
   EXPECT_TRUE(has(refused(clip), "15 channels over 2 heads")) << refused(clip);
   clip["hidden_size"] = 16, clip["hidden_act"] = "swish";
   EXPECT_TRUE(has(refused(clip), "hidden_act")) << refused(clip);
+  for (const Json& eps : {Json(0), Json(-1e-5), Json("NaN")}) {
+    clip = clip_config(51), clip["layer_norm_eps"] = eps;
+    EXPECT_TRUE(has(refused(clip), "layer_norm_eps must be ")) << refused(clip);
+  }
   t5["feed_forward_proj"] = "gated-swash";
   EXPECT_TRUE(has(refused(t5), "feed_forward_proj")) << refused(t5);
   t5 = t5_config(8), t5["relative_attention_num_buckets"] = 3;

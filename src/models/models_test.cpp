@@ -249,6 +249,13 @@ TEST(Autoencoder, ConfigsThatCannotBeAreNamed) {
   EXPECT_TRUE(has(refused(groups), "4 channels do not divide into 3 groups")) << refused(groups);
   EXPECT_TRUE(has(refused(act), "act_fn")) << refused(act);
   EXPECT_TRUE(has(refused(empty), "block_out_channels")) << refused(empty);
+  Json scale = small_vae(), deviation = small_vae();
+  scale["scaling_factor"] = 0;
+  EXPECT_TRUE(has(refused(scale), "scaling_factor must be above 0, found 0")) << refused(scale);
+  const auto channels = deviation["latent_channels"].get<size_t>();
+  deviation["latents_mean"] = std::vector<double>(channels, 0.5);
+  deviation["latents_std"] = std::vector<double>(channels, 0);
+  EXPECT_TRUE(has(refused(deviation), "latents_std is zero")) << refused(deviation);
   EXPECT_TRUE(has(refused(Json::object()), "_class_name")) << refused(Json::object());
   EXPECT_TRUE(has(refused(Json::array()), "vae/config.json")) << refused(Json::array());
   EXPECT_TRUE(has(refused({{"_class_name", 7}}), "vae/config.json"));

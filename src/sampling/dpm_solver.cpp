@@ -50,7 +50,7 @@ struct DpmOptions {
 
 // How many trained timesteps have a half log-SNR of at least lambda_min_clipped.
 int64_t clipped_range(const SchedulerConfig& c, std::span<const float> alphas) {
-  const auto least = c.number("lambda_min_clipped");
+  const auto least = c.limit("lambda_min_clipped");
   if (!least) return std::ssize(alphas);
   const auto kept = std::count_if(alphas.begin(), alphas.end(), [&](float a) {
     return half_log_snr({std::sqrt(a), std::sqrt(1 - a)}) >= static_cast<float>(*least);

@@ -207,6 +207,11 @@ TEST(Samplers, RefuseOptionsByName) {
       has(refused("EulerDiscreteScheduler", {{"timestep_spacing", "odd"}}), "linspace, leading or trailing"));
   EXPECT_TRUE(
       has(refused("EulerDiscreteScheduler", {{"trained_betas", {0.1, 0.2}}}), "trained_betas holds 2"));
+  EXPECT_TRUE(has(refused("EulerDiscreteScheduler", {{"beta_start", "NaN"}}), "beta_start must be a number"));
+  // Python writes the default of this one as -Infinity
+  EXPECT_EQ(refused("DPMSolverMultistepScheduler", {{"lambda_min_clipped", "-Infinity"}}), "no error");
+  EXPECT_TRUE(
+      has(refused("DPMSolverMultistepScheduler", {{"lambda_min_clipped", "Infinity"}}), "no timestep"));
   EXPECT_EQ(refused("EulerDiscreteScheduler", {{"skip_prk_steps", true}, {"thresholding", true}}), "no error")
       << "keys that the class does not read";
 }

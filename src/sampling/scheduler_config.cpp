@@ -1,6 +1,7 @@
 #include "sampling/scheduler_config.h"
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -29,6 +30,14 @@ std::optional<double> SchedulerConfig::number(const char* key) const {
   if (!value) return std::nullopt;
   if (!value->is_number()) refuse_option(key, str("must be a number, found ", value->dump()));
   return value->get<double>();
+}
+
+std::optional<double> SchedulerConfig::limit(const char* key) const {
+  const Json* value = find(json_, key);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (value && *value == "-Infinity") return -kInfinity;
+  if (value && *value == "Infinity") return kInfinity;
+  return number(key);
 }
 
 double SchedulerConfig::number(const char* key, double otherwise) const {

@@ -18,6 +18,7 @@ class SchedulerConfig {
   explicit SchedulerConfig(const Json& json) : json_(json) {}
   double number(const char* key, double otherwise) const;
   std::optional<double> number(const char* key) const;
+  std::optional<double> limit(const char* key) const;  // a number that may be an infinity
   int64_t integer(const char* key, int64_t otherwise) const;
   bool flag(const char* key, bool otherwise = false) const;
   std::vector<double> numbers(const char* key) const;  // empty: absent

@@ -34,7 +34,7 @@ HunyuanConfig::HunyuanConfig(const Json& j) {
   heads = {read.positive("num_attention_heads", 16), read.positive("attention_head_dim", 88)};
   width = heads.size();
   channels = read.positive("in_channels", 4);
-  const double mlp = static_cast<double>(width) * read.number("mlp_ratio", 4);
+  const double mlp = static_cast<double>(width) * read.above_zero("mlp_ratio", 4);
   check(mlp >= 1 && mlp < 1e9, "mlp_ratio must leave the feed-forward a channel, and not too many");
   mlp_width = static_cast<int64_t>(mlp);
   text_width = read.positive("cross_attention_dim", 1024);

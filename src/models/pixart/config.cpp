@@ -31,7 +31,7 @@ PixArtConfig::PixArtConfig(const Json& json) {
   out_channels = has_out ? read.positive("out_channels", 8) : channels;
   sample = static_cast<int>(read.positive("sample_size", 128, 1 << 16));
   base = sample / 2;
-  interpolation = read.number("interpolation_scale", std::max(sample / 64, 1));
+  interpolation = read.above_zero("interpolation_scale", std::max(sample / 64, 1));
   blocks = static_cast<int>(read.layers("num_layers", 28));
   bias = read.boolean("attention_bias", true) ? nn::Bias::kYes : nn::Bias::kNo;
   has_sizes = read.boolean("use_additional_conditions", sample == 128);
@@ -55,7 +55,7 @@ PixArtConfig::PixArtConfig(const Json& json) {
   only("activation_fn", "gelu-approximate");
   only("attention_type", "default");
   require(!read.boolean("norm_elementwise_affine", false), "norm_elementwise_affine must be false");
-  const double eps = read.number("norm_eps", 1e-6);
+  const double eps = read.above_zero("norm_eps", 1e-6);
   require(eps == 1e-6, str("norm_eps must be 1e-6, found ", eps));
 }
 

@@ -159,7 +159,7 @@ UNetConfig::UNetConfig(const Json& json) {
            "as many as in_channels, so no models that take a mask and a masked picture beside the latents");
   sample_size = read.positive("sample_size", 128);
   text_width = text[0];
-  eps = read.number("norm_eps", 1e-5);
+  eps = read.above_zero("norm_eps", 1e-5);
   time_width = read.positive("time_embedding_dim", 4 * widths[0]);
   size_width = read.positive("addition_time_embed_dim", 256);
   added_width = read.positive("projection_class_embeddings_input_dim", 2816);

@@ -33,7 +33,7 @@ struct BertConfig {
     positions = read.positive("max_position_embeddings", 512);
     kinds = read.positive("type_vocab_size", 2);
     activation = find_activation(read.text("hidden_act", "gelu"), "BERT: hidden_act");
-    eps = read.number("layer_norm_eps", 1e-12);
+    eps = read.above_zero("layer_norm_eps", 1e-12);
     if (width % heads != 0)
       throw Error(Kind::kCheckpoint, str("BERT: ", width, " channels over ", heads, " heads"));
     const auto positions_are = read.text("position_embedding_type", "absolute");

@@ -35,7 +35,7 @@ struct ClipConfig {
     positions = read.positive("max_position_embeddings", 77);
     projection = read.positive("projection_dim", 512);
     eos = read.positive("eos_token_id", 49407);
-    eps = read.number("layer_norm_eps", 1e-5);
+    eps = read.above_zero("layer_norm_eps", 1e-5);
     projects = j.at("architectures").dump().find("WithProjection") != std::string::npos;
     if (width % heads != 0)
       throw Error(Kind::kCheckpoint, str("text encoder: ", width, " channels over ", heads, " heads"));

@@ -39,7 +39,7 @@ struct T5Config {
     vocabulary = read.positive("vocab_size", 32128);
     buckets = read.positive("relative_attention_num_buckets", 32);
     distance = read.positive("relative_attention_max_distance", 128);
-    eps = read.number("layer_norm_epsilon", 1e-6);
+    eps = read.above_zero("layer_norm_epsilon", 1e-6);
     // Where the key is missing, T5's and the newer models' configs differ.
     const std::string classes = j.at("architectures").dump();
     const bool is_newer = classes.find("MT5") != std::string::npos;  // mT5 and umT5

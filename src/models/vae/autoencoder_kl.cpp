@@ -46,7 +46,7 @@ struct KlConfig {
     }
     facts = {latent,
              int64_t{1} << (channels.size() - 1),
-             read.number("scaling_factor", 0.18215),
+             read.above_zero("scaling_factor", 0.18215),
              read.number("shift_factor", 0.0),
              {},
              {},
@@ -62,6 +62,8 @@ struct KlConfig {
       throw Error(Kind::kCheckpoint,
                   str("vae/config.json: latents_mean and latents_std must have ", latent, " numbers"));
     }
+    for (const double deviation : facts.deviation)
+      if (deviation == 0) throw Error(Kind::kCheckpoint, "vae/config.json: a number of latents_std is zero");
   }
 };
 

@@ -25,7 +25,7 @@ struct ClipVisionConfig {
     sizes.width = read.positive("hidden_size", 768);
     sizes.inner = read.positive("intermediate_size", 3072);
     sizes.heads = read.positive("num_attention_heads", 12);
-    sizes.eps = read.number("layer_norm_eps", 1e-5);
+    sizes.eps = read.above_zero("layer_norm_eps", 1e-5);
     sizes.activation = find_activation(read.text("hidden_act", "quick_gelu"), "image_encoder: hidden_act");
     layers = read.layers("num_hidden_layers", 12);
     side = read.positive("image_size", 224, 1 << 16);

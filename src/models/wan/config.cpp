@@ -41,13 +41,12 @@ WanConfig::WanConfig(const Json& json) {
 
   require(read.integers("patch_size", {1, 2, 2}) == std::vector<int64_t>({1, 2, 2}),
           "patch_size must be [1, 2, 2]");
-  require(heads.unit % 2 == 0,
-          str("rotary positions need an even attention_head_dim, found ", heads.unit));
+  require(heads.unit % 2 == 0, str("rotary positions need an even attention_head_dim, found ", heads.unit));
   require(sinusoid % 2 == 0, str("freq_dim must be even, found ", sinusoid));
   require(read.text("qk_norm", "rms_norm_across_heads") == "rms_norm_across_heads",
           str("qk_norm must be rms_norm_across_heads, found ", read.text("qk_norm", "")));
   require(read.boolean("cross_attn_norm", true), "cross_attn_norm must be true");
-  const double eps = read.number("eps", 1e-6);
+  const double eps = read.above_zero("eps", 1e-6);
   require(eps == 1e-6, str("eps must be 1e-6, found ", eps));
   const int64_t added = positive_or_none(read, json, "added_kv_proj_dim");
   require(image_width == 0 || added == 0 || added == width,
