@@ -13,15 +13,13 @@
 namespace atelier::verify {
 namespace {
 
-constexpr std::string_view kWeight = ".weight";
-
 // A weight under the name that its checkpoint gives it, whose rows may lie in several canonical tensors.
 at::Tensor read_layer(const weights::WeightStore& store, const weights::LayerNames& names,
                       const MergedWeight& weight) {
-  const auto* pieces =
-      weight.tensor.ends_with(kWeight)
-          ? names.find(std::string_view(weight.tensor).substr(0, weight.tensor.size() - kWeight.size()))
-          : nullptr;
+  const auto* pieces = weight.tensor.ends_with(weights::kWeightEnding)
+                           ? names.find(std::string_view(weight.tensor)
+                                            .substr(0, weight.tensor.size() - weights::kWeightEnding.size()))
+                           : nullptr;
   if (!pieces) throw Error(Kind::kUsage, str(weight.name, ": the model has no such layer"));
   auto sizes = pieces->front().full;
   sizes[0] = weights::LayerNames::rows_of(*pieces);
@@ -56,7 +54,7 @@ Produced produce_merged(const VerifyOptions& o, const Json& golden, const Tensor
                                     tensors_of(model.family(), component));
     auto merged = read_layer(store, names, weight);
     const auto& like = recorded.at(weight.name);
-    const auto stem = weight.tensor.substr(0, weight.tensor.size() - kWeight.size());
+    const auto stem = weight.tensor.substr(0, weight.tensor.size() - weights::kWeightEnding.size());
     if (names.find(stem + ".added") && like.dim() > 1 && like.size(1) > merged.size(1)) {
       weight.tensor = stem + ".added.weight";
       merged = at::cat({merged, read_layer(store, names, weight)}, 1);

@@ -18,10 +18,8 @@
 namespace atelier::weights {
 namespace {
 
-constexpr std::string_view kWeightSuffix = ".weight", kBiasSuffix = ".bias";
-
 std::string bias_of(std::string_view weight) {
-  return std::string(weight.substr(0, weight.size() - kWeightSuffix.size())).append(kBiasSuffix);
+  return std::string(weight.substr(0, weight.size() - kWeightEnding.size())).append(kBiasEnding);
 }
 
 // What a layer adds, before its strength: of a bias [rows, 1].
@@ -158,7 +156,7 @@ at::Tensor AdaptedStore::merged(std::string_view name, at::IntArrayRef full, con
 void AdaptedStore::merge(at::Tensor& matrix, std::string_view name, const HeldPart& cut,
                          const LayerChange& change) const {
   using Norms = AdapterLayer::Norms;
-  const bool is_bias = name.ends_with(kBiasSuffix);
+  const bool is_bias = name.ends_with(kBiasEnding);
   const auto kind = is_bias ? Norms::kNone : change.layer->kind;
   const auto options = matrix.options();
   const Difference difference(change, is_bias, options);

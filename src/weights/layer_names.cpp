@@ -6,8 +6,6 @@
 namespace atelier::weights {
 namespace {
 
-constexpr std::string_view kWeightEnding = ".weight";
-
 // "a.b" of "a.b.weight".
 std::optional<std::string_view> layer_of(std::string_view tensor) {
   if (!tensor.ends_with(kWeightEnding)) return std::nullopt;

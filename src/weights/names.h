@@ -10,6 +10,9 @@
 
 namespace atelier::weights {
 
+// How the names of a layer's matrix and of its bias end in every checkpoint.
+inline constexpr std::string_view kWeightEnding = ".weight", kBiasEnding = ".bias";
+
 // One tensor of the checkpoint, or a range of its rows.
 struct SourcePart {
   std::string name;  // "{}" stands for one index (digits)
