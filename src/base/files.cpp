@@ -45,7 +45,9 @@ namespace {
                                                 : "; choose another folder or mend its permissions"));
 }
 
-int write_all(int fd, std::string_view bytes) {
+}  // namespace
+
+int write_to_disk(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
@@ -55,8 +57,6 @@ int write_all(int fd, std::string_view bytes) {
   return ::fsync(fd) == 0 ? 0 : errno;
 }
 
-}  // namespace
-
 void write_file_atomically(const fs::path& file, std::string_view bytes) {
   std::error_code ignored;
   if (file.has_parent_path()) fs::create_directories(file.parent_path(), ignored);
@@ -64,7 +64,7 @@ void write_file_atomically(const fs::path& file, std::string_view bytes) {
   const fs::path temporary = file.string() + str(".", ::getpid(), "-", next++, ".tmp");
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) fail(file, errno);
-  int error = write_all(fd, bytes);
+  int error = write_to_disk(fd, bytes);
   if (::close(fd) != 0 && error == 0) error = errno;
   if (error == 0 && ::rename(temporary.c_str(), file.c_str()) != 0) error = errno;
   if (error != 0) {

@@ -10,6 +10,8 @@ namespace atelier {
 
 // Throws Error(kUsage) naming the file.
 std::string read_file(const std::filesystem::path& file);
+// Writes all of it and waits for the disk. Returns 0, or what errno said.
+int write_to_disk(int fd, std::string_view bytes);
 // Creates missing folders. Throws Error(kCapacity) when the disk is full, Error(kUsage) when not writable;
 // leaves no temporary file behind.
 void write_file_atomically(const std::filesystem::path& file, std::string_view bytes);

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "request/names.h"
 
 namespace atelier::jobs {
@@ -101,20 +102,10 @@ void remove_leftovers(int folder) {
   ::closedir(listing);
 }
 
-int write_all(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno;
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
-  return ::fsync(fd) == 0 ? 0 : errno;
-}
-
 int write_temporary(int folder, const std::string& name, std::string_view bytes) {
   const int fd = ::openat(folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
   if (fd < 0) return errno;
-  const int error = write_all(fd, bytes);
+  const int error = write_to_disk(fd, bytes);
   return ::close(fd) != 0 && error == 0 ? errno : error;
 }
 
