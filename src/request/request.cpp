@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "base/error.h"
 
@@ -229,6 +230,20 @@ double cfg_scale(const Request& r) {
 
 int branches(const Request& request) {
   return cfg_scale(request) > 1 ? 2 : 1;
+}
+
+std::string prompts_problem(const Request& r, int prompts, std::string_view model) {
+  const std::tuple<int, const char*, bool> asked[] = {
+      {2, "prompt_2", r.prompt_2.has_value()},
+      {2, "negative_prompt_2", r.negative_prompt_2.has_value()},
+      {3, "prompt_3", r.prompt_3.has_value()},
+      {3, "negative_prompt_3", r.negative_prompt_3.has_value()}};
+  for (const auto& [number, name, is_asked] : asked) {
+    if (is_asked && number > prompts)
+      return str(name, " was given; the text encoders of ", model, " read ",
+                 prompts == 1 ? "prompt alone" : "prompt and prompt_2");
+  }
+  return {};
 }
 
 const std::string& prompt_of(const Request& r, CfgBranch branch, size_t encoder) {

@@ -88,6 +88,8 @@ double cfg_scale(const Request& request);
 int branches(const Request& request);
 // What this branch tells text encoder number `encoder` (from 0): its own prompt, or else the first one.
 const std::string& prompt_of(const Request& request, CfgBranch branch, size_t encoder);
+// Empty if a model whose text encoders read this many prompts (1 to 3) reads every one that is given.
+std::string prompts_problem(const Request& request, int prompts, std::string_view model);
 // Whether nobody wrote a text for this branch, not even an empty one.
 bool is_absent(const Request& request, CfgBranch branch);
 // How a run gives requests their second branch.

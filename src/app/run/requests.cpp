@@ -183,21 +183,6 @@ std::string size_conditions_problem(const request::Request& r, const models::Fam
   return {};
 }
 
-// Empty if the family's encoders read every prompt that is given.
-std::string prompts_problem(const request::Request& r, const models::Family& family) {
-  const std::tuple<int, const char*, bool> asked[] = {
-      {2, "prompt_2", r.prompt_2.has_value()},
-      {2, "negative_prompt_2", r.negative_prompt_2.has_value()},
-      {3, "prompt_3", r.prompt_3.has_value()},
-      {3, "negative_prompt_3", r.negative_prompt_3.has_value()}};
-  for (const auto& [number, name, is_asked] : asked) {
-    if (is_asked && number > family.prompts)
-      return str(name, " was given; the text encoders of ", family.name, " read ",
-                 family.prompts == 1 ? "prompt alone" : "prompt and prompt_2");
-  }
-  return {};
-}
-
 // Empty if something is left to rescale.
 std::string rescale_problem(const request::Request& r) {
   if (r.guidance_rescale.value_or(0) == 0 || request::branches(r) > 1) return {};
@@ -276,7 +261,7 @@ std::string field_problem(const request::Request& r, const models::Family& famil
   std::string problem = length_problem(*r.max_sequence_length, family);
   if (problem.empty()) problem = clip_skip_problem(r, family);
   if (problem.empty()) problem = size_conditions_problem(r, family);
-  if (problem.empty()) problem = prompts_problem(r, family);
+  if (problem.empty()) problem = request::prompts_problem(r, family.prompts, family.name);
   if (problem.empty()) problem = rescale_problem(r);
   if (problem.empty()) problem = format_problem(r, family);
   if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
