@@ -14,7 +14,7 @@ constexpr std::string_view kNotSaid = "not said";
 
 constexpr std::array kFigures = std::to_array<Cited>({
     {"plan-4", "speed-up on 4 GPUs", "2.6x", 2.6, 4, "", "4x H100", "FLUX.1-schnell", "4 (as the plan says)",
-     kNotSaid, kPlan, "xDiT's own figure is of FLUX.1-dev with 28 steps"},
+     kNotSaid, kPlan, "xDiT's own figure is of FLUX.1-dev with 28 steps", About::kSpeedUp},
     {"plan-4-s", "one 1024 px picture on 4 GPUs", "~1.6 s", 1.6, 4, "", "4x H100", "FLUX.1-schnell",
      "4 (as the plan says)", kNotSaid, kPlan, "xDiT's own figure is of FLUX.1-dev with 28 steps"},
     {"plan-8-s", "one 1024 px picture on 8 GPUs", "below 1 s", std::nullopt, 8, "", "8x H100",

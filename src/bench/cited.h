@@ -9,7 +9,7 @@
 
 namespace atelier::bench {
 
-enum class About { kScaling, kThroughput, kCompile, kHybrid, kHardware };
+enum class About { kScaling, kSpeedUp, kThroughput, kCompile, kHybrid, kHardware };
 
 struct Cited {
   std::string_view id, what;

@@ -15,7 +15,7 @@ namespace {
 Cell cited_cell(int gpus) {
   std::string text;
   for (const auto& f : cited_figures()) {
-    if (f.about != About::kScaling || f.gpus != gpus || f.what.find("speed-up") == f.what.npos) continue;
+    if (f.about != About::kSpeedUp || f.gpus != gpus) continue;
     text += str(text.empty() ? "" : "; ", f.value, ", ", f.hardware, ", ", f.model);
   }
   return text.empty() ? Cell{} : Cell{text, Basis::kCited};
