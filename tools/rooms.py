@@ -40,6 +40,7 @@ FORBIDDEN_HEADERS = {'torch/torch.h', 'torch/extension.h', 'torch/all.h', 'ATen/
 TORCH = re.compile(r'^(ATen|c10|caffe2|torch)/')
 DISTRIBUTED = re.compile(r'^(torch/csrc/distributed/|nccl\.h|nccl|gloo/)')
 DEFINITION = re.compile(r'\b(?:struct|class|union|enum(?: class| struct)?)\s+(\w+)(?:\s+final)?\s*(?::(?!:)[^;{}]*)?\{')
+ALIAS = re.compile(r'\busing\s+([A-Z]\w*)\s*=([^;]*);')
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
 
 
@@ -152,14 +153,18 @@ def check_model_names(room, name, text):
 
 
 def check_type_names(headers):
-    """Types with one name for two things, at any depth of the headers {name: text}: a reader finds the wrong one."""
+    """Types and aliases with one name for two things, at any depth of the headers {name: text}: a reader finds the wrong one."""
     places = {}
     for name, text in headers.items():
         code = without(text)
         for match in DEFINITION.finditer(code):
-            places.setdefault(match.group(1), []).append(f'{name}:{line_of(code, match.start(1))}')
-    return [f'{found[-1]}: the type {type_name} is defined at {", ".join(found[:-1])} too'
-            for type_name, found in sorted(places.items()) if len(found) > 1]
+            places.setdefault(match.group(1), {})[f'{name}:{line_of(code, match.start(1))}'] = None
+        for match in ALIAS.finditer(code):  # of one thing, however far its name is spelled out
+            meaning = ''.join(match.group(2).split()).split('::')[-1]
+            places.setdefault(match.group(1), {})[f'{name}:{line_of(code, match.start(1))}'] = meaning
+    return [f'{list(found)[-1]}: the type {type_name} is defined at {", ".join(list(found)[:-1])} too'
+            for type_name, found in sorted(places.items())
+            if len(found) > 1 and (None in found.values() or len(set(found.values())) > 1)]
 
 
 def check(root):

@@ -78,7 +78,7 @@ void Traffic::add_log(int rank, std::string_view log) {
 }
 
 void Traffic::add_trace(const Json& trace) {
-  std::vector<Span> passed;
+  std::vector<TimeSpan> passed;
   for (const auto& event : trace.value("traceEvents", Json::array())) {
     if (event.value("ph", "") != "X" || !event.contains("dur")) continue;
     const auto verb = verb_of(event.value("name", ""));
@@ -107,7 +107,7 @@ Traffic::Verb* Traffic::sole_sender() {
 
 Json Traffic::json(double batch_ms) const {
   Json out{{"kind", "measured"}, {"collectives", Json::array()}, {"batch_ms", batch_ms}};
-  std::vector<Span> all = untold_;
+  std::vector<TimeSpan> all = untold_;
   for (const auto& [verb, v] : verbs_) {
     Json row{{"verb", verb}, {"calls", v.calls}, {"bytes", v.bytes}};
     if (!v.spans.empty()) {

@@ -23,16 +23,16 @@ class Traffic {
   Json json(double batch_ms) const;
 
  private:
-  using Span = std::pair<double, double>;  // us
+  using TimeSpan = std::pair<double, double>;  // us
   struct Verb {
     int64_t calls = 0, bytes = 0;
     int64_t first_bytes = 0;  // of rank 0
-    std::vector<Span> spans;
+    std::vector<TimeSpan> spans;
   };
   Verb* sole_sender();
 
   std::map<std::string, Verb> verbs_;
-  std::vector<Span> untold_;  // under way for one verb or another
+  std::vector<TimeSpan> untold_;  // under way for one verb or another
 };
 
 // The time that at least one of them covers.

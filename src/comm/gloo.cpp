@@ -82,7 +82,7 @@ Work GlooComm::start_all_reduce(at::Tensor sum) {
   const auto own = share(rank());
   const auto received = at::empty({size(), own.numel()}, sum.options());
   Tickets parts, sums;
-  std::vector<std::pair<int, GlooLink::Number>>
+  std::vector<std::pair<int, GlooLink::MessageNumber>>
       announced;  // of the sum, numbered now: other verbs may follow at once
   for (int r = 0; r < size(); ++r) {
     if (r == rank()) continue;

@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds kHearsay{200};
 
 // Gloo matches by a non-negative 32-bit tag. The size is mixed in, so that messages of different sizes never
 // meet.
-int tag_of(GlooLink::Number number, const at::Tensor& message) {
+int tag_of(GlooLink::MessageNumber number, const at::Tensor& message) {
   constexpr uint64_t kGolden = 0x9E3779B97F4A7C15;  // Fibonacci hashing: Knuth, TAOCP vol. 3, 6.4
   const uint64_t size_hash = (static_cast<uint64_t>(message.nbytes()) * kGolden) >> 46;  // 18 bits
   return static_cast<int>(size_hash * GlooLink::kUnderWay +
@@ -79,14 +79,14 @@ GlooLink::GlooLink(const c10::intrusive_ptr<c10d::Store>& store, GroupPlace plac
 
 GlooLink::~GlooLink() = default;
 
-GlooLink::PendingMessage GlooLink::send(const at::Tensor& message, int to, Number number) {
+GlooLink::PendingMessage GlooLink::send(const at::Tensor& message, int to, MessageNumber number) {
   return post(to, [&] {
     std::vector<at::Tensor> tensors{message};
     return gloo_->send(tensors, to, tag_of(number, message));
   });
 }
 
-GlooLink::PendingMessage GlooLink::recv(const at::Tensor& message, int from, Number number) {
+GlooLink::PendingMessage GlooLink::recv(const at::Tensor& message, int from, MessageNumber number) {
   return post(from, [&] {
     std::vector<at::Tensor> tensors{message};
     return gloo_->recv(tensors, from, tag_of(number, message));

@@ -53,8 +53,8 @@ class GlooLink : public AbortableGroup, public std::enable_shared_from_this<Gloo
     int peer_ = -1;  // within the group
   };
   // The tag under which two ranks agree to exchange one message.
-  using Number = int64_t;
-  static constexpr Number kUnderWay = 4096;
+  using MessageNumber = int64_t;
+  static constexpr MessageNumber kUnderWay = 4096;
 
   // Blocks until all ranks of the group are connected. Throws Error(kPeer).
   GlooLink(const c10::intrusive_ptr<c10d::Store>& store, GroupPlace place,
@@ -67,10 +67,10 @@ class GlooLink : public AbortableGroup, public std::enable_shared_from_this<Gloo
   // Messages of one pair are numbered by call, on both sides; at most kUnderWay of a pair may be under way. A
   // message is received whole or, where the sizes differ, never: Gloo itself would end the process or leave
   // the rest of the buffer as it was.
-  Number next_send(int to) { return sent_[to]++; }
-  Number next_recv(int from) { return received_[from]++; }
-  PendingMessage send(const at::Tensor& message, int to, Number number);  // flat, not empty
-  PendingMessage recv(const at::Tensor& message, int from, Number number);
+  MessageNumber next_send(int to) { return sent_[to]++; }
+  MessageNumber next_recv(int from) { return received_[from]++; }
+  PendingMessage send(const at::Tensor& message, int to, MessageNumber number);  // flat, not empty
+  PendingMessage recv(const at::Tensor& message, int from, MessageNumber number);
 
   void check_alive();
   void poison(const std::string& reason) noexcept override;
@@ -89,9 +89,9 @@ class GlooLink : public AbortableGroup, public std::enable_shared_from_this<Gloo
   std::mutex mutex_;  // ProcessGroupGloo::send counts without a lock of its own
   std::condition_variable poisoned_;
   std::string poison_;
-  std::set<int> broken_;                 // peers; kBreaksPair only
-  std::map<c10d::Work*, int> waited_;    // work and peer: to be woken
-  std::vector<Number> sent_, received_;  // [size]; only the rank's own calls count
+  std::set<int> broken_;                        // peers; kBreaksPair only
+  std::map<c10d::Work*, int> waited_;           // work and peer: to be woken
+  std::vector<MessageNumber> sent_, received_;  // [size]; only the rank's own calls count
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
 };
 

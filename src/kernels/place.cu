@@ -30,7 +30,7 @@ struct Rule {
 };
 
 template <class T>
-struct Slot {
+struct HeadTarget {
   T *q, *kv;
   int first_head, heads;
 };
@@ -46,7 +46,7 @@ struct Args {
   Arith<T> inverse_dim;
   int lanes;       // threads per head
   int head_slots;  // heads that a block works on at a time, a power of two
-  Slot<T> slots[kMaxTargets];
+  HeadTarget<T> slots[kMaxTargets];
   uint8_t owner[kHeadsPerLaunch];  // head - first_head -> slot
 };
 static_assert(sizeof(Args<double>) <= 4096, "kernel parameters end at 4 KB on the oldest toolkits");
@@ -180,7 +180,7 @@ __device__ __forceinline__ void one_head(const Args<T>& a, int64_t row, int64_t 
   if (has_q) prepare<kVector>(q, a, a.rule_q, weight_q, cos, sin, lane);
   if (has_k) prepare<kVector>(k, a, a.rule_k, weight_k, cos, sin, lane);
   if (!active) return;
-  const Slot<T>& slot = a.slots[a.owner[h - a.first_head]];
+  const HeadTarget<T>& slot = a.slots[a.owner[h - a.first_head]];
   const int64_t width = static_cast<int64_t>(slot.heads) * d,
                 at = static_cast<int64_t>(h - slot.first_head) * d;
   if (has_q) store_head<kVector>(slot.q + row * width + at, q, lane, d);

@@ -6,10 +6,10 @@
 namespace atelier::kernels::testing {
 
 // What a kernel wrote.
-struct Bytes {
+struct QuantisedBytes {
   std::vector<uint8_t> rows;
   std::vector<float> scales;
-  Bytes(int64_t count, int64_t channels)
+  QuantisedBytes(int64_t count, int64_t channels)
       : rows(static_cast<size_t>(count * channels), 0xa5), scales(static_cast<size_t>(count), -1) {}
   E4m3Rows out() { return {rows.data(), scales.data()}; }
 };

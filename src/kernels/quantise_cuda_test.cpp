@@ -12,14 +12,14 @@ class CudaQuantise : public CudaKernels {
  protected:
   struct OnDevice {
     DeviceMemory rows, scales;
-    explicit OnDevice(const Bytes& like)
+    explicit OnDevice(const QuantisedBytes& like)
         : rows(static_cast<int64_t>(like.rows.size())),
           scales(static_cast<int64_t>(4 * like.scales.size())) {}
     E4m3Rows out() const { return {rows.at(0), static_cast<float*>(scales.at(0))}; }
   };
-  void expect_equal(const OnDevice& device, const Bytes& host) const {
+  void expect_equal(const OnDevice& device, const QuantisedBytes& host) const {
     wait();
-    Bytes got = host;
+    QuantisedBytes got = host;
     must(cudaMemcpy(got.rows.data(), device.rows.at(0), got.rows.size(), cudaMemcpyDeviceToHost));
     must(cudaMemcpy(got.scales.data(), device.scales.at(0), 4 * got.scales.size(), cudaMemcpyDeviceToHost));
     for (size_t i = 0; i < host.scales.size(); ++i) {
@@ -37,7 +37,7 @@ TEST_F(CudaQuantise, RowsEqualTheirTwins) {
       SCOPED_TRACE(std::string(name_of(t)) + " C=" + std::to_string(c.total()));
       const auto data = data_of(c, t);
       Mirror on;
-      Bytes want(c.rows, c.total());
+      QuantisedBytes want(c.rows, c.total());
       const OnDevice got(want);
       quantise_e4m3(
           device(), t, got.out(),
@@ -65,7 +65,7 @@ TEST_F(CudaQuantise, EverySixteenBitNumberEqualsItsTwins) {
           std::memcpy(x.data(i), &bits, sizeof(bits));
         }
         Mirror on;
-        Bytes want(count / width, width);
+        QuantisedBytes want(count / width, width);
         const OnDevice got(want);
         const RowSegment there{on(x, 0), width, width, gelu}, here{x.data(), width, width, gelu};
         quantise_e4m3(device(), t, got.out(), std::span(&there, 1), count / width);
@@ -90,7 +90,7 @@ TEST_F(CudaQuantise, NormModulateEqualsItsTwin) {
       const Buffer x = normal(t, n * batch * channels + skew, 1, 0.5, 2),
                    mod = normal(t, batch * 6 * channels, 2);
       Mirror on;
-      Bytes want(n * batch, channels);
+      QuantisedBytes want(n * batch, channels);
       const OnDevice got(want);
       norm_modulate_e4m3(device(), t, got.out(), on(x, skew), on(mod, channels), on(mod, 0), n, batch,
                          channels, 6 * channels, 1e-6);
@@ -106,7 +106,7 @@ TEST_F(CudaQuantise, CanBeCapturedIntoAGraph) {
   const ElementType t = ElementType::kBF16;
   const Buffer x = normal(t, 9 * 256, 1), mod = normal(t, 512, 2);
   Mirror on;
-  Bytes normed(9, 256), rows(9, 256);
+  QuantisedBytes normed(9, 256), rows(9, 256);
   const OnDevice of_norm(normed), of_rows(rows);
   const std::vector<void*> ready = {on(x, 0), on(mod, 0),
                                     on(mod, 256)};  // copied in before the capture begins

@@ -44,10 +44,10 @@ double gelu(double v) {
   return 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
 }
 
-Bytes quantised(const std::vector<double>& row) {
+QuantisedBytes quantised(const std::vector<double>& row) {
   Buffer x(ElementType::kF32, static_cast<int64_t>(row.size()));
   for (size_t i = 0; i < row.size(); ++i) x.set(static_cast<int64_t>(i), row[i]);
-  Bytes got(1, x.count());
+  QuantisedBytes got(1, x.count());
   const RowSegment all{x.data(), x.count(), x.count()};
   quantise_e4m3({}, x.type(), got.out(), std::span(&all, 1), 1);
   return got;
@@ -58,7 +58,7 @@ TEST(QuantiseE4m3, MatchesTheFormula) {
   for (const ElementType t : kAllTypes) {
     for (const SegmentCase& c : kSegments) {
       const auto data = data_of(c, t);
-      Bytes got(c.rows, c.total());
+      QuantisedBytes got(c.rows, c.total());
       const auto segments =
           segments_of(c, data, [](const Buffer& b, int64_t at) -> const void* { return b.data(at); });
       quantise_e4m3({}, t, got.out(), segments, c.rows);
@@ -96,7 +96,7 @@ TEST(QuantiseE4m3, EveryNumberOfTheTypeSurvivesUnderEveryScale) {
     for (int byte = 0; byte < 256; ++byte) {
       if ((byte & 0x7f) != 0x7f) row.push_back(std::ldexp(value_of(static_cast<uint8_t>(byte)), power));
     }
-    const Bytes got = quantised(row);
+    const QuantisedBytes got = quantised(row);
     EXPECT_EQ(got.scales[0], std::ldexp(1.0, power));
     for (size_t i = 0; i < row.size(); ++i)
       EXPECT_EQ(value_of(got.rows[i]) * got.scales[0], row[i]) << "of " << row.size();
@@ -107,7 +107,7 @@ TEST(QuantiseE4m3, TiesGoToTheEvenNumber) {
   std::vector<double> row{448};
   for (uint8_t byte = 0; byte < 0x7e; ++byte)
     row.push_back((value_of(byte) + value_of(static_cast<uint8_t>(byte + 1))) / 2);
-  const Bytes got = quantised(row);
+  const QuantisedBytes got = quantised(row);
   for (size_t i = 1; i < row.size(); ++i) {
     const auto below = static_cast<uint8_t>(i - 1);
     EXPECT_EQ(got.rows[i], below % 2 == 0 ? below : below + 1) << row[i];
@@ -120,16 +120,16 @@ TEST(QuantiseE4m3, TheScaleIsTheLeastThatFits) {
   EXPECT_EQ(quantised({224, 1}).scales[0], 0.5F);
   EXPECT_EQ(quantised({0, -0.0}).scales[0], 1);
   EXPECT_EQ(quantised({0, -0.0}).rows[0], 0);
-  const Bytes tiny = quantised({1e-42, 0});
+  const QuantisedBytes tiny = quantised({1e-42, 0});
   EXPECT_NEAR(value_of(tiny.rows[0]) * tiny.scales[0], 1e-42, std::ldexp(1.0, -126 - 9));
 }
 
 TEST(QuantiseE4m3, WhatIsNoNumberStaysVisible) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  const Bytes one = quantised({1, nan, -2});
+  const QuantisedBytes one = quantised({1, nan, -2});
   EXPECT_EQ(one.rows[1] & 0x7f, 0x7f);
   EXPECT_EQ(value_of(one.rows[2]) * one.scales[0], -2);
-  const Bytes all = quantised({1, -std::numeric_limits<double>::infinity()});
+  const QuantisedBytes all = quantised({1, -std::numeric_limits<double>::infinity()});
   EXPECT_TRUE(std::isnan(all.scales[0]));
   EXPECT_EQ(all.rows[0] & 0x7f, 0x7f);
 }
@@ -140,7 +140,7 @@ TEST(QuantiseE4m3, APartOfARowHasTheValuesOfTheWhole) {
   std::vector<double> whole, part;
   for (int64_t i = 0; i < 512; ++i) whole.push_back(x[i] * (i < 256 ? 1 : 40));
   part.assign(whole.begin(), whole.begin() + 256);
-  const Bytes of_whole = quantised(whole), of_part = quantised(part);
+  const QuantisedBytes of_whole = quantised(whole), of_part = quantised(part);
   ASSERT_LT(of_part.scales[0], of_whole.scales[0]);
   int same = 0;
   for (size_t i = 0; i < part.size(); ++i) {
@@ -162,7 +162,7 @@ TEST(NormModulateE4m3, MatchesTheFormula) {
          std::vector<std::array<int64_t, 3>>{{0, 2, 8}, {1, 1, 2}, {3, 2, 24}, {2, 3, 37}, {2, 1, 3072}}) {
       const int64_t stride = 6 * channels + 16;
       const Buffer x = normal(t, n * batch * channels, 1, 0.5, 2), mod = normal(t, batch * stride, 2, 0, 0.5);
-      Bytes got(n * batch, channels);
+      QuantisedBytes got(n * batch, channels);
       norm_modulate_e4m3({}, t, got.out(), x.data(), mod.data(channels), mod.data(0), n, batch, channels,
                          stride, kEps);
       int64_t other = 0;

@@ -50,7 +50,7 @@ struct Control {
   int hundredths = 0, disposal = 0, transparent = -1;
 };
 
-struct Frame {
+struct GifFrame {
   int left = 0, top = 0, width = 0, height = 0;
   bool is_interlaced = false;
   std::string_view colours;
@@ -122,8 +122,8 @@ class LzwReader {
   int waiting_bits_ = 0;
 };
 
-Frame read_frame(Reader& reader, std::string_view colours, const AnimationFacts& screen) {
-  Frame f{reader.number(), reader.number(), reader.number(), reader.number()};
+GifFrame read_frame(Reader& reader, std::string_view colours, const AnimationFacts& screen) {
+  GifFrame f{reader.number(), reader.number(), reader.number(), reader.number()};
   const uint8_t flags = reader.byte();
   f.is_interlaced = (flags & 0x40) != 0;
   const auto own = reader.colours(flags);
@@ -137,7 +137,7 @@ Frame read_frame(Reader& reader, std::string_view colours, const AnimationFacts&
 }
 
 // Rows of an interlaced picture come in four passes. [GIF89a appendix E]
-std::vector<int> rows_of(const Frame& f) {
+std::vector<int> rows_of(const GifFrame& f) {
   std::vector<int> rows;
   if (!f.is_interlaced) {
     for (int y = 0; y < f.height; ++y) rows.push_back(y);
@@ -149,7 +149,7 @@ std::vector<int> rows_of(const Frame& f) {
   return rows;
 }
 
-std::vector<uint8_t> rgba_of(const Frame& f, int transparent) {
+std::vector<uint8_t> rgba_of(const GifFrame& f, int transparent) {
   std::vector<uint8_t> out(size_t{4} * f.pixels.size());
   const auto rows = rows_of(f);
   for (size_t y = 0; y < rows.size(); ++y) {
@@ -197,7 +197,7 @@ AnimationFacts read_gif(std::string_view bytes, const TakeFrame& take) {
       continue;
     }
     if (kind != kImage) damaged("GIF", "it holds something unknown");
-    const Frame f = read_frame(reader, colours, facts);
+    const GifFrame f = read_frame(reader, colours, facts);
     const Image before = control.disposal == 3 ? canvas.picture() : Image{};
     canvas.draw(rgba_of(f, control.transparent), f.left, f.top, f.width, f.height, true);
     ++facts.frames, hundredths += control.hundredths;

@@ -61,7 +61,7 @@ class StreamedMemory : public BlockMemory {
     int slot = 0;
     at::Tensor home;  // [bytes of a share]
   };
-  struct Slot {
+  struct BlockBuffer {
     at::Tensor memory;  // of the largest block that uses it
     int holds = -1;     // block
   };
@@ -71,7 +71,7 @@ class StreamedMemory : public BlockMemory {
 
   Share share_;
   std::map<int, Block> blocks_;
-  std::array<Slot, kSlots> slots_;
+  std::array<BlockBuffer, kSlots> slots_;
   int building_ = -1;
   int64_t taken_ = 0;  // bytes of the block being built
   std::vector<int> order_;

@@ -28,7 +28,8 @@ void ActivationRecorder::whole(const std::string& name, const at::Tensor& value,
   // lock.
   const auto here = on_cpu(value);
   const std::scoped_lock lock(mutex_);
-  if (entries_.emplace(Key{name, branch}, Recording{here, {}}).second) order_.emplace_back(name, branch);
+  if (entries_.emplace(NameAndBranch{name, branch}, Recording{here, {}}).second)
+    order_.emplace_back(name, branch);
 }
 
 void ActivationRecorder::piece(const std::string& name, int branch, int64_t total, Range at,

@@ -31,15 +31,15 @@ class ActivationRecorder {
   std::map<std::string, at::Tensor> tensors() const;
 
  private:
-  using Key = std::pair<std::string, int>;  // name, branch
+  using NameAndBranch = std::pair<std::string, int>;  // name, branch
   struct Recording {
     at::Tensor value;
     std::vector<char> have;  // per token; empty: whole
     bool is_complete() const;
   };
   mutable std::mutex mutex_;
-  std::map<Key, Recording> entries_;
-  std::vector<Key> order_;
+  std::map<NameAndBranch, Recording> entries_;
+  std::vector<NameAndBranch> order_;
 };
 
 // One rank's probes: each call tells which rows they are.

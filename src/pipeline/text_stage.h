@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "models/family.h"
 #include "comm/comm.h"
+#include "models/family.h"
 #include "models/text_encoder.h"
 #include "nn/single_rank.h"
 #include "pipeline/activation_recorder.h"
@@ -42,10 +42,10 @@ class TextCache {
   int64_t bytes() const { return bytes_; }
 
  private:
-  using Entry = std::pair<Key, models::TextStates>;
+  using CachedText = std::pair<Key, models::TextStates>;
   int64_t budget_, bytes_ = 0;
-  std::list<Entry> entries_;  // the most recently used first
-  std::map<Key, std::list<Entry>::iterator> places_;
+  std::list<CachedText> entries_;  // the most recently used first
+  std::map<Key, std::list<CachedText>::iterator> places_;
 };
 
 // What an encoder left out of the text of one request of a batch, in a sentence that quotes it.

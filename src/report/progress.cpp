@@ -28,7 +28,7 @@ int columns_of(std::FILE* stream) {
   return is_known ? size.ws_col : kDefaultColumns;
 }
 
-Progress::Sink write_to(std::FILE* stream) {
+Progress::Print write_to(std::FILE* stream) {
   return [stream](const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stream);
     std::fflush(stream);
@@ -53,7 +53,7 @@ Style style_for(std::FILE* stream, Noise noise, const char* term) {
 Progress::Progress(int64_t pictures, Style style, std::FILE* stream)
     : Progress(pictures, style, write_to(stream), monotonic, columns_of(stream)) {}
 
-Progress::Progress(int64_t pictures, Style style, Sink sink, Clock clock, int columns)
+Progress::Progress(int64_t pictures, Style style, Print sink, SecondsNow clock, int columns)
     : pictures_(pictures),
       style_(style),
       sink_(std::move(sink)),

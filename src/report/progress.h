@@ -26,13 +26,13 @@ struct StepProgress {
 
 class Progress {
  public:
-  using Clock = std::function<double()>;  // seconds, monotonic
-  using Sink = std::function<void(const std::string&)>;
+  using SecondsNow = std::function<double()>;  // seconds, monotonic
+  using Print = std::function<void(const std::string&)>;
 
   // pictures: to draw in this run. The stream is flushed after every write.
   Progress(int64_t pictures, Style style, std::FILE* stream);
   // For tests: the text goes to the sink.
-  Progress(int64_t pictures, Style style, Sink sink, Clock clock, int columns);
+  Progress(int64_t pictures, Style style, Print sink, SecondsNow clock, int columns);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -59,8 +59,8 @@ class Progress {
 
   const int64_t pictures_;
   const Style style_;
-  const Sink sink_;
-  const Clock clock_;
+  const Print sink_;
+  const SecondsNow clock_;
   const int columns_;
   mutable std::mutex mutex_;
   const double start_;

@@ -77,23 +77,23 @@ class PlacesByText {
   }
 
  private:
-  struct Slot {
+  struct Bucket {
     uint32_t hash = 0, place = 0;  // from 1; 0: a gap
   };
   size_t begin_of(uint32_t hash) const { return hash % slots_.size(); }
-  void insert(Slot slot) {
+  void insert(Bucket slot) {
     size_t at = begin_of(slot.hash);
     while (slots_[at].place != 0) at = (at + 1) % slots_.size();
     slots_[at] = slot;
   }
   void grow() {
-    const auto before = std::exchange(slots_, std::vector<Slot>(std::max<size_t>(64, 2 * slots_.size())));
-    for (const Slot& slot : before) {
+    const auto before = std::exchange(slots_, std::vector<Bucket>(std::max<size_t>(64, 2 * slots_.size())));
+    for (const Bucket& slot : before) {
       if (slot.place != 0) insert(slot);
     }
   }
 
-  std::vector<Slot> slots_;
+  std::vector<Bucket> slots_;
   size_t count_ = 0;
 };
 
@@ -105,7 +105,8 @@ class TakenNames {
   // Who is in the way of this name, or nobody.
   std::optional<Request> rival(const std::string& name) const {
     std::optional<size_t> found = find_file(name);
-    for (size_t at = name.rfind('/'); !found && at != std::string::npos && at > 0; at = name.rfind('/', at - 1))
+    for (size_t at = name.rfind('/'); !found && at != std::string::npos && at > 0;
+         at = name.rfind('/', at - 1))
       found = find_file(std::string_view(name).substr(0, at));
     if (!found) found = find_folder(name);
     return found ? std::optional(requests_[*found]) : std::nullopt;
@@ -136,7 +137,8 @@ class TakenNames {
 
   const RequestList& requests_;
   PlacesByText files_, folders_;
-  mutable std::optional<std::pair<std::string, size_t>> last_folder_;  // most rows lie where the last one does
+  mutable std::optional<std::pair<std::string, size_t>>
+      last_folder_;  // most rows lie where the last one does
 };
 
 void check_names(const std::vector<Request>& some, const TakenNames& taken) {

@@ -234,8 +234,8 @@ PreTokenizer parse_pre_tokenizer(const Json& value) {
   throw std::invalid_argument(str("the pre-tokenizer \"", type, "\" is not supported"));
 }
 
-Frame parse_post_processor(const Json& value) {
-  Frame frame;
+SpecialTokens parse_post_processor(const Json& value) {
+  SpecialTokens frame;
   if (value.is_null()) return frame;
   const auto type = value.at("type").get<std::string>();
   if (type != "TemplateProcessing") {

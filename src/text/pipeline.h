@@ -29,9 +29,9 @@ PreTokenizer parse_pre_tokenizer(const Json& value);
 PreTokenizer metaspace(std::string mark, Prefix prefix, bool split);
 
 // Special tokens that a post-processor puts around a single sequence.
-struct Frame {
+struct SpecialTokens {
   std::vector<int64_t> before, after;
 };
-Frame parse_post_processor(const Json& value);
+SpecialTokens parse_post_processor(const Json& value);
 
 }  // namespace atelier::text

@@ -21,7 +21,7 @@ struct Parts {
   PreTokenizer pre_tokenizer;
   Unigram model;
   std::vector<AddedToken> added;
-  Frame frame;
+  SpecialTokens frame;
 };
 
 class T5FastTokenizer final : public Tokenizer {

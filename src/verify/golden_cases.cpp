@@ -57,7 +57,7 @@ std::vector<size_t> skips_of(const Tensors& recorded, const std::string& dot) {
 void produce_encoder(const VerifyOptions& o, const Json& golden, const std::string& name, const Json& spec,
                      const Tensors& recorded, Produced& out) {
   const std::string dot = name + ".";
-  Arguments arguments(spec, str("golden.json: encoder ", name));
+  CallArguments arguments(spec, str("golden.json: encoder ", name));
   const auto length = arguments.take<int64_t>("max_length", 0);
   const bool masked = arguments.take("attention_mask_given", false);
   const auto tokenizer_class = arguments.take<std::string>("tokenizer_class", "");
@@ -112,7 +112,7 @@ Produced produce_encoders(const VerifyOptions& o, const Json& golden, const Tens
 }
 
 sampling::Call scheduler_call(int steps, const Json& said, const std::string& where) {
-  Arguments arguments(said, where);
+  CallArguments arguments(said, where);
   sampling::Call call{.steps = arguments.take("num_inference_steps", steps),
                       .begin = arguments.take("begin", 0),
                       .eta = arguments.take("eta", 0.0)};

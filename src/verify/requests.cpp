@@ -9,17 +9,18 @@
 
 namespace atelier::verify {
 
-Arguments::Arguments(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+CallArguments::CallArguments(const Json& object, std::string where)
+    : object_(object), where_(std::move(where)) {
   if (!object.is_object()) throw Error(Kind::kUsage, where_ + " is no JSON object");
 }
 
-const Json* Arguments::find(const std::string& key) {
+const Json* CallArguments::find(const std::string& key) {
   known_.insert(key);
   const auto found = object_.find(key);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
 }
 
-void Arguments::finish() const {
+void CallArguments::finish() const {
   std::string unknown;
   for (const auto& [key, value] : object_.items()) {
     if (!value.is_null() && !known_.contains(key)) unknown += (unknown.empty() ? "" : ", ") + key;
@@ -32,7 +33,7 @@ namespace {
 
 // What a diffusers call may say and no request does, with the one value that is what is drawn: sizes as they are asked
 // for, prompts as they are written.
-void check_fixed(Arguments& arguments, const std::string& where) {
+void check_fixed(CallArguments& arguments, const std::string& where) {
   for (const char* name : {"use_resolution_binning", "clean_caption"}) {
     const Json* value = arguments.find(name);
     if (value && *value != Json(false))
@@ -41,7 +42,7 @@ void check_fixed(Arguments& arguments, const std::string& where) {
 }
 
 // By its own name or another one.
-const Json* argument_of(Arguments& arguments, const Field& field) {
+const Json* argument_of(CallArguments& arguments, const Field& field) {
   const Json* value = arguments.find(std::string(field.name));
   for (const auto& alias : words_of(field.aliases)) {
     const Json* other = arguments.find(alias);
@@ -72,7 +73,7 @@ void keep_listed(const Json& call, request::Request& read, request::Request& set
 
 std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
                                           const std::string& where, const PictureRules& pictures) {
-  Arguments arguments(call, where);
+  CallArguments arguments(call, where);
   const Json* prompt = arguments.find("prompt");
   const size_t prompts = !prompt ? 0 : prompt->is_array() ? prompt->size() : 1;
   const int each = arguments.take("num_images_per_prompt", 1);

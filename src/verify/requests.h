@@ -12,10 +12,10 @@
 namespace atelier::verify {
 
 // What a JSON object says, each key taken once. null counts as absent.
-class Arguments {
+class CallArguments {
  public:
   // where: for messages, "golden.json: the call"
-  Arguments(const Json& object, std::string where);
+  CallArguments(const Json& object, std::string where);
   const Json* find(const std::string& key);  // null if absent
   template <class T>
   T take(const std::string& key, T otherwise) {

@@ -11,17 +11,19 @@
 #include "base/json.h"
 #include "nn/builder.h"
 #include "plan/parallel_config.h"
+#include "weights/tensors.h"
 
 namespace atelier::verify {
 
-using Tensors = std::map<std::string, at::Tensor>;
+using weights::Tensors;
 
 struct VerifyOptions {
   std::filesystem::path folder;   // golden.json, golden.safetensors or *.jsonl, model/
   std::vector<std::string> only;  // globs of tensor names; none: all
   c10::Device device = c10::kCPU;
   at::ScalarType denoiser = at::kFloat;  // the rest computes in float32
-  nn::Tier tier = nn::Tier::kExact;      // others: with the errors of bfloat16 under the same call beside their own
+  nn::Tier tier =
+      nn::Tier::kExact;  // others: with the errors of bfloat16 under the same call beside their own
   plan::ParallelConfig degrees;
 };
 

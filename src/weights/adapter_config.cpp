@@ -118,7 +118,7 @@ AdapterScales scales_of_folder(const std::filesystem::path& config) {
   return {{std::string(kPeftPrefix), PartReader(words, config.string()).run()}};
 }
 
-AdapterScales scales_of_header(const Metadata& metadata, const std::filesystem::path& file) {
+AdapterScales scales_of_header(const FileMetadata& metadata, const std::filesystem::path& file) {
   const auto at = metadata.find(kHeaderKey);
   if (at == metadata.end()) return {};
   const std::string where = str(file.string(), ": ", kHeaderKey);

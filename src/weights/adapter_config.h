@@ -17,10 +17,11 @@ namespace atelier::weights {
 
 // Of one part of a model.
 struct PartScales {
-  std::optional<double> alpha;                            // unset: the rank
-  std::vector<std::pair<std::regex, double>> of_pattern;  // of layers whose path ends in a match; the first counts
-  bool divides_by_root = false;                           // rsLoRA
-  bool has_norms = false;                                 // DoRA
+  std::optional<double> alpha;  // unset: the rank
+  // of layers whose path ends in a match; the first counts
+  std::vector<std::pair<std::regex, double>> of_pattern;
+  bool divides_by_root = false;  // rsLoRA
+  bool has_norms = false;        // DoRA
 
   // alpha / rank of a layer, or alpha / sqrt(rank). path: within the part. own_alpha: that stands beside the layer's
   // tensors and counts before everything else.
@@ -34,6 +35,6 @@ using AdapterScales = std::map<std::string, PartScales, std::less<>>;
 // needs the model changed beforehand.
 AdapterScales scales_of_folder(const std::filesystem::path& config);
 // lora_adapter_metadata of a header; none: empty. Throws Error(kCheckpoint).
-AdapterScales scales_of_header(const Metadata& metadata, const std::filesystem::path& file);
+AdapterScales scales_of_header(const FileMetadata& metadata, const std::filesystem::path& file);
 
 }  // namespace atelier::weights

@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 class AdapterFiles : public ::testing::Test {
  protected:
-  AdapterLayer only(const Tensors& tensors, const Metadata& metadata = {}) {
+  AdapterLayer only(const Tensors& tensors, const FileMetadata& metadata = {}) {
     const auto file = folder_.adapter(tensors, metadata);
     EXPECT_EQ(file->layers().size(), 1u);
     return file->layers().front();

@@ -23,15 +23,16 @@ inline at::Tensor numbers(at::IntArrayRef sizes, uint64_t seed = 1) {
 // A folder with an adapter and a checkpoint.
 class AdapterFolder {
  public:
-  std::shared_ptr<const AdapterFile> adapter(const Tensors& tensors, const Metadata& metadata = {}) const {
+  std::shared_ptr<const AdapterFile> adapter(const Tensors& tensors,
+                                             const FileMetadata& metadata = {}) const {
     return std::make_shared<const AdapterFile>(write(tensors, metadata));
   }
-  std::filesystem::path write(const Tensors& tensors, const Metadata& metadata = {},
+  std::filesystem::path write(const Tensors& tensors, const FileMetadata& metadata = {},
                               const char* name = "adapter.safetensors") const {
     write_tensors(folder_ / name, tensors, metadata);
     return folder_ / name;
   }
-  std::string refusal(const Tensors& tensors, const Metadata& metadata = {}) const {
+  std::string refusal(const Tensors& tensors, const FileMetadata& metadata = {}) const {
     return message_of(Kind::kCheckpoint, [&] { adapter(tensors, metadata); });
   }
   std::unique_ptr<WeightStore> checkpoint(const Tensors& tensors) const {

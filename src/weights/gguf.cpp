@@ -133,7 +133,7 @@ class Cursor {
 
 class GgufReader {
  public:
-  GgufReader(std::string_view file, const ByteSource& source, Entries& entries, Metadata& metadata)
+  GgufReader(std::string_view file, const ByteSource& source, Entries& entries, FileMetadata& metadata)
       : in_(file, source), size_(source.size), entries_(entries), metadata_(metadata) {}
 
   void read() {
@@ -372,7 +372,7 @@ class GgufReader {
   Cursor in_;
   int64_t size_;
   Entries& entries_;
-  Metadata& metadata_;
+  FileMetadata& metadata_;
   std::map<std::string, std::vector<int64_t>> shapes_;
   std::string_view refused_;
   int64_t refused_count_ = 0;
@@ -384,7 +384,7 @@ bool is_gguf(std::string_view start) {
   return start.starts_with(kMagic);
 }
 
-void parse_gguf(std::string_view file, const ByteSource& source, Entries& entries, Metadata& metadata) {
+void parse_gguf(std::string_view file, const ByteSource& source, Entries& entries, FileMetadata& metadata) {
   GgufReader(file, source, entries, metadata).read();
 }
 

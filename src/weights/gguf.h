@@ -16,6 +16,6 @@ bool is_gguf(std::string_view start);
 // single numbers, as text; lists are passed over. Throws Error(kCheckpoint) whose message starts with `file`: broken
 // or truncated, another version, big-endian, a part of a split file, tensors of types that are not read here. Reads
 // piece by piece and allocates no more than it has read. Open to fuzzing.
-void parse_gguf(std::string_view file, const ByteSource& source, Entries& entries, Metadata& metadata);
+void parse_gguf(std::string_view file, const ByteSource& source, Entries& entries, FileMetadata& metadata);
 
 }  // namespace atelier::weights

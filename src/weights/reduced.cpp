@@ -53,7 +53,7 @@ class Finder {
   Finder(std::string_view file, const Entries& entries, const ReadBytes& read)
       : file_(file), entries_(entries), read_(read) {}
 
-  Reduced run(const Metadata& metadata) {
+  Reduced run(const FileMetadata& metadata) {
     refuse_by_names();
     read_metadata(metadata);
     for (const auto& [name, entry] : entries_) look_at(name, entry);
@@ -106,7 +106,7 @@ class Finder {
     check_format(format->is_string() ? format->get<std::string>() : format->dump(), layer);
   }
 
-  void read_metadata(const Metadata& metadata) const {
+  void read_metadata(const FileMetadata& metadata) const {
     constexpr const char* kKey = "_quantization_metadata";
     const auto at = metadata.find(kKey);
     if (at == metadata.end()) return;
@@ -183,7 +183,7 @@ class Finder {
 
 }  // namespace
 
-Reduced find_reduced(std::string_view file, const Entries& entries, const Metadata& metadata,
+Reduced find_reduced(std::string_view file, const Entries& entries, const FileMetadata& metadata,
                      const ReadBytes& read) {
   return Finder(file, entries, read).run(metadata);
 }

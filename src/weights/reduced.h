@@ -24,7 +24,7 @@ using ReadBytes = std::function<std::string(const TensorEntry&)>;
 // "_quantization_metadata", or by nothing. Throws Error(kCheckpoint), beginning with `file`, that names the format
 // and what to take instead for everything else: 4-bit and integer formats of any writer, scales of blocks, and files
 // that hold a change to a model and none. Open to fuzzing.
-Reduced find_reduced(std::string_view file, const Entries& entries, const Metadata& metadata,
+Reduced find_reduced(std::string_view file, const Entries& entries, const FileMetadata& metadata,
                      const ReadBytes& read);
 
 }  // namespace atelier::weights

@@ -27,11 +27,11 @@ at::Tensor bytes(std::string_view text) {
 
 class ReducedTest : public ::testing::Test {
  protected:
-  std::unique_ptr<WeightStore> open(const Tensors& tensors, const Metadata& metadata = {}) const {
+  std::unique_ptr<WeightStore> open(const Tensors& tensors, const FileMetadata& metadata = {}) const {
     write_tensors(folder_ / "a.safetensors", tensors, metadata);
     return WeightStore::open(folder_ / "a.safetensors");
   }
-  at::Tensor read(const Tensors& tensors, const Metadata& metadata = {}) const {
+  at::Tensor read(const Tensors& tensors, const FileMetadata& metadata = {}) const {
     const auto store = open(tensors, metadata);
     EXPECT_EQ(store->names(), std::vector<std::string>{"net.a.weight"});
     at::Tensor out = at::full({6, 8}, 9, at::kFloat);
@@ -39,7 +39,7 @@ class ReducedTest : public ::testing::Test {
     store->check({});
     return out;
   }
-  std::string refusal(const Tensors& tensors, const Metadata& metadata = {}) const {
+  std::string refusal(const Tensors& tensors, const FileMetadata& metadata = {}) const {
     return message_of(Kind::kCheckpoint, [&] { open(tensors, metadata); });
   }
   TemporaryFolder folder_;
@@ -138,7 +138,8 @@ TEST(RealFiles, OfComfyAreReadAsItReadsThem) {
       const at::Tensor& want = values.at(name + "." + part);
       at::Tensor got = at::full(want.sizes(), 9, at::kFloat);
       store->read_into(got, "net.a." + part, want.sizes(), {}, {});
-      EXPECT_LE((got - want).abs().max().item<double>(), 1e-6 * want.abs().max().item<double>()) << name << part;
+      EXPECT_LE((got - want).abs().max().item<double>(), 1e-6 * want.abs().max().item<double>())
+          << name << part;
     }
     store->check({});
   }

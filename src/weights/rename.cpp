@@ -34,7 +34,7 @@ std::vector<Placed> in_order(const Shards& shards) {
 }
 
 // What a header says in text, as far as it says nothing of single tensors.
-Metadata text_of(const Shards& shards) {
+FileMetadata text_of(const Shards& shards) {
   if (shards.files.size() != 1) return {{"format", "pt"}};
   const auto& text = shards.files.front()->metadata();
   if (text.contains("_quantization_metadata")) {

@@ -12,6 +12,6 @@ namespace atelier::weights {
 // are from the start of the file. Throws Error(kCheckpoint) whose message starts with `file`. Open to
 // fuzzing.
 void parse_header(std::string_view file, std::string_view header, int64_t data_bytes, Entries& entries,
-                  Metadata& metadata);
+                  FileMetadata& metadata);
 
 }  // namespace atelier::weights

@@ -17,7 +17,7 @@ constexpr size_t kMaxDims = 32;
 // Receives nlohmann's events. Levels: 1 the header, 2 a tensor or __metadata__, 3 a list of numbers.
 class HeaderReader {
  public:
-  HeaderReader(std::string_view file, Entries& entries, Metadata& metadata)
+  HeaderReader(std::string_view file, Entries& entries, FileMetadata& metadata)
       : file_(file), entries_(entries), metadata_(metadata) {}
 
   using number_integer_t = nlohmann::json::number_integer_t;
@@ -160,7 +160,7 @@ class HeaderReader {
 
   std::string_view file_;
   Entries& entries_;
-  Metadata& metadata_;
+  FileMetadata& metadata_;
   int level_ = 0;
   bool in_metadata_ = false, has_metadata_ = false;
   bool is_unknown_ = false;  // the next value is that of an unknown field
@@ -215,7 +215,7 @@ void check_places(std::string_view file, const Entries& entries, int64_t data_by
 }  // namespace
 
 void parse_header(std::string_view file, std::string_view header, int64_t data_bytes, Entries& entries,
-                  Metadata& metadata) {
+                  FileMetadata& metadata) {
   HeaderReader reader(file, entries, metadata);
   if (header.empty() || header.front() != '{')
     reader.fail("the header is not a JSON object; not a safetensors file");

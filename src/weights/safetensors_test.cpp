@@ -209,7 +209,7 @@ TEST(Safetensors, SurvivesRandomDamage) {
       if (header.empty()) header = "{";
     }
     Entries entries;
-    Metadata metadata;
+    FileMetadata metadata;
     try {
       parse_header("f", header, 16, entries, metadata);
       ++accepted;

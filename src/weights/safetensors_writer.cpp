@@ -27,7 +27,7 @@ namespace {
                                                 : "; choose another folder or mend its permissions"));
 }
 
-std::string header_of(std::span<const TensorSpec> specs, const Metadata& metadata) {
+std::string header_of(std::span<const TensorSpec> specs, const FileMetadata& metadata) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string_view> names;
@@ -56,7 +56,7 @@ void check_room(const fs::path& file, int64_t bytes) {
 }  // namespace
 
 SafetensorsWriter::SafetensorsWriter(fs::path path, std::span<const TensorSpec> specs,
-                                     const Metadata& metadata)
+                                     const FileMetadata& metadata)
     : path_(std::move(path)), temporary_(path_.string() + str(".", ::getpid(), ".tmp")) {
   const std::string header = header_of(specs, metadata);
   for (const auto& p : specs) missing_ += p.bytes();
@@ -105,7 +105,7 @@ void SafetensorsWriter::finish() {
   fail(path_, error);
 }
 
-void write_safetensors(const fs::path& path, std::span<const Whole> tensors, const Metadata& metadata) {
+void write_safetensors(const fs::path& path, std::span<const Whole> tensors, const FileMetadata& metadata) {
   std::vector<const Whole*> order;
   for (const auto& t : tensors) order.push_back(&t);
   std::stable_sort(order.begin(), order.end(),
@@ -157,7 +157,7 @@ std::span<const TensorSpec> ShardedWriter::shard_specs(int shard) const {
 void ShardedWriter::open_shard() {
   ENSURE(next_ < shards());
   current_ = std::make_unique<SafetensorsWriter>(options_.folder / shard_name(next_), shard_specs(next_),
-                                                 Metadata{{"format", "pt"}});
+                                                 FileMetadata{{"format", "pt"}});
   ++next_;
 }
 

@@ -17,7 +17,8 @@ namespace atelier::weights {
 class SafetensorsWriter {
  public:
   // Throws Error(kCapacity) when the disk has too little room, Error(kUsage) when the place is not writable.
-  SafetensorsWriter(std::filesystem::path path, std::span<const TensorSpec> specs, const Metadata& metadata);
+  SafetensorsWriter(std::filesystem::path path, std::span<const TensorSpec> specs,
+                    const FileMetadata& metadata);
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
   ~SafetensorsWriter();
@@ -40,7 +41,7 @@ struct Whole {
 
 // Writes tensors that are in memory, widest types first so that each is aligned.
 void write_safetensors(const std::filesystem::path& path, std::span<const Whole> tensors,
-                       const Metadata& metadata);
+                       const FileMetadata& metadata);
 
 // A folder `stem.safetensors`, or `stem-00001-of-0000N.safetensors` with `stem.safetensors.index.json` when
 // the tensors need more than one shard. Bytes are appended in the promised order; the index appears last.

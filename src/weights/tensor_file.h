@@ -71,7 +71,7 @@ struct TensorSpec {
   int64_t bytes() const;
 };
 
-using Metadata = std::map<std::string, std::string>;
+using FileMetadata = std::map<std::string, std::string>;
 
 struct TensorEntry {
   DType dtype = DType::kF32;
@@ -107,7 +107,7 @@ class TensorFile {
 
   const std::filesystem::path& path() const { return path_; }
   const Entries& entries() const { return entries_; }
-  const Metadata& metadata() const { return metadata_; }
+  const FileMetadata& metadata() const { return metadata_; }
 
   // Copies file bytes [offset, offset + out.size()). Any thread. Throws Error(kCheckpoint) when the file is
   // shorter by now or the disk fails.
@@ -119,7 +119,7 @@ class TensorFile {
 
   std::filesystem::path path_;
   Entries entries_;
-  Metadata metadata_;
+  FileMetadata metadata_;
   int fd_ = -1;
 };
 

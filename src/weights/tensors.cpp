@@ -60,7 +60,7 @@ Tensors read_tensors(const std::filesystem::path& path) {
   return out;
 }
 
-void write_tensors(const std::filesystem::path& file, const Tensors& tensors, const Metadata& metadata) {
+void write_tensors(const std::filesystem::path& file, const Tensors& tensors, const FileMetadata& metadata) {
   std::vector<at::Tensor> on_host;
   std::vector<Whole> wholes;
   for (const auto& [name, tensor] : tensors) {

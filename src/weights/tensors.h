@@ -21,6 +21,7 @@ DType from_torch(at::ScalarType dtype);
 Tensors read_tensors(const std::filesystem::path& file);
 at::Tensor read_tensor(const TensorFile& file, const TensorEntry& entry);
 // From any device; atomic. Throws as SafetensorsWriter.
-void write_tensors(const std::filesystem::path& file, const Tensors& tensors, const Metadata& metadata = {});
+void write_tensors(const std::filesystem::path& file, const Tensors& tensors,
+                   const FileMetadata& metadata = {});
 
 }  // namespace atelier::weights

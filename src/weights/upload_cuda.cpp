@@ -20,7 +20,7 @@ constexpr int64_t kTaskBytes = 1 << 20;  // what one thread reads at a time
 constexpr int64_t kAlign = 256;
 
 // One pinned buffer, filled from front to back; `free` is reached when everything queued from it has arrived.
-struct Slot {
+struct StagingBuffer {
   std::byte* data = nullptr;
   int64_t used = 0;
   cudaEvent_t free = nullptr;
@@ -51,7 +51,7 @@ class CudaUploader : public Uploader {
       const int64_t size = size_of(band.dtype), most = kSlotBytes / size;
       for (int64_t e = 0; e < band.elements; e += most) {
         const Range part{e, std::min(most, band.elements - e)};
-        Slot& slot = room_for(part.size * size, stream);
+        StagingBuffer& slot = room_for(part.size * size, stream);
         std::byte* const staged = slot.data + slot.used;
         fill(band, part, staged, pool);
         send(band, part, staged, out, stream);
@@ -63,7 +63,7 @@ class CudaUploader : public Uploader {
 
  private:
   // The current slot if `bytes` still fit, or the next one once the device is done with it.
-  Slot& room_for(int64_t bytes, cudaStream_t stream) {
+  StagingBuffer& room_for(int64_t bytes, cudaStream_t stream) {
     if (slots_[current_].used + bytes > kSlotBytes || slots_[current_].stream != stream) {
       current_ = (current_ + 1) % slots_.size();
       C10_CUDA_CHECK(cudaEventSynchronize(slots_[current_].free));
@@ -103,7 +103,7 @@ class CudaUploader : public Uploader {
   }
 
   c10::Device device_;
-  std::array<Slot, 4> slots_;
+  std::array<StagingBuffer, 4> slots_;
   size_t current_ = 0;
 };
 

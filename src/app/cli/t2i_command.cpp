@@ -92,8 +92,8 @@ int lead(const Resolved& resolved, const Environment& variables, const Interrupt
   check_surface(resolved, model);
   auto spec = make_run_spec(resolved, std::move(model), std::move(prompts), env ? env->size : 0);
   spec.clock = clock;
-  const Start start = [&](const cluster::Job& job, const Batches& batches, const cluster::RunEvents& events,
-                          const std::stop_token& stop) {
+  const StartRun start = [&](const cluster::Job& job, const Batches& batches,
+                             const cluster::RunEvents& events, const std::stop_token& stop) {
     return cluster::run_batches(job, batches.source(), events, stop, coordinator ? &*coordinator : nullptr);
   };
   const int code = draw(std::move(spec), resolved, interrupt, start);

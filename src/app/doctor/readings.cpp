@@ -40,7 +40,7 @@ std::string csv_header() {
          "nvlink.received [GB/s]";
 }
 
-Readings::Readings(const machine::Nvml& nvml, Clock clock) : nvml_(nvml), clock_(std::move(clock)) {}
+Readings::Readings(const machine::Nvml& nvml, DateNow clock) : nvml_(nvml), clock_(std::move(clock)) {}
 
 std::vector<Readings::Row> Readings::take() {
   time_ = clock_();

@@ -15,8 +15,8 @@ std::string csv_header();
 
 class Readings {
  public:
-  using Clock = std::function<std::chrono::system_clock::time_point()>;
-  explicit Readings(const machine::Nvml& nvml, Clock clock = std::chrono::system_clock::now);
+  using DateNow = std::function<std::chrono::system_clock::time_point()>;
+  explicit Readings(const machine::Nvml& nvml, DateNow clock = std::chrono::system_clock::now);
 
   // A reading of every GPU, one line each; the second and later ones know the rates of the links.
   std::vector<std::string> csv_lines();
@@ -32,7 +32,7 @@ class Readings {
   std::vector<Row> take();
 
   const machine::Nvml& nvml_;
-  Clock clock_;
+  DateNow clock_;
   std::map<int, machine::GpuReading> last_;
   std::chrono::system_clock::time_point last_time_, time_;
 };

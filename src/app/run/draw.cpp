@@ -73,7 +73,7 @@ class Session {
     open_log();
   }
 
-  int run(const Interrupt& interrupt, const Start& start) {
+  int run(const Interrupt& interrupt, const StartRun& start) {
     introduce();
     report_.add_phase("prepare", spec_.clock.seconds());
     phase_.restart();
@@ -204,7 +204,7 @@ class Session {
     return {todo_, resolved_.settings.input.batch_size, spec_.job.engine.layout.data, repeats()};
   }
 
-  void draw(const Interrupt& interrupt, const Start& start) {
+  void draw(const Interrupt& interrupt, const StartRun& start) {
     interrupt.begin_drawing();
     const auto& out = resolved_.settings.output;
     const auto style = report::style_for(stdout, out.quiet ? report::Noise::kQuiet : report::Noise::kNormal,
@@ -262,7 +262,8 @@ class Session {
     last_drawn_ = e.request.name;
     if (!stored.codec.empty() && codecs_.insert(stored.codec).second)
       report_.add_note(str("videos are written as ", stored.codec));
-    if (drawn_.add(e.request.name) == 1) ledger_.append(jobs::done_record(e.request, look(e.request), stored));
+    if (drawn_.add(e.request.name) == 1)
+      ledger_.append(jobs::done_record(e.request, look(e.request), stored));
     if (++stored_ % static_cast<int64_t>(todo_.size()) == 0) {
       timings_.push_back(iteration_.seconds());
       iteration_.restart();
@@ -376,17 +377,17 @@ class Session {
   report::Stopwatch iteration_, phase_;
   request::RequestList todo_;
   DrawnNames drawn_;
-  std::string last_drawn_;            // its name
+  std::string last_drawn_;             // its name
   std::map<std::string, int> groups_;  // by name, for the list
-  std::set<std::string> codecs_;  // of videos, as they are told
-  std::vector<double> timings_;   // s, of every repetition
+  std::set<std::string> codecs_;       // of videos, as they are told
+  std::vector<double> timings_;        // s, of every repetition
   int64_t stored_ = 0, failed_ = 0;
   bool has_advised_ = false;  // what to change where memory ran out
 };
 
 }  // namespace
 
-int draw(RunSpec spec, const Resolved& resolved, const Interrupt& interrupt, const Start& start) {
+int draw(RunSpec spec, const Resolved& resolved, const Interrupt& interrupt, const StartRun& start) {
   return Session(std::move(spec), resolved).run(interrupt, start);
 }
 

@@ -29,7 +29,7 @@ class Drawing {
     arguments.push_back("--output_dir=" + folder_.path().string());
     resolved_ = resolve(kT2i, parse_flags({kT2i, "test", "", {}}, one_spelling(arguments)).flags, {}, {});
   }
-  int draw(const Start& start) {
+  int draw(const StartRun& start) {
     auto prompts = read_prompts(resolved_);
     auto model = find_model(resolved_, {}, [](const std::string&) {}, {});
     const Interrupt interrupt;
@@ -102,7 +102,7 @@ TEST(Draw, ALedgerThatCannotBeWrittenEndsTheRunWithItsErrorAndAReport) {
 }
 
 // Workers that write one line into each file, and tell of all but the first `unheard` ones.
-Start writing(const std::filesystem::path& folder, size_t unheard = 0) {
+StartRun writing(const std::filesystem::path& folder, size_t unheard = 0) {
   return [=](const cluster::Job& job, const Batches& batches, const cluster::RunEvents& events, auto) {
     size_t n = 0;
     for (const auto& batch : batches) {
@@ -199,8 +199,8 @@ TEST(Draw, SlowAMillionRowsTakeFewMegabytes) {
   {
     std::ofstream rows(file);
     for (int64_t i = 0; i < kRows; ++i)
-      rows << R"({"prompt": "a picture of the number )" << i << R"( in a field of poppies", "output_path": "p)" << i / 1000
-           << "/" << i << "\"}\n";
+      rows << R"({"prompt": "a picture of the number )" << i
+           << R"( in a field of poppies", "output_path": "p)" << i / 1000 << "/" << i << "\"}\n";
   }
   Drawing run({"--prompts_file", file.string(), "--batch_size", "4", "--height", "64", "--width", "64"});
   const int64_t before = report::anonymous_host_bytes();

@@ -113,7 +113,7 @@ class VideoReader {
   }
 
   AnimationFacts run(const TakeFrame& take) {
-    Packet packet(need(av_packet_alloc(), "a packet"));
+    PacketPointer packet(need(av_packet_alloc(), "a packet"));
     bool goes_on = true;
     int64_t packets = 0;
     while (goes_on) {
@@ -163,7 +163,7 @@ class VideoReader {
   bool decode(const AVPacket* packet, const TakeFrame& take) {
     if (const int code = avcodec_send_packet(codec_.get(), packet); code < 0 && code != AVERROR_EOF)
       fail("it is damaged: " + reason(code));
-    Frame frame(need(av_frame_alloc(), "a frame"));
+    FramePointer frame(need(av_frame_alloc(), "a frame"));
     for (;;) {
       const int code = avcodec_receive_frame(codec_.get(), frame.get());
       if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) return true;
@@ -188,7 +188,7 @@ class VideoReader {
                              frame.color_range == AVCOL_RANGE_JPEG, sws_getCoefficients(SWS_CS_ITU709), 1, 0,
                              1 << 16, 1 << 16);
     // Vector instructions write behind the end of rows.
-    Frame rgb(need(av_frame_alloc(), "a frame"));
+    FramePointer rgb(need(av_frame_alloc(), "a frame"));
     rgb->format = AV_PIX_FMT_RGB24, rgb->width = frame.width, rgb->height = frame.height;
     need(av_frame_get_buffer(rgb.get(), 0), "a frame");
     need(sws_scale(scaler_.get(), frame.data, frame.linesize, 0, frame.height, rgb->data, rgb->linesize),

@@ -89,8 +89,8 @@ Codec open_encoder(const std::string& name, const Video& video, int quality, boo
 }
 
 // Vector instructions read behind the end of rows.
-Frame padded(const Image& picture) {
-  Frame frame(need(av_frame_alloc(), "a frame"));
+FramePointer padded(const Image& picture) {
+  FramePointer frame(need(av_frame_alloc(), "a frame"));
   frame->format = AV_PIX_FMT_RGB24, frame->width = picture.width, frame->height = picture.height;
   need(av_frame_get_buffer(frame.get(), 0), "a frame");
   const auto row = static_cast<size_t>(3 * picture.width);
@@ -131,10 +131,10 @@ class Mp4Writer {
   }
 
   void put(const Image& picture, int64_t number) {
-    Frame frame(need(av_frame_alloc(), "a frame"));
+    FramePointer frame(need(av_frame_alloc(), "a frame"));
     frame->format = codec_->pix_fmt, frame->width = picture.width, frame->height = picture.height;
     need(av_frame_get_buffer(frame.get(), 0), "a frame");
-    const Frame rgb = padded(picture);
+    const FramePointer rgb = padded(picture);
     need(sws_scale(scaler_.get(), rgb->data, rgb->linesize, 0, picture.height, frame->data, frame->linesize),
          "a frame");
     frame->pts = number;
@@ -169,7 +169,7 @@ class Mp4Writer {
   }
   void send(const AVFrame* frame) {
     need(avcodec_send_frame(codec_.get(), frame), "the encoder");
-    Packet packet(need(av_packet_alloc(), "a packet"));
+    PacketPointer packet(need(av_packet_alloc(), "a packet"));
     for (;;) {
       const int code = avcodec_receive_packet(codec_.get(), packet.get());
       if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) return;

@@ -22,8 +22,8 @@ struct Freed {
     kFree(&p);
   }
 };
-using Frame = std::unique_ptr<AVFrame, Freed<av_frame_free>>;
-using Packet = std::unique_ptr<AVPacket, Freed<av_packet_free>>;
+using FramePointer = std::unique_ptr<AVFrame, Freed<av_frame_free>>;
+using PacketPointer = std::unique_ptr<AVPacket, Freed<av_packet_free>>;
 using Codec = std::unique_ptr<AVCodecContext, Freed<avcodec_free_context>>;
 struct FreeScaler {
   void operator()(SwsContext* p) const { sws_freeContext(p); }
