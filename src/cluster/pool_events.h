@@ -60,7 +60,7 @@ struct RequestFailed {
   int attempts = 0;
   std::optional<Kind> kind;  // of the Error; none: anything else
 };
-struct BatchDone {  // nothing more is heard of it
+struct BatchDone {  // no event of it follows
   int64_t batch = 0;
   int cancelled = 0;  // requests that were dropped
 };
@@ -74,7 +74,7 @@ struct GroupLost {  // it is not started again; the others draw on
 };
 
 using PoolEvent =
-    std::variant<GroupReady, StepDone, PreviewReady, RequestNote, BatchGenerated, ArtifactStored, CallAnswered,
-                 CallFailed, RequestFailed, BatchDone, GroupRestarted, GroupLost>;
+    std::variant<GroupReady, StepDone, PreviewReady, RequestNote, BatchGenerated, ArtifactStored,
+                 CallAnswered, CallFailed, RequestFailed, BatchDone, GroupRestarted, GroupLost>;
 
 }  // namespace atelier::cluster

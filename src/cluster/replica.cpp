@@ -165,7 +165,7 @@ void Replica::on_message(const WorkerEvent& event, std::vector<PoolEvent>& event
   }
 }
 
-// What gets on is not late, however long all of it takes.
+// What makes progress is not late, however long all of it takes.
 void Replica::on_alive(Rank& rank, const Json& message) {
   const auto before = std::tuple(rank.run, rank.phase, rank.step, rank.collectives);
   message.at("run").get_to(rank.run);
@@ -251,7 +251,7 @@ void Replica::fail(WorkerFailure failure) {
     return;
   }
   known->is_final |= failure.is_final;
-  // A closed connection is heard of before how the process ended. Other reasons explain the end that follows.
+  // A closed connection is noticed before how the process ended. Other reasons explain the end that follows.
   if (known->severity == WorkerFailure::Severity::kGone) known->reason = failure.reason;
 }
 

@@ -42,7 +42,7 @@ class WorkerGroup {
   void watch(std::vector<pollfd>& entries) const;
   // What came, without waiting.
   std::vector<WorkerEvent> read();
-  // A worker or its end as the coordinator has heard of it.
+  // A worker, or its end, as the coordinator was told of it.
   std::optional<WorkerEvent> take(Coordinator::AgentEvent event);
   // Never waits.
   void send(int rank, const Json& message);
@@ -51,11 +51,11 @@ class WorkerGroup {
   // Has this worker ever reported?
   bool has_come(int rank) const { return member(rank).channel != nullptr; }
   bool is_stopped(int rank) const;
-  // Kills all, without waiting. Nothing is heard of them any more.
+  // Kills all, without waiting. They send no more events.
   void end();
   void leave();                          // those that have not ended by now, behind
   bool has_ended();                      // those of this host
-  bool are_gone() const;                 // as far as they are heard of
+  bool are_gone() const;                 // as far as the coordinator knows
   std::vector<pid_t> processes() const;  // of this host
 
  private:

@@ -36,9 +36,9 @@ class Executor {
   // replica if all decode; undefined elsewhere. Throws Error(kInterrupted) where callbacks.may_begin ended it: on every
   // rank, with nothing under way.
   at::Tensor denoise(const Denoise& work, const StepCallbacks& callbacks);
+  bool joined_branches() const { return has_joined_; }
   // Of the last request's steps, by the device's clock; waits for it. From a stage's first operation of one step to its
   // first of the next, so that steps that overlap count once.
-  bool joined_branches() const { return has_joined_; }
   std::vector<double> step_ms() const;
   // Samples that went through this rank's blocks since it was made: pictures x branches x steps, of whichever part of
   // the tokens it holds. Without those for which a step cache left blocks out.

@@ -197,7 +197,7 @@ void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, Job
     const auto known =
         dispatcher_.submit(std::move(record), listener, is_awaited ? Acceptance::kAtOnce : Acceptance::kKept);
     if (known != id) return follow_earlier(call, draft, id, known, listener);
-    // now that it can be cancelled: a client that has left already is heard of at once
+    // now that it can be cancelled: a client that has left already is noticed at once
     if (is_awaited && !options_.keep_on_disconnect)
       call.reply.on_gone([this, id] { dispatcher_.cancel(id); });
   } catch (const ApiError& e) {

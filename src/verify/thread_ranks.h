@@ -1,5 +1,5 @@
 // Several ranks as threads of this process: on the CPU, or one GPU each. For verify --strategy, the parity
-// matrix and timings; runs that must survive a dead rank have a process per rank (cluster/).
+// matrix; runs that must survive a dead rank have a process per rank (cluster/).
 #pragma once
 #include <functional>
 #include <span>

@@ -62,8 +62,6 @@ constexpr Command kCommands[] = {
     {{"worker", ""}, worker_command},
 };
 
-// Commands of the whole program that are not in this build.
-
 void print_help(std::FILE* out) {
   std::fputs(
       "Atelier draws pictures and videos from prompts.\n\nusage: atelier COMMAND [flags]; atelier COMMAND "

@@ -17,9 +17,10 @@ struct Group {
 };
 
 constexpr Group kGroups[] = {
-    {Treated::kRefused, kEvery, "is not in this build: weights are float32, bfloat16 or float16",
+    {Treated::kRefused, kEvery,
+     "is not offered: --tier fast multiplies in 8 bits; files with 8-bit weights load as they are",
      "enable_layerwise_casting use_fp8_t5_encoder use_int8_gemms use_fp4_gemms"},
-    {Treated::kRefused, kXditFlags, "is not in this build: weights are float32, bfloat16 or float16",
+    {Treated::kRefused, kXditFlags, "is not offered: --tier fast chooses what is multiplied in 8 bits",
      "fp8_precision_override_prefix_patterns= fp8_precision_override_suffix_patterns="},
     {Treated::kRefused, kEvery, "is refused: code from model repositories is never run", "trust_remote_code"},
     {Treated::kRefused, kXditFlags, "is not in this build: use --fully_shard_degree",
@@ -28,7 +29,9 @@ constexpr Group kGroups[] = {
      "output_type=pil"},
     {Treated::kRefused, kEvery, "is not in this build: the whole picture is drawn, not a cut around the mask",
      "padding_mask_crop="},
-    {Treated::kRefused, kXditFlags, "is not in this build: its families have one task", "task="},
+    {Treated::kRefused, kXditFlags,
+     "is not offered: what is given decides the task: --image and --mask edit, atelier video draws videos",
+     "task="},
     {Treated::kRefused, kXditFlags, "is not offered",
      "cross_attention_backend= use_vae_channels_last_format use_onediff use_ray ray_world_size=1 "
      "use_fast_attn n_calib=8 threshold=0.5 window_size=64 coco_path= use_cache wan_teacache_thresh=0.2 "
