@@ -210,6 +210,10 @@ std::vector<ApiField> video_fields(std::vector<ApiField> of_pictures, const Requ
                  FieldUse::kHonoured,
                  "the first frame, of models that are shown one: a file, a data URL or base64",
                  {{"type", "string"}, {"format", "binary"}}});
+  out.push_back({"last_image",
+                 FieldUse::kHonoured,
+                 "the last frame, of models that are shown one: a file, a data URL or base64",
+                 {{"type", "string"}, {"format", "binary"}}});
   return out;
 }
 

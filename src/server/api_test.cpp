@@ -193,6 +193,35 @@ TEST(Api_TheTryOfAPicture, IsOneFrameOfAModelOfVideosAndShowsItWhatItNeeds) {
   EXPECT_TRUE(std::filesystem::exists(desk.seen.batches[0][0].image.value()));
 }
 
+TEST(Api_AVideoMayBeGivenItsFrames, TheFirstAndTheLast) {
+  ApiDesk desk({}, std::make_unique<VideoMaker>());
+  const std::string picture =
+      "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
+  const auto ask = [&](const Json& last) {
+    const Json body{{"prompt", "a fox"},
+                    {"num_frames", 9},
+                    {"output_format", "webp"},
+                    {"input_reference", picture},
+                    {"last_image", last}};
+    return desk.ask("POST", "/v1/videos", body, {{"Content-Type", "application/json"}});
+  };
+  EXPECT_EQ(ask(picture).status, 200);
+  desk.wait_until([&] {
+    const std::scoped_lock lock(desk.seen.mutex);
+    return !desk.seen.batches.empty();
+  });
+  {
+    const std::scoped_lock lock(desk.seen.mutex);
+    const auto& drawn = desk.seen.batches[0][0];
+    EXPECT_TRUE(std::filesystem::exists(drawn.last_image.value()));
+    EXPECT_NE(drawn.last_image, drawn.image);
+  }
+  const auto refused = ask("bm8gcGljdHVyZQ==");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_NE(refused.body.find("last_image"), std::string::npos) << refused.body;
+  EXPECT_EQ(ask(Json::array({picture, picture})).status, 400);
+}
+
 TEST(Api_SecondsOfAVideo, AreWholeStepsOfItsModelsFrames) {
   ApiDesk desk({}, std::make_unique<VideoMaker>());
   const auto frames = [&](const Json& seconds) {

@@ -60,6 +60,8 @@ void Api::edits(ApiCall& call) {
         400, "unsupported_value",
         str("image: ", upload.images.size(), " were given; families of this engine begin with one"), "image");
   if (upload.masks.size() > 1) throw ApiError(400, "invalid_value", "mask: one is expected", "mask");
+  if (!upload.last_images.empty())
+    throw ApiError(400, "unknown_parameter", "last_image: it is the last frame of a video", "last_image");
   auto draft = edit_fields_.read(upload.fields);
   decoded("image", upload.images.front());  // before anything is kept
   const std::string id = new_id("job_");

@@ -202,15 +202,17 @@ class PostgresStore : public JobStore {
 
   // Workers read the pictures that a request begins with from files of their own host.
   void bring_inputs(JobRecord& record) {
-    for (const char* name : {"input_image", "input_mask"}) {
+    using Input = std::optional<std::string> request::Request::*;
+    const std::pair<const char*, Input> inputs[] = {{"input_image", &request::Request::image},
+                                                    {"input_mask", &request::Request::mask},
+                                                    {"input_last_image", &request::Request::last_image}};
+    for (const auto& [name, input] : inputs) {
       const auto bytes = picture(record.id, name);
       if (!bytes) continue;
       const auto file = inputs_ / record.id / name;
       write_file_atomically(file, *bytes);
-      for (auto& request : record.requests) {
-        auto& slot = std::string_view(name) == "input_image" ? request.image : request.mask;
-        if (slot) slot = file.string();
-      }
+      for (auto& request : record.requests)
+        if (request.*input) request.*input = file.string();
     }
   }
 

@@ -15,17 +15,19 @@ namespace {
 
 constexpr std::string_view kImageNames[] = {"image", "image[]", "images", "images[]", "input_reference"};
 
-bool is_image_name(std::string_view name) {
-  return std::find(std::begin(kImageNames), std::end(kImageNames), name) != std::end(kImageNames);
+// Where a picture of this name goes; null: it is no picture.
+std::vector<std::string>* pictures_named(Upload& to, std::string_view name) {
+  if (std::find(std::begin(kImageNames), std::end(kImageNames), name) != std::end(kImageNames))
+    return &to.images;
+  if (name == "mask") return &to.masks;
+  return name == "last_image" ? &to.last_images : nullptr;
 }
 
 Upload from_form(std::vector<http::FormPart> parts) {
   Upload out;
   for (auto& part : parts) {
-    if (is_image_name(part.name)) {
-      out.images.push_back(std::move(part.data));
-    } else if (part.name == "mask") {
-      out.masks.push_back(std::move(part.data));
+    if (auto* pictures = pictures_named(out, part.name)) {
+      pictures->push_back(std::move(part.data));
     } else if (out.fields.contains(part.name)) {
       throw ApiError(400, "invalid_value", str(part.name, ": it is there twice"), part.name);
     } else {
@@ -77,11 +79,9 @@ Upload from_json(const std::string& body) {
   if (!all.is_object()) throw ApiError(400, "invalid_value", "the body must be a JSON object");
   for (const auto& [name, value] : all.items()) {
     if (value.is_null()) continue;
-    if (is_image_name(name)) {
+    if (auto* pictures = pictures_named(out, name)) {
       for (const auto& one : value.is_array() ? value : Json::array({value}))
-        out.images.push_back(picture_in(name, one));
-    } else if (name == "mask") {
-      out.masks.push_back(picture_in(name, value));
+        pictures->push_back(picture_in(name, one));
     } else {
       out.fields[name] = value;
     }

@@ -10,7 +10,7 @@ namespace atelier::server {
 
 struct Upload {
   Json fields = Json::object();  // without the pictures
-  std::vector<std::string> images, masks;
+  std::vector<std::string> images, masks, last_images;
 };
 
 // Of a form, or of JSON with pictures as data URLs, base64 or {"image_url": either}; what the request held is taken.

@@ -31,6 +31,18 @@ std::string_view status_of(const JobRecord& record) {
   }
 }
 
+// Throws ApiError (400) unless there is at most one, and it is a picture.
+void check_frame(const char* name, const std::vector<std::string>& pictures) {
+  if (pictures.size() > 1)
+    throw ApiError(400, "unsupported_value", str(name, ": one picture is taken"), name);
+  if (pictures.empty()) return;
+  try {
+    media::decode_upright(pictures.front());
+  } catch (const Error& e) {
+    throw ApiError(400, "invalid_image", str(name, ": ", e.what()), name);
+  }
+}
+
 }  // namespace
 
 // seconds stands for frames: the first one, and as many whole steps of the model's frames as fit into that time.
@@ -84,22 +96,19 @@ void Api::create_video(ApiCall& call) {
   std::string hash = sha256(call.request.body);
   for (const auto& part : call.request.form) hash = sha256(str(hash, part.name, "\n", part.data));
   auto upload = take_upload(call.request);
-  if (upload.images.size() > 1 || !upload.masks.empty())
-    throw ApiError(400, "unsupported_value", "input_reference: one picture, the first frame, is taken",
-                   "input_reference");
+  if (!upload.masks.empty()) throw ApiError(400, "unsupported_parameter", "mask: videos take none", "mask");
+  check_frame("input_reference", upload.images);
+  check_frame("last_image", upload.last_images);
   auto draft = video_fields_.read(upload.fields);
   draft.is_async = true;
   if (draft.format.empty()) draft.format = maker_.card().video_format;
   settle_frames(draft);
   const std::string id = new_id("video_");
-  if (upload.images.empty()) return draw(call, kKind, draft, hash, id);
+  auto& request = draft.row.request;
   try {
-    media::decode_upright(upload.images.front());
-  } catch (const Error& e) {
-    throw ApiError(400, "invalid_image", str("input_reference: ", e.what()), "input_reference");
-  }
-  try {
-    draft.row.request.image = keep_input(id, "input_image", upload.images.front());
+    if (!upload.images.empty()) request.image = keep_input(id, "input_image", upload.images.front());
+    if (!upload.last_images.empty())
+      request.last_image = keep_input(id, "input_last_image", upload.last_images.front());
     draw(call, kKind, draft, hash, id);
   } catch (...) {
     store_.remove(id);
