@@ -30,7 +30,8 @@ def line(row: dict, alone: dict) -> list:
     ratio = f"{one / ms['median']:.2f} ({one / ms['median'] / n:.0%})" if one and n > 1 else ""
     tier = "" if row.get("tier", "exact") == "exact" else f", tier {row['tier']}"
     return [n, row["layout"] + tier, row["steps"], f"{ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f})", ratio,
-            f"{row['decode_s']['median'] * 1e3:.0f}", peaks(row), f"`results/{row['file']}`"]
+            f"{row['decode_s']['median'] * 1e3:.0f}", f"{row['picture_s']['median']:.2f}" if "picture_s" in row else "",
+            peaks(row), f"`results/{row['file']}`"]
 
 
 def key(row: dict) -> tuple:
@@ -49,7 +50,7 @@ def performance() -> str:
     for (model, size), own in sorted(sections.items()):
         device = ", ".join(sorted({f"{r['device'].split(' (')[0]}, {r['dtype']}" for r in own}))
         own.sort(key=lambda r: (r["ranks"], r["ms_per_step"]["median"]))
-        head = ["GPUs", "Layout", "Steps", "ms per step", "Against one GPU (efficiency)", "Decode, ms", "Peak GiB per rank", "File"]
+        head = ["GPUs", "Layout", "Steps", "ms per step", "Against one GPU (efficiency)", "Decode, ms", "Whole, s", "Peak GiB per rank", "File"]
         out.append(f"## {model}, {size}\n\n{device}.\n\n" + table(head, [line(r, alone) for r in own]))
     return "\n\n".join(out)
 

@@ -56,50 +56,47 @@ def one_gpu() -> str:
     return "\n".join(rows) + f"\n\n{peer['gpu']}, FLUX.1-schnell geometry, random weights, 1024 px, bfloat16, torch {peer['torch']}."
 
 
-def many_gpus() -> str:
-    """Milliseconds per step of the layouts that were run."""
-    files = [load(name) for name in ("many_gpus.json",)]
-    rows = [r for rows in files if rows for r in rows]
-    rows.sort(key=lambda r: (r["width"], r["model"], r["ranks"]))
-    if not rows:
+def best(rows: list, ranks: int) -> dict | None:
+    """The fastest exact layout of that many GPUs."""
+    rows = [r for r in rows if r["ranks"] == ranks and "problem" not in r and "pipefusion" not in r["layout"]]
+    return min(rows, key=lambda r: r["ms_per_step"]["median"], default=None)
+
+
+def subject(row: dict) -> str:
+    """The model, and what differs from its usual size and arithmetic."""
+    name = row["model"].split(" ")[0].removesuffix("-Diffusers")
+    if row.get("tier", "exact") != "exact":
+        name += f", tier {row['tier']}"
+    if "frames" in row:
+        return name + f", {row['width']}x{row['height']}, {row['frames']} frames"
+    return name + (f", {row['width']} px" if row["width"] != 1024 else "")
+
+
+def speed() -> str:
+    """For every model: milliseconds per step and seconds per picture on one GPU and on two, and per step on four where that was run."""
+    rows, older = load("families_gpus_2.json"), load("many_gpus.json")
+    if not rows or not older:
         return "Not measured yet."
-    lines = ["| model, size | GPUs | layout | ms per step | decode, ms | peak GiB per rank |", "|---|---|---|---|---|---|"]
+    lines = ["| model | one GPU, ms per step | two | fastest exact layout | picture or video, s | four, older code |", "|---|---|---|---|---|---|"]
+    subjects = {}
     for r in rows:
-        what = f"{r['model'].split(' ')[0]}, {r['width']} px"
-        if "problem" in r:
-            lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {r['problem'][:60]} | | |")
-            continue
-        peak = " / ".join(f"{b:.1f}" for b in peaks(r))
-        ms = r["ms_per_step"]
-        lines.append(f"| {what} | {r['ranks']} | {r['layout']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
-                     f"| {r['decode_s']['median'] * 1e3:.0f} | {peak} |")
-    lines.append("\nMedian, least and most of the runs. With messages in place of stores (`collective`) and cuDNN's attention.")
-    return "\n".join(lines)
-
-
-def families() -> str:
-    """Milliseconds per step and seconds per picture of every family on one GPU and on two, of one run."""
-    rows = load("families_gpus_2.json")
-    if not rows:
-        return "Not measured yet."
-    lines = ["| model | GPUs | layout | steps | ms per step | decode, ms | whole, s | peak GiB per rank |", "|---|---|---|---|---|---|---|---|"]
-    for r in sorted(rows, key=lambda r: (r["model"], r["width"] * r["height"], r["tier"], r["ranks"])):
-        name = r["model"].split(" ")[0].removesuffix("-Diffusers") + (f", tier {r['tier']}" if r["tier"] != "exact" else "")
-        if "frames" in r:
-            name += f", {r['width']}x{r['height']}, {r['frames']} frames"
-        elif r["width"] != 1024:
-            name += f", {r['width']} px"
-        ms, peak = r["ms_per_step"], " / ".join(f"{b:.1f}" for b in peaks(r))
-        lines.append(f"| {name} | {r['ranks']} | {r['layout']} | {r['steps']} | {ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f}) "
-                     f"| {r['decode_s']['median'] * 1e3:.0f} | {r['picture_s']['median']:.2f} | {peak} |")
+        subjects.setdefault(subject(r), []).append(r)
+    for name, own in sorted(subjects.items()):
+        one, two = best(own, 1), best(own, 2)
+        four = best([r for r in older if subject(r) == name], 4)
+        cells = [name, f"{one['ms_per_step']['median']:.1f}"]
+        cells += [f"{two['ms_per_step']['median']:.1f}", two["layout"]] if two else ["", ""]
+        cells.append(" / ".join(f"{r['picture_s']['median']:.2f}" for r in (one, two) if r))
+        cells.append(f"{four['ms_per_step']['median']:.1f}, {four['layout']}" if four else "")
+        lines.append("| " + " | ".join(cells) + " |")
     device = rows[0]["device"].split(" (")[0]
-    return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px where no size is said, bfloat16 (`tools/bench/families.sh`). Steps of all but "
-                               "FLUX.1 compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
+    return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px where no size is said, bfloat16 (`tools/bench/families.sh`), medians. Steps of all but "
+                              "FLUX.1 compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
 
 
 def render(text: str) -> str:
     """README.md with every marked block filled in."""
-    for name, make in (("mini", mini_scores), ("one_gpu", one_gpu), ("families", families), ("many_gpus", many_gpus)):
+    for name, make in (("mini", mini_scores), ("one_gpu", one_gpu), ("speed", speed)):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m: m.group(1) + make() + "\n" + m.group(2), text, flags=re.S)
     return text
