@@ -14,14 +14,21 @@
 namespace atelier {
 namespace fs = std::filesystem;
 
+std::string problem_of(const fs::filesystem_error& e) {
+  return (e.path1().empty() ? "" : e.path1().string() + ": ") + e.code().message();
+}
+
 std::string read_file(const fs::path& file) {
   constexpr size_t kMost = size_t{1} << 30, kMostOfADevice = size_t{256} << 20, kChunk = size_t{1} << 16;
   std::ifstream in(file, std::ios::binary);
-  if (!in || fs::is_directory(file)) {
+  const int error = errno;
+  std::error_code none;
+  const auto status = fs::status(file, none);
+  if (!in || fs::is_directory(status)) {
     throw Error(Kind::kUsage, str("cannot read ", file.string(), ": ",
-                                  fs::is_directory(file) ? "it is a folder" : std::strerror(errno)));
+                                  fs::is_directory(status) ? "it is a folder" : std::strerror(error)));
   }
-  const size_t most = fs::is_regular_file(file) ? kMost : kMostOfADevice;
+  const size_t most = fs::is_regular_file(status) ? kMost : kMostOfADevice;
   std::string bytes;
   for (size_t n = kChunk; n == kChunk;) {
     const size_t had = bytes.size();

@@ -8,6 +8,9 @@
 
 namespace atelier {
 
+// "PATH: what the system said", without the standard library's own words.
+std::string problem_of(const std::filesystem::filesystem_error& e);
+
 // Throws Error(kUsage) naming the file.
 std::string read_file(const std::filesystem::path& file);
 // Writes all of it and waits for the disk. Returns 0, or what errno said.

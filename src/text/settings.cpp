@@ -99,9 +99,12 @@ void throw_malformed(const fs::path& file, std::string_view what) {
 }
 
 std::string read_vocabulary_file(const fs::path& file) {
-  if (!fs::is_regular_file(file)) {
+  std::error_code none;
+  const auto status = fs::status(file, none);
+  if (!fs::is_regular_file(status)) {
     throw Error(Kind::kCheckpoint,
-                str("the tokenizer file ", file.string(), " is missing; download the folder again"));
+                str("the tokenizer file ", file.string(),
+                    fs::exists(status) ? " is no plain file" : " is missing", "; download the folder again"));
   }
   return read_file(file);
 }

@@ -18,6 +18,7 @@
 #include "app/cli/commands.h"
 #include "app/cli/flag_table.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "base/json.h"
 #include "base/json_problem.h"
 #include "base/printable.h"
@@ -165,7 +166,7 @@ int run_guarded(const std::function<int()>& run) {
     print_error(e.what());
     return exit_code(e.kind());
   } catch (const std::filesystem::filesystem_error& e) {
-    print_error(e.what());
+    print_error(problem_of(e));
     return exit_code(e.code() == std::errc::no_space_on_device ? Kind::kCapacity : Kind::kUsage);
   } catch (const c10::OutOfMemoryError& e) {
     print_error(str("out of memory: ", e.what_without_backtrace()));

@@ -10,6 +10,7 @@
 #include "app/run/find_model.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json_problem.h"
 #include "bench/family_page.h"
 #include "bench/output.h"
 #include "bench/protocol_page.h"
@@ -50,6 +51,15 @@ std::vector<std::filesystem::path> shipped_results(const Environment& variables)
   return out;
 }
 
+std::vector<bench::FamilyRow> rows_of_family(const std::filesystem::path& file, const std::string& model) {
+  const Json found = read_json(file);
+  try {
+    return bench::family_rows(found, model, file.filename().string());
+  } catch (const Json::exception& e) {
+    throw Error(Kind::kUsage, str(file.string(), " holds no rows of a bench: ", json_problem(e)));
+  }
+}
+
 bench::Document page_of_family(const std::string& family, const std::vector<std::string>& from,
                                const Environment& variables) {
   std::vector<std::filesystem::path> files;
@@ -57,7 +67,7 @@ bench::Document page_of_family(const std::string& family, const std::vector<std:
   if (files.empty()) files = shipped_results(variables);
   auto query = family_query(family, variables);
   for (const auto& file : files) {
-    for (auto& row : bench::family_rows(read_json(file), model_prefix(family), file.filename().string())) {
+    for (auto& row : rows_of_family(file, model_prefix(family))) {
       const bool is_new =
           std::find(query.hardware.begin(), query.hardware.end(), row.hardware) == query.hardware.end();
       if (is_new) query.hardware.insert(query.hardware.begin(), row.hardware);
