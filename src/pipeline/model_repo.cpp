@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
-#include "base/json_problem.h"
+#include "models/config.h"
 #include "models/presets.h"
 #include "models/text_encoder.h"
 #include "models/vae.h"
@@ -80,6 +80,36 @@ bool is_left_out(const Json& index, const fs::path& root, const std::string& nam
   return named->is_null() || (named->is_array() && !named->empty() && named->front().is_null());
 }
 
+// Throws Error(kCheckpoint) where a folder's index says another thing of a part than the family or the part itself.
+void check_index(const models::Family& family, const Json& index, const std::string& name,
+                 Component::ComponentKind kind, const Json& config) {
+  const auto named = index.find(name);
+  if (named == index.end()) return;
+  if (is_left_out(index, {}, name)) {
+    throw Error(Kind::kCheckpoint, str("model_index.json leaves ", name, " out, which ", family.pipeline,
+                                       " does not draw without"));
+  }
+  const bool is_pair = named->is_array() && named->size() == 2 && named->back().is_string();
+  if (!is_pair) {
+    throw Error(Kind::kCheckpoint,
+                str("model_index.json: ", name, " must be a library and a class, found ", named->dump()));
+  }
+  const std::string found = named->back();
+  std::string own;
+  if (kind == Component::ComponentKind::kDenoiser) {
+    const auto* other =
+        models::find_family(found);  // published folders also have older names of a family's class
+    if (other && other->denoiser != family.denoiser) own = family.denoiser;
+  } else if (kind == Component::ComponentKind::kVae && config.is_object()) {
+    const Json written = config.value("_class_name", Json());
+    if (written.is_string() && written != found) own = written;
+  }
+  if (!own.empty()) {
+    throw Error(Kind::kCheckpoint, str("model_index.json names the class ", found, " for ", name,
+                                       ", which here is ", own, ": the folder holds parts of two models"));
+  }
+}
+
 // Numbers in all tensors that were asked for.
 int64_t numbers_in(const weights::WeightStore& s) {
   int64_t sum = 0;
@@ -110,6 +140,7 @@ ModelRepo ModelRepo::open(const fs::path& folder, const std::vector<fs::path>& f
   for (const auto& [name, kind] : parts_of(*m.family_)) {
     if (is_optional(*m.family_, name) && is_left_out(index, folder, name)) continue;
     Json config = read_config(folder, name, "config.json");
+    check_index(*m.family_, index, name, kind, config);
     if (kind != Component::ComponentKind::kDenoiser && kind != Component::ComponentKind::kVae) {
       const bool is_text = kind == Component::ComponentKind::kEncoder;
       config = encoder_config(std::move(config), is_text ? "text_config" : "vision_config", index, name);
@@ -234,18 +265,19 @@ void ModelRepo::settle_defaults() {
   static_cast<models::SamplingDefaults&>(defaults_) = family_->defaults(denoiser());
   const auto own = index_->find("_atelier");
   if (own == index_->end() || !own->is_object()) return;
-  try {
-    defaults_.steps = own->value("num_inference_steps", defaults_.steps);
-    defaults_.guidance = own->value("guidance_scale", defaults_.guidance);
-    defaults_.true_cfg = own->value("true_cfg_scale", defaults_.true_cfg);
-    defaults_.height = own->value("height", defaults_.height);
-    defaults_.width = own->value("width", defaults_.width);
-    defaults_.frames = own->value("num_frames", defaults_.frames);
-    defaults_.fps = own->value("fps", defaults_.fps);
-    defaults_.max_sequence_length = own->value("max_sequence_length", defaults_.max_sequence_length);
-  } catch (const Json::exception& e) {
-    throw Error(Kind::kCheckpoint, str("model_index.json, _atelier: ", json_problem(e)));
-  }
+  const models::ConfigReader read(*own, "model_index.json, _atelier");
+  const auto whole = [&](const char* key, auto& value) {
+    if (own->contains(key))
+      value = static_cast<std::remove_reference_t<decltype(value)>>(read.positive(key, value));
+  };
+  whole("num_inference_steps", defaults_.steps);
+  defaults_.guidance = read.number("guidance_scale", defaults_.guidance);
+  defaults_.true_cfg = read.number("true_cfg_scale", defaults_.true_cfg);
+  whole("height", defaults_.height);
+  whole("width", defaults_.width);
+  whole("num_frames", defaults_.frames);
+  defaults_.fps = read.number("fps", defaults_.fps);
+  whole("max_sequence_length", defaults_.max_sequence_length);
 }
 
 Json ModelRepo::image_processor() const {

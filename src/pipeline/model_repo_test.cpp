@@ -63,6 +63,37 @@ TEST(Folder, ThatIsNoneOrOfAnotherFamilyIsAUsersMistake) {
   }
 }
 
+TEST(Folder, AnIndexAtOddsWithItsPartsIsNamed) {
+  const Copy copy(kGolden / "model");
+  const auto refused = [&](const char* part, const Json& named) {
+    const Json before = read_json(copy.path() / "model_index.json");
+    copy.edit_json("model_index.json", [&](Json& j) { j[part] = named; });
+    const auto message = open_error(Kind::kCheckpoint, copy.path());
+    copy.edit_json("model_index.json", [&](Json& j) { j = before; });
+    return message;
+  };
+  for (const char* part : {"transformer", "vae", "text_encoder"}) {
+    const auto none = refused(part, {nullptr, nullptr});
+    EXPECT_TRUE(has(none, str("leaves ", part, " out"))) << none;
+    EXPECT_TRUE(has(refused(part, "FluxTransformer2DModel"), "a library and a class")) << part;
+  }
+  const auto vae = refused("vae", {"diffusers", "AutoencoderTiny"});
+  EXPECT_TRUE(has(vae, "AutoencoderTiny") && has(vae, "AutoencoderKL")) << vae;
+  const auto denoiser = refused("transformer", {"diffusers", "SD3Transformer2DModel"});
+  EXPECT_TRUE(has(denoiser, "SD3Transformer2DModel") && has(denoiser, "FluxTransformer2DModel")) << denoiser;
+  EXPECT_EQ(refused("transformer", {"diffusers", "Transformer2DModel"}), "no error") << "an older name";
+}
+
+TEST(Folder, ItsOwnDefaultsMustBeOfUse) {
+  const Copy copy(kGolden / "model");
+  for (const auto& [key, value] :
+       {std::pair{"max_sequence_length", Json(-1)}, {"true_cfg_scale", Json("NaN")}}) {
+    copy.edit_json("model_index.json", [&](Json& j) { j["_atelier"] = {{key, value}}; });
+    const auto message = open_error(Kind::kCheckpoint, copy.path());
+    EXPECT_TRUE(has(message, "_atelier") && has(message, key)) << message;
+  }
+}
+
 TEST(Folder, BrokenJsonIsNamed) {
   for (const char* file : {"model_index.json", "transformer/config.json", "scheduler/scheduler_config.json",
                            "vae/config.json", "text_encoder_2/config.json"}) {
