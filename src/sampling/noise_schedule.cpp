@@ -46,11 +46,19 @@ at::Tensor betas_along(const AlphaBar& curve, int64_t count) {
   return at::tensor(betas);
 }
 
+// A variance that a step adds, as a share.
+void check_beta(const char* key, double beta) {
+  if (!(beta >= 0 && beta < 1)) refuse_option(key, str("must be at least 0 and below 1, found ", beta));
+}
+
 at::Tensor betas_of(const SchedulerConfig& c, const BetaDefaults& defaults) {
   const int64_t count = c.trained();
-  if (const auto given = c.numbers("trained_betas"); !given.empty())
+  if (const auto given = c.numbers("trained_betas"); !given.empty()) {
+    for (const double beta : given) check_beta("trained_betas", beta);
     return at::tensor(std::vector<float>(given.begin(), given.end()));
+  }
   const double start = c.number("beta_start", defaults.start), end = c.number("beta_end", defaults.end);
+  check_beta("beta_start", start), check_beta("beta_end", end);
   std::vector<std::string_view> known{"linear", "scaled_linear", "squaredcos_cap_v2"};
   known.insert(known.end(), defaults.more.begin(), defaults.more.end());
   const auto name = c.word("beta_schedule", defaults.schedule, known);

@@ -207,6 +207,11 @@ TEST(Samplers, RefuseOptionsByName) {
       has(refused("EulerDiscreteScheduler", {{"timestep_spacing", "odd"}}), "linspace, leading or trailing"));
   EXPECT_TRUE(
       has(refused("EulerDiscreteScheduler", {{"trained_betas", {0.1, 0.2}}}), "trained_betas holds 2"));
+  EXPECT_TRUE(
+      has(refused("EulerDiscreteScheduler", {{"beta_start", -0.5}}), "beta_start must be at least 0"));
+  EXPECT_TRUE(has(refused("EulerDiscreteScheduler", {{"beta_end", 1.5}}), "beta_end must be"));
+  EXPECT_TRUE(has(refused("DDIMScheduler", {{"timestep_spacing", "leading"}, {"steps_offset", -500}}),
+                  "steps_offset must be from 0"));
   EXPECT_TRUE(has(refused("EulerDiscreteScheduler", {{"beta_start", "NaN"}}), "beta_start must be a number"));
   // Python writes the default of this one as -Infinity
   EXPECT_EQ(refused("DPMSolverMultistepScheduler", {{"lambda_min_clipped", "-Infinity"}}), "no error");

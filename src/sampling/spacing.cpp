@@ -55,6 +55,8 @@ std::vector<double> spaced_timesteps(const SchedulerConfig& c, int steps, const 
       throw Error(Kind::kUsage, str("num_inference_steps is ", steps, ", but leading timesteps fit at most ",
                                     range - rule.spare));
     const int64_t offset = c.integer("steps_offset", 0);
+    if (offset < 0 || offset >= trained)
+      refuse_option("steps_offset", str("must be from 0 to ", trained - 1, ", found ", offset));
     for (int64_t i = 0; i < laid; ++i) rising.push_back(static_cast<double>(i * stride + offset));
   }
   return {rising.rbegin(), rising.rend() - rule.spare};
