@@ -13,7 +13,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/text.h"
 #include "media/resample.h"
 #include "pipeline/pixels.h"
 
@@ -41,17 +40,6 @@ at::Tensor on_canvas(const media::Image& picture, int64_t height, int64_t width,
   return canvas;
 }
 
-std::vector<double> numbers_of(const std::optional<std::string>& text) {
-  std::vector<double> out;
-  for (const auto& word : words_of(text.value_or(""))) {
-    const auto number = to_number(word);
-    if (!number)
-      throw Error(Kind::kUsage, str("conditioning_scale must be numbers with commas, found \"", word, '"'));
-    out.push_back(*number);
-  }
-  return out;
-}
-
 using Shown = models::ShownPictures;
 using Given = models::GivenLatents;
 constexpr std::pair<const char*, at::Tensor Shown::*> kShown[] = {{"image", &Shown::image},
@@ -72,7 +60,7 @@ models::ShownPictures shown_by(request::Requests batch) {
           .frames = r.num_frames.value_or(1),
           .height = *r.height,
           .width = *r.width,
-          .control_scales = numbers_of(r.conditioning_scale)};
+          .control_scales = request::conditioning_scales(r)};
 }
 
 models::ShownPictures shown_pictures(request::Requests batch, const ShownInputs& files, int64_t cell) {

@@ -2,10 +2,12 @@
 #include "request/request.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace atelier::request {
 namespace {
@@ -230,6 +232,17 @@ double cfg_scale(const Request& r) {
 
 int branches(const Request& request) {
   return cfg_scale(request) > 1 ? 2 : 1;
+}
+
+std::vector<double> conditioning_scales(const Request& r) {
+  std::vector<double> out;
+  for (const auto& word : words_of(r.conditioning_scale.value_or(""))) {
+    const auto number = to_number(word);
+    if (!number || !std::isfinite(*number))
+      throw Error(Kind::kUsage, str("conditioning_scale must be numbers with commas, found \"", word, '"'));
+    out.push_back(*number);
+  }
+  return out;
 }
 
 std::string prompts_problem(const Request& r, int prompts, std::string_view model) {

@@ -90,6 +90,8 @@ int branches(const Request& request);
 const std::string& prompt_of(const Request& request, CfgBranch branch, size_t encoder);
 // Empty if a model whose text encoders read this many prompts (1 to 3) reads every one that is given.
 std::string prompts_problem(const Request& request, int prompts, std::string_view model);
+// The numbers in conditioning_scale; none: unset. Throws Error(kUsage) for what is no finite number.
+std::vector<double> conditioning_scales(const Request& request);
 // Whether nobody wrote a text for this branch, not even an empty one.
 bool is_absent(const Request& request, CfgBranch branch);
 // How a run gives requests their second branch.

@@ -112,6 +112,11 @@ std::string VideoCheck::of_videos(request::Request& r) const {
     return "conditioning_scale was given, but no control_video whose weight it is";
   if (r.mask_video && !r.control_video)
     return "mask_video was given, but no control_video that it applies to";
+  try {
+    request::conditioning_scales(r);
+  } catch (const Error& e) {
+    return e.what();
+  }
   return {};
 }
 
