@@ -428,6 +428,9 @@ check_odd_ends() {
   (ulimit -f 1; "$atelier" t2i "${mini[@]}" "${fast[@]}" --prompt x --output_dir limited) >log 2>&1 || status=$?
   ((status == 2 || status == 3)) && grep -q 'File too large' log || complain "a limit on files: exit $status"
   rm -rf limited
+  mkfifo pipe.jsonl
+  timeout -s INT 4 "$atelier" t2i "${mini[@]}" "${fast[@]}" --prompts_file pipe.jsonl --output_dir out >log 2>&1
+  grep -q 'pipe.jsonl, a pipe: waits' log || complain "a pipe that nobody writes to: not a word"
   status=0
   "$atelier" plan "${mini[@]}" --device cpu --hardware H100 --num_gpus 1000000 >log 2>&1 || status=$?
   ((status == 2)) && grep -q 'up to 4096' log || complain "a million GPUs: exit $status"

@@ -74,6 +74,13 @@ TABLE = [
     ('more groups than a machine carries', 3, f'{X} --data_parallel_degree 9999', ['9999', 'at most']),
     ('an output folder that is a file', 2, f'{X} --output_dir plain/x', ['plain/x', '--output_dir']),
     ('a second YAML document', 2, f'{X} --config two.yaml', [r'two\.yaml:3', 'second document']),
+    ('a link that leads to itself', 2, f'{X} --config loop.yaml', [r'loop\.yaml', 'symbolic links']),
+    ('a folder behind such a link', 2, f'{X} --model_name looped', ['transformer', 'symbolic links']),
+    ('parts of two models', 2, f'{X} --model_name mixed', ['AutoencoderTiny', 'vae', 'AutoencoderKL']),
+    ('a value of another type, by its place', 2, f'{X} --model_name typed', [r'tokenizer_config\.json', r'bos_token\.content', 'string']),
+    ('a hub at an address of another kind', 2, f'{X} --model_name org/absent --download', ['HF_ENDPOINT', 'https://', 'ftp://x'],
+     {'HF_ENDPOINT': 'ftp://x'}),
+    ('a token that never ends', 2, f'{X} --model_name org/absent --download', ['/dev/zero', 'no plain file'], {'HF_TOKEN_PATH': '/dev/zero'}),
     ('offline', 2, f'{X} --model_name org/absent --download', ['HF_HUB_OFFLINE'], {'HF_HUB_OFFLINE': '1'}),
     ('rank 0 at an address of another machine', 2, X, [r'192\.0\.2\.77', 'not an address of this machine'],
      {'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': '192.0.2.77', 'MASTER_PORT': '29500'}),
@@ -95,7 +102,7 @@ def write_inputs(folder):
     for name, text in files.items():
         (folder / name).write_text(text)
     mini = ROOT / 'models/mini'
-    for name in ('other', 'wrong', 'pickle', 'unshifted', 'even'):
+    for name in ('other', 'wrong', 'pickle', 'unshifted', 'even', 'mixed', 'looped', 'typed'):
         shutil.copytree(mini, folder / name, symlinks=False)
     for name, odd in (('unshifted', {'shift': 0, 'use_dynamic_shifting': False}),
                       ('even', {'base_image_seq_len': 256, 'max_image_seq_len': 256, 'use_dynamic_shifting': True})):
@@ -103,6 +110,13 @@ def write_inputs(folder):
         scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | odd))
     index = folder / 'other/model_index.json'
     index.write_text(re.sub(r'"_class_name": *"\w+"', '"_class_name": "OtherPipeline"', index.read_text()))
+    index = folder / 'mixed/model_index.json'
+    index.write_text(index.read_text().replace('"AutoencoderKL"', '"AutoencoderTiny"'))
+    (folder / 'loop.yaml').symlink_to('loop.yaml')
+    shutil.rmtree(folder / 'looped/transformer')
+    (folder / 'looped/transformer').symlink_to('transformer')
+    named = folder / 'typed/tokenizer/tokenizer_config.json'
+    named.write_text(json.dumps(json.loads(named.read_text()) | {'bos_token': {'content': 5}}))
     weights = folder / 'wrong/transformer/diffusion_pytorch_model.safetensors'
     weights.write_bytes(weights.read_bytes().replace(b'"proj_out.weight"', b'"proj_out.weighs"'))
     weights = folder / 'pickle/transformer/diffusion_pytorch_model.safetensors'

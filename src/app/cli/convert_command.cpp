@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/fingerprint.h"
 #include "base/quote.h"
+#include "base/text.h"
 #include "models/spellings.h"
 #include "weights/rename.h"
 
@@ -38,7 +39,11 @@ bool parse(const Arguments& arguments, ConvertArguments& a) {
   app.add_option("--prefix", a.prefix, "stands before every name in OUT, such as model.diffusion_model.");
   app.add_option("--max_shard_size", a.shard_gb, "of a file in a folder, in GB (default 5)")
       ->check(CLI::PositiveNumber);
-  return parse_arguments(app, arguments);
+  if (!parse_arguments(app, arguments)) return false;
+  if (!is_utf8(a.prefix))
+    throw Error(Kind::kUsage,
+                "--prefix must be UTF-8, as names of tensors are, found " + in_quotes(a.prefix));
+  return true;
 }
 
 // What every name becomes. Throws Error(kCheckpoint) listing all that have no other name.

@@ -77,6 +77,8 @@ class Parser {
     }
     if (const auto rest = app_.remaining(); !rest.empty()) refuse(rest.front());
     out.config = config_;
+    if (config_.empty() && app_.get_option("--config")->count() > 0)
+      throw Error(Kind::kUsage, "--config needs a .yaml or .json file, found an empty name");
     for (const auto& [name, option] : switches_) {
       if (option->count() > 0) out.switches.insert(name);
     }

@@ -6,6 +6,7 @@
 
 #include "app/settings/home.h"
 #include "base/error.h"
+#include "base/quote.h"
 #include "hub/download.h"
 #include "hub/sources.h"
 #include "models/family.h"
@@ -52,8 +53,12 @@ hub::ModelSource download(const ModelSettings& m, const Environment& environment
                           const hub::SourceOptions& where,
                           const std::function<void(const std::string&)>& tell, const std::stop_token& stop) {
   hub::DownloadOptions o;
-  if (const std::string endpoint = value_of(environment, "HF_ENDPOINT"); !endpoint.empty())
+  if (const std::string endpoint = value_of(environment, "HF_ENDPOINT"); !endpoint.empty()) {
+    if (!endpoint.starts_with("https://") && !endpoint.starts_with("http://"))
+      throw Error(Kind::kUsage,
+                  "HF_ENDPOINT must begin with https:// or http://, found " + in_quotes(endpoint));
     o.endpoint = endpoint;
+  }
   o.token = hub_token(environment);
   o.cache = where.cache;
   o.revision = m.revision;
@@ -165,9 +170,9 @@ FoundModel find_model(const Resolved& resolved, const Environment& environment,
   }
   const std::string preset =
       m.dummy.empty() ? m.model_name.substr(std::min(m.model_name.size(), kDummyPrefix.size())) : m.dummy;
-  auto found = is_dummy ? open_dummy(m, preset, parts)
-                        : open_source(m, source_of(m, environment, tell, stop),
-                                      source_options(m, environment), parts);
+  auto found =
+      is_dummy ? open_dummy(m, preset, parts)
+               : open_source(m, source_of(m, environment, tell, stop), source_options(m, environment), parts);
   if (!m.model_type.empty() && found.folder.family().name != m.model_type) {
     throw Error(Kind::kUsage, str(resolved.origin("model_type").text, " ", m.model_type, ": the files of ",
                                   found.name, " are of the family ", found.folder.family().name));

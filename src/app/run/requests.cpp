@@ -2,6 +2,7 @@
 #include "app/run/requests.h"
 
 #include <algorithm>
+#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "app/compat/scripts.h"
@@ -212,6 +213,9 @@ request::Prompts read_prompts(const Resolved& resolved) {
     throw Error(Kind::kUsage,
                 "nothing to draw: give --prompt TEXT or --prompts_file FILE (.jsonl, .json, .txt, .csv)");
   }
+  std::error_code none;
+  if (!resolved.settings.output.quiet && std::filesystem::is_fifo(file, none))
+    std::cerr << "prompts  from " << file << ", a pipe: waits until somebody writes to it" << std::endl;
   return request::read_prompts(file, {.output_name_column = input.output_name_column,
                                       .limit = input.limit,
                                       .needs_name = resolved.surface == kSdxl});

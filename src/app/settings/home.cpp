@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
+#include "base/error.h"
+#include "base/files.h"
 #include "base/text.h"
 
 namespace atelier::app {
@@ -53,9 +53,12 @@ std::string hub_token(const Environment& environment) {
     const std::string hub = path_of("HF_HOME");
     file = (hub.empty() ? cache / "huggingface" : fs::path(hub)) / "token";
   }
-  std::ostringstream text;
-  text << std::ifstream(file).rdbuf();
-  return std::string(trim(text.str()));
+  std::error_code none;
+  const auto status = fs::status(file, none);
+  if (!fs::exists(status)) return {};
+  if (!fs::is_regular_file(status))
+    throw Error(Kind::kUsage, str("the file of the hub's token, ", file.string(), ", is no plain file"));
+  return std::string(trim(read_file(file)));
 }
 
 std::string offline_variable(const Environment& environment) {

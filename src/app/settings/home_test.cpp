@@ -32,6 +32,8 @@ TEST(Home, TheTokenOfALoginIsUsed) {
   EXPECT_EQ(hub_token({{"HOME", home}, {"HF_TOKEN", "own"}}), "own");
   EXPECT_EQ(hub_token({{"HOME", home}, {"HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"}}), "");
   EXPECT_EQ(hub_token({{"HOME", home + "/absent"}}), "");
+  const auto endless = message_of(Kind::kUsage, [] { hub_token({{"HF_TOKEN_PATH", "/dev/zero"}}); });
+  EXPECT_NE(endless.find("/dev/zero, is no plain file"), std::string::npos) << endless;
 }
 
 TEST(Home, OfflineIsSaidByEitherVariable) {

@@ -257,6 +257,7 @@ TEST(ConfigFile, NodeConfigurationIsUnderstood) {
 
 TEST(ConfigFile, MistakesAreNamedWithTheirPlace) {
   const Scratch scratch;
+  expect_mentions(refused({"--config", ""}), {"--config", "an empty name"});
   const auto typo = scratch.write("a.yaml", "seed: 1\nring_degre: 2\n").string();
   expect_mentions(refused({"--config", typo}), {"a.yaml:2", "ring_degre", "ring_degree"});
   const auto type = scratch.write("b.yaml", "ring_degree: two\n").string();
