@@ -13,7 +13,7 @@ bool parse_arguments(CLI::App& command, const Arguments& arguments) {
     std::cout << command.help();
     return false;
   } catch (const CLI::ParseError& e) {
-    throw Error(Kind::kUsage, e.what());
+    throw Error(Kind::kUsage, str(e.what(), "; see ", command.get_name(), " --help"));
   }
   return true;
 }
