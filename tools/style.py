@@ -13,6 +13,7 @@ import sys
 
 from cpp_text import line_of, without
 
+COMMENT_COLUMNS = 110
 FILE_LINES, MODEL_LINES, FUNCTION_LINES = 400, 350, 60
 WINDOW, REPEATED_SHARE = 8, 0.05
 CPP = {'.h', '.cpp', '.cu', '.cuh'}
@@ -170,6 +171,12 @@ def check_sizes(name, text, exceptions, used):
     return problems
 
 
+def check_widths(name, text):
+    """clang-format leaves comments as they are, so their width is checked here."""
+    return [f'{name}:{i}: a comment of {len(line)} columns, more than {COMMENT_COLUMNS}'
+            for i, line in enumerate(text.split('\n'), 1) if len(line) > COMMENT_COLUMNS and line.lstrip().startswith('// ')]
+
+
 def check_test_names(name, text):
     """./test runs names that begin with Gpu on GPUs only, and those are in files that only CUDA builds have."""
     if re.search(r'(cuda|nccl)[a-z_]*\.cpp$', name):
@@ -188,7 +195,7 @@ def check(root):
     exceptions, problems = read_exceptions(root / 'tools' / 'style_exceptions.txt')
     texts, used = collect(root), set()
     for name, text in texts.items():
-        problems += check_sizes(name, text, exceptions, used) + check_test_names(name, text)
+        problems += check_sizes(name, text, exceptions, used) + check_test_names(name, text) + check_widths(name, text)
     problems += [f'style_exceptions.txt: {key} is within the limits: remove it' for key in exceptions if key not in used]
     source = {name: text for name, text in texts.items() if name.startswith('src/')}
     covered, total, largest = repeated(source)

@@ -12,7 +12,8 @@ namespace {
 
 constexpr size_t kShown = 60;  // bytes of a value in a message
 
-// A path may hold any bytes, JSON only UTF-8: others go as hexadecimal digits behind a mark that no path begins with.
+// A path may hold any bytes, JSON only UTF-8: others go as hexadecimal digits behind a mark that no
+// path begins with.
 constexpr char kBytesMark = '\x01';
 
 std::string json_text(const std::filesystem::path& path) {

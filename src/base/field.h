@@ -50,8 +50,8 @@ bool is_list(const FieldRef& slot);  // several values, a pair of numbers too
 bool is_text(const FieldRef& slot);  // one text, which is taken as it stands
 
 // Reads a value from words, such as those behind a flag. where: begins the message of Error(kUsage) when a
-// word does not fit: "--height"; may be empty. A list or pair of numbers may be one word with commas. Limits are not
-// looked at.
+// word does not fit: "--height"; may be empty. A list or pair of numbers may be one word with commas. Limits
+// are not looked at.
 void set_from_text(const Field& field, const FieldRef& slot, const std::vector<std::string>& words,
                    const std::string& where);
 // The same for a value of a file. null leaves the slot as it is.

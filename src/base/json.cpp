@@ -10,8 +10,8 @@
 namespace atelier {
 namespace {
 
-// Python writes NaN and infinities as bare words, which JSON lacks: they become strings, so that whoever asks for a number
-// says what was found.
+// Python writes NaN and infinities as bare words, which JSON lacks: they become strings, so that whoever asks
+// for a number says what was found.
 std::string with_quoted_infinities(const std::string& text) {
   std::string out;
   bool quoted = false;

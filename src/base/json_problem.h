@@ -6,8 +6,8 @@
 
 namespace atelier {
 
-// The message of an exception of the JSON library without the library's own number in front; the place of a value that
-// is of another type, "(/lora/0/scale) ...", as "lora.0.scale: ...".
+// The message of an exception of the JSON library without the library's own number in front; the place of a
+// value that is of another type, "(/lora/0/scale) ...", as "lora.0.scale: ...".
 inline std::string json_problem(const std::exception& e) {
   std::string text = e.what();
   const auto end = text.starts_with("[json.exception.") ? text.find("] ") : std::string::npos;

@@ -1,5 +1,5 @@
-// What planning needs to know of a model: its shape, and block by block what it multiplies and holds. Said by its family,
-// counted by building it on no device.
+// What planning needs to know of a model: its shape, and block by block what it multiplies and holds. Said by
+// its family, counted by building it on no device.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -16,10 +16,8 @@ class Writer {
   explicit Writer(std::string& out) : out_(out) {}
 
   template <class T>
-    requires std::is_arithmetic_v<T>
-  void put(const T& value) {
-    out_.append(reinterpret_cast<const char*>(&value), sizeof value);
-  }
+  requires std::is_arithmetic_v<T>
+  void put(const T& value) { out_.append(reinterpret_cast<const char*>(&value), sizeof value); }
   void put(const std::string& text) {
     put(static_cast<uint64_t>(text.size()));
     out_ += text;
@@ -75,10 +73,8 @@ class Reader {
     return taken;
   }
   template <class T>
-    requires std::is_arithmetic_v<T>
-  void get(T& value) {
-    std::memcpy(&value, take(sizeof value).data(), sizeof value);
-  }
+  requires std::is_arithmetic_v<T>
+  void get(T& value) { std::memcpy(&value, take(sizeof value).data(), sizeof value); }
   size_t get_count() {
     uint64_t count = 0;
     get(count);

@@ -1,4 +1,5 @@
-// The values of fields as bytes, for lists that are longer than memory. Only this program of this build reads them.
+// The values of fields as bytes, for lists that are longer than memory. Only this program of this
+// build reads them.
 #pragma once
 #include <string>
 #include <string_view>

@@ -1,5 +1,5 @@
-// Figures of the documents this protocol comes from, with what they were measured on. They are nobody's here: they stand in
-// columns of their own.
+// Figures of the documents this protocol comes from, with what they were measured on. They are nobody's here:
+// they stand in columns of their own.
 #pragma once
 #include <optional>
 #include <span>

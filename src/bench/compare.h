@@ -22,8 +22,8 @@ struct Entry {
   std::string problem;                    // why there are none
 };
 
-// Of a protocol's result, of bench.json, and of files with "rows", in a list or by name. Throws Error(kUsage) for a file
-// without rows; where: names it.
+// Of a protocol's result, of bench.json, and of files with "rows", in a list or by name. Throws Error(kUsage)
+// for a file without rows; where: names it.
 std::vector<Entry> entries_of(const Json& result, const std::string& where);
 
 struct GateRule {
@@ -41,10 +41,10 @@ struct Delta {
   Outcome outcome = Outcome::kSame;
 };
 
-// Of everything that both hold, and kGone for what only the first does. Throws Error(kUsage) where they have nothing in
-// common, or were measured on other devices.
+// Of everything that both hold, and kGone for what only the first does. Throws Error(kUsage) where they have
+// nothing in common, or were measured on other devices.
 std::vector<Delta> compare(const std::vector<Entry>& before, const std::vector<Entry>& after,
-                            const GateRule& rule);
+                           const GateRule& rule);
 
 bool is_regression(const std::vector<Delta>& comparisons);
 std::string line_of(const Delta& comparison);

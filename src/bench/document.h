@@ -1,5 +1,5 @@
-// A page as data: what is said, and where each of its numbers comes from. How it is shown is html.h, text.h and svg.h; what
-// was run is none of its business.
+// A page as data: what is said, and where each of its numbers comes from. How it is shown is html.h, text.h
+// and svg.h; what was run is none of its business.
 #pragma once
 #include <optional>
 #include <string>
@@ -76,8 +76,8 @@ struct Document {
   std::vector<PageSection> sections;
 };
 
-// What breaks the rule that every number says where it comes from: text with a digit, a row of the wrong length, a series
-// of text. A sentence each; empty: nothing.
+// What breaks the rule that every number says where it comes from: text with a digit, a row of the wrong
+// length, a series of text. A sentence each; empty: nothing.
 std::vector<std::string> unlabelled(const Document& document);
 
 // At most three digits that count: "0.12", "41.8", "1730", "1.2e-05".

@@ -1,4 +1,5 @@
-// Every number says where it comes from; what is written holds nothing that a browser would fetch or take for markup.
+// Every number says where it comes from; what is written holds nothing that a browser would fetch or
+// take for markup.
 #include "bench/document.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// The page of a model family in the manner of the performance report that compares hardware: every machine's fastest
-// layouts, latency by layout, scalability, and what that report says, which stays its own.
+// The page of a model family in the manner of the performance report that compares hardware: every machine's
+// fastest layouts, latency by layout, scalability, and what that report says, which stays its own.
 #pragma once
 #include <span>
 #include <string>

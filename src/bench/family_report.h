@@ -1,5 +1,5 @@
-// What the performance report of HunyuanDiT says, machine by machine. Its numbers stand in pictures there and are not read
-// off them: only its text is cited.
+// What the performance report of HunyuanDiT says, machine by machine. Its numbers stand in pictures there and
+// are not read off them: only its text is cited.
 #pragma once
 #include <array>
 #include <span>
@@ -17,7 +17,8 @@ struct ReportedMachine {
 };
 std::span<const ReportedMachine> reported_machines();
 
-// The report gives two lists of fastest layouts for the same machine; they are not the same, and both are shown.
+// The report gives two lists of fastest layouts for the same machine; they are not the same, and
+// both are shown.
 struct ReportedRanking {
   std::string_view name;
   std::string_view gpus_2, gpus_4, gpus_8;  // empty: it names none

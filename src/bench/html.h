@@ -1,4 +1,5 @@
-// A document as one HTML page that needs nothing else: charts and pictures are in it, and its policy forbids requests.
+// A document as one HTML page that needs nothing else: charts and pictures are in it, and its
+// policy forbids requests.
 #pragma once
 #include <string>
 

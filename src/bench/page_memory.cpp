@@ -20,7 +20,8 @@ std::optional<double> counted_bytes(const Json& row, size_t rank) {
   return rank < all.size() ? std::optional(all[rank].get<double>()) : std::nullopt;
 }
 
-// Of every rank. What the driver counts above the allocator's reserve is the context, NCCL's buffers and graphs.
+// Of every rank. What the driver counts above the allocator's reserve is the context, NCCL's
+// buffers and graphs.
 std::vector<RankBytes> parts_of(const Json& row) {
   std::vector<RankBytes> out;
   const auto& m = row.at("measured");

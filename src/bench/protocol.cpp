@@ -16,8 +16,8 @@ struct Row {
   Needs needs = Needs::kNothing;
 };
 
-// The test plan's configurations (ring for 2; Ulysses and the hybrid for 4; Ulysses and the hybrid with stages for 8), and
-// beside them every strategy alone. What serves two topics stands twice.
+// The test plan's configurations (ring for 2; Ulysses and the hybrid for 4; Ulysses and the hybrid with
+// stages for 8), and beside them every strategy alone. What serves two topics stands twice.
 constexpr Row kLayouts[] = {
     {1, "data=1", Topic::kScaling},
     {2, "ulysses=2", Topic::kScaling},

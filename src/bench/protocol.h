@@ -1,4 +1,5 @@
-// What a protocol measures, as a table: which layouts, sizes and batches, and which question each of them answers.
+// What a protocol measures, as a table: which layouts, sizes and batches, and which question each
+// of them answers.
 #pragma once
 #include <string>
 #include <string_view>

@@ -87,14 +87,10 @@ Json asked_of(const Measurement& m) {
   for (unsigned bit = 1; bit <= static_cast<unsigned>(Topic::kTraffic); bit *= 2) {
     if (m.topics & bit) topics.push_back(name_of(static_cast<Topic>(bit)));
   }
-  return {{"strategy", m.strategy},
-          {"layout", m.strategy},
-          {"mode", m.mode},
-          {"gpus", m.gpus},
-          {"height", m.height},
-          {"width", m.width},
-          {"batch", m.batch},
-          {"graphs", m.has_graphs && !m.is_for(Topic::kTraffic)},
+  return {{"strategy", m.strategy}, {"layout", m.strategy},
+          {"mode", m.mode},         {"gpus", m.gpus},
+          {"height", m.height},     {"width", m.width},
+          {"batch", m.batch},       {"graphs", m.has_graphs && !m.is_for(Topic::kTraffic)},
           {"topics", topics}};
 }
 

@@ -1,11 +1,15 @@
-// The result of a protocol as JSON, and how to ask it. Numbers stand in objects whose "kind" is measured, modelled or cited,
-// or below "asked", which holds what somebody chose.
+// The result of a protocol as JSON, and how to ask it. Numbers stand in objects whose "kind" is measured,
+// modelled or cited, or below "asked", which holds what somebody chose.
 //
 //   schema, protocol, atelier, command, started, inside (what the timing holds), problems, notes
-//   asked: model, device, height, width, steps, batch, dtype, tier, runs, warmups, text_tokens, branches, sizes, random_weights
-//   machine: kind, device, processor, cores, memory_bytes, gpus, driver, cuda, torch, clock_mhz, power_limit_w, links, ...
-//   rows: id, status (kMeasured ...), why, league, asked {layout, strategy, mode, gpus, height, width, batch, graphs, topics},
-//         measured {kind, ms_per_step, picture_s, ..., peak_memory, weight_bytes, gpus}, modelled {kind, hardware, ...}
+//   asked: model, device, height, width, steps, batch, dtype, tier, runs, warmups, text_tokens, branches,
+//          sizes, random_weights
+//   machine: kind, device, processor, cores, memory_bytes, gpus, driver, cuda, torch, clock_mhz,
+//            power_limit_w, links, ...
+//   rows: id, status (kMeasured ...), why, league,
+//         asked {layout, strategy, mode, gpus, height, width, batch, graphs, topics},
+//         measured {kind, ms_per_step, picture_s, ..., peak_memory, weight_bytes, gpus},
+//         modelled {kind, hardware, ...}
 //   traffic: id, asked, kind, collectives [verb, calls, bytes, ms], under_way_ms, batch_ms
 //   quality: id, asked, kind, most_levels, share, psnr_*, ssim_*, verdict, why
 //   cited, checks, bound
@@ -37,7 +41,8 @@ std::vector<const Json*> rows_for(const Json& result, Topic topic);
 // One GPU, one picture, the plain size; null until it is measured.
 const Json* baseline(const Json& result);
 const Json* row_named(const Json& result, std::string_view id);
-// Of a row: the median of a series ("ms_per_step") or a plain number ("pictures_per_second"), as it was measured.
+// Of a row: the median of a series ("ms_per_step") or a plain number ("pictures_per_second"), as
+// it was measured.
 std::optional<double> measured(const Json& row, const char* what);
 std::optional<double> modelled(const Json& row, const char* what);
 std::string layout_of(const Json& row);

@@ -84,11 +84,11 @@ inline Json result_for_test(const std::string& name = "flux") {
            {"traffic", Json::array()},
            {"quality", Json::array()}};
   for (const auto& m : measurements({.name = name,
-                                     .gpus = 2,
-                                     .height = 1024,
-                                     .width = 1024,
-                                     .sizes = {1024, 2048},
-                                     .batches = {1, 2}})) {
+                       .gpus = 2,
+                       .height = 1024,
+                       .width = 1024,
+                       .sizes = {1024, 2048},
+                       .batches = {1, 2}})) {
     if (m.is_for(Topic::kTraffic)) continue;
     const bool is_shared = m.strategy != "split" && !m.strategy.starts_with("data");
     Json row = row_for_test(m, 100.0 * m.height / 1024 / (is_shared ? 0.9 * m.gpus : 1));

@@ -17,9 +17,9 @@ class Traffic {
   // Rank 0's trace of that batch, as Perfetto opens it: kernels of NCCL, calls of Gloo.
   void add_trace(const Json& trace);
 
-  // {"kind": "measured", "collectives": [{"verb", "calls", "bytes", of all ranks; "ms", "gb_per_s", of rank 0}],
-  // "under_way_ms", "batch_ms", "share"}; times only where the trace has them. Sends and receives count for the verb that sends
-  // nearly all bytes; where there is none, for the sum alone.
+  // {"kind": "measured", "collectives": [{"verb", "calls", "bytes", of all ranks; "ms", "gb_per_s", of rank
+  // 0}], "under_way_ms", "batch_ms", "share"}; times only where the trace has them. Sends and receives count
+  // for the verb that sends nearly all bytes; where there is none, for the sum alone.
   Json json(double batch_ms) const;
 
  private:

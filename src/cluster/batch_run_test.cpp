@@ -1,5 +1,5 @@
-// Runs of several processes around a runner without a model: what is drawn, what happens when workers break, what
-// is left behind.
+// Runs of several processes around a runner without a model: what is drawn, what happens when workers break,
+// what is left behind.
 #include "cluster/batch_run.h"
 
 #include <signal.h>

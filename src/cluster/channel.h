@@ -13,10 +13,11 @@
 
 namespace atelier::cluster {
 
-// One end of a connection. A frame is a length in 4 bytes, low byte first, so many bytes of text, and with a key
-// 64 hexadecimal digits: HMAC-SHA256 of the sender's side, the frame's number, the receiver's nonce and the
-// text. [RFC 2104] With a key each side begins by sending its nonce, so what was recorded of one connection is
-// refused on another. The text is JSON, and behind a zero byte the bytes of the member "data", if it is binary.
+// One end of a connection. A frame is a length in 4 bytes, low byte first, so many bytes of text, and with a
+// key 64 hexadecimal digits: HMAC-SHA256 of the sender's side, the frame's number, the receiver's nonce and
+// the text. [RFC 2104] With a key each side begins by sending its nonce, so what was recorded of one
+// connection is refused on another. The text is JSON, and behind a zero byte the bytes of the member "data",
+// if it is binary.
 //
 // A worker's send() waits until the other end takes the message. The pool serves many and must not wait for
 // one of them: what is not taken at once is kept, up to a bound, for flush().
@@ -41,8 +42,9 @@ class Channel {
   bool send(const Json& value);
   // Hands on what is kept, as far as the other end takes it. True while some is left: wait for POLLOUT.
   bool flush();
-  // Takes in what has arrived, without waiting; before the first message little more than that may have. False
-  // once the other end is gone; what came before stays readable. Throws Error(kPeer) for anything that is no frame of this key.
+  // Takes in what has arrived, without waiting; before the first message little more than that may have.
+  // False once the other end is gone; what came before stays readable. Throws Error(kPeer) for anything that
+  // is no frame of this key.
   bool take_in();
   // The next message taken in.
   std::optional<Json> next();

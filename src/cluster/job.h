@@ -1,5 +1,5 @@
-// What workers are told before their first batch: the model, how it is spread, where results go. As data, so that
-// it travels to their processes.
+// What workers are told before their first batch: the model, how it is spread, where results go. As data, so
+// that it travels to their processes.
 #pragma once
 #include <filesystem>
 #include <nlohmann/json.hpp>

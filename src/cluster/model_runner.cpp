@@ -70,7 +70,8 @@ std::string ModelRunner::under_cap() const {
              " (raise it, spread the model over more GPUs, or draw less at once)");
 }
 
-// Where memory does not suffice for the only rank, once more with an empty cache; then Error(kCapacity) with the advice.
+// Where memory does not suffice for the only rank, once more with an empty cache; then Error(kCapacity)
+// with the advice.
 template <class Work, class Advice>
 auto ModelRunner::with_room(const Work& work, const Advice& advice) {
   auto& p = *parts_;

@@ -16,8 +16,8 @@ class ModelRunner : public Runner {
   ModelRunner(const pipeline::EngineConfig& config, c10::Device device, comm::Transport* transport);
   ~ModelRunner() override;
 
-  // A replica of one rank that runs out of memory empties its cache and tries once more; of several ranks the others
-  // wait then, and all start again. Error(kCapacity): the memory does not suffice.
+  // A replica of one rank that runs out of memory empties its cache and tries once more; of several ranks the
+  // others wait then, and all start again. Error(kCapacity): the memory does not suffice.
   std::vector<media::Artifact> generate(request::Requests requests,
                                         const pipeline::StepCallbacks& callbacks) override;
   std::vector<int64_t> answer(const TensorCall& call, const pipeline::StepCallbacks& callbacks) override;

@@ -1,5 +1,5 @@
-// JSON messages with file descriptors between two processes of one host, over a socket that keeps message borders
-// (SOCK_SEQPACKET).
+// JSON messages with file descriptors between two processes of one host, over a socket that keeps
+// message borders (SOCK_SEQPACKET).
 #pragma once
 #include <atomic>
 #include <nlohmann/json.hpp>

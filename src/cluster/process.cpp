@@ -60,7 +60,8 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   close_from(rendezvous >= 0 ? kChildRendezvous + 1 : kChildRendezvous);
   for (int signal = 1; signal < SIGRTMIN; ++signal) ::signal(signal, SIG_DFL);
   ::signal(SIGPIPE, SIG_IGN);  // it writes to our stderr, which may be closed by then
-  // A terminal and what supervises a service tell every process, workers too: what it means is the pool's to say.
+  // A terminal and what supervises a service tell every process, workers too: what it means is the
+  // pool's to say.
   for (const int signal : {SIGHUP, SIGINT, SIGTERM}) ::signal(signal, SIG_IGN);
   sigset_t none;
   ::sigemptyset(&none);

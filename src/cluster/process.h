@@ -41,8 +41,8 @@ class Child {
   Child& operator=(Child&& other) noexcept;
   ~Child();  // end(kPatience)
 
-  // Kills it and waits for its end, at most this long: a process that waits for a lost file server or for a driver may
-  // never end. False: then it is left behind, and this is no process any more.
+  // Kills it and waits for its end, at most this long: a process that waits for a lost file server or for a
+  // driver may never end. False: then it is left behind, and this is no process any more.
   bool end(std::chrono::milliseconds patience);
   static constexpr std::chrono::seconds kPatience{30};
 
@@ -58,7 +58,8 @@ class Child {
   std::optional<int> status_;
 };
 
-// Closes every descriptor from this one on. Makes system calls only, as a child of a process with threads must.
+// Closes every descriptor from this one on. Makes system calls only, as a child of a process
+// with threads must.
 void close_from(int first);
 
 // "was ended by signal 9 (Killed)", "left with exit code 3".

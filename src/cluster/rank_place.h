@@ -13,11 +13,11 @@
 
 namespace atelier::cluster {
 
-// Meets the other ranks of the group; null: there are none. Throws Error(kPeer) when they do not come, Error(kUsage) for
-// GPUs in a build without them.
+// Meets the other ranks of the group; null: there are none. Throws Error(kPeer) when they do not come,
+// Error(kUsage) for GPUs in a build without them.
 std::unique_ptr<comm::Transport> connect(const PoolOptions& pool, const RankInfo& info, c10::Device device);
-// "cpu", "cuda" (by the rank; a launcher may show each process one device only) or "cuda:N". Throws Error(kUsage) for one
-// that the host does not have.
+// "cpu", "cuda" (by the rank; a launcher may show each process one device only) or "cuda:N". Throws
+// Error(kUsage) for one that the host does not have.
 c10::Device device_of(const std::string& name, const RankInfo& info);
 // Lines for a log: the groups of a layout as global ranks.
 std::vector<std::string> topology(const plan::ParallelConfig& layout, const RankInfo& info);

@@ -306,8 +306,8 @@ void Replica::check_batches(Clock::time_point now) {
   }
 }
 
-// Those that have come least far, all of them: the others may only wait for them. Ranks that do the same steps
-// at the same time take part in the same collectives; stages of a pipeline do not.
+// Those that have come least far, all of them: the others may only wait for them. Ranks that do the same
+// steps at the same time take part in the same collectives; stages of a pipeline do not.
 std::vector<int> Replica::latest_ranks() const {
   const bool is_lockstep = job_.engine.layout.pipeline == 1;
   const auto progress = [&](const Rank& r) {

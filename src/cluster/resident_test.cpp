@@ -1,5 +1,5 @@
-// One pool that stays: many different requests, some cancelled, some bad, some of which only the leader's text encoder
-// finds bad, through a real model on four ranks.
+// One pool that stays: many different requests, some cancelled, some bad, some of which only the leader's
+// text encoder finds bad, through a real model on four ranks.
 // Every answer is that of a fresh worker of one rank, nothing is loaded twice, and memory does not grow.
 #include <array>
 #include <nlohmann/json.hpp>
@@ -69,8 +69,8 @@ class OverflowingModel {
   pipeline::Copy copy_{pipeline::kGolden / "model"};
 };
 
-// These have more steps than the others, for which buffers have room from then on: the first four are of all the shapes
-// that any of them has.
+// These have more steps than the others, for which buffers have room from then on: the first four are of all
+// the shapes that any of them has.
 bool is_to_be_cancelled(int i) {
   return i % 10 == 5;
 }
@@ -185,8 +185,8 @@ void serve(int count, int first_look) {
   }
 }
 
-// Cancels before every step and before decoding, and after each the next picture is the one that was drawn before. The
-// ranks stand before the step until all of them have heard of it.
+// Cancels before every step and before decoding, and after each the next picture is the one that was drawn
+// before. The ranks stand before the step until all of them have heard of it.
 void cancel_everywhere(const char* layout) {
   SCOPED_TRACE(layout);
   const Variable threads("OMP_NUM_THREADS", "1");

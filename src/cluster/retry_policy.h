@@ -1,4 +1,5 @@
-// What is tried again and what is given up. Pure: what happened in, what to do out; no clock, no process, no I/O.
+// What is tried again and what is given up. Pure: what happened in, what to do out; no clock, no
+// process, no I/O.
 #pragma once
 #include <cstddef>
 #include <cstdint>

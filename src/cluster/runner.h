@@ -21,9 +21,9 @@ namespace atelier::cluster {
 class Runner {
  public:
   virtual ~Runner() = default;
-  // All ranks of the replica call it with the same batch. Artifacts on the replica's rank 0, nothing elsewhere.
-  // Throws pipeline::RequestError, or Error(kInterrupted) when callbacks.may_begin says no, where all ranks are
-  // done with the batch and may take the next one; anything else leaves peers that wait.
+  // All ranks of the replica call it with the same batch. Artifacts on the replica's rank 0, nothing
+  // elsewhere. Throws pipeline::RequestError, or Error(kInterrupted) when callbacks.may_begin says no, where
+  // all ranks are done with the batch and may take the next one; anything else leaves peers that wait.
   virtual std::vector<media::Artifact> generate(request::Requests requests,
                                                 const pipeline::StepCallbacks& callbacks) = 0;
   // The same for one call on tensors; sizes of the result, which lies in the call's memory, on rank 0.
@@ -35,7 +35,8 @@ class Runner {
   virtual BatchTimes times() const = 0;  // of the last batch
 };
 
-// transport: of the replica's ranks; null when it has one. Throws Error(kCheckpoint, kUsage, kCapacity, kPeer).
+// transport: of the replica's ranks; null when it has one. Throws Error(kCheckpoint, kUsage, kCapacity,
+// kPeer).
 using MakeRunner = std::function<std::unique_ptr<Runner>(const pipeline::EngineConfig& config,
                                                          c10::Device device, comm::Transport* transport)>;
 

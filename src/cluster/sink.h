@@ -1,5 +1,5 @@
-// Where finished artifacts go: encoded, hashed and delivered in the worker that made them, so that neither the
-// pool nor another host has to read them again.
+// Where finished artifacts go: encoded, hashed and delivered in the worker that made them, so that neither
+// the pool nor another host has to read them again.
 #pragma once
 #include <sys/types.h>
 
@@ -29,7 +29,8 @@ class Sink {
   virtual SinkResult put(const request::Request& request, const media::Artifact& artifact) = 0;
 };
 
-// What a sink has kept goes to the pool in pieces of so many bytes: between two of them the heartbeat is heard.
+// What a sink has kept goes to the pool in pieces of so many bytes: between two of them the
+// heartbeat is heard.
 inline constexpr uint64_t kPieceBytes = 4u << 20;
 // A folder, or the channel to the pool: as the configuration says. most: bytes of an artifact that are sent.
 // Throws Error(kUsage) for a folder that cannot be written.

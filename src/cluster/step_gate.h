@@ -1,9 +1,9 @@
 // How the ranks of a replica agree where a cancelled batch ends, without waiting for each other's devices.
 //
-// Ranks run ahead of one another, and each is right to expect its peers' part of every step that it has begun.
-// So the pool asks all of them (kCancel). Each answers from its socket's thread, at once, with the last step
-// that it has begun, and begins no other until it hears the verdict: the first step that nobody has begun. All
-// steps before are drawn by all, none from there on.
+// Ranks run ahead of one another, and each is right to expect its peers' part of every step that it has
+// begun. So the pool asks all of them (kCancel). Each answers from its socket's thread, at once, with the
+// last step that it has begun, and begins no other until it hears the verdict: the first step that nobody has
+// begun. All steps before are drawn by all, none from there on.
 #pragma once
 #include <condition_variable>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Work on tensors that lie in a memory file of the caller: workers of this host map it, so that no tensor goes through
-// a socket.
+// Work on tensors that lie in a memory file of the caller: workers of this host map it, so that no tensor
+// goes through a socket.
 #pragma once
 #include <ATen/core/Tensor.h>
 

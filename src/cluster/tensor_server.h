@@ -1,5 +1,5 @@
-// A loaded model that a program of the same host calls over a socket: evaluations of the denoiser, decodes, whole
-// pictures. What ComfyUI's nodes talk to.
+// A loaded model that a program of the same host calls over a socket: evaluations of the denoiser, decodes,
+// whole pictures. What ComfyUI's nodes talk to.
 #pragma once
 #include <condition_variable>
 #include <deque>
@@ -30,10 +30,12 @@ namespace atelier::cluster {
 //     {is: "step", step, steps}, {is: "note", note}
 //     {is: "artifact", index, bytes, format} with a descriptor of a file's bytes in memory
 //     {is: "done", shape}, {is: "failed", kind, reason}, {is: "cancelled"}: the last of an id
-// The end of the connection is the end of the server. A worker that dies is replaced, and its work tried again.
+// The end of the connection is the end of the server. A worker that dies is replaced, and its
+// work tried again.
 class TensorServer {
  public:
-  // The rows of one "draw" as requests that a pool may be given; throws Error(kUsage) for what cannot be drawn.
+  // The rows of one "draw" as requests that a pool may be given; throws Error(kUsage) for what
+  // cannot be drawn.
   using MakeRequests = std::function<std::vector<request::Request>(const Json& rows)>;
 
   TensorServer(Job job, Descriptor socket, MakeRequests make_requests);

@@ -25,8 +25,8 @@
 namespace atelier::cluster {
 
 // The tests' program is its own worker. In it these variables say what kind of worker it is:
-// FAKE: the real Worker around a runner without a model; HELD: around a real one that waits before steps; BABBLE, DEAF, MUTE: no worker at all, in its first start
-// at the rank they name.
+// FAKE: the real Worker around a runner without a model; HELD: around a real one that waits before steps;
+// BABBLE, DEAF, MUTE: no worker at all, in its first start at the rank they name.
 inline constexpr const char* kFakeVariable = "ATELIER_TEST_FAKE_RUNNER";
 inline constexpr const char* kHeldVariable = "ATELIER_TEST_HELD_RUNNER";  // a folder, see HeldSteps
 inline constexpr const char* kFolderVariable = "ATELIER_TEST_FOLDER";

@@ -36,8 +36,8 @@ class WorkerGroup {
   // "rank 2 (process 4711)", "rank 5 of group 1 at node3".
   std::string name(int rank) const;
 
-  // A worker per rank, in place of earlier ones, all of which have ended. store_port: of the rendezvous server
-  // on the coordinator's host. Throws Error(kCapacity) when the system gives no processes.
+  // A worker per rank, in place of earlier ones, all of which have ended. store_port: of the rendezvous
+  // server on the coordinator's host. Throws Error(kCapacity) when the system gives no processes.
   void start(int store_port);
   void watch(std::vector<pollfd>& entries) const;
   // What came, without waiting.

@@ -19,8 +19,8 @@ class RendezvousServer;
 
 namespace atelier::cluster {
 
-// Each data-parallel group is a replica of its own: ranks of different groups never talk, and one that breaks is
-// started again alone. Batches wait in one queue and go to whichever replica is free.
+// Each data-parallel group is a replica of its own: ranks of different groups never talk, and one that breaks
+// is started again alone. Batches wait in one queue and go to whichever replica is free.
 //
 // A cancelled batch that waits is dropped at once; one that is being generated ends within a step of its
 // furthest rank (step_gate.h); one that is generated is stored.
@@ -38,9 +38,10 @@ class WorkerPool {
   void cancel(int64_t batch);
   void wake();  // lets poll() return
 
-  // Starts workers, hands out batches, waits for what happens, at most about this long. Always on the same thread,
-  // which must live as long as the pool: workers die with the thread that started them. Throws when no worker
-  // can go on: Error(kCheckpoint, kUsage, kCapacity) for what no start could mend, Error(kPeer) after too many.
+  // Starts workers, hands out batches, waits for what happens, at most about this long. Always on the same
+  // thread, which must live as long as the pool: workers die with the thread that started them. Throws when
+  // no worker can go on: Error(kCheckpoint, kUsage, kCapacity) for what no start could mend, Error(kPeer)
+  // after too many.
   std::vector<PoolEvent> poll(std::chrono::milliseconds time);
   // Lets the workers leave by themselves, for some seconds. stop ends the wait.
   void shut_down(const std::stop_token& stop);

@@ -279,7 +279,8 @@ TEST(WorkerPool_AGroupThatCannotLoadAgainIsGivenUp, AndTheOthersDrawOn) {
   r.end();
 }
 
-// To its parent a process that another one traces has not ended when it is dead: like one that hangs in a driver.
+// To its parent a process that another one traces has not ended when it is dead: like one that hangs
+// in a driver.
 class Tracer {
  public:
   explicit Tracer(pid_t traced) : id_(::fork()) {

@@ -1,5 +1,6 @@
 // The main function of this room's tests: the program is also its own worker, as atelier is. With a variable
-// set, one around a runner that needs no model or waits where it is told to, or something that only looks like a worker.
+// set, one around a runner that needs no model or waits where it is told to, or something that only looks
+// like a worker.
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -44,16 +44,17 @@ struct Event {
 };
 using Observer = std::function<void(const Event&)>;
 
-// Memory of every rank of a group, which all of them can load from and store to. Must be let go before its group;
-// its tensors live no longer than it does, and no rank may let go before all have called a last barrier().
+// Memory of every rank of a group, which all of them can load from and store to. Must be let go
+// before its group; its tensors live no longer than it does, and no rank may let go before all have
+// called a last barrier().
 class Window {
  public:
   virtual ~Window() = default;
   virtual at::Tensor local() const = 0;         // [bytes], of bytes; zeros at first
   virtual at::Tensor peer(int rank) const = 0;  // local() of this rank of the group
-  // What a rank stored before it is seen by all behind theirs. On CUDA in the order of the current stream, without
-  // the host, and it may be recorded into a graph. stored: bytes that went into peers' memory since the last one, for
-  // the observer. Throws as verbs do.
+  // What a rank stored before it is seen by all behind theirs. On CUDA in the order of the current stream,
+  // without the host, and it may be recorded into a graph. stored: bytes that went into peers' memory since
+  // the last one, for the observer. Throws as verbs do.
   void barrier(int64_t stored = 0) {
     if (tell_) tell_(stored);
     meet();
@@ -94,8 +95,8 @@ class Comm {
   virtual void broadcast(at::Tensor& value, int root) = 0;
   virtual void barrier() = 0;
 
-  // Every rank asks for the same number of bytes. Null on all of them where their memory is not within reach of each
-  // other: on several hosts, or where the transport has no such memory.
+  // Every rank asks for the same number of bytes. Null on all of them where their memory is not within reach
+  // of each other: on several hosts, or where the transport has no such memory.
   virtual std::unique_ptr<Window> window(int64_t bytes) = 0;
 
   virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
@@ -129,12 +130,12 @@ struct Rendezvous {
   std::chrono::milliseconds timeout{120000};
 };
 
-// Serves meetings of ranks of several hosts, for as long as it lives. Whoever reaches it may read and write what ranks
-// tell each other there.
+// Serves meetings of ranks of several hosts, for as long as it lives. Whoever reaches it may read and write
+// what ranks tell each other there.
 class RendezvousServer {
  public:
-  // listening: a TCP socket that listens at the address where ranks will look; it is the server's from now on. Throws
-  // Error(kPeer).
+  // listening: a TCP socket that listens at the address where ranks will look; it is the server's from now
+  // on. Throws Error(kPeer).
   explicit RendezvousServer(int listening);
   ~RendezvousServer();
   int port() const;
@@ -168,8 +169,8 @@ void set_nccl_defaults();
 // Processes or threads, CUDA tensors on the current device. Built only with ATELIER_CUDA; expects
 // set_nccl_defaults() to have been called. Work::wait() orders streams and does not block the host, so a dead
 // process shows in the next verb, or in the next host synchronisation's end. The verbs may be recorded into
-// CUDA graphs, which must be gone before their group. A verb that fails aborts its group; where it was memory that did
-// not suffice it throws c10::OutOfMemoryError or Error(kCapacity).
+// CUDA graphs, which must be gone before their group. A verb that fails aborts its group; where it was memory
+// that did not suffice it throws c10::OutOfMemoryError or Error(kCapacity).
 std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous, const NcclOptions& options = {});
 
 }  // namespace atelier::comm

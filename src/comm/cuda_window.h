@@ -1,5 +1,5 @@
-// A Window of CUDA devices of one host: memory that processes open through CUDA's inter-process handles. Inside of
-// the room; built with CUDA only.
+// A Window of CUDA devices of one host: memory that processes open through CUDA's inter-process handles.
+// Inside of the room; built with CUDA only.
 #pragma once
 #include <c10/core/Device.h>
 
@@ -27,9 +27,9 @@ class WindowAbort {
   volatile int* flag_ = nullptr;  // pinned: one address for host and device
 };
 
-// One rank's part; every rank of the group calls it. exchange: every rank's word, given one's own; called the same
-// number of times on every rank. Null on all ranks where one of them cannot take part: other hosts or sizes, no
-// memory, no access from device to device.
+// One rank's part; every rank of the group calls it. exchange: every rank's word, given one's own; called the
+// same number of times on every rank. Null on all ranks where one of them cannot take part: other hosts or
+// sizes, no memory, no access from device to device.
 std::unique_ptr<Window> open_cuda_window(
     int rank, int size, c10::Device device, int64_t bytes, std::shared_ptr<WindowAbort> abort,
     const std::function<std::vector<std::string>(const std::string&)>& exchange);

@@ -50,9 +50,8 @@ class Asking : public AbortableGroup {
 TEST(PeerMonitor, IsFreeWhileItPoisonsAGroup) {
   // In a process of its own: this one must stay without threads for the tests that fork.
   Ranks ranks(1, 10s, [](const Rendezvous& rendezvous) {
-    const auto link =
-        std::make_shared<GlooLink>(comm::open_store(rendezvous), GroupPlace{{{0}, "watch"}, 0},
-                                   gloo_device("127.0.0.1"), rendezvous.timeout);
+    const auto link = std::make_shared<GlooLink>(comm::open_store(rendezvous), GroupPlace{{{0}, "watch"}, 0},
+                                                 gloo_device("127.0.0.1"), rendezvous.timeout);
     PeerMonitor watch(link);
     const auto early = std::make_shared<Asking>(watch, "early"),
                late = std::make_shared<Asking>(watch, "late");

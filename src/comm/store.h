@@ -25,8 +25,8 @@ struct Patience {
   std::chrono::milliseconds timeout;
   std::function<void()> check_alive;
 };
-// What the ranks of a group say under a name that is used once, in their order; `mine` is what this one says. Throws
-// Error(kPeer) when somebody has said nothing within the timeout, or the store is gone.
+// What the ranks of a group say under a name that is used once, in their order; `mine` is what this one says.
+// Throws Error(kPeer) when somebody has said nothing within the timeout, or the store is gone.
 std::vector<std::string> exchange_words(c10d::Store& store, const GroupPlace& place, const std::string& name,
                                         const std::string& mine, const Patience& patience);
 // The part of the store that belongs to one group alone.

@@ -44,8 +44,8 @@ class ConnectionPool {
   // False: too much waits.
   bool handle(IncomingRequest request, HttpReply reply);
   void open(IncomingRequest request, WebSocket socket);
-  // A message of a WebSocket, to whoever answers; done: called afterwards, on the thread that handled it. False: the server
-  // ends.
+  // A message of a WebSocket, to whoever answers; done: called afterwards, on the thread that handled it.
+  // False: the server ends.
   bool deliver(const std::shared_ptr<ReplyState>& socket, std::string message, std::function<void()> done);
 
   struct Closers {

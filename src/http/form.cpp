@@ -162,8 +162,8 @@ void FormReader::begin_part(std::string_view headers) {
   parts_.push_back(std::move(part));
 }
 
-// pending_ begins with the line end behind the headers, which is no data, at the first call, and with data later:
-// `data` of the part is kept with that line end in front, until the part ends.
+// pending_ begins with the line end behind the headers, which is no data, at the first call, and with data
+// later: `data` of the part is kept with that line end in front, until the part ends.
 bool FormReader::read_data() {
   const size_t at = pending_.find(delimiter_);
   if (at != std::string::npos) {

@@ -15,13 +15,14 @@
 
 namespace atelier::http {
 
-// On the thread that reads and writes. A client that has sent something first, its next request or the end of TLS, is
-// looked at now and then: its socket stays readable, which says no more of it.
+// On the thread that reads and writes. A client that has sent something first, its next request or the end of
+// TLS, is looked at now and then: its socket stays readable, which says no more of it.
 class LeaveWatch {
  public:
   explicit LeaveWatch(asio::ip::tcp::socket& socket) : socket_(socket), timer_(socket.get_executor()) {}
 
-  // owner: of this and of the socket, which it keeps while it watches. has_sent: more than the request was read.
+  // owner: of this and of the socket, which it keeps while it watches. has_sent: more than the
+  // request was read.
   void begin(const std::shared_ptr<void>& owner, const std::shared_ptr<ReplyState>& state, bool has_sent) {
     state_ = state;
     if (is_watching_) return;

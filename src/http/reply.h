@@ -11,8 +11,8 @@ namespace atelier::http {
 // What the connection and whoever answers share; see reply_state.h.
 class ReplyState;
 
-// The answer to one request: send(), or begin(), write() as often as needed and end(). A reply that is forgotten by
-// all of its holders answers 500.
+// The answer to one request: send(), or begin(), write() as often as needed and end(). A reply that is
+// forgotten by all of its holders answers 500.
 class HttpReply {
  public:
   explicit HttpReply(std::shared_ptr<ReplyState> state);

@@ -36,7 +36,8 @@ class ReplyState {
   bool is_gone() const;
   void mark_gone();  // the client has left
   void deliver(std::string message);
-  // The connection is over, and what it ran on, too: nobody is woken any more, also not by a call that has begun.
+  // The connection is over, and what it ran on, too: nobody is woken any more, also not by a call
+  // that has begun.
   void detach();
 
  private:

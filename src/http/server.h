@@ -56,8 +56,8 @@ class HttpHandler {
 
 class HttpServer {
  public:
-  // Binds and listens. Throws Error(kUsage) for an address that cannot be bound or TLS files that cannot be used,
-  // with the reason.
+  // Binds and listens. Throws Error(kUsage) for an address that cannot be bound or TLS files that cannot be
+  // used, with the reason.
   HttpServer(HttpOptions options, HttpHandler& handler);
   ~HttpServer();  // closes all connections
   HttpServer(const HttpServer&) = delete;

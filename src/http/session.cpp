@@ -1,5 +1,5 @@
-// One connection: its requests one after the other, with their answers. Coroutines take what has a destructor by
-// reference: GCC 12 destroys some temporaries of a co_await twice (PR 104031).
+// One connection: its requests one after the other, with their answers. Coroutines take what has a destructor
+// by reference: GCC 12 destroys some temporaries of a co_await twice (PR 104031).
 #include "http/session.h"
 
 #include <array>

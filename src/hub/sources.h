@@ -44,8 +44,8 @@ class NotHere : public Error {
   explicit NotHere(const std::string& message) : Error(Kind::kUsage, message) {}
 };
 
-// A local folder or file wins, then a built-in model, then aliases and ids looked up in the cache.
-// Throws NotHere with the exact command that downloads it when it is not there or incomplete, Error(kUsage) for
+// A local folder or file wins, then a built-in model, then aliases and ids looked up in the cache. Throws
+// NotHere with the exact command that downloads it when it is not there or incomplete, Error(kUsage) for
 // names that cannot be a model.
 ModelSource resolve(std::string_view name, const SourceOptions& options);
 

@@ -6,7 +6,8 @@
 
 namespace atelier::jobs {
 
-// Claims are locks of bytes of the ledger, far behind its end: this one is node 0's. What lies before is for writers.
+// Claims are locks of bytes of the ledger, far behind its end: this one is node 0's. What lies before
+// is for writers.
 inline constexpr off_t kFirstClaim = off_t{1} << 40;
 
 // Holds a node's share of a folder while it lives; the system gives it back when the process dies.

@@ -20,8 +20,8 @@
 namespace atelier::jobs {
 namespace {
 
-// Of the bytes before those that claims of the folder lock, by the same call: NFS makes of an flock a lock of the whole
-// file, which would wait for the own claim for ever.
+// Of the bytes before those that claims of the folder lock, by the same call: NFS makes of an flock a lock of
+// the whole file, which would wait for the own claim for ever.
 class Lock {
  public:
   explicit Lock(int fd) : fd_(fd) {

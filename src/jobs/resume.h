@@ -70,9 +70,10 @@ struct ScanRules {
   std::function<Inspection(const std::filesystem::path&)> inspect;  // of a plain file; never throws
 };
 
-// Every request is looked at, each of several pictures of a row for itself. A file is ours if it is the one that
-// the ledger tells of, or says itself with which settings it was made (a run may end before the ledger knows).
-Scan scan(const request::RequestList& requests, const std::filesystem::path& folder,
-          const Ledger& ledger, const ScanRules& rules);
+// Every request is looked at, each of several pictures of a row for itself. A file is ours if it is the
+// one that the ledger tells of, or says itself with which settings it was made (a run may end before
+// the ledger knows).
+Scan scan(const request::RequestList& requests, const std::filesystem::path& folder, const Ledger& ledger,
+          const ScanRules& rules);
 
 }  // namespace atelier::jobs

@@ -1,5 +1,6 @@
-// Root-mean-square norm over the channels of pictures with their channels last. A few neighbouring threads share a
-// position, whose channels they hold in registers between the sum and the result; positions of a warp are neighbours.
+// Root-mean-square norm over the channels of pictures with their channels last. A few neighbouring threads
+// share a position, whose channels they hold in registers between the sum and the result; positions of a
+// warp are neighbours.
 #include "kernels/cuda.h"
 #include "kernels/pixels.cuh"
 

@@ -1,5 +1,5 @@
-// The CPU twins of norm_modulate_e4m3 and quantise_e4m3. Numbers are made twice, for the scale and for the bytes,
-// instead of being kept.
+// The CPU twins of norm_modulate_e4m3 and quantise_e4m3. Numbers are made twice, for the scale and for the
+// bytes, instead of being kept.
 #include "kernels/cpu.h"
 #include "kernels/cpu_math.h"
 #include "kernels/e4m3_math.h"

@@ -1,6 +1,6 @@
-// The arithmetic that both implementations of quantise.h share, so that they cannot differ: C++17, inlined into
-// host and device code. Every operation is rounded once and none is contracted: a compiler sees no product next
-// to a sum that it could fuse, but for the fused ones that are asked for.
+// The arithmetic that both implementations of quantise.h share, so that they cannot differ: C++17, inlined
+// into host and device code. Every operation is rounded once and none is contracted: a compiler sees no
+// product next to a sum that it could fuse, but for the fused ones that are asked for.
 #pragma once
 #include <cstdint>
 
@@ -86,8 +86,8 @@ ATELIER_E4M3_INLINE double add(double a, double b) {
 }
 #endif
 
-// Sums of this many neighbours are float, in order; the sums of those are double: a row's 24-bit numbers are then
-// added exactly in whatever order, unless they span 2^18.
+// Sums of this many neighbours are float, in order; the sums of those are double: a row's 24-bit numbers are
+// then added exactly in whatever order, unless they span 2^18.
 constexpr int kRun = 8;
 
 // v, unless it is not above `most` (or NaN).
@@ -99,8 +99,8 @@ struct RowScale {
   float scale, inverse;
 };
 
-// most: the largest magnitude of the row. 448 is 1.75 * 2^8: the exponent is most's, less 8, and one more where
-// most's mantissa is above 1.75.
+// most: the largest magnitude of the row. 448 is 1.75 * 2^8: the exponent is most's, less 8, and one more
+// where most's mantissa is above 1.75.
 ATELIER_E4M3_INLINE RowScale scale_of(float most) {
   const uint32_t bits = bits_of(most);
   const int32_t above = (bits & 0x7fffffu) > 0x600000u ? 1 : 0;
@@ -131,8 +131,9 @@ ATELIER_E4M3_INLINE float squared_distance(float x, float mean) {
   return times(d, d);
 }
 
-// v / (1 + e^-2u), u = sqrt(2/pi) (v + 0.044715 v^3); the exponential as 2^w, w split into an integer and a rest
-// in [-1/2, 1/2], whose power is a polynomial with an error of 3.5e-6: a ten-thousandth of a step of e4m3.
+// v / (1 + e^-2u), u = sqrt(2/pi) (v + 0.044715 v^3); the exponential as 2^w, w split into an integer
+// and a rest in [-1/2, 1/2], whose power is a polynomial with an error of 3.5e-6: a ten-thousandth of a
+// step of e4m3.
 ATELIER_E4M3_INLINE float gelu(float v) {
   float w = times(v, fused(-0.1029432395800235f, times(v, v), -2.302208198144325f));
   w = min_of(max_of(w, -120.0f), 120.0f);

@@ -1,6 +1,6 @@
 // The fused pieces of a diffusion backbone that no library has: raw pointers, sizes and a stream. Every
-// kernel has a plain CPU twin and a CUDA implementation, chosen by LaunchTarget; zero tokens and zero heads are
-// legal everywhere.
+// kernel has a plain CPU twin and a CUDA implementation, chosen by LaunchTarget; zero tokens and zero heads
+// are legal everywhere.
 //
 // Arithmetic is float (double for kF64) with one rounding at the end. Nothing allocates or synchronises, so
 // every call can be captured into a CUDA graph. std::logic_error: a call that breaks these contracts, or CUDA

@@ -1,5 +1,5 @@
-// norm_modulate_e4m3 and quantise_e4m3 on CUDA: a block per row, whose numbers stay in registers between the largest
-// magnitude and the bytes.
+// norm_modulate_e4m3 and quantise_e4m3 on CUDA: a block per row, whose numbers stay in registers between the
+// largest magnitude and the bytes.
 #include <cuda_fp8.h>
 
 #include "kernels/cuda.h"

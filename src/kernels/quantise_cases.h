@@ -14,8 +14,8 @@ struct QuantisedBytes {
   E4m3Rows out() { return {rows.data(), scales.data()}; }
 };
 
-// Segments of one row, in channels; where gelu is still to come; how many elements late the data starts, and how many
-// more than channels lie between rows.
+// Segments of one row, in channels; where gelu is still to come; how many elements late the data starts, and
+// how many more than channels lie between rows.
 struct SegmentCase {
   std::vector<int64_t> channels;
   std::vector<bool> gelu;

@@ -1,5 +1,5 @@
-// The CUDA kernels of quantise.h against their CPU twins: equal bytes, equal scales, inside a captured graph as well; and
-// their bandwidth at FLUX.1's sizes.
+// The CUDA kernels of quantise.h against their CPU twins: equal bytes, equal scales, inside a captured graph
+// as well; and their bandwidth at FLUX.1's sizes.
 #include "kernels/cuda_test_support.h"
 #include "kernels/quantise_cases.h"
 

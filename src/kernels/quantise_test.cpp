@@ -53,7 +53,8 @@ QuantisedBytes quantised(const std::vector<double>& row) {
   return got;
 }
 
-// Numbers that no rounding precedes give the very bytes; those of gelu are within a hair more than half a step.
+// Numbers that no rounding precedes give the very bytes; those of gelu are within a hair more than
+// half a step.
 TEST(QuantiseE4m3, MatchesTheFormula) {
   for (const ElementType t : kAllTypes) {
     for (const SegmentCase& c : kSegments) {

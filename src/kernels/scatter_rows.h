@@ -22,7 +22,8 @@ struct RowScatter {
   int target_count = 0;
 };
 
-// Any memory that can be stored to will do, peers' too. Strides are at least row_bytes, and no two rows overlap.
+// Any memory that can be stored to will do, peers' too. Strides are at least row_bytes, and no
+// two rows overlap.
 void scatter_rows(LaunchTarget where, const RowScatter& scatter);
 
 namespace cuda {

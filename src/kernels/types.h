@@ -14,8 +14,8 @@ struct LaunchTarget {
 
 enum class Norm : uint8_t { kNone, kRms, kLayer };
 enum class Nonlinearity : uint8_t { kNone, kSilu };
-// gelu_tanh(first half) * second half (T5 1.1), or first half * gelu(second half) with the exact gelu (GEGLU of
-// diffusers; Shazeer, arXiv 2002.05202).
+// gelu_tanh(first half) * second half (T5 1.1), or first half * gelu(second half) with the exact gelu (GEGLU
+// of diffusers; Shazeer, arXiv 2002.05202).
 enum class GatedGelu : uint8_t { kTanhFirst, kErfSecond };
 
 // Pictures with their channels last, [B, positions, C] contiguous, and a bias that their numbers still lack.
@@ -41,7 +41,7 @@ struct Target {
 
 // Eight-bit rows (e4m3) with one scale each: number = byte's value * scale.
 struct E4m3Rows {
-  void* rows = nullptr;      // [rows, C] contiguous, bytes
+  void* rows = nullptr;     // [rows, C] contiguous, bytes
   float* scales = nullptr;  // [rows]
 };
 

@@ -1,5 +1,6 @@
-// A barrier of a few devices: one block, one thread per peer. Each barrier has a number, which every rank counts for
-// itself in device memory, so that a recorded graph goes on counting; a word has one writer and only grows.
+// A barrier of a few devices: one block, one thread per peer. Each barrier has a number, which every rank
+// counts for itself in device memory, so that a recorded graph goes on counting; a word has one writer
+// and only grows.
 #include "kernels/device.cuh"
 #include "kernels/window_barrier.h"
 
@@ -32,7 +33,8 @@ __global__ void meet(Args a) {
   if (peer >= a.size || peer == a.rank) return;
   __threadfence_system();
   store_release(a.all.pads[peer] + a.rank, number);
-  // The difference of the counts: they may wrap around. The host's word lies across the bus: it is looked at seldom.
+  // The difference of the counts: they may wrap around. The host's word lies across the bus: it is
+  // looked at seldom.
   for (uint32_t polls = 1; static_cast<int32_t>(load_acquire(own + peer) - number) < 0; ++polls) {
     if (polls % kPollsPerLook == 0 && *a.aborted != 0) return;
     __nanosleep(20);

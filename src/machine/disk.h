@@ -19,8 +19,8 @@ struct FileSystem {
 std::optional<FileSystem> file_system_of(const std::filesystem::path& path,
                                          const std::filesystem::path& mounts = "/proc/self/mounts");
 
-// Writes so many bytes to a new file in the folder, forces them out and removes the file; bytes/s. None where it cannot
-// be written.
+// Writes so many bytes to a new file in the folder, forces them out and removes the file; bytes/s. None where
+// it cannot be written.
 std::optional<double> write_rate(const std::filesystem::path& folder, int64_t bytes);
 
 }  // namespace atelier::machine

@@ -150,8 +150,8 @@ struct Nvml::Library {
     return sum;
   }
 
-  // NVLinks between two GPUs: those that end at the other one, or, of ends in a switch (an address of no GPU), as many
-  // as both have.
+  // NVLinks between two GPUs: those that end at the other one, or, of ends in a switch (an address of no
+  // GPU), as many as both have.
   int links_between(Device from, Device to) const {
     const auto target = ask<PciInfo>(pci, to);
     if (!target) return 0;

@@ -1,5 +1,5 @@
-// What the driver tells of GPUs, through NVIDIA's management library. It is opened at run time, so that one program runs
-// with and without it; the declarations are this file's own. [NVIDIA, NVML API Reference Guide]
+// What the driver tells of GPUs, through NVIDIA's management library. It is opened at run time, so that one
+// program runs with and without it; the declarations are this file's own. [NVIDIA, NVML API Reference Guide]
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -38,7 +38,8 @@ std::string text(const GpuPath& path);
 
 class Nvml {
  public:
-  // The library of this machine, or the one at `path`. Null with a reason where there is none or it does not start.
+  // The library of this machine, or the one at `path`. Null with a reason where there is none or it
+  // does not start.
   static std::unique_ptr<Nvml> open(std::string& reason,
                                     const std::filesystem::path& path = "libnvidia-ml.so.1");
   ~Nvml();

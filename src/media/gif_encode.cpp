@@ -1,4 +1,5 @@
-// Writes GIF: 256 colours of its own for every frame, found by median cut. [GIF89a; Heckbert 1982, Color image quantization]
+// Writes GIF: 256 colours of its own for every frame, found by median cut. [GIF89a; Heckbert 1982,
+// Color image quantization]
 #include <algorithm>
 #include <array>
 #include <numeric>

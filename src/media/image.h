@@ -45,7 +45,8 @@ inline constexpr int kDefaultQuality = -1;        // JPEG and WebP: 95
 inline constexpr int64_t kMaxPixels = 1LL << 27;  // decode refuses more before it allocates
 inline constexpr int kJpegTextBytes = 30000;      // longer texts are cut in a JPEG, whose EXIF holds 64 KiB
 
-// The format that a name asks for: .png, .jpg, .jpeg, .webp, .gif, .mp4, .frames in any case; none for anything else.
+// The format that a name asks for: .png, .jpg, .jpeg, .webp, .gif, .mp4, .frames in any case; none
+// for anything else.
 std::optional<Format> format_of(std::string_view name);
 // ".png", ".jpg", ...
 std::string_view suffix(Format format);
@@ -54,16 +55,16 @@ std::string_view suffix(Format format);
 // size that the format cannot hold, Error(kItem) when the encoder fails. In a format of videos: of one frame.
 std::string encode(const Image& picture, Format format, int quality = kDefaultQuality,
                    const Metadata& metadata = {});
-// The same for any artifact; throws Error(kUsage) for a video in a format that holds one picture, and for a folder of
-// frames, which is no file.
+// The same for any artifact; throws Error(kUsage) for a video in a format that holds one picture, and for a
+// folder of frames, which is no file.
 std::string encode(const Artifact& artifact, Format format, int quality, const Metadata& metadata);
 // Reads PNG, JPEG and WebP by their first bytes. Grey, palette, 16-bit and CMYK become 8-bit RGB; alpha is
 // dropped. Throws Error(kUsage) for anything unknown, truncated, damaged or larger than kMaxPixels.
 Image decode(std::string_view bytes);
 // What encode() stored, or another tool in the same places; none if there is nothing or the file is damaged.
 std::optional<Metadata> read_metadata(std::string_view bytes);
-// Whether the file is a whole picture or video: its structure to the last byte, for PNG every checksum too. Never
-// throws.
+// Whether the file is a whole picture or video: its structure to the last byte, for PNG every checksum
+// too. Never throws.
 bool is_complete(const std::filesystem::path& file);
 bool is_whole(std::string_view bytes);
 

@@ -1,4 +1,5 @@
-// Resampling against values that Pillow computed, pictures turned as EXIF says, masks, files that cannot be used.
+// Resampling against values that Pillow computed, pictures turned as EXIF says, masks, files that
+// cannot be used.
 #include "media/input.h"
 
 #include <gtest/gtest.h>
@@ -37,14 +38,21 @@ struct Resizing {
 };
 
 TEST(Resample, IsPillowsToTheBit) {
-  const Resizing cases[] = {{13, 9, 4, 3, "96bbca5bf7e129da"},    {13, 9, 7, 11, "e250751168722486"},
-                            {13, 9, 13, 5, "ed46c99c973c25dc"},   {13, 9, 40, 27, "a6198fef1bc1dba0"},
-                            {1, 1, 3, 2, "65bd3ea9b6fa3c7a"},     {200, 150, 8, 8, "d93a98698b79a199"},
-                            {64, 48, 31, 97, "fcb2e3da0b45237f"}, {5, 4, 5, 4, ""},
+  const Resizing cases[] = {{13, 9, 4, 3, "96bbca5bf7e129da"},
+                            {13, 9, 7, 11, "e250751168722486"},
+                            {13, 9, 13, 5, "ed46c99c973c25dc"},
+                            {13, 9, 40, 27, "a6198fef1bc1dba0"},
+                            {1, 1, 3, 2, "65bd3ea9b6fa3c7a"},
+                            {200, 150, 8, 8, "d93a98698b79a199"},
+                            {64, 48, 31, 97, "fcb2e3da0b45237f"},
+                            {5, 4, 5, 4, ""},
                             // the height comes first in some of these
-                            {40, 90, 31, 20, "18d58679d98a255d"}, {20, 64, 33, 21, "6351eb55756bc8ea"},
-                            {60, 61, 50, 40, "576628be77048b93"}, {90, 200, 53, 127, "4f3e37a925160ef1"},
-                            {64, 64, 60, 57, "47837179d412d8f8"}, {64, 64, 60, 55, "bbf031dbe5aa1701"}};
+                            {40, 90, 31, 20, "18d58679d98a255d"},
+                            {20, 64, 33, 21, "6351eb55756bc8ea"},
+                            {60, 61, 50, 40, "576628be77048b93"},
+                            {90, 200, 53, 127, "4f3e37a925160ef1"},
+                            {64, 64, 60, 57, "47837179d412d8f8"},
+                            {64, 64, 60, 55, "bbf031dbe5aa1701"}};
   for (const auto& c : cases) {
     const Image in = sample(c.width, c.height), out = resized(in, c.to_width, c.to_height);
     EXPECT_EQ(out.width, c.to_width);

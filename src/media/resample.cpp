@@ -113,8 +113,8 @@ Image taller(const Image& in, int height, const Kernel& kernel) {
   return out;
 }
 
-// Each axis rounds to bytes, so that their order is seen. Pillow 13 takes a height first that loses more than twice
-// what the width loses; earlier releases always take the width first.
+// Each axis rounds to bytes, so that their order is seen. Pillow 13 takes a height first that loses more than
+// twice what the width loses; earlier releases always take the width first.
 bool comes_height_first(const Image& picture, int width, int height) {
   return height < picture.height && picture.height - height > 2 * (picture.width - width);
 }

@@ -10,8 +10,8 @@ enum class Filter {
 };
 
 // In fixed point, to the bit what Pillow's Image.resize makes of an RGB picture (upstream: Pillow
-// src/libImaging/Resample.c): columns first, then rows, with 8 bits between. The filter is as wide as the picture
-// shrinks. A picture that has the size already stays as it is.
+// src/libImaging/Resample.c): columns first, then rows, with 8 bits between. The filter is as wide as the
+// picture shrinks. A picture that has the size already stays as it is.
 Image resized(const Image& picture, int width, int height, Filter filter = Filter::kLanczos);
 
 }  // namespace atelier::media

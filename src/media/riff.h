@@ -1,4 +1,5 @@
-// The container of WebP files: chunks of a type and a size. [WebP container specification, RFC 9649 section 2]
+// The container of WebP files: chunks of a type and a size. [WebP container specification, RFC
+// 9649 section 2]
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Still WebP pictures by libwebp; the extended container around its output, which holds the EXIF, is written here.
+// Still WebP pictures by libwebp; the extended container around its output, which holds the EXIF,
+// is written here.
 #include <webp/decode.h>
 #include <webp/encode.h>
 

@@ -1,4 +1,5 @@
-// A text encoder whose layers are blocks of its builder's memory: their weights need not all be in place at once.
+// A text encoder whose layers are blocks of its builder's memory: their weights need not all be in
+// place at once.
 #pragma once
 #include <functional>
 #include <utility>

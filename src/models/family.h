@@ -32,7 +32,8 @@ struct EncoderSpec {
 
 // A sequence of tokens that flows through the blocks. The order of the streams is that of joint attention.
 struct StreamSpec {
-  // kJoint: made of the prompt; kLatent: what is denoised, exactly one; kControl: made of what steers it, cut alike.
+  // kJoint: made of the prompt; kLatent: what is denoised, exactly one; kControl: made of what steers
+  // it, cut alike.
   enum StreamKind { kJoint, kLatent, kControl };
   std::string_view name;
   StreamKind kind = kJoint;
@@ -60,8 +61,8 @@ enum class GuidanceScale {
   kClassifierFree,  // the weight of a second branch
 };
 
-// What a branch is told about its pictures beside the text, {height, width} or {top, left} in pixels; unset: the
-// model's own idea of it.
+// What a branch is told about its pictures beside the text, {height, width} or {top, left} in pixels; unset:
+// the model's own idea of it.
 struct PictureSizes {
   std::optional<std::array<int, 2>> original, crop, target;
 };
@@ -122,7 +123,8 @@ struct TextWidth {
 
 // How the reference's image-to-image pipelines of a family read `strength`.
 struct ImageToImage {
-  // Of n steps. kSteps: n * strength are run; kFirst: n - n * strength are left out; cut off to an integer either way.
+  // Of n steps. kSteps: n * strength are run; kFirst: n - n * strength are left out; cut off to an
+  // integer either way.
   enum Cut { kSteps, kFirst } cut = kSteps;
   double strength = 0.6, masked = 0.6;  // where a call does not say, without and with a mask
 };
@@ -150,11 +152,11 @@ struct GivenLatents {
 
 class NetworkInputs;
 
-// How other programs call the published network one evaluation at a time: by the names of its arguments. Its timestep is
-// Family::pipeline_time_scale times what a sampler tells the denoiser.
+// How other programs call the published network one evaluation at a time: by the names of its arguments. Its
+// timestep is Family::pipeline_time_scale times what a sampler tells the denoiser.
 struct NetworkCall {
-  // What the inputs condition a batch on; config: of the denoiser. Throws Error(kUsage) for what does not fit. Null: the
-  // family is not called from outside.
+  // What the inputs condition a batch on; config: of the denoiser. Throws Error(kUsage) for what does not
+  // fit. Null: the family is not called from outside.
   nn::Conditioning (*condition)(const Json& config, NetworkInputs& inputs) = nullptr;
   // Channels of the latents that a call has: those behind the denoiser's own are given. Null: its own alone.
   int64_t (*channels)(const Json& config) = nullptr;
@@ -184,15 +186,16 @@ struct Family {
   double pipeline_time_scale = 1;
   ImageToImage image_to_image = {};
 
-  // Of a folder's model, from model_index.json and the denoiser's config.json; null: the family draws pictures.
+  // Of a folder's model, from model_index.json and the denoiser's config.json; null: the
+  // family draws pictures.
   VideoTraits (*video)(const Json& pipeline, const Json& denoiser) = nullptr;
 
   ModelFacts (*facts)(const Json& config);  // of the denoiser, without building it
   // What its blocks multiply, without counts. Null: nothing is predicted of its layouts.
   ModelWork (*work)(const Json& config) = nullptr;
   SamplingDefaults (*defaults)(const Json& config);
-  // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE; frames: of its
-  // latents.
+  // Throws Error(kUsage) for a size the model cannot have. spatial: pixels per latent row of the VAE; frames:
+  // of its latents.
   Grid (*grid)(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t frames);
   at::Tensor (*pack)(const at::Tensor& latents);                     // Grid::latent -> [tokens, B, channels]
   at::Tensor (*unpack)(const at::Tensor& tokens, const Grid& grid);  // and back
@@ -217,8 +220,8 @@ struct Family {
   // What must fit together, checked before anything is loaded; null: nothing is declared.
   std::vector<TextWidth> (*text_widths)(const Json& config) = nullptr;
 
-  // Of TeaCache's polynomial from the relative change of what goes into the first block to that of what comes out of the
-  // model, highest power first (Liu et al., arXiv 2411.19108). Null or empty: none are published.
+  // Of TeaCache's polynomial from the relative change of what goes into the first block to that of what comes
+  // out of the model, highest power first (Liu et al., arXiv 2411.19108). Null or empty: none are published.
   std::vector<double> (*tea_coefficients)(const Json& config) = nullptr;
 
   // Channels of the image encoder's states that the denoiser takes; 0: it is shown none. Null: as 0.

@@ -15,8 +15,8 @@ namespace atelier::models {
 class ImageEncoder {
  public:
   virtual ~ImageEncoder() = default;
-  // pixels [n, 3, side, side], scaled and normalised as the folder's image processor says -> states before the last
-  // layer, without the norm behind it, [n, T, C].
+  // pixels [n, 3, side, side], scaled and normalised as the folder's image processor says -> states before
+  // the last layer, without the norm behind it, [n, T, C].
   virtual at::Tensor encode(const at::Tensor& pixels) const = 0;
 };
 

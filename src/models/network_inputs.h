@@ -1,5 +1,6 @@
-// What a denoiser's published network is called with besides its latents and its timestep, by the names of that network's
-// arguments. A family takes those that it knows (NetworkCall), and what is left is refused by name.
+// What a denoiser's published network is called with besides its latents and its timestep, by the names
+// of that network's arguments. A family takes those that it knows (NetworkCall), and what is left is
+// refused by name.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -22,8 +23,8 @@ class NetworkInputs {
   NetworkInputs(std::string_view family, NamedTensors tensors, int64_t batch)
       : family_(family), tensors_(std::move(tensors)), batch_(batch) {}
 
-  // The tensor of this name, [batch, sizes...]; a size of -1 may be any but 0. Throws Error(kUsage) where it is absent
-  // or has other sizes.
+  // The tensor of this name, [batch, sizes...]; a size of -1 may be any but 0. Throws Error(kUsage) where it
+  // is absent or has other sizes.
   at::Tensor take(std::string_view name, const std::vector<int64_t>& sizes);
   // The same; undefined where it is absent.
   at::Tensor take_if_there(std::string_view name, const std::vector<int64_t>& sizes);

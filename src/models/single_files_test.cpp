@@ -1,5 +1,5 @@
-// Denoisers that come in one file without a config, in the naming of their authors: what diffusers' conversion scripts
-// do, backwards, must read as the same model, and its sizes must be found.
+// Denoisers that come in one file without a config, in the naming of their authors: what diffusers'
+// conversion scripts do, backwards, must read as the same model, and its sizes must be found.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>

@@ -8,8 +8,8 @@
 
 namespace atelier::models {
 
-// A module or tensor in the spelling that all have in common, and in a tool's own. "{}" stands for one index, which is
-// the same in both; what lies below follows.
+// A module or tensor in the spelling that all have in common, and in a tool's own. "{}" stands for one index,
+// which is the same in both; what lies below follows.
 struct NamePair {
   std::string common, spelled;
 };
@@ -38,8 +38,8 @@ struct RecognisedNames {
   std::string prefix;
 };
 
-// Throws Error(kCheckpoint) where no mark is found, or where tensors do not stand behind the prefix of the mark.
-// place: for messages.
+// Throws Error(kCheckpoint) where no mark is found, or where tensors do not stand behind the prefix of the
+// mark. place: for messages.
 RecognisedNames recognise_names(std::span<const std::string> names, const std::string& place);
 
 // The spelling of a tool. Throws Error(kUsage) naming those that there are.

@@ -35,8 +35,8 @@ struct TextCall {
   std::string_view encoder;                                        // sub-folder of the pipeline
   int64_t length;                                                  // tokens; texts are cut or padded to it
   enum class Padding { kSeen, kMasked } padding = Padding::kSeen;  // by the encoder's own attention
-  // Of a text before it is tokenized. kLowerStripped: as Python's lower().strip(); kUnescaped: HTML's character
-  // references replaced, white space in single blanks.
+  // Of a text before it is tokenized. kLowerStripped: as Python's lower().strip(); kUnescaped: HTML's
+  // character references replaced, white space in single blanks.
   enum class Cleaning { kNone, kLowerStripped, kUnescaped } cleaning = Cleaning::kNone;
   int layer =
       0;  // states after which layer, counted from the end, without the final norm; 0: last_hidden_state

@@ -1,7 +1,8 @@
-// Autoencoders of pictures and videos: latents to pixels and back. A frame may hold some of the picture's rows.
+// Autoencoders of pictures and videos: latents to pixels and back. A frame may hold some of
+// the picture's rows.
 //
-// Pictures are [B, C, rows, W], videos [B, C, frames, rows, W]; what an autoencoder takes in one form it gives in the
-// same.
+// Pictures are [B, C, rows, W], videos [B, C, frames, rows, W]; what an autoencoder takes in one form it
+// gives in the same.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -25,7 +26,7 @@ struct Tiles {
 
 struct VaeFacts {
   int64_t latent_channels = 16;
-  int64_t spatial = 8;   // pixels per latent row
+  int64_t spatial = 8;  // pixels per latent row
   double scale = 1, shift = 0;
   std::vector<double> mean, deviation;  // of the latents, by channel; empty: 0 and 1
   Tiles tiles;                          // where the caller does not say
@@ -42,16 +43,16 @@ class Vae {
  public:
   virtual ~Vae() = default;
   virtual const VaeFacts& facts() const = 0;
-  // z [B, C, (f,) h, w] (rows held here) -> [B, 3, (F,) spatial*h, spatial*w], about [-1, 1], not clamped. The call's
-  // one stream are the positions of a latent frame; CallContext::streams[0].unit is a row.
+  // z [B, C, (f,) h, w] (rows held here) -> [B, 3, (F,) spatial*h, spatial*w], about [-1, 1], not clamped.
+  // The call's one stream are the positions of a latent frame; CallContext::streams[0].unit is a row.
   virtual at::Tensor decode(const nn::CallContext&, const at::Tensor& z) const = 0;
-  // x [B, 3, (F,) H, W] in [-1, 1] -> moments [B, 2C, (f,) h, w]: means, then log-variances (not clamped). Throws
-  // Error(kCheckpoint) for a class that cannot.
+  // x [B, 3, (F,) H, W] in [-1, 1] -> moments [B, 2C, (f,) h, w]: means, then log-variances (not clamped).
+  // Throws Error(kCheckpoint) for a class that cannot.
   virtual at::Tensor encode(const nn::CallContext&, const at::Tensor& x) const = 0;
 
-  // All rows, in overlapping tiles that are coded one by one, over all frames, and blended linearly where they overlap:
-  // bounded memory for any size. Norms and attention see one tile, so the result differs from that of the whole. What
-  // fits one tile is coded whole.
+  // All rows, in overlapping tiles that are coded one by one, over all frames, and blended linearly where
+  // they overlap: bounded memory for any size. Norms and attention see one tile, so the result differs from
+  // that of the whole. What fits one tile is coded whole.
   virtual at::Tensor decode_tiled(const at::Tensor& z, const Tiles& tiles) const = 0;
   virtual at::Tensor encode_tiled(const at::Tensor& x, const Tiles& tiles) const = 0;
 };
@@ -67,8 +68,8 @@ struct VaeFamily {
 // Throws Error(kCheckpoint).
 const VaeFamily& find_vae(const Json& config);
 
-// A call for a picture, or a video's frames, whose `rows` latent rows of `cols` are split into `parts`, of which this is number
-// `part`.
+// A call for a picture, or a video's frames, whose `rows` latent rows of `cols` are split into `parts`, of
+// which this is number `part`.
 nn::CallContext image_call(int64_t rows, int64_t cols, int parts, int part);
 
 }  // namespace atelier::models

@@ -31,8 +31,8 @@ namespace atelier::nn {
 
 enum class Bias { kYes, kNo };
 
-// How much of a model multiplies in e4m3 (nn/product.h): nothing; every linear of its blocks, but for those whose sizes
-// are no multiples of 16; the same without linears that close several segments, which lose most.
+// How much of a model multiplies in e4m3 (nn/product.h): nothing; every linear of its blocks, but for those
+// whose sizes are no multiples of 16; the same without linears that close several segments, which lose most.
 enum class Tier : uint8_t { kExact, kFast, kFastStrict };
 
 // Linears of blocks by the numbers that they multiply.
@@ -51,10 +51,11 @@ class Builder {
   Builder operator/(int64_t child) const { return *this / std::to_string(child); }
   // What is built with the result belongs to block i of the block loop.
   Builder block(int i) const;
-  // What is built with the result computes as the tier says. Weights are rounded while they are read, each row of what
-  // this rank holds under its own scale.
+  // What is built with the result computes as the tier says. Weights are rounded while they are read, each
+  // row of what this rank holds under its own scale.
   Builder of_tier(Tier tier) const;
-  // What is built with the result makes hidden states of its blocks' MLPs for some tokens at a time; null: whole.
+  // What is built with the result makes hidden states of its blocks' MLPs for some tokens at a
+  // time; null: whole.
   Builder by_chunks(std::shared_ptr<TokenChunks> chunks) const;
   void finish_block(int i) const { memory_->finish(i); }
 
@@ -70,7 +71,8 @@ class Builder {
   // What `shared` gives plus a tensor of this exact name, [parts, width] or [1, parts, width]: adaLN-single.
   ModulationTable offset_table(std::string_view name, const ModulationTable& shared,
                                at::IntArrayRef sizes) const;
-  // The embedding itself in each of its parts, plus a tensor of this exact name, [parts, width] or [1, parts, width].
+  // The embedding itself in each of its parts, plus a tensor of this exact name, [parts, width] or
+  // [1, parts, width].
   ModulationTable embedding_table(std::string_view name, at::IntArrayRef sizes) const;
   HeadNorm head_norm(std::string_view name, Dim heads, HeadNorm::NormKind kind = HeadNorm::NormKind::kRms,
                      double eps = 1e-6) const;

@@ -14,8 +14,8 @@ namespace atelier::nn {
 
 struct CallContext;
 
-// Receives named intermediate results. Tensors are this rank's tokens of `stream` of the call, [n, ...]; kAll: of
-// all streams one after another; kWhole: not cut by tokens, equal on every rank that has it.
+// Receives named intermediate results. Tensors are this rank's tokens of `stream` of the call, [n, ...];
+// kAll: of all streams one after another; kWhole: not cut by tokens, equal on every rank that has it.
 class Recorder {
  public:
   static constexpr int kWhole = -1, kAll = -2;

@@ -26,8 +26,8 @@ struct Unbiased {
   at::Tensor x, bias;  // [B, C, rows, W], [C]
 };
 
-// A convolution's weights [out, in, k, k] or [out, in, frames, k, k] in the same memory, whose numbers move so that on
-// CUDA the channels lie last.
+// A convolution's weights [out, in, k, k] or [out, in, frames, k, k] in the same memory, whose numbers move
+// so that on CUDA the channels lie last.
 at::Tensor channels_last_(const at::Tensor& weight);
 
 // On CUDA pictures lie channels last (NHWC), as the library's fastest convolutions take them.
@@ -47,9 +47,10 @@ class Conv2d {
   RowHalo* rows_ = nullptr;
 };
 
-// A 3x3 convolution, of the same size, of a picture that is made twice as high and wide by repetition. Where
-// repeated pixels meet, their weights add up: on CUDA in half types it is four 2x2 convolutions of the small
-// picture, one for each pixel of a square, with 4/9 of the work; their weights are made once and stay on the device.
+// A 3x3 convolution, of the same size, of a picture that is made twice as high and wide by repetition.
+// Where repeated pixels meet, their weights add up: on CUDA in half types it is four 2x2 convolutions of
+// the small picture, one for each pixel of a square, with 4/9 of the work; their weights are made once and
+// stay on the device.
 class DoublingConv2d {
  public:
   explicit DoublingConv2d(Conv2d conv);

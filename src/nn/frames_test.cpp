@@ -1,4 +1,5 @@
-// What models of videos need of layers: a norm across all heads, tokens that differ in their modulation, frames as tokens.
+// What models of videos need of layers: a norm across all heads, tokens that differ in their modulation,
+// frames as tokens.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/rsqrt.h>
 #include <gtest/gtest.h>
@@ -60,8 +61,9 @@ TEST(ModulatedTokensInParts, EqualTheirPartsOneByOne) {
     return {random({2, 6}, at::kDouble, seed), random({2, 6}, at::kDouble, seed + 1),
             random({2, 6}, at::kDouble, seed + 2)};
   };
-  const std::array<ModulatedTokens, 3> parts{
-      ModulatedTokens{3, modulation(10)}, ModulatedTokens{0, modulation(20)}, ModulatedTokens{4, modulation(30)}};
+  const std::array<ModulatedTokens, 3> parts{ModulatedTokens{3, modulation(10)},
+                                             ModulatedTokens{0, modulation(20)},
+                                             ModulatedTokens{4, modulation(30)}};
   const at::Tensor whole = norm(x, parts);
   const auto first = x.narrow(0, 0, 3).contiguous(), last = x.narrow(0, 3, 4).contiguous();
   const at::Tensor a = norm(first, parts[0].modulation), b = norm(last, parts[2].modulation);

@@ -23,7 +23,8 @@ std::filesystem::path beside_torch() {
   return std::filesystem::path(info.dli_fname).parent_path().parent_path().parent_path() / kLibrary;
 }
 
-// The operator, or why it is not there. Python's symbols in the library stay open: only a Python module needs them.
+// The operator, or why it is not there. Python's symbols in the library stay open: only a Python
+// module needs them.
 struct Package {
   std::optional<c10::OperatorHandle> forward;
   std::string problem;

@@ -172,8 +172,8 @@ at::Tensor Linear::gated_gelu(const Activation& x, GatedGelu form) const {
   sizes.back() /= 2;
   auto out = at::empty(sizes, both.options());
   const int64_t rows = both.size(-1) ? both.numel() / both.size(-1) : 0;
-  kernels::gated_gelu(launch_target_of(both), dtype_of(both), form, out.data_ptr(), both.const_data_ptr(), rows,
-                      out.size(-1));
+  kernels::gated_gelu(launch_target_of(both), dtype_of(both), form, out.data_ptr(), both.const_data_ptr(),
+                      rows, out.size(-1));
   return out;
 }
 

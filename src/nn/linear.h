@@ -15,15 +15,16 @@ namespace atelier::nn {
 
 using kernels::GatedGelu;
 
-// Hidden states of MLPs that are made for some tokens at a time, and what that saves: bytes that the largest would take,
-// and bytes that it takes.
+// Hidden states of MLPs that are made for some tokens at a time, and what that saves: bytes that the largest
+// would take, and bytes that it takes.
 struct TokenChunks {
   int64_t tokens = 0;  // at a time
   int64_t whole_bytes = 0, held_bytes = 0;
   void note(int64_t all, int64_t bytes_of_token);
 };
 
-// y = x W^T + b. A layer with e4m3 weights multiplies e4m3 activations. A layer that closes a feature region sums its products over the ranks before the bias.
+// y = x W^T + b. A layer with e4m3 weights multiplies e4m3 activations. A layer that closes a feature region
+// sums its products over the ranks before the bias.
 class Linear {
  public:
   Linear() = default;
@@ -38,8 +39,8 @@ class Linear {
   }
   // The same with results of gelu() that are written for some tokens at a time, by the layer that takes them.
   Linear by_chunks(std::shared_ptr<TokenChunks> chunks) const;
-  // gelu_tanh of the above, in the product's epilogue where the library has one; of e4m3 weights not written yet, so
-  // that a product in e4m3 can follow.
+  // gelu_tanh of the above, in the product's epilogue where the library has one; of e4m3 weights not written
+  // yet, so that a product in e4m3 can follow.
   Activation gelu(const Activation& x) const;
   // The output in equal parts: views of one product on CUDA, a product each on the CPU.
   std::vector<at::Tensor> parts(const Activation& x, int64_t count) const;

@@ -13,8 +13,8 @@ class WeightStore;
 
 namespace atelier::nn {
 
-// One tensor, and which slice of which canonical tensor was read into it: other weights of the same model can be read
-// into the same memory.
+// One tensor, and which slice of which canonical tensor was read into it: other weights of the same model can
+// be read into the same memory.
 struct HeldWeight {
   at::Tensor tensor;
   std::string name;  // canonical

@@ -24,22 +24,23 @@ class BlockMemory {
   virtual ~BlockMemory() = default;
   // Uninitialised, contiguous memory for a weight of this block.
   virtual Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) = 0;
-  // Whether weights of blocks, too, are used in the memory that they are read into: its numbers may then be laid out
-  // otherwise.
+  // Whether weights of blocks, too, are used in the memory that they are read into: its numbers may then be
+  // laid out otherwise.
   virtual bool is_used_as_read() const { return false; }
   // All weights of this block have been read.
   virtual void finish(int block);
-  // From here to finish() the block's weights are in place to be written over, at least the elements held here; others
-  // may hold anything. Nothing runs meanwhile.
+  // From here to finish() the block's weights are in place to be written over, at least the elements held
+  // here; others may hold anything. Nothing runs meanwhile.
   virtual void reopen(int block);
   // Elements of a weight of this block (counted flat) that are kept here, as take() said.
   virtual Range held(int block, const at::Tensor& weight) const;
   // These blocks run next, in this order; none: parts outside of blocks do. Weights may begin to travel.
   virtual void will_run(std::span<const int> blocks);
-  // The block's weights are in place for whatever is queued on the current stream from now on. To be called for
-  // each block of will_run(), in order.
+  // The block's weights are in place for whatever is queued on the current stream from now on. To be called
+  // for each block of will_run(), in order.
   virtual void before(int block);
-  // The pass that will_run() began is gone (a CUDA graph that could not be recorded): nothing of it is waited for.
+  // The pass that will_run() began is gone (a CUDA graph that could not be recorded): nothing of it
+  // is waited for.
   virtual void abandon() noexcept;
   // Nothing runs until the next will_run(): device memory may be given back.
   virtual void release();
@@ -64,8 +65,8 @@ class Resident : public BlockMemory {
   Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override;
 };
 
-// A whole component that moves to its device before it runs and leaves after release(): its home is host memory.
-// The tensors stay the same; their addresses do not, so no CUDA graph may hold them.
+// A whole component that moves to its device before it runs and leaves after release(): its home is host
+// memory. The tensors stay the same; their addresses do not, so no CUDA graph may hold them.
 class Parked : public BlockMemory {
  public:
   bool is_used_as_read() const override { return true; }

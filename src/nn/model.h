@@ -25,7 +25,8 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual int blocks() const = 0;  // of the whole model
-  // Whose shift and scale the latents' norm in front of the first block's attention takes (nn/norm.h); size 0: no table.
+  // Whose shift and scale the latents' norm in front of the first block's attention takes (nn/norm.h); size
+  // 0: no table.
   virtual ModulationTable first_modulation() const { return {}; }
   // Once per request and branch: everything that depends on timesteps and prompt only. The streams of the
   // conditioning are the tokens held here.

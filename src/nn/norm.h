@@ -12,8 +12,8 @@
 namespace atelier::nn {
 
 // layer_norm(x) * (1 + scale) + shift, no affine, eps 1e-6. x [n, B, C] contiguous; shift, scale [B, C].
-// Peebles and Xie, DiT (arXiv 2212.09748), adaLN. Written when it is first taken, in the form that is asked for: x must
-// not change before.
+// Peebles and Xie, DiT (arXiv 2212.09748), adaLN. Written when it is first taken, in the form that is asked
+// for: x must not change before.
 Activation norm(const at::Tensor& x, const Modulation& m);
 // The same where tokens differ in their modulation: in parts from the front, whose tokens sum to those of x.
 struct ModulatedTokens {

@@ -8,9 +8,9 @@
 
 namespace atelier::nn {
 
-// x [..., C] in the model's type, or 8-bit rows with one scale each (x = rows * scale), or numbers that are not
-// written yet: whoever takes them first says in which form, so that one kernel makes and rounds them. What they are
-// made of must not change before that.
+// x [..., C] in the model's type, or 8-bit rows with one scale each (x = rows * scale), or numbers that are
+// not written yet: whoever takes them first says in which form, so that one kernel makes and rounds them.
+// What they are made of must not change before that.
 class Activation {
  public:
   // How to make numbers that are not written yet.
@@ -86,19 +86,20 @@ class Weight {
 };
 
 // The nearest 8-bit numbers (kFloat8_e4m3fn, kFloat8_e5m2 or kChar). Scales of e4m3 are powers of two
-// (kernels/quantise.h); other types scale each row's largest magnitude to the largest number of the type. Rows of
-// zeros get scale 1.
+// (kernels/quantise.h); other types scale each row's largest magnitude to the largest number of the type.
+// Rows of zeros get scale 1.
 Activation quantised(const at::Tensor& x, at::ScalarType type);
 Weight quantised_weight(const at::Tensor& w, at::ScalarType type);
 // The same, into memory that is there.
 void quantise_e4m3_into(const at::Tensor& x, at::Tensor rows, at::Tensor scale);
-// One operand in e4m3, [..., C of all segments]: itself where it is one already, else one pass over what there is.
+// One operand in e4m3, [..., C of all segments]: itself where it is one already, else one pass over
+// what there is.
 Activation e4m3_of(std::span<const Activation> segments);
 
-// x W^T + bias, [..., out], in the model's type. The segments of x are multiplied with W's columns in order and
-// accumulated instead of concatenated; together they fill W. bias [out], may be undefined. Products of e4m3 with e4m3
-// run on the tensor cores of a GPU that has them where type and sizes allow it; all others with 8-bit numbers are
-// computed from their values in float.
+// x W^T + bias, [..., out], in the model's type. The segments of x are multiplied with W's columns in order
+// and accumulated instead of concatenated; together they fill W. bias [out], may be undefined. Products of
+// e4m3 with e4m3 run on the tensor cores of a GPU that has them where type and sizes allow it; all others
+// with 8-bit numbers are computed from their values in float.
 at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Tensor& bias);
 
 }  // namespace atelier::nn

@@ -157,7 +157,9 @@ TEST(LinearLayer, PartsGatesAndSumsOfAnEightBitWeight) {
   const auto parts = Linear(w, b, nullptr).parts(x, 3);
   ASSERT_EQ(parts.size(), 3u);
   EXPECT_LT(distance(at::cat(parts, -1), whole), 3e-6);
-  EXPECT_LT(distance(Linear(w, b, nullptr).gated_gelu(x, GatedGelu::kTanhFirst), Linear(dense, b, nullptr).gated_gelu(x, kernels::GatedGelu::kTanhFirst)), 3e-6);
+  EXPECT_LT(distance(Linear(w, b, nullptr).gated_gelu(x, GatedGelu::kTanhFirst),
+                     Linear(dense, b, nullptr).gated_gelu(x, kernels::GatedGelu::kTanhFirst)),
+            3e-6);
   const auto sum = y.clone();
   Linear(w, at::Tensor(), nullptr).add_to_(sum, x);
   EXPECT_LT(distance(sum, y + at::linear(x, dense)), 3e-6);

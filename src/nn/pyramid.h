@@ -13,8 +13,8 @@ struct PictureCall {
 };
 
 // f: the one stream are the pixels of the largest picture; its unit is 2^(levels - 1) of their rows, so that
-// every size is cut at whole rows. Sizes that are odd are halved upwards, as a convolution with stride 2 and a
-// row of padding does.
+// every size is cut at whole rows. Sizes that are odd are halved upwards, as a convolution with stride 2 and
+// a row of padding does.
 PictureCall at_level(const CallContext& f, int64_t levels, int64_t level);
 
 // [B, C, rows, cols] -> [rows * cols, B, C], and back.

@@ -14,8 +14,8 @@ struct Reread {
   int64_t tensors = 0, bytes = 0;  // written
 };
 
-// Reads the tensors of these canonical names anew, wherever their home is; nothing may run meanwhile. A block of which
-// a rank keeps a share is read in that share.
+// Reads the tensors of these canonical names anew, wherever their home is; nothing may run meanwhile. A block
+// of which a rank keeps a share is read in that share.
 Reread reread(const Manifest& manifest, BlockMemory& memory, const weights::WeightStore& store,
               const std::set<std::string, std::less<>>& names);
 

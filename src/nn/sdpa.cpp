@@ -46,8 +46,9 @@ bool is_half(const at::Tensor& t) {
   return t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16;
 }
 
-// Where FlashAttention-3 takes less time than cuDNN, or the same: heads wider than 64, and those of 64 whose keys do not
-// fill cuDNN's tiles. Measured with as many queries as keys or more, from 512 keys on (results/attention.json).
+// Where FlashAttention-3 takes less time than cuDNN, or the same: heads wider than 64, and those of
+// 64 whose keys do not fill cuDNN's tiles. Measured with as many queries as keys or more, from 512
+// keys on (results/attention.json).
 bool is_faster_by_flash3(int64_t keys, int64_t width) {
   constexpr int64_t kLeastKeys = 512, kTile = 128;
   return keys >= kLeastKeys && width >= 64 && (width > 64 || keys % kTile != 0);

@@ -19,8 +19,8 @@ class Reducer {
  public:
   virtual ~Reducer() = default;
   virtual void sum(at::Tensor& value) = 0;
-  // The sum of all ranks' products x W^T; the segments of x fill W's columns held here, in order. The product, then
-  // its sum, unless a strategy can do both at a time.
+  // The sum of all ranks' products x W^T; the segments of x fill W's columns held here, in order. The
+  // product, then its sum, unless a strategy can do both at a time.
   virtual at::Tensor sum_of_product(std::span<const Activation> x, const Weight& w);
 };
 

@@ -17,9 +17,9 @@ struct KeyValue {
 
 // Made once per request and branch by Model::begin.
 struct RequestContext {
-  at::Tensor tables;                // [steps, B, all tables]
-  at::Tensor given;  // [B, all tables]: of latents that are given, at time 0; undefined: all are denoised
-  at::Tensor control_scales;  // [hints], of what a control stream adds; undefined: there is none
+  at::Tensor tables;  // [steps, B, all tables]
+  at::Tensor given;   // [B, all tables]: of latents that are given, at time 0; undefined: all are denoised
+  at::Tensor control_scales;        // [hints], of what a control stream adds; undefined: there is none
   std::vector<at::Tensor> streams;  // per joint stream: [tokens held here, B, C], embedded
   std::map<int, KeyValue> cross;    // by number of the cross attention
   int64_t width = 0;                // C: channels of the hidden state
@@ -51,8 +51,8 @@ struct State {
   int64_t first_frame = 0;  // tokens held here of a video's first frame: those in front
   // [latent tokens held, B, c]: latents that steer what is denoised, cut alike; undefined: none.
   at::Tensor control;
-  // Long skips, by the block that left them. In memory that stays: a recorded graph reads and writes it whatever
-  // ran since.
+  // Long skips, by the block that left them. In memory that stays: a recorded graph reads and writes it
+  // whatever ran since.
   std::map<int, at::Tensor> skips;
 
   void keep_skip(int block, const at::Tensor& value);

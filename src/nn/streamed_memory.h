@@ -1,6 +1,6 @@
-// Blocks whose weights have their home elsewhere: two whole blocks are in place at a time, the next one on its
-// way while the current one runs. Where home is: host memory (Offloaded), the shares of several ranks
-// (parallel::Sharded).
+// Blocks whose weights have their home elsewhere: two whole blocks are in place at a time, the next
+// one on its way while the current one runs. Where home is: host memory (Offloaded), the shares of
+// several ranks (parallel::Sharded).
 #pragma once
 #include <c10/core/Event.h>
 #include <c10/core/Stream.h>
@@ -25,8 +25,8 @@ class BlockSizes : public BlockMemory {
   std::map<int, int64_t> bytes_;
 };
 
-// The blocks are built one after another, in any order; afterwards their weights are valid only from before() of
-// their block to before() of the next. What is not part of a block is resident.
+// The blocks are built one after another, in any order; afterwards their weights are valid only from before()
+// of their block to before() of the next. What is not part of a block is resident.
 class StreamedMemory : public BlockMemory {
  public:
   Allocation take(int block, at::IntArrayRef sizes, const at::TensorOptions& options) override;
@@ -45,14 +45,16 @@ class StreamedMemory : public BlockMemory {
   struct Share {
     int rank = 0, ranks = 1;
   };
-  // bytes: of a BlockSizes that saw the same build. Each block's bytes are cut into equal shares, the last one's
-  // end may be unused; this object keeps its own, at `home`.
+  // bytes: of a BlockSizes that saw the same build. Each block's bytes are cut into equal shares, the last
+  // one's end may be unused; this object keeps its own, at `home`.
   StreamedMemory(const std::map<int, int64_t>& bytes, c10::Device device, const at::TensorOptions& home,
                  Share share);
 
-  // Begins to fill a block's place, [bytes of all shares]; what is queued on the current stream may still use it.
+  // Begins to fill a block's place, [bytes of all shares]; what is queued on the current stream may
+  // still use it.
   virtual void fetch(int slot, at::Tensor place, const at::Tensor& home) = 0;
-  // Of the slot's last fetch, if it has not been waited for: for what is queued on the current stream from now on.
+  // Of the slot's last fetch, if it has not been waited for: for what is queued on the current stream
+  // from now on.
   virtual void wait(int slot) = 0;
   virtual void forget(int slot) noexcept = 0;  // instead of waiting
 
@@ -78,8 +80,8 @@ class StreamedMemory : public BlockMemory {
   size_t next_ = 0;
 };
 
-// Home is host memory, pinned for a CUDA device. Copies run on a stream of their own. The tables come before they
-// are evaluated and leave when the blocks run.
+// Home is host memory, pinned for a CUDA device. Copies run on a stream of their own. The tables come before
+// they are evaluated and leave when the blocks run.
 class Offloaded : public StreamedMemory {
  public:
   Offloaded(const std::map<int, int64_t>& bytes, c10::Device device);

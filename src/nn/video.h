@@ -1,8 +1,8 @@
 // Layers of video autoencoders, which go through a video chunk by chunk.
 //
-// The frames of a chunk are pictures one after another, [B * frames, C, rows, W], sample by sample, so that layers of
-// pictures take them as they are. Their channels lie last in memory on every device: the same numbers are
-// [B, frames, rows, W, C]. Rows may be held by several ranks.
+// The frames of a chunk are pictures one after another, [B * frames, C, rows, W], sample by sample, so that
+// layers of pictures take them as they are. Their channels lie last in memory on every device: the same
+// numbers are [B, frames, rows, W, C]. Rows may be held by several ranks.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -14,8 +14,8 @@
 
 namespace atelier::nn {
 
-// [B * frames, C, rows, W] -> [B, frames, rows, W, C], contiguous; and back. A copy only where the numbers lie
-// otherwise.
+// [B * frames, C, rows, W] -> [B, frames, rows, W, C], contiguous; and back. A copy only where the
+// numbers lie otherwise.
 at::Tensor frames_of(const at::Tensor& pictures, int64_t batch);
 at::Tensor pictures_of(const at::Tensor& frames);
 
@@ -34,7 +34,8 @@ class FrameCache {
   size_t next_ = 0;
 };
 
-// Each position over the root mean square of its channels, times a weight. Zhang and Sennrich (arXiv 1910.07467).
+// Each position over the root mean square of its channels, times a weight. Zhang and Sennrich (arXiv
+// 1910.07467).
 class ChannelNorm {
  public:
   ChannelNorm() = default;
@@ -65,8 +66,8 @@ class CausalConv3d {
   CausalConv3d(at::Tensor weight, at::Tensor bias, Conv3dShape shape, RowHalo* rows)
       : weight_(std::move(weight)), bias_(std::move(bias)), shape_(shape), rows_(rows) {}
 
-  // x [B * f, in, rows, W] -> [B * f / stride, out, rows, W]. history: [B, shape.history(), rows with halo, W, in], the
-  // frames before; then the last of these.
+  // x [B * f, in, rows, W] -> [B * f / stride, out, rows, W]. history: [B, shape.history(), rows with halo,
+  // W, in], the frames before; then the last of these.
   at::Tensor operator()(const at::Tensor& x, int64_t batch, at::Tensor& history) const;
   // Of norm.silu(x), which is written where the convolution reads it.
   at::Tensor of_silu(const ChannelNorm& norm, const Unbiased& x, int64_t batch, at::Tensor& history) const;
@@ -89,8 +90,8 @@ class CausalConv3d {
   RowHalo* rows_ = nullptr;
 };
 
-// Means over blocks of `time` frames x `side` rows x `side` columns and over neighbouring channels, as many as leave
-// `channels`; missing frames in front are zeros.
+// Means over blocks of `time` frames x `side` rows x `side` columns and over neighbouring channels, as many
+// as leave `channels`; missing frames in front are zeros.
 struct BlockMean {
   int64_t channels, time = 1, side = 1;
   at::Tensor operator()(const at::Tensor& x, int64_t batch) const;

@@ -1,5 +1,5 @@
-// Attention layers that differ in their number of heads, as those of a UNet do: Ulysses hands heads out where a layer
-// has at least one for each rank; elsewhere tokens stay and keys and values go round all ranks.
+// Attention layers that differ in their number of heads, as those of a UNet do: Ulysses hands heads out where
+// a layer has at least one for each rank; elsewhere tokens stay and keys and values go round all ranks.
 #pragma once
 #include "nn/attention.h"
 
@@ -25,7 +25,8 @@ class ExchangeByHeads : public nn::SequenceExchange {
   int ranks_;
 };
 
-// What follows: `several` where an exchange has brought the tokens of several ranks together, `one` where they stayed.
+// What follows: `several` where an exchange has brought the tokens of several ranks together, `one`
+// where they stayed.
 class AttentionByHeads : public nn::AttentionOp {
  public:
   AttentionByHeads(nn::AttentionOp& several, nn::AttentionOp& one) : several_(several), one_(one) {}

@@ -1,6 +1,6 @@
-// K/V gather: queries stay with their tokens, keys and values of all ranks of a group come to each of them. One attention
-// of the rank's queries over all keys follows: exact, nothing to merge, no way back, any number of heads.
-// Context parallelism of Llama 3 (arXiv 2407.21783, 3.3.2).
+// K/V gather: queries stay with their tokens, keys and values of all ranks of a group come to each of them.
+// One attention of the rank's queries over all keys follows: exact, nothing to merge, no way back, any number
+// of heads. Context parallelism of Llama 3 (arXiv 2407.21783, 3.3.2).
 #pragma once
 #include <vector>
 
@@ -9,15 +9,16 @@
 
 namespace atelier::parallel {
 
-// Stands around what brings neighbours together first (Ulysses), or nobody. A rank sends the keys and values that it
-// then has to each other rank of its group, as two gathers: values first, which need neither norm nor rope, then keys.
-// Without Ulysses the values are on their way while queries and keys are still being normalised and rotated, and both
-// while the model does what needs no attention. Each arrives where attention reads it; only several streams
-// (begin_in_order) need a copy into the order of one rank.
+// Stands around what brings neighbours together first (Ulysses), or nobody. A rank sends the keys and values
+// that it then has to each other rank of its group, as two gathers: values first, which need neither norm nor
+// rope, then keys. Without Ulysses the values are on their way while queries and keys are still being
+// normalised and rotated, and both while the model does what needs no attention. Each arrives where attention
+// reads it; only several streams (begin_in_order) need a copy into the order of one rank.
 class KvGather : public nn::SequenceExchange {
  public:
-  // group: its ranks in the order of their tokens. inner: brings together the tokens of `together` neighbouring sequence
-  // ranks, with 1 only this rank's own; first: the first sequence rank whose tokens the group holds.
+  // group: its ranks in the order of their tokens. inner: brings together the tokens of `together`
+  // neighbouring sequence ranks, with 1 only this rank's own; first: the first sequence rank whose tokens
+  // the group holds.
   KvGather(comm::Comm& group, int first, nn::SequenceExchange& inner, int together)
       : group_(group), first_(first), inner_(inner), together_(together) {}
   nn::ExchangeBuffers buffers(const nn::CallContext&, const nn::AttentionLayer&,

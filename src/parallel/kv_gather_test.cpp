@@ -1,5 +1,5 @@
-// Keys and values of all ranks on each of them: their order, their bits, when each of the two gathers starts, and faults
-// that must show.
+// Keys and values of all ranks on each of them: their order, their bits, when each of the two gathers starts,
+// and faults that must show.
 #include "parallel/kv_gather.h"
 
 #include <atomic>

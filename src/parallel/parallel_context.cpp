@@ -58,8 +58,8 @@ class Groups {
   std::vector<std::unique_ptr<comm::Comm>> opened_;
 };
 
-// Ranks of a group hold rows of a picture: convolutions ask their neighbours, group norms add moments, attention
-// goes round them all.
+// Ranks of a group hold rows of a picture: convolutions ask their neighbours, group norms add moments,
+// attention goes round them all.
 struct RowParts {
   std::optional<Ring> rotate;
   std::optional<CommReducer> positions;

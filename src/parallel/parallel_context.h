@@ -21,8 +21,8 @@ namespace atelier::parallel {
 // One rank's part of a layout. Lives as long as everything built with its seams.
 class ParallelContext {
  public:
-  // transport: null for one rank; otherwise its size is the layout's world size. All ranks construct theirs at
-  // the same time (groups are opened here, in one order).
+  // transport: null for one rank; otherwise its size is the layout's world size. All ranks construct theirs
+  // at the same time (groups are opened here, in one order).
   ParallelContext(const plan::Plan& plan, comm::Transport* transport, nn::SdpaBackend backend);
   ~ParallelContext();
 
@@ -37,8 +37,8 @@ class ParallelContext {
   const nn::Seams& picture() const;
   int picture_parts() const;
   int picture_rank() const;
-  // [..., rows held, W] -> the whole picture, or video, on every rank that has a part; `latent_rows` were cut, each
-  // rank holds the same multiple of its share.
+  // [..., rows held, W] -> the whole picture, or video, on every rank that has a part; `latent_rows` were
+  // cut, each rank holds the same multiple of its share.
   at::Tensor gather_rows(const at::Tensor& part, int64_t latent_rows) const;
 
   // Null when the group has one rank.

@@ -256,7 +256,8 @@ TEST(ParallelContext, PicturesAreCutByRowsOverTheWholeReplica) {
   }
 }
 
-// A denoiser with convolutions gets the same seams over its sequence ranks, whatever their degrees are called.
+// A denoiser with convolutions gets the same seams over its sequence ranks, whatever their
+// degrees are called.
 TEST(ParallelContext, ADenoiserWithConvolutionsIsCutByRowsOverTheSequence) {
   const c10::InferenceMode guard;
   const int64_t rows = 7, cols = 5;

@@ -21,8 +21,8 @@ class RowsHalo : public nn::RowHalo {
   bool ran_ = false;
 };
 
-// [..., rows held, W] -> the whole picture, or video, on every rank. latent_rows were cut over the group; each rank
-// holds the same multiple of its share.
+// [..., rows held, W] -> the whole picture, or video, on every rank. latent_rows were cut over the group;
+// each rank holds the same multiple of its share.
 at::Tensor gather_rows(comm::Comm& group, const at::Tensor& part, int64_t latent_rows);
 
 }  // namespace atelier::parallel

@@ -1,5 +1,5 @@
-// Block weights cut over the ranks of a sequence group: each rank reads and keeps its share of every block, and
-// two whole blocks are there at a time. Zhao et al., PyTorch FSDP (arXiv 2304.11277).
+// Block weights cut over the ranks of a sequence group: each rank reads and keeps its share of every block,
+// and two whole blocks are there at a time. Zhao et al., PyTorch FSDP (arXiv 2304.11277).
 #pragma once
 #include <array>
 #include <map>

@@ -162,7 +162,8 @@ TEST(Sharded, EachRankReadsItsShareOfEveryBlockAndNoMore) {
       build_all(sizes, c10::kMeta);
       Sharded memory(*group, sizes.bytes(), c10::kCPU);
       const auto layers = build_all(memory, c10::kCPU);
-      // Beyond its share a rank reads the rest of the rows in which it begins and ends, and padding is not spread evenly.
+      // Beyond its share a rank reads the rest of the rows in which it begins and ends, and padding is
+      // not spread evenly.
       EXPECT_LT(store.elements, total / ranks + 5 * (64 + 500 + 100));
       EXPECT_GT(store.elements, total / ranks / 2);
       const std::vector<int> order{0, 1, 2, 3, 4};

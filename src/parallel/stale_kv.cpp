@@ -99,8 +99,7 @@ void StaleKv::forget(int buffers) {
 int64_t StaleKv::bytes(int buffers) const {
   int64_t all = 0;
   for (const auto& [key, kept] : kept_) {
-    if (std::get<0>(key) == buffers && kept.slots.defined())
-      all += static_cast<int64_t>(kept.slots.nbytes());
+    if (std::get<0>(key) == buffers && kept.slots.defined()) all += static_cast<int64_t>(kept.slots.nbytes());
   }
   return all;
 }

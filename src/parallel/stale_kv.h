@@ -15,9 +15,9 @@ enum class Start : uint8_t {
   kCold,  // nothing: a patch attends to the patches before it, until all have come by once
 };
 
-// Stands between Ring and the kernel: what it keeps is keyed (buffers, branch, layer, whose keys), one buffer each, in
-// the order [patch][rank][stream]. Buffers keep their addresses as long as the shape of requests does not
-// change.
+// Stands between Ring and the kernel: what it keeps is keyed (buffers, branch, layer, whose keys), one buffer
+// each, in the order [patch][rank][stream]. Buffers keep their addresses as long as the shape of requests
+// does not change.
 class StaleKv : public nn::AttentionOp {
  public:
   explicit StaleKv(nn::AttentionOp& next, Start start = Start::kWarm) : next_(next), start_(start) {}

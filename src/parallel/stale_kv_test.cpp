@@ -1,4 +1,5 @@
-// Keys and values of earlier steps: which slots a patch replaces, what a cold start sees, and a planted fault.
+// Keys and values of earlier steps: which slots a patch replaces, what a cold start sees, and
+// a planted fault.
 #include "parallel/stale_kv.h"
 
 #include <ATen/ops/full.h>

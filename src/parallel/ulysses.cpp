@@ -40,7 +40,8 @@ std::vector<int64_t> begin_in_order(const nn::CallContext& f, const nn::Attentio
   std::vector<int64_t> begin;
   for (size_t s = 0; s < layer.streams.size(); ++s) {
     const auto streams = std::span(layer.streams);
-    // What lies before: whole streams of all ranks and this stream of the ranks before, or all of the ranks before.
+    // What lies before: whole streams of all ranks and this stream of the ranks before, or all of
+    // the ranks before.
     const auto before = by_rank ? tokens_of_ranks(f, streams, first, rank)
                                 : tokens_of_ranks(f, streams.first(s), first, count);
     const auto beside = by_rank ? tokens_of_ranks(f, streams.first(s), first + rank, 1)

@@ -13,9 +13,9 @@ std::vector<int64_t> tokens_of_ranks(const nn::CallContext&, std::span<const int
                                      int count);
 // Whether a stream is cut into patches, of which a call may hold one.
 bool has_patches(const nn::CallContext&);
-// Where this rank's keys of each stream of the layer begin among the keys of all these ranks: in the order of one rank,
-// stream by stream. Attention then adds up in the same order, and comes out the same to the last bit. Patches stay as
-// they are, rank by rank, as stale keys are kept.
+// Where this rank's keys of each stream of the layer begin among the keys of all these ranks: in the order of
+// one rank, stream by stream. Attention then adds up in the same order, and comes out the same to the last
+// bit. Patches stay as they are, rank by rank, as stale keys are kept.
 std::vector<int64_t> begin_in_order(const nn::CallContext&, const nn::AttentionLayer&, int first, int count,
                                     int rank);
 

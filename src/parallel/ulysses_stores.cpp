@@ -26,7 +26,8 @@ struct UlyssesStores::Flight : nn::ExchangeBuffers::Flight {
 
   int64_t head_bytes() const { return width * static_cast<int64_t>(options.dtype().itemsize()); }
   int64_t token_bytes(int64_t head_count) const { return batch * head_count * head_bytes(); }
-  // What a rank's window holds for it: queries [asking of all, B, heads], then keys and values [tokens of all, B, 2, heads].
+  // What a rank's window holds for it: queries [asking of all, B, heads], then keys and values [tokens of
+  // all, B, 2, heads].
   int64_t kv_offset(int rank) const {
     const int64_t bytes = sum(asking) * token_bytes(heads[static_cast<size_t>(rank)].size);
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -1,6 +1,6 @@
-// Ulysses where ranks can store into each other's memory: every query, key and value goes from the kernel that makes it
-// to the place where its owner attends to it, and attention's output, by one kernel that copies rows, to the place where
-// its tokens go on. Nothing is packed or joined, so the bits are those of Ulysses.
+// Ulysses where ranks can store into each other's memory: every query, key and value goes from the kernel
+// that makes it to the place where its owner attends to it, and attention's output, by one kernel that copies
+// rows, to the place where its tokens go on. Nothing is packed or joined, so the bits are those of Ulysses.
 #pragma once
 #include <memory>
 #include <vector>
@@ -10,11 +10,12 @@
 
 namespace atelier::parallel {
 
-// An exchange is two barriers: one between the stores and attention, one between the stores of its output and what
-// reads that. The first also says that everybody has read what the last exchange brought back, the second that
-// everybody has attended. So memory is used again without a third, also for other sizes, if what comes and what comes back
-// never share any. What scatter_back returns must be read, by work on the same stream, before an exchange that begins after
-// it is finished; exchanges that are under way at the same time have memory of their own.
+// An exchange is two barriers: one between the stores and attention, one between the stores of its output and
+// what reads that. The first also says that everybody has read what the last exchange brought back, the
+// second that everybody has attended. So memory is used again without a third, also for other sizes, if what
+// comes and what comes back never share any. What scatter_back returns must be read, by work on the same
+// stream, before an exchange that begins after it is finished; exchanges that are under way at the same time
+// have memory of their own.
 class UlyssesStores : public nn::SequenceExchange {
  public:
   // collective: what takes over where peers' memory is out of reach. group and first as there.

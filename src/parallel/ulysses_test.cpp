@@ -1,5 +1,5 @@
-// Tokens to heads and back, by messages and by stores into peers' memory: what arrives, in which order, and that memory
-// which is used again is never written too early.
+// Tokens to heads and back, by messages and by stores into peers' memory: what arrives, in which order, and
+// that memory which is used again is never written too early.
 #include "parallel/ulysses.h"
 
 #include <ATen/ops/zeros.h>
@@ -215,8 +215,8 @@ class Exchange {
   nn::ExchangeBuffers in_;
 };
 
-// Exchanges one after another through the same memory, ranks out of step; tokens: 0 for sizes that change. False where a
-// value was not what one rank would have there.
+// Exchanges one after another through the same memory, ranks out of step; tokens: 0 for sizes that change.
+// False where a value was not what one rank would have there.
 bool rounds_agree(nn::SequenceExchange& exchange, int rank, int size, int rounds, int64_t tokens = 0) {
   std::mt19937 random(static_cast<unsigned>(rank));
   bool agree = true;

@@ -19,8 +19,8 @@ class AdaptedPart {
   const weights::WeightStore& store() const { return store_; }
   // What was read of the store, once everything has been.
   void hold(const nn::Manifest& manifest) { manifest_ = manifest; }
-  // From now on these adapters and no others: reads what differs, in place. Throws Error(kCheckpoint); what has not been
-  // read by then is read by the next call.
+  // From now on these adapters and no others: reads what differs, in place. Throws Error(kCheckpoint); what
+  // has not been read by then is read by the next call.
   nn::Reread adapt(weights::Changes changes, nn::BlockMemory& memory);
 
  private:

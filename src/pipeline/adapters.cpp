@@ -19,8 +19,8 @@ constexpr size_t kMostFiles = 32;    // that are remembered
 constexpr size_t kMostListed = 5;    // layers in a message
 constexpr size_t kMostEncoders = 3;  // that trainers number
 
-// Trainers that know one denoiser need no name for it: PEFT; ComfyUI; the original repositories; kohya, LyCORIS and
-// OneTrainer; XLabs.
+// Trainers that know one denoiser need no name for it: PEFT; ComfyUI; the original repositories; kohya,
+// LyCORIS and OneTrainer; XLabs.
 constexpr std::array kAnyDenoiser{
     std::pair{"base_model.model.", '.'}, std::pair{"base_model.model.diffusion_model.", '.'},
     std::pair{"diffusion_model.", '.'},  std::pair{"model.diffusion_model.", '.'},

@@ -26,8 +26,9 @@ class Adapters {
  public:
   explicit Adapters(const ModelRepo& model) : model_(model) {}
 
-  // What these adapters change, in their order. Files are remembered until they change. Throws Error(kUsage) for a
-  // path where nothing is, Error(kCheckpoint) for what is no adapter of this model: every layer must belong somewhere.
+  // What these adapters change, in their order. Files are remembered until they change. Throws
+  // Error(kUsage) for a path where nothing is, Error(kCheckpoint) for what is no adapter of this model:
+  // every layer must belong somewhere.
   ChangesOf bind(std::span<const request::AdapterRef> adapters);
   // The first of them that makes a layer of the model take more inputs, as a control LoRA does; empty: none.
   std::string widening(std::span<const request::AdapterRef> adapters);

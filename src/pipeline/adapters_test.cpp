@@ -1,5 +1,5 @@
-// Adapters of a whole model: which layers their names mean, every layout and place of the weights, and changing them
-// between requests.
+// Adapters of a whole model: which layers their names mean, every layout and place of the weights, and
+// changing them between requests.
 #include "pipeline/adapters.h"
 
 #include <gtest/gtest.h>
@@ -96,7 +96,8 @@ TEST_F(ToyAdapters, AreTheSameUnderEveryLayout) {
   }
 }
 
-// Other adapters are read into the same memory, wherever it is: the picture is that of a model which was loaded so.
+// Other adapters are read into the same memory, wherever it is: the picture is that of a model which
+// was loaded so.
 TEST_F(ToyAdapters, ChangeBetweenRequestsUnderEveryLayoutWithTheSameBits) {
   for (const auto residency : {Residency::kResident, Residency::kParked, Residency::kStreamed}) {
     for (const char* layout : {"data=1", "cfg=2", "tensor=2", "pipefusion=2, sync", "ulysses=2, shard=2"}) {

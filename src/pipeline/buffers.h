@@ -1,5 +1,5 @@
-// The memory of one rank for one shape of request: buffers per branch and patch, with addresses that stay, and the
-// few shapes that are kept.
+// The memory of one rank for one shape of request: buffers per branch and patch, with addresses that stay,
+// and the few shapes that are kept.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -25,8 +25,8 @@ struct BranchBuffers {
   nn::CallContext call;
   nn::State state;
   at::Tensor prediction;  // of the last chunk, or received from its stage
-  // By chunk: recorded graphs write and read here, so the addresses stay. An outbox may be the memory of the inbox: a
-  // patch comes again only when it was sampled, so sent and received.
+  // By chunk: recorded graphs write and read here, so the addresses stay. An outbox may be the memory of the
+  // inbox: a patch comes again only when it was sampled, so sent and received.
   std::vector<at::Tensor> inbox;     // hidden state from the stage before; worked on in place
   std::vector<at::Tensor> outbox;    // hidden state for the chunk behind
   std::vector<comm::Work> incoming;  // receives under way; one more, of the prediction
@@ -64,12 +64,12 @@ struct RequestBuffers {
 using BufferKey = std::vector<int64_t>;
 BufferKey key_of(const Denoise& work, int patches, bool are_together);
 
-// Whether both branches can be one batch: what they are conditioned on has the same sizes, what all samples share is
-// equal.
+// Whether both branches can be one batch: what they are conditioned on has the same sizes, what all samples
+// share is equal.
 bool fit_together(std::span<const nn::Conditioning> branches);
 
-// Call contexts, coordinates and empty buffers; contexts come with each request. are_together: where this rank
-// computes both branches, one pass does.
+// Call contexts, coordinates and empty buffers; contexts come with each request. are_together: where this
+// rank computes both branches, one pass does.
 RequestBuffers make_buffers(const Denoiser& denoiser, const Denoise& work, int patches, bool are_together,
                             const parallel::ParallelContext& parallel_context, at::TensorOptions options);
 
@@ -78,16 +78,16 @@ std::vector<nn::Conditioning> held_of(const Denoise& work, const RequestBuffers&
 // Rows of a whole token-major tensor that these ranges name, one after another.
 at::Tensor rows_of(const at::Tensor& whole, std::span<const Range> ranges);
 
-// Every rank's rows of the latents in their places in `whole`, [N, B, c]; held: those of this rank; group: ring x
-// Ulysses, null for one rank.
+// Every rank's rows of the latents in their places in `whole`, [N, B, c]; held: those of this rank; group:
+// ring x Ulysses, null for one rank.
 void gather_latents(at::Tensor& whole, const RequestBuffers& mine, const at::Tensor& held, comm::Comm* group);
 
-// The buffers of the last few shapes. What was not used for the longest time goes first, and with it its graphs and
-// what the strategies keep for it.
+// The buffers of the last few shapes. What was not used for the longest time goes first, and with it its
+// graphs and what the strategies keep for it.
 class BufferCache {
  public:
-  // budget: bytes of all shapes together, with what their graphs and the strategies hold; the one in use stays, however
-  // large it is.
+  // budget: bytes of all shapes together, with what their graphs and the strategies hold; the one in use
+  // stays, however large it is.
   BufferCache(int64_t budget, GraphCache& graphs, parallel::ParallelContext& parallel_context)
       : budget_(budget), graphs_(graphs), parallel_context_(parallel_context) {}
   // Made by `make` unless they are kept; where memory does not suffice for that, others go until it does.

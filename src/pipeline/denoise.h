@@ -33,7 +33,8 @@ struct Denoiser {
   std::vector<Expert> experts;
 };
 
-// Latents that a model of videos is given beside the noisy ones, [N, B, c], float, cut as they are; undefined: none.
+// Latents that a model of videos is given beside the noisy ones, [N, B, c], float, cut as they
+// are; undefined: none.
 struct GivenTokens {
   at::Tensor channels;         // behind the noisy latents' own, in every call
   at::Tensor control;          // for the model's control stream
@@ -60,7 +61,8 @@ struct Denoise {
   bool has_small_previews = false;  // a dot for each latent, in place of what is decoded
 };
 
-// In place of what the pictures' generators draw: [B, ...], as the latents. Undefined, or beyond the list: drawn.
+// In place of what the pictures' generators draw: [B, ...], as the latents. Undefined, or beyond
+// the list: drawn.
 struct GivenNoise {
   at::Tensor initial;
   std::vector<at::Tensor> steps;  // of those that draw some, by their number
@@ -71,20 +73,22 @@ struct StepCallbacks {
   ActivationRecorder* probes = nullptr;
   // How many steps there will be, which the sampler decides; before the first.
   std::function<void(int steps)> on_plan = {};
-  // Asked once before the first operation of a step on this rank, and with the number of steps before what
-  // follows denoising. False ends the request there: all ranks of a replica must be told the same. Empty: true.
+  // Asked once before the first operation of a step on this rank, and with the number of steps before
+  // what follows denoising. False ends the request there: all ranks of a replica must be told the
+  // same. Empty: true.
   std::function<bool(int step)> may_begin = {};
   std::function<void(int step)> on_step = {};  // a step of this rank is queued
-  // Whether what a step leaves is to be looked at. All ranks of a replica must be told the same. Empty: never.
+  // Whether what a step leaves is to be looked at. All ranks of a replica must be told the
+  // same. Empty: never.
   std::function<bool(int step)> wants_preview = {};
-  // On ranks of the first stage: whole latents after such a step, [N, B, c], float, without the noise that is left in
-  // them. Where patches flow some of them are a
+  // On ranks of the first stage: whole latents after such a step, [N, B, c], float, without the noise that is
+  // left in them. Where patches flow some of them are a
   // step behind.
   std::function<void(int step, const at::Tensor& latents)> on_latents = {};
   // On the replica's rank 0, where it decodes alone: what they look like.
   std::function<void(int step, std::vector<media::Artifact> pictures)> on_preview = {};
-  // On the replica's rank 0, before the first step: what is done otherwise than asked for one request of the batch,
-  // in a sentence.
+  // On the replica's rank 0, before the first step: what is done otherwise than asked for one request of the
+  // batch, in a sentence.
   std::function<void(size_t request, const std::string& note)> on_note = {};
 };
 

@@ -30,7 +30,8 @@ models::Grid grid_of(const models::Family& family, const Json& config, const at:
   return grid;
 }
 
-// How many latent frames in front are given: their time is 0. Throws Error(kUsage) where times differ otherwise.
+// How many latent frames in front are given: their time is 0. Throws Error(kUsage) where times differ
+// otherwise.
 int64_t known_frames(const at::Tensor& times, double time) {
   if (times.dim() == 0 || time == 0) return 0;
   int64_t known = 0;

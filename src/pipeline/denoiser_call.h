@@ -22,7 +22,8 @@ struct DenoiserCall {
   int expert = 0;                     // which of the denoisers
 };
 
-// Samples of a call, neighbours, that share their time and every input of one number: one pass evaluates them.
+// Samples of a call, neighbours, that share their time and every input of one number: one pass evaluates
+// them.
 struct SampleGroup {
   Range samples;
   float time = 0;  // what a sampler would tell the denoiser
@@ -36,8 +37,8 @@ struct CheckedCall {
   at::Tensor noisy;                 // [B, C, ...], the denoiser's own channels
   std::vector<SampleGroup> groups;  // in order
 };
-// experts: how many denoisers the model has. first: samples of the first of two halves that no group may reach over; 0:
-// there is one. Throws Error(kUsage).
+// experts: how many denoisers the model has. first: samples of the first of two halves that no group may
+// reach over; 0: there is one. Throws Error(kUsage).
 CheckedCall check_call(const models::Family& family, const Json& config, const DenoiserCall& call,
                        int experts, int64_t first);
 

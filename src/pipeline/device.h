@@ -12,7 +12,8 @@ namespace atelier::pipeline {
 void prepare_process();
 // Waits for everything queued on the current stream; nothing on the CPU.
 void synchronize(c10::Device device);
-// What buffers of other shapes than the one in use may take: a sixteenth of the device's memory, 1 GiB on the CPU.
+// What buffers of other shapes than the one in use may take: a sixteenth of the device's memory, 1 GiB
+// on the CPU.
 int64_t kept_shapes_bytes(c10::Device device);
 // Bytes of tensors now and at most since the last reset, by the allocator; 0 on the CPU.
 int64_t allocated_bytes(c10::Device device);
@@ -22,8 +23,9 @@ int64_t peak_reserved_bytes(c10::Device device);
 void reset_peak(c10::Device device);
 // Hands unused cached memory back.
 void empty_cache(c10::Device device);
-// Tensors, and the workspaces of libraries that are asked for beside them, take at most this share of a GPU's memory from
-// now on: an allocation above it fails as one where memory is short. CUDA's context and NCCL's buffers lie beyond.
+// Tensors, and the workspaces of libraries that are asked for beside them, take at most this share of a GPU's
+// memory from now on: an allocation above it fails as one where memory is short. CUDA's context and NCCL's
+// buffers lie beyond.
 void cap_memory(c10::Device device, double fraction);
 // Devices of this build and machine.
 int cuda_devices();

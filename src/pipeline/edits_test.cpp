@@ -1,4 +1,5 @@
-// Requests that begin with a picture: files that are read, steps that are left out, masks, and every layout as one rank.
+// Requests that begin with a picture: files that are read, steps that are left out, masks, and every layout
+// as one rank.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>

@@ -14,8 +14,8 @@
 
 namespace atelier::pipeline {
 
-// Where the weights come from; exactly one of folder and preset is set, or neither where parts is "denoiser" and
-// single_file says all.
+// Where the weights come from; exactly one of folder and preset is set, or neither where parts is "denoiser"
+// and single_file says all.
 struct ModelSpec {
   std::filesystem::path folder;       // diffusers folder
   std::filesystem::path single_file;  // of a denoiser, perhaps of more; the rest from `folder`

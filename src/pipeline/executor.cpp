@@ -95,8 +95,8 @@ at::Tensor Executor::denoise(const Denoise& work, const StepCallbacks& callbacks
   }
 }
 
-// One pass over both branches fills the device better than two; where a batch fills it anyway, two take less memory.
-// Recordings hold the branches apart.
+// One pass over both branches fills the device better than two; where a batch fills it anyway, two take less
+// memory. Recordings hold the branches apart.
 bool Executor::are_together(const Denoise& work, const StepCallbacks& callbacks) const {
   constexpr int64_t kFull = 32768;  // tokens
   return joins_branches_ && !callbacks.probes && work.latents.size(0) * work.latents.size(1) <= kFull &&
@@ -168,7 +168,8 @@ void Executor::begin_blocks(const Denoiser::Expert& expert, std::span<const nn::
   }
 }
 
-// Begins the steps in order, each just before its first operation here, and leaves out what belongs to later ones.
+// Begins the steps in order, each just before its first operation here, and leaves out what belongs
+// to later ones.
 void Executor::walk(Walk& w) {
   const auto lists = plan::schedule(route_, w.buffers.patches, static_cast<int>(w.steps.size()),
                                     parallel_context_.degrees().warmup);
@@ -188,7 +189,8 @@ void Executor::walk(Walk& w) {
 
 void Executor::begin_step(Walk& w, int step) {
   end_step(w);
-  // The host is at most two steps ahead of its device, so that few are left to run when a request is given up.
+  // The host is at most two steps ahead of its device, so that few are left to run when a request
+  // is given up.
   if (step > 1) timer_->wait_for(step - 1);
   if (w.callbacks.may_begin && !w.callbacks.may_begin(step)) {
     w.end = step;
@@ -211,8 +213,8 @@ bool Executor::is_previewed(const Walk& w, int step) const {
   return !is_last && starts() && w.callbacks.wants_preview && w.callbacks.wants_preview(step);
 }
 
-// All ranks of the first stage are at the same place of one schedule here. Goes on along the step until no noise is left,
-// which is where an Euler step of the same prediction would end.
+// All ranks of the first stage are at the same place of one schedule here. Goes on along the step until no
+// noise is left, which is where an Euler step of the same prediction would end.
 void Executor::preview(Walk& w) {
   if (!w.before.defined()) return;
   const auto sigmas = w.work.sampler->sigmas();

@@ -32,16 +32,16 @@ class Executor {
            std::span<const plan::ModelChunk> route, ExecutorOptions options);
   ~Executor();
 
-  // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank of the
-  // replica if all decode; undefined elsewhere. Throws Error(kInterrupted) where callbacks.may_begin ended it: on every
-  // rank, with nothing under way.
+  // Whole latents after the last step, [N, B, c], float: on the ranks of the first stage, and on every rank
+  // of the replica if all decode; undefined elsewhere. Throws Error(kInterrupted) where callbacks.may_begin
+  // ended it: on every rank, with nothing under way.
   at::Tensor denoise(const Denoise& work, const StepCallbacks& callbacks);
   bool joined_branches() const { return has_joined_; }
-  // Of the last request's steps, by the device's clock; waits for it. From a stage's first operation of one step to its
-  // first of the next, so that steps that overlap count once.
+  // Of the last request's steps, by the device's clock; waits for it. From a stage's first operation of one
+  // step to its first of the next, so that steps that overlap count once.
   std::vector<double> step_ms() const;
-  // Samples that went through this rank's blocks since it was made: pictures x branches x steps, of whichever part of
-  // the tokens it holds. Without those for which a step cache left blocks out.
+  // Samples that went through this rank's blocks since it was made: pictures x branches x steps, of whichever
+  // part of the tokens it holds. Without those for which a step cache left blocks out.
   int64_t samples() const { return samples_; }
   // Of the last request, in all of its branches; zeros without a step cache.
   StepCacheCounts cache_counts() const { return cache_counts_; }

@@ -1,5 +1,5 @@
-// The block loop under a step cache: what leads to the decision, the decision, and the rest of the blocks or what they
-// added before. Each of the three is a graph of its own.
+// The block loop under a step cache: what leads to the decision, the decision, and the rest of the blocks or
+// what they added before. Each of the three is a graph of its own.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/stack.h>
@@ -21,7 +21,8 @@ namespace {
 
 enum CachedPart { kLeading, kRest, kReused, kCachedParts };
 
-// What every part begins with. The state is the pass's own while this object lives: recorded memory must be let go.
+// What every part begins with. The state is the pass's own while this object lives: recorded memory must
+// be let go.
 class PartState {
  public:
   PartState(const RequestBuffers& b, BranchBuffers& call, size_t branches)
@@ -119,7 +120,8 @@ std::vector<std::vector<bool>> Executor::decide(const Op& op, Walk& w) {
   for (size_t i = 0; i < b.passes.size(); ++i) mine.push_back(b.at(i, op.patch).cache.sums);
   auto sums = at::stack(mine);  // [passes, 2, samples]
   if (positions_) positions_->sum(sums);
-  // Ranks of a tensor group have the same sums already; as many times as much is the same ratio, and cannot differ.
+  // Ranks of a tensor group have the same sums already; as many times as much is the same ratio,
+  // and cannot differ.
   if (auto* features = parallel_context_.denoiser().features) features->sum(sums);
   sums = sums.to(at::kCPU);
   std::vector<std::vector<bool>> reused;

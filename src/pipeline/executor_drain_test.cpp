@@ -1,6 +1,6 @@
-// The first pass of a new shape allocates, and an allocator that is short of memory first waits until its device has come
-// to rest. Here one does at every allocation of every rank, with sends and receives under way: requests come to their end,
-// and are what they are without.
+// The first pass of a new shape allocates, and an allocator that is short of memory first waits until its
+// device has come to rest. Here one does at every allocation of every rank, with sends and receives under
+// way: requests come to their end, and are what they are without.
 #include <ATen/ops/equal.h>
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// The block loop with a small denoiser on one rank and on several: folded routes, kept shapes and graphs, samplers that
-// draw noise, requests that are given up.
+// The block loop with a small denoiser on one rank and on several: folded routes, kept shapes and graphs,
+// samplers that draw noise, requests that are given up.
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
@@ -249,7 +249,8 @@ TEST(KeptShapes, TheLeastRecentlyUsedGoesWhenTheBudgetIsSpent) {
 // A recording that fails.
 
 TEST(Recording, ThatRunsOutOfMemoryLeavesNothingUnderWay) {
-  // Fetches ahead, as weight shards do: what began inside a recording that failed must not be waited for outside.
+  // Fetches ahead, as weight shards do: what began inside a recording that failed must not be
+  // waited for outside.
   struct Prefetcher : nn::Resident {
     FakeGraphs* fake = nullptr;
     int began_in = -1;  // recording in which the fetch under way began; -1: none under way

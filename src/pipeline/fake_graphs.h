@@ -1,5 +1,5 @@
-// A graph backend for tests on the CPU: runs the recorded piece again at each replay, and notes where a device's graph,
-// which knows only addresses and numbers, would have done something else.
+// A graph backend for tests on the CPU: runs the recorded piece again at each replay, and notes where a
+// device's graph, which knows only addresses and numbers, would have done something else.
 #pragma once
 // libtorch was built with NDEBUG, and this header's class has another layout without.
 #pragma push_macro("NDEBUG")

@@ -25,8 +25,8 @@ at::Tensor scaled(const at::Tensor& bytes) {
   return bytes.movedim(-1, -3).to(at::kFloat) / 255 * 2 - 1;
 }
 
-// As large as fits, in the middle of a white canvas [3, H, W]. Sides are first cut to whole cells. Upstream: diffusers
-// pipeline_wan_vace.py preprocess_conditions.
+// As large as fits, in the middle of a white canvas [3, H, W]. Sides are first cut to whole cells. Upstream:
+// diffusers pipeline_wan_vace.py preprocess_conditions.
 at::Tensor on_canvas(const media::Image& picture, int64_t height, int64_t width, int64_t cell) {
   const auto whole = [&](int side) { return static_cast<int>(std::max(side / cell, int64_t{1}) * cell); };
   const auto pixels = scaled(pixels_of(media::resized(picture, whole(picture.width), whole(picture.height))));

@@ -12,8 +12,8 @@ namespace atelier::pipeline {
 
 // Sizes and numbers of what a request shows, without its pictures: every rank knows them.
 models::ShownPictures shown_by(request::Requests batch);
-// The same with the pictures, in [-1, 1], on the CPU. Reference pictures are fitted on a white canvas of the size that is
-// drawn. cell: pixels per latent row.
+// The same with the pictures, in [-1, 1], on the CPU. Reference pictures are fitted on a white canvas of the
+// size that is drawn. cell: pixels per latent row.
 models::ShownPictures shown_pictures(request::Requests batch, const ShownInputs& files, int64_t cell);
 
 // As tensors by name, for a message, and back into what every rank knows.
@@ -23,8 +23,8 @@ nn::Conditioning packed(const models::GivenLatents& given);
 void unpack(const nn::Conditioning& message, models::GivenLatents& given);
 
 // Token-major, as the executor takes them.
-GivenTokens tokens_of(const models::GivenLatents& given, const models::Family& family, const models::Grid& grid,
-                      const at::TensorOptions& options);
+GivenTokens tokens_of(const models::GivenLatents& given, const models::Family& family,
+                      const models::Grid& grid, const at::TensorOptions& options);
 
 void record(const models::ShownPictures& shown, ActivationRecorder& probes);
 void record(const models::GivenLatents& given, ActivationRecorder& probes);

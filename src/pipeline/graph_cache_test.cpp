@@ -1,4 +1,5 @@
-// When pieces are recorded, replayed and run; and that the fake backend finds what a device's graph could not do.
+// When pieces are recorded, replayed and run; and that the fake backend finds what a device's graph
+// could not do.
 #include "pipeline/graph_cache.h"
 
 #include <ATen/TensorOperators.h>

@@ -14,7 +14,8 @@ namespace {
 
 namespace allocator = c10::cuda::CUDACachingAllocator;
 
-// The allocator's memory for recordings on some buffers: gone with the last of them, and not to be used again then.
+// The allocator's memory for recordings on some buffers: gone with the last of them, and not to be
+// used again then.
 struct Pool {
   const at::cuda::MempoolId_t id = at::cuda::graph_pool_handle();
   int64_t bytes = 0;
@@ -24,7 +25,8 @@ struct Pool {
   Pool& operator=(const Pool&) = delete;
   ~Pool() {
     try {
-      // Nobody else can use it. Waits for the device, which is the process' only one: threads as ranks record nothing.
+      // Nobody else can use it. Waits for the device, which is the process' only one: threads as
+      // ranks record nothing.
       allocator::emptyCache(id);
     } catch (const std::exception&) {  // of a device that has failed
     }
@@ -63,8 +65,8 @@ std::unique_ptr<Graph> CudaGraphs::record(int buffers, const std::function<void(
   if (!side_) side_ = c10::cuda::getStreamFromPool();
   auto recorded = std::make_unique<CudaGraph>(pool);
   const c10::cuda::CUDAStreamGuard guard(*side_);
-  // The allocator's cache stays as it is: to free it waits for all devices of the process, also for those of ranks that
-  // have posted a receive for what is sent from here.
+  // The allocator's cache stays as it is: to free it waits for all devices of the process, also for those of
+  // ranks that have posted a receive for what is sent from here.
   recorded->graph.capture_begin(pool->id, cudaStreamCaptureModeThreadLocal);
   try {
     body();

@@ -1,5 +1,5 @@
-// The memory that CUDA graphs hold: told by buffers, lent again among recordings on the same ones, given back with the
-// last of them.
+// The memory that CUDA graphs hold: told by buffers, lent again among recordings on the same ones, given back
+// with the last of them.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>

@@ -22,7 +22,8 @@ class ImageProcessor {
 
  private:
   bool resizes_ = true, crops_ = true, rescales_ = true, normalises_ = true;
-  std::array<int, 2> size_{};  // height, width; width 0: the shorter side is the height, the other one follows
+  std::array<int, 2>
+      size_{};  // height, width; width 0: the shorter side is the height, the other one follows
   std::array<int, 2> crop_{};
   double factor_ = 1;
   std::array<double, 3> mean_{}, deviation_{};

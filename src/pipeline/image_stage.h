@@ -1,5 +1,5 @@
-// The last stage of a request: latents to pictures or videos, whole on the leader or by rows on all ranks of a replica;
-// and the way back, of what a request begins with or is conditioned by.
+// The last stage of a request: latents to pictures or videos, whole on the leader or by rows on all ranks of
+// a replica; and the way back, of what a request begins with or is conditioned by.
 #pragma once
 #include <functional>
 #include <memory>
@@ -26,11 +26,11 @@ class ImageStage {
   ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
              const DecodeOptions& options);
 
-  // latents [B, C, (f,) h, w] as the denoiser leaves them -> [B, 3, (F,) H, W] in [0, 1], float; by rows: on every
-  // rank.
+  // latents [B, C, (f,) h, w] as the denoiser leaves them -> [B, 3, (F,) H, W] in [0, 1], float; by rows:
+  // on every rank.
   at::Tensor decode(const at::Tensor& latents, ActivationRecorder* probes) const;
-  // x [B, 3, (F,) H, W] in [-1, 1] -> moments [B, 2C, (f,) h, w]: means, then log-variances; float. By rows: on every
-  // rank, which all call it with the same x.
+  // x [B, 3, (F,) H, W] in [-1, 1] -> moments [B, 2C, (f,) h, w]: means, then log-variances; float. By rows:
+  // on every rank, which all call it with the same x.
   at::Tensor encode(const at::Tensor& x) const;
   // The same -> latents [B, C, (f,) h, w] as the denoiser works on them: the posterior's mode.
   at::Tensor encode_mode(const at::Tensor& x) const;
@@ -47,8 +47,8 @@ class ImageStage {
 // Bytes [B, (F,) H, W, 3] -> [B, 3, (F,) H, W] in [-1, 1], float.
 at::Tensor from_bytes(const at::Tensor& pixels);
 
-// What samplers work on, of a picture's moments: means + deviations * noise [B, C, (f,) h, w], brought to the scale of
-// the latents (upstream: diffusers DiagonalGaussianDistribution).
+// What samplers work on, of a picture's moments: means + deviations * noise [B, C, (f,) h, w], brought to the
+// scale of the latents (upstream: diffusers DiagonalGaussianDistribution).
 at::Tensor sampled_latents(const at::Tensor& moments, const at::Tensor& noise, const models::VaeFacts& facts);
 
 // [B, 3, H, W] or [B, 3, frames, H, W] in [0, 1] -> 8 bits, rounded half to even. A single frame is an image.

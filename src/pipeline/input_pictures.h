@@ -13,9 +13,10 @@ struct InputPictures {
   at::Tensor drawn;   // [B, h, w], of the latents: 1 where the picture is drawn anew; undefined: everywhere
 };
 
-// Reads each file once; pictures and masks are resized as diffusers' VaeImageProcessor does, masks become black and white
-// in the size of the picture, and every spatial-th of their pixels counts (nearest neighbour). spatial: pixels per latent
-// row. Throws Error(kUsage) naming the file that cannot be used, or that no longer holds what its request says.
+// Reads each file once; pictures and masks are resized as diffusers' VaeImageProcessor does, masks become
+// black and white in the size of the picture, and every spatial-th of their pixels counts (nearest
+// neighbour). spatial: pixels per latent row. Throws Error(kUsage) naming the file that cannot be used, or
+// that no longer holds what its request says.
 InputPictures read_inputs(request::Requests batch, const models::Grid& grid, int64_t spatial);
 
 }  // namespace atelier::pipeline

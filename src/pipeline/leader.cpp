@@ -19,8 +19,8 @@ int64_t rounded_up(int64_t bytes, int64_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-// {"lengths", "guidance", "streams": [...], "whole": {...}} of each branch, tensors by sizes and type, null if
-// undefined; their bytes go to `parts` in this order.
+// {"lengths", "guidance", "streams": [...], "whole": {...}} of each branch, tensors by sizes and type, null
+// if undefined; their bytes go to `parts` in this order.
 Json describe(const Conditionings& branches, c10::Device device, std::vector<at::Tensor>& parts) {
   const auto add = [&](const at::Tensor& t) -> Json {
     if (!t.defined()) return nullptr;

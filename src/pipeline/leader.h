@@ -25,8 +25,8 @@ using Conditionings = std::vector<nn::Conditioning>;  // one per branch
 // once more with an empty cache. On a single rank only an Error becomes one.
 Conditionings from_leader(comm::Comm* replica, c10::Device device,
                           const std::function<Conditionings()>& make);
-// The same where `make` needs every rank (weights that are cut over them): all run it, alike, and the leader's result
-// counts. It is tried once. What fails on another rank alone is thrown there.
+// The same where `make` needs every rank (weights that are cut over them): all run it, alike, and the
+// leader's result counts. It is tried once. What fails on another rank alone is thrown there.
 Conditionings from_all(comm::Comm& replica, c10::Device device, const std::function<Conditionings()>& make);
 
 // The header that travels before the tensors is padded to a multiple of this, in bytes.

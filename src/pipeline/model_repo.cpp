@@ -38,8 +38,8 @@ Json read_config(const fs::path& root, const std::string& component, const char*
   return read_json(path);
 }
 
-// What the reference's pipeline makes of an encoder's config.json: the class is the one that model_index.json names,
-// whatever was saved, and of a model of several towers the config of the one that is read counts.
+// What the reference's pipeline makes of an encoder's config.json: the class is the one that model_index.json
+// names, whatever was saved, and of a model of several towers the config of the one that is read counts.
 Json encoder_config(Json config, const char* config_key, const Json& index, const std::string& name) {
   if (!config.is_object()) return config;
   if (const auto tower = config.find(config_key); tower != config.end() && tower->is_object()) {
@@ -80,7 +80,8 @@ bool is_left_out(const Json& index, const fs::path& root, const std::string& nam
   return named->is_null() || (named->is_array() && !named->empty() && named->front().is_null());
 }
 
-// Throws Error(kCheckpoint) where a folder's index says another thing of a part than the family or the part itself.
+// Throws Error(kCheckpoint) where a folder's index says another thing of a part than the family or
+// the part itself.
 void check_index(const models::Family& family, const Json& index, const std::string& name,
                  Component::ComponentKind kind, const Json& config) {
   const auto named = index.find(name);
@@ -167,8 +168,8 @@ ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest
 
 namespace {
 
-// Families may share one network: a file with layers for a control stream is of the one that has such a stream. A control
-// video alone proves nothing, as adapters take one too; a mask for it does.
+// Families may share one network: a file with layers for a control stream is of the one that has such a
+// stream. A control video alone proves nothing, as adapters take one too; a mask for it does.
 const models::Family* sibling_of(const models::Family& family, const Json& config) {
   if (!family.video) return &family;
   const bool is_steered = family.video(Json::object(), config).mask_video != models::Shown::kNever;

@@ -72,8 +72,8 @@ class ModelRepo {
   std::unique_ptr<weights::WeightStore> weights(const Component& component) const;
 
   // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of
-  // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only. Gives what planning
-  // needs, parameters counted.
+  // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only. Gives
+  // what planning needs, parameters counted.
   ModelFacts check() const;
   // The same without counts, from the configuration alone.
   ModelFacts facts() const;

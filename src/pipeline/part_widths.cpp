@@ -71,8 +71,8 @@ std::string image_misfit(const models::Family& family, const Component& denoiser
                family.image_encoder);
   const int64_t given = models::find_image_encoder(*encoder->config).width(*encoder->config);
   if (given == wanted) return {};
-  return str(denoiser.name, " takes states of ", wanted, " channels (image_dim), ", encoder->name, " gives ", given,
-             ": they are parts of different models, take both from one");
+  return str(denoiser.name, " takes states of ", wanted, " channels (image_dim), ", encoder->name, " gives ",
+             given, ": they are parts of different models, take both from one");
 }
 
 std::string latent_misfit(const models::Family& family, const Component& denoiser, const Component& vae) {

@@ -61,15 +61,17 @@ class Pipeline {
            std::span<const plan::ModelChunk> route, const LoadOptions& options);
   ~Pipeline();
 
-  // All ranks of a replica call it with the same batch and noise. Artifacts on the replica's rank 0, nothing elsewhere. Throws RequestError for a batch that cannot
-  // be: on every rank, or, where an image holds NaN, on rank 0 after all ranks have done their part.
+  // All ranks of a replica call it with the same batch and noise. Artifacts on the replica's rank 0, nothing
+  // elsewhere. Throws RequestError for a batch that cannot be: on every rank, or, where an image holds NaN,
+  // on rank 0 after all ranks have done their part.
   std::vector<media::Artifact> generate(request::Requests batch, const StepCallbacks& callbacks,
                                         const GivenNoise& noise = {});
-  // One evaluation of the denoiser for a caller that samples: all ranks of a replica call it with the same. Predictions
-  // of every sample, like the latents, float: on rank 0, and perhaps elsewhere. Throws as generate() does.
+  // One evaluation of the denoiser for a caller that samples: all ranks of a replica call it with the
+  // same. Predictions of every sample, like the latents, float: on rank 0, and perhaps elsewhere. Throws
+  // as generate() does.
   at::Tensor predict(const DenoiserCall& call, const StepCallbacks& callbacks);
-  // latents as the autoencoder has them (not scaled to the denoiser's) -> [B, 3, (frames,) H, W] in [0, 1], float: on
-  // rank 0, and perhaps elsewhere. All ranks of a replica call it.
+  // latents as the autoencoder has them (not scaled to the denoiser's) -> [B, 3, (frames,) H, W] in [0, 1],
+  // float: on rank 0, and perhaps elsewhere. All ranks of a replica call it.
   at::Tensor decode(const at::Tensor& latents, const StepCallbacks& callbacks);
   const Timing& timing() const { return timing_; }
   std::set<std::string> used() const;  // kernels and modes that really ran

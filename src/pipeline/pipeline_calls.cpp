@@ -1,4 +1,5 @@
-// What callers ask of a loaded model that own the rest of the pipeline: one evaluation of the denoiser, one decode.
+// What callers ask of a loaded model that own the rest of the pipeline: one evaluation of the
+// denoiser, one decode.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>

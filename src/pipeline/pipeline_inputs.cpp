@@ -92,8 +92,8 @@ void Pipeline::hand_over(const request::Request& r) {
   sampler_->hand_over_below(boundary.get<double>() * trained, r.guidance_scale_2.value_or(*r.guidance_scale));
 }
 
-// A control video goes to a control stream, or to the inputs that an adapter adds. Throws Error(kUsage) for one without
-// the other.
+// A control video goes to a control stream, or to the inputs that an adapter adds. Throws Error(kUsage) for
+// one without the other.
 void Pipeline::check_control(const request::Request& r, std::span<const request::AdapterRef> refs) {
   if (!model_.draws_videos() || has_control_stream(model_)) return;
   const auto adapter = adapters_.widening(refs);
@@ -107,8 +107,8 @@ void Pipeline::check_control(const request::Request& r, std::span<const request:
                     "none was given: add control_video"));
 }
 
-// What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer for it
-// than they need on a GPU.
+// What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer
+// for it than they need on a GPU.
 std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denoise& work, ChangesOf& changes) {
   using sampling::NoiseSource;
   request::check_batch(batch);
@@ -130,8 +130,8 @@ std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denois
                     });
 }
 
-// The branches' conditioning on every rank, and the encoders' adapters changed. problem: what this rank met before;
-// shown: gets what the leader reads of pictures and videos.
+// The branches' conditioning on every rank, and the encoders' adapters changed. problem: what this rank met
+// before; shown: gets what the leader reads of pictures and videos.
 Conditionings Pipeline::encode_texts(request::Requests batch, const Denoise& work,
                                      const StepCallbacks& callbacks, ChangesOf& changes,
                                      const std::exception_ptr& problem, ShownInputs& shown) {
@@ -265,8 +265,8 @@ Pipeline::EncodedPictures Pipeline::encode(request::Requests batch, const models
           .strength = *batch.front().strength};
 }
 
-// In place of noise, as noisy as the first step wants it. A masked edit of full strength begins with noise alone, as in
-// the reference. clean [B, C, h, w]; noise: packed.
+// In place of noise, as noisy as the first step wants it. A masked edit of full strength begins with noise
+// alone, as in the reference. clean [B, C, h, w]; noise: packed.
 void Pipeline::begin_at(const EncodedPictures& pictures, const at::Tensor& clean, const at::Tensor& noise,
                         Denoise& work) const {
   const auto pack = model_.family().pack;

@@ -8,8 +8,8 @@
 
 namespace atelier::pipeline {
 
-// Of n steps of inference: those left out at the front because the request begins with a picture. Throws Error(kUsage)
-// where its strength leaves none to run.
+// Of n steps of inference: those left out at the front because the request begins with a picture. Throws
+// Error(kUsage) where its strength leaves none to run.
 int left_out(const request::Request& request, int steps, models::ImageToImage::Cut cut);
 // Steps of inference that the request's sampler lays out, of which some may be left out.
 int laid_out(const request::Request& request);
@@ -17,8 +17,8 @@ int laid_out(const request::Request& request);
 // What strength means to requests that do not say.
 request::UsualStrength usual_strength(const models::Family& family);
 
-// usual: what the pipeline says of its own. Throws Error(kUsage) for what does not fit the model or is no list of
-// numbers, Error(kCheckpoint) for an option of the folder that is not supported.
+// usual: what the pipeline says of its own. Throws Error(kUsage) for what does not fit the model or is no
+// list of numbers, Error(kCheckpoint) for an option of the folder that is not supported.
 std::unique_ptr<sampling::Sampler> sampler_of(const request::Request& request, const Json& scheduler_config,
                                               sampling::Call usual,
                                               models::ImageToImage::Cut cut = models::ImageToImage::kSteps);

@@ -6,8 +6,8 @@
 
 namespace atelier::pipeline {
 
-// On the device; the denoiser on the device and the rest in host memory, component by component (the one that runs is on
-// the device from end to end); all of it so; or the same with the denoiser block by block.
+// On the device; the denoiser on the device and the rest in host memory, component by component (the one that
+// runs is on the device from end to end); all of it so; or the same with the denoiser block by block.
 enum class Residency { kResident, kDenoiserResident, kParked, kStreamed };
 
 // Of the denoiser, under the same.

@@ -56,7 +56,8 @@ class Reader {
   const media::Image& picture(const std::string& file, const OptionalText& digest) {
     return pictures_(file, digest, picture_in);
   }
-  // [frames, H, W, 3]. Throws where there are others than `frames`, but for a single one if that may stand for all.
+  // [frames, H, W, 3]. Throws where there are others than `frames`, but for a single one if that may
+  // stand for all.
   at::Tensor clip(const std::string& file, const OptionalText& digest, int64_t frames, bool may_repeat) {
     const auto& read = clips_(file, digest, [&](const std::string& path) {
       std::vector<at::Tensor> each;

@@ -19,9 +19,10 @@ struct ShownInputs {
   std::vector<std::vector<media::Image>> references;  // as their files have them, upright
 };
 
-// Reads each file once. Pictures are resized as diffusers' VideoProcessor does it, without regard to their shape; of videos
-// the first num_frames count, and a mask of one frame stands for all. Throws Error(kUsage) naming the file that cannot be
-// used, that has too few frames, or that no longer holds what its request says.
+// Reads each file once. Pictures are resized as diffusers' VideoProcessor does it, without regard to their
+// shape; of videos the first num_frames count, and a mask of one frame stands for all. Throws
+// Error(kUsage) naming the file that cannot be used, that has too few frames, or that no longer holds what
+// its request says.
 ShownInputs read_shown(request::Requests batch, int64_t height, int64_t width);
 
 // What keeps a video of `made` frames from guiding one of `frames`, in a sentence; empty: nothing.

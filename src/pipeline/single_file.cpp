@@ -21,8 +21,8 @@ std::vector<weights::Place> places_of(const models::Family& family, const Compon
   return weights::find_places(names, names_of(family, c), asked);
 }
 
-// Behind which prefix a denoiser lies. Its sizes and the number of its blocks may differ from the config's, so that
-// only names count, and a quarter of those that stand there must be its own.
+// Behind which prefix a denoiser lies. Its sizes and the number of its blocks may differ from the config's,
+// so that only names count, and a quarter of those that stand there must be its own.
 std::optional<weights::Place> find_denoiser(const models::Family& family, const Component& c,
                                             const std::vector<std::string>& names) {
   const auto places = places_of(family, c, names, tensors_of(family, c));
@@ -34,8 +34,8 @@ std::optional<weights::Place> find_denoiser(const models::Family& family, const 
   return best;
 }
 
-// Behind which prefix a part lies whose sizes are known: where the most tensors have the right shape. None: less than
-// half of them are there, or the place is taken.
+// Behind which prefix a part lies whose sizes are known: where the most tensors have the right shape. None:
+// less than half of them are there, or the place is taken.
 std::optional<weights::Section> find_part(const models::Family& family, const Component& c,
                                           const fs::path& file, const std::vector<std::string>& names,
                                           const std::vector<std::string>& taken) {
@@ -146,8 +146,8 @@ bool has_weights(const fs::path& folder) {
 }
 
 // Where a part lies in a file; the config of a denoiser may differ from what its folder says.
-std::optional<weights::Section> place_of(const models::Family& family, const Component& c, const fs::path& file,
-                                         const std::vector<std::string>& names) {
+std::optional<weights::Section> place_of(const models::Family& family, const Component& c,
+                                         const fs::path& file, const std::vector<std::string>& names) {
   if (c.kind != Component::ComponentKind::kDenoiser) return find_part(family, c, file, names, {});
   const auto place = find_denoiser(family, c, names);
   return place ? std::optional(weights::Section{place->prefix, {}}) : std::nullopt;

@@ -1,5 +1,6 @@
-// One file that holds a denoiser, and perhaps the autoencoder and the text encoders with it, each behind a prefix of
-// its own. Nothing is known about the prefixes: a part is where the names that its family declares are found.
+// One file that holds a denoiser, and perhaps the autoencoder and the text encoders with it, each behind a
+// prefix of its own. Nothing is known about the prefixes: a part is where the names that its family
+// declares are found.
 #pragma once
 #include <filesystem>
 #include <span>
@@ -9,20 +10,21 @@
 
 namespace atelier::pipeline {
 
-// Lets every component whose tensors the file holds read them there, and gives the denoiser the config that the file
-// shows; `components` begin with it, their configs are those of another model of the family. Reads headers only.
-// Throws Error(kCheckpoint) that says what the file holds if that is no denoiser of the family.
+// Lets every component whose tensors the file holds read them there, and gives the denoiser the config that
+// the file shows; `components` begin with it, their configs are those of another model of the family. Reads
+// headers only. Throws Error(kCheckpoint) that says what the file holds if that is no denoiser of the family.
 void take_from_file(const models::Family& family, const std::filesystem::path& file,
                     std::vector<Component>& components);
 
-// The same for components whose sub-folder of `root` has a config and no weights: each reads the first file that holds
-// it, or stays as it is.
+// The same for components whose sub-folder of `root` has a config and no weights: each reads the first file
+// that holds it, or stays as it is.
 void take_missing(const models::Family& family, const std::filesystem::path& root,
                   std::span<const std::filesystem::path> files, std::vector<Component>& components);
 
 // Of the denoiser that the file holds most of; null: none that is known.
 const models::Family* family_of(const std::filesystem::path& file);
-// What a file holds, of all families of this build: "a denoiser of the family ...". Empty: nothing that is known.
+// What a file holds, of all families of this build: "a denoiser of the family ...". Empty: nothing
+// that is known.
 std::string contents_of(const std::filesystem::path& file);
 
 }  // namespace atelier::pipeline

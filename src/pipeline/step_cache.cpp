@@ -91,7 +91,8 @@ void StepCacheBuffers::make(at::IntArrayRef sizes, int64_t latent_tokens, const 
     signal = at::zeros(reference.sizes(), reference.options());
 }
 
-// The difference has the type of the model, as in the reference; sums are double, so that layouts agree about them.
+// The difference has the type of the model, as in the reference; sums are double, so that layouts
+// agree about them.
 void StepCacheBuffers::compare(const at::Tensor& now) {
   sums[0].copy_((now - reference).abs_().sum(at::IntArrayRef{0, 2}, false, at::kDouble));
   sums[1].copy_(reference.abs().sum(at::IntArrayRef{0, 2}, false, at::kDouble));

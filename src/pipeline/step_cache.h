@@ -1,6 +1,6 @@
-// Step caches: where what goes into a denoiser's blocks has changed little since they last ran, what they added then is
-// added again, and they do not run. First block: ParaAttention's First Block Cache, as diffusers' FirstBlockCacheConfig
-// has it. TeaCache: Liu et al. (arXiv 2411.19108).
+// Step caches: where what goes into a denoiser's blocks has changed little since they last ran, what they
+// added then is added again, and they do not run. First block: ParaAttention's First Block Cache, as
+// diffusers' FirstBlockCacheConfig has it. TeaCache: Liu et al. (arXiv 2411.19108).
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -53,8 +53,8 @@ class StepCacheDecisions {
   // steps, samples >= 1
   StepCacheDecisions(const StepCacheRule& rule, int steps, int64_t samples)
       : rule_(rule), steps_(steps), samples_(static_cast<size_t>(samples)) {}
-  // For each sample, whether it takes what is kept. Steps in order; one that another expert ran before counts as the
-  // first. Sums that are no numbers are a change.
+  // For each sample, whether it takes what is kept. Steps in order; one that another expert ran before counts
+  // as the first. Sums that are no numbers are a change.
   std::vector<bool> decide(int step, int expert, std::span<const SignalSums> sums);
 
  private:

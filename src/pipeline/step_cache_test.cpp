@@ -1,5 +1,5 @@
-// Step caches: the rules as tables of numbers, and the block loop under them with the small denoiser, on one rank and on
-// several.
+// Step caches: the rules as tables of numbers, and the block loop under them with the small denoiser, on one
+// rank and on several.
 #include "pipeline/step_cache.h"
 
 #include <ATen/ops/equal.h>

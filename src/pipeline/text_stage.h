@@ -55,8 +55,8 @@ using TextNote = std::function<void(size_t request, const std::string& note)>;
 // on the texts beside it nor on those before it.
 class TextStage : public models::Encoders {
  public:
-  // Loads all encoders of the model. sharers: ranks among which the weights of encoders with blocks are cut (T5's); all
-  // of them then do with this object what one does. Throws Error(kCheckpoint).
+  // Loads all encoders of the model. sharers: ranks among which the weights of encoders with blocks are cut
+  // (T5's); all of them then do with this object what one does. Throws Error(kCheckpoint).
   TextStage(const ModelRepo& model, c10::Device device, at::ScalarType type,
             Residency residency = Residency::kResident, GraphMode graphs = GraphMode::kOff,
             ChangesOf changes = {}, comm::Comm* sharers = nullptr);

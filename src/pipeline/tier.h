@@ -10,8 +10,8 @@
 
 namespace atelier::pipeline {
 
-// Throws Error(kUsage) where blocks mix positions by convolutions, whose linears nobody has judged in eight bits, and
-// for a GPU without products of eight-bit numbers. The CPU computes them from their values.
+// Throws Error(kUsage) where blocks mix positions by convolutions, whose linears nobody has judged in eight
+// bits, and for a GPU without products of eight-bit numbers. The CPU computes them from their values.
 void check_tier(nn::Tier tier, const ModelFacts& facts, c10::Device device);
 // Why FlashAttention 3 does not attend to bfloat16 on this device, empty where it does.
 std::string flash3_problem(c10::Device device);

@@ -1,5 +1,5 @@
-// A small denoiser on the real seams, for tests of the executor: two joint streams, attention, features cut by tensor
-// ranks, long skips, prompts that matter. And ranks as threads that draw with it.
+// A small denoiser on the real seams, for tests of the executor: two joint streams, attention, features cut
+// by tensor ranks, long skips, prompts that matter. And ranks as threads that draw with it.
 #pragma once
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -118,8 +118,8 @@ class ToyDenoiser : public nn::Model {
   nn::HeadNorm norm_;
 };
 
-// Ancestral Euler steps along a straight path, second order: scaled inputs, noise in every step but the last, and a
-// memory of the last prediction. Late steps have a scale of guidance and a denoiser of their own.
+// Ancestral Euler steps along a straight path, second order: scaled inputs, noise in every step but the last,
+// and a memory of the last prediction. Late steps have a scale of guidance and a denoiser of their own.
 class ToySampler : public sampling::Sampler {
  public:
   ToySampler(int steps, int experts) {

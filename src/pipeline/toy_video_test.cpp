@@ -1,4 +1,5 @@
-// A family that draws videos, known to no other file: the toy family with frames, and an autoencoder over time.
+// A family that draws videos, known to no other file: the toy family with frames, and an
+// autoencoder over time.
 #include <gtest/gtest.h>
 
 #include "pipeline/testing.h"

@@ -4,8 +4,8 @@
 
 #include <set>
 
-#include "base/log.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "pipeline/device.h"
 
 namespace atelier::pipeline {

@@ -6,8 +6,8 @@
 
 namespace atelier::pipeline {
 
-// From construction to destruction: phases, steps and operators of this thread and, on a GPU, every kernel and copy
-// with its time on the device, kernels of recorded graphs too. One at a time in a process.
+// From construction to destruction: phases, steps and operators of this thread and, on a GPU, every kernel
+// and copy with its time on the device, kernels of recorded graphs too. One at a time in a process.
 class Trace {
  public:
   Trace(std::filesystem::path file, c10::Device device);

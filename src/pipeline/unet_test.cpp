@@ -1,4 +1,5 @@
-// A family whose convolutions mix positions, through the whole pipeline: cut by rows, over any ranks, one picture.
+// A family whose convolutions mix positions, through the whole pipeline: cut by rows, over any
+// ranks, one picture.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>

@@ -15,17 +15,19 @@ constexpr int64_t kGiB = int64_t{1} << 30;
 // One H200, FLUX.1-schnell at 1024 px: 84 ms of products for 59.5 TFLOP, with text and latents apart
 // (docs/plan.md, "Constants").
 constexpr double kH200Products = 728 * kTera, kH200ProductsPeak = 989 * kTera;
-// The same run and the table of kernels: 24 heads over 16896 tokens 619, over 4608 tokens 550 TFLOP/s in 6.5 rounds.
+// The same run and the table of kernels: 24 heads over 16896 tokens 619, over 4608 tokens 550 TFLOP/s
+// in 6.5 rounds.
 constexpr double kH200Attention = 600 * kTera;
 // results/attention.json: 24 heads over 16896 tokens 709, 12 over 32760 696 TFLOP/s in FlashAttention-3.
 constexpr double kFlash3 = 1.13;
 // A large copy on the device.
 constexpr double kH200Bandwidth = 4.3e12, kH200BandwidthPeak = 4.8e12;
-// Four H200s on NVLink, NCCL: all-to-all of 15.9 MB in 80 us and of nothing in 18; shifts of nothing, 21 and 256 MB in
-// 78, 154 and 839 us; an all-gather as a shift at that size.
+// Four H200s on NVLink, NCCL: all-to-all of 15.9 MB in 80 us and of nothing in 18; shifts of nothing, 21 and
+// 256 MB in 78, 154 and 839 us; an all-gather as a shift at that size.
 constexpr double kNvlinkPeak = 450 * kGiga;  // of an H200, one direction
 constexpr double kExchangeLatency = 18e-6, kExchangeRate = 250 * kGiga;
-// Two H200s, Ulysses of FLUX.1 by stores: 88 us more per attention than on one rank for 28.3 MB and two barriers.
+// Two H200s, Ulysses of FLUX.1 by stores: 88 us more per attention than on one rank for 28.3 MB
+// and two barriers.
 constexpr double kStoreLatency = 5e-6, kStoreRate = 363 * kGiga;
 constexpr double kShiftLatency = 85e-6, kShiftRate = 343 * kGiga;
 
@@ -86,8 +88,8 @@ std::string upper(std::string_view text) {
   return out;
 }
 
-// Whether `word` stands in `text` between characters that are neither letters nor digits: "NVIDIA L40" holds L40 and
-// "NVIDIA L40S" does not.
+// Whether `word` stands in `text` between characters that are neither letters nor digits: "NVIDIA L40" holds
+// L40 and "NVIDIA L40S" does not.
 bool has_word(std::string_view text, std::string_view word) {
   const auto is_part = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
   for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {

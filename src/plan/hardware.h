@@ -1,5 +1,5 @@
-// What machines can do, as far as a prediction needs it. Rates of the H200 are measured; other GPUs are cited peaks of
-// their makers' data sheets times the share of its own peak that the H200 reached.
+// What machines can do, as far as a prediction needs it. Rates of the H200 are measured; other GPUs are cited
+// peaks of their makers' data sheets times the share of its own peak that the H200 reached.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -41,8 +41,8 @@ struct Hardware {
 std::span<const Hardware> hardware_presets();
 // By a preset's name, or by the name that a driver gives ("NVIDIA H200"); null: unknown.
 const Hardware* find_hardware(std::string_view name);
-// "nvlink", "pcie" or "host" (neither peer to peer nor NVLink: through the host's memory), for this GPU. Throws
-// Error(kUsage) with the names.
+// "nvlink", "pcie" or "host" (neither peer to peer nor NVLink: through the host's memory), for this GPU.
+// Throws Error(kUsage) with the names.
 Links links_named(std::string_view name, const Hardware& of);
 // The same links at a measured rate between two GPUs, bytes/s.
 Links at_measured_rate(Links links, double rate);

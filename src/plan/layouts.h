@@ -42,9 +42,9 @@ std::vector<ParallelConfig> layouts(const LayoutQuery& query, int num_gpus);
 // num_gpus >= 1.
 ParallelConfig automatic(const LayoutQuery& query, int num_gpus);
 
-// The layout that splits a batch of the denoiser: CFG 2 if there are two branches and an even count; then as many
-// data groups as divide the rest and find a picture of the batch each; what is left of the ranks as automatic()
-// has it for one branch. Always valid. num_gpus >= 1.
+// The layout that splits a batch of the denoiser: CFG 2 if there are two branches and an even count; then as
+// many data groups as divide the rest and find a picture of the batch each; what is left of the ranks as
+// automatic() has it for one branch. Always valid. num_gpus >= 1.
 ParallelConfig split_batch(const LayoutQuery& query, int num_gpus);
 
 // Share of the ranks' time that uneven runs of heads, tokens and blocks leave idle, in [0, 1).

@@ -53,7 +53,8 @@ class Mesh {
   int size(AxisSet axes) const;   // product of the sizes of these axes
   int index(AxisSet axes) const;  // my place in peers(axes)
 
-  // Ring x K/V gather x Ulysses as one axis: (ring * kv_gather_degree + kv_gather) * ulysses_degree + ulysses.
+  // Ring x K/V gather x Ulysses as one axis: (ring * kv_gather_degree + kv_gather) *
+  // ulysses_degree + ulysses.
   int sequence_size() const { return size(kSequence); }
   int sequence_rank() const { return index(kSequence); }
 

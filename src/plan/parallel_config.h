@@ -28,8 +28,8 @@ struct ParallelConfig {
 
 // Degrees along the axes, outer to inner: what Mesh takes.
 std::array<int, kAxes> mesh_sizes(const ParallelConfig& degrees);
-// Ranks that share the tokens of a picture: ring x kv_gather x ulysses. The product as text leaves out kv_gather where
-// it is 1: "ring 2 x ulysses 4".
+// Ranks that share the tokens of a picture: ring x kv_gather x ulysses. The product as text leaves out
+// kv_gather where it is 1: "ring 2 x ulysses 4".
 int sequence_size(const ParallelConfig& degrees);
 std::string sequence_product(const ParallelConfig& degrees);
 // The number of ranks: the product of all degrees. VAE and weight shards reuse them.
@@ -49,8 +49,8 @@ std::vector<ParallelConfig> parse_strategies(std::string_view text);
 // The spelling that parse_strategy reads back, without the defaults: "cfg=2, ulysses=4"; "one rank" has none:
 // "data=1".
 std::string to_string(const ParallelConfig& degrees);
-// Every factor and the product: "data 1 x cfg 2 x pipefusion 1 x ring 1 x kv_gather 1 x ulysses 4 x tensor 1 =
-// 8".
+// Every factor and the product: "data 1 x cfg 2 x pipefusion 1 x ring 1 x kv_gather 1 x ulysses 4 x tensor
+// 1 = 8".
 std::string product(const ParallelConfig& degrees);
 
 }  // namespace atelier::plan

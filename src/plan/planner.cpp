@@ -10,8 +10,8 @@
 namespace atelier::plan {
 namespace {
 
-// A decoder of this width and 1024 x 1024 pixels takes 19 ms on an H200, 3.7 of them in the attention of its middle
-// (docs/plan.md); its convolutions grow with pixels, its attention with their square.
+// A decoder of this width and 1024 x 1024 pixels takes 19 ms on an H200, 3.7 of them in the attention of its
+// middle (docs/plan.md); its convolutions grow with pixels, its attention with their square.
 constexpr double kDecodeFlop = 0.0153 * 728e12 / (1024.0 * 1024);  // per pixel
 constexpr double kDecoderWidth = 128, kMiddleWidth = 512, kPixelsPerPosition = 64;
 constexpr double kMiddleRate = 0.2;     // of attention's rate: one head of 512

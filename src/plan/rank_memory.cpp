@@ -77,7 +77,8 @@ struct Group {
                          (s.tables / d.tensor / sequence() + static_cast<double>(query.model.weights.outer)));
   }
 
-  // Keys and values of all tokens for the heads of this rank, for every block of the stage: a ring keeps what comes by.
+  // Keys and values of all tokens for the heads of this rank, for every block of the stage: a ring keeps
+  // what comes by.
   double keys(int stage) const {
     const bool flows =
         patch_count(d) > 1 && (query.layout.work.steps == 0 || query.layout.work.steps > d.warmup);

@@ -1,4 +1,5 @@
-// What every rank of a layout holds, by part: arithmetic over counted weights, and over buffers as they were measured.
+// What every rank of a layout holds, by part: arithmetic over counted weights, and over buffers as
+// they were measured.
 #pragma once
 #include <cstdint>
 #include <string>

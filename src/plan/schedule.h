@@ -9,8 +9,8 @@
 
 namespace atelier::plan {
 
-// One entry of a stage's list. The hop of chunk l carries the output of l to the stage of chunk l+1; the hop of
-// the last chunk carries the prediction back to the stage of chunk 0, which holds the latents, applies the
+// One entry of a stage's list. The hop of chunk l carries the output of l to the stage of chunk l+1; the hop
+// of the last chunk carries the prediction back to the stage of chunk 0, which holds the latents, applies the
 // guidance and runs the sampler. Between two chunks on one stage there is no hop and no kSend/kRecv.
 struct Op {
   enum Code : uint8_t {

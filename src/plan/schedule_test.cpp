@@ -1,5 +1,6 @@
-// Schedules, played by the simulator: for every small shape they end under waiting sends and under devices that come to
-// rest, read nothing early and keep the stages busy; and the simulator finds each kind of planted mistake.
+// Schedules, played by the simulator: for every small shape they end under waiting sends and under
+// devices that come to rest, read nothing early and keep the stages busy; and the simulator finds each
+// kind of planted mistake.
 #include "plan/schedule.h"
 
 #include <gtest/gtest.h>
@@ -61,8 +62,8 @@ void expect_every_shape_ends(Split split) {
   }
 }
 
-// And so it does where a stage waits for all that it has under way before whatever it does next: memory may be given
-// back to the device at any allocation, also where receives are posted.
+// And so it does where a stage waits for all that it has under way before whatever it does next: memory may
+// be given back to the device at any allocation, also where receives are posted.
 TEST(Schedule, EveryStraightShapeEndsEvenWhenSendsWaitForTheirReceiver) {
   expect_every_shape_ends(straight_split);
 }
@@ -184,8 +185,8 @@ TEST(Schedule, WithoutItsLastStepsItStillPairsSendsAndReceives) {
   }
 }
 
-// The executor asks before the first operation of each step: no rank may come to a step before it has seen the one
-// before, and whatever it has not begun may be left out.
+// The executor asks before the first operation of each step: no rank may come to a step before it has seen
+// the one before, and whatever it has not begun may be left out.
 TEST(Schedule, EveryStageMeetsTheStepsInOrder) {
   for (const auto& route : {straight(17, 4), folded(17, 4), straight(17, 8), folded(17, 8)}) {
     for (int patches = 1; patches <= 8; ++patches) {
@@ -254,7 +255,8 @@ TEST(Simulator, SendsBeforeReceivesDeadlockOnlyWhenSendsWait) {
       << drained;
 }
 
-// Both stages post their receive before they have sent what the other waits for: what only a device at rest forbids.
+// Both stages post their receive before they have sent what the other waits for: what only a device
+// at rest forbids.
 TEST(Simulator, ReceivesAheadOfTheirSendsDeadlockOnlyWhereDevicesComeToRest) {
   const std::vector<ModelChunk> route = straight(4, 2);
   const Lists lists{

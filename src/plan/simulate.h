@@ -14,8 +14,9 @@ enum class SendMode : uint8_t {
   kPosted,  // what schedule.h asks of an executor: sends and receives run beside the compute, readers wait
   kRendezvous,  // a stage stands still in kSend until its receiver is there, and in kRecv until its sender is
   kBuffered,    // sends never wait, receives wait in place
-  // kPosted by a stage whose device comes to rest before each operation: with the sends and receives that were started
-  // earlier all over. An allocator that gives memory back to its device, to have it cut anew, waits so.
+  // kPosted by a stage whose device comes to rest before each operation: with the sends and receives that
+  // were started earlier all over. An allocator that gives memory back to its device, to have it cut
+  // anew, waits so.
   kDrained,
 };
 

@@ -12,7 +12,8 @@
 namespace atelier::plan {
 namespace {
 
-// Constants that are fitted, all on one H200 or on its links; docs/plan.md has each with what it was fitted on.
+// Constants that are fitted, all on one H200 or on its links; docs/plan.md has each with what it
+// was fitted on.
 constexpr double kRowsLost = 128;      // a product of so many rows reaches half of its rate
 constexpr double kTileRows = 128;      // queries that one multiprocessor takes at a time
 constexpr double kBytesPerNumber = 2;  // weights and activations in 16 bits
@@ -41,7 +42,8 @@ StepTime scaled(const StepTime& t, double by) {
   return out;
 }
 
-// What is left of a message when there is other work for so long: its bytes take multiprocessors and power from it.
+// What is left of a message when there is other work for so long: its bytes take multiprocessors and
+// power from it.
 double exposed(const MessageCost& link, double bytes, double beside) {
   return std::max(link.seconds(bytes) - beside, (1 - kHidden) * bytes / link.rate);
 }
@@ -138,8 +140,9 @@ class BlockTime {
     return there + links_.exchange.seconds(bytes * leave) + copies;
   }
 
-  // Values, then keys, of this rank's tokens (with Ulysses: of its group's, for its heads) to each rank of the group. What
-  // is sent is copied out of the projections, and with several streams what arrives into the order of one rank.
+  // Values, then keys, of this rank's tokens (with Ulysses: of its group's, for its heads) to each rank of
+  // the group. What is sent is copied out of the projections, and with several streams what arrives into the
+  // order of one rank.
   double gather() const {
     const double bytes = 2 * rows() * b_.self_width / d_.tensor * kBytesPerNumber;
     // Each costs what a shift does before its first byte: two H200s, SD3 and FLUX.1 by kv_gather=2.
@@ -190,7 +193,8 @@ class Forward {
     samples_ = batch * (double{1} * work.branches / d.cfg);
   }
 
-  // Blocks [begin, end) for one of so many patches; the text goes with the first of them. A whole pass has one patch.
+  // Blocks [begin, end) for one of so many patches; the text goes with the first of them. A whole pass
+  // has one patch.
   StepTime blocks(int begin, int end, int patches, bool is_first) const {
     const BlockCall call{tokens_ / patches, is_first ? text_ : 0, tokens_, text_, samples_};
     StepTime t;

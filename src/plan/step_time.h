@@ -1,4 +1,5 @@
-// What one step of the denoiser takes under a layout: arithmetic over the work of its blocks and the rates of a machine.
+// What one step of the denoiser takes under a layout: arithmetic over the work of its blocks and the rates
+// of a machine.
 #pragma once
 #include "base/model_facts.h"
 #include "plan/hardware.h"
@@ -23,11 +24,12 @@ struct StepTime {
   double seconds() const { return products + attention + pointwise + exchange + weights + idle; }
 };
 
-// Mean over the steps of a picture (one where work.steps is 0), for the pictures of one data group. degrees are
-// valid for it.
+// Mean over the steps of a picture (one where work.steps is 0), for the pictures of one data group. degrees
+// are valid for it.
 StepTime step_time(const StepQuery& query, const ParallelConfig& degrees, const Hardware& hardware);
 
-// One call of a block, before ranks cut it: the tokens that ask, those of a patch or all, and all that are asked.
+// One call of a block, before ranks cut it: the tokens that ask, those of a patch or all, and all
+// that are asked.
 struct BlockCall {
   double image = 0, text = 0;            // tokens of the grid, of the text
   double image_keys = 0, text_keys = 0;  // attended to

@@ -1,4 +1,5 @@
-// Where the log files of a run go. The stamp is chosen once, by the leading process, and handed to every rank.
+// Where the log files of a run go. The stamp is chosen once, by the leading process, and handed
+// to every rank.
 #pragma once
 #include <chrono>
 #include <filesystem>

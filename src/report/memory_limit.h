@@ -6,9 +6,9 @@
 
 namespace atelier::report {
 
-// Bytes that this process's control group and those around it may still take, page cache counted as free; none
-// without a limit. membership: /proc/self/cgroup; mounts: /sys/fs/cgroup. [kernel: admin-guide/cgroup-v2,
-// cgroup-v1/memory]
+// Bytes that this process's control group and those around it may still take, page cache
+// counted as free; none without a limit. membership: /proc/self/cgroup; mounts: /sys/fs/cgroup.
+// [kernel: admin-guide/cgroup-v2, cgroup-v1/memory]
 std::optional<int64_t> memory_left(const std::filesystem::path& membership,
                                    const std::filesystem::path& mounts);
 

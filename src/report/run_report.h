@@ -59,7 +59,8 @@ class RunReport {
   void add_phase(const std::string& name, double seconds);
   // A batch that a group of ranks has drawn: its phases (encode, denoise, decode) and steps.
   void add_batch(int group, const std::map<std::string, double>& seconds, const std::vector<double>& step_ms);
-  // Under a step cache: pictures x branches x steps that were computed, and that reused what blocks added before.
+  // Under a step cache: pictures x branches x steps that were computed, and that reused what
+  // blocks added before.
   void add_step_cache(int64_t computed, int64_t reused);
   // Keeps the greatest of what a rank reports.
   void add_peak(int rank, const Peak& peak);

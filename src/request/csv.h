@@ -14,8 +14,9 @@ struct CsvRecord {
   std::string error;  // why it cannot be used; empty if it can
 };
 
-// Reads one record after another. Blank lines are left out. A quote that never closes makes a record with an error of
-// its line, in a pipe of all that is left. Throws Error(kUsage) for a record of more than kMostRowBytes. [RFC 4180]
+// Reads one record after another. Blank lines are left out. A quote that never closes makes a record with an
+// error of its line, in a pipe of all that is left. Throws Error(kUsage) for a record of more than
+// kMostRowBytes. [RFC 4180]
 class CsvReader {
  public:
   explicit CsvReader(std::streambuf& text) : text_(text) {}

@@ -15,8 +15,8 @@ constexpr size_t kMostRowBytes = size_t{64} << 20;
 class Lines {
  public:
   explicit Lines(std::streambuf& text) : text_(text) {}
-  // The next line without its end (\n, \r\n or \r); false at the end of the text. Throws Error(kUsage) for a line of
-  // more than kMostRowBytes.
+  // The next line without its end (\n, \r\n or \r); false at the end of the text. Throws Error(kUsage) for a
+  // line of more than kMostRowBytes.
   bool next(std::string& line);
   int64_t number() const { return number_; }  // of the last line given, from 1
 

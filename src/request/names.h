@@ -15,9 +15,9 @@ inline constexpr std::array<std::string_view, 4> kVideoEndings{".webp", ".gif", 
 // "000012.png", with a sub-index "000012_03.png"; suffix with its dot.
 std::string default_name(int64_t index, std::optional<int> sub, std::string_view suffix);
 
-// A name from a prompt file: the endings that are kept (and the suffix itself) stay, in lower case; anything else
-// gets the suffix appended; the sub-index goes in front of it: "a/b" -> "a/b_01.png". Throws Error(kItem) as
-// check_name does.
+// A name from a prompt file: the endings that are kept (and the suffix itself) stay, in lower case; anything
+// else gets the suffix appended; the sub-index goes in front of it: "a/b" -> "a/b_01.png". Throws
+// Error(kItem) as check_name does.
 std::string custom_name(std::string_view name, std::optional<int> sub, std::string_view suffix,
                         std::span<const std::string_view> kept = kPictureEndings);
 

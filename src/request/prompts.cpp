@@ -310,7 +310,8 @@ std::string kind_of_text(std::string_view text) {
   return has_column ? ".csv" : ".txt";
 }
 
-// For texts that cannot be taken row by row. Throws Error(kUsage) for more than one would write, endless ones too.
+// For texts that cannot be taken row by row. Throws Error(kUsage) for more than one would write,
+// endless ones too.
 std::string all_of(std::streambuf& text, const fs::path& file) {
   constexpr size_t kMost = size_t{256} << 20, kChunk = size_t{1} << 16;
   std::string bytes;

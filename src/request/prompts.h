@@ -39,11 +39,11 @@ struct PromptOptions {
   bool needs_name = false;              // rows without a name are bad
 };
 
-// A row holds the fields of PromptRow, of which it needs a prompt, and output_path. Numbers may be written as text;
-// null and, in CSV, an empty cell mean unset. Without index: .jsonl and .txt the line, .json the place in the
-// array, .csv the data row, from 0. The file is read row by row, an array of .json and what is no file at once.
-// "-" is standard input; the kind of what has no name, such as a pipe, follows from its text. Throws Error(kUsage)
-// if the file cannot be read, is of another kind, or has no valid row at all.
+// A row holds the fields of PromptRow, of which it needs a prompt, and output_path. Numbers may be written as
+// text; null and, in CSV, an empty cell mean unset. Without index: .jsonl and .txt the line, .json the place
+// in the array, .csv the data row, from 0. The file is read row by row, an array of .json and what is no file
+// at once. "-" is standard input; the kind of what has no name, such as a pipe, follows from its text. Throws
+// Error(kUsage) if the file cannot be read, is of another kind, or has no valid row at all.
 Prompts read_prompts(const std::filesystem::path& file, const PromptOptions& options = {});
 
 // The same for bytes that stand for a file of this name.

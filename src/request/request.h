@@ -35,10 +35,12 @@ struct Request {
   std::optional<double>
       guidance_rescale;  // share of the guided prediction that is rescaled [Lin et al. 2023]
   std::optional<int> max_sequence_length;  // tokens of a prompt
-  // Which evaluations leave blocks of the denoiser out, and how little their input must have changed; unset: none do.
+  // Which evaluations leave blocks of the denoiser out, and how little their input must have changed;
+  // unset: none do.
   std::optional<std::string> cache_type;
   std::optional<double> cache_threshold;
-  // Adapters in the order in which they are merged, "PATH" or "PATH:strength" (adapters.h), and what their files hold.
+  // Adapters in the order in which they are merged, "PATH" or "PATH:strength" (adapters.h), and what
+  // their files hold.
   std::optional<std::vector<std::string>> lora, lora_digest;
   std::optional<int> clip_skip;  // last layers of the CLIP encoders left out, for the prompt alone
   // Pixels that the model is told, {height, width} or {top, left}, for either branch; default: the picture's.
@@ -100,30 +102,31 @@ struct CfgRule {
   double scale = 1;              // of requests that have a negative prompt and no scale of their own
   bool for_all = false;          // also of those without a negative prompt
 };
-// Makes the second branch definite; a scale of at most 1 turns it off, and then no negative prompt is left. Where
-// guidance is embedded, scale and negative prompt are both set, or neither. Throws Error(kUsage) for a true_cfg_scale
-// that the model has no use for.
+// Makes the second branch definite; a scale of at most 1 turns it off, and then no negative prompt is left.
+// Where guidance is embedded, scale and negative prompt are both set, or neither. Throws Error(kUsage) for a
+// true_cfg_scale that the model has no use for.
 void settle_branches(Request& request, const CfgRule& rule);
 
-// Makes the paths of the files that a request is shown absolute; relative ones begin at `folder`. input_images become
-// image and last_image. Throws Error(kUsage) for more than two, or where one of them is given twice.
+// Makes the paths of the files that a request is shown absolute; relative ones begin at `folder`.
+// input_images become image and last_image. Throws Error(kUsage) for more than two, or where one of them
+// is given twice.
 void place_pictures(Request& request, const std::filesystem::path& folder);
 // What strength means where nobody says.
 struct UsualStrength {
   double plain = 0.6, masked = 0.6;
 };
-// Makes the strength definite: set where there is a picture to begin with, and nowhere else. Throws Error(kUsage) for a
-// strength or a mask without one.
+// Makes the strength definite: set where there is a picture to begin with, and nowhere else. Throws
+// Error(kUsage) for a strength or a mask without one.
 void settle_strength(Request& request, const UsualStrength& usual);
 
 // The words of cache_type besides "none".
 inline constexpr std::string_view kFirstBlockCache = "first_block_cache", kTeaCache = "teacache";
-// Makes the step cache definite: type and threshold are both set, or neither, as for "none". Throws Error(kUsage) for a
-// threshold without a type.
+// Makes the step cache definite: type and threshold are both set, or neither, as for "none". Throws
+// Error(kUsage) for a threshold without a type.
 void settle_step_cache(Request& request);
 
-// Which of so many previews is due after this step (from 1), counted from 0; none: no preview is. They are at equal
-// distances, and the last step leaves the picture itself.
+// Which of so many previews is due after this step (from 1), counted from 0; none: no preview is. They are at
+// equal distances, and the last step leaves the picture itself.
 std::optional<int> preview_due(int step, int steps, int previews);
 // Whether a request wants to be seen after this step (from 1) of so many.
 bool is_previewed(const Request& request, int step, int steps);
@@ -133,8 +136,8 @@ bool is_previewed(const Request& request, int step, int steps);
 // keep.
 Json look(const Request& request, const Json& record);
 
-// Requests with equal keys may share a batch: equal fields of kShape, as many branches, with or without a text for
-// the second, with or without each of the files that they are shown.
+// Requests with equal keys may share a batch: equal fields of kShape, as many branches, with or without a
+// text for the second, with or without each of the files that they are shown.
 std::string batch_key(const Request& request);
 // Throws Error(kUsage) for a batch that cannot be drawn: none, not resolved, or with different keys.
 void check_batch(Requests batch);

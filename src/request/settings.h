@@ -11,8 +11,8 @@ namespace atelier::request {
 
 // The same text for equal settings: keys sorted, nulls left out, 7.0 and 7 the same.
 std::string canonical(const Json& settings);
-// Ends the keys whose values stand for the contents of a model's files. Where there are any, the model's name and
-// revision do not count: one model has many.
+// Ends the keys whose values stand for the contents of a model's files. Where there are any, the model's name
+// and revision do not count: one model has many.
 inline constexpr std::string_view kHashSuffix = "_hash";
 
 // 16 hexadecimal digits of the SHA-256 of the canonical text.

@@ -70,8 +70,8 @@ void Records::add(std::string_view record) {
 void Records::write_out() {
   if (file_ < 0) file_ = open_nameless();
   for (size_t done = 0; done < tail_.size();) {
-    const ssize_t n = ::pwrite(file_, tail_.data() + done, tail_.size() - done,
-                               static_cast<off_t>(in_file_ + done));
+    const ssize_t n =
+        ::pwrite(file_, tail_.data() + done, tail_.size() - done, static_cast<off_t>(in_file_ + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) fail(std::filesystem::temp_directory_path());
     done += static_cast<size_t>(n);

@@ -1,5 +1,5 @@
-// Lists of rows and requests that may be longer than memory: all but the last megabyte lies in a temporary file
-// without a name.
+// Lists of rows and requests that may be longer than memory: all but the last megabyte lies in a temporary
+// file without a name.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -34,18 +34,18 @@ class Records {
     void take(char* to, size_t count);
 
     const Records* records_;
-    size_t next_ = 0;      // record
-    uint64_t at_ = 0;      // of its first byte
-    std::string window_;   // what has been read ahead
-    size_t begin_ = 0;     // of what is left of it
+    size_t next_ = 0;     // record
+    uint64_t at_ = 0;     // of its first byte
+    std::string window_;  // what has been read ahead
+    size_t begin_ = 0;    // of what is left of it
   };
 
  private:
   void write_out();
   size_t read(uint64_t at, char* to, size_t count) const;
 
-  std::string tail_;             // what is not in the file
-  uint64_t in_file_ = 0;         // bytes
+  std::string tail_;      // what is not in the file
+  uint64_t in_file_ = 0;  // bytes
   int file_ = -1;
   size_t size_ = 0;
   std::vector<uint64_t> marks_;  // where every kStride-th record begins

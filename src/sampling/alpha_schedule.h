@@ -1,5 +1,5 @@
-// Plans of samplers on whole trained timesteps: x = sqrt(a) * picture + sqrt(1 - a) * noise, where a is the cumulative
-// product of 1 - beta at the timestep.
+// Plans of samplers on whole trained timesteps: x = sqrt(a) * picture + sqrt(1 - a) * noise, where a is the
+// cumulative product of 1 - beta at the timestep.
 #pragma once
 #include <optional>
 #include <vector>
@@ -30,11 +30,12 @@ TrainedAlphas trained_alphas(const SchedulerConfig& config, const BetaDefaults& 
 AlphaPlan alpha_plan(const TrainedAlphas& alphas, std::span<const double> timesteps,
                      std::span<const double> next);
 
-// The clean picture that a prediction stands for, within the configuration's clip_sample_range where it clips.
+// The clean picture that a prediction stands for, within the configuration's clip_sample_range
+// where it clips.
 class ClippedPicture {
  public:
-  // clips: what the class does where clip_sample is not said. Throws Error(kCheckpoint) for thresholding, which looks at
-  // whole pictures, and for epsilon where a step begins without any signal.
+  // clips: what the class does where clip_sample is not said. Throws Error(kCheckpoint) for thresholding,
+  // which looks at whole pictures, and for epsilon where a step begins without any signal.
   ClippedPicture(const SchedulerConfig& config, bool clips, const AlphaPlan& plan);
   at::Tensor operator()(float alpha, const at::Tensor& x, const at::Tensor& prediction) const;
   PredictionType type() const { return type_; }

@@ -5,8 +5,8 @@
 namespace atelier::sampling {
 namespace {
 
-// The continued fraction of the incomplete beta function (NIST, Digital Library of Mathematical Functions, 8.17.22),
-// by Lentz's method. Converges quickly for x < (a + 1) / (a + b + 2).
+// The continued fraction of the incomplete beta function (NIST, Digital Library of Mathematical Functions,
+// 8.17.22), by Lentz's method. Converges quickly for x < (a + 1) / (a + b + 2).
 double fraction(double x, double a, double b) {
   constexpr double kTiny = 1e-300;
   const auto kept = [](double v) { return std::abs(v) < kTiny ? kTiny : v; };

@@ -17,9 +17,9 @@ struct SamplerChoice {
 bool is_flow(const Json& scheduler_config);
 // The names that fit such a model.
 std::vector<std::string> sampler_names(bool flow);
-// The scheduler_config.json that a folder would have which asked for this choice: the noise the model was trained with
-// stays, what belongs to the folder's own sampler does not. Throws Error(kUsage) for a name or a shift that does not fit
-// the model.
+// The scheduler_config.json that a folder would have which asked for this choice: the noise the model was
+// trained with stays, what belongs to the folder's own sampler does not. Throws Error(kUsage) for a name or a
+// shift that does not fit the model.
 Json chosen_config(const Json& scheduler_config, const SamplerChoice& choice);
 
 }  // namespace atelier::sampling

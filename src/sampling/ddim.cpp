@@ -1,5 +1,5 @@
-// Denoising diffusion implicit models: Song et al. (arXiv 2010.02502), equations 12 and 16. Upstream: diffusers
-// scheduling_ddim.py.
+// Denoising diffusion implicit models: Song et al. (arXiv 2010.02502), equations 12 and 16.
+// Upstream: diffusers scheduling_ddim.py.
 #include <ATen/TensorOperators.h>
 
 #include <cmath>

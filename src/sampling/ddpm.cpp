@@ -1,5 +1,5 @@
-// Denoising diffusion probabilistic models: Ho et al. (arXiv 2006.11239), equations 6 and 7. Upstream: diffusers
-// scheduling_ddpm.py.
+// Denoising diffusion probabilistic models: Ho et al. (arXiv 2006.11239), equations 6 and 7.
+// Upstream: diffusers scheduling_ddpm.py.
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// DPM-Solver and DPM-Solver++ with several steps, as ODE and as SDE: Lu et al. (arXiv 2206.00927 and 2211.01095).
-// Upstream: diffusers scheduling_dpmsolver_multistep.py.
+// DPM-Solver and DPM-Solver++ with several steps, as ODE and as SDE: Lu et al. (arXiv 2206.00927 and
+// 2211.01095). Upstream: diffusers scheduling_dpmsolver_multistep.py.
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>
@@ -118,8 +118,8 @@ MultistepKnots dpm_knots(const SchedulerConfig& c, const Call& call, const DpmOp
   return k;
 }
 
-// What the next x is made of: x, the newest prediction D0, its first and second derivatives D1 and D2 by half the
-// log-SNR, and new noise. Equations 3.6 and B.4 of DPM-Solver, 9 to 13 and 17 of DPM-Solver++.
+// What the next x is made of: x, the newest prediction D0, its first and second derivatives D1 and D2 by half
+// the log-SNR, and new noise. Equations 3.6 and B.4 of DPM-Solver, 9 to 13 and 17 of DPM-Solver++.
 struct DpmWeights {
   float x = 0, d0 = 0, d1 = 0, d2 = 0, noise = 0;
 };

@@ -1,5 +1,5 @@
-// Euler steps along sigma, without and with new noise in each step. Karras et al. (arXiv 2206.00364); upstream: diffusers
-// scheduling_euler_discrete.py, scheduling_euler_ancestral_discrete.py.
+// Euler steps along sigma, without and with new noise in each step. Karras et al. (arXiv 2206.00364);
+// upstream: diffusers scheduling_euler_discrete.py, scheduling_euler_ancestral_discrete.py.
 #include <ATen/TensorOperators.h>
 
 #include <cmath>

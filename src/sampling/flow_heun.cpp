@@ -1,5 +1,5 @@
-// Flow matching with Heun's steps. Upstream: diffusers scheduling_flow_match_heun_discrete.py, which knows only a fixed
-// shift; a dynamic one is that of Euler steps.
+// Flow matching with Heun's steps. Upstream: diffusers scheduling_flow_match_heun_discrete.py, which knows
+// only a fixed shift; a dynamic one is that of Euler steps.
 #include <ATen/TensorOperators.h>
 
 #include "sampling/flow_schedule.h"

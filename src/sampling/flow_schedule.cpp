@@ -8,8 +8,8 @@
 namespace atelier::sampling {
 namespace {
 
-// Linear in the token count through (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift), without a
-// clamp.
+// Linear in the token count through (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift),
+// without a clamp.
 double mu_of(const SchedulerConfig& c, int64_t tokens) {
   const double base = c.number("base_image_seq_len", 256), most = c.number("max_image_seq_len", 4096);
   const double low = c.number("base_shift", 0.5), high = c.number("max_shift", 1.15);
@@ -20,8 +20,8 @@ double mu_of(const SchedulerConfig& c, int64_t tokens) {
   return static_cast<double>(tokens) * slope + (low - slope * base);
 }
 
-// What is shifted: given by hand, by the pipeline, or from the largest to the smallest trained sigma. The smallest is
-// shifted already where the factor is fixed, and is shifted again, as the reference does.
+// What is shifted: given by hand, by the pipeline, or from the largest to the smallest trained sigma. The
+// smallest is shifted already where the factor is fixed, and is shifted again, as the reference does.
 std::vector<double> unshifted(const SchedulerConfig& c, const Call& call, const FlowShift& shift) {
   const auto trained = static_cast<double>(c.trained());
   const auto narrow = [](double v) { return static_cast<double>(static_cast<float>(v)); };

@@ -11,8 +11,8 @@ namespace atelier::sampling {
 // use_dynamic_shifting, by mu, which follows the number of tokens.
 class FlowShift {
  public:
-  // factor_key: shift or flow_shift. Throws Error(kCheckpoint), or Error(kUsage) without mu or tokens where they are
-  // needed.
+  // factor_key: shift or flow_shift. Throws Error(kCheckpoint), or Error(kUsage) without mu or tokens where
+  // they are needed.
   FlowShift(const SchedulerConfig& config, const Call& call, const char* factor_key);
   double operator()(double sigma) const { return dynamic_ ? moved(sigma) : fixed(sigma); }
   bool is_dynamic() const { return dynamic_; }

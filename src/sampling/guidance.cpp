@@ -11,7 +11,8 @@
 namespace atelier::sampling {
 namespace {
 
-// Squared deviations from the mean, summed over tokens and channels, [B]. Deviation's n or n - 1 cancels in a ratio.
+// Squared deviations from the mean, summed over tokens and channels, [B]. Deviation's n or n - 1 cancels
+// in a ratio.
 at::Tensor deviation(const at::Tensor& count, const at::Tensor& sum, const at::Tensor& squares) {
   return squares - sum * sum / count;
 }

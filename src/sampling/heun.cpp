@@ -1,5 +1,5 @@
-// Heun's steps along sigma. Karras et al. (arXiv 2206.00364), algorithm 1 without new noise; upstream: diffusers
-// scheduling_heun_discrete.py.
+// Heun's steps along sigma. Karras et al. (arXiv 2206.00364), algorithm 1 without new noise;
+// upstream: diffusers scheduling_heun_discrete.py.
 #include <ATen/TensorOperators.h>
 
 #include "sampling/heun_steps.h"

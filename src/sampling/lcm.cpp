@@ -1,5 +1,5 @@
-// Latent consistency models: each step goes to the clean picture and adds new noise. Luo et al. (arXiv 2310.04378);
-// upstream: diffusers scheduling_lcm.py.
+// Latent consistency models: each step goes to the clean picture and adds new noise. Luo et al. (arXiv
+// 2310.04378); upstream: diffusers scheduling_lcm.py.
 #include <ATen/TensorOperators.h>
 
 #include <cmath>

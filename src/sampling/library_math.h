@@ -1,5 +1,5 @@
-// Functions of one float as the tensor library rounds them, which is not always as <cmath> does: samplers take differences
-// of such numbers, and the reference's are the library's.
+// Functions of one float as the tensor library rounds them, which is not always as <cmath> does: samplers
+// take differences of such numbers, and the reference's are the library's.
 #pragma once
 
 namespace atelier::sampling {

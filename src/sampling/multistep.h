@@ -1,5 +1,5 @@
-// What DPM-Solver and UniPC share: plans whose timesteps are integers and whose latents are scaled, and half the logarithm
-// of the signal-to-noise ratio, which they integrate over.
+// What DPM-Solver and UniPC share: plans whose timesteps are integers and whose latents are scaled, and half
+// the logarithm of the signal-to-noise ratio, which they integrate over.
 #pragma once
 #include <vector>
 

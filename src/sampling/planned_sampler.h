@@ -25,7 +25,8 @@ class PlannedSampler : public Sampler {
   void hand_over_below(double time, double cfg) override;
 
  protected:
-  // order: steps of the plan for one of inference; begin: Call::begin. Throws Error(kUsage) if nothing is left.
+  // order: steps of the plan for one of inference; begin: Call::begin. Throws Error(kUsage) if
+  // nothing is left.
   PlannedSampler(SamplerPlan plan, int begin, int order = 1);
   const SamplerPlan& plan() const { return plan_; }
   // The same as step(), with i counted from the beginning of the plan, in float or double.

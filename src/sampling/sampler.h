@@ -1,5 +1,5 @@
-// Samplers as plain values: a plan of steps that is known beforehand, and one update per step that is pointwise in
-// tokens.
+// Samplers as plain values: a plan of steps that is known beforehand, and one update per step that is
+// pointwise in tokens.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -42,11 +42,12 @@ class Sampler {
   virtual std::span<const float> sigmas()
       const = 0;                                // one more than steps, or two where the reference has two
   virtual double init_noise_sigma() const = 0;  // factor of the initial noise
-  // x and prediction at step i, [n, B, C] -> x at step i + 1; noise: standard normal, like x where the step draws it,
-  // undefined otherwise. Computes in float (double stays double).
+  // x and prediction at step i, [n, B, C] -> x at step i + 1; noise: standard normal, like x where the step
+  // draws it, undefined otherwise. Computes in float (double stays double).
   virtual at::Tensor step(const at::Tensor& prediction, int i, const at::Tensor& x,
                           const at::Tensor& noise) = 0;
-  // A clean picture as noisy as x is before step i; at the number of steps it is clean. Both of one shape, any.
+  // A clean picture as noisy as x is before step i; at the number of steps it is clean. Both of
+  // one shape, any.
   virtual at::Tensor add_noise(const at::Tensor& picture, const at::Tensor& noise, int i) const = 0;
   virtual std::unique_ptr<Sampler> clone() const = 0;  // one per PipeFusion patch
   // Steps that are told a time below `time` are run by the second denoiser, with this scale of the guidance.
@@ -58,7 +59,8 @@ std::vector<float> times(const Sampler& sampler);
 // Whether any step has an input_scale other than 1.
 bool scales_input(const Sampler& sampler);
 
-// By _class_name of scheduler_config.json. Throws Error(kCheckpoint) for a class or an option it does not have.
+// By _class_name of scheduler_config.json. Throws Error(kCheckpoint) for a class or an option it
+// does not have.
 std::unique_ptr<Sampler> make_sampler(const Json& scheduler_config, const Call& call);
 
 }  // namespace atelier::sampling

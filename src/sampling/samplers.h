@@ -1,5 +1,5 @@
-// One maker for each class of scheduler_config.json. All throw Error(kCheckpoint) for an option that is not supported,
-// Error(kUsage) for a call that cannot be.
+// One maker for each class of scheduler_config.json. All throw Error(kCheckpoint) for an option that is not
+// supported, Error(kUsage) for a call that cannot be.
 #pragma once
 #include <memory>
 

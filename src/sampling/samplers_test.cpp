@@ -148,7 +148,8 @@ TEST(Samplers, BeginLaterWithTheSameSteps) {
   }
 }
 
-// x = sqrt(a) picture + sqrt(1 - a) noise; the first step of so many goes down to the picture if it is foretold.
+// x = sqrt(a) picture + sqrt(1 - a) noise; the first step of so many goes down to the picture if
+// it is foretold.
 TEST(Samplers, ComeBackToThePictureThatIsForetold) {
   const auto picture = random({5, 1, 2}, at::kFloat, 1), noise = random({5, 1, 2}, at::kFloat, 2);
   for (auto config : all_kinds()) {

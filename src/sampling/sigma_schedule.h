@@ -1,4 +1,5 @@
-// Plans of samplers whose latents are not scaled: x = picture + sigma * noise, as in Karras et al. (arXiv 2206.00364).
+// Plans of samplers whose latents are not scaled: x = picture + sigma * noise, as in Karras et
+// al. (arXiv 2206.00364).
 #pragma once
 #include "sampling/planned_sampler.h"
 #include "sampling/scheduler_config.h"
@@ -15,8 +16,8 @@ struct SigmaRule {
 
 SamplerPlan sigma_plan(const SchedulerConfig& config, const Call& call, const SigmaRule& rule);
 
-// (x - picture) / sigma, where x has this sigma: by way of the picture also for predicted noise, so that it is rounded as
-// the reference rounds it.
+// (x - picture) / sigma, where x has this sigma: by way of the picture also for predicted noise, so that it
+// is rounded as the reference rounds it.
 at::Tensor derivative_of(PredictionType type, float sigma, const at::Tensor& x, const at::Tensor& prediction);
 at::Tensor picture_at(PredictionType type, float sigma, const at::Tensor& x, const at::Tensor& prediction);
 

@@ -9,8 +9,8 @@
 namespace atelier::sampling {
 namespace {
 
-// last, last - stride, ... down to 1, rounded, less one. Strides that are no binary fraction may leave a step at -1
-// over, which the reference then takes; it is left out here.
+// last, last - stride, ... down to 1, rounded, less one. Strides that are no binary fraction may leave a step
+// at -1 over, which the reference then takes; it is left out here.
 std::vector<double> trailing(double last, double stride) {
   std::vector<double> out;
   const double delta = (last - stride) - last;

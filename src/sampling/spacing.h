@@ -27,13 +27,14 @@ std::vector<double> spaced_timesteps(const SchedulerConfig& config, int steps, c
 enum class SigmaCurve { kPlain, kKarras, kExponential, kBeta };
 // Throws Error(kCheckpoint) if several are asked for.
 SigmaCurve sigma_curve(const SchedulerConfig& config);
-// n sigmas from the largest to the smallest (the configuration's sigma_max and sigma_min, or the given ones): Karras et
-// al. (arXiv 2206.00364), equation 5, with rho 7; evenly in the logarithm; quantiles of the beta distribution (0.6, 0.6)
-// (arXiv 2407.12173).
+// n sigmas from the largest to the smallest (the configuration's sigma_max and sigma_min, or the given ones):
+// Karras et al. (arXiv 2206.00364), equation 5, with rho 7; evenly in the logarithm; quantiles of the beta
+// distribution (0.6, 0.6) (arXiv 2407.12173).
 std::vector<double> curved_sigmas(SigmaCurve curve, const SchedulerConfig& config, double largest,
                                   double smallest, int64_t n);
 
-// The timestep, with a fraction, at which training had this sigma. log_sigmas: of all trained timesteps, rising.
+// The timestep, with a fraction, at which training had this sigma. log_sigmas: of all trained timesteps,
+// rising.
 double timestep_of(double sigma, std::span<const float> log_sigmas);
 std::vector<float> logs_of(std::span<const float> sigmas);
 

@@ -120,8 +120,8 @@ std::vector<double> solve(std::vector<std::vector<double>> rows) {
   return x;
 }
 
-// Equations 5 and 8: what a step to level `to` takes from x and from the newest prediction m0 at level `from`, and the
-// scale and right sides of what it takes from differences of predictions.
+// Equations 5 and 8: what a step to level `to` takes from x and from the newest prediction m0 at level
+// `from`, and the scale and right sides of what it takes from differences of predictions.
 struct UnipcStep {
   float x, m0, scale;
   std::vector<float> right;  // b of equation 8, one for each order
@@ -197,7 +197,8 @@ class Unipc : public PlannedSampler {
     return r;
   }
 
-  // Of each difference: all of them when correcting, all but the newest when predicting. Half where there is one only.
+  // Of each difference: all of them when correcting, all but the newest when predicting. Half where there
+  // is one only.
   static std::vector<double> shares(std::span<const float> ratios, std::span<const float> right,
                                     bool corrects) {
     const size_t n = corrects ? ratios.size() : ratios.size() - 1;

@@ -90,8 +90,8 @@ AccessVerdict check_origin(const AccessRules& rules, const http::IncomingRequest
   const std::string name = host_name(host.value_or(""));
   const auto& allowed = rules.allowed_hosts;
   const bool is_any = rules.host == "0.0.0.0" || rules.host == "::";
-  // Where a name is asked for that nobody has said is ours, a page of elsewhere may have bound it to this address. Names
-  // that are addresses cannot be bound.
+  // Where a name is asked for that nobody has said is ours, a page of elsewhere may have bound it to this
+  // address. Names that are addresses cannot be bound.
   const bool is_address = !name.empty() && name.find_first_not_of("0123456789.") == std::string::npos;
   const bool is_known = !name.empty() && (is_loopback_name(name) || name == host_name(rules.host) ||
                                           std::any_of(allowed.begin(), allowed.end(),

@@ -13,8 +13,8 @@ namespace atelier::server {
 // Keys by what they are called. They are kept and compared as digests.
 class KeyRing {
  public:
-  // KEY or NAME:KEY each; a file has one on each line, and lines that begin with # are left out. Throws Error(kUsage) for
-  // a key of fewer than 16 letters, a name twice, or a file that others may read.
+  // KEY or NAME:KEY each; a file has one on each line, and lines that begin with # are left out. Throws
+  // Error(kUsage) for a key of fewer than 16 letters, a name twice, or a file that others may read.
   void add(std::string_view text, const std::string& where);
   void add_file(const std::filesystem::path& file);
 
@@ -40,8 +40,8 @@ struct AccessRules {
 // Throws Error(kUsage) for an address beyond loopback without a key or TLS.
 void check_exposure(const AccessRules& rules);
 
-// Why a request is refused before its body is read: 421 for a name that the server does not know itself by (DNS
-// rebinding), 403 for a page of an origin that may not call it; none if nothing is wrong.
+// Why a request is refused before its body is read: 421 for a name that the server does not know itself by
+// (DNS rebinding), 403 for a page of an origin that may not call it; none if nothing is wrong.
 struct AccessVerdict {
   int status = 0;  // 0: nothing is wrong
   std::string code, message;

@@ -1,4 +1,5 @@
-// The fields of requests for pictures: one list, which parses them, refuses them by name, and describes itself.
+// The fields of requests for pictures: one list, which parses them, refuses them by name, and describes
+// itself.
 #pragma once
 #include <functional>
 #include <optional>
@@ -43,8 +44,8 @@ class ApiFields {
   ApiFields(Endpoint endpoint, const RequestCaps& caps);
   ~ApiFields();
 
-  // Of a body, or of the fields of a form. Throws ApiError (400) naming the field for anything that is not honoured as
-  // it stands.
+  // Of a body, or of the fields of a form. Throws ApiError (400) naming the field for anything that is not
+  // honoured as it stands.
   Draft read(const Json& body) const;
   // Of every field: name, use ("honoured", "no effect", "refused"), note, schema.
   Json capabilities() const;

@@ -35,8 +35,8 @@ class Batcher {
   void add_first(WaitingPicture picture);  // in front of its equals: it was drawn in vain
   // All that wait of a job; how many they were.
   int remove(const std::string& job);
-  // The most urgent picture with all that can be drawn beside it. None: nothing waits, or what does may still wait for
-  // others. running: jobs that are drawn now.
+  // The most urgent picture with all that can be drawn beside it. None: nothing waits, or what does may still
+  // wait for others. running: jobs that are drawn now.
   std::vector<WaitingPicture> next(double now, const std::vector<std::string>& running = {});
   // When next() may give what it does not give now; none: never by itself.
   std::optional<double> ripe_at() const;

@@ -56,8 +56,8 @@ Dispatcher::~Dispatcher() {
   writer_.reset();
 }
 
-// The job that the client has asked for by the same name before; empty: none. stored: what the store has under it; what
-// is in memory is newer.
+// The job that the client has asked for by the same name before; empty: none. stored: what the store has
+// under it; what is in memory is newer.
 std::string Dispatcher::earlier_id(const JobRecord& record, const std::optional<JobRecord>& stored) const {
   if (record.idempotency.empty()) return {};
   const auto at = idempotent_.find({record.owner, record.idempotency});

@@ -46,8 +46,8 @@ struct JobEvent {
 // On the dispatcher's thread; must not wait, nor call the dispatcher but for cancel() and unlisten().
 using Listener = std::function<void(const JobEvent&)>;
 
-// kKept: nothing is drawn or told before it is on the disk. kAtOnce: whoever asked waits for the pictures and is told
-// nothing before, so that the disk may be slower, or full.
+// kKept: nothing is drawn or told before it is on the disk. kAtOnce: whoever asked waits for the pictures and
+// is told nothing before, so that the disk may be slower, or full.
 enum class Acceptance { kKept, kAtOnce };
 
 struct JobPage {
@@ -69,9 +69,9 @@ class Dispatcher {
              MakeEngine make_engine);
   ~Dispatcher();
 
-  // Any thread. Gives the job's id: its own, or that of an earlier one of the same owner with the same idempotency key.
-  // Throws ApiError: 429 when too much waits, 503 while draining, 400 for a deadline that cannot be met, 422 for an
-  // idempotency key of another request.
+  // Any thread. Gives the job's id: its own, or that of an earlier one of the same owner with the same
+  // idempotency key. Throws ApiError: 429 when too much waits, 503 while draining, 400 for a deadline that
+  // cannot be met, 422 for an idempotency key of another request.
   std::string submit(JobRecord record, Listener listener = nullptr,
                      Acceptance acceptance = Acceptance::kKept);
   // False if it is unknown or finished.
@@ -94,7 +94,8 @@ class Dispatcher {
 
   // What no other start can mend, or empty; the server should end then.
   std::optional<Error> fatal() const;
-  // Takes nothing more, lets what is drawn finish within this time, and ends the engine. What waits stays in the store.
+  // Takes nothing more, lets what is drawn finish within this time, and ends the engine. What waits stays
+  // in the store.
   void drain(std::chrono::milliseconds grace);
 
  private:

@@ -1,4 +1,5 @@
-// The queue around an engine that draws nothing: nothing is lost, nothing is drawn for nobody, everybody is answered.
+// The queue around an engine that draws nothing: nothing is lost, nothing is drawn for nobody,
+// everybody is answered.
 #include "server/dispatcher.h"
 
 #include <gtest/gtest.h>

@@ -198,7 +198,8 @@ void Dispatcher::dispatch(Engine& engine) {
   }
 }
 
-// Nothing that was handed out comes back; who waits longest for a picture that always breaks the engine is given up.
+// Nothing that was handed out comes back; who waits longest for a picture that always breaks the engine
+// is given up.
 void Dispatcher::on_broken(const Error& error) {
   log::error(str("the engine broke down: ", error.what()));
   metrics_.count("atelier_engine_failures_total", "times that all workers were lost");
@@ -297,8 +298,8 @@ void Dispatcher::on_kept(const std::string& id, const std::string& error) {
   const auto at = live_.find(id);
   if (at == live_.end()) return;
   LiveJob& job = *at->second;
-  // It stays in memory, and open in the store, where the next process finds it: whatever happens, it is not lost. One
-  // that was never accepted is nobody's loss, and leaves nothing.
+  // It stays in memory, and open in the store, where the next process finds it: whatever happens, it is not
+  // lost. One that was never accepted is nobody's loss, and leaves nothing.
   if (!error.empty() && job.is_accepted) {
     job.keep_again = Steady::now() + kKeepAgain;
     return;
@@ -351,7 +352,8 @@ void Dispatcher::remove_unwanted(LiveJob& job) {
   });
 }
 
-// Batches of which nobody wants a picture any more are stopped; others go on, and what nobody wants of them is dropped.
+// Batches of which nobody wants a picture any more are stopped; others go on, and what nobody wants of
+// them is dropped.
 void Dispatcher::drop_batches(Engine& engine) {
   for (const auto& [number, batch] : open_) {
     const bool is_wanted =

@@ -21,8 +21,8 @@ media::Image decoded(const std::string& name, const std::string& bytes) {
   }
 }
 
-// White where the picture is drawn anew: where the mask is transparent, as OpenAI has it; of one that is opaque, where it
-// is white.
+// White where the picture is drawn anew: where the mask is transparent, as OpenAI has it; of one that is
+// opaque, where it is white.
 media::Image mask_of(const std::string& bytes) {
   media::Image mask = decoded("mask", bytes);
   std::vector<uint8_t> opacity;

@@ -18,9 +18,9 @@ class Engine {
   // Requests of one batch have one batch key. Their number in events.
   virtual int64_t submit(std::vector<request::Request> requests) = 0;
   virtual void cancel(int64_t batch) = 0;
-  // Waits for events, at most about this long. Always on one thread. Throws Error when nothing is drawn any more: what
-  // was submitted is lost, and the engine may be started again by another call unless the kind is kUsage, kCheckpoint or
-  // kCapacity.
+  // Waits for events, at most about this long. Always on one thread. Throws Error when nothing is drawn any
+  // more: what was submitted is lost, and the engine may be started again by another call unless the kind is
+  // kUsage, kCheckpoint or kCapacity.
   virtual std::vector<cluster::PoolEvent> poll(std::chrono::milliseconds time) = 0;
   virtual void wake() = 0;       // any thread: lets poll() return
   virtual void shut_down() = 0;  // lets what draws leave by itself

@@ -1,5 +1,5 @@
-// The other front ends of a store that several share: what became of their jobs, who of them is gone, what they ask. From a
-// thread of its own, so that nobody waits for a database.
+// The other front ends of a store that several share: what became of their jobs, who of them is gone, what
+// they ask. From a thread of its own, so that nobody waits for a database.
 #pragma once
 #include <chrono>
 #include <condition_variable>

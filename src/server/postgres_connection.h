@@ -1,4 +1,5 @@
-// A connection to PostgreSQL that nobody waits for long: a database that gives no answer is as one that is not there.
+// A connection to PostgreSQL that nobody waits for long: a database that gives no answer is as one that
+// is not there.
 #pragma once
 #include <chrono>
 #include <cstddef>
@@ -37,13 +38,14 @@ class SqlRows {
   std::unique_ptr<pg_result, Clear> result_;
 };
 
-// One thread at a time. Statements throw Error(kCapacity) for a full disk and Error(kUsage) for anything else; after one that
-// was not answered in time, and while the database cannot be reached, they fail at once for a moment.
+// One thread at a time. Statements throw Error(kCapacity) for a full disk and Error(kUsage) for anything
+// else; after one that was not answered in time, and while the database cannot be reached, they fail at once
+// for a moment.
 class PostgresConnection {
  public:
   enum class ResultForm { kText, kBinary };
-  // address: "postgresql://user@host/database", or libpq's "host=... dbname=..."; what it says of time limits counts more
-  // than this does.
+  // address: "postgresql://user@host/database", or libpq's "host=... dbname=..."; what it says of time limits
+  // counts more than this does.
   explicit PostgresConnection(std::string address,
                               std::chrono::milliseconds patience = std::chrono::seconds(10));
   ~PostgresConnection();

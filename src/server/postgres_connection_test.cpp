@@ -1,5 +1,5 @@
-// A database that is not there, or does not answer: what stands for it here speaks as much of its protocol as it takes to
-// connect (PostgreSQL, Frontend/Backend Protocol 3.0, Message Flow).
+// A database that is not there, or does not answer: what stands for it here speaks as much of its protocol as
+// it takes to connect (PostgreSQL, Frontend/Backend Protocol 3.0, Message Flow).
 #include "server/postgres_connection.h"
 
 #include <arpa/inet.h>

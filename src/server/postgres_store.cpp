@@ -1,5 +1,5 @@
-// Jobs and pictures in PostgreSQL, for several front ends with their own workers. A front end draws what it accepted; what
-// belongs to one that gives no sign of life any more is taken over by whoever asks first.
+// Jobs and pictures in PostgreSQL, for several front ends with their own workers. A front end draws what it
+// accepted; what belongs to one that gives no sign of life any more is taken over by whoever asks first.
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -89,7 +89,8 @@ class PostgresStore : public JobStore {
   }
 
   std::vector<JobRecord> take_open() override { return adopt(); }
-  // Whatever is this one's and not known here, so that a job is not lost where an answer was, or where the disk is full.
+  // Whatever is this one's and not known here, so that a job is not lost where an answer was, or where the
+  // disk is full.
   std::vector<JobRecord> adopt() override {
     std::vector<std::string> found;
     {

@@ -23,8 +23,8 @@ struct ModelCard {
 class RequestMaker {
  public:
   virtual ~RequestMaker() = default;
-  // Any thread. One request for each picture, with everything settled that a row does not say, seeds too. Throws
-  // Error(kUsage) for what the model cannot draw, Error(kCapacity) for what does not fit.
+  // Any thread. One request for each picture, with everything settled that a row does not say, seeds too.
+  // Throws Error(kUsage) for what the model cannot draw, Error(kCapacity) for what does not fit.
   virtual std::vector<request::Request> make(request::PromptRow row, const std::string& format) const = 0;
   virtual const ModelCard& card() const = 0;
 };

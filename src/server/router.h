@@ -31,7 +31,8 @@ class Router {
     PathValues values;
     std::string allowed;  // methods of this path, "GET, POST"; empty: there is no such path
   };
-  // path: as it was sent; each part is decoded by itself, so that "%2F" is no slash to the pattern. HEAD is a GET.
+  // path: as it was sent; each part is decoded by itself, so that "%2F" is no slash to the pattern. HEAD
+  // is a GET.
   RouteMatch find(const std::string& method, const std::string& path) const;
   const std::vector<Route>& routes() const { return routes_; }
 

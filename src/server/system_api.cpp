@@ -65,8 +65,8 @@ std::vector<request::Request> smallest(const RequestMaker& maker, request::Promp
 
 }  // namespace
 
-// The smallest picture that the model draws, in one step, before everything that waits. Of a video as few frames as can be,
-// and a model that must be shown pictures is shown grey ones.
+// The smallest picture that the model draws, in one step, before everything that waits. Of a video as few
+// frames as can be, and a model that must be shown pictures is shown grey ones.
 void Api::try_generation(ApiCall& call) {
   const auto& card = maker_.card();
   JobRecord record{.id = new_id("job_"), .owner = call.owner, .kind = "health", .priority = 100};

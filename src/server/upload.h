@@ -13,8 +13,8 @@ struct Upload {
   std::vector<std::string> images, masks, last_images;
 };
 
-// Of a form, or of JSON with pictures as data URLs, base64 or {"image_url": either}; what the request held is taken.
-// Throws ApiError (400) naming the field.
+// Of a form, or of JSON with pictures as data URLs, base64 or {"image_url": either}; what the request held is
+// taken. Throws ApiError (400) naming the field.
 Upload take_upload(http::IncomingRequest& request);
 
 }  // namespace atelier::server

@@ -45,7 +45,8 @@ void check_frame(const char* name, const std::vector<std::string>& pictures) {
 
 }  // namespace
 
-// seconds stands for frames: the first one, and as many whole steps of the model's frames as fit into that time.
+// seconds stands for frames: the first one, and as many whole steps of the model's frames as fit
+// into that time.
 void Api::settle_frames(Draft& draft) const {
   auto& request = draft.row.request;
   if (!draft.seconds) return;

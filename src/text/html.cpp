@@ -48,12 +48,13 @@ const std::string* find_named(std::string_view name) {
   const bool has_semicolon = name.ends_with(';');
   if (has_semicolon) name.remove_suffix(1);
   const auto found = all.find(name);
-  return found == all.end() || (found->second.needs_semicolon && !has_semicolon) ? nullptr : &found->second.text;
+  return found == all.end() || (found->second.needs_semicolon && !has_semicolon) ? nullptr
+                                                                                 : &found->second.text;
 }
 
 // Numbers from 0x80 to 0x9f mean what Windows' code page 1252 has there.
 constexpr std::array<char16_t, 32> kWindows1252{
-    0x20ac, 0x81,   0x201a, 0x192,  0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160,
+    0x20ac, 0x81,   0x201a, 0x192,  0x201e, 0x2026, 0x2020, 0x2021, 0x2c6,  0x2030, 0x160,
     0x2039, 0x152,  0x8d,   0x17d,  0x8f,   0x90,   0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
     0x2013, 0x2014, 0x2dc,  0x2122, 0x161,  0x203a, 0x153,  0x9d,   0x17e,  0x178};
 

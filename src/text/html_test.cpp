@@ -1,4 +1,5 @@
-// Character references of HTML, against what Python's html.unescape gives, and the cleaning of prompts that needs it.
+// Character references of HTML, against what Python's html.unescape gives, and the cleaning of prompts
+// that needs it.
 #include "text/html.h"
 
 #include <gtest/gtest.h>

@@ -8,8 +8,8 @@
 namespace atelier::text {
 
 // Which of the two, where nothing but the files and their settings tells: tokenizer.json means the fast one,
-// spiece.model alone the slow one unless the class name ends in Fast. kSlow: a pipeline names the slow class, which
-// reads spiece.model where there is one.
+// spiece.model alone the slow one unless the class name ends in Fast. kSlow: a pipeline names the slow class,
+// which reads spiece.model where there is one.
 enum class T5Choice { kByFiles, kSlow };
 // Throws Error(kCheckpoint).
 std::unique_ptr<Tokenizer> open_t5(const TokenizerConfig& settings, T5Choice choice);

@@ -29,14 +29,15 @@ class Tokenizer {
   virtual int64_t model_max_length() const = 0;
 };
 
-// The end of a text that encode() leaves out, from the first character that no longer fits; empty where all does.
+// The end of a text that encode() leaves out, from the first character that no longer fits; empty
+// where all does.
 std::string left_out(const Tokenizer& tokenizer, std::string_view text, int64_t max_length);
 
 // Opens a tokenizer folder (diffusers layout). class_name: as model_index.json names it; empty: what
 // tokenizer_config.json and the files say, as the library's AutoTokenizer. T5's slow T5Tokenizer and its
-// T5TokenizerFast differ in unknown characters: a pipeline that names the slow one reads spiece.model even beside
-// tokenizer.json; without a pipeline, tokenizer.json means the fast one. CLIP is CLIPTokenizerFast, BERT the slow
-// BertTokenizer. Throws Error(kCheckpoint) naming the file and what to do.
+// T5TokenizerFast differ in unknown characters: a pipeline that names the slow one reads spiece.model even
+// beside tokenizer.json; without a pipeline, tokenizer.json means the fast one. CLIP is CLIPTokenizerFast,
+// BERT the slow BertTokenizer. Throws Error(kCheckpoint) naming the file and what to do.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& folder,
                                           std::string_view class_name = {});
 

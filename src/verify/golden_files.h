@@ -23,8 +23,8 @@ class FrameFolders {
   int count_ = 0;
 };
 
-// The call as requests take it: {"png": FILE} by its path, a list of such frames as a folder of them, `video` and a list
-// as `mask` under the names that requests have. root: of the recording.
+// The call as requests take it: {"png": FILE} by its path, a list of such frames as a folder of them, `video`
+// and a list as `mask` under the names that requests have. root: of the recording.
 Json with_files(const Json& call, const std::filesystem::path& root, FrameFolders& frames);
 
 }  // namespace atelier::verify

@@ -71,8 +71,8 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   return out;
 }
 
-// Modules of the second branch end in @1, before the place of a part in what they give; other tensors in .1. Videos have
-// a name of their own. The encoders may be numbered where they have no names:
+// Modules of the second branch end in @1, before the place of a part in what they give; other tensors in .1.
+// Videos have a name of their own. The encoders may be numbered where they have no names:
 // input_ids, input_ids_2.
 std::string golden_name(const pipeline::Probe& p, const Tensors& recorded) {
   constexpr std::string_view named = ".text_encoder";
@@ -95,11 +95,11 @@ bool are_latents_packed(const Tensors& recorded, const models::Grid& grid) {
   return latents == recorded.end() || latents->second.dim() != std::ssize(grid.latent(1));
 }
 
-// Cells as tokens [B, n, C] -> [B, C, rows, W] or [B, C, frames, rows, W], the form of `like`, and one number for each
-// token without an axis for it, or one for all tokens; anything else stays.
+// Cells as tokens [B, n, C] -> [B, C, rows, W] or [B, C, frames, rows, W], the form of `like`, and one number
+// for each token without an axis for it, or one for all tokens; anything else stays.
 at::Tensor as_picture(const at::Tensor& value, const at::Tensor& like) {
-  const bool is_of_all = value.dim() == 2 && like.dim() == 3 && value.size(0) == like.size(0) &&
-                         value.size(1) == like.size(2);
+  const bool is_of_all =
+      value.dim() == 2 && like.dim() == 3 && value.size(0) == like.size(0) && value.size(1) == like.size(2);
   if (is_of_all) return value.unsqueeze(1).expand_as(like);  // one for all tokens
   if (value.dim() != 3) return value;
   if (like.dim() == 2 && value.size(2) == 1 && value.size(1) == like.size(1)) return value.squeeze(2);
@@ -108,8 +108,8 @@ at::Tensor as_picture(const at::Tensor& value, const at::Tensor& like) {
   return are_cells ? value.transpose(1, 2).reshape(like.sizes()) : value;
 }
 
-// What a recording calls pictures that the model was shown and latents that it was given. Of a control the first channels
-// are latents, the others its mask.
+// What a recording calls pictures that the model was shown and latents that it was given. Of a control the
+// first channels are latents, the others its mask.
 void add_shown(const pipeline::Probe& probe, const Tensors& recorded, Produced& out) {
   const auto name_ending = [&](std::string_view end) {
     const auto found = std::find_if(recorded.begin(), recorded.end(), [&](const auto& t) {
@@ -145,8 +145,8 @@ at::Tensor as_tokens(const models::Family& family, const at::Tensor& value, cons
   return packs ? family.pack(value).transpose(0, 1) : value;
 }
 
-// Forms in which the reference may have recorded the same: what its encoders did once per prompt, where several
-// pictures share one; both branches in one call, whose first half is the negative one; and pictures.
+// Forms in which the reference may have recorded the same: what its encoders did once per prompt, where
+// several pictures share one; both branches in one call, whose first half is the negative one; and pictures.
 void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
   for (auto& [name, value] : ours.tensors) {
     const auto found = recorded.find(name);

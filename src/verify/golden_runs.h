@@ -14,12 +14,12 @@ struct GoldenRun {
   Tensors recorded;  // without the prefix; what all runs begin with is in each
 };
 
-// The call of golden.json first, with seed_noise as its seed. "<run>_run" in golden.json holds the arguments that differ in that run; a run
-// "no_<word>" leaves out the arguments whose names begin with that word. Throws Error(kUsage) for tensors of a run
-// that is described nowhere.
-// "runs" describes runs of the same call with an adapter each, and its scale. A run that is described nowhere may be
-// named after a sampler ("euler"); "plain" shows the model nothing but a control video; a described "noise[:, :, N:]"
-// leaves out the first N latent frames of the noise.
+// The call of golden.json first, with seed_noise as its seed. "<run>_run" in golden.json holds the arguments
+// that differ in that run; a run "no_<word>" leaves out the arguments whose names begin with that word.
+// Throws Error(kUsage) for tensors of a run that is described nowhere.
+// "runs" describes runs of the same call with an adapter each, and its scale. A run that is described nowhere
+// may be named after a sampler ("euler"); "plain" shows the model nothing but a control video; a described
+// "noise[:, :, N:]" leaves out the first N latent frames of the noise.
 std::vector<GoldenRun> runs_of(const Json& golden, const Tensors& recorded);
 
 // The adapters of a run, "adapter" and "scale" of its description: one, several or none.

@@ -83,7 +83,8 @@ class VaeRecorder : public nn::Recorder {
   std::map<std::string, int> seen_;
 };
 
-// What a case is about: one autoencoder, its recorded tensors by their names without its own, and where results go.
+// What a case is about: one autoencoder, its recorded tensors by their names without its own, and
+// where results go.
 struct VaeCase {
   const PlacedVae& vae;
   const std::string dot;

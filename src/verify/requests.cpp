@@ -31,8 +31,8 @@ void CallArguments::finish() const {
 
 namespace {
 
-// What a diffusers call may say and no request does, with the one value that is what is drawn: sizes as they are asked
-// for, prompts as they are written.
+// What a diffusers call may say and no request does, with the one value that is what is drawn: sizes as they
+// are asked for, prompts as they are written.
 void check_fixed(CallArguments& arguments, const std::string& where) {
   for (const char* name : {"use_resolution_binning", "clean_caption"}) {
     const Json* value = arguments.find(name);
@@ -51,8 +51,8 @@ const Json* argument_of(CallArguments& arguments, const Field& field) {
   return value;
 }
 
-// Further prompts that stand in a list are what they are, also without a character; one alone is then none. Texts of a
-// branch that is not drawn stay unset.
+// Further prompts that stand in a list are what they are, also without a character; one alone is then none.
+// Texts of a branch that is not drawn stay unset.
 void keep_listed(const Json& call, request::Request& read, request::Request& settled) {
   std::map<std::string, std::optional<std::string>*> given;
   read.fields([&](const Field& field, const FieldRef& slot) {

@@ -1,4 +1,5 @@
-// Requests from the arguments of a diffusers call, as golden folders record it and the parity matrix lists it.
+// Requests from the arguments of a diffusers call, as golden folders record it and the parity
+// matrix lists it.
 #pragma once
 #include <filesystem>
 #include <set>
@@ -31,15 +32,17 @@ class CallArguments {
   std::set<std::string> known_;
 };
 
-// What a call says of pictures to begin with is relative to `folder`; a strength that it does not say is `usual`.
+// What a call says of pictures to begin with is relative to `folder`; a strength that it does not
+// say is `usual`.
 struct PictureRules {
   std::filesystem::path folder = {};
   request::UsualStrength usual = {};
 };
 
 // One per prompt and num_images_per_prompt. An argument is one value for all, or a list with one per prompt;
-// picture i has the seed + i. What is absent comes from `usual`. Without a negative prompt, or a scale above 1,
-// there is no second branch, as in diffusers. where: for messages, "golden.json: the call". Throws Error(kUsage), also for arguments that no request has.
+// picture i has the seed + i. What is absent comes from `usual`. Without a negative prompt, or a scale above
+// 1, there is no second branch, as in diffusers. where: for messages, "golden.json: the call". Throws
+// Error(kUsage), also for arguments that no request has.
 std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
                                           const std::string& where, const PictureRules& pictures = {});
 // What the model takes when nobody says otherwise.

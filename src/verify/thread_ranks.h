@@ -22,8 +22,8 @@ struct ThreadRank {
   void abort();                // peers wait for this rank no longer
 };
 
-// Calls `work` on every rank of the plan. One rank uses `device`; several use the CPU, or the GPUs 0, 1, ... Throws what
-// the first failing rank threw, Error(kUsage) for too few GPUs.
+// Calls `work` on every rank of the plan. One rank uses `device`; several use the CPU, or the GPUs 0, 1, ...
+// Throws what the first failing rank threw, Error(kUsage) for too few GPUs.
 void on_threads(const plan::Plan& plan, c10::Device device, nn::SdpaBackend attention,
                 const std::function<void(ThreadRank&)>& work);
 

@@ -1,4 +1,5 @@
-// Further recorded cases, made by tests/goldens/make.py: other widths, sizes, calls and formulas than the first ones.
+// Further recorded cases, made by tests/goldens/make.py: other widths, sizes, calls and formulas than
+// the first ones.
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
@@ -87,7 +88,8 @@ TEST(Variants, VideosPassUnderLayouts) {
   }
 }
 
-// Step caches: diffusers' first block, with one denoiser and with two, and TeaCache's rule written out in Python.
+// Step caches: diffusers' first block, with one denoiser and with two, and TeaCache's rule written
+// out in Python.
 TEST(Variants, StepCachesPassUnderLayouts) {
   for (const char* name : {"flux_cached", "wan_cached"}) {
     for (const char* layout : {"data=1", "cfg=2", "ulysses=2", "ring=2", "tensor=2", "cfg=2, ring=2"}) {

@@ -86,7 +86,8 @@ Tolerance tolerance_of(const std::string& name, Accuracy accuracy, GoldenKind ki
   const auto ends = [&](std::string_view s) { return name.ends_with(s); };
   if (ends("timesteps") || ends("sigmas") || ends("init_noise_sigma")) return {1e-6, 1e-6};
   if (kind == GoldenKind::kSchedulers) return {1e-5, 1e-5};
-  // Moments and attention over rows of several ranks add up in another order; float32 itself is 1e-5 off here.
+  // Moments and attention over rows of several ranks add up in another order; float32 itself is
+  // 1e-5 off here.
   if (kind != GoldenKind::kPipeline && by_rows) return {1e-4, 3e-5};
   if (kind != GoldenKind::kPipeline || name.starts_with("prompt.") || name.starts_with("negative."))
     return {3e-5, 3e-5};
@@ -143,15 +144,16 @@ ComparisonRow compare(const std::string& name, const at::Tensor& ours_any, const
   return row;
 }
 
-// Noisy latents as the model gets them, without what is given beside them where the recording leaves that out.
+// Noisy latents as the model gets them, without what is given beside them where the recording
+// leaves that out.
 at::Tensor without_given(const std::string& name, const at::Tensor& ours, const at::Tensor& recorded) {
   const bool is_input = name.starts_with("step") && name.find(".model_in") != std::string::npos;
   const bool has_more = is_input && ours.dim() == 5 && recorded.dim() == 5 && ours.size(1) > recorded.size(1);
   return has_more ? ours.narrow(1, 0, recorded.size(1)) : ours;
 }
 
-// A recorded output of the model, pictures [B, C, ...], without the variance in the second half of its channels, which no
-// sampler takes and an implementation need not have.
+// A recorded output of the model, pictures [B, C, ...], without the variance in the second half of its
+// channels, which no sampler takes and an implementation need not have.
 at::Tensor without_variance(const std::string& name, const at::Tensor& recorded, const at::Tensor& ours) {
   const bool is_output = name.starts_with("step") && name.find(".model_out") != std::string::npos;
   const bool has_both =

@@ -22,7 +22,8 @@ using nn::error_of;
 using nn::has;
 
 const char* const kRecorded = "golden.safetensors";
-const std::filesystem::path kSchedulers = "tests/goldens/schedulers", kAutoencoders = "tests/goldens/vae_sizes";
+const std::filesystem::path kSchedulers = "tests/goldens/schedulers",
+                            kAutoencoders = "tests/goldens/vae_sizes";
 
 std::vector<std::string> named(const Comparison& c, Verdict v) {
   std::vector<std::string> names;

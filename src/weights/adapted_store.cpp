@@ -163,9 +163,9 @@ void AdaptedStore::merge(at::Tensor& matrix, std::string_view name, const HeldPa
   at::Tensor wanted, columns;
   if (kind != Norms::kNone) wanted = change.file->read(*change.layer->norms).to(options).reshape({-1});
   if (kind == Norms::kColumns) columns = ratio(wanted, column_norms(change, options));
-  // Behind other adapters too a length is that of W + s B A with this change alone, and its ratio multiplies the sum so
-  // far: so PEFT computes several active adapters that are not merged (tuners/lora/dora.py), which is what a diffusers
-  // pipeline does after load_lora_weights.
+  // Behind other adapters too a length is that of W + s B A with this change alone, and its ratio multiplies
+  // the sum so far: so PEFT computes several active adapters that are not merged (tuners/lora/dora.py), which
+  // is what a diffusers pipeline does after load_lora_weights.
   at::Tensor unchanged;
   if (kind == Norms::kRows && changes_.find(name)->front().get() != &change) {
     const auto piece = std::find_if(change.pieces.begin(), change.pieces.end(),

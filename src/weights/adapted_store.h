@@ -22,8 +22,8 @@ struct LayerChange {
 };
 using LayerChangePtr = std::shared_ptr<const LayerChange>;
 
-// What adapters change in one component, by the canonical names of weights and biases, in the order in which they are
-// merged: sums commute, DoRA's norms do not.
+// What adapters change in one component, by the canonical names of weights and biases, in the order in which
+// they are merged: sums commute, DoRA's norms do not.
 class Changes {
  public:
   void add(const LayerChangePtr& change);
@@ -36,8 +36,9 @@ class Changes {
   std::map<std::string, std::vector<LayerChangePtr>, std::less<>> by_tensor_;
 };
 
-// With s = strength * alpha / rank: W + s B A; of DoRA m (W + s B A) / |W + s B A|, where the length is that of the
-// whole row (or column) whatever slice of it is read. Everything in float (double for double), rounded once.
+// With s = strength * alpha / rank: W + s B A; of DoRA m (W + s B A) / |W + s B A|, where the length is
+// that of the whole row (or column) whatever slice of it is read. Everything in float (double for
+// double), rounded once.
 class AdaptedStore : public StoreDecorator {
  public:
   explicit AdaptedStore(std::unique_ptr<WeightStore> base, Changes changes = {})

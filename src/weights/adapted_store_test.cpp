@@ -192,8 +192,7 @@ TEST_F(AdaptedStores, ColumnsBehindALayersOwnGoToATensorThatNoCheckpointHas) {
   LayerPieces pieces = *names_.find("o");
   pieces.push_back({"o.added.weight", {5, 4}, 0, {0, 5}, {0, 4}, 6});
   Changes changes;
-  changes.add(
-      std::make_shared<const LayerChange>(LayerChange{file, &file->layers().front(), 0.5, pieces}));
+  changes.add(std::make_shared<const LayerChange>(LayerChange{file, &file->layers().front(), 0.5, pieces}));
   auto base = folder_.checkpoint(weights_);
   base->adopt(rules_);
   const AdaptedStore store(std::move(base), std::move(changes));

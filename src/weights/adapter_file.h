@@ -1,6 +1,8 @@
-// A file or a folder of low-rank changes: which tensor is which factor of which layer, in the endings of every trainer.
-// Layers keep the names that the file gives them; where these belong says weights/layer_names.h.
-// Hu et al., LoRA (arXiv 2106.09685); Liu et al., DoRA (arXiv 2402.09353); Kalajdzievski, rsLoRA (arXiv 2312.03732).
+// A file or a folder of low-rank changes: which tensor is which factor of which layer, in the endings of
+// every trainer. Layers keep the names that the file gives them; where these belong says
+// weights/layer_names.h.
+// Hu et al., LoRA (arXiv 2106.09685); Liu et al., DoRA (arXiv 2402.09353); Kalajdzievski,
+// rsLoRA (arXiv 2312.03732).
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -31,9 +33,10 @@ struct AdapterLayer {
 
 class AdapterFile {
  public:
-  // A safetensors file, or a folder: adapter_model.safetensors with adapter_config.json, or one safetensors file.
-  // Reads headers and what scales the layers. Throws Error(kUsage): nothing there. Throws Error(kCheckpoint): a tensor
-  // that is no part of an adapter, half a pair, factors that do not fit each other, another kind of adapter.
+  // A safetensors file, or a folder: adapter_model.safetensors with adapter_config.json, or one safetensors
+  // file. Reads headers and what scales the layers. Throws Error(kUsage): nothing there. Throws
+  // Error(kCheckpoint): a tensor that is no part of an adapter, half a pair, factors that do not fit each
+  // other, another kind of adapter.
   explicit AdapterFile(const std::filesystem::path& place);
 
   const std::filesystem::path& path() const { return file_->path(); }

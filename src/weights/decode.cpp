@@ -31,8 +31,8 @@ float half(Bytes from) {
                               static_cast<uint32_t>(fraction) << 13);
 }
 
-// All values of an 8-bit float with so many bits of exponent (bias 2^(bits-1) - 1). `is_finite`: no infinities, only
-// the pattern of all ones is NaN (e4m3fn).
+// All values of an 8-bit float with so many bits of exponent (bias 2^(bits-1) - 1). `is_finite`: no
+// infinities, only the pattern of all ones is NaN (e4m3fn).
 std::array<float, 256> table_of_bytes(int exponent_bits, bool is_finite) {
   std::array<float, 256> table{};
   const int mantissa_bits = 7 - exponent_bits, bias = (1 << (exponent_bits - 1)) - 1;

@@ -16,8 +16,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// One block of each type: byte i is (37 i + 11) mod 256, but the halves at `halves` are 0.75 and -0.375. The numbers
-// are those of gguf.quants.dequantize (gguf 0.19).
+// One block of each type: byte i is (37 i + 11) mod 256, but the halves at `halves` are 0.75 and -0.375. The
+// numbers are those of gguf.quants.dequantize (gguf 0.19).
 struct BlockCase {
   DType dtype;
   std::vector<size_t> halves, at;

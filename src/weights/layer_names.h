@@ -1,5 +1,6 @@
-// Under which names a model's layers go: those of its checkpoints in any naming that its rules know, with dots, or with
-// underscores in their place as kohya writes them. Tables are made of the model's own paths; no name is ever split.
+// Under which names a model's layers go: those of its checkpoints in any naming that its rules know, with
+// dots, or with underscores in their place as kohya writes them. Tables are made of the model's own paths; no
+// name is ever split.
 #pragma once
 #include <map>
 #include <span>
@@ -26,7 +27,8 @@ using LayerPieces = std::vector<LayerPiece>;
 class LayerNames {
  public:
   LayerNames() = default;
-  // tensors: all of the model. Parts of a fused tensor of which a rule does not say how long they are are equally long.
+  // tensors: all of the model. Parts of a fused tensor of which a rule does not say how long they are
+  // are equally long.
   LayerNames(std::span<const NameRule> rules, std::span<const ManifestEntry> tensors);
   LayerNames(LayerNames&&) = default;  // a table points into another one
   LayerNames& operator=(LayerNames&&) = default;

@@ -1,5 +1,5 @@
-// Where in a file a model's tensors lie. Checkpoints put anything before their names: "model.diffusion_model.",
-// "net.", "text_encoders.t5xxl.transformer.". Torch-free.
+// Where in a file a model's tensors lie. Checkpoints put anything before their names:
+// "model.diffusion_model.", "net.", "text_encoders.t5xxl.transformer.". Torch-free.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -16,8 +16,8 @@ struct Place {
   int64_t found = 0;
 };
 
-// All prefixes behind which the file has any of the canonical tensors `asked`, in any of the spellings that the rules
-// know; those with the most first, of equals the longest.
+// All prefixes behind which the file has any of the canonical tensors `asked`, in any of the spellings that
+// the rules know; those with the most first, of equals the longest.
 std::vector<Place> find_places(std::span<const std::string> names, std::span<const NameRule> rules,
                                std::span<const std::string> asked);
 

@@ -8,7 +8,8 @@
 
 namespace atelier::weights {
 
-// Names in a checkpoint, in the order of their bytes. from: as WeightStore::open takes it. Throws Error(kCheckpoint).
+// Names in a checkpoint, in the order of their bytes. from: as WeightStore::open takes it. Throws
+// Error(kCheckpoint).
 std::vector<std::string> tensor_names(const std::filesystem::path& from);
 
 struct Renamed {
@@ -22,9 +23,9 @@ struct RenameOptions {
   int64_t max_shard_bytes = 5'000'000'000;
 };
 
-// A header's text entries of a single file go along. Throws Error(kCheckpoint) for a checkpoint that is broken, that is
-// GGUF, or whose header says something of tensors by their names, Error(kUsage, kCapacity) as SafetensorsWriter does.
-// new_name: different for different names.
+// A header's text entries of a single file go along. Throws Error(kCheckpoint) for a checkpoint that is
+// broken, that is GGUF, or whose header says something of tensors by their names, Error(kUsage, kCapacity) as
+// SafetensorsWriter does. new_name: different for different names.
 Renamed rename_tensors(const std::filesystem::path& from, const RenameOptions& options,
                        const std::function<std::string(const std::string&)>& new_name);
 

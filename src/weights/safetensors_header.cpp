@@ -134,8 +134,8 @@ class HeaderReader {
   }
 
  private:
-  // The value of a field that this format does not know is passed over, as the reference library does. True: the
-  // event belongs to it.
+  // The value of a field that this format does not know is passed over, as the reference library does. True:
+  // the event belongs to it.
   bool skip() { return depth_ > 0 || std::exchange(is_unknown_, false); }
   bool skip_into() {
     const bool skips = skip();

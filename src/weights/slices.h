@@ -30,7 +30,8 @@ struct CheckpointPiece {
   Range rows;  // size 0: all
 };
 
-// Whether two shapes are of one matrix: dimensions of 1 at the end do not count (1x1 convolutions are linears).
+// Whether two shapes are of one matrix: dimensions of 1 at the end do not count (1x1
+// convolutions are linears).
 bool same_shape(std::span<const int64_t> a, std::span<const int64_t> b);
 
 // The shape of a whole canonical tensor, or why its pieces do not make one.

@@ -22,8 +22,8 @@ struct ManifestEntry {
   std::vector<int64_t> shape;  // of the whole tensor
 };
 
-// The part of a file that holds one component: tensors whose names begin with `prefix`, which is taken off. Those
-// below a prefix of `others` belong to other components.
+// The part of a file that holds one component: tensors whose names begin with `prefix`, which is taken off.
+// Those below a prefix of `others` belong to other components.
 struct Section {
   std::string prefix;
   std::vector<std::string> others;
@@ -33,10 +33,11 @@ struct Section {
 // All member functions may be called from several threads, except adopt().
 class WeightStore {
  public:
-  // A .safetensors or .gguf file, an index.json, or a folder that holds one of them. In a folder an index wins over
-  // single files, safetensors over GGUF, and diffusion_pytorch_model and model win over other names. Reads headers
-  // and scales only. Throws Error(kCheckpoint): nothing there, pickle files only, missing shards, an index that does
-  // not fit its shards, a broken header, weights in a format that is not read here.
+  // A .safetensors or .gguf file, an index.json, or a folder that holds one of them. In a folder an index
+  // wins over single files, safetensors over GGUF, and diffusion_pytorch_model and model win over other
+  // names. Reads headers and scales only. Throws Error(kCheckpoint): nothing there, pickle files only,
+  // missing shards, an index that does not fit its shards, a broken header, weights in a format that is
+  // not read here.
   static std::unique_ptr<WeightStore> open(const std::filesystem::path& path, const Section& section = {});
 
   // Random weights of whatever shape is asked: N(0, 1/fan_in) for tensors of two dimensions or more, ones for
@@ -76,8 +77,8 @@ class WeightStore {
   // Every tensor that was read, in the order of the first reads.
   virtual std::vector<ManifestEntry> manifest() const = 0;
 
-  // What the checkpoint calls itself, its files' names and the titles in them: variants of a model may differ in
-  // nothing else.
+  // What the checkpoint calls itself, its files' names and the titles in them: variants of a model may differ
+  // in nothing else.
   virtual std::string title() const;
 };
 

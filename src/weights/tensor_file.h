@@ -1,5 +1,5 @@
-// Files of tensors, safetensors or GGUF: the header is parsed and checked in full before any tensor is touched.
-// Torch-free.
+// Files of tensors, safetensors or GGUF: the header is parsed and checked in full before any tensor
+// is touched. Torch-free.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,8 @@
 
 namespace atelier::weights {
 
-// How a tensor's numbers are stored. Those from kF4 on are stored in blocks, of which only some can be decoded.
+// How a tensor's numbers are stored. Those from kF4 on are stored in blocks, of which only some
+// can be decoded.
 enum class DType : uint8_t {
   kF64,
   kF32,
@@ -95,8 +96,8 @@ class TensorFile {
   static constexpr int64_t kMaxHeaderBytes = 100'000'000;
 
   // What it is, its first bytes say. Throws Error(kCheckpoint) that names the file, the tensor and what is
-  // wrong: truncated, lying lengths, broken headers, duplicate names, types that are not read here, shapes that
-  // overflow, offsets out of range, overlapping or (safetensors) with holes.
+  // wrong: truncated, lying lengths, broken headers, duplicate names, types that are not read here, shapes
+  // that overflow, offsets out of range, overlapping or (safetensors) with holes.
   static TensorFile open(const std::filesystem::path& path);
 
   TensorFile(TensorFile&& other) noexcept;

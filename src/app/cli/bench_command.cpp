@@ -37,7 +37,8 @@ void print(const Json& row) {
             << row["pictures_per_second"].get<double>() << " pictures per second" << std::endl;
 }
 
-// What giving each branch its own ranks is worth: of rows with cfg=2, against the row that differs in nothing else.
+// What giving each branch its own ranks is worth: of rows with cfg=2, against the row that differs
+// in nothing else.
 Json guidance_ratios(const Json& rows) {
   Json out = Json::array();
   for (const auto& row : rows) {

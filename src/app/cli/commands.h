@@ -29,6 +29,6 @@ int tune_batch_command(const Arguments& arguments);
 int completion_command(const Arguments& arguments);
 int man_command(const Arguments& arguments);
 int tensor_server_command(const Arguments& arguments);  // started by ComfyUI's nodes
-int worker_command(const Arguments& arguments);  // started by the program itself
+int worker_command(const Arguments& arguments);         // started by the program itself
 
 }  // namespace atelier::app

@@ -1,4 +1,5 @@
-// atelier edit: the flags of a command that follows instructions about pictures, for which a model of that kind is needed.
+// atelier edit: the flags of a command that follows instructions about pictures, for which a model of that
+// kind is needed.
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
 #include "base/error.h"

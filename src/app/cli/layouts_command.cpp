@@ -65,9 +65,9 @@ int layouts_command(const Arguments& arguments) {
   const bool has_prompts =
       !input.texts_of("prompt").empty() || !input.prompts_file.empty() || !input.dataset_path.empty();
   const auto model = find_model(resolved, variables, [](const std::string&) {}, {});
-  const auto pictures = make_requests(
-      resolved, model.folder, has_prompts ? read_prompts(resolved) : request::one_prompt("-"),
-      model.folder.draws_videos() ? ".webp" : ".png");
+  const auto pictures =
+      make_requests(resolved, model.folder, has_prompts ? read_prompts(resolved) : request::one_prompt("-"),
+                    model.folder.draws_videos() ? ".webp" : ".png");
   const plan::LayoutQuery query{model.folder.facts(), pictures.extent.work};
   std::cout << model.name << ", " << pictures.extent.width << "x" << pictures.extent.height << ": "
             << query.work.image_tokens << " tokens and " << query.work.text_tokens << " of text, "

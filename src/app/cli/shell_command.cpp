@@ -1,4 +1,5 @@
-// atelier completion and atelier man: what shells and readers learn of the flags, made from the table of them.
+// atelier completion and atelier man: what shells and readers learn of the flags, made from the
+// table of them.
 #include <algorithm>
 #include <iostream>
 #include <map>

@@ -1,5 +1,5 @@
-// atelier tensor_server: a loaded model for a program that calls it over a socket. Not for people: ComfyUI's nodes
-// start it.
+// atelier tensor_server: a loaded model for a program that calls it over a socket. Not for people: ComfyUI's
+// nodes start it.
 #include <unistd.h>
 
 #include <charconv>

@@ -9,13 +9,15 @@ namespace atelier::app {
 namespace fs = std::filesystem;
 namespace {
 
-// File names of tokens, wherever they lie in a cache. [huggingface_hub, constants.py: HF_TOKEN_PATH, HF_STORED_TOKENS_PATH]
+// File names of tokens, wherever they lie in a cache. [huggingface_hub, constants.py: HF_TOKEN_PATH,
+// HF_STORED_TOKENS_PATH]
 bool is_token(const fs::path& file) {
   const auto name = file.filename();
   return name == "token" || name == "stored_tokens" || name == ".netrc";
 }
 
-// Files below a folder that are to go, and tokens, which are not. Links are counted as nothing and not followed.
+// Files below a folder that are to go, and tokens, which are not. Links are counted as nothing
+// and not followed.
 struct Contents {
   std::vector<fs::path> files, tokens;
   int64_t bytes = 0;

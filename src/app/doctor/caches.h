@@ -1,4 +1,5 @@
-// Caches on this machine that documents of other tools tell people to remove, and how to do it without losing a login.
+// Caches on this machine that documents of other tools tell people to remove, and how to do it without
+// losing a login.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -23,12 +24,12 @@ struct CacheFolder {
   std::vector<std::filesystem::path> kept;  // never removed: tokens
 };
 
-// Those that are there, as XDG_CACHE_HOME, HF_HOME, HF_HUB_CACHE, HF_TOKEN_PATH, TORCH_HOME and PIP_CACHE_DIR say. Throws
-// Error(kUsage) for a venv that is none.
+// Those that are there, as XDG_CACHE_HOME, HF_HOME, HF_HUB_CACHE, HF_TOKEN_PATH, TORCH_HOME and PIP_CACHE_DIR
+// say. Throws Error(kUsage) for a venv that is none.
 std::vector<CacheFolder> find_caches(const Environment& variables, const CacheScopes& scopes);
 
-// Removes what is in it but what is kept, and the folder itself where that leaves nothing. Links are removed, never
-// followed. Returns the bytes of files that are gone.
+// Removes what is in it but what is kept, and the folder itself where that leaves nothing. Links are removed,
+// never followed. Returns the bytes of files that are gone.
 int64_t remove_cache(const CacheFolder& cache);
 
 }  // namespace atelier::app

@@ -19,7 +19,8 @@ Findings software_findings(const machine::Nvml* nvml);
 Findings package_findings();
 // ComfyUI's folder: COMFYUI_PATH, or those where it usually is.
 Findings comfy_findings(const Environment& variables);
-// What FLUX.1-dev needs of each of 1, 2, 4 and 8 GPUs at least, against 16 GiB and against those that are there.
+// What FLUX.1-dev needs of each of 1, 2, 4 and 8 GPUs at least, against 16 GiB and against those
+// that are there.
 Findings flux_findings(int64_t there);
 
 }  // namespace atelier::app

@@ -10,7 +10,8 @@
 
 namespace atelier::app {
 
-// Names of the columns, as nvidia-smi's --query-gpu has them where it has them. What cannot be read is an empty cell.
+// Names of the columns, as nvidia-smi's --query-gpu has them where it has them. What cannot be read is
+// an empty cell.
 std::string csv_header();
 
 class Readings {

@@ -18,8 +18,8 @@ class AdapterChoice {
   // strength: of those that do not say their own.
   AdapterChoice(const pipeline::ModelRepo& model, double strength) : adapters_(model), strength_(strength) {}
 
-  // Says every strength and what the files hold, in the request itself. Throws Error(kUsage, kCheckpoint) unless all of
-  // them fit the model. Each file is read once, and again when it has changed.
+  // Says every strength and what the files hold, in the request itself. Throws Error(kUsage, kCheckpoint)
+  // unless all of them fit the model. Each file is read once, and again when it has changed.
   void settle(request::Request& request);
   // What each of them changes, a line for people.
   std::vector<std::string> lines() const;

@@ -18,7 +18,8 @@ struct LargestBatch {
   int64_t fastest = 0;  // of those tried, the one with most pictures per second
 };
 
-// attempt is called with sizes from 1 to `most`, each at most once; what fits once is taken to fit when smaller.
+// attempt is called with sizes from 1 to `most`, each at most once; what fits once is taken to
+// fit when smaller.
 LargestBatch largest_that_fits(int64_t most, const std::function<Tried(int64_t size)>& attempt);
 
 }  // namespace atelier::app

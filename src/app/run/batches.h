@@ -10,8 +10,8 @@
 namespace atelier::app {
 
 // What the groups draw at a time: batch_size / groups pictures each while there are full rounds; the rest in
-// equal parts, so that no group waits for more than one picture of another. Pictures of one batch are neighbours of
-// equal shape (request::batch_key).
+// equal parts, so that no group waits for more than one picture of another. Pictures of one batch are
+// neighbours of equal shape (request::batch_key).
 class Batches {
  public:
   // All of the list, `repeats` times. The list must outlive this and its walks.

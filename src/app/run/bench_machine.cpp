@@ -62,7 +62,7 @@ void add_gpus(const machine::Nvml& nvml, Json& out) {
 }  // namespace
 
 Json machine_facts(const machine::Nvml* nvml, const std::string& reason, int gpus, bool is_cpu) {
-  struct sysinfo info{};
+  struct sysinfo info {};
   ::sysinfo(&info);
   Json out{{"kind", "measured"},
            {"device", is_cpu || gpus == 0 ? "CPU" : pipeline::device_name(c10::Device(c10::kCUDA, 0))},

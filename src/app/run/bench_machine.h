@@ -11,8 +11,8 @@
 
 namespace atelier::app {
 
-// The "machine" of bench/result.h; what cannot be read is null. nvml: null where `reason` says why. gpus: of this build
-// and process; is_cpu: ranks run on the CPU all the same.
+// The "machine" of bench/result.h; what cannot be read is null. nvml: null where `reason` says why. gpus: of
+// this build and process; is_cpu: ranks run on the CPU all the same.
 Json machine_facts(const machine::Nvml* nvml, const std::string& reason, int gpus, bool is_cpu);
 
 // Reads GPUs from construction to take(), again and again.
@@ -22,8 +22,8 @@ class GpuWatch {
   ~GpuWatch();
   GpuWatch(const GpuWatch&) = delete;
   GpuWatch& operator=(const GpuWatch&) = delete;
-  // One object per GPU: used_bytes (the most), load_percent (the mean), nvlink_sent_bytes; what cannot be read is left
-  // out. Empty without a driver.
+  // One object per GPU: used_bytes (the most), load_percent (the mean), nvlink_sent_bytes; what cannot be
+  // read is left out. Empty without a driver.
   Json take();
 
  private:

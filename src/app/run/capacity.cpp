@@ -50,8 +50,8 @@ struct Size {
   auto operator<=>(const Size&) const = default;
 };
 
-// What a run holds at once: on the CPU, of all ranks together, a lower bound; of GPUs, what the fullest rank is predicted
-// to hold.
+// What a run holds at once: on the CPU, of all ranks together, a lower bound; of GPUs, what the fullest rank
+// is predicted to hold.
 class Holding {
  public:
   Holding(const RunSpec& spec, const plan::Workload& work)
@@ -155,8 +155,8 @@ class Check {
     return {};
   }
 
-  // Of the changes that cost time alone the first under which the largest picture that can fit does, else several of them
-  // together: applied to `engine`, and as flags. Unset: no picture fits.
+  // Of the changes that cost time alone the first under which the largest picture that can fit does, else
+  // several of them together: applied to `engine`, and as flags. Unset: no picture fits.
   std::optional<std::vector<FlagChange>> slower(const RequestSet& set, pipeline::EngineConfig& engine) const {
     std::map<int64_t, Size, std::greater<>> sizes;  // the largest first
     for (const auto& r : set.requests) sizes.emplace(need(size_of(r), 1), size_of(r));
@@ -170,7 +170,8 @@ class Check {
     return std::nullopt;
   }
 
-  // What needs a good part less than what was predicted and did not suffice; where nothing does, a smaller picture.
+  // What needs a good part less than what was predicted and did not suffice; where nothing does,
+  // a smaller picture.
   std::string after_running_out(Size size, int64_t batch) const {
     constexpr double kGoodPart = 0.85;
     auto change = smallest_change(size, batch,

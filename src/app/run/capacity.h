@@ -17,13 +17,14 @@ Room room_here(const DeviceChoice& device);
 // Throws Error(kCapacity) for more ranks on the CPU than this machine carries.
 void check_ranks(int ranks, const Room& room);
 
-// Of a set that spec's engine is to draw, rows of files whose picture cannot be held go to the bad ones. Throws Error(kCapacity) with the bytes of every
-// rank and part and the smallest change that fits, as a command, where the weights cannot be held, a batch cannot, or no picture is left.
+// Of a set that spec's engine is to draw, rows of files whose picture cannot be held go to the bad ones.
+// Throws Error(kCapacity) with the bytes of every rank and part and the smallest change that fits, as a
+// command, where the weights cannot be held, a batch cannot, or no picture is left.
 void check_memory(const RunSpec& spec, RequestSet& set, const Resolved& resolved, const Room& room);
 
-// --memory auto: turns on what the run needs beyond what was asked for, in the order in which it costs time: pictures of a
-// batch decoded one by one, encoders in host memory, all parts, tiles, the denoiser's blocks too. Returns a sentence that
-// says what; where nothing helps all stays as it is, and check_memory says why.
+// --memory auto: turns on what the run needs beyond what was asked for, in the order in which it costs time:
+// pictures of a batch decoded one by one, encoders in host memory, all parts, tiles, the denoiser's blocks
+// too. Returns a sentence that says what; where nothing helps all stays as it is, and check_memory says why.
 std::string choose_memory(RunSpec& spec, const Resolved& resolved, const Room& room);
 
 // The command to try after memory ran out while so many pictures of this one's size were drawn at a time.

@@ -26,8 +26,8 @@ std::filesystem::path share_folder(const Environment& environment, const std::fi
 std::filesystem::path program_file();
 
 // Downloads only with --download; tell: one line of progress. Throws Error(kUsage) with the command that
-// fetches an absent model, Error(kCheckpoint) for a broken one; weights are not read. parts: of pipeline::ModelSpec; a
-// single file is enough for the denoiser alone.
+// fetches an absent model, Error(kCheckpoint) for a broken one; weights are not read. parts: of
+// pipeline::ModelSpec; a single file is enough for the denoiser alone.
 FoundModel find_model(const Resolved& resolved, const Environment& environment,
                       const std::function<void(const std::string&)>& tell, const std::stop_token& stop,
                       const std::string& parts = "all");

@@ -7,7 +7,8 @@
 
 namespace atelier::app {
 
-// Whether it is whole, its digest, and the look that its metadata holds; null where another tool made it. Never throws.
+// Whether it is whole, its digest, and the look that its metadata holds; null where another tool made
+// it. Never throws.
 jobs::Inspection inspect(const std::filesystem::path& file);
 // A look in the form in which metadata holds it.
 Json as_text(const Json& settings);

@@ -1,5 +1,5 @@
-// Ctrl-C: the first one asks the run to stop, the second one ends the process at once. Before anything is drawn, the
-// first one ends it too, a second later.
+// Ctrl-C: the first one asks the run to stop, the second one ends the process at once. Before anything is
+// drawn, the first one ends it too, a second later.
 #pragma once
 #include <atomic>
 #include <stop_token>
@@ -7,8 +7,8 @@
 
 namespace atelier::app {
 
-// SIGINT, SIGTERM and SIGHUP (unless it is ignored) while it lives; one at a time per process. Child processes that are started meanwhile
-// have the system's own handling again.
+// SIGINT, SIGTERM and SIGHUP (unless it is ignored) while it lives; one at a time per process. Child
+// processes that are started meanwhile have the system's own handling again.
 class Interrupt {
  public:
   Interrupt();

@@ -42,8 +42,8 @@ std::vector<std::string> memory_lines(const RunSpec& spec, const std::vector<clu
   for (const auto& [part, count] : spec.model.folder.check().parameters) {
     const auto kind = spec.model.folder.component(part).kind;
     bytes[kind] += count * pipeline::bytes_of_type(kind == Part::kDenoiser ? types.denoiser
-                                         : kind == Part::kVae    ? types.vae
-                                                                 : types.encoders);
+                                                   : kind == Part::kVae    ? types.vae
+                                                                           : types.encoders);
   }
   const int64_t buffers = std::max<int64_t>(0, peak_of(*fullest) - fullest->weight_bytes);
   return {str("memory   of rank ", fullest->rank, " on the ", is_cuda ? "GPU" : "CPU",

@@ -8,8 +8,8 @@
 
 namespace atelier::app {
 
-// For people. Weights: bytes of the fullest rank's tensors by their numbers and types; buffers: its peak without its
-// weights, measured. Empty where no rank has told anything.
+// For people. Weights: bytes of the fullest rank's tensors by their numbers and types; buffers: its peak
+// without its weights, measured. Empty where no rank has told anything.
 std::vector<std::string> memory_lines(const RunSpec& spec, const std::vector<cluster::RankStats>& ranks);
 
 }  // namespace atelier::app

@@ -1,4 +1,5 @@
-// What a request asks for, against what its model draws: sizes, samplers, frames and what a model of videos is shown.
+// What a request asks for, against what its model draws: sizes, samplers, frames and what a model of
+// videos is shown.
 #pragma once
 #include <array>
 #include <map>
@@ -39,8 +40,8 @@ class VideoCheck {
   // is_probe: files that the model must be shown may be missing.
   explicit VideoCheck(const pipeline::ModelRepo& model, bool is_probe = false)
       : model_(model), traits_(model.video()), is_probe_(is_probe) {}
-  // What the model cannot do, in a sentence naming the field; empty: nothing. Takes away what means nothing to models
-  // of pictures.
+  // What the model cannot do, in a sentence naming the field; empty: nothing. Takes away what means nothing
+  // to models of pictures.
   std::string problem(request::Request& request) const;
 
  private:

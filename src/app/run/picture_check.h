@@ -1,5 +1,5 @@
-// The pictures that requests begin with, and those and the videos that models of videos are shown, looked at before
-// anything loads.
+// The pictures that requests begin with, and those and the videos that models of videos are shown, looked at
+// before anything loads.
 #pragma once
 #include <map>
 #include <set>
@@ -16,8 +16,8 @@ namespace atelier::app {
 class PictureCheck {
  public:
   explicit PictureCheck(const models::Family& family) : family_(family) {}
-  // Makes the strength of a request with a size definite, and says what its files hold. What is wrong with them, or
-  // nothing.
+  // Makes the strength of a request with a size definite, and says what its files hold. What is wrong with
+  // them, or nothing.
   std::string problem(request::Request& request);
   // Sentences for people about what was looked at.
   std::vector<std::string> notes() const { return {notes_.begin(), notes_.end()}; }

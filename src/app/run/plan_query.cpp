@@ -70,7 +70,9 @@ plan::MemoryQuery memory_query(const pipeline::ModelRepo& folder, const ModelFac
     if (kind == Part::kVae) q.vae += count;
     if (kind == Part::kDenoiser) ++q.denoisers;
   }
-  const auto size = [](const std::string& dtype) { return static_cast<double>(pipeline::bytes_of_type(dtype)); };
+  const auto size = [](const std::string& dtype) {
+    return static_cast<double>(pipeline::bytes_of_type(dtype));
+  };
   const auto& types = engine.precision;
   q.sizes = {.blocks = size(types.denoiser),
              .denoiser = size(types.denoiser),

@@ -12,8 +12,8 @@
 
 namespace atelier::app {
 
-// The hardware of the planner that this machine's GPUs are, with their memory; none for the CPU and for GPUs that
-// nobody has measured or cited.
+// The hardware of the planner that this machine's GPUs are, with their memory; none for the CPU and for GPUs
+// that nobody has measured or cited.
 std::optional<plan::Hardware> hardware_here(const DeviceChoice& device);
 
 // The preset that --hardware asks for. Throws Error(kUsage) with the names that there are.
@@ -27,8 +27,8 @@ plan::MemoryQuery memory_query(const pipeline::ModelRepo& folder, const ModelFac
                                const pipeline::EngineConfig& engine, bool is_device, int64_t height,
                                int64_t width);
 
-// For the pictures of a run: limits of the least of them, time and memory of the largest. `hardware` computes as the
-// engine's tier says.
+// For the pictures of a run: limits of the least of them, time and memory of the largest. `hardware` computes
+// as the engine's tier says.
 plan::PlanQuery plan_query(const pipeline::ModelRepo& folder, const ModelFacts& facts, const ModelWork& work,
                            const RequestSet& pictures, const pipeline::EngineConfig& engine,
                            const plan::Hardware& hardware);

@@ -23,9 +23,11 @@ struct PlanReport {
 
 // Every number in it stands beside "modelled"; of the hardware, where it comes from.
 Json to_json(const PlanReport& report);
-// A head, then up to `most` layouts that fit, each with its sentence and its command; what does not fit in a line each.
+// A head, then up to `most` layouts that fit, each with its sentence and its command; what does not fit in
+// a line each.
 std::vector<std::string> lines(const PlanReport& report, size_t most);
-// The smallest changes of each kind that make a layout fit: offloading, eight bits, more GPUs. Empty: none does.
+// The smallest changes of each kind that make a layout fit: offloading, eight bits, more GPUs.
+// Empty: none does.
 std::vector<std::vector<FlagChange>> ways_to_fit(const plan::PlanQuery& query, int ranks);
 
 }  // namespace atelier::app

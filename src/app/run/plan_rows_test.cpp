@@ -1,5 +1,5 @@
-// The planner's predictions against everything that was measured. Its constants were fitted on one GPU and on links: rows
-// of several GPUs are held out.
+// The planner's predictions against everything that was measured. Its constants were fitted on one GPU and on
+// links: rows of several GPUs are held out.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -99,7 +99,8 @@ constexpr Asked kFamilies[] = {{"FLUX.1-schnell", 1, 512},
                                {"PixArt-Sigma-XL-2-1024-MS", 2, 300},
                                {"stable-diffusion-xl-base-1.0", 2, 77}};
 
-// Every family on one GPU and on two: constants were fitted on the first, that of stores on FLUX.1 with ulysses=2.
+// Every family on one GPU and on two: constants were fitted on the first, that of stores on
+// FLUX.1 with ulysses=2.
 TEST(PlanRows, TimesOfFamiliesAreWithinATenth) {
   int compared = 0;
   const Json document = read_json("results/families_gpus_2.json");
@@ -175,8 +176,8 @@ TEST(PlanRows, EveryFamilySaysWhatItsBlocksMultiply) {
   for (const auto* family : models::families()) EXPECT_NE(family->work, nullptr) << family->name;
 }
 
-// What families say of their blocks against what building them counts. Keys and values of cross attention are made once
-// per request and are in the counts only.
+// What families say of their blocks against what building them counts. Keys and values of cross attention are
+// made once per request and are in the counts only.
 TEST(PlanRows, FamiliesSayWhatTheirBlocksMultiply) {
   for (const char* name : {"FLUX.1-schnell", "FLUX.1-dev", "stable-diffusion-3-medium",
                            "PixArt-Sigma-XL-2-1024-MS", "HunyuanDiT-v1.2-Diffusers"}) {

@@ -27,8 +27,8 @@ class PlannedModel {
   plan::LayoutQuery layout_query(const Variant& variant) const;
   RequestSet requests(const Variant& variant) const;
 
-  // {"kind": "modelled", hardware, links, ms_per_step, picture_s, weight_bytes [], peak_bytes []}; null where the family
-  // does not say what its blocks compute. The layout must be valid.
+  // {"kind": "modelled", hardware, links, ms_per_step, picture_s, weight_bytes [], peak_bytes []}; null where
+  // the family does not say what its blocks compute. The layout must be valid.
   Json predicted(const Variant& variant, const plan::ParallelConfig& degrees, const plan::Hardware& hardware);
   // {"kind": "modelled", weight_bytes []}: counted, of every rank of a group, for ranks on the CPU.
   Json counted(const Variant& variant, const plan::ParallelConfig& degrees);

@@ -29,8 +29,8 @@ class ProtocolRows {
   };
   explicit ProtocolRows(Setting setting) : s_(std::move(setting)) {}
 
-  // Pictures go to folder/pictures/<id>, traces to folder/traces/<id>. What cannot be drawn is a row that says why; throws
-  // Error(kInterrupted) only.
+  // Pictures go to folder/pictures/<id>, traces to folder/traces/<id>. What cannot be drawn is a row that
+  // says why; throws Error(kInterrupted) only.
   MeasuredRow measure(const bench::Measurement& m, const std::filesystem::path& folder);
   // Of the denoiser: "bfloat16".
   std::string dtype() const;

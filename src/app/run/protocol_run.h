@@ -1,5 +1,5 @@
-// Runs a benchmark protocol (bench/protocol.h): measurement by measurement, kept as it goes, so that a run that was
-// interrupted goes on.
+// Runs a benchmark protocol (bench/protocol.h): measurement by measurement, kept as it goes, so that a run
+// that was interrupted goes on.
 #pragma once
 #include <optional>
 #include <string>
@@ -19,9 +19,10 @@ struct ProtocolOptions {
   std::string command;  // that repeats the run
 };
 
-// Writes into --output_dir: bench.json after every measurement, progress.md, then report.html, report.md, report.csv,
-// charts/, heat/, traces/ and the pictures. Returns the exit code: 1 where a measurement failed or an exact layout drew
-// another picture. Throws Error(kUsage) for a folder that holds another run, Error(kInterrupted).
+// Writes into --output_dir: bench.json after every measurement, progress.md, then report.html,
+// report.md, report.csv, charts/, heat/, traces/ and the pictures. Returns the exit code: 1 where a
+// measurement failed or an exact layout drew another picture. Throws Error(kUsage) for a folder that
+// holds another run, Error(kInterrupted).
 int run_protocol(const Resolved& resolved, const Environment& variables, const ProtocolOptions& options);
 
 }  // namespace atelier::app

@@ -223,7 +223,8 @@ request::Prompts read_prompts(const Resolved& resolved) {
 
 namespace {
 
-// What settings give to every picture. Throws Error(kUsage) naming the setting that the family has no use for.
+// What settings give to every picture. Throws Error(kUsage) naming the setting that the family has
+// no use for.
 void check_common(const Resolved& resolved, const request::Request& common,
                   const pipeline::ModelRepo& model) {
   const models::Family& family = model.family();

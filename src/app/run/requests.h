@@ -30,7 +30,8 @@ struct RequestSet {
 class AdapterChoice;
 
 struct RowOptions {
-  bool is_probe = false;  // stands for rows that come later, which name the files that the model must be shown
+  bool is_probe =
+      false;  // stands for rows that come later, which name the files that the model must be shown
   AdapterChoice* adapters = nullptr;  // which remembers what it has read; null: one of this call's own
 };
 

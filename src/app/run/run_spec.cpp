@@ -43,7 +43,8 @@ std::string offload_of(const Resolved& resolved) {
   return kind.empty() ? "none" : kind;
 }
 
-// As torch.profiler.schedule counts. Unless a count is given, the first batch, which warms up, and the second.
+// As torch.profiler.schedule counts. Unless a count is given, the first batch, which warms up,
+// and the second.
 void add_profile(const Settings& s, pipeline::EngineConfig& engine) {
   if (!s.engine.profile) return;
   engine.profile = std::filesystem::absolute(s.output.output_dir) / "profile";
@@ -80,8 +81,8 @@ void check_stage_blocks(const Resolved& resolved, int model_blocks) {
                                 " stages of at least one block with the sum ", model_blocks, " are needed"));
 }
 
-// The layout for the least of the rows. Rows of a file that are too small for the layout that is asked for fail
-// alone, where there are larger ones.
+// The layout for the least of the rows. Rows of a file that are too small for the layout that is asked for
+// fail alone, where there are larger ones.
 LayoutChoice settle_layout(const Resolved& resolved, RequestSet& set, plan::LayoutQuery query,
                            const Machine& machine, const pipeline::ModelRepo& model) {
   const auto tokens_of = [&](const request::Request& r) {

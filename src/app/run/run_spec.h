@@ -36,8 +36,8 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
 // Throws Error(kUsage) where the command does not draw what the model does, pictures or videos.
 void check_surface(const Resolved& resolved, const FoundModel& model);
 
-// The same for a server, whose work comes later: one group of ranks, every evaluation exact. cfg=2 is taken as it is asked
-// for, the calls will show how many samples they have.
+// The same for a server, whose work comes later: one group of ranks, every evaluation exact. cfg=2 is taken
+// as it is asked for, the calls will show how many samples they have.
 RunSpec make_served_spec(const Resolved& resolved, FoundModel model);
 
 // The head of a run for people, one fact per line.

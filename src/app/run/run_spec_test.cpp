@@ -16,9 +16,11 @@ using ::testing::Not;
 
 // The lines of a header that begin with this word, and what belongs to them.
 std::string header_line(std::string_view word, Arguments arguments) {
-  for (const char* more : {"--model_name", "mini", "--device", "cpu", "--prompt", "a", "--num_inference_steps", "4"})
+  for (const char* more :
+       {"--model_name", "mini", "--device", "cpu", "--prompt", "a", "--num_inference_steps", "4"})
     arguments.emplace_back(more);
-  const Resolved resolved = resolve(kT2i, parse_flags({kT2i, "test", "", {}}, one_spelling(arguments)).flags, {}, {});
+  const Resolved resolved =
+      resolve(kT2i, parse_flags({kT2i, "test", "", {}}, one_spelling(arguments)).flags, {}, {});
   auto model = find_model(resolved, {}, [](const std::string&) {}, {});
   const RunSpec spec = make_run_spec(resolved, std::move(model), read_prompts(resolved), 0);
   std::string out;
@@ -31,8 +33,8 @@ std::string header_line(std::string_view word, Arguments arguments) {
 }
 
 TEST(Header, TellsOfTheLayoutWhatItsProductDoesNot) {
-  const auto cut = header_line(
-      "layout", {"--ulysses_degree", "2", "--fully_shard_degree", "2", "--use_parallel_vae"});
+  const auto cut =
+      header_line("layout", {"--ulysses_degree", "2", "--fully_shard_degree", "2", "--use_parallel_vae"});
   EXPECT_THAT(cut, HasSubstr("2 ranks"));
   EXPECT_THAT(cut, HasSubstr("ulysses 2"));
   EXPECT_THAT(cut, HasSubstr("weights of the blocks in 2 shards"));

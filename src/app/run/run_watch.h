@@ -23,8 +23,8 @@ class RunWatch {
   void on_note(const cluster::RequestNote& e);
   void on_generated(const cluster::BatchGenerated& e);
   void on_restart(const std::string& reason);
-  // The end, with what the ranks say of themselves; they are empty where the run failed. Adds phases that sum up to the
-  // time since this was made, memory, kernels, versions, and what is out of balance.
+  // The end, with what the ranks say of themselves; they are empty where the run failed. Adds phases that sum
+  // up to the time since this was made, memory, kernels, versions, and what is out of balance.
   void finish(const std::vector<cluster::RankStats>& ranks);
 
  private:

@@ -1,4 +1,5 @@
-// What must be known before anything is drawn: a row that cannot be written, and models whose rows come later.
+// What must be known before anything is drawn: a row that cannot be written, and models whose
+// rows come later.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -18,7 +18,8 @@ namespace {
 
 constexpr int kRuns = 5, kWarmups = 2;
 
-// As many pictures as every group draws at once, each with a seed of its own: the given ones, again and again.
+// As many pictures as every group draws at once, each with a seed of its own: the given ones,
+// again and again.
 request::RequestList fill(const request::RequestList& given, size_t count) {
   SeedFiller seeds([] { return uint64_t{0}; });
   request::RequestList out;

@@ -56,8 +56,8 @@ bool is_own(const Field& field, std::string spelling) {
   return spelling == field.name || std::find(aliases.begin(), aliases.end(), spelling) != aliases.end();
 }
 
-// A setting as a flag that gives it: as it was typed, or for one of a file under its own name. Empty: nobody set it, or
-// the environment did, where it still is.
+// A setting as a flag that gives it: as it was typed, or for one of a file under its own name. Empty: nobody
+// set it, or the environment did, where it still is.
 std::string as_flag(const Resolved& resolved, const Field& field, const FieldRef& slot) {
   const std::string name(field.name);
   if (!resolved.is_set(name)) return {};

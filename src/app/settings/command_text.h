@@ -14,8 +14,9 @@ struct FlagChange {
   std::vector<std::string> words;
 };
 
-// "atelier t2i --model_name mini --offload model": what flags and the configuration file have set, but for `without`, then
-// the changes, each in place of what was said of it. Ready for a shell; the environment is taken as it is.
+// "atelier t2i --model_name mini --offload model": what flags and the configuration file have set, but for
+// `without`, then the changes, each in place of what was said of it. Ready for a shell; the environment is
+// taken as it is.
 std::string command_text(const Resolved& resolved, const std::vector<FlagChange>& changes,
                          const std::set<std::string>& without = {});
 

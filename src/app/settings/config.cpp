@@ -132,8 +132,8 @@ class Documents : public YAML::EventHandler {
   }
 };
 
-// The null mark where there is one document. Not by LoadAll, which never ends on some garbage: at the end of what it
-// understands, the parser finds one more document again and again.
+// The null mark where there is one document. Not by LoadAll, which never ends on some garbage: at the end of
+// what it understands, the parser finds one more document again and again.
 YAML::Mark second_document(const std::string& text) {
   std::istringstream in(text);
   YAML::Parser parser(in);

@@ -16,8 +16,9 @@ struct Config {
 };
 
 // .yaml, .yml or .json. Plain YAML scalars get their type: true/yes/on and false/no/off, numbers, null;
-// quoted ones stay text; what takes a text takes the written one. One document. Throws Error(kUsage) naming file and line: no such file, another suffix, broken
-// syntax, a key twice, no mapping at the top, nested deeper than 64 levels, more than 100,000 values.
+// quoted ones stay text; what takes a text takes the written one. One document. Throws Error(kUsage) naming
+// file and line: no such file, another suffix, broken syntax, a key twice, no mapping at the top, nested
+// deeper than 64 levels, more than 100,000 values.
 Config read_config(const std::filesystem::path& file);
 // The same for text that stands for a file of this name.
 Config parse_config(const std::string& text, const std::filesystem::path& file);

@@ -121,7 +121,8 @@ struct ServeSettings {
   std::string api_key_file, tls_cert, tls_key, public_url;
   std::string data_dir, database, lora_dir;
   bool keep_on_disconnect = false;
-  int max_body_mb = 32, max_steps = 200, max_n = 4, max_frames = 161, max_prompt_bytes = 32768, max_adapters = 8;
+  int max_body_mb = 32, max_steps = 200, max_n = 4, max_frames = 161, max_prompt_bytes = 32768,
+      max_adapters = 8;
   int64_t max_pixels = 4 << 20;
   int max_queue = 256, max_per_key = 64, keep_jobs = 1000;
   int batch_wait_ms = 0;

@@ -151,7 +151,8 @@ void settle_dtype(Resolved& r) {
   r.origins["torch_dtype"] = r.origin(key);
 }
 
-// Configurations for video nodes count latent tokens, which follow from the size; a prompt's length is another number.
+// Configurations for video nodes count latent tokens, which follow from the size; a prompt's length
+// is another number.
 void drop_latent_tokens(Resolved& r) {
   auto& length = r.settings.input.row.request.max_sequence_length;
   if (r.surface != kVideo || !length || r.origin("max_sequence_length").level != Precedence::kFile) return;

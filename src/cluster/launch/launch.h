@@ -33,7 +33,8 @@ struct LauncherEnv {
 // The value of a variable; none if it is not set.
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string& name)>;
 
-// Where the processes of a run meet, and who says so: "at 10.0.0.1, ports 29501 to 29508 (RANK=0 WORLD_SIZE=2)".
+// Where the processes of a run meet, and who says so: "at 10.0.0.1, ports 29501 to 29508 (RANK=0
+// WORLD_SIZE=2)".
 std::string meeting_text(const LauncherEnv& env);
 
 // What the environment says about an outer launcher; none for a process that was started alone. Throws

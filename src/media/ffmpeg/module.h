@@ -1,5 +1,5 @@
-// What the module that is linked with FFmpeg's libraries offers. It is opened at its first use: nothing else of the program
-// needs those libraries.
+// What the module that is linked with FFmpeg's libraries offers. It is opened at its first use: nothing else
+// of the program needs those libraries.
 #pragma once
 #include <string>
 #include <vector>
@@ -15,12 +15,13 @@ struct EncodedVideo {
 class FfmpegModule {
  public:
   virtual ~FfmpegModule() = default;
-  // An MP4 with the texts as its comment and its description. quality: 1 to 100. encoders: FFmpeg's names; the first that
-  // is there and can be opened. Throws std::runtime_error.
+  // An MP4 with the texts as its comment and its description. quality: 1 to 100. encoders: FFmpeg's names;
+  // the first that is there and can be opened. Throws std::runtime_error.
   virtual EncodedVideo encode(const Video& video, int quality, const Texts& texts,
                               const std::vector<std::string>& encoders) const = 0;
-  // The frames of a video in any container and codec that FFmpeg reads, upright. Only the file itself is opened, whatever
-  // it refers to. Throws std::runtime_error for one that is damaged, cut off, or has more pixels than kMaxPixels.
+  // The frames of a video in any container and codec that FFmpeg reads, upright. Only the file itself is
+  // opened, whatever it refers to. Throws std::runtime_error for one that is damaged, cut off, or has more
+  // pixels than kMaxPixels.
   virtual AnimationFacts read(const std::string& file, const TakeFrame& take) const = 0;
 };
 

@@ -1,4 +1,5 @@
-// A LoRA that diffusers wrote, against the weights that diffusers merged, and the same one in other trainers' names.
+// A LoRA that diffusers wrote, against the weights that diffusers merged, and the same one in
+// other trainers' names.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
@@ -18,7 +19,8 @@ using weights::LayerNames;
 using weights::Tensors;
 using weights::WeightStore;
 
-// Of seven layers of the recorded model: weights, a LoRA with factors four wide, and three of them with 0.8 of it merged.
+// Of seven layers of the recorded model: weights, a LoRA with factors four wide, and three of them with 0.8
+// of it merged.
 const std::filesystem::path kFolder = "src/models/flux/testdata/lora";
 constexpr int64_t kWidth = 64;
 const std::vector<weights::ManifestEntry> kTensors{{"double.0.image.qkv.weight", {192, 64}},
@@ -65,7 +67,8 @@ TEST(FluxAdapters, MergeAsDiffusersDoes) {
   store.check();
 }
 
-// kohya's and XLabs' tensors for the same layers: q, k and v in one, without the gates of the MLP where linear1 has them.
+// kohya's and XLabs' tensors for the same layers: q, k and v in one, without the gates of the MLP where
+// linear1 has them.
 TEST(FluxAdapters, OtherTrainersNamesMeanTheSameLayers) {
   const auto lora = weights::read_tensors(kFolder / "lora.safetensors");
   const std::string block = "transformer.transformer_blocks.0.attn.";

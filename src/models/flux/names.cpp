@@ -115,7 +115,8 @@ bool says(const weights::WeightStore& file, std::string_view word) {
   return title.find(word) != std::string::npos;
 }
 
-// Variants that take pictures besides the text have wider inputs, or (Kontext) differ in nothing but their name.
+// Variants that take pictures besides the text have wider inputs, or (Kontext) differ in nothing
+// but their name.
 void refuse_variants(const weights::WeightStore& file, const FluxSizes& sizes) {
   std::string what;
   if (says(file, "kontext")) {

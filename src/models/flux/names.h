@@ -33,8 +33,9 @@ struct FluxSizes {
 // Nothing if the store holds no FLUX transformer in either naming.
 // Throws Error(kCheckpoint) if it does but lacks a tensor that tells a size.
 std::optional<FluxSizes> find_flux(const weights::WeightStore& store);
-// config.json of such a file, with what no tensor tells taken from `like`. Throws Error(kCheckpoint), also for the
-// variants that take more than a text (Fill, Depth, Canny, Kontext) and for relatives of other mathematics.
+// config.json of such a file, with what no tensor tells taken from `like`. Throws
+// Error(kCheckpoint), also for the variants that take more than a text (Fill, Depth, Canny, Kontext)
+// and for relatives of other mathematics.
 Json config_of_flux_file(const weights::WeightStore& file, const Json& like);
 
 }  // namespace atelier::models

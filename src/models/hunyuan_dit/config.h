@@ -35,8 +35,8 @@ struct HunyuanConfig {
 // Throws Error(kUsage) for sizes that are no whole tokens, Error(kCheckpoint) for a VAE with other latents.
 Grid grid_hunyuan_dit(const Json& config, int64_t spatial, int64_t height, int64_t width, int64_t frames);
 
-// States and masks of both encoders: embeds [B, tokens, C], mask [B, tokens], and the same with _2; sizes [B, 6] for
-// models that want them.
+// States and masks of both encoders: embeds [B, tokens, C], mask [B, tokens], and the same with _2; sizes [B,
+// 6] for models that want them.
 nn::Conditioning condition_hunyuan_dit(Encoders& encoders, const PromptBatch& prompts);
 
 // What each block multiplies, without counts. Throws Error(kCheckpoint).

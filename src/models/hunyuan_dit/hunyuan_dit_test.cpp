@@ -1,5 +1,5 @@
-// HunyuanDiT against the same mathematics written out plainly, sample by sample and without any seam; and what the
-// engine is told about it.
+// HunyuanDiT against the same mathematics written out plainly, sample by sample and without any seam; and
+// what the engine is told about it.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>

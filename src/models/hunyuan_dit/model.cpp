@@ -1,6 +1,6 @@
-// HunyuanDiT v1.0 to v1.2: Li et al. (arXiv 2405.08748). One stream of image tokens that attends to a prompt in two
-// languages, with long skips from the first half of the blocks to the second. Upstream: diffusers
-// models/transformers/hunyuan_transformer_2d.py, pipelines/hunyuandit/pipeline_hunyuandit.py.
+// HunyuanDiT v1.0 to v1.2: Li et al. (arXiv 2405.08748). One stream of image tokens that attends to a
+// prompt in two languages, with long skips from the first half of the blocks to the second. Upstream:
+// diffusers models/transformers/hunyuan_transformer_2d.py, pipelines/hunyuandit/pipeline_hunyuandit.py.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/index_select.h>
@@ -33,7 +33,8 @@ using namespace nn;
 
 constexpr int kImage = 0;  // the one stream
 
-// Norm, attend to the image, norm, attend to the prompt, norm, MLP. Only the first norm knows the time: it is shifted.
+// Norm, attend to the image, norm, attend to the prompt, norm, MLP. Only the first norm knows the time:
+// it is shifted.
 struct HunyuanBlock {
   ModulationTable shift;
   LayerNorm norm1, norm2, norm3, skip_norm;
@@ -98,8 +99,8 @@ struct HunyuanBlock {
   }
 };
 
-// Attention whose one query is the mean of all tokens, each with its learned position: [B, T, C] -> [B, pooled].
-// Upstream: diffusers embeddings.py HunyuanDiTAttentionPool.
+// Attention whose one query is the mean of all tokens, each with its learned position: [B, T, C] -> [B,
+// pooled]. Upstream: diffusers embeddings.py HunyuanDiTAttentionPool.
 struct AttentionPool {
   at::Tensor positions;  // [T + 1, C], the mean first
   Linear q, k, v, out;
@@ -122,9 +123,9 @@ struct AttentionPool {
   }
 };
 
-// Where the rows and columns of a grid lie that is spread over the middle of a square of 32 units, its longer side
-// filling it. Upstream: get_resize_crop_region_for_grid, and embeddings.py get_2d_rotary_pos_embed, whose last row
-// lies at end * (n - 1) / n wherever the first one does.
+// Where the rows and columns of a grid lie that is spread over the middle of a square of 32 units, its longer
+// side filling it. Upstream: get_resize_crop_region_for_grid, and embeddings.py get_2d_rotary_pos_embed,
+// whose last row lies at end * (n - 1) / n wherever the first one does.
 struct GridPositions {
   at::Tensor rows, cols;  // float
 

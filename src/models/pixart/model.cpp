@@ -1,6 +1,7 @@
-// PixArt-Sigma: Chen et al. (arXiv 2403.04692), and PixArt-alpha before it (arXiv 2310.00426). One stream of image
-// tokens; one modulation linear for all blocks (adaLN-single); cross attention to T5's states. Upstream: diffusers
-// models/transformers/pixart_transformer_2d.py, pipelines/pixart_alpha/pipeline_pixart_sigma.py.
+// PixArt-Sigma: Chen et al. (arXiv 2403.04692), and PixArt-alpha before it (arXiv 2310.00426). One stream of
+// image tokens; one modulation linear for all blocks (adaLN-single); cross attention to T5's states.
+// Upstream: diffusers models/transformers/pixart_transformer_2d.py,
+// pipelines/pixart_alpha/pipeline_pixart_sigma.py.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -72,8 +73,8 @@ at::Tensor sines_of(const at::Tensor& positions, int64_t channels) {
   return at::cat({angles.sin(), angles.cos()}, 1);
 }
 
-// Of tokens at (row, column, rows, columns), [n, 4]: [n, 1, C], float. Every grid is stretched to the range that
-// the model was trained on; columns take the first half of the channels.
+// Of tokens at (row, column, rows, columns), [n, 4]: [n, 1, C], float. Every grid is stretched to the range
+// that the model was trained on; columns take the first half of the channels.
 at::Tensor position_table(const PixArtConfig& c, const at::Tensor& at) {
   const auto axis = [&](int64_t place, int64_t of) {
     const double stretch = at.size(0) > 0 ? at[0][of].item<double>() / static_cast<double>(c.base) : 1;

@@ -64,7 +64,8 @@ constexpr Marks kOriginalMarks{.image_in = "x_embedder.proj.weight",
                                .block = "blocks.{}.scale_shift_table",
                                .bias = "blocks.0.attn.qkv.bias",
                                .text = "blocks.0.cross_attn.kv_linear.weight"};
-// Of the original naming: a table of positions that is computed here, a row for each token of a usual picture.
+// Of the original naming: a table of positions that is computed here, a row for each token of
+// a usual picture.
 constexpr std::string_view kPositions = "pos_embed";
 
 }  // namespace

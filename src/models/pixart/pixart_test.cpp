@@ -1,4 +1,5 @@
-// PixArt as the engine meets it: facts, sizes and their notes, which blocks are built, positions of any grid, presets.
+// PixArt as the engine meets it: facts, sizes and their notes, which blocks are built, positions of
+// any grid, presets.
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>

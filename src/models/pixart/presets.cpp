@@ -6,8 +6,8 @@
 namespace atelier::models {
 namespace {
 
-// Sizes as in the published folders' config files. The models differ in the side of their latents and in how far
-// positions are spread.
+// Sizes as in the published folders' config files. The models differ in the side of their latents and in how
+// far positions are spread.
 Json pixart_sigma(int sample_size) {
   Json j = Json::parse(R"({
     "_class_name": "PixArtSigmaPipeline",

@@ -1,6 +1,6 @@
-// Stable Diffusion 3 and 3.5: Esser et al. (arXiv 2403.03206), MMDiT. Image and text tokens have weights of their
-// own and meet in joint attention; blocks with dual attention let the image attend to itself besides. Upstream:
-// diffusers models/transformers/transformer_sd3.py, models/attention.py JointTransformerBlock,
+// Stable Diffusion 3 and 3.5: Esser et al. (arXiv 2403.03206), MMDiT. Image and text tokens have weights of
+// their own and meet in joint attention; blocks with dual attention let the image attend to itself besides.
+// Upstream: diffusers models/transformers/transformer_sd3.py, models/attention.py JointTransformerBlock,
 // pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>

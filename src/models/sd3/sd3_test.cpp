@@ -1,5 +1,5 @@
-// Stable Diffusion 3 as the engine meets it: sizes, the position table, both namings, presets, refusals; and the
-// mathematics of a small model against plain formulas.
+// Stable Diffusion 3 as the engine meets it: sizes, the position table, both namings, presets, refusals; and
+// the mathematics of a small model against plain formulas.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>

@@ -99,7 +99,8 @@ nn::Conditioning condition(Encoders& encoders, const PromptBatch& p) {
   return {.whole = {{"embeds", embeds}, {"pooled", pooled}, {"time_ids", time_ids(p)}}};
 }
 
-// `y` is the pooled text; the six sizes, whose sinusoids the published network takes behind it, come as time_ids.
+// `y` is the pooled text; the six sizes, whose sinusoids the published network takes behind it,
+// come as time_ids.
 nn::Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
   const UNetConfig c(config);
   return {.whole = {{"embeds", inputs.take("context", {-1, c.text_width})},

@@ -32,8 +32,8 @@ struct ClipLayer {
   nn::Linear qkv_, out_, up_, down_;
 };
 
-// Of the layers of a tower, "encoder.layers.{}" here: transformers' names, before which folders have `tower` or not, then
-// those of open_clip, which calls a layer `open`.
+// Of the layers of a tower, "encoder.layers.{}" here: transformers' names, before which folders have `tower`
+// or not, then those of open_clip, which calls a layer `open`.
 void add_clip_layer_names(const std::string& tower, const std::string& open,
                           std::vector<weights::NameRule>& names);
 

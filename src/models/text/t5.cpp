@@ -154,8 +154,8 @@ class T5 : public TextEncoder, public BlockedEncoder {
   std::vector<T5Layer> layers_;
 };
 
-// transformers' names, of which rules that change nothing come first so that they are the ones that are written; then
-// those of llama.cpp's GGUF files.
+// transformers' names, of which rules that change nothing come first so that they are the ones that are
+// written; then those of llama.cpp's GGUF files.
 std::vector<weights::NameRule> t5_names() {
   const std::string block = "encoder.block.{}.", at = block + "layer.0.SelfAttention.",
                     in = block + "layer.1.DenseReluDense.", ggml = "enc.blk.{}.";

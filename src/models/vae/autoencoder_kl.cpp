@@ -272,8 +272,8 @@ class AutoencoderKl : public Vae {
   std::optional<Conv2d> quant_, post_quant_;
 };
 
-// The names of CompVis' latent-diffusion, which single files carry: the decoder's levels are counted from the picture
-// there, from the latents in diffusers.
+// The names of CompVis' latent-diffusion, which single files carry: the decoder's levels are counted from the
+// picture there, from the latents in diffusers.
 void add_original_names(const KlConfig& c, std::vector<weights::NameRule>& all) {
   const auto levels = std::ssize(c.channels);
   for (const std::string side : {"encoder", "decoder"}) {

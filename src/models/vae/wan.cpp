@@ -19,8 +19,8 @@ using wan_vae::Chunk;
 
 constexpr int64_t kChunk = 4;  // frames of every chunk of the encoder but the first, which has one
 
-// [B, 3, f, H, W] -> [B, 3 square^2, f, H / square, W / square]: a block's column, then its row, vary slower than the next
-// colour's; and back.
+// [B, 3, f, H, W] -> [B, 3 square^2, f, H / square, W / square]: a block's column, then its row, vary slower
+// than the next colour's; and back.
 at::Tensor folded(const at::Tensor& x, int64_t p) {
   if (p == 1) return x;
   const int64_t rows = x.size(3) / p, cols = x.size(4) / p;
@@ -78,7 +78,8 @@ class AutoencoderKlWan : public Vae {
     return unfolded(cropped(y, z.size(3) * c_.said_spatial / p, z.size(4) * c_.said_spatial / p), p);
   }
 
-  // Whether a picture needs tiles is asked of its pixels, their sizes then count blocks of the folded picture.
+  // Whether a picture needs tiles is asked of its pixels, their sizes then count blocks of the folded
+  // picture.
   at::Tensor encode_tiled(const at::Tensor& x, const Tiles& t) const override {
     const int64_t spatial = c_.said_spatial / c_.square, stride = static_cast<int64_t>(t.stride);
     const Tiling tiling{t.size, stride, t.size / spatial - stride / spatial, stride / spatial};
@@ -123,7 +124,8 @@ class AutoencoderKlWan : public Vae {
     return video;
   }
 
-  // [B, channels, F, rows, W] -> moments; frames behind the last whole chunk do not count, as in the reference.
+  // [B, channels, F, rows, W] -> moments; frames behind the last whole chunk do not count, as
+  // in the reference.
   at::Tensor encode_folded(const CallContext& f, const at::Tensor& x) const {
     FrameCache cache;
     const int64_t batch = x.size(0), chunks = 1 + (x.size(2) - 1) / kChunk;

@@ -23,7 +23,8 @@ std::vector<bool> truths(const Json& json, const char* key, const std::vector<bo
   return found->get<std::vector<bool>>();
 }
 
-// A way around without weights makes `out` channels of `in`, each `factor` times: one count must divide the other.
+// A way around without weights makes `out` channels of `in`, each `factor` times: one count must
+// divide the other.
 void check_way_around(int64_t in, int64_t out, int64_t factor, const char* side) {
   const bool fits = in * factor % out == 0;
   if (!fits) {

@@ -42,8 +42,8 @@ struct Middle {
   at::Tensor operator()(const Chunk& chunk, const at::Tensor& x) const;
 };
 
-// Half as many rows and columns, and frames where it has a convolution for them. A video's first frame is a chunk of
-// its own and stays.
+// Half as many rows and columns, and frames where it has a convolution for them. A video's first frame is a
+// chunk of its own and stays.
 struct Halve {
   nn::Conv2d space;
   std::optional<nn::CausalConv3d> time;

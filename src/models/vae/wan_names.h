@@ -12,7 +12,8 @@ struct WanVaeModules {
   int64_t levels = 4, layers = 2;
 };
 
-// Original names (wan/modules/vae.py, vae2_2.py) to those of diffusers; one rule for each module, and no tensor has two.
+// Original names (wan/modules/vae.py, vae2_2.py) to those of diffusers; one rule for each module, and no
+// tensor has two.
 std::vector<weights::NameRule> wan_vae_names(const WanVaeModules& modules);
 
 }  // namespace atelier::models

@@ -21,8 +21,8 @@ namespace {
 
 constexpr int64_t kFramesTogether = 4;  // pixel frames of a latent frame; the first one has one
 
-// 1 for every frame that is given, [B, 4, f, h, w]: a channel for each of the four pixel frames of a latent frame, the
-// first pixel frame counted four times.
+// 1 for every frame that is given, [B, 4, f, h, w]: a channel for each of the four pixel frames of a latent
+// frame, the first pixel frame counted four times.
 at::Tensor mask_of_given(const at::Tensor& like, int64_t frames, bool has_last) {
   auto mask = at::zeros({kFramesTogether - 1 + frames}, like.options());
   mask.narrow(0, 0, kFramesTogether).fill_(1);
@@ -39,7 +39,8 @@ at::Tensor video_around(const ShownPictures& shown) {
   const int64_t between = shown.frames - (has_last ? 2 : 1);
   if (between < 0) throw Error(Kind::kUsage, "a video of one frame has no last frame besides its first");
   std::vector<at::Tensor> parts{image.unsqueeze(2)};
-  parts.push_back(at::zeros({image.size(0), image.size(1), between, image.size(2), image.size(3)}, image.options()));
+  parts.push_back(
+      at::zeros({image.size(0), image.size(1), between, image.size(2), image.size(3)}, image.options()));
   if (has_last) parts.push_back(shown.last_image.unsqueeze(2));
   return at::cat(parts, 2);
 }
@@ -73,7 +74,8 @@ at::Tensor mask_channels(const at::Tensor& mask, int64_t latent_frames, int64_t 
                          .flatten(1, 2);
   std::vector<int64_t> nearest;
   for (int64_t i = 0; i < latent_frames; ++i) {
-    const double at = (static_cast<double>(i) + 0.5) * (static_cast<double>(frames) / static_cast<double>(latent_frames));
+    const double at =
+        (static_cast<double>(i) + 0.5) * (static_cast<double>(frames) / static_cast<double>(latent_frames));
     nearest.push_back(std::min(static_cast<int64_t>(at), frames - 1));
   }
   return cells.index_select(2, at::tensor(nearest, at::TensorOptions(at::kLong).device(mask.device())));
@@ -89,8 +91,9 @@ at::Tensor scales_of(const ShownPictures& shown, const WanConfig& c) {
   if (scales.empty()) scales = {1};
   if (scales.size() == 1) scales.resize(hints, scales.front());
   if (scales.size() != hints)
-    throw Error(Kind::kUsage, str("conditioning_scale has ", scales.size(), " numbers; this model takes one, or ", hints,
-                                  ", one for each of its control blocks"));
+    throw Error(Kind::kUsage,
+                str("conditioning_scale has ", scales.size(), " numbers; this model takes one, or ", hints,
+                    ", one for each of its control blocks"));
   return at::tensor(scales, at::TensorOptions(at::kFloat));
 }
 

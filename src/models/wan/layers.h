@@ -12,8 +12,8 @@
 
 namespace atelier::models {
 
-// What a block adds its own numbers to: shift, scale and gate of all tokens held here, before self attention and before
-// the MLP. Latents that are given come first and have a modulation of their own.
+// What a block adds its own numbers to: shift, scale and gate of all tokens held here, before self attention
+// and before the MLP. Latents that are given come first and have a modulation of their own.
 struct WanModulations {
   std::vector<nn::ModulatedTokens> attention, mlp;
 };
@@ -41,7 +41,8 @@ struct WanBlock {
   // Keys and values of the prompt and of the pictures, two attentions whose results are added.
   void begin(nn::RequestContext& context, int64_t picture_tokens) const;
   // x [tokens of the stream, B, C] contiguous, in place.
-  void operator()(const nn::CallContext& f, const nn::State& s, const nn::Rope& rope, const at::Tensor& x) const;
+  void operator()(const nn::CallContext& f, const nn::State& s, const nn::Rope& rope,
+                  const at::Tensor& x) const;
 
  private:
   at::Tensor attended(const nn::CallContext& f, const nn::Activation& x, const nn::Rope& rope) const;

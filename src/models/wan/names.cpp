@@ -18,21 +18,20 @@ constexpr std::array kPrefixes{"", "model.diffusion_model.", "diffusion_model.",
 struct Outer {
   const char *canonical, *original;
 };
-constexpr std::array kOuter{
-    Outer{"patch_embedding", "patch_embedding"},
-    Outer{"vace_patch_embedding", "vace_patch_embedding"},
-    Outer{"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
-    Outer{"condition_embedder.text_embedder.linear_2", "text_embedding.2"},
-    Outer{"condition_embedder.time_embedder.linear_1", "time_embedding.0"},
-    Outer{"condition_embedder.time_embedder.linear_2", "time_embedding.2"},
-    Outer{"condition_embedder.time_proj", "time_projection.1"},
-    Outer{"condition_embedder.image_embedder.norm1", "img_emb.proj.0"},
-    Outer{"condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"},
-    Outer{"condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"},
-    Outer{"condition_embedder.image_embedder.norm2", "img_emb.proj.4"},
-    Outer{"condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"},
-    Outer{"proj_out", "head.head"},
-    Outer{"scale_shift_table", "head.modulation"}};
+constexpr std::array kOuter{Outer{"patch_embedding", "patch_embedding"},
+                            Outer{"vace_patch_embedding", "vace_patch_embedding"},
+                            Outer{"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
+                            Outer{"condition_embedder.text_embedder.linear_2", "text_embedding.2"},
+                            Outer{"condition_embedder.time_embedder.linear_1", "time_embedding.0"},
+                            Outer{"condition_embedder.time_embedder.linear_2", "time_embedding.2"},
+                            Outer{"condition_embedder.time_proj", "time_projection.1"},
+                            Outer{"condition_embedder.image_embedder.norm1", "img_emb.proj.0"},
+                            Outer{"condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"},
+                            Outer{"condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"},
+                            Outer{"condition_embedder.image_embedder.norm2", "img_emb.proj.4"},
+                            Outer{"condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"},
+                            Outer{"proj_out", "head.head"},
+                            Outer{"scale_shift_table", "head.modulation"}};
 
 // Below a block. The original repository counts its norms in another order than it uses them.
 struct InBlock {
@@ -58,14 +57,17 @@ struct Fused {
   std::array<const char*, 3> diffusers, original;  // null: two parts
 };
 constexpr std::array kFused{
-    Fused{"self.qkv", {"attn1.to_q", "attn1.to_k", "attn1.to_v"}, {"self_attn.q", "self_attn.k", "self_attn.v"}},
+    Fused{"self.qkv",
+          {"attn1.to_q", "attn1.to_k", "attn1.to_v"},
+          {"self_attn.q", "self_attn.k", "self_attn.v"}},
     Fused{"cross.kv", {"attn2.to_k", "attn2.to_v", nullptr}, {"cross_attn.k", "cross_attn.v", nullptr}},
     Fused{"cross.image_kv",
           {"attn2.add_k_proj", "attn2.add_v_proj", nullptr},
           {"cross_attn.k_img", "cross_attn.v_img", nullptr}}};
 
 // Blocks of the model and of VACE, under the same names.
-void add_blocks(std::vector<NameRule>& names, const char* blocks, const std::string& before, bool is_original) {
+void add_blocks(std::vector<NameRule>& names, const char* blocks, const std::string& before,
+                bool is_original) {
   const std::string ours = std::string(blocks) + ".{}.", theirs = before + ours;
   for (const auto& n : kInBlock)
     names.push_back({ours + n.canonical, {{theirs + (is_original ? n.original : n.diffusers)}}});
@@ -107,12 +109,13 @@ class Sizes {
 };
 
 // Models that grew out of Wan and have parts of their own: {mark, what it is}.
-constexpr std::array kOtherVariants{std::pair{"control_adapter.conv.weight", "a camera control model"},
-                                    std::pair{"casual_audio_encoder.encoder.final_linear.weight", "a speech model"},
-                                    std::pair{"audio_proj.audio_proj_glob_1.layer.bias", "a speech model"},
-                                    std::pair{"face_adapter.fuser_blocks.0.k_norm.weight", "an animation model"},
-                                    std::pair{"ref_conv.weight", "a model with a reference convolution"},
-                                    std::pair{"patch_embedding_add.weight", "a model with added controls"}};
+constexpr std::array kOtherVariants{
+    std::pair{"control_adapter.conv.weight", "a camera control model"},
+    std::pair{"casual_audio_encoder.encoder.final_linear.weight", "a speech model"},
+    std::pair{"audio_proj.audio_proj_glob_1.layer.bias", "a speech model"},
+    std::pair{"face_adapter.fuser_blocks.0.k_norm.weight", "an animation model"},
+    std::pair{"ref_conv.weight", "a model with a reference convolution"},
+    std::pair{"patch_embedding_add.weight", "a model with added controls"}};
 
 // VACE blocks of the published models are spread evenly.
 Json control_layers(int blocks, int steered) {
@@ -151,7 +154,8 @@ Json config_of_wan_file(const weights::WeightStore& file, const Json& like) {
   const Sizes sizes(file);
   for (const auto& [mark, what] : kOtherVariants) {
     if (sizes.has(mark))
-      throw Error(Kind::kCheckpoint, str("the file holds ", what, " (", mark, "), which this build does not have"));
+      throw Error(Kind::kCheckpoint,
+                  str("the file holds ", what, " (", mark, "), which this build does not have"));
   }
   const int64_t width = sizes.size("head.modulation", 2);
   const int64_t head = like.is_object() ? like.value("attention_head_dim", int64_t{128}) : 128;
@@ -173,7 +177,8 @@ Json config_of_wan_file(const weights::WeightStore& file, const Json& like) {
   config["pos_embed_seq_len"] = has_positions ? Json(sizes.size("img_emb.emb_pos", 1)) : Json();
   if (is_steered) {
     const int steered = sizes.count("vace_blocks.", ".modulation");
-    const bool same = config.contains("vace_layers") && config["vace_layers"].size() == static_cast<size_t>(steered);
+    const bool same =
+        config.contains("vace_layers") && config["vace_layers"].size() == static_cast<size_t>(steered);
     if (!same) config["vace_layers"] = control_layers(config["num_layers"].get<int>(), std::max(steered, 1));
     config["vace_in_channels"] = sizes.size("vace_patch_embedding.weight", 1);
   }

@@ -1,5 +1,6 @@
 // The names of Wan's transformer in the original repository (wan/modules/model.py), in diffusers
-// (scripts/convert_wan_to_diffusers.py) and in the style of transformers' encoders that ComfyUI nodes for xDiT use.
+// (scripts/convert_wan_to_diffusers.py) and in the style of transformers' encoders that ComfyUI nodes
+// for xDiT use.
 #include "models/spellings.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
-// Wan 2.1 and 2.2 (arXiv 2503.20314): video tokens under a modulation that all blocks share but for their own numbers,
-// cross attention to umT5's states and to an image encoder's. VACE (arXiv 2503.07598): a second stream of tokens, made
-// of control latents, whose blocks leave hints for some of the model's. Upstream: diffusers transformer_wan.py,
-// transformer_wan_vace.py.
+// Wan 2.1 and 2.2 (arXiv 2503.20314): video tokens under a modulation that all blocks share but for their own
+// numbers, cross attention to umT5's states and to an image encoder's. VACE (arXiv 2503.07598): a second
+// stream of tokens, made of control latents, whose blocks leave hints for some of the model's. Upstream:
+// diffusers transformer_wan.py, transformer_wan_vace.py.
 #include "models/wan/transformer.h"
 
 #include <ATen/TensorOperators.h>
@@ -209,8 +209,8 @@ void WanTransformer::embed(const CallContext& f, State& s, const at::Tensor& lat
   s.x = at::cat({s.x, control});
 }
 
-// VACE's blocks need the video's tokens only as they were embedded: each runs right before the block that it steers, so
-// that its tokens travel with the others.
+// VACE's blocks need the video's tokens only as they were embedded: each runs right before the block that it
+// steers, so that its tokens travel with the others.
 void WanTransformer::block(int i, const CallContext& f, State& s) {
   const auto video = s.stream(kWanVideo);
   const auto k = control_of(i);

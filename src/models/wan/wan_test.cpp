@@ -1,4 +1,5 @@
-// Wan as the engine meets it: facts and traits, names of both spellings, configs of files, latents that are given, presets.
+// Wan as the engine meets it: facts and traits, names of both spellings, configs of files, latents that
+// are given, presets.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -28,8 +29,10 @@ const Family& family_of(const char* pipeline = "WanPipeline") {
 }
 
 Json small_wan() {
-  return {{"num_attention_heads", 3}, {"attention_head_dim", 12}, {"in_channels", 16}, {"out_channels", 16},
-          {"num_layers", 3},          {"ffn_dim", 40},            {"text_dim", 10},    {"freq_dim", 16}};
+  return {{"num_attention_heads", 3}, {"attention_head_dim", 12},
+          {"in_channels", 16},        {"out_channels", 16},
+          {"num_layers", 3},          {"ffn_dim", 40},
+          {"text_dim", 10},           {"freq_dim", 16}};
 }
 
 Json seeing_wan() {
@@ -60,7 +63,9 @@ struct Built {
   int64_t elements() const {
     int64_t n = 0;
     for (const auto& a : store->manifest())
-      n += weights::is_added(a.name) ? 0 : std::accumulate(a.shape.begin(), a.shape.end(), int64_t{1}, std::multiplies<>());
+      n += weights::is_added(a.name)
+               ? 0
+               : std::accumulate(a.shape.begin(), a.shape.end(), int64_t{1}, std::multiplies<>());
     return n;
   }
 };
@@ -68,10 +73,12 @@ struct Built {
 TEST(Wan, BuildsOnlyItsBlocksAndItsEnds) {
   const auto whole = Built(steered_wan(), {{0, 3}}).names(), middle = Built(steered_wan(), {{1, 1}}).names();
   EXPECT_TRUE(whole.contains("patch_embedding.weight") && whole.contains("proj_out.weight"));
-  EXPECT_TRUE(whole.contains("vace_blocks.0.control_in.weight") && whole.contains("vace_blocks.1.self.qkv.weight"));
+  EXPECT_TRUE(whole.contains("vace_blocks.0.control_in.weight") &&
+              whole.contains("vace_blocks.1.self.qkv.weight"));
   EXPECT_FALSE(whole.contains("vace_blocks.1.control_in.weight"));
   EXPECT_FALSE(middle.contains("patch_embedding.weight") || middle.contains("proj_out.weight"));
-  EXPECT_FALSE(middle.contains("vace_blocks.0.self.qkv.weight") || middle.contains("vace_patch_embedding.weight"));
+  EXPECT_FALSE(middle.contains("vace_blocks.0.self.qkv.weight") ||
+               middle.contains("vace_patch_embedding.weight"));
   auto together = Built(steered_wan(), {{0, 1}, {2, 1}}).names();
   together.merge(Built(steered_wan(), {{1, 1}}).names());
   EXPECT_EQ(together, whole);
@@ -99,7 +106,8 @@ TEST(Wan, GridsHaveFramesOfLatents) {
   EXPECT_EQ(g.tokens(), 3 * 3 * 4);
   EXPECT_EQ(g.latent(2), (std::vector<int64_t>{2, 16, 3, 6, 8}));
   EXPECT_TRUE(has(error_of(Kind::kUsage, [] { family_of().grid(small_wan(), 8, 50, 64, 3); }), "try 64x48"));
-  EXPECT_TRUE(has(error_of(Kind::kUsage, [] { family_of().grid(small_wan(), 8, 48, 64, 2000); }), "1 to 1024"));
+  EXPECT_TRUE(
+      has(error_of(Kind::kUsage, [] { family_of().grid(small_wan(), 8, 48, 64, 2000); }), "1 to 1024"));
   const auto x = nn::random({2, 5, 3, 4, 6});
   EXPECT_EQ(distance(family_of().unpack(family_of().pack(x), {.frames = 3, .rows = 2, .cols = 3}), x), 0);
   const auto at = family_of().coordinates(small_wan(), {.frames = 2, .rows = 2, .cols = 3}, 0, 12);
@@ -134,7 +142,8 @@ TEST(Wan, ConfigsThatCannotBeAreNamed) {
     return error_of(Kind::kCheckpoint, [&] { family_of().facts(config); });
   };
   EXPECT_TRUE(has(refused("patch_size", {2, 2, 2}), "patch_size must be [1, 2, 2]"));
-  EXPECT_TRUE(has(refused("qk_norm", "layer_norm"), "qk_norm must be rms_norm_across_heads, found layer_norm"));
+  EXPECT_TRUE(
+      has(refused("qk_norm", "layer_norm"), "qk_norm must be rms_norm_across_heads, found layer_norm"));
   EXPECT_TRUE(has(refused("cross_attn_norm", false), "cross_attn_norm"));
   EXPECT_TRUE(has(refused("eps", 1e-5), "eps must be 1e-6"));
   EXPECT_TRUE(has(refused("in_channels", 20), "in_channels must be out_channels (16), or 36"));
@@ -167,15 +176,16 @@ TEST(Wan, NamesAreABijection) {
 
 TEST(Wan, ConfigsOfFilesComeFromTheirTensors) {
   const auto zeros = [](at::IntArrayRef sizes) { return at::zeros(sizes); };
-  std::map<std::string, at::Tensor> file{{"model.diffusion_model.head.modulation", zeros({1, 2, 24})},
-                                         {"model.diffusion_model.head.head.weight", zeros({64, 24})},
-                                         {"model.diffusion_model.blocks.0.modulation", zeros({1, 6, 24})},
-                                         {"model.diffusion_model.blocks.1.modulation", zeros({1, 6, 24})},
-                                         {"model.diffusion_model.blocks.0.ffn.0.weight", zeros({50, 24})},
-                                         {"model.diffusion_model.text_embedding.0.weight", zeros({24, 9})},
-                                         {"model.diffusion_model.time_embedding.0.weight", zeros({24, 32})},
-                                         {"model.diffusion_model.patch_embedding.weight", zeros({24, 36, 1, 2, 2})},
-                                         {"model.diffusion_model.img_emb.proj.1.weight", zeros({7, 7})}};
+  std::map<std::string, at::Tensor> file{
+      {"model.diffusion_model.head.modulation", zeros({1, 2, 24})},
+      {"model.diffusion_model.head.head.weight", zeros({64, 24})},
+      {"model.diffusion_model.blocks.0.modulation", zeros({1, 6, 24})},
+      {"model.diffusion_model.blocks.1.modulation", zeros({1, 6, 24})},
+      {"model.diffusion_model.blocks.0.ffn.0.weight", zeros({50, 24})},
+      {"model.diffusion_model.text_embedding.0.weight", zeros({24, 9})},
+      {"model.diffusion_model.time_embedding.0.weight", zeros({24, 32})},
+      {"model.diffusion_model.patch_embedding.weight", zeros({24, 36, 1, 2, 2})},
+      {"model.diffusion_model.img_emb.proj.1.weight", zeros({7, 7})}};
   const Json like = {{"attention_head_dim", 12}};
   const auto c = config_of_wan_file(nn::PlantedStore(file), like);
   EXPECT_EQ(c["num_attention_heads"], 2);
@@ -191,8 +201,9 @@ TEST(Wan, ConfigsOfFilesComeFromTheirTensors) {
   EXPECT_TRUE(has(refused({{"attention_head_dim", 128}}), "24 channels are no multiple of heads of 128"));
   file["model.diffusion_model.control_adapter.conv.weight"] = zeros({1});
   EXPECT_TRUE(has(refused(like), "a camera control model"));
-  EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [] { config_of_wan_file(nn::PlantedStore({}), Json::object()); }),
-                  "no Wan transformer"));
+  EXPECT_TRUE(
+      has(error_of(Kind::kCheckpoint, [] { config_of_wan_file(nn::PlantedStore({}), Json::object()); }),
+          "no Wan transformer"));
 }
 
 // An encoder that gives each latent frame the mean of its first pixel frame.
@@ -203,7 +214,9 @@ at::Tensor means(const at::Tensor& video) {
 
 TEST(Wan, FramesThatAreGivenComeWithTheirMask) {
   ShownPictures shown{.image = at::full({1, 3, 48, 64}, 0.5), .frames = 9, .height = 48, .width = 64};
-  const auto given = [&](const Json& index) { return family_of().given(index, small_wan(), {}, shown, means); };
+  const auto given = [&](const Json& index) {
+    return family_of().given(index, small_wan(), {}, shown, means);
+  };
   const auto first = given(Json::object()).channels;
   ASSERT_EQ(first.sizes(), (at::IntArrayRef{1, 20, 3, 6, 8}));
   const auto mask = [](const at::Tensor& t, int64_t channel, int64_t frame) {
@@ -237,14 +250,16 @@ TEST(Wan, ReferencesComeBeforeTheControlVideo) {
   EXPECT_TRUE(made.control_scales.equal(at::ones({2})));
   shown.control_scales = {1, 2, 3};
   const auto odd = [&] { vace.given(Json::object(), steered_wan(), grid, shown, means); };
-  EXPECT_TRUE(has(error_of(Kind::kUsage, odd), "conditioning_scale has 3 numbers; this model takes one, or 2"));
+  EXPECT_TRUE(
+      has(error_of(Kind::kUsage, odd), "conditioning_scale has 3 numbers; this model takes one, or 2"));
 }
 
 TEST(Wan, PresetsHaveThePublishedNumberOfParameters) {
-  const std::pair<const char*, int64_t> published[] = {{"Wan2.1-T2V-1.3B-Diffusers", 1'418'996'800},
-                                                       {"wan2.1-t2v-14b", 14'288'491'584},
-                                                       {"Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", 16'394'878'784},
-                                                       {"wan2.2-ti2v-5b", 4'999'787'712}};
+  const std::pair<const char*, int64_t> published[] = {
+      {"Wan2.1-T2V-1.3B-Diffusers", 1'418'996'800},
+      {"wan2.1-t2v-14b", 14'288'491'584},
+      {"Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", 16'394'878'784},
+      {"wan2.2-ti2v-5b", 4'999'787'712}};
   for (const auto& [name, parameters] : published) {
     const Json all = preset(name);
     const auto blocks = all["transformer"]["num_layers"].get<int64_t>();
