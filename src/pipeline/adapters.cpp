@@ -142,11 +142,12 @@ bool Adapters::widen(BoundLayer& bound, std::list<weights::LayerPieces>& kept) {
 void Adapters::bind(BoundFile& made) {
   const auto& file = *made.file;
   auto& bound = made.layers;
-  std::vector<std::string> unbound, misfits;
+  std::vector<std::string> unbound, unused, misfits;
   for (const auto& layer : file.layers()) {
     auto place = place_of(layer);
-    if (!place) {
-      unbound.push_back(layer.name);
+    if (!place) {  // the reference has layers whose results it throws away
+      const bool is_unused = any_glob_matches(model_.family().ignorable, layer.name + ".weight");
+      (is_unused ? unused : unbound).push_back(layer.name);
       continue;
     }
     const int64_t rows = LayerNames::rows_of(*place->pieces), cols = LayerNames::cols_of(*place->pieces);
@@ -162,6 +163,7 @@ void Adapters::bind(BoundFile& made) {
     }
     bound.push_back(*place);
   }
+  if (bound.empty()) unbound.insert(unbound.end(), unused.begin(), unused.end());
   if (!unbound.empty()) refuse_names(file, unbound);
   if (!misfits.empty()) {
     throw Error(Kind::kCheckpoint,

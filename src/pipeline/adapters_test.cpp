@@ -186,6 +186,21 @@ TEST_F(AdapterNames, OfAnotherModelAreSaidToBe) {
       has(refusal(one("transformer.blocks.0.out", 64, 40)), "is for [64, 40], the model has [40, 40]"));
 }
 
+TEST_F(AdapterNames, OfLayersWhoseResultsAreThrownAwayAreLeftOut) {
+  const auto sd3 = ModelRepo::open("tests/goldens/sd3_small/model");
+  const auto bound = [&](const Tensors& tensors) {
+    const request::AdapterRef ref{folder_.write(tensors).string()};
+    return error_of(Kind::kCheckpoint, [&] { Adapters(sd3).bind(std::span(&ref, 1)); });
+  };
+  const std::string last = "transformer.transformer_blocks.2.attn.";
+  auto both = one(last + "add_q_proj", 12, 12);
+  EXPECT_TRUE(has(bound(both), "belong to nothing"));
+  add(both, last + "add_k_proj", 12, 12);
+  EXPECT_EQ(bound(both), "no error");
+  add(both, last + "to_add_out", 12, 12);
+  EXPECT_TRUE(has(bound(both), "1 of the adapter's 3 layers belong to nothing"));
+}
+
 TEST_F(AdapterNames, BiasesMustBeThere) {
   auto layer = one("transformer.blocks.0.out", 40, 40);
   layer["transformer.blocks.0.out.lora_B.bias"] = numbers({40});
