@@ -194,9 +194,8 @@ void cancel_everywhere(const char* layout) {
   const HeldSteps steps(folder.path());
   const Variable held(kHeldVariable, folder.path());
   constexpr int kSteps = 4, kTries = 20;
-  const auto config = config_of(layout);
-  const int ranks = plan::world_size(config.engine.layout);
-  WorkerPool pool(config, nullptr);
+  WorkerPool pool(config_of(layout), nullptr);
+  int asked = 0;
   auto request = request_of(5);  // with two branches
   request.num_inference_steps = kSteps;
   struct Answer {
@@ -214,17 +213,18 @@ void cancel_everywhere(const char* layout) {
   };
   const auto ask = [&](std::optional<int> cancel_before) {
     Answer answer;
-    if (cancel_before) steps.hold(*cancel_before);
+    request.name = str(++asked, ".png");
+    if (cancel_before) steps.hold(request.name, *cancel_before);
     const auto batch = pool.submit({request});
     const auto until = [&](const auto& holds) {
       for (const auto begin = Clock::now(); !holds() && seconds_since(begin) < 60;) poll(answer);
     };
     if (cancel_before) {
-      until([&] { return steps.is_standing(*cancel_before, 0); });
-      EXPECT_TRUE(steps.is_standing(*cancel_before, 0));
+      until([&] { return steps.is_standing(request.name, *cancel_before, 0); });
+      EXPECT_TRUE(steps.is_standing(request.name, *cancel_before, 0));
       pool.cancel(batch);
       for (int i = 0; i < 5; ++i) poll(answer);  // ranks that stand answer by another thread
-      steps.let_go(*cancel_before, ranks);
+      steps.let_go(request.name, *cancel_before);
     }
     until([&] { return answer.is_done; });
     EXPECT_TRUE(answer.is_done);

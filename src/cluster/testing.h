@@ -69,28 +69,31 @@ class RunFolder {
   std::filesystem::path path_;
 };
 
-// Steps before which workers stand until they are let go, told by files of a folder.
+// A step of one request before which workers stand until they are let go, told by files of a folder. Of that
+// request alone: ranks may still be on the last steps of the one before it.
 class HeldSteps {
  public:
   explicit HeldSteps(std::filesystem::path folder) : folder_(std::move(folder)) {}
   // The test.
-  void hold(int step) const { std::ofstream(held(step)) << ' '; }
-  bool is_standing(int step, int rank) const { return std::filesystem::exists(standing(step, rank)); }
-  void let_go(int step, int ranks) const {
-    for (int r = 0; r < ranks; ++r) std::filesystem::remove(standing(step, r));
-    std::filesystem::remove(held(step));
+  void hold(const std::string& request, int step) const { std::ofstream(held(request, step)) << ' '; }
+  bool is_standing(const std::string& request, int step, int rank) const {
+    return std::filesystem::exists(standing(request, step, rank));
   }
+  void let_go(const std::string& request, int step) const { std::filesystem::remove(held(request, step)); }
   // A worker.
-  void stand_before(int step, int rank) const {
-    if (!std::filesystem::exists(held(step))) return;
-    std::ofstream(standing(step, rank)) << ' ';
-    while (std::filesystem::exists(held(step))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  void stand_before(const std::string& request, int step, int rank) const {
+    if (!std::filesystem::exists(held(request, step))) return;
+    std::ofstream(standing(request, step, rank)) << ' ';
+    while (std::filesystem::exists(held(request, step)))
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 
  private:
-  std::filesystem::path held(int step) const { return folder_ / str("held-", step); }
-  std::filesystem::path standing(int step, int rank) const {
-    return folder_ / str("standing-", step, "-", rank);
+  std::filesystem::path held(const std::string& request, int step) const {
+    return folder_ / str("held-", step, "-", request);
+  }
+  std::filesystem::path standing(const std::string& request, int step, int rank) const {
+    return folder_ / str("standing-", step, "-", rank, "-", request);
   }
   std::filesystem::path folder_;
 };

@@ -109,7 +109,7 @@ class HeldRunner : public Runner {
                                         const pipeline::StepCallbacks& callbacks) override {
     auto held = callbacks;
     held.may_begin = [&](int step) {
-      steps_.stand_before(step, rank_);
+      steps_.stand_before(requests.front().name, step, rank_);
       return callbacks.may_begin(step);
     };
     return inner_.generate(requests, held);
