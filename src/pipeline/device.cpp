@@ -52,14 +52,20 @@ int64_t statistic(c10::Device device, bool peak) {
   const auto& s = stats.allocated_bytes[static_cast<size_t>(StatType::AGGREGATE)];
   return peak ? s.peak : s.current;
 }
+const cudaDeviceProp& properties_of(c10::Device device) {
+  return *at::cuda::getDeviceProperties(device.has_index() ? device.index() : c10::DeviceIndex(0));
+}
 }  // namespace
 
 void synchronize(c10::Device device) {
   if (device.is_cuda()) c10::cuda::getCurrentCUDAStream(device.index()).synchronize();
 }
+int64_t memory_bytes(c10::Device device) {
+  if (!device.is_cuda()) return 0;
+  return static_cast<int64_t>(properties_of(device).totalGlobalMem);
+}
 int64_t kept_shapes_bytes(c10::Device device) {
-  if (!device.is_cuda()) return int64_t{1} << 30;
-  return static_cast<int64_t>(at::cuda::getDeviceProperties(device.index())->totalGlobalMem / 16);
+  return device.is_cuda() ? memory_bytes(device) / 16 : int64_t{1} << 30;
 }
 int64_t allocated_bytes(c10::Device device) {
   return statistic(device, false);
@@ -90,9 +96,8 @@ std::string device_name(c10::Device device) {
 }
 int cuda_capability(c10::Device device) {
   if (!device.is_cuda()) return 0;
-  const auto* properties =
-      at::cuda::getDeviceProperties(device.has_index() ? device.index() : c10::DeviceIndex(0));
-  return 10 * properties->major + properties->minor;
+  const auto& properties = properties_of(device);
+  return 10 * properties.major + properties.minor;
 }
 void use_device(c10::Device device) {
   if (!device.is_cuda()) return;
@@ -103,6 +108,9 @@ void use_device(c10::Device device) {
 #else
 
 void synchronize(c10::Device) {}
+int64_t memory_bytes(c10::Device) {
+  return 0;
+}
 int64_t kept_shapes_bytes(c10::Device) {
   return int64_t{1} << 30;
 }

@@ -12,6 +12,8 @@ namespace atelier::pipeline {
 void prepare_process();
 // Waits for everything queued on the current stream; nothing on the CPU.
 void synchronize(c10::Device device);
+// Of one GPU in all, of device 0 where none is named; 0 on the CPU.
+int64_t memory_bytes(c10::Device device);
 // What buffers of other shapes than the one in use may take: a sixteenth of the device's memory, 1 GiB
 // on the CPU.
 int64_t kept_shapes_bytes(c10::Device device);

@@ -4,7 +4,6 @@
 
 #include <charconv>
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
@@ -36,13 +35,7 @@ std::vector<request::Request> requests_of(const Resolved& resolved, const pipeli
   const char* const suffix = model.draws_videos() ? ".webp" : ".png";
   auto set = make_requests(resolved, model, request::parse_prompts(rows.dump(), "rows.json"), suffix);
   if (!set.bad.empty()) throw Error(Kind::kUsage, set.bad.front().reason);
-  SeedFiller seeds([] { return std::random_device()() & 0x7fffffffu; });
-  std::vector<request::Request> out;
-  for (request::Request request : set.requests) {
-    seeds.fill(request);
-    out.push_back(std::move(request));
-  }
-  return out;
+  return with_seeds(set.requests);
 }
 
 Json hello_of(const RunSpec& spec) {

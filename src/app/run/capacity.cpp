@@ -343,14 +343,10 @@ std::optional<int64_t> bytes_there(const RunSpec& spec, const Room& room) {
 }  // namespace
 
 Room room_here(const DeviceChoice& device) {
-  Room room{.host_bytes = report::available_host_bytes(),
-            .cores = cluster::usable_cores(),
-            .processes = processes_allowed()};
-  // the engine keeps a sixteenth for buffers of other shapes
-  if (device.device.is_cuda())
-    room.device_bytes =
-        16 * pipeline::kept_shapes_bytes({c10::kCUDA, std::max<c10::DeviceIndex>(0, device.device.index())});
-  return room;
+  return {.host_bytes = report::available_host_bytes(),
+          .device_bytes = pipeline::memory_bytes(device.device),
+          .cores = cluster::usable_cores(),
+          .processes = processes_allowed()};
 }
 
 void check_ranks(int ranks, const Room& room) {

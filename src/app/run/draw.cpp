@@ -7,7 +7,6 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
 #include <set>
 #include <utility>
 
@@ -47,11 +46,6 @@ void say(const Resolved& resolved, const std::string& line) {
   if (resolved.settings.output.quiet || log::is_debug()) return;
   std::printf("%s\n", printable(line).c_str());
   std::fflush(stdout);
-}
-
-// Short enough to copy, long enough not to meet again.
-uint64_t random_seed() {
-  return std::random_device()() & 0x7fffffffu;
 }
 
 std::string samples_line(const std::vector<cluster::RankStats>& ranks) {

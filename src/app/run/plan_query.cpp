@@ -36,7 +36,7 @@ std::optional<plan::Hardware> hardware_here(const DeviceChoice& device) {
   const plan::Hardware* known = plan::find_hardware(pipeline::device_name(one));
   if (!known) return std::nullopt;
   plan::Hardware here = *known;
-  here.memory = 16 * pipeline::kept_shapes_bytes(one);  // the engine keeps a sixteenth
+  here.memory = pipeline::memory_bytes(one);
   std::string reason;
   if (const auto nvml = open_nvml(reason)) {
     const auto links = links_between(*nvml, std::min(nvml->count(), pipeline::cuda_devices()));
