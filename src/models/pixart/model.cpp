@@ -5,6 +5,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
@@ -160,6 +161,7 @@ class PixArt : public nn::Model {
   // The other half of the outputs is a variance that no sampler takes.
   at::Tensor head(const CallContext& f, State& s) override {
     const auto m = chunks(last_, s, 2);  // shift first
+    if (f.probes) probe(f, "norm_out", at::layer_norm(s.x, {c_.width}, {}, {}, 1e-6), kImage);
     const auto out = out_(norm(s.x, {m[0], m[1], {}}));
     probe(f, "proj_out", out, kImage);
     // [n, B, place in the 2x2, channel] -> channel first, as packed latents have it

@@ -99,7 +99,10 @@ class UNet : public nn::Model {
     const auto sizes = numbers(given.whole.at("time_ids").to(at::kCPU).flatten(), c_.size_width);
     const auto added =
         added_(at::cat({pooled.to(options_), sizes.view({pooled.size(0), -1}).to(options_)}, 1));
-    const auto time = time_(numbers(t, c_.channels()).to(options_)).unsqueeze(1);  // [steps, 1, C]
+    const auto waves = numbers(t, c_.channels());
+    const auto time = time_(waves.to(options_)).unsqueeze(1);  // [steps, 1, C]
+    probe(f, "time_proj", waves[0].expand({pooled.size(0), -1}), Recorder::kWhole);
+    probe(f, "add_time_proj", sizes, Recorder::kWhole);
     probe(f, "time_embedding", time[0].expand({pooled.size(0), -1}), Recorder::kWhole);
     probe(f, "add_embedding", added, Recorder::kWhole);
     return {.tables = tables_->evaluate(at::silu(time + added.unsqueeze(0))),
@@ -142,7 +145,11 @@ class UNet : public nn::Model {
 
   at::Tensor head(const CallContext& f, State& s) override {
     const auto at = of_level(f, 0);
-    if (f.probes) probe_picture(at, "conv_norm_out", norm_(s.x));
+    if (f.probes) {
+      const auto normed = norm_(s.x);
+      probe_picture(at, "conv_norm_out", normed);
+      probe_picture(at, "conv_act", at::silu(normed));
+    }
     const auto out = out_(norm_.silu({s.x, {}}));
     probe_picture(at, "conv_out", out);
     return pixels_of(out);

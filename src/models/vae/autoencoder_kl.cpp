@@ -221,8 +221,10 @@ class AutoencoderKl : public Vae {
       }
       x = norm(mid(f, "encoder.mid_block", x));
       probe(f, "encoder.conv_norm_out", x, Recorder::kWhole);
-      x = out(at::silu(x));
-      probe(f, "encoder.conv_out", x, Recorder::kWhole);
+      x = at::silu(x);
+      probe(f, "encoder.conv_act", x, Recorder::kWhole);
+      x = out(x);
+      for (const char* name : {"encoder.conv_out", "encoder"}) probe(f, name, x, Recorder::kWhole);
       return x;
     }
   };
@@ -259,9 +261,13 @@ class AutoencoderKl : public Vae {
         if (levels[i].twice) x = (*levels[i].twice)(x);
         probe(f, str("decoder.up_blocks.", i), x, Recorder::kWhole);
       }
-      if (f.probes) probe(f, "decoder.conv_norm_out", norm(x), Recorder::kWhole);
+      if (f.probes) {
+        const auto normed = norm(x);
+        probe(f, "decoder.conv_norm_out", normed, Recorder::kWhole);
+        probe(f, "decoder.conv_act", at::silu(normed), Recorder::kWhole);
+      }
       x = out(norm.silu({x, {}}));
-      probe(f, "decoder.conv_out", x, Recorder::kWhole);
+      for (const char* name : {"decoder.conv_out", "decoder"}) probe(f, name, x, Recorder::kWhole);
       return x;
     }
   };

@@ -109,10 +109,13 @@ class AutoencoderKlWan : public Vae {
   at::Tensor decode_folded(const CallContext& f, const at::Tensor& z) const {
     FrameCache cache;
     at::Tensor video;
+    std::vector<at::Tensor> latents;  // of the probe alone
     const int64_t batch = z.size(0), frames = z.size(2);
     for (int64_t i = 0, at = 0; i < frames; ++i) {
       const Chunk chunk{f, batch, i == 0, cache};
-      const auto made = to_video(decoder_(chunk, post_quant_(to_pictures(z.narrow(2, i, 1)))), batch);
+      const auto latent = post_quant_(to_pictures(z.narrow(2, i, 1)));
+      if (f.probes) latents.push_back(to_video(latent, batch));
+      const auto made = to_video(decoder_(chunk, latent), batch);
       if (!video.defined()) {
         auto sizes = made.sizes().vec();
         sizes[2] = c_.facts.frames(frames);
@@ -121,6 +124,7 @@ class AutoencoderKlWan : public Vae {
       video.narrow(2, at, made.size(2)).copy_(made);
       at += made.size(2);
     }
+    if (f.probes) probe(f, "post_quant_conv", at::cat(latents, 2), Recorder::kWhole);
     return video;
   }
 
@@ -135,7 +139,9 @@ class AutoencoderKlWan : public Vae {
       const auto part = i == 0 ? x.narrow(2, 0, 1) : x.narrow(2, 1 + (i - 1) * kChunk, kChunk);
       moments.push_back(to_video(quant_(encoder_(chunk, to_pictures(part))), batch));
     }
-    return at::cat(moments, 2);
+    auto all = at::cat(moments, 2);
+    probe(f, "quant_conv", all, Recorder::kWhole);
+    return all;
   }
 
   WanVaeConfig c_;

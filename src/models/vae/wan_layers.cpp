@@ -69,8 +69,16 @@ Middle::Middle(const Builder& b, int64_t channels)
       second(b / "resnets" / 1, channels, channels),
       attention(b / "attentions" / 0, channels) {}
 
-at::Tensor Middle::operator()(const Chunk& c, const at::Tensor& x) const {
-  return second(c, attention(c, first(c, x)));
+at::Tensor Middle::operator()(const Chunk& c, const std::string& side, const at::Tensor& in) const {
+  const auto name = side + ".mid_block";
+  auto x = first(c, in);
+  probe(c, name + ".resnets.0", x);
+  x = attention(c, x);
+  probe(c, name + ".attentions.0", x);
+  x = second(c, x);
+  probe(c, name + ".resnets.1", x);
+  probe(c, name, x);
+  return x;
 }
 
 Halve::Halve(const Builder& b, int64_t channels, bool halves_time)
@@ -101,8 +109,15 @@ at::Tensor Twice::operator()(const Chunk& c, const at::Tensor& x) const {
 Head::Head(const Builder& b, int64_t in, int64_t out)
     : norm(b.channel_norm("norm_out.gamma", {in, 1, 1, 1})), conv(b.conv3d("conv_out", in, out, {})) {}
 
-at::Tensor Head::operator()(const Chunk& c, const at::Tensor& x) const {
-  return conv.of_silu(norm, {x, {}}, c.batch, c.cache.next());
+at::Tensor Head::operator()(const Chunk& c, const std::string& side, const at::Tensor& x) const {
+  if (c.call.probes) {
+    probe(c, side + ".norm_out", norm(x));
+    probe(c, side + ".nonlinearity", norm.silu({x, {}}));
+  }
+  auto y = conv.of_silu(norm, {x, {}}, c.batch, c.cache.next());
+  probe(c, side + ".conv_out", y);
+  probe(c, side, y);
+  return y;
 }
 
 // Modules of 2.1's encoder are counted through all levels; 2.2's levels have resnets and a downsampler each.
@@ -134,18 +149,24 @@ Encoder::Encoder(const WanVaeConfig& c, const Builder& b)
 at::Tensor Encoder::operator()(const Chunk& c, const at::Tensor& pixels) const {
   c.cache.rewind();
   auto x = in(pixels, c.batch, c.cache.next());
+  probe(c, "encoder.conv_in", x);
+  int64_t counted = 0;
+  const auto tell = [&] { probe(c, str("encoder.down_blocks.", counted++), x); };
   for (const auto& level : levels) {
+    const bool is_whole = level.around.has_value();  // one module
     const auto before = x;
     for (size_t k = 0; k < level.resnets.size(); ++k) {
       x = level.resnets[k](c, x);
-      if (!level.attentions.empty()) x = level.attentions[k](c, x);
+      if (!is_whole) tell();
+      if (level.attentions.empty()) continue;
+      x = level.attentions[k](c, x);
+      tell();
     }
     if (level.halve) x = (*level.halve)(c, x);
-    if (level.around) x.add_((*level.around)(before, c.batch));
+    if (is_whole) x.add_((*level.around)(before, c.batch));
+    if (is_whole || level.halve) tell();
   }
-  x = (*middle)(c, x);
-  probe(c, "encoder.mid_block", x);
-  return (*head)(c, x);
+  return (*head)(c, "encoder", (*middle)(c, "encoder", x));
 }
 
 Decoder::Decoder(const WanVaeConfig& c, const Builder& b)
@@ -176,8 +197,9 @@ Decoder::Decoder(const WanVaeConfig& c, const Builder& b)
 
 at::Tensor Decoder::operator()(const Chunk& c, const at::Tensor& z) const {
   c.cache.rewind();
-  auto x = (*middle)(c, in(z, c.batch, c.cache.next()));
-  probe(c, "decoder.mid_block", x);
+  auto x = in(z, c.batch, c.cache.next());
+  probe(c, "decoder.conv_in", x);
+  x = (*middle)(c, "decoder", x);
   for (size_t i = 0; i < levels.size(); ++i) {
     const auto& level = levels[i];
     const auto before = x;
@@ -191,7 +213,7 @@ at::Tensor Decoder::operator()(const Chunk& c, const at::Tensor& z) const {
     }
     probe(c, str("decoder.up_blocks.", i), x);
   }
-  return (*head)(c, x);
+  return (*head)(c, "decoder", x);
 }
 
 }  // namespace atelier::models::wan_vae

@@ -39,7 +39,7 @@ struct Middle {
   Resnet first, second;
   FrameAttention attention;
   Middle(const nn::Builder& b, int64_t channels);
-  at::Tensor operator()(const Chunk& chunk, const at::Tensor& x) const;
+  at::Tensor operator()(const Chunk& chunk, const std::string& side, const at::Tensor& x) const;
 };
 
 // Half as many rows and columns, and frames where it has a convolution for them. A video's first frame is a
@@ -64,7 +64,7 @@ struct Head {
   nn::ChannelNorm norm;
   nn::CausalConv3d conv;
   Head(const nn::Builder& b, int64_t in, int64_t out);
-  at::Tensor operator()(const Chunk& chunk, const at::Tensor& x) const;
+  at::Tensor operator()(const Chunk& chunk, const std::string& side, const at::Tensor& x) const;
 };
 
 struct EncoderLevel {

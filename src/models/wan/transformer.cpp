@@ -11,6 +11,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -162,7 +163,13 @@ RequestContext WanTransformer::begin(const CallContext& f, const Conditioning& g
     probe(f, "condition_embedder.3", tokens.transpose(0, 1), Recorder::kWhole);
     context.prompt = at::cat({tokens, text});
   }
-  if (f.probes) probe_begin(f, embedding[0].expand({text.size(1), -1}), rows[0], text);
+  if (f.probes) {
+    // Of tokens that are given, and of the others; of all alike.
+    const auto of_tokens = [&](const at::Tensor& t) {
+      return context.given.defined() ? at::stack({t[steps], t[0]}, 1) : t[0];
+    };
+    probe_begin(f, of_tokens(embedding.expand({-1, text.size(1), -1})), of_tokens(rows), text);
+  }
   return context;
 }
 
