@@ -60,9 +60,13 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   Repeated out{.batch = requests_of(call, usual, "golden.json: the call",
                                     {.folder = files, .usual = pipeline::usual_strength(family)}),
                .noise = std::move(noise)};
-  out.each = call.value("num_images_per_prompt", 1);
+  out.each = outputs_per_prompt(call);
   const auto& r = out.batch.front();
   out.grid = folder.grid(*r.height, *r.width, r.num_frames.value_or(1), references);
+  for (auto& drawn : out.noise.steps) {  // by a scheduler whose latents are tokens
+    if (drawn.defined() && drawn.dim() < out.noise.initial.dim())
+      drawn = family.unpack(drawn.transpose(0, 1), out.grid);
+  }
   const auto sizes = out.grid.latent(std::ssize(out.batch));
   if (out.noise.initial.sizes() != at::IntArrayRef(sizes)) {
     throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", out.noise.initial.sizes(),
@@ -108,6 +112,15 @@ at::Tensor as_picture(const at::Tensor& value, const at::Tensor& like) {
   return are_cells ? value.transpose(1, 2).reshape(like.sizes()) : value;
 }
 
+// What follows from the time, for tokens of a first frame that is given and for the others [B, 2, C] ->
+// for every token.
+at::Tensor of_two_times(const at::Tensor& value, const at::Tensor& like, int64_t frames) {
+  if (value.dim() != 3 || value.size(1) != 2 || like.dim() != 3 || like.size(1) % frames != 0) return value;
+  const int64_t first = like.size(1) / frames;
+  const auto times = [&](int64_t i, int64_t count) { return value.narrow(1, i, 1).expand({-1, count, -1}); };
+  return at::cat({times(0, first), times(1, like.size(1) - first)}, 1);
+}
+
 // What a recording calls pictures that the model was shown and latents that it was given. Of a control the
 // first channels are latents, the others its mask.
 void add_shown(const pipeline::Probe& probe, const Tensors& recorded, Produced& out) {
@@ -147,7 +160,7 @@ at::Tensor as_tokens(const models::Family& family, const at::Tensor& value, cons
 
 // Forms in which the reference may have recorded the same: what its encoders did once per prompt, where
 // several pictures share one; both branches in one call, whose first half is the negative one; and pictures.
-void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
+void take_form_of(const Tensors& recorded, int64_t each, int64_t frames, Produced& ours) {
   for (auto& [name, value] : ours.tensors) {
     const auto found = recorded.find(name);
     if (found == recorded.end() || value.dim() == 0 || found->second.dim() == 0) continue;
@@ -157,6 +170,8 @@ void take_form_of(const Tensors& recorded, int64_t each, Produced& ours) {
       value = at::cat({other->second, value});
     else if (each > 1 && have == each * want)
       value = value.slice(0, 0, std::nullopt, each);
+    if (frames > 0 && name.find(".condition_embedder.") != std::string::npos)
+      value = of_two_times(value, found->second, frames);
     value = as_picture(value, found->second);
   }
 }
@@ -227,7 +242,7 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
   if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())
     out.add("model_timesteps", t->second * folder.family().pipeline_time_scale);
   if (repeated.batch.front().image) take_left_out_steps_of(recorded, out);
-  take_form_of(recorded, repeated.each, out);
+  take_form_of(recorded, repeated.each, repeated.grid.latent_frames, out);
   return out;
 }
 

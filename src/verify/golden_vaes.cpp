@@ -3,12 +3,14 @@
 #include <ATen/TensorOperators.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "models/vae.h"
 #include "verify/golden_part.h"
+#include "verify/requests.h"
 #include "verify/thread_ranks.h"
 
 namespace atelier::verify {
@@ -68,16 +70,20 @@ class PlacedVae {
 // Under a prefix; the k-th of one name, counted from 0, ends in @k.
 class VaeRecorder : public nn::Recorder {
  public:
-  VaeRecorder(const PlacedVae& vae, Produced& out, std::string prefix)
-      : vae_(vae), out_(out), prefix_(std::move(prefix)) {}
+  VaeRecorder(const PlacedVae& vae, const Tensors& recorded, Produced& out, std::string prefix)
+      : vae_(vae), recorded_(recorded), out_(out), prefix_(std::move(prefix)) {}
   void record(const nn::CallContext& call, std::string_view name, const at::Tensor& value, int) override {
     const int k = seen_[std::string(name)]++;
-    // first picture only
-    out_.add(str(prefix_, name, k ? str("@", k) : ""), vae_.gathered(call, value.narrow(0, 0, 1)).clone());
+    const auto golden_name = str(prefix_, name, k ? str("@", k) : "");
+    const auto* like = find(recorded_, golden_name);  // of the first picture only, or of all
+    const bool is_less = like && like->dim() > 0 && like->size(0) < value.size(0);
+    const auto pictures = is_less ? value.narrow(0, 0, like->size(0)) : value;
+    out_.add(golden_name, vae_.gathered(call, pictures).clone());
   }
 
  private:
   const PlacedVae& vae_;
+  const Tensors& recorded_;
   Produced& out_;
   std::string prefix_;
   std::map<std::string, int> seen_;
@@ -100,14 +106,32 @@ at::Tensor mean_of(const at::Tensor& moments) {
   return moments.chunk(2, 1)[0];
 }
 
+// As the attributes of the reference's autoencoders of pictures say it; what is not said is
+// the autoencoder's own.
+models::Tiles picture_tiles(const VaeCase& c) {
+  const auto& facts = c.vae.facts();
+  if (!c.tiling.is_object()) return facts.tiles;
+  CallArguments said(c.tiling, str("golden.json: tiling of ", c.dot.substr(0, c.dot.size() - 1)));
+  auto tiles = facts.tiles;
+  const double overlap = said.take("tile_overlap_factor", 1 - tiles.stride / static_cast<double>(tiles.size));
+  tiles.size = said.take("tile_sample_min_size", tiles.size);
+  tiles.stride = static_cast<double>(tiles.size) * (1 - overlap);
+  const auto latent = said.take("tile_latent_min_size", tiles.size / facts.spatial);
+  said.finish();
+  if (tiles.size < facts.spatial || latent != tiles.size / facts.spatial || !(overlap >= 0 && overlap < 1))
+    throw Error(Kind::kUsage, str("golden.json: tiling ", c.tiling.dump(), " cannot be: a tile of ",
+                                  tiles.size, " pixels holds ", tiles.size / facts.spatial,
+                                  " latents on a side, and tiles overlap by 0 to less than 1"));
+  return tiles;
+}
+
 void run_pictures(const VaeCase& c, c10::Device device) {
-  VaeRecorder recorder(c.vae, c.out, c.dot + "block.");
+  VaeRecorder recorder(c.vae, c.recorded, c.out, c.dot + "block.");
   if (const auto* given = c.given("z")) {
     const auto z = given->to(device);
-    for (int64_t i = 0; i < z.size(0); ++i)
-      c.add(str("decode_slice", i), c.vae.decode(z.narrow(0, i, 1), i == 0 ? &recorder : nullptr));
-    c.add("decode", c.vae.decode(z));
-    if (c.vae.is_whole()) c.add("decode_tiled", c.vae.whole().decode_tiled(z, c.vae.facts().tiles));
+    for (int64_t i = 0; i < z.size(0); ++i) c.add(str("decode_slice", i), c.vae.decode(z.narrow(0, i, 1)));
+    c.add("decode", c.vae.decode(z, &recorder));
+    if (c.vae.is_whole()) c.add("decode_tiled", c.vae.whole().decode_tiled(z, picture_tiles(c)));
   }
   const auto* image = c.given("x");
   if (!image) image = c.given("input");
@@ -117,7 +141,7 @@ void run_pictures(const VaeCase& c, c10::Device device) {
   c.add("encode.moments", moments);
   c.add("encode.mean", mean_of(moments));
   c.add("encode.logvar", moments.chunk(2, 1)[1].clamp(-30, 20));
-  if (c.vae.is_whole()) c.add("encode_tiled.moments", c.vae.whole().encode_tiled(x, c.vae.facts().tiles));
+  if (c.vae.is_whole()) c.add("encode_tiled.moments", c.vae.whole().encode_tiled(x, picture_tiles(c)));
 }
 
 // The numbers of frames of the recorded runs, "f5.mean".
@@ -148,7 +172,7 @@ void run_videos(const VaeCase& c, c10::Device device) {
     const auto video = input->to(device);
     for (const int64_t frames : runs_of_frames(c)) {
       const std::string run = str("f", frames, ".");
-      VaeRecorder recorder(c.vae, c.out, c.dot + run + "chunk.");
+      VaeRecorder recorder(c.vae, c.recorded, c.out, c.dot + run + "chunk.");
       const auto moments = c.vae.encode(video.narrow(2, 0, frames), &recorder);
       c.add(run + "moments", moments);
       c.add(run + "mean", mean_of(moments));
@@ -168,7 +192,9 @@ void run_vae(const GoldenPart& part, ThreadRank& here, const std::string& name, 
              const Tensors& recorded, Produced& out) {
   const PlacedVae vae(part, here);
   const auto tiling = golden.value("tiling", Json::object());
-  const VaeCase run{vae, name + ".", recorded, tiling.value(name, Json()), out};
+  const bool is_of_all = !vae.facts().has_frames && std::none_of(tiling.begin(), tiling.end(),
+                                                                 [](const Json& t) { return t.is_object(); });
+  const VaeCase run{vae, name + ".", recorded, is_of_all ? tiling : tiling.value(name, Json()), out};
   vae.facts().has_frames ? run_videos(run, here.device) : run_pictures(run, here.device);
 }
 

@@ -71,16 +71,25 @@ void keep_listed(const Json& call, request::Request& read, request::Request& set
 
 }  // namespace
 
+int outputs_per_prompt(const Json& call) {
+  int each = 1;
+  for (const char* name : {"num_images_per_prompt", "num_videos_per_prompt"}) {
+    if (const Json said = call.value(name, Json()); !said.is_null()) each *= said.get<int>();
+  }
+  return each;
+}
+
 std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
                                           const std::string& where, const PictureRules& pictures) {
   CallArguments arguments(call, where);
   const Json* prompt = arguments.find("prompt");
   const size_t prompts = !prompt ? 0 : prompt->is_array() ? prompt->size() : 1;
-  const int each = arguments.take("num_images_per_prompt", 1);
+  const int each = outputs_per_prompt(call);
+  for (const char* name : {"num_images_per_prompt", "num_videos_per_prompt"}) arguments.find(name);
   arguments.find("output_type");
   check_fixed(arguments, where);
   if (prompts == 0) throw Error(Kind::kUsage, where + " has no prompt");
-  if (each < 1) throw Error(Kind::kUsage, str(where, ": num_images_per_prompt is ", each));
+  if (each < 1) throw Error(Kind::kUsage, str(where, ": pictures or videos per prompt are ", each));
   std::vector<request::Request> out(prompts * static_cast<size_t>(each));
   for (size_t i = 0; i < out.size(); ++i) {
     auto& r = out[i];

@@ -39,10 +39,13 @@ struct PictureRules {
   request::UsualStrength usual = {};
 };
 
-// One per prompt and num_images_per_prompt. An argument is one value for all, or a list with one per prompt;
-// picture i has the seed + i. What is absent comes from `usual`. Without a negative prompt, or a scale above
-// 1, there is no second branch, as in diffusers. where: for messages, "golden.json: the call". Throws
-// Error(kUsage), also for arguments that no request has.
+// num_images_per_prompt or num_videos_per_prompt.
+int outputs_per_prompt(const Json& call);
+
+// One per prompt and output of it. An argument is one value for all, or a list with one per prompt; picture i
+// has the seed + i. What is absent comes from `usual`. Without a negative prompt, or a scale above 1, there
+// is no second branch, as in diffusers. where: for messages, "golden.json: the call". Throws Error(kUsage),
+// also for arguments that no request has.
 std::vector<request::Request> requests_of(const Json& call, const request::Request& usual,
                                           const std::string& where, const PictureRules& pictures = {});
 // What the model takes when nobody says otherwise.

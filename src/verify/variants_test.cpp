@@ -1,5 +1,6 @@
 // Further recorded cases, made by tests/goldens/make.py: other widths, sizes, calls and formulas than
 // the first ones.
+#include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
@@ -151,6 +152,56 @@ TEST(Variants, RowsCanFailAndBeMissing) {
   }
 }
 
+// Whatever module outside the blocks a recording names.
+TEST(Variants, OuterModulesAreProduced) {
+  struct Case {
+    const char* folder;
+    std::vector<std::string> names;
+  };
+  std::vector<std::string> wan;
+  for (const char* name : {"encoder.conv_in", "encoder.down_blocks.0", "encoder.down_blocks.4@2",
+                           "encoder.norm_out", "encoder.nonlinearity@1", "encoder.conv_out", "encoder",
+                           "decoder.conv_in@2", "decoder.mid_block.attentions.0", "decoder.norm_out",
+                           "decoder.nonlinearity", "decoder.conv_out", "decoder@2", "post_quant_conv"})
+    wan.push_back(str("one.f9.chunk.", name));
+  for (const auto& [folder, names] :
+       {Case{"wan_vae_small", wan},
+        Case{"wan_vae_small", {"two.f5.chunk.encoder.down_blocks.2@1", "two.f5.chunk.encoder.down_blocks.0"}},
+        Case{"sdxl_small", {"block.time_proj", "block.add_time_proj"}},
+        Case{"pixart_small", {"block.norm_out"}},
+        Case{"wan_first", {"block.condition_embedder.0", "block.condition_embedder.1@1"}}}) {
+    const Copy copy(kGoldens / folder);
+    copy.edit_tensors(kRecorded, [&](weights::Tensors& t) {
+      for (const auto& name : names) t[name] = at::zeros({1});
+    });
+    const auto c = verify({.folder = copy.path()});
+    for (const auto& name : names) EXPECT_EQ(row(c, name).verdict, Verdict::kFail) << name;
+    EXPECT_EQ(c.count(Verdict::kMissing), 0) << wrong_rows(c);
+  }
+}
+
+TEST(Variants, OuterModulesAreThoseOfTheReference) {
+  const Copy pictures(kGoldens / "vae_sizes"), videos(kGoldens / "wan_vae_small"),
+      sdxl(kGoldens / "sdxl_small");
+  pictures.edit_tensors(kRecorded, [](weights::Tensors& t) {
+    for (const std::string half : {"vae_three.block.encoder", "vae_plain.block.decoder"}) {
+      t[half] = t.at(half + ".conv_out");
+      t[half + ".conv_act"] = at::silu(t.at(half + ".conv_norm_out"));
+    }
+  });
+  videos.edit_tensors(kRecorded, [](weights::Tensors& t) {
+    t["one.f9.chunk.quant_conv"] = t.at("one.f9.moments");
+    for (const char* name : {"encoder.mid_block.resnets.1", "decoder.mid_block.resnets.1"})
+      t[str("two.f5.chunk.", name)] = t.at(str("two.f5.chunk.", name).substr(0, 30));
+  });
+  sdxl.edit_tensors(kRecorded,
+                    [](weights::Tensors& t) { t["block.conv_act"] = at::silu(t.at("block.conv_norm_out")); });
+  for (const auto* copy : {&pictures, &videos, &sdxl}) {
+    const auto c = verify({.folder = copy->path()});
+    EXPECT_TRUE(c.passed()) << wrong_rows(c);
+  }
+}
+
 std::string refused(const char* folder, const std::function<void(Json&)>& change) {
   const Copy copy(kGoldens / folder);
   copy.edit_json("golden.json", change);
@@ -175,6 +226,25 @@ TEST(Variants, ArgumentsThatNobodyUnderstandsAreNamed) {
   const auto encoder = refused("encoder_forms", [](Json& j) { j["encoders"]["small"]["clip_skip"] = 1; });
   EXPECT_TRUE(has(encoder, "encoder small has clip_skip")) << encoder;
   EXPECT_EQ(refused("flux_two_branches", [](Json& j) { j["call"]["sigmas"] = nullptr; }), "no error");
+}
+
+TEST(Variants, TilesAreThoseThatAreRecorded) {
+  const Copy copy(kGoldens / "vae_sizes");
+  const auto with = [&](const Json& tiling) {
+    copy.edit_json("golden.json", [&](Json& j) { j["tiling"] = tiling; });
+    return verify({.folder = copy.path()});
+  };
+  const Json own = {{"tile_sample_min_size", 16}, {"tile_latent_min_size", 4}, {"tile_overlap_factor", 0.25}};
+  EXPECT_TRUE(with({{"vae_three", own}}).passed());
+  const auto other = with({{"vae_three", {{"tile_overlap_factor", 0.5}}}});
+  EXPECT_EQ(row(other, "vae_three.decode_tiled").verdict, Verdict::kFail);
+  EXPECT_EQ(row(other, "vae_three.encode_tiled.moments").verdict, Verdict::kFail);
+  EXPECT_EQ(other.count(Verdict::kFail), 2) << wrong_rows(other);
+  EXPECT_EQ(row(with({{"tile_sample_min_size", 20}}), "vae_plain.decode_tiled").verdict, Verdict::kFail)
+      << "of every autoencoder";
+  const auto error = [&](const Json& tiling) { return error_of(Kind::kUsage, [&] { with(tiling); }); };
+  EXPECT_TRUE(has(error({{"tile_height", 8}}), "tile_height"));
+  EXPECT_TRUE(has(error({{"vae_three", {{"tile_latent_min_size", 5}}}}), "holds 4 latents"));
 }
 
 TEST(Variants, TheFormulaIsTheOneThatIsRecorded) {

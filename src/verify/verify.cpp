@@ -37,13 +37,15 @@ std::string without_index(const std::string& name) {
   return is_index ? name.substr(0, dot) : name;
 }
 
-// The modules whose outputs were produced, as "block.a.3" or "vae.block.a.3".
+// The modules whose outputs were produced, as "block.a.3" or "vae.block.a.3". Halves of an autoencoder are
+// not one of its modules: what is inside them counts.
 std::set<std::string> modules_of(const Produced& ours) {
   std::set<std::string> modules;
   for (const auto& [name, value] : ours.tensors) {
     const auto path = without_call(name);
     const auto dotted = "." + path;
     if (dotted.find(".block.") == std::string::npos && dotted.find(".chunk.") == std::string::npos) continue;
+    if (path.ends_with(".encoder") || path.ends_with(".decoder")) continue;
     modules.insert(path);
     modules.insert(without_index(path));
   }
