@@ -7,11 +7,11 @@ namespace atelier::app {
 
 using Arguments = std::vector<std::string>;  // behind the command's name, in one spelling
 
-int t2i_command(const Arguments& arguments);    // Diffgentor's flags
-int run_command(const Arguments& arguments);    // xDiT's flags
-int video_command(const Arguments& arguments);  // xDiT's flags, for videos
-int sdxl_command(const Arguments& arguments);   // flags of the SDXL scripts
-int edit_command(const Arguments& arguments);   // Diffgentor's flags
+int t2i_command(const Arguments& arguments);      // Diffgentor's flags
+int run_command(const Arguments& arguments);      // xDiT's flags
+int video_command(const Arguments& arguments);    // xDiT's flags, for videos
+int scripts_command(const Arguments& arguments);  // flags of the SDXL scripts
+int edit_command(const Arguments& arguments);     // Diffgentor's flags
 int serve_command(const Arguments& arguments);
 int verify_command(const Arguments& arguments);
 int convert_command(const Arguments& arguments);

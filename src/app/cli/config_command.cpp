@@ -2,12 +2,14 @@
 #include <algorithm>
 #include <iomanip>
 #include <iostream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
 #include "app/compat/scripts.h"
 #include "app/run/layout_choice.h"
+#include "app/settings/command_text.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "pipeline/device.h"
@@ -49,20 +51,24 @@ void print_table(Resolved& resolved) {
 }  // namespace
 
 int config_command(const Arguments& arguments) {
-  constexpr const char* kUsage =
-      "atelier config show [t2i|run|video|sdxl] [--json] [flags of that command]: settings and who set them";
+  constexpr Surface kShown[] = {kT2i, kRun, kVideo, kScripts};
+  std::string commands;
+  for (const Surface s : kShown) commands += str(commands.empty() ? "" : "|", command_of(s));
+  const std::string usage =
+      str("atelier config show [", commands, "] [--json] [flags of that command]: settings and who set them");
   const bool is_help = !arguments.empty() && (arguments[0] == "--help" || arguments[0] == "-h");
-  if (is_help) std::cout << kUsage << "\n";
+  if (is_help) std::cout << usage << "\n";
   if (is_help) return 0;
   if (arguments.empty() || arguments[0] != "show")
-    throw Error(Kind::kUsage, str("config knows one word: ", kUsage));
-  const bool is_named = arguments.size() > 1 && (arguments[1] == "run" || arguments[1] == "t2i" ||
-                                                 arguments[1] == "video" || arguments[1] == "sdxl");
-  const std::string command = is_named ? arguments[1] : "t2i";
-  const FlagSet set{command == "run"     ? kRun
-                    : command == "video" ? kVideo
-                    : command == "sdxl"  ? kSdxl
-                                         : kT2i,
+    throw Error(Kind::kUsage, str("config knows one word: ", usage));
+  const auto* const named = arguments.size() < 2
+                                ? std::end(kShown)
+                                : std::find_if(std::begin(kShown), std::end(kShown),
+                                               [&](Surface s) { return arguments[1] == command_of(s); });
+  const bool is_named = named != std::end(kShown);
+  const Surface surface = is_named ? *named : kT2i;
+  const std::string command = command_of(surface);
+  const FlagSet set{surface,
                     "config show " + command,
                     "Prints every setting of " + command + ", its value, and who set it.",
                     {"json"}};
@@ -80,7 +86,7 @@ int config_command(const Arguments& arguments) {
   }
   print_table(resolved);
   const bool is_one = degrees == plan::ParallelConfig();
-  const bool is_by_mode = is_one && set.surface == kSdxl;
+  const bool is_by_mode = is_one && set.surface == kScripts;
   std::cout << "layout of these: "
             << (is_by_mode
                     ? str(resolved.settings.device.num_gpus, " ranks, mode ", resolved.settings.scripts.mode)

@@ -117,7 +117,7 @@ int doctor_command(const Arguments& arguments) {
     const auto memory = nvml->identity(i).memory;
     there = there == 0 ? memory : std::min(there, memory);
   }
-  print(flux_findings(there), problems);
+  print(memory_findings(there), problems);
   print(comfy_findings(variables), problems);
   print(package_findings(), problems);
   std::printf("%-12satelier selftest draws on one rank and on two and compares\n", "next");

@@ -91,7 +91,7 @@ int report_command(const Arguments& arguments) {
       "atelier report");
   std::string family, folder = ".";
   std::vector<std::string> from;
-  app.add_option("--family", family, "flux, hunyuan_dit, pixart, sd3 or sdxl");
+  app.add_option("--family", family, families_of_report());
   app.add_option("--from", from, "bench.json files, folders with one, or files of results/");
   app.add_option("--output_dir", folder, "where the page goes (this folder)");
   if (!parse_arguments(app, arguments)) return 0;

@@ -1,6 +1,7 @@
 // atelier completion and atelier man: what shells and readers learn of the flags, made from the
 // table of them.
 #include <algorithm>
+#include <cctype>
 #include <iostream>
 #include <map>
 #include <set>
@@ -9,6 +10,7 @@
 #include "app/cli/commands.h"
 #include "app/cli/flag_table.h"
 #include "app/cli/flags.h"
+#include "app/settings/command_text.h"
 #include "base/error.h"
 #include "base/version.h"
 
@@ -57,7 +59,7 @@ void print_bash(std::ostream& out) {
          "    mapfile -t COMPREPLY < <(compgen -W \""
       << visible_commands() << "\" -- \"$cur\")\n    return\n  fi\n  case ${before//-/_} in\n";
   std::set<std::string> seen;
-  for (const unsigned surface : {kT2i | kRun, unsigned{kSdxl}}) {
+  for (const unsigned surface : {kT2i | kRun, unsigned{kScripts}}) {
     for (const auto& flag : flag_table(surface)) {
       if (flag.choices.empty() || !seen.insert(flag.names.front()).second) continue;
       out << "    __" << flag.names.front() << ") mapfile -t COMPREPLY < <(compgen -W \""
@@ -167,8 +169,11 @@ int man_command(const Arguments& arguments) {
       << troff("--a_b and --a-b are one flag. Precedence: flag, environment, --config file, default.")
       << "\n";
   print_flags(out, kT2i | kRun, told);
-  out << ".SH FURTHER FLAGS OF SDXL\n";
-  print_flags(out, kSdxl, told);
+  std::string scripts = command_of(kScripts);
+  std::transform(scripts.begin(), scripts.end(), scripts.begin(),
+                 [](unsigned char c) { return std::toupper(c); });
+  out << ".SH FURTHER FLAGS OF " << scripts << "\n";
+  print_flags(out, kScripts, told);
   out << ".SH EXIT STATUS\n0 done; 1 some item or comparison failed; 2 wrong usage or unusable model; 3 does "
          "not fit; 130 "
          "interrupted.\n";

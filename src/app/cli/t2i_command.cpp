@@ -14,6 +14,7 @@
 #include "app/run/interrupt.h"
 #include "app/run/launch_choice.h"
 #include "app/run/run_spec.h"
+#include "app/settings/command_text.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cluster/launch/launch.h"
@@ -147,10 +148,10 @@ int video_command(const Arguments& arguments) {
       arguments);
 }
 
-int sdxl_command(const Arguments& arguments) {
+int scripts_command(const Arguments& arguments) {
   return draw_command(
-      {.surface = kSdxl,
-       .name = "sdxl",
+      {.surface = kScripts,
+       .name = command_of(kScripts),
        .about =
            "Draws a picture for every prompt of a CSV file and every seed, as "
            "<output>/<prompt_id>/<seed>.png, "

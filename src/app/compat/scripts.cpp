@@ -93,7 +93,7 @@ int usable(const Resolved& r, int devices) {
 }  // namespace
 
 void settle_scripts(Resolved& r) {
-  if (r.surface != kSdxl) return;
+  if (r.surface != kScripts) return;
   auto& s = r.settings;
   refuse_other_inputs(r);
   hand_on(r, "prompts", "prompts_file", s.scripts.prompts, s.input.prompts_file);
@@ -105,7 +105,7 @@ void settle_scripts(Resolved& r) {
 }
 
 void show_gpus(const Resolved& r) {
-  if (r.surface != kSdxl || r.settings.scripts.gpu_ids.empty()) return;
+  if (r.surface != kScripts || r.settings.scripts.gpu_ids.empty()) return;
   const char* before = std::getenv("CUDA_VISIBLE_DEVICES");
   ::setenv("CUDA_VISIBLE_DEVICES", visible(r, before ? before : "").c_str(), 1);
   // as nvidia-smi counts, and not the fastest first
@@ -113,7 +113,7 @@ void show_gpus(const Resolved& r) {
 }
 
 void settle_workers(Resolved& r, int devices) {
-  if (r.surface != kSdxl) return;
+  if (r.surface != kScripts) return;
   auto& s = r.settings;
   const bool is_single = s.scripts.mode == "single";
   const int most = usable(r, devices), asked = s.scripts.max_workers.value_or(most);
@@ -145,7 +145,7 @@ void settle_workers(Resolved& r, int devices) {
 
 std::vector<uint64_t> seeds_of(const Resolved& r) {
   std::vector<uint64_t> out;
-  if (r.surface != kSdxl) return out;
+  if (r.surface != kScripts) return out;
   for (const auto& given : r.settings.scripts.seeds) {
     for (const auto& word : words_of(given)) {
       const auto value = to_unsigned(word);

@@ -14,8 +14,8 @@ namespace atelier::app {
 namespace {
 
 Resolved resolved(const Arguments& arguments) {
-  const Parsed parsed = parse_flags({kSdxl, "sdxl", "", {}}, one_spelling(arguments));
-  return resolve(kSdxl, parsed.flags, {}, parsed.config);
+  const Parsed parsed = parse_flags({kScripts, "sdxl", "", {}}, one_spelling(arguments));
+  return resolve(kScripts, parsed.flags, {}, parsed.config);
 }
 Resolved settled(const Arguments& arguments, int devices) {
   auto out = resolved(arguments);
@@ -82,8 +82,8 @@ TEST(Scripts, HaveTheirOwnDefaults) {
   EXPECT_EQ(request.guidance_scale, 7.5);
   EXPECT_EQ(seeds_of(r), (std::vector<uint64_t>{0, 1}));
   EXPECT_TRUE(r.settings.engine.enable_vae_slicing);
-  EXPECT_STREQ(half_type(kSdxl), "float16");
-  EXPECT_STREQ(cpu_offload(kSdxl), "sequential");
+  EXPECT_STREQ(half_type(kScripts), "float16");
+  EXPECT_STREQ(cpu_offload(kScripts), "sequential");
   EXPECT_STREQ(cpu_offload(kT2i), "model");
 }
 

@@ -175,7 +175,7 @@ Findings comfy_findings(const Environment& variables) {
   return {{"ComfyUI", "not found (COMFYUI_PATH names it); only its nodes need it"}};
 }
 
-Findings flux_findings(int64_t there) {
+Findings memory_findings(int64_t there) {
   const auto repo = pipeline::ModelRepo::dummy("FLUX.1-dev", 0);
   const auto facts = repo.check();
   const plan::Workload work{

@@ -21,6 +21,6 @@ Findings package_findings();
 Findings comfy_findings(const Environment& variables);
 // What FLUX.1-dev needs of each of 1, 2, 4 and 8 GPUs at least, against 16 GiB and against those
 // that are there.
-Findings flux_findings(int64_t there);
+Findings memory_findings(int64_t there);
 
 }  // namespace atelier::app

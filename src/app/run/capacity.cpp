@@ -288,7 +288,7 @@ class Check {
                      }});
     }
     // The scripts know one kind.
-    const bool is_script = resolved_.surface == kSdxl, is_whole = engine.offload == "none" && !is_script;
+    const bool is_script = resolved_.surface == kScripts, is_whole = engine.offload == "none" && !is_script;
     if (is_cuda && is_whole) out.push_back(offload("encoders"));
     if (is_cuda && (is_whole || engine.offload == "encoders")) out.push_back(offload("model"));
     if (size.height > 0 && !engine.vae_tiling && !d.parallel_vae)
@@ -300,7 +300,7 @@ class Check {
   }
 
   Way offload(const char* kind) const {
-    const bool is_script = resolved_.surface == kSdxl && std::string_view(cpu_offload(kSdxl)) == kind;
+    const bool is_script = resolved_.surface == kScripts && std::string_view(cpu_offload(kScripts)) == kind;
     const FlagChange flag = is_script ? FlagChange{"enable_cpu_offload", {}} : FlagChange{"offload", {kind}};
     return {{flag}, [kind](Holding& h) { h.engine.offload = kind; }};
   }

@@ -147,8 +147,8 @@ TEST(Capacity, AfterRunningOutTheCommandOfTheSurfaceIsChanged) {
       {"--dummy", "sdxl", "--prompt", "x", "--batch_size", "4", "--height", "1024", "--width", "1024"});
   EXPECT_TRUE(advice(batch, 4).ends_with("--batch_size 2")) << advice(batch, 4);
   EXPECT_EQ(advice(batch, 4).find("--batch_size 4"), std::string::npos);
-  const auto script =
-      on_gpus({"--model", "dummy:sdxl", "--prompts", "x.csv", "--width", "1024", "--height", "1024"}, kSdxl);
+  const auto script = on_gpus(
+      {"--model", "dummy:sdxl", "--prompts", "x.csv", "--width", "1024", "--height", "1024"}, kScripts);
   const auto text = advice(script, 1);
   EXPECT_TRUE(text.starts_with("atelier sdxl --model dummy:sdxl")) << text;
   EXPECT_NE(text.find("--enable-"), std::string::npos) << text;

@@ -63,7 +63,7 @@ class Session {
         claim_(folder_.path(), node(), nodes()),
         ledger_(folder_.path() / jobs::kLedgerName),
         report_(spec_.clock) {
-    if (resolved_.surface == kSdxl) list_.emplace(list_file(resolved_), folder_.path(), has_gpus());
+    if (resolved_.surface == kScripts) list_.emplace(list_file(resolved_), folder_.path(), has_gpus());
     open_log();
   }
 

@@ -44,12 +44,10 @@ constexpr const char* kLayouts[] = {"data=1",
 constexpr int kSides[] = {1024, 2048};
 
 const FamilyName& named(const std::string& family) {
-  std::string names;
   for (const auto& f : kFamilies) {
     if (f.family == family) return f;
-    names += (names.empty() ? "" : ", ") + std::string(f.family);
   }
-  throw Error(Kind::kUsage, str("--family ", family, " is unknown; there are ", names));
+  throw Error(Kind::kUsage, str("--family ", family, " is unknown; a page is about ", families_of_report()));
 }
 
 bool is_valid(const plan::ParallelConfig& degrees, const plan::LayoutQuery& query) {
@@ -62,6 +60,15 @@ bool is_valid(const plan::ParallelConfig& degrees, const plan::LayoutQuery& quer
 }
 
 }  // namespace
+
+std::string families_of_report() {
+  std::string names;
+  for (const auto& f : kFamilies) {
+    const bool is_last = &f == &kFamilies.back();
+    names += str(names.empty() ? "" : is_last ? " or " : ", ", f.family);
+  }
+  return names;
+}
 
 std::string model_prefix(const std::string& family) {
   return std::string(named(family).prefix);

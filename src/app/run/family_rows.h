@@ -7,6 +7,9 @@
 
 namespace atelier::app {
 
+// Those that a page can be about, "a, b or c".
+std::string families_of_report();
+
 // The beginning of the names of a family's models: "HunyuanDiT". Throws Error(kUsage) with the families
 // that there are.
 std::string model_prefix(const std::string& family);

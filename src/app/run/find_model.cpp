@@ -10,6 +10,7 @@
 #include "hub/download.h"
 #include "hub/sources.h"
 #include "models/family.h"
+#include "models/presets.h"
 #include "pipeline/single_file.h"
 #include "report/clock.h"
 
@@ -158,15 +159,14 @@ FoundModel find_model(const Resolved& resolved, const Environment& environment,
   const auto& m = resolved.settings.model;
   const bool is_dummy = !m.dummy.empty() || m.model_name.starts_with(kDummyPrefix);
   if (!is_dummy && (m.dummy_seed || !m.save_dummy.empty())) {
-    throw Error(
-        Kind::kUsage,
-        str(resolved.origin(m.dummy_seed ? "dummy_seed" : "save_dummy").text,
-            " is for random weights: add --dummy NAME, such as FLUX.1-schnell; doctor lists the names"));
+    throw Error(Kind::kUsage, str(resolved.origin(m.dummy_seed ? "dummy_seed" : "save_dummy").text,
+                                  " is for random weights: add --dummy NAME, such as ",
+                                  models::preset_names().front(), "; doctor lists the names"));
   }
   if (!is_dummy && m.model_name.empty()) {
     throw Error(Kind::kUsage,
-                "no model is named: give --model_name mini, a folder, or an id such as "
-                "black-forest-labs/FLUX.1-schnell");
+                str("no model is named: give --model_name mini, a folder, or a published model such as ",
+                    models::preset_names().front()));
   }
   const std::string preset =
       m.dummy.empty() ? m.model_name.substr(std::min(m.model_name.size(), kDummyPrefix.size())) : m.dummy;

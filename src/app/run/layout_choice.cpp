@@ -127,7 +127,7 @@ int automatic_ranks(const Machine& machine, std::string& why) {
 // The layout of so many ranks where no degree was asked for.
 BestLayout best_layout(const Resolved& resolved, const plan::LayoutQuery& query, const Machine& machine,
                        int ranks) {
-  if (resolved.surface == kSdxl) {
+  if (resolved.surface == kScripts) {
     const std::string why = "layout of mode " + resolved.settings.scripts.mode;
     if (resolved.settings.scripts.mode != "multi") return {plan::split_batch(query, ranks), why};
     plan::ParallelConfig groups;

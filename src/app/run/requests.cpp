@@ -206,7 +206,7 @@ request::Prompts read_prompts(const Resolved& resolved) {
     prompts.warnings.push_back(str("no prompt was given: \"", kDefaultPrompt, "\" is drawn"));
     return prompts;
   }
-  if (file.empty() && resolved.surface == kSdxl)
+  if (file.empty() && resolved.surface == kScripts)
     throw Error(Kind::kUsage,
                 "nothing to draw: give --prompts FILE.csv with the columns prompt_id and prompt");
   if (file.empty()) {
@@ -218,7 +218,7 @@ request::Prompts read_prompts(const Resolved& resolved) {
     std::cerr << "prompts  from " << file << ", a pipe: waits until somebody writes to it" << std::endl;
   return request::read_prompts(file, {.output_name_column = input.output_name_column,
                                       .limit = input.limit,
-                                      .needs_name = resolved.surface == kSdxl});
+                                      .needs_name = resolved.surface == kScripts});
 }
 
 namespace {

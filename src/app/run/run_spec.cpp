@@ -330,7 +330,7 @@ void check_surface(const Resolved& resolved, const FoundModel& model) {
   const std::string what = str(model.name, " (family ", model.folder.family().name, ")");
   if (resolved.surface == kVideo && !draws_videos)
     throw Error(Kind::kUsage, str(what, " draws pictures: use atelier t2i or atelier run"));
-  if ((resolved.surface == kT2i || resolved.surface == kSdxl) && draws_videos)
+  if ((resolved.surface == kT2i || resolved.surface == kScripts) && draws_videos)
     throw Error(Kind::kUsage, str(what, " draws videos: use atelier video"));
 }
 

@@ -6,11 +6,10 @@
 #include "base/quote.h"
 
 namespace atelier::app {
-namespace {
 
 const char* command_of(Surface surface) {
   switch (surface) {
-    case kSdxl:
+    case kScripts:
       return "sdxl";
     case kRun:
       return "run";
@@ -27,9 +26,11 @@ const char* command_of(Surface surface) {
   return "t2i";
 }
 
+namespace {
+
 // As the surface's documents spell it: the SDXL scripts have dashes.
 std::string spelled(Surface surface, std::string name) {
-  if (surface == kSdxl) std::replace(name.begin(), name.end(), '_', '-');
+  if (surface == kScripts) std::replace(name.begin(), name.end(), '_', '-');
   return "--" + name;
 }
 

@@ -14,6 +14,9 @@ struct FlagChange {
   std::vector<std::string> words;
 };
 
+// The command that takes the flags of one surface: "t2i".
+const char* command_of(Surface surface);
+
 // "atelier t2i --model_name mini --offload model": what flags and the configuration file have set, but for
 // `without`, then the changes, each in place of what was said of it. Ready for a shell; the environment is
 // taken as it is.

@@ -26,8 +26,8 @@ TEST(CommandText, KeepsWhatWasTypedAndReplacesWhatChanges) {
 }
 
 TEST(CommandText, SpeaksTheSurface) {
-  const auto script = given(kSdxl, {"--model", "mini", "--prompts", "x.csv"});
-  EXPECT_EQ(flags_text(kSdxl, {{"enable_cpu_offload", {}}}), "--enable-cpu-offload");
+  const auto script = given(kScripts, {"--model", "mini", "--prompts", "x.csv"});
+  EXPECT_EQ(flags_text(kScripts, {{"enable_cpu_offload", {}}}), "--enable-cpu-offload");
   EXPECT_TRUE(command_text(script, {}).starts_with("atelier sdxl --model mini")) << command_text(script, {});
   const auto video = given(kVideo, {"--model", "mini", "--prompt", "x"});
   EXPECT_TRUE(command_text(video, {}).starts_with("atelier video --model mini")) << command_text(video, {});

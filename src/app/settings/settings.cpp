@@ -260,26 +260,29 @@ void ScriptSettings::fields(const Visit& visit) {
          .help = "multi: a worker per GPU, each with pictures of its own; dataparallel: the GPUs share every "
                  "batch and its branches of guidance; single: one GPU",
          .choices = "multi dataparallel single",
-         .surfaces = kSdxl},
+         .surfaces = kScripts},
         &mode);
   visit({.name = "prompts",
          .help = "CSV file with the columns prompt_id and prompt, and further fields of a picture if wanted",
-         .surfaces = kSdxl},
+         .surfaces = kScripts},
         &prompts);
   visit({.name = "output",
          .help = "folder of the pictures, <prompt_id>/<seed>.png; default data/images",
-         .surfaces = kSdxl},
+         .surfaces = kScripts},
         &output);
-  visit({.name = "seeds", .help = "of every prompt, one picture each; default 0 1", .surfaces = kSdxl},
+  visit({.name = "seeds", .help = "of every prompt, one picture each; default 0 1", .surfaces = kScripts},
         &seeds);
-  visit(
-      {.name = "steps", .help = "denoising steps; default 50", .surfaces = kSdxl, .least = 1, .most = 10000},
-      &steps);
-  visit({.name = "gpu_ids", .help = "GPUs to use, as nvidia-smi counts them: 0 1 2 3", .surfaces = kSdxl},
+  visit({.name = "steps",
+         .help = "denoising steps; default 50",
+         .surfaces = kScripts,
+         .least = 1,
+         .most = 10000},
+        &steps);
+  visit({.name = "gpu_ids", .help = "GPUs to use, as nvidia-smi counts them: 0 1 2 3", .surfaces = kScripts},
         &gpu_ids);
   visit({.name = "max_workers",
          .help = "at most so many GPUs; default: all that may be used",
-         .surfaces = kSdxl,
+         .surfaces = kScripts,
          .least = 1,
          .most = 1e4},
         &max_workers);
@@ -301,11 +304,11 @@ void Settings::fields(const VisitSection& visit) {
 }
 
 const char* cpu_offload(Surface surface) {
-  return surface == kSdxl ? "sequential" : "model";
+  return surface == kScripts ? "sequential" : "model";
 }
 
 const char* half_type(Surface surface) {
-  return surface == kSdxl ? "float16" : "bfloat16";
+  return surface == kScripts ? "float16" : "bfloat16";
 }
 
 Settings defaults_for(Surface surface) {
@@ -316,7 +319,7 @@ Settings defaults_for(Surface surface) {
     s.output.resume = false;
   }
   if (surface == kVideo) s.output.output_format = "webp";
-  if (surface == kSdxl) {
+  if (surface == kScripts) {
     auto& request = s.input.row.request;
     s.model.model_name = "stabilityai/stable-diffusion-xl-base-1.0";
     request.width = request.height = 1024;

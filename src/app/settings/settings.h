@@ -16,8 +16,8 @@ enum Surface : unsigned {
   kT2i = 1,  // Diffgentor's flags
   kRun = 2,  // xDiT's flags
   kBoth = kT2i | kRun,
-  kSdxl = 4,   // flags of the three SDXL scripts
-  kVideo = 8,  // xDiT's flags, for models of videos
+  kScripts = 4,  // flags of the three SDXL scripts
+  kVideo = 8,    // xDiT's flags, for models of videos
   kXditFlags = kRun | kVideo,
   kEvery = kBoth | kVideo,
   kServe = 16,  // flags of the resident server

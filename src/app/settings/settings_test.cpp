@@ -32,7 +32,7 @@ void expect_mentions(const std::string& text, const std::vector<std::string>& wo
 TEST(Flags, WhatIsNotBuiltIsRefusedByName) {
   for (const Unsupported& u : unsupported_settings()) {
     if (u.treated != Treated::kRefused || u.surfaces == 0) continue;
-    const Surface surface = u.surfaces & kT2i ? kT2i : u.surfaces & kRun ? kRun : kSdxl;
+    const Surface surface = u.surfaces & kT2i ? kT2i : u.surfaces & kRun ? kRun : kScripts;
     const std::string flag = "--" + std::string(u.name);
     Arguments arguments{flag};
     if (u.takes != Unsupported::Takes::kSwitch) arguments.push_back("77");
