@@ -1,6 +1,5 @@
 #include "server/model_requests.h"
 
-#include <random>
 
 #include "app/run/adapters.h"
 #include "app/run/capacity.h"
@@ -69,16 +68,7 @@ class ModelRequestMaker : public RequestMaker {
     // what the layout cannot share out, or the memory cannot hold, never reaches a worker
     plan::validate(spec_.layout.degrees, {facts_, set.extent.work}, 0);
     app::check_memory(spec_, set, resolved_, room_);  // pictures of a batch must fit beside the weights
-    app::SeedFiller seeds([] {
-      thread_local std::random_device random;
-      return uint64_t{random() & 0x7fffffffu};
-    });
-    std::vector<request::Request> out;
-    for (request::Request request : set.requests) {
-      seeds.fill(request);
-      out.push_back(std::move(request));
-    }
-    return out;
+    return app::with_seeds(set.requests);
   }
 
   const ModelCard& card() const override { return card_; }
