@@ -15,6 +15,7 @@ GoldenKind kind_of(const Json& golden);
 struct Produced {
   Tensors tensors;
   std::vector<std::string> order;
+  std::map<std::string, std::string> refused;  // by what names begin with: why nothing is produced
 
   void add(const std::string& name, const at::Tensor& value);  // an undefined one is left out
 };

@@ -44,6 +44,10 @@ pipeline::GivenNoise noise_of(const Tensors& recorded) {
 Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded,
                      const std::filesystem::path& files) {
   auto noise = noise_of(recorded);
+  if (noise.initial.dim() != (folder.draws_videos() ? 5 : 4)) {
+    throw Error(Kind::kUsage, atelier::str("golden.safetensors: noise is ", noise.initial.sizes(),
+                                           ", not [B, C, ", folder.draws_videos() ? "F, H, W]" : "H, W]"));
+  }
   const auto facts = models::find_vae(folder.vae()).facts(folder.vae());
   const int64_t spatial = facts.spatial;
   auto usual = usual_request(folder);

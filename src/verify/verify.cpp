@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/mean.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +15,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/json_problem.h"
 #include "base/text.h"
 #include "verify/golden_adapters.h"
 #include "verify/golden_cases.h"
@@ -192,7 +194,11 @@ Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& r
     if (ours.tensors.count(name) || !wanted(o, prefix + name) || is_input(name, kind) ||
         is_inner(name, modules))
       continue;
-    result.rows.push_back({prefix + name, shape_text(value), "not produced", 0, 0, Verdict::kMissing});
+    const auto why = std::find_if(ours.refused.begin(), ours.refused.end(),
+                                  [&](const auto& r) { return name.starts_with(r.first); });
+    result.rows.push_back({prefix + name, shape_text(value),
+                           why == ours.refused.end() ? "not produced" : "refused: " + why->second, 0, 0,
+                           Verdict::kMissing});
   }
   return result;
 }
@@ -258,14 +264,22 @@ Comparison verify(const VerifyOptions& o) {
   }
   try {
     const Json golden = read_json(file);
+    if (!golden.is_object()) throw Error(Kind::kUsage, str(file.string(), " must hold a JSON object"));
     const auto kind = kind_of(golden);
     if (kind == GoldenKind::kTokenizers) return verify_tokenizers(o, golden);
     const auto all = weights::read_tensors(o.folder / "golden.safetensors");
     const Tensors recorded(all.begin(), all.end());
+    if (recorded.empty())
+      throw Error(Kind::kUsage,
+                  str((o.folder / "golden.safetensors").string(), " holds no tensor to compare"));
     if (kind == GoldenKind::kPipeline) return verify_pipeline(o, golden, recorded);
     return compare_all(o, kind, recorded, produce(kind, o, golden, recorded));
   } catch (const Json::exception& e) {  // a key that is missing, or a value of another type
-    throw Error(Kind::kUsage, str(file.string(), " is not of the form that verify reads: ", e.what()));
+    throw Error(Kind::kUsage, str(file.string(), " is not of the form that verify reads: ", json_problem(e)));
+  } catch (const c10::Error& e) {  // shapes that no call has
+    throw Error(Kind::kUsage, str((o.folder / "golden.safetensors").string(),
+                                  ": what is recorded does not fit the call of ",
+                                  "golden.json: ", e.what_without_backtrace()));
   }
 }
 

@@ -215,6 +215,10 @@ TEST(Verify, SeesAChangedTrajectoryAndAChangedConfig) {
   EXPECT_EQ(row(c, "flow_schnell.4.x").verdict, Verdict::kFail);
   EXPECT_EQ(row(c, "flow_schnell.4.sigmas").verdict, Verdict::kPass);
   EXPECT_EQ(row(c, "flow_sd3.4.timesteps").verdict, Verdict::kFail);
+  copy.edit_json("model/flow_sd3/scheduler_config.json", [](Json& j) { j["shift"] = 0; });
+  const auto refused = row(verify({.folder = copy.path(), .only = {"flow_s*"}}), "flow_sd3.4.timesteps");
+  EXPECT_EQ(refused.verdict, Verdict::kMissing);
+  EXPECT_TRUE(has(refused.note, "shift must be above 0")) << refused.note;
 }
 
 TEST(Verify, SeesChangedAutoencoders) {
@@ -280,6 +284,19 @@ TEST(Verify, FoldersOfAnotherFormAreErrorsThatNameTheFile) {
   const auto list =
       refused([](const pipeline::Copy& c) { write_file_atomically(c.path() / "golden.json", "[1]"); });
   EXPECT_TRUE(has(list, "golden.json")) << list;
+  const auto flat = refused([](const pipeline::Copy& c) {
+    c.edit_tensors(kRecorded, [](auto& t) { t["noise"] = t["noise"].flatten(); });
+  });
+  EXPECT_TRUE(has(flat, "noise is [") && has(flat, "[B, C, H, W]")) << flat;
+  const auto all_flat = refused([](const pipeline::Copy& c) {
+    c.edit_tensors(kRecorded, [](auto& t) {
+      for (auto& [name, tensor] : t) tensor = name == "noise" ? tensor : tensor.flatten();
+    });
+  });
+  EXPECT_EQ(all_flat.find("Exception raised"), std::string::npos) << all_flat;
+  const auto none =
+      refused([](const pipeline::Copy& c) { c.edit_tensors(kRecorded, [](auto& t) { t.clear(); }); });
+  EXPECT_TRUE(has(none, "holds no tensor")) << none;
   const auto type = refused([](const pipeline::Copy& c) {
     c.edit_json("golden.json", [](Json& j) { j["call"]["height"] = "tall"; });
   });
