@@ -54,7 +54,7 @@ run() { # PROGRAM FILTER
 }
 run base_test '-*Slow*'
 run jobs_test '-*Slow*:*Fork*:*Process*'
-run comm_test '-*Slow*:*Gloo*:*Nccl*:*Fork*:*Process*'
+run comm_test '-*Slow*:*Gloo*:*Nccl*:*Fork*:*Process*:*PeerMonitor*'
 run parallel_test '-*Slow*'
 run pipeline_test '-*Slow*'
 run verify_test 'Variants.TwoBranchesPassUnderLayouts:Verify.PassesUnderOddLayouts:Matrix.FailsWhereLatentsDifferOrALayoutIsImpossible'
