@@ -75,8 +75,8 @@ std::vector<uint8_t> await_value(c10d::Store& store, const std::string& key, con
        pause = std::min(2 * pause, kLongestPause)) {
     patience.check_alive();
     if (std::chrono::steady_clock::now() > until)
-      throw std::runtime_error(
-          str("nothing was said under ", key, " for ", patience.timeout.count() / 1000.0, " s"));
+      throw std::runtime_error(str("nothing was said under ", key, " for ",
+                                   static_cast<double>(patience.timeout.count()) / 1000, " s"));
     std::this_thread::sleep_for(pause);
   }
   return store.get(key);

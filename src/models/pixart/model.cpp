@@ -70,7 +70,8 @@ struct PixArtBlock {
 // Sines, then cosines, of positions [n] times 10000^(-i / (channels / 2)): [n, channels], double.
 at::Tensor sines_of(const at::Tensor& positions, int64_t channels) {
   const auto i = at::arange(channels / 2, at::TensorOptions(at::kDouble));
-  const auto angles = at::outer(positions.to(at::kDouble), 1 / at::pow(10000.0, i / (channels / 2.0)));
+  const auto angles =
+      at::outer(positions.to(at::kDouble), 1 / at::pow(10000.0, i / (static_cast<double>(channels) / 2)));
   return at::cat({angles.sin(), angles.cos()}, 1);
 }
 
