@@ -294,9 +294,9 @@ TEST(Verify, FoldersOfAnotherFormAreErrorsThatNameTheFile) {
     });
   });
   EXPECT_EQ(all_flat.find("Exception raised"), std::string::npos) << all_flat;
-  const auto none =
+  const auto empty =
       refused([](const pipeline::Copy& c) { c.edit_tensors(kRecorded, [](auto& t) { t.clear(); }); });
-  EXPECT_TRUE(has(none, "holds no tensor")) << none;
+  EXPECT_TRUE(has(empty, "holds no tensor")) << empty;
   const auto type = refused([](const pipeline::Copy& c) {
     c.edit_json("golden.json", [](Json& j) { j["call"]["height"] = "tall"; });
   });

@@ -76,8 +76,8 @@ int config_command(const Arguments& arguments) {
   if (parsed.is_help) return 0;
   Resolved resolved = resolve(set.surface, parsed.flags, environment(), parsed.config);
   show_gpus(resolved);
-  settle_workers(resolved,
-                 std::max<int>(pipeline::cuda_devices(), std::ssize(resolved.settings.scripts.gpu_ids)));
+  settle_workers(resolved, std::max(pipeline::cuda_devices(),
+                                    static_cast<int>(resolved.settings.scripts.gpu_ids.size())));
   for (const auto& w : resolved.warnings) log::warning(w);
   const auto degrees = degrees_of(resolved);
   if (parsed.switches.count("json")) {
