@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "app/cli/cli.h"
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
 #include "app/settings/resolve.h"
