@@ -284,7 +284,7 @@ TEST(Optimize, WordsSetWhatNobodyElseSets) {
 
 TEST(Optimize, UnknownAndUnbuiltWordsAreRefused) {
   expect_mentions(refused({"--optimize", "turbo"}), {"turbo", "vae_slicing"});
-  expect_mentions(refused({"--optimize", "layerwise_cast"}), {"layerwise_cast", "is not in this build"});
+  expect_mentions(refused({"--optimize", "layerwise_cast"}), {"layerwise_cast", "is not offered", "--tier fast"});
   expect_mentions(refused({"--optimize", "sage_attention"}), {"sage"});
 }
 
