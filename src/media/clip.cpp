@@ -16,14 +16,18 @@ namespace {
   throw Error(Kind::kUsage, str(file.string(), ": ", why));
 }
 
+bool is_named_picture(const fs::path& file) {
+  const auto format = format_of(file.filename().string());
+  return format == Format::kPng || format == Format::kJpeg || format == Format::kWebp;
+}
+
 // The pictures of a folder by name; hidden files and those of other kinds are left out.
 std::vector<fs::path> pictures_in(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    const auto format = format_of(at->path().filename().string());
-    const bool is_picture = format == Format::kPng || format == Format::kJpeg || format == Format::kWebp;
-    if (is_picture && !at->path().filename().string().starts_with(".")) files.push_back(at->path());
+    if (is_named_picture(at->path()) && !at->path().filename().string().starts_with("."))
+      files.push_back(at->path());
   }
   if (error) fail(folder, error.message());
   if (files.empty()) fail(folder, "the folder holds no pictures (.png, .jpg, .webp)");
@@ -80,6 +84,8 @@ AnimationFacts read_file_of_frames(const fs::path& file, const TakeFrame& take) 
   const bool is_gif = head.starts_with("GIF8"), is_animation = is_webp_animation(head);
   const bool is_picture = head.starts_with("\x89PNG") || head.starts_with("\xff\xd8\xff") ||
                           (head.starts_with("RIFF") && head.size() >= 12 && head.substr(8, 4) == "WEBP");
+  if (!is_gif && !is_picture && is_named_picture(file))
+    fail(file, "it holds no PNG, JPEG or WebP, though its name says so");
   if (!is_gif && !is_picture) return read_video(file, take);
   const auto bytes = read_picture_file(file);
   try {

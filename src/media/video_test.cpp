@@ -308,6 +308,11 @@ TEST_F(Videos, AsMp4AreWrittenByWhateverEncoderIsThere) {
   EXPECT_GT(written, 0);
 }
 
+TEST_F(Videos, ThatAreNamedLikePicturesAreNotTakenForFilms) {
+  const auto broken = message_of(Kind::kUsage, [&] { read_all(put("r.png", "x")); });
+  EXPECT_NE(broken.find("r.png: it holds no PNG"), std::string::npos) << broken;
+}
+
 TEST_F(Videos, AsMp4CutOffOrDamagedAreRefused) {
   if (!has_module()) GTEST_SKIP() << "FFmpeg's libraries are not here, so no MP4 was read";
   const auto bytes = encode_mp4(sample(64, 64, 20), 95, sample_metadata()).bytes;
