@@ -63,6 +63,7 @@ struct ApiDesk {
       : maker(what ? std::move(what) : std::make_unique<StubMaker>()) {
     start(std::move(behaviour));
   }
+  ~ApiDesk() { stop(); }  // whoever calls the API ends before it does
   void start(StubEngine::Behaviour behaviour) {
     stop();
     folder = std::make_unique<StoreFolder>(scratch.path());

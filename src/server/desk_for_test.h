@@ -62,11 +62,13 @@ struct Ended {
 struct Waiter {
   std::shared_ptr<std::promise<Ended>> promise = std::make_shared<std::promise<Ended>>();
   std::shared_ptr<Ended> ended = std::make_shared<Ended>();
+  std::shared_ptr<std::atomic<int>> steps = std::make_shared<std::atomic<int>>(0);  // so far
   Listener listener() const {
-    return [promise = promise, ended = ended](const JobEvent& e) {
-      ended->steps += e.kind == JobEvent::kStep;
+    return [promise = promise, ended = ended, steps = steps](const JobEvent& e) {
+      *steps += e.kind == JobEvent::kStep;
       if (e.kind != JobEvent::kFinished && e.kind != JobEvent::kInterrupted) return;
       ended->record = e.record;
+      ended->steps = *steps;
       ended->is_interrupted = e.kind == JobEvent::kInterrupted;
       for (const auto& bytes : e.pictures) ended->pictures.push_back(bytes ? *bytes : "");
       promise->set_value(*ended);

@@ -22,7 +22,7 @@ TEST(Dispatcher_AFullDisk, LosesNothingThatWasAccepted) {
   });
   const Waiter accepted, refused;
   const auto id = desk.dispatcher->submit(desk.record("accepted", 1, 5), accepted.listener());
-  wait_until([&] { return accepted.ended->steps > 0; });
+  wait_until([&] { return *accepted.steps > 0; });
   is_full = true;
   EXPECT_EQ(accepted.wait().record.state, JobState::kDone);
   desk.dispatcher->submit(desk.record("refused"), refused.listener());
@@ -51,7 +51,7 @@ TEST(Dispatcher_WhoWaitsForPictures, DoesNotWaitForTheDisk) {
   const auto id = desk.dispatcher->submit(desk.record("awaited"), awaited.listener(), Acceptance::kAtOnce);
   desk.dispatcher->submit(desk.record("kept"), kept.listener());
   EXPECT_EQ(awaited.wait().record.state, JobState::kDone);
-  EXPECT_EQ(kept.ended->steps, 0);
+  EXPECT_EQ(kept.steps->load(), 0);
   opened.set_value();
   EXPECT_EQ(kept.wait().record.state, JobState::kDone);
   wait_until([&] {

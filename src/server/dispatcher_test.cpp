@@ -101,13 +101,13 @@ TEST(Dispatcher_CancelStopsABatch, OnlyWhenNobodyElseIsInIt) {
   const auto id = desk.dispatcher->submit(desk.record("a", 1, 20), a.listener());
   desk.dispatcher->submit(desk.record("b", 1, 20), b.listener());
   blocker.wait();
-  wait_until([&] { return a.ended->steps > 1; });
+  wait_until([&] { return *a.steps > 1; });
   desk.dispatcher->cancel(id);
   EXPECT_EQ(a.wait().record.state, JobState::kCancelled);
   EXPECT_EQ(b.wait().pictures, std::vector<std::string>{"b 7"});
   EXPECT_TRUE(desk.seen.cancelled.empty());
   const auto last = desk.dispatcher->submit(desk.record("alone", 1, 1000), alone.listener());
-  wait_until([&] { return alone.ended->steps > 0; });
+  wait_until([&] { return *alone.steps > 0; });
   desk.dispatcher->cancel(last);
   EXPECT_EQ(alone.wait().record.state, JobState::kCancelled);
   wait_until([&] {
@@ -149,7 +149,7 @@ TEST(Dispatcher_AFullQueueRefuses, WithATimeToComeBack) {
   Desk desk({.step_time = 50ms}, {.batch = {.most = 1}, .max_queue = 2, .max_per_owner = 4});
   std::vector<Waiter> waiters(3);
   desk.dispatcher->submit(desk.record("0", 1, 100), waiters[0].listener());
-  wait_until([&] { return waiters[0].ended->steps > 0; });
+  wait_until([&] { return *waiters[0].steps > 0; });
   desk.dispatcher->submit(desk.record("1"), nullptr);
   desk.dispatcher->submit(desk.record("2"), nullptr);
   try {
@@ -235,7 +235,7 @@ TEST(Dispatcher_DrainFinishesWhatIsDrawn, AndKeepsWhatWaits) {
   Desk desk({.step_time = 20ms}, {.batch = {.most = 1}});
   const Waiter drawn, waiting;
   desk.dispatcher->submit(desk.record("drawn", 1, 10), drawn.listener());
-  wait_until([&] { return drawn.ended->steps > 0; });
+  wait_until([&] { return *drawn.steps > 0; });
   const auto id = desk.dispatcher->submit(desk.record("waiting"), waiting.listener());
   desk.dispatcher->drain(10s);
   EXPECT_EQ(drawn.wait().record.state, JobState::kDone);
@@ -255,7 +255,7 @@ TEST(Dispatcher_AForgottenJob, DoesNotComeBack) {
   desk.dispatcher->forget(finished);  // its record may still be on its way to the disk
   EXPECT_FALSE(desk.dispatcher->find(finished));
   const auto drawn = desk.dispatcher->submit(desk.record("drawn", 1, 1000), open.listener());
-  wait_until([&] { return open.ended->steps > 0; });
+  wait_until([&] { return *open.steps > 0; });
   desk.dispatcher->forget(drawn);
   EXPECT_FALSE(desk.dispatcher->find(drawn));
   EXPECT_TRUE(desk.dispatcher->list({.most = 10}).records.empty());
