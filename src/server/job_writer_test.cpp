@@ -91,8 +91,8 @@ TEST(JobWriter_ARemoval, ComesAfterWhatIsStillToBeWritten) {
 TEST(JobWriter_WhatWaits, IsOneTransactionAndWrittenAtTheEnd) {
   FakeStore store;
   {
+    std::promise<void> begun, go_on;  // outlive the writer
     JobWriter writer(store, 10);
-    std::promise<void> begun, go_on;
     writer.write({.id = "first"}, {}, [&](const std::string&) {
       begun.set_value();
       go_on.get_future().wait();
@@ -110,8 +110,8 @@ TEST(JobWriter_ARecordThatIsRefused, FailsItsOwnJobAlone) {
   store.refused = "job 3";
   std::map<std::string, std::string> errors;
   {
+    std::promise<void> begun, go_on;  // outlive the writer
     JobWriter writer(store, 10);
-    std::promise<void> begun, go_on;
     writer.write({.id = "first"}, {}, [&](const std::string&) {
       begun.set_value();
       go_on.get_future().wait();
