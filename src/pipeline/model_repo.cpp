@@ -29,12 +29,20 @@ std::string known_families() {
   return known;
 }
 
+// Throws Error(kCheckpoint) for a pipe or a device, whose end may never come.
+void check_plain(const fs::path& file) {
+  if (!fs::is_regular_file(file))
+    throw Error(Kind::kCheckpoint,
+                str(file.string(), " is no plain file; is it a complete diffusers folder?"));
+}
+
 Json read_config(const fs::path& root, const std::string& component, const char* file) {
   const fs::path path = root / component / file;
   if (!fs::exists(path)) {
     throw Error(Kind::kCheckpoint, str(root.string(), " has no ", (fs::path(component) / file).string(),
                                        "; is it a complete diffusers folder?"));
   }
+  check_plain(path);
   return read_json(path);
 }
 
@@ -129,6 +137,7 @@ ModelRepo ModelRepo::open(const fs::path& folder, const std::vector<fs::path>& f
   if (!fs::exists(folder / "model_index.json")) {
     throw Error(Kind::kUsage, str(folder.string(), " is no diffusers folder: it has no model_index.json"));
   }
+  check_plain(folder / "model_index.json");
   m.index_ = share(read_json(folder / "model_index.json"));
   const Json& index = *m.index_;
   const Json named = index.is_object() ? index.value("_class_name", Json("nothing")) : Json("nothing");

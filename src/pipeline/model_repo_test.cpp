@@ -3,6 +3,7 @@
 
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "base/files.h"
 #include "pipeline/testing.h"
@@ -82,6 +83,16 @@ TEST(Folder, AnIndexAtOddsWithItsPartsIsNamed) {
   const auto denoiser = refused("transformer", {"diffusers", "SD3Transformer2DModel"});
   EXPECT_TRUE(has(denoiser, "SD3Transformer2DModel") && has(denoiser, "FluxTransformer2DModel")) << denoiser;
   EXPECT_EQ(refused("transformer", {"diffusers", "Transformer2DModel"}), "no error") << "an older name";
+}
+
+TEST(Folder, APipeInPlaceOfAFileIsNamed) {
+  for (const char* file : {"model_index.json", "vae/config.json"}) {
+    const Copy copy(kGolden / "model");
+    fs::remove(copy.path() / file);
+    ASSERT_EQ(::mkfifo((copy.path() / file).c_str(), 0600), 0);
+    const auto message = open_error(Kind::kCheckpoint, copy.path());
+    EXPECT_TRUE(has(message, file) && has(message, "no plain file")) << message;
+  }
 }
 
 TEST(Folder, ItsOwnDefaultsMustBeOfUse) {
