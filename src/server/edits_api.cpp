@@ -6,20 +6,11 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "media/alpha.h"
-#include "media/input.h"
 #include "server/api.h"
 #include "server/upload.h"
 
 namespace atelier::server {
 namespace {
-
-media::Image decoded(const std::string& name, const std::string& bytes) {
-  try {
-    return media::decode_upright(bytes);
-  } catch (const Error& e) {
-    throw ApiError(400, "invalid_image", str(name, ": ", e.what()), name);
-  }
-}
 
 // White where the picture is drawn anew: where the mask is transparent, as OpenAI has it; of one that is
 // opaque, where it is white.

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "base/text.h"
+#include "media/input.h"
 #include "server/api_error.h"
 #include "server/base64.h"
 #include "server/json_body.h"
@@ -90,6 +91,14 @@ Upload from_json(const std::string& body) {
 }
 
 }  // namespace
+
+media::Image decoded(const std::string& name, const std::string& bytes) {
+  try {
+    return media::decode_upright(bytes);
+  } catch (const Error& e) {
+    throw ApiError(400, "invalid_image", str(name, ": ", e.what()), name);
+  }
+}
 
 Upload take_upload(http::IncomingRequest& request) {
   return request.form.empty() ? from_json(request.body) : from_form(std::move(request.form));

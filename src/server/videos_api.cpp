@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
-#include "media/input.h"
 #include "server/api.h"
 #include "server/json_body.h"
 #include "server/upload.h"
@@ -35,12 +34,7 @@ std::string_view status_of(const JobRecord& record) {
 void check_frame(const char* name, const std::vector<std::string>& pictures) {
   if (pictures.size() > 1)
     throw ApiError(400, "unsupported_value", str(name, ": one picture is taken"), name);
-  if (pictures.empty()) return;
-  try {
-    media::decode_upright(pictures.front());
-  } catch (const Error& e) {
-    throw ApiError(400, "invalid_image", str(name, ": ", e.what()), name);
-  }
+  if (!pictures.empty()) decoded(name, pictures.front());
 }
 
 }  // namespace
