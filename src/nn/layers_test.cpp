@@ -18,7 +18,6 @@
 #include "nn/conv.h"
 #include "nn/embedding.h"
 #include "nn/linear.h"
-#include "nn/modulation_table.h"
 #include "nn/norm.h"
 #include "nn/patchify.h"
 #include "nn/rope.h"
