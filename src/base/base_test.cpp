@@ -15,7 +15,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/json_problem.h"
 #include "base/log.h"
+#include "base/parse_json.h"
 #include "base/partition.h"
 
 namespace atelier {
@@ -86,6 +88,37 @@ TEST(Errors, EveryKindHasTheExitCodeOfTheCommandLine) {
   EXPECT_EQ(exit_code(Kind::kInterrupted), 130);
 }
 
+TEST(Errors, JsonOfAnotherForm_IsToldWithoutTheLibrarysFunctions) {
+  const auto problem = [](const auto& act) -> std::string {
+    try {
+      act();
+    } catch (const Json::exception& e) {
+      return json_problem(e);
+    }
+    return "";
+  };
+  const Json file = {{"a", {{"b", 7}}}, {"none", nullptr}, {"list", Json::array()}};
+  EXPECT_EQ(problem([&] { file.at("a").at("b").at("c"); }),
+            "a.b: an object or a list was expected, found a number");
+  EXPECT_EQ(problem([&] { file.at("none").at("c"); }), "none: an object or a list was expected, found null");
+  EXPECT_EQ(problem([&] { file.at("a").at(0); }), "a: a list was expected, found an object");
+  EXPECT_EQ(problem([&] { return file.at("list").value("c", 1); }),
+            "list: an object was expected, found an array");
+  EXPECT_EQ(problem([&] { return file["list"]["c"]; }), "list: an object was expected, found an array");
+}
+
+TEST_F(Files, JsonThatNestsDeeplyIsRefused) {
+  const auto file = folder_ / "deep.json";
+  for (const std::string& open : {std::string("["), std::string("{\"a\":")}) {
+    std::string text;
+    for (int i = 0; i < 100000; ++i) text += open;
+    write_file_atomically(file, text);
+    EXPECT_NE(error_of(Kind::kCheckpoint, [&] { read_json(file); }).find("nests deeper"), std::string::npos);
+    EXPECT_TRUE(parse_json(text).is_discarded());
+  }
+  EXPECT_EQ(parse_json("[1]"), Json::array({1}));
+}
+
 TEST(Errors, EnsureNamesItsCondition) {
   const int one = 1;
   EXPECT_NO_THROW(ENSURE(one == 1));
@@ -140,6 +173,8 @@ TEST_F(Files, AnEndlessFileIsNotReadToItsEnd) {
 }
 
 TEST_F(Files, ReadingNamesWhatIsMissingOrAFolder) {
+  const auto failing = error_of(Kind::kUsage, [] { read_file("/proc/self/mem"); });
+  EXPECT_NE(failing.find("/proc/self/mem"), std::string::npos) << failing;
   const auto missing = error_of(Kind::kUsage, [&] { read_file(folder_ / "none"); });
   EXPECT_TRUE(has(missing, "none") && has(missing, "No such file")) << missing;
   const auto a_folder = error_of(Kind::kUsage, [&] { read_file(folder_); });

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <ios>
 
 #include "base/error.h"
 
@@ -33,7 +34,12 @@ std::string read_file(const fs::path& file) {
   for (size_t n = kChunk; n == kChunk;) {
     const size_t had = bytes.size();
     bytes.resize(had + kChunk);
-    n = static_cast<size_t>(in.rdbuf()->sgetn(bytes.data() + had, kChunk));
+    try {
+      n = static_cast<size_t>(in.rdbuf()->sgetn(bytes.data() + had, kChunk));
+    } catch (const std::ios_base::failure&) {  // a disk that fails, a file that only some processes may read
+      throw Error(Kind::kUsage, str("cannot read ", file.string(), ": it fails after ", had,
+                                    " bytes: ", std::strerror(errno)));
+    }
     bytes.resize(had + n);
     if (bytes.size() > most) {
       throw Error(Kind::kUsage, str("cannot read ", file.string(), ": it gives more than ", most >> 20,

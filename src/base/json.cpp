@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json_problem.h"
+#include "base/parse_json.h"
+#include "base/text.h"
 
 namespace atelier {
 namespace {
@@ -38,8 +40,14 @@ std::string with_quoted_infinities(const std::string& text) {
 
 }  // namespace
 
+Json parse_json(std::string_view text) {
+  return json_depth(text) > kMaxDepth ? Json(Json::value_t::discarded) : Json::parse(text, nullptr, false);
+}
+
 Json read_json(const std::filesystem::path& file) {
   const std::string text = read_file(file);
+  if (json_depth(text) > kMaxDepth)
+    throw Error(Kind::kCheckpoint, str(file.string(), " nests deeper than ", kMaxDepth, " levels"));
   try {
     return Json::parse(with_quoted_infinities(text));
   } catch (const Json::exception& e) {
