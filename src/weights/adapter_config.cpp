@@ -1,5 +1,6 @@
 #include "weights/adapter_config.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,34 @@ constexpr const char* kHeaderKey = "lora_adapter_metadata";
 constexpr std::string_view kPeftPrefix = "base_model.model.";
 // Bytes of a regular expression, and of what it is tried on: the library's matcher recurses.
 constexpr size_t kMostPattern = 1000, kMostPath = 1000;
+// What multiplies the time of a match: tests ahead run anew at every place, counts repeat what they follow.
+constexpr int kMostAhead = 2, kMostCounts = 2, kMostTimes = 20;
+
+bool takes_little_time(std::string_view pattern) {
+  int ahead = 0, counts = 0;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    const auto rest = pattern.substr(i);
+    if (rest.starts_with('\\')) ++i;
+    if (rest.starts_with("(?=") || rest.starts_with("(?!")) ++ahead;
+    if (!rest.starts_with('{')) continue;
+    ++counts;
+    const auto inside = rest.substr(1, rest.find('}') - 1);  // "2", "1,3"
+    const auto comma = std::min(inside.find(','), inside.size());
+    for (const auto number : {inside.substr(0, comma), inside.substr(std::min(comma + 1, inside.size()))}) {
+      if (!number.empty() && to_integer(number).value_or(kMostTimes + 1) > kMostTimes) return false;
+    }
+  }
+  return ahead <= kMostAhead && counts <= kMostCounts;
+}
+
+// By the matcher whose time is a polynomial: the usual one tries every way to read a path, as many as 2^n.
+std::regex expression(const std::string& pattern) {
+  auto kind = std::regex::ECMAScript;
+#ifdef __GLIBCXX__
+  kind |= std::regex_constants::__polynomial;
+#endif
+  return std::regex("(.*\\.)?(" + pattern + ")$", kind);
+}
 
 [[noreturn]] void refuse(std::string_view where, std::string_view what) {
   throw Error(Kind::kCheckpoint, str(where, ": ", what));
@@ -86,8 +115,12 @@ class PartReader {
     if (!patterns.is_object()) refuse(where_, "alpha_pattern is no object");
     for (const auto& [pattern, alpha] : patterns.items()) {
       if (pattern.size() > kMostPattern) refuse(where_, "alpha_pattern holds a pattern that is too long");
+      if (!takes_little_time(pattern)) {
+        refuse(where_, str("alpha_pattern holds ", in_quotes(pattern), ", with more than ", kMostAhead,
+                           " tests ahead or ", kMostCounts, " counts, or a large one"));
+      }
       try {
-        out.of_pattern.emplace_back(std::regex("(.*\\.)?(" + pattern + ")$"), number(alpha, "alpha_pattern"));
+        out.of_pattern.emplace_back(expression(pattern), number(alpha, "alpha_pattern"));
       } catch (const std::regex_error&) {
         refuse(where_, str("alpha_pattern holds ", in_quotes(pattern), ", which is no regular expression"));
       }

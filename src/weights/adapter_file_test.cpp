@@ -88,6 +88,16 @@ TEST_F(AdapterFiles, AFolderOfPeftHasItsScalesBesideIt) {
   EXPECT_THAT(refused(), HasSubstr("fan_in_fan_out"));
   write(R"({"alpha_pattern": {"(": 1}})");
   EXPECT_THAT(refused(), HasSubstr("no regular expression"));
+  // A matcher that tries every way needs years for these.
+  for (const std::string hostile : {"(.*.*.*.*.*.*.*.*.*.*.*.*.*.*.*.*)xyz", "((a|b|.)+)+z", "(?:.*){30}z"}) {
+    write(R"({"lora_alpha": 4, "alpha_pattern": {")" + hostile + R"(": 1}})");
+    EXPECT_EQ(AdapterFile(folder_.path()).layers().front().scale, 2) << hostile;
+  }
+  for (const std::string hostile :
+       {"(?=.*(?=.*(?=.*(?=.*z))))", "(.?){9999}", "((.{9}){9}){9}", "(.*)\\\\1z"}) {
+    write(R"({"alpha_pattern": {")" + hostile + R"(": 1}})");
+    EXPECT_THAT(refused(), HasSubstr("alpha_pattern holds")) << hostile;
+  }
   write("[");
   EXPECT_THAT(refused(), HasSubstr("no JSON object"));
 }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/parse_json.h"
 #include "base/quote.h"
 #include "base/text.h"
 #include "weights/decode.h"
@@ -86,8 +87,7 @@ class Finder {
   }
 
   Json parse(const std::string& text, std::string_view where) const {
-    Json json =
-        json_depth(text) > kMaxDepth ? Json(Json::value_t::discarded) : Json::parse(text, nullptr, false);
+    Json json = parse_json(text);
     if (json.is_discarded()) {
       throw Error(Kind::kCheckpoint,
                   str(file_, ": ", in_quotes(where), " is not valid JSON; download the file again"));
