@@ -41,7 +41,7 @@ void finish(const Scratch& dir, Ledger& ledger, const request::Request& i, const
 TEST(Resume, FinishedPicturesAreLeftOut) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  const std::vector<request::Request> requests = {request(0), request(1), request(2), request(3), request(4)};
+  const request::RequestList requests = {request(0), request(1), request(2), request(3), request(4)};
   EXPECT_EQ(scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged)).todo.size(), 5U);
   EXPECT_EQ(scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged)).summary, "");
   finish(dir, ledger, requests[0]);
@@ -65,7 +65,7 @@ TEST(Resume, FinishedPicturesAreLeftOut) {
 TEST(Resume, AFileOfSomebodyElseIsNeitherTakenNorDrawnOver) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  const std::vector<request::Request> requests = {request(0), request(1), request(2), request(3)};
+  const request::RequestList requests = {request(0), request(1), request(2), request(3)};
   dir.write("0.png", "whole");
   dir.write("1.png", "notes of somebody");
   finish(dir, ledger, requests[2]);
@@ -121,7 +121,7 @@ TEST(Resume, NamesThatCannotBeFilesAreRefusedBeforeDrawing) {
   fs::create_directories(dir / "d");
   dir.write("f", "x");
   fs::create_symlink(dir / "d", dir / "l");
-  const Scan s = scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged));
+  const Scan s = scan(request::RequestList(requests), dir.path(), ledger, rules(Resume::kRedoChanged));
   ASSERT_EQ(s.refused.size(), 4U);
   EXPECT_NE(s.refused[0].reason.find("Is a directory"), std::string::npos);
   EXPECT_NE(s.refused[1].reason.find("where a folder is needed"), std::string::npos);
@@ -153,7 +153,7 @@ TEST(Resume, EverySubIndexIsChecked) {
   }
   finish(dir, ledger, requests[0]);
   finish(dir, ledger, requests[2]);
-  const Scan result = scan(requests, dir.path(), ledger, rules(Resume::kRedoChanged));
+  const Scan result = scan(request::RequestList(requests), dir.path(), ledger, rules(Resume::kRedoChanged));
   ASSERT_EQ(result.todo.size(), 1U);
   EXPECT_EQ(result.todo[0].sub, 1);
 }
@@ -161,7 +161,7 @@ TEST(Resume, EverySubIndexIsChecked) {
 TEST(Resume, OtherSettingsAreReportedAndRedoneOrKept) {
   const Scratch dir;
   Ledger ledger(dir / kLedgerName);
-  const std::vector<request::Request> requests = {request(0), request(1)};
+  const request::RequestList requests = {request(0), request(1)};
   for (const request::Request& i : requests) finish(dir, ledger, i);
   Json other = kRun;
   other["num_inference_steps"] = 8;

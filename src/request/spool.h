@@ -79,7 +79,7 @@ class Spool {
 
   Spool() = default;
   Spool(std::initializer_list<T> values) { add(values); }
-  Spool(const std::vector<T>& values) { add(values); }
+  explicit Spool(const std::vector<T>& values) { add(values); }
 
   void push_back(const T& value) {
     std::string bytes;

@@ -103,7 +103,7 @@ TEST(Batches, OnlyEqualShapesShareABatch) {
   items[4].negative_prompt = "b", items[4].true_cfg_scale = 2;
   items[5].seed = 3;
   items[6].prompt = "other";
-  const auto b = batches(items, 8);
+  const auto b = batches(RequestList(items), 8);
   ASSERT_EQ(b.size(), 6U);
   EXPECT_EQ(b[5].size(), 2U);
 }
