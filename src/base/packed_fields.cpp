@@ -74,7 +74,7 @@ class Reader {
   }
   template <class T>
   requires std::is_arithmetic_v<T>
-  void get(T& value) { std::memcpy(&value, take(sizeof value).data(), sizeof value); }
+  void get(T& value) { take(sizeof value).copy(reinterpret_cast<char*>(&value), sizeof value); }
   size_t get_count() {
     uint64_t count = 0;
     get(count);

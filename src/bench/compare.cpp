@@ -52,7 +52,7 @@ void add_numbers(const Json& m, Entry& entry) {
   if (const double bytes = most_bytes(m); bytes > 0) entry.numbers["peak_bytes"] = {bytes, 0, kAlways};
 }
 
-std::string without_index(std::string device) {
+std::string without_index(const std::string& device) {
   return device.substr(0, device.find(" ("));
 }
 

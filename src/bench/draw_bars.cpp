@@ -6,7 +6,8 @@
 namespace atelier::bench {
 namespace {
 
-constexpr double kBar = 16, kBetween = 3, kGroup = 9, kMostLabel = 250, kBarTicks = 6, kValueRoom = 60;
+constexpr double kBar = 16, kBetween = 3, kGroup = 9, kMostLabel = 250, kValueRoom = 60;
+constexpr int kBarTicks = 6;
 
 struct BarPlot {
   double left, right, most;

@@ -6,7 +6,8 @@
 namespace atelier::bench {
 namespace {
 
-constexpr double kPlotHeight = 230, kLineTicks = 5;
+constexpr double kPlotHeight = 230;
+constexpr int kLineTicks = 5;
 
 struct LinePlot {
   double left, right, top, bottom, most;

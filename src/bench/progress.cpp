@@ -24,7 +24,7 @@ std::string progress_text(const ProgressNote& note) {
   for (int i = 0; i < kTasks; ++i) {
     out += str("- [", note.done[i] ? "x" : " ", "] ", kTaskNames[i]);
     if (!note.remark[i].empty()) out += str(" (", note.remark[i], ")");
-    out += "\n";
+    out += '\n';
   }
   out += str("\n### Current Status:\n", note.now, "\n\n### Issues/Blockers:\n");
   if (note.issues.empty()) out += "None.\n";

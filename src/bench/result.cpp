@@ -35,7 +35,7 @@ void find_unlabelled(const Json& value, const std::string& path, bool is_labelle
   if (value.is_object()) {
     is_labelled |= is_label(value.value("kind", Json()));
     for (const auto& [key, inner] : value.items())
-      find_unlabelled(inner, path + "/" + key, is_labelled || key == "asked", out);
+      find_unlabelled(inner, str(path, "/", key), is_labelled || key == "asked", out);
   } else if (value.is_array()) {
     for (size_t i = 0; i < value.size(); ++i) find_unlabelled(value[i], str(path, "/", i), is_labelled, out);
   } else if (value.is_number() && !is_labelled) {
@@ -199,7 +199,7 @@ std::string to_text(const Json& result) {
       continue;
     }
     for (size_t i = 0; i < value.size(); ++i) out += str(i == 0 ? "[\n " : ",\n ", dump(value[i]));
-    out += "]";
+    out += ']';
   }
   return out + "\n}\n";
 }

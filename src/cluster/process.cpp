@@ -20,8 +20,6 @@
 #include "base/error.h"
 #include "base/log.h"
 
-extern char** environ;
-
 namespace atelier::cluster {
 namespace {
 

@@ -95,7 +95,8 @@ void Replica::cancel(int64_t id) {
   }
 }
 
-void Replica::on_event(WorkerEvent event, std::vector<PoolEvent>& events, std::vector<Returned>& returned) {
+void Replica::on_event(const WorkerEvent& event, std::vector<PoolEvent>& events,
+                       std::vector<Returned>& returned) {
   if (event.message.is_null()) {
     return fail({.rank = event.rank,
                  .severity = WorkerFailure::Severity::kGone,

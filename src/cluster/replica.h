@@ -67,7 +67,7 @@ class Replica {
   // Asks the ranks to stop where they are. A batch that is generated already is stored.
   void cancel(int64_t id);
 
-  void on_event(WorkerEvent event, std::vector<PoolEvent>& events, std::vector<Returned>& returned);
+  void on_event(const WorkerEvent& event, std::vector<PoolEvent>& events, std::vector<Returned>& returned);
   // Who has been silent or busy for too long. pause: time in which this process itself did not run.
   void check_clocks(Clock::duration pause);
   // What is wrong, a moment after the first sign of it, so that what explains it is heard too.

@@ -79,7 +79,9 @@ bool is_connected(int fd, std::chrono::milliseconds patience) {
 static bool leads_here(const addrinfo& address, int listener) {
   const Descriptor fd(::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return false;
-  ::connect(fd.get(), address.ai_addr, address.ai_addrlen);
+  const bool is_under_way =
+      ::connect(fd.get(), address.ai_addr, address.ai_addrlen) == 0 || errno == EINPROGRESS || errno == EINTR;
+  if (!is_under_way) return false;
   pollfd entry{listener, POLLIN, 0};
   if (::poll(&entry, 1, kSelfPatience) != 1) return false;
   return accept_from(listener).get() >= 0;

@@ -201,7 +201,7 @@ void WorkerPool::take_arrivals() {
     for (auto& replica : replicas_) {
       if (!replica->workers().ranks().has(arrival.rank)) continue;
       if (auto event = replica->workers().take(std::move(arrival)))
-        replica->on_event(std::move(*event), events_, returned);
+        replica->on_event(*event, events_, returned);
       break;
     }
   }
@@ -210,7 +210,7 @@ void WorkerPool::take_arrivals() {
 void WorkerPool::read(Replica& replica) {
   std::vector<Replica::Returned> returned;
   const size_t before = events_.size();
-  for (auto& event : replica.workers().read()) replica.on_event(std::move(event), events_, returned);
+  for (const auto& event : replica.workers().read()) replica.on_event(event, events_, returned);
   // finish() adds to the events
   for (size_t i = before, end = events_.size(); i < end; ++i) {
     if (std::holds_alternative<GroupReady>(events_[i])) policy_.on_ready();

@@ -26,7 +26,7 @@ std::vector<fs::path> pictures_in(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    if (is_named_picture(at->path()) && !at->path().filename().string().starts_with("."))
+    if (is_named_picture(at->path()) && !at->path().filename().string().starts_with('.'))
       files.push_back(at->path());
   }
   if (error) fail(folder, error.message());

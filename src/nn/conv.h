@@ -66,7 +66,11 @@ class GroupNorm {
  public:
   GroupNorm() = default;
   GroupNorm(at::Tensor weight, at::Tensor bias, int64_t groups, double eps, Reducer* positions)
-      : weight_(weight), bias_(bias), groups_(groups), eps_(eps), positions_(positions) {}
+      : weight_(std::move(weight)),
+        bias_(std::move(bias)),
+        groups_(groups),
+        eps_(eps),
+        positions_(positions) {}
   at::Tensor operator()(const at::Tensor& x) const;
   at::Tensor silu(const Unbiased& x) const;  // of the norm
 

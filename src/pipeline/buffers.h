@@ -50,7 +50,7 @@ struct RequestBuffers {
   at::Tensor step;                                        // int64 [1], on the device
   at::Tensor input_scales;  // by step, like latents; undefined where no step scales its input
 
-  BranchBuffers& at(size_t pass, int patch) { return by_pass[pass][static_cast<size_t>(patch + 1)]; }
+  BranchBuffers& at(size_t pass, int patch) { return by_pass[pass][static_cast<size_t>(patch) + 1]; }
   const nn::Layout& latent_layout() const { return whole.streams[static_cast<size_t>(latent_stream)]; }
   // This patch's latents (patch -1: all).
   at::Tensor latents_of(int patch) const;

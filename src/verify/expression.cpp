@@ -89,10 +89,10 @@ class Parser {
     skip_space();
     auto head = rest_;
     head.remove_prefix(word().size());
-    if (head.size() < rest_.size() && head.starts_with("("))
+    if (head.size() < rest_.size() && head.starts_with('('))
       head.remove_prefix(std::min(head.find(')') + 1, head.size()));
-    while (head.starts_with(" ")) head.remove_prefix(1);
-    if (head.starts_with("=")) rest_ = head.substr(1);
+    while (head.starts_with(' ')) head.remove_prefix(1);
+    if (head.starts_with('=')) rest_ = head.substr(1);
   }
 
   Evaluate sum() {

@@ -69,7 +69,7 @@ std::string guess(std::string_view start) {
   if (start.starts_with("PK") || start.starts_with("\x80\x02")) {
     return "it is a PyTorch pickle, which could run code: convert it to safetensors";
   }
-  if (start.starts_with("<")) return "it is a web page: download the file again";
+  if (start.starts_with('<')) return "it is a web page: download the file again";
   return "it is not a safetensors or GGUF file, or it is damaged: download it again";
 }
 

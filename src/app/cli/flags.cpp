@@ -161,7 +161,7 @@ class Parser {
   }
 
   [[noreturn]] void refuse(const std::string& argument) const {
-    if (!argument.starts_with("-")) throw Error(Kind::kUsage, str("unexpected argument \"", argument, "\""));
+    if (!argument.starts_with('-')) throw Error(Kind::kUsage, str("unexpected argument \"", argument, "\""));
     const std::string key = argument.substr(0, argument.find('='));
     std::vector<std::string> names;
     for (const auto& known : known_) names.push_back(known.substr(known.find_first_not_of('-')));

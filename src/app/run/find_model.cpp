@@ -142,7 +142,7 @@ fs::path program_file() {
 }
 
 fs::path share_folder(const Environment& environment, const fs::path& program) {
-  if (const std::string share = value_of(environment, "ATELIER_SHARE"); !share.empty()) return share;
+  if (std::string share = value_of(environment, "ATELIER_SHARE"); !share.empty()) return share;
   std::error_code ignored;
   for (fs::path folder = program.parent_path(); !folder.empty(); folder = folder.parent_path()) {
     for (const auto& share : {folder, folder / "share" / "atelier"}) {

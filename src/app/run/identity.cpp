@@ -63,7 +63,7 @@ std::vector<std::string> parts_of(const fs::path& folder) {
 
 Json hashes_of(const pipeline::ModelSpec& spec, std::span<const std::string_view> denoisers, Depth depth) {
   Json out = Json::object();
-  const auto add = [&](const std::string& part, std::vector<fs::path> files) {
+  const auto add = [&](const std::string& part, const std::vector<fs::path>& files) {
     if (!files.empty()) out[part + std::string(request::kHashSuffix)] = hash_of(files, depth);
   };
   if (!spec.single_file.empty()) add("checkpoint", {spec.single_file});
@@ -74,7 +74,7 @@ Json hashes_of(const pipeline::ModelSpec& spec, std::span<const std::string_view
     auto files = files_in(spec.folder / part);
     const bool is_denoiser = std::find(denoisers.begin(), denoisers.end(), part) != denoisers.end();
     if (!spec.single_file.empty() && is_denoiser) std::erase_if(files, is_replaced);
-    add(part, std::move(files));
+    add(part, files);
   }
   return out;
 }

@@ -28,11 +28,10 @@ class Merge {
     const Origin origin = resolved_.origin(name);
     T& mine = degrees_.*member;
     const bool strategy_says = has_strategy_ && mine != plan::ParallelConfig().*member;
-    if (!has_strategy_ || origin.level > strategy_.level) {
+    const bool is_beside = resolved_.is_set(name) && origin.level == strategy_.level;
+    if (!has_strategy_ || origin.level > strategy_.level || (is_beside && !strategy_says)) {
       mine = value;
-    } else if (resolved_.is_set(name) && origin.level == strategy_.level && !strategy_says) {
-      mine = value;
-    } else if (resolved_.is_set(name) && origin.level == strategy_.level && mine != value) {
+    } else if (is_beside && mine != value) {
       throw Error(Kind::kUsage, str(strategy_.text, " \"", resolved_.settings.backend.strategy, "\" and ",
                                     origin.text, " say different things; keep one"));
     }

@@ -27,7 +27,7 @@ class ProtocolRows {
     bool is_gpu;
     std::optional<plan::Hardware> hardware;  // to model; none: no speed is modelled
   };
-  explicit ProtocolRows(Setting setting) : s_(std::move(setting)) {}
+  explicit ProtocolRows(Setting setting) : s_(setting) {}
 
   // Pictures go to folder/pictures/<id>, traces to folder/traces/<id>. What cannot be drawn is a row that
   // says why; throws Error(kInterrupted) only.

@@ -295,7 +295,7 @@ class RowCheck {
       : folder_(folder),
         asked_(degrees_of(resolved)),
         family_(folder.family()),
-        videos_(std::move(videos)),
+        videos_(videos),
         sizes_(sizes),
         adapters_(adapters),
         pictures_(pictures),

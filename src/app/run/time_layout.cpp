@@ -83,7 +83,8 @@ Json time_layout(const Resolved& resolved, const Environment& variables, const I
   if (spec.requests.requests.empty()) throw Error(Kind::kUsage, "nothing to draw: no row can be drawn");
   for (const auto& r : spec.requests.requests) refuse_with_dummy(spec.model, r.cache_type.value_or("none"));
   const int data = spec.layout.degrees.data, batch = s.input.batch_size;
-  const auto requests = fill(spec.requests.requests, static_cast<size_t>(data * std::max(1, batch / data)));
+  const auto requests = fill(spec.requests.requests,
+                             static_cast<size_t>(data) * static_cast<size_t>(std::max(1, batch / data)));
   const auto layout = plan::to_string(spec.layout.degrees);
   spec.job.sink.folder = folder / layout;
   Json row =

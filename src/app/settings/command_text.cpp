@@ -65,7 +65,7 @@ std::string as_flag(const Resolved& resolved, const Field& field, const FieldRef
   const Origin origin = resolved.origin(name);
   const bool is_typed = origin.level == Precedence::kFlag && is_own(field, origin.text);
   if (!is_typed && origin.level != Precedence::kFile) return {};
-  const std::string flag = is_typed ? origin.text : spelled(resolved.surface, name);
+  std::string flag = is_typed ? origin.text : spelled(resolved.surface, name);
   const Json value = json_of(slot);
   if (!is_switch(slot)) return with_words(flag, words_of_json(value));
   if (value == true) return flag;

@@ -88,7 +88,7 @@ class Yaml {
     for (const auto& entry : node) {
       if (!entry.first.IsScalar()) fail(entry.first.Mark(), "a key must be a word");
       const std::string key = entry.first.Scalar();
-      const std::string full = path.empty() ? key : path + "." + key;
+      const std::string full = path.empty() ? key : str(path, ".", key);
       if (out.contains(key))
         fail(entry.first.Mark(), str("the key \"", full, "\" stands here for the second time"));
       config_.lines[full] = entry.first.Mark().line + 1;
