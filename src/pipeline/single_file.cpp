@@ -176,18 +176,24 @@ const models::Family* family_of(const fs::path& file) {
   const auto names = weights::WeightStore::open(file)->names();
   const models::Family* best = nullptr;
   int64_t most = 0;
-  for (const auto* family : models::families()) {
-    const Component plain{Component::ComponentKind::kDenoiser,
-                          std::string(family->experts.front()),
-                          std::make_shared<const Json>(Json::object()),
-                          {},
-                          {}};
+  const auto try_with = [&](const models::Family& family, Json config) {
+    const Component denoiser{Component::ComponentKind::kDenoiser,
+                             std::string(family.experts.front()),
+                             std::make_shared<const Json>(std::move(config)),
+                             {},
+                             {}};
     try {
-      const auto place = find_denoiser(*family, plain, names);
-      if (place && place->found > most) most = place->found, best = family;
+      const auto place = find_denoiser(family, denoiser, names);
+      if (place && place->found > most) most = place->found, best = &family;
     } catch (const Error&) {
-      continue;  // cannot be built without a config
+      return;  // cannot be built without a config
     }
+  };
+  // Generations of a family may have tensors that others lack, and another family too.
+  for (const auto* family : models::families()) {
+    for (const auto& preset : family->presets)
+      try_with(*family, preset.make().at(std::string(family->experts.front())));
+    if (family->presets.empty()) try_with(*family, Json::object());
   }
   return best;
 }

@@ -109,6 +109,17 @@ TEST_F(SingleFile, KeepsItsOwnSizes) {
   EXPECT_NO_THROW(m.check());
 }
 
+// By its names alone: nothing says what its sizes are.
+TEST(Files, AreOfTheFamilyThatKnowsTheirNames) {
+  for (const char* golden :
+       {"flux_dev", "sd3_small", "pixart_small", "hunyuan_small", "sdxl_small", "wan_experts"}) {
+    const fs::path folder = fs::path("tests/goldens") / golden / "model";
+    const auto m = ModelRepo::open(folder);
+    const auto file = folder / m.family().experts.front() / "diffusion_pytorch_model.safetensors";
+    EXPECT_EQ(contents_of(file), str("a denoiser of the family ", m.family().name)) << golden;
+  }
+}
+
 TEST(Parts, ThatDoNotFitAreNamedBeforeLoading) {
   const Copy wide(kGolden / "model");
   wide.edit_json("text_encoder_2/config.json", [](Json& j) { j["d_model"] = 2 * j["d_model"].get<int>(); });
