@@ -73,13 +73,18 @@ nn::Conditioning condition(Encoders& encoders, const PromptBatch& p) {
   return made;
 }
 
-// Text of any length, padded by the caller; states of pictures where the model was made for them.
+// Text of any length, padded by the caller. States of pictures where the model was made for them: a caller
+// may have those of the first picture alone, or none, as the published network may be called.
 nn::Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
   const WanConfig c(config);
   nn::Conditioning out{.whole = {{"embeds", inputs.take("context", {-1, c.text_width})}}};
-  if (c.image_width > 0)
-    out.whole["image"] =
-        inputs.take("clip_fea", {c.image_positions > 0 ? c.image_positions : -1, c.image_width});
+  if (c.image_width == 0) return out;
+  const auto image = inputs.take_if_there("clip_fea", {-1, c.image_width});
+  if (!image.defined()) return out;
+  if (c.image_positions > 0 && image.size(1) > c.image_positions)
+    throw Error(Kind::kUsage, str("clip_fea holds ", image.size(1), " states of pictures, this model takes ",
+                                  c.image_positions, " at most: give it fewer pictures"));
+  out.whole["image"] = image;
   return out;
 }
 

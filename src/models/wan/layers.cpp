@@ -55,7 +55,9 @@ void WanBlock::begin(RequestContext& context, int64_t picture_tokens) const {
   };
   const int64_t text = context.prompt.size(0) - picture_tokens;
   keep(cross, cross_kv, cross_norm_k, context.prompt.narrow(0, picture_tokens, text));
-  if (image_kv) keep(cross_image, image_kv, norm_image_k, context.prompt.narrow(0, 0, picture_tokens));
+  // Without pictures the text stands in their place too.
+  const int64_t seen = picture_tokens > 0 ? picture_tokens : text;
+  if (image_kv) keep(cross_image, image_kv, norm_image_k, context.prompt.narrow(0, 0, seen));
 }
 
 at::Tensor WanBlock::attended(const CallContext& f, const Activation& x, const Rope& rope) const {

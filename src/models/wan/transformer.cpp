@@ -57,9 +57,9 @@ struct ImageEmbedder {
         second(b.linear("ff.net.2", c.image_width, c.width)) {
     if (c.image_positions > 0) positions = b.buffer("pos_embed", {1, c.image_positions, c.image_width});
   }
-  // [B, tokens of all pictures, image width] -> [tokens, B, C]
+  // [B, tokens of the first pictures or of all, image width] -> [tokens, B, C]
   at::Tensor operator()(const at::Tensor& states) const {
-    const auto placed = positions.defined() ? states + positions : states;
+    const auto placed = positions.defined() ? states + positions.narrow(1, 0, states.size(1)) : states;
     return norm2(second(at::gelu(first(norm1(placed))))).transpose(0, 1).contiguous();
   }
 };
@@ -158,7 +158,7 @@ RequestContext WanTransformer::begin(const CallContext& f, const Conditioning& g
   if (given.whole.contains("given_frame")) context.given = rows[steps].contiguous();
   if (is_steered()) context.control_scales = given.whole.at("control_scales").to(options_);
   context.prompt = text;
-  if (pictures_) {
+  if (pictures_ && given.whole.contains("image")) {
     const auto tokens = (*pictures_)(given.whole.at("image").to(options_));
     probe(f, "condition_embedder.3", tokens.transpose(0, 1), Recorder::kWhole);
     context.prompt = at::cat({tokens, text});
