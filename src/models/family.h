@@ -47,7 +47,9 @@ struct Grid {
   int64_t together = 1;                    // tokens that are never split, such as some rows of a picture
   // Of the VAE's latents; no frames: [B, C, H, W], without an axis for time.
   int64_t latent_channels = 0, latent_frames = 0, latent_rows = 0, latent_cols = 0;
-  int64_t left_out = 0;   // latent frames in front that are drawn along and not shown: of reference pictures
+  int64_t left_out = 0;  // latent frames in front that are drawn along and not shown: of reference pictures
+  // Positions as the model's own repository has them, where the reference's pipeline lays them elsewhere.
+  bool as_published = false;
   std::string note = {};  // what whoever asks for this size should know; empty: nothing
 
   int64_t tokens() const { return frames * rows * cols; }
@@ -152,8 +154,9 @@ struct GivenLatents {
 
 class NetworkInputs;
 
-// How other programs call the published network one evaluation at a time: by the names of its arguments. Its
-// timestep is Family::pipeline_time_scale times what a sampler tells the denoiser.
+// How other programs call the published network one evaluation at a time: by the names of its arguments, on a
+// grid that is as_published. Its timestep is Family::pipeline_time_scale times what a sampler tells the
+// denoiser.
 struct NetworkCall {
   // What the inputs condition a batch on; config: of the denoiser. Throws Error(kUsage) for what does not
   // fit. Null: the family is not called from outside.

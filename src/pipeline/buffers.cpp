@@ -73,8 +73,9 @@ int64_t RequestBuffers::bytes() const {
 
 BufferKey key_of(const Denoise& w, int patches, bool are_together) {
   BufferKey key{
-      w.latents.size(1), w.latents.size(2), w.grid.frames,          w.grid.rows,
-      w.grid.cols,       patches,           std::ssize(w.branches), sampling::scales_input(*w.sampler)};
+      w.latents.size(1),  w.latents.size(2), w.grid.frames,          w.grid.rows,
+      w.grid.cols,        patches,           std::ssize(w.branches), sampling::scales_input(*w.sampler),
+      w.grid.as_published};
   const auto add = [&](const at::Tensor& t) {
     key.push_back(t.defined() ? t.dim() : -1);
     if (t.defined()) key.insert(key.end(), t.sizes().begin(), t.sizes().end());

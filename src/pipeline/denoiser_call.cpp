@@ -22,6 +22,7 @@ models::Grid grid_of(const models::Family& family, const Json& config, const at:
   const int64_t frames = latents.dim() == 5 ? latents.size(2) : 1;
   auto grid = family.grid(config, kSpatial, latents.size(-2) * kSpatial, latents.size(-1) * kSpatial, frames);
   auto wanted = grid.latent(latents.size(0));
+  grid.as_published = true;
   if (family.call.channels) wanted[1] = family.call.channels(config);
   if (latents.sizes() != wanted) {
     throw Error(Kind::kUsage, atelier::str("latents of ", latents.sizes(), " were given, the family ",

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "models/config.h"
+#include "models/network_inputs.h"
 
 namespace atelier::models {
 namespace {
@@ -25,6 +26,18 @@ at::Tensor size_ids(const PromptBatch& p) {
              crop = p.sizes.crop.value_or(std::array<int, 2>{0, 0});
   return at::tensor({original[0], original[1], target[0], target[1], crop[0], crop[1]},
                     at::TensorOptions(at::kFloat));
+}
+
+// Text of one encoder with its mask; callers pad it to `fewest` tokens, and cut off nothing.
+void take_hunyuan_text(NetworkInputs& inputs, const char* states, const char* mask, int64_t fewest,
+                       int64_t width, const char* suffix, nn::Conditioning& out) {
+  const auto text = inputs.take(states, {-1, width});
+  if (text.size(1) < fewest)
+    throw Error(Kind::kUsage,
+                str(states, " has ", text.size(1), " tokens; HunyuanDiT takes ", fewest,
+                    " or more, padded and masked: is it the conditioning of another kind of model?"));
+  out.whole[str("embeds", suffix)] = text;
+  out.whole[str("mask", suffix)] = inputs.take(mask, {text.size(1)});
 }
 
 }  // namespace
@@ -71,6 +84,20 @@ nn::Conditioning condition_hunyuan_dit(Encoders& encoders, const PromptBatch& p)
       .whole = {{"embeds", bert.states}, {"mask", bert.mask}, {"embeds_2", t5.states}, {"mask_2", t5.mask}}};
   if (!c.has_sizes) return out;
   out.whole["sizes"] = size_ids(p).repeat({bert.states.size(0), 1});
+  return out;
+}
+
+nn::Conditioning condition_of_hunyuan_call(const Json& config, NetworkInputs& inputs) {
+  const HunyuanConfig c(config);
+  nn::Conditioning out;
+  take_hunyuan_text(inputs, "context", "text_embedding_mask", c.text_tokens, c.text_width, "", out);
+  take_hunyuan_text(inputs, "encoder_hidden_states_t5", "text_embedding_mask_t5", c.t5_tokens, c.t5_width,
+                    "_2", out);
+  if (c.has_sizes) {
+    out.whole["sizes"] = inputs.take("image_meta_size", {6});
+  } else {
+    inputs.take_if_there("image_meta_size", {6});
+  }
   return out;
 }
 

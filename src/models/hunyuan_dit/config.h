@@ -38,6 +38,8 @@ Grid grid_hunyuan_dit(const Json& config, int64_t spatial, int64_t height, int64
 // States and masks of both encoders: embeds [B, tokens, C], mask [B, tokens], and the same with _2; sizes [B,
 // 6] for models that want them.
 nn::Conditioning condition_hunyuan_dit(Encoders& encoders, const PromptBatch& prompts);
+// The same of a call. Sizes come with every call, also of models that take none. Throws Error(kUsage).
+nn::Conditioning condition_of_hunyuan_call(const Json& config, NetworkInputs& inputs);
 
 // What each block multiplies, without counts. Throws Error(kCheckpoint).
 ModelWork work_hunyuan_dit(const Json& config);

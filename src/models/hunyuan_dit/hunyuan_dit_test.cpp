@@ -59,7 +59,8 @@ Json small(bool has_sizes, int blocks = 6) {
 // What of diffusers' HunyuanDiT2DModel.forward concerns one sample, in double. Tensors are [tokens, C].
 class Plain {
  public:
-  Plain(const weights::WeightStore& store, const Json& config) : store_(store), c_(config) {}
+  Plain(const weights::WeightStore& store, const Json& config, bool as_published)
+      : store_(store), c_(config), as_published_(as_published) {}
 
   at::Tensor run(double time, const at::Tensor& text, const at::Tensor& t5, const at::Tensor& mask,
                  const at::Tensor& sizes, const at::Tensor& tokens, int64_t rows, int64_t cols) const {
@@ -144,12 +145,13 @@ class Plain {
     return std::nearbyint(32.0 * static_cast<double>(n) / static_cast<double>(longer));
   }
   // Pairs of channels, half of them by the column, half by the row. x [n, h, d].
-  static at::Tensor turn(const at::Tensor& x, int64_t rows, int64_t cols) {
+  at::Tensor turn(const at::Tensor& x, int64_t rows, int64_t cols) const {
     const int64_t longer = std::max(rows, cols), quarter = x.size(2) / 4;
     const auto position = [&](int64_t i, int64_t n) {
       if (n == 1) return std::nearbyint((32 - units_of(n, longer)) / 2);
       const double first = std::nearbyint((32 - units_of(n, longer)) / 2), end = first + units_of(n, longer);
-      const double last = end * static_cast<double>(n - 1) / static_cast<double>(n);
+      const double part = static_cast<double>(n - 1) / static_cast<double>(n);
+      const double last = as_published_ ? first + (end - first) * part : end * part;
       return first + (last - first) * static_cast<double>(i) / static_cast<double>(n - 1);
     };
     auto out = x.clone();
@@ -168,6 +170,7 @@ class Plain {
 
   const weights::WeightStore& store_;
   HunyuanConfig c_;
+  bool as_published_;
 };
 
 struct Built {
@@ -210,14 +213,15 @@ nn::Conditioning prompts_of(const HunyuanConfig& c, std::vector<int64_t> texts, 
   return given;
 }
 
-void expect_plain(const Json& config, int64_t height, int64_t width) {
+void expect_plain(const Json& config, int64_t height, int64_t width, bool as_published = false) {
   Built built(config);
   const HunyuanConfig c(config);
-  const auto g = hunyuan().grid(config, 8, height, width, 1);
+  auto g = hunyuan().grid(config, 8, height, width, 1);
+  g.as_published = as_published;
   const auto given = prompts_of(c, {2, 5}, {7, 1});
   const auto tokens = nn::random({g.tokens(), 2, g.channels}, at::kDouble, 9);
   const auto ours = built.run(951, given, tokens, g);
-  const Plain plain(*built.store, config);
+  const Plain plain(*built.store, config, as_published);
   for (int64_t b = 0; b < 2; ++b) {
     const auto of = [&](const char* name) { return given.whole.at(name)[b]; };
     const auto mask = at::cat({of("mask"), of("mask_2")}).to(at::kBool);
@@ -231,6 +235,11 @@ void expect_plain(const Json& config, int64_t height, int64_t width) {
 TEST(HunyuanDit, IsWhatTheFormulasSay) {
   expect_plain(small(true), 96, 64);
   expect_plain(small(false), 32, 112);
+}
+
+TEST(HunyuanDit, HasThePositionsOfItsRepositoryWhereOthersCallIt) {
+  expect_plain(small(true), 96, 64, true);
+  expect_plain(small(false), 32, 112, true);
 }
 
 TEST(HunyuanDit, HasNoSkipsInFewerThanFourBlocks) {

@@ -21,7 +21,6 @@
 #include "models/hunyuan_dit/config.h"
 #include "models/hunyuan_dit/names.h"
 #include "models/hunyuan_dit/presets.h"
-#include "models/network_inputs.h"
 #include "nn/embedding.h"
 #include "nn/patchify.h"
 #include "nn/sdpa.h"
@@ -100,7 +99,8 @@ struct HunyuanBlock {
 };
 
 // Attention whose one query is the mean of all tokens, each with its learned position: [B, T, C] -> [B,
-// pooled]. Upstream: diffusers embeddings.py HunyuanDiTAttentionPool.
+// pooled]; of more tokens than it has positions it reads the first. Upstream: diffusers embeddings.py
+// HunyuanDiTAttentionPool.
 struct AttentionPool {
   at::Tensor positions;  // [T + 1, C], the mean first
   Linear q, k, v, out;
@@ -113,7 +113,8 @@ struct AttentionPool {
         v(b.linear("v_proj", c.t5_width, c.t5_width)),
         out(b.linear("c_proj", c.t5_width, c.pooled_width)) {}
   at::Tensor operator()(const at::Tensor& states) const {
-    const auto x = at::cat({states.mean(1, true), states}, 1) + positions;
+    const auto placed = states.narrow(1, 0, positions.size(0) - 1);
+    const auto x = at::cat({placed.mean(1, true), placed}, 1) + positions;
     const auto heads = [](const at::Tensor& t) {
       return t.unflatten(-1, {HunyuanConfig::kPoolHeads, -1}).transpose(1, 2);
     };
@@ -125,11 +126,12 @@ struct AttentionPool {
 
 // Where the rows and columns of a grid lie that is spread over the middle of a square of 32 units, its longer
 // side filling it. Upstream: get_resize_crop_region_for_grid, and embeddings.py get_2d_rotary_pos_embed,
-// whose last row lies at end * (n - 1) / n wherever the first one does.
+// whose last row lies at end * (n - 1) / n wherever the first one does; in the model's own repository, and in
+// ComfyUI, all rows are equally far from each other and from the end.
 struct GridPositions {
   at::Tensor rows, cols;  // float
 
-  GridPositions(int64_t height, int64_t width) {
+  GridPositions(int64_t height, int64_t width, bool as_published) : as_published_(as_published) {
     const auto h = static_cast<double>(height), w = static_cast<double>(width);
     const bool is_tall = height > width;
     rows = spread(is_tall ? kUnits : std::nearbyint(kUnits / w * h), height);
@@ -138,11 +140,14 @@ struct GridPositions {
 
  private:
   static constexpr double kUnits = 512 / kSpatial / kPatch;
-  static at::Tensor spread(double units, int64_t n) {
+  at::Tensor spread(double units, int64_t n) const {
     const double first = std::nearbyint((kUnits - units) / 2), end = first + units;
-    return at::linspace(first, end * static_cast<double>(n - 1) / static_cast<double>(n), n,
-                        at::TensorOptions(at::kFloat));
+    const double part = static_cast<double>(n - 1) / static_cast<double>(n);
+    const double last = as_published_ ? first + units * part : end * part;
+    return at::linspace(first, last, n, at::TensorOptions(at::kFloat));
   }
+
+  bool as_published_;
 };
 
 class HunyuanDit : public nn::Model {
@@ -187,10 +192,10 @@ class HunyuanDit : public nn::Model {
     RequestContext context{.tables = tables_->evaluate(at::silu(condition)), .width = c_.width};
     const auto projected = text_(t5);
     probe(f, "text_embedder", projected.flatten(0, 1), nn::Recorder::kWhole);
-    const auto states = at::cat({given.whole.at("embeds").to(options_), projected}, 1);
-    const auto counts = at::cat({given.whole.at("mask"), given.whole.at("mask_2")}, 1).to(options_.device());
-    context.prompt =
-        at::where(counts.to(at::kBool).unsqueeze(2), states, padding_).transpose(0, 1).contiguous();
+    const auto text =
+        padded(given.whole.at("embeds").to(options_), given.whole.at("mask"), {0, c_.text_tokens});
+    const auto text_2 = padded(projected, given.whole.at("mask_2"), {c_.text_tokens, c_.t5_tokens});
+    context.prompt = at::cat({text, text_2}, 1).transpose(0, 1).contiguous();
     return context;
   }
 
@@ -202,7 +207,7 @@ class HunyuanDit : public nn::Model {
     const auto& at = s.positions[kImage];
     auto xy = at.narrow(1, 0, 2).to(at::kFloat);
     if (at.size(0) > 0) {
-      const GridPositions grid(at[0][2].item<int64_t>(), at[0][3].item<int64_t>());
+      const GridPositions grid(at[0][2].item<int64_t>(), at[0][3].item<int64_t>(), at[0][4].item<bool>());
       xy = at::stack({grid.cols.index_select(0, at.select(1, 1)), grid.rows.index_select(0, at.select(1, 0))},
                      1);
     }
@@ -235,6 +240,16 @@ class HunyuanDit : public nn::Model {
  private:
   static constexpr int64_t kSinusoid = 256, kSizes = 6;
   static constexpr double kTheta = 10000;
+
+  // States of a text, [B, T, C], with rows of padding_ in the place of those that its mask leaves out. Of a
+  // text longer than these rows what stands in front of them counts whole.
+  at::Tensor padded(const at::Tensor& states, const at::Tensor& mask, const Range& rows) const {
+    const int64_t front = states.size(1) - rows.size;
+    const auto counts = mask.narrow(1, front, rows.size).to(options_.device(), at::kBool).unsqueeze(2);
+    const auto end =
+        at::where(counts, states.narrow(1, front, rows.size), padding_.narrow(0, rows.begin, rows.size));
+    return front > 0 ? at::cat({states.narrow(1, 0, front), end}, 1) : end;
+  }
 
   // What conditions all steps alike, [B, extra]. t5 [B, T, C]: all of its states, those of the padding too.
   at::Tensor extras(const CallContext& f, const Conditioning& given, const at::Tensor& t5) const {
@@ -271,25 +286,11 @@ at::Tensor unpack(const at::Tensor& tokens, const Grid& g) {
   return nn::unpack_2x2(tokens, g.rows, g.cols);
 }
 
-// Row, column, and the size of the grid, over which positions are spread.
+// Row, column, the size of the grid, over which positions are spread, and Grid::as_published.
 at::Tensor coordinates(const Json&, const Grid& g, int, int64_t) {
   const auto at = nn::grid_coordinates(g.rows, g.cols).narrow(1, 1, 2);
-  return at::cat({at, at::tensor({g.rows, g.cols}, at.options()).expand({g.tokens(), 2})}, 1);
-}
-
-// Sizes come with every call, also of models that take none.
-Conditioning condition_of_call(const Json& config, NetworkInputs& inputs) {
-  const HunyuanConfig c(config);
-  Conditioning out{.whole = {{"embeds", inputs.take("context", {c.text_tokens, c.text_width})},
-                             {"mask", inputs.take("text_embedding_mask", {c.text_tokens})},
-                             {"embeds_2", inputs.take("encoder_hidden_states_t5", {c.t5_tokens, c.t5_width})},
-                             {"mask_2", inputs.take("text_embedding_mask_t5", {c.t5_tokens})}}};
-  if (c.has_sizes) {
-    out.whole["sizes"] = inputs.take("image_meta_size", {6});
-  } else {
-    inputs.take_if_there("image_meta_size", {6});
-  }
-  return out;
+  const auto all = at::tensor({g.rows, g.cols, int64_t{g.as_published}}, at.options());
+  return at::cat({at, all.expand({g.tokens(), 3})}, 1);
 }
 
 std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span<const Range> blocks) {
@@ -317,7 +318,7 @@ extern const Family kHunyuanDit{
     .unpack = unpack,
     .coordinates = coordinates,
     .condition = condition_hunyuan_dit,
-    .call = {.condition = condition_of_call},
+    .call = {.condition = condition_of_hunyuan_call},
     .names = names_hunyuan_dit,
     .presets = presets_hunyuan_dit(),
     .config_of_file = config_of_hunyuan_dit_file,
