@@ -11,7 +11,7 @@ import struct
 
 from . import host
 from .errors import EngineError
-from .families import family_of, refuse_alterations
+from .families import config_by_sizes, family_of, refuse_alterations
 from .lora import AdapterFiles
 
 # Of a safetensors header -> torch's.
@@ -30,18 +30,25 @@ TYPES = {
     "BOOL": "bool",
 }
 MOST_HEADER_BYTES = 100 << 20
+# Beside a network's tensors: how its predictions are meant, and bounds of its schedule. ComfyUI's SDXL reads them.
+MARKS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
 def read_header(path):
-    """({name: meta tensor}, {metadata}) of a safetensors file; no weights are read. Raises EngineError."""
+    """({name: meta tensor}, {metadata}) of a safetensors file; of its numbers the MARKS alone are read. Raises EngineError."""
     import torch
 
+    values = {}
     try:
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > MOST_HEADER_BYTES:
                 raise ValueError(f"a header of {size} bytes")
             header = json.loads(file.read(size))
+            for name in set(MARKS) & set(header):
+                begin, end = header[name]["data_offsets"]
+                file.seek(8 + size + begin)
+                values[name] = file.read(end - begin)
     except (OSError, ValueError, struct.error) as error:
         raise EngineError(f"{path} is no safetensors file that can be read: {error}", "checkpoint") from error
     metadata = header.pop("__metadata__", None) or {}
@@ -51,18 +58,29 @@ def read_header(path):
         if kind is None:
             raise EngineError(f"{path}: {name} is of type {entry['dtype']}, which is not read here", "checkpoint")
         tensors[name] = torch.empty(entry["shape"], dtype=getattr(torch, kind), device="meta")
+        if values.get(name):
+            tensors[name] = torch.frombuffer(bytearray(values[name]), dtype=getattr(torch, kind)).view(entry["shape"])
     return tensors, metadata
 
 
-def stock_config(tensors, metadata):
-    """What ComfyUI takes the tensors of a file for, and the tensors without their prefix. Raises EngineError."""
+def stock_config(tensors, metadata, hello):
+    """What ComfyUI takes the tensors of a file for, and the tensors without their prefix. Raises EngineError.
+
+    hello: what the engine takes them for.
+    """
     import comfy.model_detection as detection
+    import comfy.supported_models
     import comfy.utils
 
     prefix = detection.unet_prefix_from_state_dict(tensors)
     without = comfy.utils.state_dict_prefix_replace(dict(tensors), {prefix: ""}, filter_keys=True)
-    tensors = without or tensors
+    marks = {name: tensors[name] for name in MARKS if name in tensors}
+    tensors = {**marks, **(without or tensors)}
     config = _detected(detection, tensors, metadata)
+    by_sizes = getattr(comfy.supported_models, config_by_sizes(hello) or "", None)
+    if by_sizes and (config is None or issubclass(by_sizes, type(config))):
+        sizes = detection.detect_unet_config(tensors, "")
+        config = by_sizes(sizes) if sizes else None
     if config is None:
         converted = detection.convert_diffusers_mmdit(dict(tensors), "")
         if converted is not None:
@@ -93,12 +111,14 @@ def build(config, tensors, engine, folder, most=0):
     config.set_inference_dtype(torch.float32, None)  # of what is handed over; the engine rounds as it was told
     with torch.device("meta"):
         model = config.get_model(tensors, "", device=torch.device("meta"))
+    config.model_type(tensors, "")  # where some configs make their latent format, which must have numbers
+    model.latent_format = config.latent_format
     family = family_of(model)
     served = engine.start()["family"]
     if served not in family.names:
         raise EngineError(f"ComfyUI takes this file for {family.names[0]}, the engine for {served}", "checkpoint")
     delegation = Delegation(engine, family, AdapterFiles(folder), most)
-    delegation.settle(model)
+    delegation.settle(model, tensors)
     return patcher_class()(model, management.get_torch_device(), torch.device("cpu"), size=1)
 
 
@@ -110,19 +130,22 @@ class Delegation:
         self.adapters, self.expert = [], 0
         self.channels = 0  # of a prediction
         self.shapes = {}
+        self.unread = ()  # inputs that this file's network leaves alone
 
     # A patcher's clones share the model; nothing here is copied with it.
     def __deepcopy__(self, memo):
         return self
 
-    def settle(self, model):
-        """Puts the engine behind the model's network."""
+    def settle(self, model, tensors):
+        """Puts the engine behind the model's network; tensors: of its file."""
         import torch
 
         self.channels = model.latent_format.latent_channels
         # Buffers such as schedules are ComfyUI's own and must have numbers.
         model.model_sampling = _sampling_of(model)
-        self.shapes = {f"diffusion_model.{k}": tuple(v.shape) for k, v in model.diffusion_model.state_dict().items()}
+        held = {**model.diffusion_model.state_dict(), **tensors}
+        self.shapes = {f"diffusion_model.{k}": tuple(v.shape) for k, v in held.items()}
+        self.unread = self.family.unread(tensors)
         network = model.diffusion_model
         network.__class__ = network_class(type(network))
         network.__dict__["atelier"] = self
@@ -136,12 +159,16 @@ class Delegation:
     def _settle_sdxl(model):
         # The six sizes go to the engine as they are: it makes their sinusoids itself.
         import torch
+        from comfy.ldm.modules.encoders.noise_aug_modules import CLIPEmbeddingNoiseAugmentation
 
         class AsTheyAre(torch.nn.Module):
             def forward(self, numbers):
                 return numbers.unsqueeze(-1)
 
         model.embedder = AsTheyAre()
+        # Of pictures in place of the pooled text; its schedule must have numbers too.
+        schedule = {"timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
+        model.noise_augmentor = CLIPEmbeddingNoiseAugmentation(noise_schedule_config=schedule, timestep_dim=1280)
 
     def evaluate(self, x, timesteps, arguments, options):
         """One forward call of the network."""
@@ -152,6 +179,8 @@ class Delegation:
             self.family.prepare(arguments)
         inputs = {}
         for name, value in arguments.items():
+            if name in self.unread:
+                continue
             if name in self.family.inputs and value is not None:
                 value = value if value.dim() == 0 or value.shape[0] == x.shape[0] else value.expand(x.shape[0], *value.shape[1:])
                 # Tensors that lie beside the latents are padded as they are.

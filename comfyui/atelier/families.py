@@ -15,6 +15,8 @@ class Family:
     patch: int = 1  # latents along each side of a token
     absent_is_fine: tuple = ()  # arguments that may be anything: the network does not read them either
     prepare: object = field(default=None, repr=False)  # changes the arguments in place
+    # Of the tensors of a file: arguments that its network does not read, as other files of the family do.
+    unread: object = field(default=lambda tensors: (), repr=False)
 
 
 def _split_sizes(arguments):
@@ -38,17 +40,25 @@ def _settle_control(arguments):
     arguments["vace_strength"] = torch.full((control.shape[0],), value)
 
 
+def _unseen(tensors):
+    """Wan: states of pictures, where the network has no layers for them."""
+    return () if "img_emb.proj.1.weight" in tensors else ("clip_fea",)
+
+
 _WAN = {"context": "context", "clip_fea": "clip_fea"}
 FAMILIES = {
+    "WAN21": Family(("wan", "wan_i2v"), "timestep", _WAN, patch=2, unread=_unseen),
     # The mask is part of the times already, which are 0 for frames that are given.
-    "WAN21": Family(("wan", "wan_i2v"), "timestep", _WAN, patch=2),
-    "WAN22": Family(("wan", "wan_i2v"), "timestep", _WAN, patch=2, absent_is_fine=("denoise_mask",)),
+    "WAN22": Family(
+        ("wan", "wan_i2v"), "timestep", _WAN, patch=2, absent_is_fine=("denoise_mask",), unread=_unseen
+    ),
     "WAN21_Vace": Family(
         ("wan_vace",),
         "timestep",
         {**_WAN, "vace_context": "vace_context", "vace_strength": "vace_strength"},
         patch=2,
         prepare=_settle_control,
+        unread=_unseen,
     ),
     "Flux": Family(
         ("flux",),
@@ -80,6 +90,15 @@ FAMILIES = {
 
 # What changes a network from within, and cannot reach the engine.
 ALTERATIONS = ("patches", "patches_replace", "rope_options", "optimized_attention_override", "block_mask")
+
+
+def config_by_sizes(hello):
+    """The name of ComfyUI's config for what it recognises by published sizes alone; None for every other family."""
+    if hello["family"] == "sdxl":
+        return "SDXL"
+    if hello["family"] == "hunyuan_dit" and hello["config"].get("use_style_cond_and_image_meta_size", True):
+        return "HunyuanDiT1"
+    return None
 
 
 def family_of(model):

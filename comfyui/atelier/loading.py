@@ -3,7 +3,7 @@
 import json
 import os
 
-from . import delegate, engine, host, program, wan_names
+from . import delegate, engine, host, hunyuan_names, program, sdxl_names, wan_names
 from .errors import EngineError
 from .settings import XDitUSPConfig
 
@@ -79,9 +79,10 @@ def load(path, config=None, base_precision=None, attention_mode=None):
     host.make_room()
     hello = served.start()
     tensors, metadata = _tensors(path if os.path.isfile(path) else hello["folder"])
-    if wan_names.MARK in tensors:
-        tensors = wan_names.original(tensors)
-    stock, tensors = delegate.stock_config(tensors, metadata)
+    for names in (wan_names, hunyuan_names, sdxl_names):
+        if names.MARK in tensors:
+            tensors = names.original(tensors)
+    stock, tensors = delegate.stock_config(tensors, metadata, hello)
     _settle_sizes(stock, hello)
     model = delegate.build(stock, tensors, served, _adapter_folder(), config.max_batch_size)
     return model
@@ -107,13 +108,42 @@ def _tensors(path):
         for name in names:
             tensors.update(delegate.read_header(os.path.join(folder, name))[0])
         if tensors:
-            return tensors, {}
+            return {**tensors, **_marks_of(path)}, {}
     raise EngineError(f"{path} holds no safetensors of a transformer or a unet", "checkpoint")
+
+
+def _marks_of(folder):
+    """How a folder's scheduler says that predictions are meant, as the tensors by which files say it."""
+    import torch
+
+    path = os.path.join(folder, "scheduler", "scheduler_config.json")
+    if not os.path.isfile(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        facts = json.load(file)
+    said = {"v_pred": facts.get("prediction_type") == "v_prediction", "ztsnr": facts.get("rescale_betas_zero_snr")}
+    return {name: torch.zeros(0) for name, is_so in said.items() if is_so}
 
 
 def _settle_sizes(stock, hello):
     """What ComfyUI takes for granted of a family and the engine has read from the files."""
     c, unet = hello["config"], stock.unet_config
+    if hello["family"] in ("sdxl", "hunyuan_dit"):
+        scale = _vae_config(hello).get("scaling_factor")
+        stock.latent_format.scale_factor = scale or stock.latent_format.scale_factor
+    if hello["family"] == "hunyuan_dit":
+        has_sizes = c.get("use_style_cond_and_image_meta_size", True)
+        unet.update(size_cond=has_sizes, use_style_cond=has_sizes)
+        ours = {
+            "hidden_size": "hidden_size",
+            "num_heads": "num_attention_heads",
+            "mlp_ratio": "mlp_ratio",
+            "text_states_dim": "cross_attention_dim",
+            "text_states_dim_t5": "cross_attention_dim_t5",
+            "text_len": "text_len",
+            "text_len_t5": "text_len_t5",
+        }
+        unet.update({stocks: c[name] for stocks, name in ours.items() if name in c})
     if hello["family"].startswith("wan"):
         unet["num_heads"] = c["num_attention_heads"]  # ComfyUI: one for every 128 channels
         _settle_latents(stock.latent_format, _vae_config(hello))

@@ -12,7 +12,7 @@ CONFIG = ("XDITUSPCONFIG", {"tooltip": "how many GPUs, and how they share the wo
 
 
 class AtelierModelLoader:
-    """A model of FLUX, SD3 or SDXL, or a diffusers folder of Wan, whose denoiser runs in the engine."""
+    """A model of FLUX, SD3, SDXL or HunyuanDiT, or a diffusers folder of Wan, whose denoiser runs in the engine."""
 
     CATEGORY = CATEGORY
     RETURN_TYPES = ("MODEL",)
