@@ -32,7 +32,7 @@ def load_package():
 
 
 PACKAGE = load_package()
-from nodes_here.atelier import delegate, engine, errors, loading, program, settings, wan_names, wrapper  # noqa: E402
+from nodes_here.atelier import delegate, engine, errors, hunyuan_names, loading, program, settings, wan_names, wrapper  # noqa: E402
 
 
 def raises(words, work):
@@ -189,6 +189,16 @@ def wan_names_agree(torch):
             assert wan_names.MARK in ours
             shapes = lambda tensors: {name: tuple(tensor.shape) for name, tensor in tensors.items()}
             assert shapes(wan_names.original(ours)) == shapes(delegate.read_header(file)[0]), model
+
+
+def hunyuan_names_are_the_originals(torch):
+    """What is apart in a diffusers folder is one tensor there, and two norms have each other's names."""
+    tensors = hunyuan_names.original(loading._tensors(str(ROOT / "tests/goldens/hunyuan_small/model"))[0])
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name.startswith("blocks.5.") or "." not in name}
+    assert shapes["blocks.5.attn1.Wqkv.weight"] == (24, 8) and shapes["blocks.5.attn2.kv_proj.bias"] == (16,), shapes
+    assert shapes["blocks.5.skip_linear.weight"] == (8, 16) and shapes["text_embedding_padding"] == (333, 8), shapes
+    assert len([name for name in tensors if name.startswith("blocks.5.")]) == 34 and len(tensors) == 218, len(tensors)
+    assert not [name for name in tensors if "to_" in name or name.startswith(("time_", "text_embedder", "pos_embed", "proj_out"))]
 
 
 def video_calls_agree(torch):
@@ -385,7 +395,7 @@ def main():
         return 77
     logging.basicConfig(level=logging.WARNING)
     cases = [registers, explains_an_absent_engine, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, engine_draws_a_video, wan_files_are_wan, installer_looks]
-    with_tensors = [wrapper_is_served, wan_names_agree, calls_agree, video_calls_agree, decodes, survives, cancels]
+    with_tensors = [wrapper_is_served, wan_names_agree, hunyuan_names_are_the_originals, calls_agree, video_calls_agree, decodes, survives, cancels]
     try:
         import torch
     except ImportError:
