@@ -244,7 +244,7 @@ WordIds parse_lines(std::string_view text) {
 
 WordIds parse_entries(const Json& entries) {
   WordIds vocabulary;
-  for (const auto& [token, id] : entries.items()) vocabulary[token] = id.get<int64_t>();
+  for (const auto& [token, id] : entries.items()) vocabulary[token] = parse_id(id, token);
   return vocabulary;
 }
 

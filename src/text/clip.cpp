@@ -135,11 +135,7 @@ Vocabulary parse_vocabulary(const Json& entries) {
   Vocabulary vocabulary;
   vocabulary.reserve(entries.size());
   for (const auto& [token, id] : entries.items()) {
-    const auto value = id.get<int64_t>();
-    if (value < 0 || value > std::numeric_limits<int32_t>::max()) {
-      throw std::invalid_argument(str("the token \"", token, "\" has the id ", value));
-    }
-    vocabulary.emplace(token, static_cast<int32_t>(value));
+    vocabulary.emplace(token, static_cast<int32_t>(parse_id(id, token)));
   }
   return vocabulary;
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "text/charsmap.h"
+#include "text/settings.h"
 #include "text/unicode.h"
 
 namespace atelier::text {
@@ -249,7 +250,7 @@ SpecialTokens parse_post_processor(const Json& value) {
     }
     const auto name = item.at("SpecialToken").at("id").get<std::string>();
     for (const Json& id : value.at("special_tokens").at(name).at("ids")) {
-      (is_before ? frame.before : frame.after).push_back(id.get<int64_t>());
+      (is_before ? frame.before : frame.after).push_back(parse_id(id, name));
     }
   }
   return frame;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/files.h"
+#include "base/text.h"
 
 namespace atelier::text {
 namespace fs = std::filesystem;
@@ -48,7 +49,7 @@ int64_t parse_max_length(const Json& config) {
   return static_cast<int64_t>(value);
 }
 
-int64_t parse_id(const std::string& text, const fs::path& file) {
+int64_t parse_key(const std::string& text, const fs::path& file) {
   constexpr size_t kMostDigits = 9;
   if (text.empty() || text.size() > kMostDigits ||
       text.find_first_not_of("0123456789") != std::string::npos) {
@@ -70,7 +71,7 @@ void read_config(const fs::path& file, TokenizerConfig& to) {
     to.has_added_tokens_decoder = true;
     for (const auto& [id, value] : decoder->items()) {
       AddedToken token = parse_added_token(value);
-      token.id = parse_id(id, file);
+      token.id = parse_key(id, file);
       to.added.push_back(std::move(token));
     }
     std::ranges::sort(to.added, {}, &AddedToken::id);
@@ -81,7 +82,7 @@ void read_added_tokens(const fs::path& file, TokenizerConfig& to) {
   const Json contents = read_settings_file(file);
   parsing(file, [&] {
     for (const auto& [content, id] : contents.items()) {
-      AddedToken token{.content = content, .id = id.get<int64_t>()};
+      AddedToken token{.content = content, .id = parse_id(id, content)};
       const auto is_it = [&](const AddedToken& t) { return t.content == token.content; };
       token.special = std::ranges::any_of(to.additional, is_it) ||
                       std::ranges::any_of(to.named, [&](const auto& entry) { return is_it(entry.second); });
@@ -111,9 +112,25 @@ std::string read_vocabulary_file(const fs::path& file) {
 
 Json read_settings_file(const fs::path& file) {
   const std::string bytes = read_vocabulary_file(file);
+  if (json_depth(bytes) > kMaxDepth)
+    throw_malformed(file, str("it nests deeper than ", kMaxDepth, " levels"));
   Json value = parsing(file, [&] { return Json::parse(bytes); });
   if (!value.is_object()) throw_malformed(file, "an object was expected");
   return value;
+}
+
+int64_t whole_number(const Json& value, int64_t least, int64_t most, std::string_view said) {
+  if (!value.is_number_integer() || value < least || value > most) {
+    constexpr size_t kMostShown = 60;
+    throw std::invalid_argument(str(said, " ", value.dump().substr(0, kMostShown),
+                                    ", which is no whole number from ", least, " to ", most));
+  }
+  return value.get<int64_t>();
+}
+
+int64_t parse_id(const Json& value, std::string_view token) {
+  return whole_number(value, 0, std::numeric_limits<int32_t>::max(),
+                      str("the token \"", token, "\" has the id"));
 }
 
 AddedToken parse_added_token(const Json& value) {
@@ -123,7 +140,7 @@ AddedToken parse_added_token(const Json& value) {
                    .single_word = value.value("single_word", false)};
   token.special = value.value("special", false);
   token.normalized = value.value("normalized", !token.special);
-  if (const auto id = value.find("id"); id != value.end()) token.id = id->get<int64_t>();
+  if (const auto id = value.find("id"); id != value.end()) token.id = parse_id(*id, token.content);
   return token;
 }
 

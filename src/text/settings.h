@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,6 +50,11 @@ TokenizerConfig read_settings(const std::filesystem::path& folder);
 Json read_settings_file(const std::filesystem::path& file);
 // A file's bytes. Throws Error(kCheckpoint) when it is missing.
 std::string read_vocabulary_file(const std::filesystem::path& file);
+// A whole number; any other value is refused as what is said of it ("the token \"a\" has the id"): a
+// conversion would make some other number of 1e308, or of a part of one.
+int64_t whole_number(const Json& value, int64_t least, int64_t most, std::string_view said);
+// An id of a vocabulary.
+int64_t parse_id(const Json& value, std::string_view token);
 // One entry of added_tokens_decoder or of tokenizer.json's added_tokens.
 AddedToken parse_added_token(const Json& value);
 
@@ -58,13 +64,16 @@ std::vector<AddedToken> complete_added_tokens(const TokenizerConfig& settings);
 
 [[noreturn]] void throw_malformed(const std::filesystem::path& file, std::string_view what);
 
-// Runs `read`, turning a value of the wrong type or a missing key into Error(kCheckpoint) naming the file.
+// Runs `read`, turning a value that it refuses, one of the wrong type or a missing key into
+// Error(kCheckpoint) naming the file.
 template <class Read>
 auto parsing(const std::filesystem::path& file, Read&& read) {
   try {
     return read();
   } catch (const Json::exception& e) {
     throw_malformed(file, json_problem(e));
+  } catch (const std::invalid_argument& e) {
+    throw_malformed(file, e.what());
   }
 }
 

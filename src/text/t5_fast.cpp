@@ -71,7 +71,8 @@ Unigram parse_model(const Json& model) {
   const Json& unk = model.at("unk_id");
   const auto unknown =
       model.value("byte_fallback", false) ? Unigram::Unknown::kBytes : Unigram::Unknown::kUnk;
-  return {std::move(pieces), unk.is_null() ? -1 : unk.get<int64_t>(), Unigram::Dialect::kTokenizers, unknown};
+  return {std::move(pieces), unk.is_null() ? -1 : parse_id(unk, "unk_id"), Unigram::Dialect::kTokenizers,
+          unknown};
 }
 
 // tokenizer.json's added tokens; those of tokenizer_config.json replace equal ones and join.

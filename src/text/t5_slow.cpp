@@ -15,11 +15,8 @@ namespace fs = std::filesystem;
 int64_t extra_ids(const TokenizerConfig& settings) {
   constexpr int64_t kDefault = 100;
   constexpr int64_t kMost = 100000;
-  const int64_t count = settings.config.value("extra_ids", kDefault);
-  if (count < 0 || count > kMost) {
-    throw std::invalid_argument(str("tokenizer_config.json says extra_ids ", count));
-  }
-  return count;
+  return whole_number(settings.config.value("extra_ids", Json(kDefault)), 0, kMost,
+                      "tokenizer_config.json says extra_ids");
 }
 
 int64_t find_added(const std::vector<AddedToken>& added, std::string_view content) {

@@ -278,6 +278,27 @@ TEST(Open, MalformedFiles_AreNamed) {
   }
 }
 
+// A conversion would make some other number of them.
+TEST(Open, NumbersThatAreNoIds_AreNamed) {
+  const Damage damages[] = {
+      {"clip", "vocab.json", R"({"a": 1e308})"},
+      {"clip", "vocab.json", R"({"a": 0.5})"},
+      {"clip", "vocab.json", R"({"a": 9223372036854775808})"},
+      {"t5", "added_tokens.json", R"({"<x>": -1e308})"},
+      {"t5", "added_tokens.json", R"({"<x>": true})"},
+      {"t5", "tokenizer_config.json", R"({"extra_ids": 1e308})"},
+      {"t5", "tokenizer_config.json", R"({"extra_ids": 99.5})"},
+      {"whole", "tokenizer.json", R"({"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0.5}})"},
+      {"whole", "tokenizer.json", R"({"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 1e308}})"},
+  };
+  for (const Damage& damage : damages) {
+    Folder folder(kData / damage.folder);
+    folder.write(damage.file, damage.bytes);
+    SCOPED_TRACE(std::string(damage.file) + ": " + damage.bytes);
+    expect_mentions(refusal(folder.path()), "no whole number");
+  }
+}
+
 TEST(Open, UnsupportedSteps_AreNamedInsteadOfSkipped) {
   Folder folder;
   folder.write("tokenizer.json", R"({"normalizer": {"type": "Nmt"},
