@@ -161,7 +161,8 @@ class Parser {
     return [value](const auto&) { return Value(value); };
   }
 
-  static Evaluate binary(char op, Evaluate left, Evaluate right) {
+  Evaluate binary(char op, Evaluate left, Evaluate right) {
+    if (++operations_ > kMostOperations) refuse("the end of what is read: it has too many operations");
     return [op, l = std::move(left), r = std::move(right)](const auto& variables) {
       return combine(op, l(variables), r(variables));
     };
@@ -202,9 +203,11 @@ class Parser {
     return std::string(rest_.substr(0, n));
   }
   [[noreturn]] void refuse(const std::string& what) const {
+    constexpr size_t kMostShown = 200;
     throw Error(
         Kind::kUsage,
-        str("the formula \"", text_, "\" is not understood at ", what,
+        str("the formula \"", text_.substr(0, kMostShown), text_.size() > kMostShown ? "..." : "",
+            "\" is not understood at ", what,
             ": known are + - * / **, parentheses, numbers, sin cos exp tanh sqrt abs, x, x_in and t"));
   }
 
@@ -220,11 +223,12 @@ class Parser {
    private:
     Parser& parser_;
   };
-  static constexpr int kDeepest = 200;
+  // A sum is a call within a call for each of its terms.
+  static constexpr int kDeepest = 200, kMostOperations = 1000;
 
   const std::string_view text_;
   std::string_view rest_;
-  int depth_ = 0;
+  int depth_ = 0, operations_ = 0;
 };
 
 }  // namespace

@@ -80,6 +80,10 @@ TEST(Expression, NamesTheSymbolThatItDoesNotKnow) {
     EXPECT_TRUE(has(refused(text), symbol)) << text << ": " << refused(text);
   }
   EXPECT_TRUE(has(refused(std::string(100000, '(')), "nested too deeply"));
+  std::string sum = "x";
+  for (int i = 0; i < 200000; ++i) sum += " + x";
+  EXPECT_TRUE(has(refused(sum), "too many operations"));
+  EXPECT_LT(refused(sum).size(), 500u);
   EXPECT_TRUE(has(error_of(Kind::kUsage, [] { Expression("x")({}); }), "no value for x"));
 }
 

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/parse_json.h"
 #include "base/text.h"
 #include "models/text_encoder.h"
 #include "nn/single_rank.h"
@@ -48,8 +49,10 @@ std::vector<size_t> skips_of(const Tensors& recorded, const std::string& dot) {
   for (auto at = recorded.lower_bound(dot + "skip");
        at != recorded.end() && at->first.starts_with(dot + "skip"); ++at) {
     const auto digits = at->first.substr(dot.size() + 4);
-    if (digits.ends_with("_final_norm") && digits.find_first_not_of("0123456789") == digits.find('_'))
-      skips.push_back(std::stoul(digits));
+    if (!digits.ends_with("_final_norm") || digits.find_first_not_of("0123456789") != digits.find('_'))
+      continue;
+    if (const auto skip = to_integer(std::string_view(digits).substr(0, digits.find('_'))))
+      skips.push_back(static_cast<size_t>(*skip));
   }
   return skips;
 }
@@ -183,8 +186,13 @@ Produced produce_schedules(const VerifyOptions& o, const Json& golden, const Ten
     const auto config = read_json(o.folder / spec.at("config").get<std::string>());
     for (const auto& [count, said] : spec.at("set_timesteps").items()) {
       const std::string dot = str(name, ".", count, ".");
+      constexpr int64_t kMostSteps = 1'000'000;
+      const auto steps = to_integer(count);
+      if (!steps || *steps < 1 || *steps > kMostSteps)
+        throw Error(Kind::kUsage, str("golden.json: ", name, ": set_timesteps has the key \"", count,
+                                      "\", which is no number of steps"));
       const auto call =
-          scheduler_call(std::stoi(count), said, str("golden.json: ", name, ", ", count, " steps"));
+          scheduler_call(static_cast<int>(*steps), said, str("golden.json: ", name, ", ", count, " steps"));
       std::unique_ptr<sampling::Sampler> sampler;
       try {
         sampler = sampling::make_sampler(config, call);
@@ -245,11 +253,15 @@ Comparison verify_tokenizers(const VerifyOptions& o, const Json& golden) {
       const auto classes = spec.value("classes", Json::object());
       const auto tokenizer =
           text::open_tokenizer(o.folder / "model" / name, classes.value("ids", std::string()));
-      const auto length = spec.at("max_length").get<int64_t>();
+      const Json& most = spec.at("max_length");
+      if (!most.is_number_integer())
+        throw Error(Kind::kUsage, str(name, ": max_length must be a whole number, found ", most.dump()));
+      const auto length = most.get<int64_t>();
       int64_t total = 0, wrong = 0;
       std::string line, first;
       while (std::getline(in, line)) {
-        const auto row = Json::parse(line);
+        const auto row = parse_json(line);
+        if (!row.is_object()) throw Error(Kind::kUsage, str(file, ": a line is no JSON object"));
         const auto text = row.at("text").get<std::string>();
         const auto want = row.at("ids").get<std::vector<int64_t>>();
         const auto whole = tokenizer->ids(text);

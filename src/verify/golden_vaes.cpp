@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "models/vae.h"
 #include "verify/golden_part.h"
 #include "verify/requests.h"
@@ -150,8 +151,8 @@ std::vector<int64_t> runs_of_frames(const VaeCase& c) {
   for (const auto& [name, value] : c.recorded) {
     if (!name.starts_with(c.dot + "f") || !name.ends_with(".moments")) continue;
     const auto digits = name.substr(c.dot.size() + 1, name.size() - c.dot.size() - 9);
-    if (!digits.empty() && digits.find_first_not_of("0123456789") == std::string::npos)
-      runs.push_back(std::stoll(digits));
+    const auto frames = to_integer(digits);
+    if (frames && digits.find_first_not_of("0123456789") == std::string::npos) runs.push_back(*frames);
   }
   return runs;
 }

@@ -74,7 +74,13 @@ void keep_listed(const Json& call, request::Request& read, request::Request& set
 int outputs_per_prompt(const Json& call) {
   int each = 1;
   for (const char* name : {"num_images_per_prompt", "num_videos_per_prompt"}) {
-    if (const Json said = call.value(name, Json()); !said.is_null()) each *= said.get<int>();
+    const Json said = call.value(name, Json());
+    if (said.is_null()) continue;
+    constexpr int kMost = 1000;
+    if (!said.is_number_integer() || said < 1 || said > kMost)
+      throw Error(Kind::kUsage,
+                  str(name, " must be a whole number from 1 to ", kMost, ", found ", said.dump()));
+    each *= said.get<int>();
   }
   return each;
 }
@@ -89,7 +95,6 @@ std::vector<request::Request> requests_of(const Json& call, const request::Reque
   arguments.find("output_type");
   check_fixed(arguments, where);
   if (prompts == 0) throw Error(Kind::kUsage, where + " has no prompt");
-  if (each < 1) throw Error(Kind::kUsage, str(where, ": pictures or videos per prompt are ", each));
   std::vector<request::Request> out(prompts * static_cast<size_t>(each));
   for (size_t i = 0; i < out.size(); ++i) {
     auto& r = out[i];

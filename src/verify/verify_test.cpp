@@ -221,6 +221,21 @@ TEST(Verify, SeesAChangedTrajectoryAndAChangedConfig) {
   EXPECT_TRUE(has(refused.note, "shift must be above 0")) << refused.note;
 }
 
+TEST(Verify, KeysAndNamesThatHoldNoNumberAreNamedOrPassedOver) {
+  for (const std::string odd : {"four", "", "0", "99999999999999999999"}) {
+    const pipeline::Copy copy(kSchedulers);
+    copy.edit_json("golden.json", [&](Json& j) {
+      auto& counts = j["schedulers"]["flow_schnell"]["set_timesteps"];
+      counts[odd] = *counts.begin();
+    });
+    const auto said = message_of(Kind::kUsage, [&] { verify({.folder = copy.path(), .only = {"flow_s*"}}); });
+    EXPECT_TRUE(has(said, "set_timesteps") && has(said, str("\"", odd, "\""))) << said;
+  }
+  const pipeline::Copy named(kSchedulers);
+  named.edit_tensors(kRecorded, [](weights::Tensors& t) { t[std::string(1'000'000, 'n')] = at::zeros({1}); });
+  EXPECT_TRUE(verify({.folder = named.path(), .only = {"flow_schnell*"}}).passed());
+}
+
 TEST(Verify, SeesChangedAutoencoders) {
   const pipeline::Copy copy(kAutoencoders);
   copy.edit_tensors(kRecorded, [](weights::Tensors& t) { t.at("vae_three.decode_tiled").add_(3e-4); });
@@ -301,6 +316,12 @@ TEST(Verify, FoldersOfAnotherFormAreErrorsThatNameTheFile) {
     c.edit_json("golden.json", [](Json& j) { j["call"]["height"] = "tall"; });
   });
   EXPECT_TRUE(has(type, "golden.json") && has(type, "height")) << type;
+  for (const Json& odd : {Json(1e308), Json(0.5), Json(0), Json(1 << 30), Json("two")}) {
+    const auto each = refused([&](const pipeline::Copy& c) {
+      c.edit_json("golden.json", [&](Json& j) { j["call"]["num_images_per_prompt"] = odd; });
+    });
+    EXPECT_TRUE(has(each, "num_images_per_prompt") && has(each, "whole number")) << each;
+  }
   const auto wrong = refused([](const pipeline::Copy& c) {
     c.edit_tensors(kRecorded, [](auto& t) { t["noise"] = at::zeros({2, 16, 4, 4}); });
   });
