@@ -338,6 +338,9 @@ int worker_main(int fd, const MakeRunner& make_runner) {
   const Json identity = given ? Json::parse(given, nullptr, false) : Json::object();
   ::unsetenv("ATELIER_WORKER");
   try {
+    if (!identity.is_object() || !identity.value("key", Json("")).is_string())
+      throw Error(Kind::kUsage,
+                  "ATELIER_WORKER in the environment is none that this program writes: unset it");
     Channel channel(fd, Channel::Side::kWorker, identity.value("key", std::string()));
     if (!channel.greet(std::chrono::minutes(1))) return 1;
     if (identity.contains("hello")) channel.send(identity.at("hello"));

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/parse_json.h"
 #include "base/quote.h"
 #include "hub/blob.h"
 #include "hub/http.h"
@@ -161,7 +162,7 @@ void Hub::list_files() {
     return Error(Kind::kCheckpoint, str("the list of files of ", id_, " from ", options_.endpoint, " ", what,
                                         "; is HF_ENDPOINT a Hugging Face hub?"));
   };
-  const Json json = Json::parse(response.body, nullptr, /*allow_exceptions=*/false);
+  const Json json = parse_json(response.body);
   if (!json.is_object() || !json.contains("siblings") || !json["siblings"].is_array())
     throw bad("cannot be read");
   commit_ = json.contains("sha") && json["sha"].is_string() ? json["sha"].get<std::string>() : "";

@@ -12,6 +12,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/parse_json.h"
 #include "base/text.h"
 #include "jobs/folder_claim.h"
 #include "request/request.h"
@@ -76,8 +77,7 @@ Json to_json(Record r) {
 }
 
 std::optional<Record> to_record(std::string_view line) {
-  if (json_depth(line) > kMaxDepth) return std::nullopt;
-  const Json j = Json::parse(line, nullptr, false);
+  const Json j = parse_json(line);
   const auto is = [&](const char* status) { return j.contains("status") && j["status"] == status; };
   if (!j.is_object() || (!is("done") && !is("failed"))) return std::nullopt;
   try {

@@ -141,6 +141,8 @@ bool is_temporary_of(std::string_view name, pid_t process) {
 }
 
 OutputFolder::OutputFolder(const fs::path& folder) : path_(folder) {
+  if (folder.empty())
+    throw Error(Kind::kUsage, "the output folder has an empty name; choose another output_dir, such as out");
   std::error_code error;
   fs::create_directories(folder, error);
   handle_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

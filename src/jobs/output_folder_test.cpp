@@ -66,6 +66,7 @@ TEST(OutputFolder, UnusableFoldersAreNamedBeforeAnythingIsDrawn) {
             std::string::npos);
   message_of(Kind::kUsage, [&] { OutputFolder out(dir / "file/below"); });
   message_of(Kind::kUsage, [&] { OutputFolder out("/proc/atelier"); });
+  EXPECT_NE(message_of(Kind::kUsage, [&] { OutputFolder out(""); }).find("empty name"), std::string::npos);
   message_of(Kind::kUsage, [&] { OutputFolder out("/proc"); });
 }
 

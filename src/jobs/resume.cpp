@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/parse_json.h"
 #include "request/names.h"
 #include "request/settings.h"
 
@@ -101,7 +102,7 @@ class Scanner {
     Json settings = asked;
     const auto seed = seen.look.find("seed");
     if (settings.value("seed", Json()).is_null() && seed != seen.look.end())
-      settings["seed"] = Json::parse(seed->get<std::string>(), nullptr, false);
+      settings["seed"] = parse_json(seed->get<std::string>());
     out_.adopted.push_back(done_record(request, settings, {.sha256 = seen.sha256, .bytes = seen.bytes}));
   }
 

@@ -35,7 +35,8 @@ int64_t ConfigReader::positive(const char* key, int64_t otherwise, int64_t most)
   const int64_t value = get<int64_t>(key, otherwise, is_whole, "a whole number");
   if (value < 1 || value > most) {
     throw Error(Kind::kCheckpoint,
-                str(file_, ": ", key, " must be a positive number up to ", most, ", found ", value));
+                str(file_, ": ", key, " must be a positive number up to ", most, ", found ",
+                    json_->contains(key) ? json_->at(key).dump() : std::to_string(value)));
   }
   return value;
 }
