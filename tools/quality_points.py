@@ -38,7 +38,7 @@ POINTS = [
     ("Q19", "an adapter whose keys do not all bind is an error", ["AdapterNames.ThatBelongToNothingAreListedWithTheNearest"]),
     ("Q20", "weights load strictly", ["StoreTest.ReportsEveryProblemAtOnceWithNearestNames", "Folder.TensorsThatAreMissingMisshapenOrExtraAreListedTogetherForAllParts"]),
     ("Q21", "any size that is a multiple of 16 works with every strategy", ["Matrix.HoldsUnevenHeadsAndTokens", "tests/parity.sh"]),
-    ("Q22", "no input makes the process abort", ["tests/bad_input.sh", "tests/serve_schema.py", "tests/serve_hostile.py:test_raw_bytes"]),
+    ("Q22", "no input makes the process abort", ["tests/bad_input.sh", "tests/serve_schema.py", "tests/serve_hostile.py:test_raw_bytes", "tests/slow_odd_inputs.py"]),
     ("Q23", "parsers are fuzzed", ["tests/slow_sanitize.sh", "Form_ThatIsBrokenOffIsRefused.AtEveryByte"]),
     ("Q24", "names cannot leave the output folder", ["Names.NothingLeavesTheFolder", "OutputFolder.LinksDoNotLeadOutside"]),
     ("Q25", "sanitizers run clean", ["tests/slow_sanitize.sh", "tests/slow_tsan.sh"]),
