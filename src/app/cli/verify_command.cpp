@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "app/cli/commands.h"
 #include "app/cli/parse.h"
@@ -9,6 +10,7 @@
 #include "app/run/find_model.h"
 #include "app/settings/dtype.h"
 #include "base/error.h"
+#include "base/json_problem.h"
 #include "pipeline/device.h"
 #include "pipeline/engine_config.h"
 #include "plan/parallel_config.h"
@@ -56,9 +58,14 @@ int verify_matrix(const std::string& given) {
   if (!std::filesystem::exists(file)) {
     throw Error(Kind::kUsage, str(file.string(), ": there is no such file; name a matrix: --matrix FILE"));
   }
-  const auto rows = verify::run_matrix(read_json(file), share, [](const verify::MatrixRow& row) {
-    std::cout << verify::line_of(row) << std::endl;
-  });
+  std::vector<verify::MatrixRow> rows;
+  try {
+    rows = verify::run_matrix(read_json(file), share, [](const verify::MatrixRow& row) {
+      std::cout << verify::line_of(row) << std::endl;
+    });
+  } catch (const Json::exception& e) {
+    throw Error(Kind::kUsage, str(file.string(), " is no matrix of layouts: ", json_problem(e)));
+  }
   const auto failed = std::count_if(rows.begin(), rows.end(), [](const auto& row) { return !row.passed; });
   std::cout << rows.size() << " layouts compared, " << failed << " failed\n";
   return failed == 0 && !rows.empty() ? 0 : 1;
