@@ -79,9 +79,10 @@ class Worker {
   void load() {
     whereabouts_.phase = "connect";
     try {
-      if (job_.engine.device == "cpu" && !std::getenv("OMP_NUM_THREADS"))
-        at::set_num_threads(
-            std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / info_.local_size));
+      // On GPUs too: ranks that each wake a thread for every core hold each other up by milliseconds, as
+      // soon as one draws a step's noise.
+      if (!std::getenv("OMP_NUM_THREADS"))
+        at::set_num_threads(std::max(1, usable_cores() / info_.local_size));
       device_ = device_of(job_.engine.device, info_);
       pipeline::use_device(device_);
       const report::Stopwatch watch;

@@ -53,7 +53,7 @@ void WorkerGroup::start_here(int rank) {
   ChildPlan plan{.socket = theirs.get(), .rendezvous = rendezvous_.get()};
   const int all = plan::world_size(job_.engine.layout);
   const int local_size = coordinator_ ? coordinator_->env().local_size : all;
-  if (job_.engine.device == "cpu" && !std::getenv("OMP_NUM_THREADS")) {
+  if (!std::getenv("OMP_NUM_THREADS")) {
     plan.environment.push_back(str("OMP_NUM_THREADS=", std::max(1, usable_cores() / local_size)));
   }
   worker.child = Child::start(plan);
