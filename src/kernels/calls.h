@@ -115,6 +115,8 @@ struct PlaceCall {
   int64_t n, batch, heads, head_dim;
   const Target* targets;
   int64_t target_count;
+  void* const* kv_copies;
+  int64_t kv_copy_count;
 };
 
 }  // namespace atelier::kernels

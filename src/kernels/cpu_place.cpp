@@ -95,6 +95,17 @@ ATELIER_INLINE void tokens(const PlaceCall& call) {
     const A* sin = call.sin == nullptr ? nullptr : static_cast<const A*>(call.sin) + n * (d / 2);
     for (int64_t b = 0; b < call.batch; ++b) {
       const int64_t at = n * call.batch + b;
+      const auto keys_and_values = [&](void* kv, int64_t h, int64_t count) {
+        const int64_t width = count * d;
+        if (call.k.data != nullptr) {
+          heads<T, kDim>(static_cast<T*>(kv) + 2 * at * width, first<T>(call.k, n, b, h), call.k.head_stride,
+                         count, rule_k, cos, sin, d);
+        }
+        if (call.v.data != nullptr) {
+          heads<T, kDim>(static_cast<T*>(kv) + (2 * at + 1) * width, first<T>(call.v, n, b, h),
+                         call.v.head_stride, count, rule_v, nullptr, nullptr, d);
+        }
+      };
       for (int64_t i = 0; i < call.target_count; ++i) {
         const Target& t = call.targets[i];
         const int64_t width = t.heads * d, h = t.first_head;
@@ -103,15 +114,9 @@ ATELIER_INLINE void tokens(const PlaceCall& call) {
           heads<T, kDim>(static_cast<T*>(t.q) + at * width, first<T>(call.q, n, b, h), call.q.head_stride,
                          t.heads, rule_q, cos, sin, d);
         }
-        if (call.k.data != nullptr) {
-          heads<T, kDim>(static_cast<T*>(t.kv) + 2 * at * width, first<T>(call.k, n, b, h),
-                         call.k.head_stride, t.heads, rule_k, cos, sin, d);
-        }
-        if (call.v.data != nullptr) {
-          heads<T, kDim>(static_cast<T*>(t.kv) + (2 * at + 1) * width, first<T>(call.v, n, b, h),
-                         call.v.head_stride, t.heads, rule_v, nullptr, nullptr, d);
-        }
+        keys_and_values(t.kv, h, t.heads);
       }
+      for (int64_t i = 0; i < call.kv_copy_count; ++i) keys_and_values(call.kv_copies[i], 0, call.heads);
     }
   }
 }

@@ -75,6 +75,8 @@ void check_partition(const Placement& p) {
     covered += t.heads;
   }
   ENSURE(covered == p.heads);
+  ENSURE(static_cast<int64_t>(p.kv_copies.size()) <= kMaxTargets);
+  for (const void* copy : p.kv_copies) ENSURE(copy != nullptr);
 }
 
 }  // namespace
@@ -140,7 +142,9 @@ void place(LaunchTarget where, ElementType dtype, const Placement& p) {
                        .heads = p.heads,
                        .head_dim = p.head_dim,
                        .targets = p.targets.data(),
-                       .target_count = static_cast<int64_t>(p.targets.size())};
+                       .target_count = static_cast<int64_t>(p.targets.size()),
+                       .kv_copies = p.kv_copies.data(),
+                       .kv_copy_count = static_cast<int64_t>(p.kv_copies.size())};
   where.cuda ? cuda::place(where.stream, call) : cpu::place(call);
 }
 

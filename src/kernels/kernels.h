@@ -52,6 +52,8 @@ struct Placement {
   int64_t head_dim = 0;  // even, at most kMaxHeadDim
   // At most kMaxTargets; their head ranges partition [0, heads), some may be empty.
   std::span<const Target> targets = {};
+  // Where keys and values of all heads go as well, [n, batch, 2, heads, head_dim] each. At most kMaxTargets.
+  std::span<void* const> kv_copies = {};
 };
 
 // Norm over each head of q and k, rope, then every head into the target that owns it; v is copied.

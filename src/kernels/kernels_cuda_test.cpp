@@ -90,6 +90,7 @@ TEST_F(CudaKernels, PlaceMatchesItsTwin) {
         if (c.asks) expect_same(on.back(data.q[i]), data.q[i], 8);
         expect_same(on.back(data.kv[i]), data.kv[i], 8);
       }
+      for (const Buffer& copy : data.kv_copies) expect_same(on.back(copy), copy, 8);
       if (HasFatalFailure()) return;
     }
   }

@@ -48,6 +48,8 @@ struct Args {
   int head_slots;  // heads that a block works on at a time, a power of two
   HeadTarget<T> slots[kMaxTargets];
   uint8_t owner[kHeadsPerLaunch];  // head - first_head -> slot
+  T* kv_copies[kMaxTargets];       // of all heads
+  int kv_copy_count, all_heads;
 };
 static_assert(sizeof(Args<double>) <= 4096, "kernel parameters end at 4 KB on the oldest toolkits");
 
@@ -186,6 +188,11 @@ __device__ __forceinline__ void one_head(const Args<T>& a, int64_t row, int64_t 
   if (has_q) store_head<kVector>(slot.q + row * width + at, q, lane, d);
   if (has_k) store_head<kVector>(slot.kv + 2 * row * width + at, k, lane, d);
   if (has_v) store_head<kVector>(slot.kv + (2 * row + 1) * width + at, v, lane, d);
+  const int64_t all = static_cast<int64_t>(a.all_heads) * d, within = static_cast<int64_t>(h) * d;
+  for (int i = 0; i < a.kv_copy_count; ++i) {
+    if (has_k) store_head<kVector>(a.kv_copies[i] + 2 * row * all + within, k, lane, d);
+    if (has_v) store_head<kVector>(a.kv_copies[i] + (2 * row + 1) * all + within, v, lane, d);
+  }
 }
 
 template <class T, bool kVector>
@@ -230,6 +237,9 @@ bool packed(const PlaceCall& c, int64_t unit) {
   }
   for (int64_t i = 0; i < c.target_count; ++i) {
     if (!aligned16(c.targets[i].q) || !aligned16(c.targets[i].kv)) return false;
+  }
+  for (int64_t i = 0; i < c.kv_copy_count; ++i) {
+    if (!aligned16(c.kv_copies[i])) return false;
   }
   return true;
 }
@@ -279,6 +289,9 @@ void run(void* stream, const PlaceCall& c) {
     args.slots[i] = {static_cast<T*>(t.q), static_cast<T*>(t.kv), static_cast<int>(t.first_head),
                      static_cast<int>(t.heads)};
   }
+  for (int64_t i = 0; i < c.kv_copy_count; ++i) args.kv_copies[i] = static_cast<T*>(c.kv_copies[i]);
+  args.kv_copy_count = static_cast<int>(c.kv_copy_count);
+  args.all_heads = static_cast<int>(c.heads);
   const int groups = kThreads / args.lanes;
   for (int64_t first = 0; first < c.heads; first += kHeadsPerLaunch) {
     const int64_t last = std::min<int64_t>(first + kHeadsPerLaunch, c.heads);

@@ -15,11 +15,12 @@ struct PlaceCase {
   std::vector<int64_t> split = {6};  // heads per target, in head order
   bool reversed = false;             // targets listed last first
   int64_t skew = 0;                  // the projection starts this many elements into its buffer
+  int64_t copies = 0;                // of keys and values of all heads
   std::string text() const {
     std::string s = "n=" + std::to_string(n) + " B=" + std::to_string(batch) +
                     " heads=" + std::to_string(heads) + " d=" + std::to_string(dim) +
                     " norm=" + std::to_string(static_cast<int>(norm)) + " rope=" + std::to_string(rope) +
-                    " skew=" + std::to_string(skew) + " split=";
+                    " skew=" + std::to_string(skew) + " copies=" + std::to_string(copies) + " split=";
     for (const int64_t h : split) s += std::to_string(h) + ",";
     return s;
   }
@@ -44,11 +45,14 @@ struct PlaceData {
       firsts.push_back(first);
       first += heads;
     }
+    for (int64_t i = 0; i < c.copies; ++i) kv_copies.emplace_back(t, 2 * c.n * c.batch * c.heads * c.dim);
   }
 
   int64_t row;
   Buffer fused, weight_q, weight_k, bias_q, bias_k, cos, sin;
   std::deque<Buffer> q, kv;  // per target
+  std::deque<Buffer> kv_copies;
+  std::vector<void*> copies_at;  // their addresses, for the last call
   std::vector<int64_t> firsts;
 };
 
@@ -78,6 +82,9 @@ Placement placement(const PlaceCase& c, PlaceData& data, std::vector<Target>& ta
   }
   p.n = c.n, p.batch = c.batch, p.heads = c.heads, p.head_dim = c.dim;
   p.targets = targets;
+  data.copies_at.clear();
+  for (Buffer& copy : data.kv_copies) data.copies_at.push_back(at(copy, 0));
+  p.kv_copies = data.copies_at;
   return p;
 }
 
@@ -101,6 +108,10 @@ inline std::vector<PlaceCase> place_cases() {
       {.n = 2, .batch = 1, .heads = 130, .dim = 16, .split = {64, 2, 64}},
       {.n = 2, .batch = 1, .heads = 64, .dim = 8, .split = std::vector<int64_t>(64, 1)},
       {.heads = 3, .dim = 64, .split = {3}, .skew = 1},
+      {.copies = 1},
+      {.n = 7, .batch = 1, .heads = 24, .dim = 128, .split = {24}, .copies = 3},
+      {.n = 2, .batch = 1, .heads = 130, .dim = 16, .split = {64, 2, 64}, .copies = 2},
+      {.norm = Norm::kNone, .rope = false, .copies = 1},
   };
   for (const int64_t dim : {2, 6, 24, 32, 72, 80, 88, 90, 250, 256}) {
     cases.push_back({.heads = 3, .dim = dim, .split = {2, 1}});

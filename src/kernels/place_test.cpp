@@ -64,6 +64,16 @@ void expect_placed(const PlaceCase& c, const PlaceData& data) {
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
+  for (const Buffer& copy : data.kv_copies) {
+    for (int64_t i = 0; i < c.n * c.batch * c.heads; ++i) {
+      const int64_t h = i % c.heads, row = i / c.heads, width = c.heads * c.dim;
+      for (const int64_t which : {1, 2}) {
+        expect_head(copy, (2 * row + which - 1) * width + h * c.dim,
+                    expected(c, data, static_cast<int>(which), row / c.batch, row % c.batch, h));
+      }
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
 }
 
 TEST(Place, MatchesTheFormula) {
