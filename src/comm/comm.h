@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/partition.h"
+
 namespace atelier::comm {
 
 // A communication that may still be running. wait() returns (CPU) or makes the current stream wait (CUDA); it
@@ -59,6 +61,10 @@ class Window {
     if (tell_) tell_(stored);
     meet();
   }
+  // Copies these bytes of local() to the same place in the memory of every other rank, which sees them behind
+  // the next barrier() after wait(). On CUDA the copy engines do it, beside what the current stream does
+  // next, and it may be recorded into a graph that waits for it too.
+  [[nodiscard]] virtual Work copy_to_peers(std::span<const Range> bytes) = 0;
 
  protected:
   virtual void meet() = 0;

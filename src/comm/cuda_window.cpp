@@ -1,5 +1,6 @@
 #include "comm/cuda_window.h"
 
+#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <optional>
 #include <random>
 
 #include "base/check.h"
@@ -144,6 +146,17 @@ std::unique_ptr<Mapping> open(const Offer& peer, c10::Device device) {
   return is_open ? std::make_unique<Mapping>(address, peer.process != this_process()) : nullptr;
 }
 
+// What a stream of its own does for a window.
+class CopyWork : public Work::Impl {
+ public:
+  CopyWork(c10::cuda::CUDAStream stream, c10::Device device) : device_(device) { done_.record(stream); }
+  void wait() override { done_.block(c10::cuda::getCurrentCUDAStream(device_.index())); }
+
+ private:
+  c10::Device device_;
+  at::cuda::CUDAEvent done_;
+};
+
 class CudaWindow : public Window {
  public:
   CudaWindow(int rank, c10::Device device, int64_t bytes, std::unique_ptr<Memory> memory,
@@ -167,6 +180,15 @@ class CudaWindow : public Window {
         peers_.at(static_cast<size_t>(rank))->data(), {bytes_}, [](void*) {},
         at::TensorOptions(at::kByte).device(device_), device_);
   }
+  Work copy_to_peers(std::span<const Range> bytes) override {
+    const c10::cuda::CUDAGuard guard(device_);
+    at::cuda::CUDAEvent queued;
+    queued.record(c10::cuda::getCurrentCUDAStream(device_.index()));
+    if (!side_) side_ = c10::cuda::getStreamFromPool(false, device_.index());
+    queued.block(*side_);
+    copy(bytes);
+    return Work(std::make_unique<CopyWork>(*side_, device_));
+  }
 
  protected:
   void meet() override {
@@ -179,12 +201,28 @@ class CudaWindow : public Window {
   }
 
  private:
+  // The neighbour first: at any time every rank is written to by one other.
+  void copy(std::span<const Range> bytes) const {
+    const auto size = static_cast<int>(peers_.size());
+    const auto* from = static_cast<const char*>(peers_[static_cast<size_t>(rank_)]->data());
+    for (int step = 1; step < size; ++step) {
+      auto* to = static_cast<char*>(peers_[static_cast<size_t>((rank_ + step) % size)]->data());
+      for (const Range part : bytes) {
+        ENSURE(part.begin >= 0 && part.size >= 0 && part.end() <= bytes_);
+        if (part.size == 0) continue;
+        C10_CUDA_CHECK(cudaMemcpyAsync(to + part.begin, from + part.begin, static_cast<size_t>(part.size),
+                                       cudaMemcpyDeviceToDevice, side_->stream()));
+      }
+    }
+  }
+
   int rank_;
   c10::Device device_;
   int64_t bytes_;
   std::unique_ptr<Memory> memory_;
   std::vector<std::unique_ptr<Mapping>> peers_;
   std::shared_ptr<WindowAbort> abort_;
+  std::optional<c10::cuda::CUDAStream> side_;
 };
 
 }  // namespace

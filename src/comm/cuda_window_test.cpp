@@ -135,6 +135,45 @@ TEST_F(CudaWindow, BarriersAreCaptured) {
   });
 }
 
+// Beside a stream that goes on, eagerly and from a graph.
+TEST_F(CudaWindow, CopiesAreSeenBehindTheBarrierAlsoFromAGraph) {
+  expect_fine([](const Rendezvous& meeting) {
+    with_window(meeting, [&](Window& window, WindowAbort&) {
+      constexpr int64_t kHalf = kBytes / 2;
+      auto value = at::zeros({1}, window.local().options()), seen = at::empty({kBytes}, value.options());
+      const Range mine{kHalf * meeting.rank, kHalf};
+      const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
+      const auto work = [&] {
+        window.local().narrow(0, mine.begin, mine.size).copy_(value.expand({kHalf}));
+        auto copies = window.copy_to_peers(std::span(&mine, 1));
+        seen.zero_();  // beside the copies
+        copies.wait();
+        window.barrier();
+        seen.copy_(window.local());
+        window.barrier();
+      };
+      const auto is_right = [&](int round) {
+        const auto theirs = seen.narrow(0, kHalf * (1 - meeting.rank), kHalf);
+        return theirs.eq((2 * round + 1 - meeting.rank) % 251).all().item<bool>();
+      };
+      for (int round = 1; round < 100; ++round) {
+        value.fill_((2 * round + meeting.rank) % 251);
+        work();
+        require(is_right(round), "a wrong number in a window");
+      }
+      at::cuda::CUDAGraph graph;
+      graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+      work();
+      graph.capture_end();
+      for (int round = 1; round < 1000; ++round) {
+        value.fill_((2 * round + meeting.rank) % 251);
+        graph.replay();
+        require(is_right(round), "a wrong number from a graph");
+      }
+    });
+  });
+}
+
 TEST_F(CudaWindow, AnAbortEndsABarrierThatNobodyElseCalls) {
   expect_fine([](const Rendezvous& meeting) {
     with_window(meeting, [&](Window& window, WindowAbort& abort) {

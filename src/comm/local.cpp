@@ -2,6 +2,7 @@
 // GPU.
 #include <ATen/ops/zeros.h>
 
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -34,6 +35,17 @@ class LocalWindow : public Window {
       : rank_(rank), memory_(std::move(memory)), meet_(std::move(meet)) {}
   at::Tensor local() const override { return peer(rank_); }
   at::Tensor peer(int rank) const override { return memory_.at(static_cast<size_t>(rank)); }
+  Work copy_to_peers(std::span<const Range> bytes) override {
+    for (int r = 0; r < static_cast<int>(memory_.size()); ++r) {
+      if (r == rank_) continue;
+      for (const Range part : bytes) {
+        std::memcpy(static_cast<char*>(peer(r).data_ptr()) + part.begin,
+                    static_cast<const char*>(local().const_data_ptr()) + part.begin,
+                    static_cast<size_t>(part.size));
+      }
+    }
+    return {};
+  }
 
  protected:
   void meet() override { meet_(); }

@@ -63,6 +63,27 @@ TEST(Window, WhatPeersStoredIsThereBehindTheBarrier) {
   }
 }
 
+TEST(Window, CopiesLandAtTheSamePlaceOfEveryPeer) {
+  for (const int size : {1, 2, 4}) {
+    const auto errors = on_ranks(size, [](Comm& comm) {
+      const auto window = comm.window(24 * comm.size());  // of which each rank copies the middle third of its
+      const auto all = numbers(window->local());          // part
+      for (int round = 1; round < 50; ++round) {
+        all.narrow(0, 3 * comm.rank(), 3).fill_(100 * round + comm.rank());
+        const Range parts[] = {{24 * comm.rank() + 8, 8}, {0, 0}};
+        window->barrier();  // all have read what the last round left
+        window->copy_to_peers(parts).wait();
+        window->barrier();
+        for (int from = 0; from < comm.size(); ++from) {
+          EXPECT_EQ(all[3 * from + 1].item<int64_t>(), 100 * round + from);
+          if (from != comm.rank()) EXPECT_EQ(all[3 * from].item<int64_t>(), 0);
+        }
+      }
+    });
+    EXPECT_THAT(errors, ::testing::Each("")) << size << " ranks";
+  }
+}
+
 TEST(Window, SeveralOfAGroupAreApart) {
   const auto errors = on_ranks(2, [](Comm& comm) {
     const auto a = comm.window(8), b = comm.window(16);
