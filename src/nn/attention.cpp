@@ -30,8 +30,9 @@ const char* advance(const void* base, int64_t elements, int64_t bytes) {
 }
 
 // The same placement for tokens [begin, end) only.
-kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Target>& targets, int64_t begin,
-                         int64_t end, int64_t bytes, int64_t rope_bytes) {
+kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Target>& targets,
+                         std::vector<void*>& copies, int64_t begin, int64_t end, int64_t bytes,
+                         int64_t rope_bytes) {
   kernels::Placement part = all;
   part.n = end - begin;
   for (auto* s : {&part.q, &part.k, &part.v}) s->data = advance(s->data, begin * s->token_stride, bytes);
@@ -43,7 +44,10 @@ kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Tar
     if (t.q) t.q = static_cast<char*>(t.q) + begin * row;
     if (t.kv) t.kv = static_cast<char*>(t.kv) + 2 * begin * row;
   }
+  const int64_t all_heads = all.batch * all.heads * all.head_dim * bytes;
+  for (void*& copy : copies) copy = static_cast<char*>(copy) + 2 * begin * all_heads;
   part.targets = targets;
+  part.kv_copies = copies;
   return part;
 }
 
@@ -67,6 +71,10 @@ void copy(const Projected& given, std::span<const ProjectionSlot> slots, std::sp
     if (p.q.defined()) at::Tensor(slots[r].q).copy_(of_peer(p.q));
     if (p.k.defined()) slots[r].kv.select(2, 0).copy_(of_peer(p.k));
     if (p.v.defined()) slots[r].kv.select(2, 1).copy_(of_peer(p.v));
+    for (const at::Tensor& kv : slots[r].kv_copies) {
+      if (p.k.defined()) kv.select(2, 0).copy_(p.k);
+      if (p.v.defined()) kv.select(2, 1).copy_(p.v);
+    }
   }
 }
 
@@ -98,14 +106,21 @@ void place(const Projected& p, std::span<const ProjectionSlot> slots, std::span<
     all.sin = static_cast<const float*>(data_of(p.rope->sin));
   }
   all.n = any.size(0), all.batch = any.size(1), all.heads = any.size(2), all.head_dim = any.size(3);
+  std::vector<void*> copies;
+  for (const ProjectionSlot& slot : slots) {
+    ENSURE(slot.kv_copies.empty() || slots.size() == 1);
+    for (const at::Tensor& kv : slot.kv_copies) copies.push_back(kv.data_ptr());
+  }
   all.targets = targets;
+  all.kv_copies = copies;
   const auto where = launch_target_of(any);
   const auto type = dtype_of(any);
   if (where.cuda) return kernels::place(where, type, all);
   const int64_t bytes = any.element_size(), rope_bytes = any.scalar_type() == at::kDouble ? 8 : 4;
   at::parallel_for(0, all.n, grain(all.batch * all.heads * all.head_dim), [&](int64_t begin, int64_t end) {
     auto mine = targets;
-    kernels::place(where, type, slice(all, mine, begin, end, bytes, rope_bytes));
+    auto also = copies;
+    kernels::place(where, type, slice(all, mine, also, begin, end, bytes, rope_bytes));
   });
 }
 
@@ -149,23 +164,25 @@ void place_piece(const Projected& p, Range tokens, std::span<const ProjectionSlo
 
 }  // namespace
 
-Attention::PendingAttention Attention::start(const CallContext& f, std::span<const Projected> streams) const {
+Attention::PendingAttention Attention::begin(const AttentionLayer& layer, const CallContext& f,
+                                             std::span<const Projected> streams) const {
   ENSURE(exchange_ && op_);
-  ExchangeBuffers in = exchange_->buffers(f, layer_, streams);
+  ExchangeBuffers in = exchange_->buffers(f, layer, streams);
   if (in.pieces.empty()) {
     for (size_t i = 0; i < streams.size(); ++i) place(streams[i], in.slots[i], in.heads);
   }
   for (size_t i = 0; i < in.pieces.size(); ++i)
     place_piece(streams[in.pieces[i].projection], in.pieces[i].tokens, in.slots[i], in.heads);
-  exchange_->launch(f, layer_, in);
-  return {f, std::move(in)};
+  exchange_->launch(f, layer, in);
+  return {f, layer, std::move(in)};
 }
 
 at::Tensor Attention::finish(PendingAttention p) const {
   const CallContext& f = *p.call_;
-  const Qkv a = exchange_->wait(f, layer_, p.buffers_);
-  const AttentionOutput o = op_->run(f, layer_, a.held, a.q, a.kv, Lse::kNone);
-  return exchange_->scatter_back(f, layer_, p.buffers_, o.out).flatten(2);
+  const AttentionLayer& layer = *p.layer_;
+  const Qkv a = exchange_->wait(f, layer, p.buffers_);
+  const AttentionOutput o = op_->run(f, layer, a.held, a.q, a.kv, Lse::kNone);
+  return exchange_->scatter_back(f, layer, p.buffers_, o.out).flatten(2);
 }
 
 ExchangeBuffers LocalExchange::buffers(const CallContext& f, const AttentionLayer& layer,

@@ -24,6 +24,7 @@ struct AttentionLayer {
   std::vector<int> streams;        // whose keys and values
   std::vector<int> query_streams;  // streams that have queries
   Dim heads;                       // held here, after the tensor cut
+  bool is_overlapped = false;      // the model does something else before it takes what was attended
 };
 
 // Normalisation of q or k over the width of a head.
@@ -50,6 +51,7 @@ Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q
 // Where one stream's q, k and v go for one peer: q [n, B, h, d], kv [n, B, 2, h, d], both contiguous.
 struct ProjectionSlot {
   at::Tensor q, kv;
+  std::vector<at::Tensor> kv_copies;  // where all heads' keys and values go as well; of one slot only
 };
 
 // Neighbouring tokens of one projection that go to one place.
@@ -113,35 +115,42 @@ class Attention {
  public:
   class PendingAttention {
    public:
-    PendingAttention(const CallContext& call, ExchangeBuffers buffers)
-        : call_(&call), buffers_(std::move(buffers)) {}
+    PendingAttention(const CallContext& call, const AttentionLayer& layer, ExchangeBuffers buffers)
+        : call_(&call), layer_(&layer), buffers_(std::move(buffers)) {}
 
    private:
     friend class Attention;
     const CallContext* call_;
+    const AttentionLayer* layer_;
     ExchangeBuffers buffers_;
   };
 
   Attention() = default;
   Attention(AttentionLayer layer, const Seams& seams)
-      : layer_(std::move(layer)), exchange_(seams.exchange), op_(seams.attention) {}
+      : at_once_(std::move(layer)), overlapped_(at_once_), exchange_(seams.exchange), op_(seams.attention) {
+    overlapped_.is_overlapped = true;
+  }
 
   // Begins the exchange, returns at once. One Projected per stream of the layer, in order.
-  PendingAttention start(const CallContext&, std::span<const Projected>) const;
+  PendingAttention start(const CallContext& f, std::span<const Projected> p) const {
+    return begin(overlapped_, f, p);
+  }
   // [tokens that ask here, B, heads held * d]
   at::Tensor finish(PendingAttention) const;
   at::Tensor operator()(const CallContext& f, std::span<const Projected> p) const {
-    return finish(start(f, p));
+    return finish(begin(at_once_, f, p));
   }
   at::Tensor operator()(const CallContext& f, std::initializer_list<Projected> p) const {
-    return finish(start(f, std::span(p.begin(), p.size())));
+    return (*this)(f, std::span(p.begin(), p.size()));
   }
   PendingAttention start(const CallContext& f, std::initializer_list<Projected> p) const {
     return start(f, std::span(p.begin(), p.size()));
   }
 
  private:
-  AttentionLayer layer_;
+  PendingAttention begin(const AttentionLayer&, const CallContext&, std::span<const Projected>) const;
+
+  AttentionLayer at_once_, overlapped_;
   SequenceExchange* exchange_ = nullptr;
   AttentionOp* op_ = nullptr;
 };

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "parallel/by_heads.h"
 #include "parallel/kv_gather.h"
+#include "parallel/kv_gather_stores.h"
 #include "parallel/ring.h"
 #include "parallel/rows.h"
 #include "parallel/sharded_eval.h"
@@ -86,6 +87,7 @@ struct ParallelContext::Parts {
   std::optional<Ulysses> exchange;
   std::optional<UlyssesStores> stores;
   std::optional<KvGather> gather_kv;
+  std::optional<KvGatherStores> gather_stores;
   nn::LocalExchange alone;
   std::optional<CommReducer> features;
   std::optional<GroupShardedEval> sharded_eval;
@@ -170,6 +172,8 @@ struct ParallelContext::Parts {
     if (gather) {
       const int first = mesh.index(plan::Axis::kRing) * gather->size() * together;
       denoiser.exchange = &gather_kv.emplace(*gather, first, *denoiser.exchange, together);
+      if (together == 1 && !degrees.collective)
+        denoiser.exchange = &gather_stores.emplace(*gather, first, *gather_kv);
     }
   }
 
@@ -273,6 +277,7 @@ std::set<std::string> ParallelContext::used() const {
   add(p.exchange, "ulysses over ", p.mesh.size(plan::Axis::kUlysses));
   add(p.stores, "ulysses over ", p.mesh.size(plan::Axis::kUlysses), " by stores");
   add(p.gather_kv, "kv_gather over ", p.mesh.size(plan::Axis::kGather));
+  add(p.gather_stores, "kv_gather over ", p.mesh.size(plan::Axis::kGather), " by stores");
   add(p.rotate, "ring over ", p.mesh.size(plan::Axis::kRing));
   add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
   add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));

@@ -160,12 +160,16 @@ TEST(ParallelContext, RingSendsEveryBlockToEveryOtherRankOnce) {
 
 TEST(ParallelContext, KvGatherSendsValuesAndKeysToEveryOtherRankOnce) {
   const Toy toy{.tokens = {5, 8}, .heads = 1, .blocks = 2, .steps = 2};
-  const auto t = run(toy, {.kv_gather = 3});
-  EXPECT_LT(t.difference, 1e-12);
-  EXPECT_EQ(t.calls, (std::map<std::string, int64_t>{{"all_gather kv_gather", 3 * 2 * 2 * 2}}));
-  const int64_t token = 8 * 2 /*batch*/ * 4 /*width*/ * 1 /*heads*/;
-  EXPECT_EQ(t.bytes.at("all_gather kv_gather"), token * 2 * (5 + 8) * 2 /*others*/ * 2 * 2);
-  EXPECT_TRUE(t.used.contains("kv_gather over 3"));
+  const int64_t attentions = 2 /*blocks*/ * 2 /*steps*/, token = 8 * 2 /*batch*/ * 4 /*width*/ * 1 /*heads*/;
+  for (const bool collective : {false, true}) {
+    const auto t = run(toy, {.kv_gather = 3, .collective = collective});
+    const std::string verb = collective ? "all_gather kv_gather" : "stores kv_gather";
+    EXPECT_LT(t.difference, 1e-12);
+    EXPECT_EQ(t.calls.size(), 1u);
+    EXPECT_EQ(t.calls.at(verb), 3 * 2 /*values, keys; before, behind*/ * attentions);
+    EXPECT_EQ(t.bytes.at(verb), token * 2 * (5 + 8) * 2 /*others*/ * attentions);
+    EXPECT_TRUE(t.used.contains(collective ? "kv_gather over 3" : "kv_gather over 3 by stores"));
+  }
 }
 
 // What Ulysses has brought together is gathered for its heads only.

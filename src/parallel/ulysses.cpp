@@ -51,6 +51,28 @@ std::vector<int64_t> begin_in_order(const nn::CallContext& f, const nn::Attentio
   return begin;
 }
 
+std::vector<nn::ProjectionPiece> pieces_of_streams(const nn::CallContext& f, const nn::AttentionLayer& layer,
+                                                   int rank, std::span<const nn::Projected> projections) {
+  std::vector<nn::ProjectionPiece> pieces;
+  size_t projection = 0;
+  int64_t taken = 0;
+  for (size_t s = 0; s < layer.streams.size(); ++s) {
+    const int64_t n = f.tokens(std::span(layer.streams).subspan(s, 1), rank, f.patch);
+    while (n > 0 && taken == projections[projection].k.size(0)) {
+      ENSURE(++projection < projections.size());
+      taken = 0;
+    }
+    ENSURE(taken + n <= projections[projection].k.size(0));
+    pieces.push_back({projection, {taken, n}});
+    taken += n;
+  }
+  int64_t given = 0, held = 0;
+  for (const auto& p : projections) given += p.k.size(0);
+  for (const auto& p : pieces) held += p.tokens.size;
+  ENSURE(given == held);
+  return pieces;
+}
+
 std::vector<at::Tensor> Ulysses::in_order(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                           const std::vector<at::Tensor>& per_rank) const {
   if (has_patches(f)) return per_rank;

@@ -18,6 +18,10 @@ bool has_patches(const nn::CallContext&);
 // bit. Patches stay as they are, rank by rank, as stale keys are kept.
 std::vector<int64_t> begin_in_order(const nn::CallContext&, const nn::AttentionLayer&, int first, int count,
                                     int rank);
+// Where each stream of the layer lies in the projections of sequence rank `rank`: one may hold several
+// streams, which lie apart among the keys of all ranks.
+std::vector<nn::ProjectionPiece> pieces_of_streams(const nn::CallContext&, const nn::AttentionLayer&,
+                                                   int rank, std::span<const nn::Projected>);
 
 // One message per peer and direction: q, k and v travel together. Both ends pay one pass over what arrived,
 // which joins the peers' parts.

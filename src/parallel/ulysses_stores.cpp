@@ -56,38 +56,12 @@ struct UlyssesStores::Flight : nn::ExchangeBuffers::Flight {
   }
 };
 
-std::shared_ptr<UlyssesStores::Lane> UlyssesStores::free_lane() {
-  for (const auto& lane : lanes_) {
-    if (lane.use_count() == 1) return lane;  // no flight holds it
-  }
-  return lanes_.emplace_back(std::make_shared<Lane>());
-}
-
-comm::Window* UlyssesStores::Windows::of(comm::Comm& group, int64_t bytes) {
-  const auto fits = std::find_if(kept.begin(), kept.end(), [&](const auto& w) { return w.bytes >= bytes; });
-  if (fits != kept.end()) return fits->window.get();
-  if (bytes >= refused) return nullptr;
-  // Sizes that grow a little each time must not leave a window each.
-  const int64_t roomy = kept.empty() ? bytes : std::max(bytes, kept.back().bytes + kept.back().bytes / 2);
-  for (const int64_t asked : {roomy, bytes}) {
-    if (auto opened = group.window(asked)) return kept.emplace_back(asked, std::move(opened)).window.get();
-    if (roomy == bytes) break;
-  }
-  refused = kept.empty() ? 0 : bytes;  // where there was none at all the peers are out of reach
-  return nullptr;
-}
-
 int64_t UlyssesStores::bytes() const {
   int64_t all = 0;
-  for (const auto& lane : lanes_) {
-    for (const auto* windows : {&lane->coming, &lane->returning}) {
-      for (const auto& one : windows->kept) all += one.bytes;
-    }
-  }
+  for (const auto& lane : lanes_) all += lane->coming.bytes() + lane->returning.bytes();
   return all;
 }
 
-// A projection may hold several streams, which lie apart among the keys of all ranks.
 void UlyssesStores::lay_pieces(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                std::span<const nn::Projected> streams, const Flight& flight,
                                nn::ExchangeBuffers& in) const {
@@ -96,27 +70,16 @@ void UlyssesStores::lay_pieces(const nn::CallContext& f, const nn::AttentionLaye
   for (int r = 0; r < group_.size(); ++r) q.push_back(flight.q(r)), kv.push_back(flight.kv(r));
   const auto kv_begin = begin_in_order(f, layer, first_, group_.size(), me);
   int64_t q_begin = sum(std::span(flight.asking).first(static_cast<size_t>(me)));
-  size_t projection = 0;
-  int64_t taken = 0;
-  for (size_t s = 0; s < layer.streams.size(); ++s) {
-    const int64_t n = f.tokens(std::span(layer.streams).subspan(s, 1), first_ + me, f.patch);
-    while (n > 0 && taken == streams[projection].k.size(0)) {
-      ENSURE(++projection < streams.size());
-      taken = 0;
-    }
-    ENSURE(taken + n <= streams[projection].k.size(0));
-    const bool asks = streams[projection].q.defined();
-    in.pieces.push_back({projection, {taken, n}});
+  in.pieces = pieces_of_streams(f, layer, first_ + me, streams);
+  for (size_t s = 0; s < in.pieces.size(); ++s) {
+    const int64_t n = in.pieces[s].tokens.size;
+    const bool asks = streams[in.pieces[s].projection].q.defined();
     auto& slots = in.slots.emplace_back();
     for (size_t r = 0; r < q.size(); ++r)
       slots.push_back({asks ? q[r].narrow(0, q_begin, n) : at::Tensor(), kv[r].narrow(0, kv_begin[s], n)});
-    taken += n;
     if (asks) q_begin += n;
   }
-  const auto asked = sum(std::span(flight.asking).first(static_cast<size_t>(me) + 1));
-  int64_t given = 0;
-  for (const auto& p : streams) given += p.k.size(0);
-  ENSURE(given == flight.tokens[static_cast<size_t>(me)] && q_begin == asked);
+  ENSURE(q_begin == sum(std::span(flight.asking).first(static_cast<size_t>(me) + 1)));
 }
 
 nn::ExchangeBuffers UlyssesStores::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
@@ -137,7 +100,7 @@ nn::ExchangeBuffers UlyssesStores::buffers(const nn::CallContext& f, const nn::A
     coming = std::max(coming, flight->coming_bytes(r));
     returning = std::max(returning, flight->returning_bytes(r));
   }
-  flight->lane = free_lane();
+  flight->lane = unused(lanes_);
   flight->coming = flight->lane->coming.of(group_, coming);
   flight->returning = flight->lane->returning.of(group_, returning);
   if (!flight->coming || !flight->returning) return collective_.buffers(f, layer, streams);

@@ -7,6 +7,7 @@
 
 #include "comm/comm.h"
 #include "parallel/ulysses.h"
+#include "parallel/windows.h"
 
 namespace atelier::parallel {
 
@@ -32,23 +33,10 @@ class UlyssesStores : public nn::SequenceExchange {
 
  private:
   struct Flight;
-  // Windows of growing size. All are kept: recorded graphs know their addresses.
-  struct Windows {
-    struct SizedWindow {
-      int64_t bytes = 0;
-      std::unique_ptr<comm::Window> window;
-      SizedWindow(int64_t n, std::unique_ptr<comm::Window> w) : bytes(n), window(std::move(w)) {}
-    };
-    std::vector<SizedWindow> kept;
-    // Of at least this many bytes, which every rank asks for alike; null where there can be none.
-    comm::Window* of(comm::Comm& group, int64_t bytes);
-    int64_t refused = INT64_MAX;  // the least number of bytes for which there was none
-  };
   // Memory for one exchange at a time.
   struct Lane {
     Windows coming, returning;
   };
-  std::shared_ptr<Lane> free_lane();
   void lay_pieces(const nn::CallContext&, const nn::AttentionLayer&, std::span<const nn::Projected>,
                   const Flight&, nn::ExchangeBuffers&) const;
 
