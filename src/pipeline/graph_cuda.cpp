@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "kernels/graph_fills.h"
 #include "pipeline/graph_cache.h"
 
 namespace atelier::pipeline {
@@ -42,7 +43,7 @@ struct CudaGraph : Graph {
   explicit CudaGraph(std::shared_ptr<Pool> p) : pool(std::move(p)) {}
   int64_t bytes() const override { return pool->bytes; }
   const std::shared_ptr<Pool> pool;
-  at::cuda::CUDAGraph graph;
+  at::cuda::CUDAGraph graph{true};  // instantiated apart from its recording
 };
 
 class CudaGraphs : public GraphBackend {
@@ -78,6 +79,8 @@ std::unique_ptr<Graph> CudaGraphs::record(int buffers, const std::function<void(
     throw;
   }
   recorded->graph.capture_end();
+  kernels::fills_to_kernels(recorded->graph.raw_cuda_graph());
+  recorded->graph.instantiate();
   pool->measure();
   return recorded;
 }
