@@ -120,6 +120,17 @@ TEST(Files, AreOfTheFamilyThatKnowsTheirNames) {
   }
 }
 
+// ComfyUI's marks lie beside the tensors where no prefix sets these apart.
+TEST(Files, OfSdxlMaySayHowPredictionsAreMeant) {
+  const fs::path folder = "tests/goldens/sdxl_small/model";
+  auto tensors = weights::read_tensors(folder / "unet/diffusion_pytorch_model.safetensors");
+  for (const char* name : {"v_pred", "ztsnr", "edm_mean", "edm_vpred.sigma_max"})
+    tensors[name] = at::zeros({1});
+  const TemporaryFolder made;
+  weights::write_tensors(made / "unet.safetensors", tensors);
+  EXPECT_NO_THROW(ModelRepo::open_single_file(made / "unet.safetensors", folder).check());
+}
+
 TEST(Parts, ThatDoNotFitAreNamedBeforeLoading) {
   const Copy wide(kGolden / "model");
   wide.edit_json("text_encoder_2/config.json", [](Json& j) { j["d_model"] = 2 * j["d_model"].get<int>(); });

@@ -149,6 +149,7 @@ extern const Family kSdxl{
     .condition = condition,
     .call = {.condition = condition_of_call},
     .names = names,
+    .ignorable = {"v_pred", "ztsnr", "edm_*"},  // how predictions are meant: callers read it
     .presets = presets_sdxl(),
     .config_of_file = config_of_sdxl_file,
     .build = build,
