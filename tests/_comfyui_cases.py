@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+import _comfyui_families
 import _comfyui_video
 from _comfyui import ROOT, Graph, Server, processes_of, reason
 
@@ -33,10 +34,20 @@ def sampled(graph, model, positive, negative, latent, **settings):
 
 def compare(label, stock, ours, width, pooled, shape, given=None, **settings):
     """Latents of the stock path and of ours in one graph. given: a kind of TestGivenFrames."""
+    tokens = settings.pop("tokens", 16)
+    counts = (tokens, settings.pop("negative_tokens", tokens))
+
+    def conditionings(graph):
+        return [graph.add("TestConditioning", seed=i + 1, tokens=n, width=width, pooled=pooled) for i, n in enumerate(counts)]
+
+    compare_with(label, stock, ours, conditionings, shape, given, **settings)
+
+
+def compare_with(label, stock, ours, conditionings, shape, given=None, known=0, scale=1.0, **settings):
+    """scale: of the latents that are sampled, by which ComfyUI has divided those that come out."""
     graph = Graph(server)
-    positive = graph.add("TestConditioning", seed=1, tokens=16, width=width, pooled=pooled)
-    negative = graph.add("TestConditioning", seed=2, tokens=settings.pop("negative_tokens", 16), width=width, pooled=pooled)
-    latent = graph.add("TestLatent", shape=shape)
+    positive, negative = conditionings(graph)
+    latent = graph.add("TestLatent", shape=shape, known=known)
     if given:
         positive, negative = (
             graph.add("TestGivenFrames", conditioning=c, shape=shape, what=given) for c in (positive, negative)
@@ -46,8 +57,8 @@ def compare(label, stock, ours, width, pooled, shape, given=None, **settings):
     b = sampled(graph, ours(graph), positive, negative, latent, kind=kind, **settings)
     node = graph.add("TestCompare", a=a, b=b, label=label)
     out = server.run(graph.nodes)[node[0]]
-    difference, largest = out["difference"][0], out["largest"][0]
-    found[label] = {"difference": difference, "largest": largest}
+    difference, largest = (scale * out[name][0] for name in ("difference", "largest"))
+    found[label] = {"difference": float(f"{difference:.3g}"), "largest": float(f"{largest:.3g}")}
     print(f"{label}: {difference:.2g} of {largest:.2g}", flush=True)
     assert difference <= BOUND, f"{label}: {difference} > {BOUND}"
     assert largest > 0.1, f"{label}: nothing was drawn"
@@ -156,6 +167,19 @@ def mini_video_draws():
 
 def videos_come_back():
     _comfyui_video.frames_come_back(server, config, found)
+
+
+def frames_agree():
+    _comfyui_families.frames_agree(compare, stock_wan, our_wan)
+
+
+def other_families_agree():
+    _comfyui_families.unets_agree(compare, config)
+    _comfyui_families.hunyuan_agrees(compare_with, config)
+
+
+def other_families_refuse():
+    _comfyui_families.alterations_are_refused(server, config)
 
 
 def two_experts_agree():
@@ -293,6 +317,9 @@ CASES = [
     nine_gpus_are_refused,
     samplers_agree,
     videos_agree,
+    frames_agree,
+    other_families_agree,
+    other_families_refuse,
     mini_video_agrees,
     mini_video_draws,
     videos_come_back,
@@ -322,6 +349,6 @@ for case in CASES:
 if not wanted and not failed:
     version = server.get("/system_stats")["system"]["comfyui_version"]
     with open(results, "w", encoding="utf-8") as file:
-        json.dump({"comfyui": version, "bound": BOUND, "cases": found}, file, indent=1)
-        file.write("\n")
+        rows = ",\n".join(f"  {json.dumps(label)}: {json.dumps(facts)}" for label, facts in found.items())
+        file.write(f'{{"comfyui": "{version}", "bound": {BOUND}, "cases": {{\n{rows}\n}}}}\n')
 sys.exit(1 if failed else 0)

@@ -1,33 +1,42 @@
 """Small models of random weights in the published naming, which ComfyUI's own loaders take too: _comfyui_files.py COMFYUI MODELS"""
 
+import json
+import pathlib
+import shutil
 import sys
 
 import torch
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 comfyui, models = sys.argv[1:3]
 sys.path.insert(0, comfyui)
 sys.argv = [sys.argv[0], "--cpu"]
 import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
+import comfy.model_detection  # noqa: E402
 import comfy.ops  # noqa: E402
+import comfy.utils  # noqa: E402
+from comfy.ldm.hydit.models import HunYuanDiT  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper  # noqa: E402
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
 from comfy.ldm.wan.model import VaceWanModel, WanModel  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 
 # Last layers, which say how large a prediction is.
-OUTPUTS = ("head.head.weight", "final_layer.linear.weight")
+OUTPUTS = ("head.head.weight", "final_layer.linear.weight", "out.2.weight")
 
 
 def fill(network, seed):
     """Random weights that keep numbers at the size of one: the bound of the tests is an absolute one."""
     generator = torch.Generator().manual_seed(seed)
+    scales = {f"{name}.weight" for name, module in network.named_modules() if "Norm" in type(module).__name__}
     tensors = {}
     for name, tensor in network.state_dict().items():
         drawn = torch.randn(tensor.shape, generator=generator)
         if tensor.dim() < 2:
-            drawn = drawn * 0.02 + (1 if name.endswith(("ln_q.weight", "ln_k.weight", "norm_q.weight", "norm_k.weight")) else 0)
+            drawn = drawn * 0.02 + (1 if name in scales else 0)
         else:
             drawn = drawn / tensor[0].numel() ** 0.5 * (0.1 if name in OUTPUTS else 1)
         tensors[name] = drawn.contiguous()
@@ -57,15 +66,15 @@ def sd3():
 save_file(fill(sd3(), 0), f"{models}/diffusion_models/sd3_mini.safetensors")
 
 
-def wan(kind=WanModel, channels=16, **more):
+def wan(kind=WanModel, channels=16, out=16, model_type="t2v", **more):
     return kind(
-        model_type="t2v",
+        model_type=model_type,
         dim=256,
         ffn_dim=512,
         num_heads=2,
         num_layers=2,
         in_dim=channels,
-        out_dim=16,
+        out_dim=out,
         text_dim=4096,
         device="cpu",
         dtype=torch.float32,
@@ -77,16 +86,177 @@ def wan(kind=WanModel, channels=16, **more):
 save_file(fill(wan(), 1), f"{models}/diffusion_models/wan_mini_high.safetensors")
 save_file(fill(wan(), 2), f"{models}/diffusion_models/wan_mini_low.safetensors")
 save_file(fill(wan(channels=36), 3), f"{models}/diffusion_models/wan_mini_i2v.safetensors")
+save_file(fill(wan(channels=36, model_type="i2v"), 5), f"{models}/diffusion_models/wan_mini_seeing.safetensors")
+save_file(
+    fill(wan(channels=36, model_type="i2v", flf_pos_embed_token_number=514), 6),
+    f"{models}/diffusion_models/wan_mini_frames.safetensors",
+)
+save_file(fill(wan(channels=48, out=48), 7), f"{models}/diffusion_models/wan_mini_5b.safetensors")
 save_file(fill(wan(VaceWanModel, vace_layers=1, vace_in_dim=96), 4), f"{models}/diffusion_models/wan_mini_vace.safetensors")
 
 
-def lora(seed, shapes, rank=4):
+def unet():
+    """SDXL's: two levels with transformers below one without, 32 groups and heads of 64 channels."""
+    return UNetModel(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=32,
+        num_res_blocks=[2, 2, 2],
+        channel_mult=[1, 2, 4],
+        num_head_channels=64,
+        use_spatial_transformer=True,
+        transformer_depth=[0, 0, 1, 1, 2, 2],
+        transformer_depth_output=[0, 0, 0, 1, 1, 1, 2, 2, 2],
+        transformer_depth_middle=2,
+        use_linear_in_transformer=True,
+        context_dim=2048,
+        adm_in_channels=2816,
+        num_classes="sequential",
+        device="cpu",
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    )
+
+
+drawn = fill(unet(), 8)
+checkpoint = {f"model.diffusion_model.{name}": tensor for name, tensor in drawn.items()}
+save_file(drawn, f"{models}/diffusion_models/sdxl_mini.safetensors")
+for name, marks in (
+    ("v", {"v_pred": torch.zeros(1)}),
+    ("edm", {"edm_mean": torch.zeros(1, 4, 1, 1), "edm_std": torch.ones(1, 4, 1, 1)}),
+    ("edm_v", {"edm_vpred.sigma_max": torch.tensor(90.0), "edm_vpred.sigma_min": torch.tensor(0.01)}),
+):
+    save_file(checkpoint | marks, f"{models}/checkpoints/sdxl_mini_{name}.safetensors")
+
+
+def diffusers_folder(name, like, part, config, tensors, scheduler):
+    """A denoiser with its config and scheduler; of the other parts the configs alone, those of a recorded model."""
+    folder = f"{models}/diffusers/{name}"
+    shutil.copytree(f"{ROOT}/tests/goldens/{like}/model", folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    with open(f"{folder}/model_index.json", encoding="utf-8") as file:
+        index = json.load(file)
+    files = {
+        f"{part}/config.json": {"_class_name": index[part][1], **config},
+        "scheduler/scheduler_config.json": scheduler,
+    }
+    for path, value in files.items():
+        with open(f"{folder}/{path}", "w", encoding="utf-8") as file:
+            json.dump(value, file)
+    save_file(tensors, f"{folder}/{part}/diffusion_pytorch_model.safetensors")
+
+
+SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction"}
+table = comfy.utils.unet_to_diffusers(comfy.model_detection.detect_unet_config(drawn, ""))
+published = {stock: name for name, stock in table.items() if not name.startswith("class_embedding")}
+diffusers_folder(
+    "sdxl_mini_v",
+    "sdxl_small",
+    "unet",
+    {
+        "act_fn": "silu",
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "attention_head_dim": [1, 1, 2],
+        "block_out_channels": [32, 64, 128],
+        "cross_attention_dim": 2048,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 2,
+        "projection_class_embeddings_input_dim": 2816,
+        "transformer_layers_per_block": [1, 1, 2],
+        "use_linear_projection": True,
+        "sample_size": 16,
+    },
+    {published[name]: tensor for name, tensor in drawn.items()},
+    {"_class_name": "EulerDiscreteScheduler", **SCHEDULER},
+)
+
+
+def hunyuan(**more):
+    return HunYuanDiT(depth=6, device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init, **more)
+
+
+# As ComfyUI's loader takes it: heads of a 16th of the width, texts of the published widths.
+save_file(fill(hunyuan(hidden_size=128), 9), f"{models}/diffusion_models/hunyuan_mini.safetensors")
+narrow = {"hidden_size": 96, "num_heads": 6, "text_states_dim": 32, "text_states_dim_t5": 48}
+drawn = fill(hunyuan(size_cond=True, use_style_cond=True, **narrow), 10)
+save_file(drawn, f"{models}/diffusion_models/hunyuan_mini_sizes.safetensors")
+
+HUNYUAN = (
+    ("x_embedder.proj.", "pos_embed.proj."),
+    ("t_embedder.mlp.0.", "time_extra_emb.timestep_embedder.linear_1."),
+    ("t_embedder.mlp.2.", "time_extra_emb.timestep_embedder.linear_2."),
+    ("extra_embedder.0.", "time_extra_emb.extra_embedder.linear_1."),
+    ("extra_embedder.2.", "time_extra_emb.extra_embedder.linear_2."),
+    ("style_embedder.", "time_extra_emb.style_embedder."),
+    ("pooler.", "time_extra_emb.pooler."),
+    ("mlp_t5.0.", "text_embedder.linear_1."),
+    ("mlp_t5.2.", "text_embedder.linear_2."),
+    ("final_layer.linear.", "proj_out."),
+    (".norm1.", ".norm1.norm."),
+    (".default_modulation.1.", ".norm1.linear."),
+    (".out_proj.", ".to_out.0."),
+    (".q_norm.", ".norm_q."),
+    (".k_norm.", ".norm_k."),
+    (".attn2.q_proj.", ".attn2.to_q."),
+    (".mlp.fc1.", ".ff.net.0.proj."),
+    (".mlp.fc2.", ".ff.net.2."),
+)
+
+
+def hunyuan_published(tensors):
+    """The names of diffusers: fused tensors are apart there, two norms change their names, scale comes before shift."""
+    out = {}
+    for name, tensor in tensors.items():
+        if ".norm2." in name or ".norm3." in name:
+            out[name.replace(".norm2.", ".norm#.").replace(".norm3.", ".norm2.").replace(".norm#.", ".norm3.")] = tensor
+            continue
+        if name.startswith("final_layer.adaLN_modulation.1."):
+            shift, scale = tensor.chunk(2)
+            out["norm_out.linear." + name.rpartition(".")[2]] = torch.cat([scale, shift])
+            continue
+        for fused, parts in ((".attn1.Wqkv.", "qkv"), (".attn2.kv_proj.", "kv")):
+            if fused in name:
+                for part, piece in zip(parts, tensor.chunk(len(parts))):
+                    out[name.replace(fused, f"{fused[:7]}to_{part}.")] = piece.contiguous()
+                break
+        else:
+            for stock, published in HUNYUAN:
+                if name.startswith(stock) or stock[0] == "." and stock in name:
+                    name = name.replace(stock, published, 1)
+            out[name] = tensor
+    return out
+
+
+diffusers_folder(
+    "hunyuan_mini",
+    "hunyuan_small",
+    "transformer",
+    {
+        "attention_head_dim": 16,
+        "cross_attention_dim": 32,
+        "cross_attention_dim_t5": 48,
+        "hidden_size": 96,
+        "mlp_ratio": 4.0,
+        "num_attention_heads": 6,
+        "num_layers": 6,
+        "pooled_projection_dim": 1024,
+    },
+    hunyuan_published(drawn),
+    {"_class_name": "DDPMScheduler", **SCHEDULER, "beta_end": 0.03},
+)
+
+
+def lora(seed, shapes, rank=4, prefix="diffusion_model."):
+    """shapes: of the weights, a convolution's windows behind its channels."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for layer, (rows, columns) in shapes.items():
-        tensors[f"diffusion_model.{layer}.lora_up.weight"] = torch.randn(rows, rank, generator=generator) * 0.1
-        tensors[f"diffusion_model.{layer}.lora_down.weight"] = torch.randn(rank, columns, generator=generator) * 0.1
-        tensors[f"diffusion_model.{layer}.alpha"] = torch.tensor(float(rank) / 2)
+    for layer, (rows, columns, *window) in shapes.items():
+        up, down = (rows, rank, *(1 for _ in window)), (rank, columns, *window)
+        tensors[f"{prefix}{layer}.lora_up.weight"] = torch.randn(up, generator=generator) * 0.1
+        tensors[f"{prefix}{layer}.lora_down.weight"] = torch.randn(down, generator=generator) * 0.1
+        tensors[f"{prefix}{layer}.alpha"] = torch.tensor(float(rank) / 2)
     return tensors
 
 
@@ -98,6 +268,16 @@ save_file(
     lora(2, {"blocks.0.self_attn.q": (256, 256), "blocks.1.ffn.0": (512, 256)}),
     f"{models}/loras/wan_mini_lora.safetensors",
 )
+# Both spellings that trainers of SDXL write, of linear layers and of convolutions.
+unet_layers = {
+    "down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q": (64, 64),
+    "down_blocks_1_attentions_1_transformer_blocks_0_attn2_to_v": (64, 2048),
+    "input_blocks_8_1_transformer_blocks_1_ff_net_0_proj": (1024, 128),
+    "down_blocks_0_resnets_0_conv1": (32, 32, 3, 3),
+    "up_blocks_0_resnets_0_conv2": (128, 128, 3, 3),
+}
+save_file(lora(3, unet_layers, prefix="lora_unet_"), f"{models}/loras/sdxl_mini_lora.safetensors")
+save_file(lora(4, {"blocks.0.attn1.Wqkv": (288, 96), "blocks.4.skip_linear": (96, 192)}), f"{models}/loras/hunyuan_mini_lora.safetensors")
 
 # mini-video in the original naming; and once more for texts as wide as UNETLoader takes for granted, the added columns zero.
 mini = {name: tensor.float() for name, tensor in load_file(f"{models}/diffusion_models/mini_video.safetensors").items()}

@@ -13,7 +13,7 @@ if ! bash "$root/tests/comfyui/start.sh" --home "$home" --install-only >"${TMPDI
 fi
 work=$(mktemp -d)
 trap 'kill "${pid:-}" 2>/dev/null || true; rm -rf "$work"' EXIT
-mkdir -p "$work/nodes" "$work/models/"{diffusion_models,loras,diffusers,vae,text_encoders}
+mkdir -p "$work/nodes" "$work/models/"{checkpoints,diffusion_models,loras,diffusers,vae,text_encoders}
 ln -s "$root/comfyui" "$work/nodes/atelier-xdit-usp"
 ln -s "$root/tests/comfyui_nodes" "$work/nodes/atelier-test"
 "$ATELIER" convert "$root/models/mini-video/transformer" "$work/models/diffusion_models/mini_video.safetensors" --to native

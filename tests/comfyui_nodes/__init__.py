@@ -29,8 +29,47 @@ class TestConditioning:
         return ([[text, extra]],)
 
 
+class TestHunyuanConditioning:
+    """As CLIPTextEncode makes it with HunyuanDiT's two encoders: each text with its mask."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        number = lambda default: ("INT", {"default": default, "min": 0, "max": 1 << 30})
+        names = {"seed": 0, "tokens": 77, "width": 1024, "t5_tokens": 256, "t5_width": 2048}
+        return {"required": {name: number(default) for name, default in names.items()}}
+
+    def make(self, seed, tokens, width, t5_tokens, t5_width):
+        generator = torch.Generator().manual_seed(seed)
+        mask = lambda length, counted: (torch.arange(length) < counted).long().unsqueeze(0)
+        extra = {
+            "attention_mask": mask(tokens, tokens - 50),
+            "conditioning_mt5xl": torch.randn(1, t5_tokens, t5_width, generator=generator),
+            "attention_mask_mt5xl": mask(t5_tokens, t5_tokens - 200),
+            "width": 640,
+            "height": 512,
+        }
+        return ([[torch.randn(1, tokens, width, generator=generator), extra]],)
+
+
+class ClipVision:
+    """What a CLIP vision encoder says of pictures."""
+
+    def __init__(self, tokens):
+        generator = torch.Generator().manual_seed(12)
+        self.penultimate_hidden_states = torch.randn(1, tokens, 1280, generator=generator)
+        self.image_embeds = torch.randn(1, 1280, generator=generator)
+
+
 class TestGivenFrames:
-    """Conditionings with what image-to-video and VACE nodes add to them."""
+    """Conditionings with what nodes of image to video, VACE, SDXL's sizes and pictures in place of words add to them.
+
+    Of Wan: one picture ("image"), the same seen by an encoder ("seen"), first and last frame ("frames"), of which the
+    encoder saw the first ("first").
+    """
 
     CATEGORY = "test"
     RETURN_TYPES = ("CONDITIONING",)
@@ -42,18 +81,27 @@ class TestGivenFrames:
             "required": {
                 "conditioning": ("CONDITIONING",),
                 "shape": ("STRING", {"default": ""}),
-                "what": (["image", "control"],),
+                "what": (["image", "seen", "frames", "first", "control", "sizes", "picture"],),
             }
         }
 
     def add(self, conditioning, shape, what):
-        b, channels, frames, height, width = (int(n) for n in shape.split(","))
+        b, channels, *frames, height, width = (int(n) for n in shape.split(","))
         generator = torch.Generator().manual_seed(11)
-        draw = lambda c: torch.randn(b, c, frames, height, width, generator=generator)
-        if what == "image":
-            mask = torch.ones(1, 1, frames, height, width)
+        draw = lambda c: torch.randn(b, c, *frames, height, width, generator=generator)
+        if what == "sizes":
+            extra = {"width": 640, "height": 512, "crop_w": 8, "crop_h": 16, "target_width": 1024}
+        elif what == "picture":
+            given = {"clip_vision_output": ClipVision(1), "strength": 0.7, "noise_augmentation": 0.1}
+            extra = {"unclip_conditioning": [given]}
+        elif what != "control":
+            mask = torch.ones(1, 1, *frames, height, width)
             mask[:, :, :1] = 0
+            if what in ("frames", "first"):
+                mask[:, :, -1:] = 0
             extra = {"concat_latent_image": draw(channels), "concat_mask": mask}
+            if what != "image":
+                extra["clip_vision_output"] = ClipVision(514 if what == "frames" else 257)
         else:
             mask = (draw(64) > 0).float()
             extra = {"vace_frames": [draw(32)], "vace_mask": [mask], "vace_strength": [0.8]}
@@ -97,6 +145,39 @@ class TestStockFlux:
         config.set_inference_dtype(torch.float32, None)
         model = config.get_model(tensors, "", device=torch.device("cpu"))
         model.load_model_weights(tensors, "")
+        device = comfy.model_management.get_torch_device()
+        return (comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu")),)
+
+
+class TestStockSized:
+    """ComfyUI's own network of one of its supported_models, with the weights of a file and other sizes than those that it
+    recognises it by."""
+
+    CATEGORY = "test"
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        text = lambda default: ("STRING", {"default": default})
+        return {"required": {"file": text(""), "model": text("SDXL"), "sizes": text("{}")}}
+
+    def load(self, file, model, sizes):
+        import comfy.model_detection
+        import comfy.model_management
+        import comfy.model_patcher
+        import comfy.supported_models
+        import folder_paths
+        from safetensors.torch import load_file
+
+        path = next(filter(None, (folder_paths.get_full_path(folder, file) for folder in ("diffusion_models", "checkpoints"))))
+        tensors = {name.removeprefix("model.diffusion_model."): tensor for name, tensor in load_file(path).items()}
+        config = getattr(comfy.supported_models, model)(comfy.model_detection.detect_unet_config(tensors, ""))
+        config.unet_config.update(json.loads(sizes))
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model(tensors, "", device=torch.device("cpu"))
+        missing, unexpected = model.diffusion_model.load_state_dict(tensors, strict=False)
+        assert not missing and all(name.startswith(("v_pred", "edm_")) for name in unexpected), (missing, unexpected)
         device = comfy.model_management.get_torch_device()
         return (comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu")),)
 
@@ -215,7 +296,7 @@ class TestCompare:
 
 
 class TestLatent:
-    """Zeros of any shape."""
+    """Zeros of any shape; or numbers whose first frames are given."""
 
     CATEGORY = "test"
     RETURN_TYPES = ("LATENT",)
@@ -223,10 +304,16 @@ class TestLatent:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"shape": ("STRING", {"default": "1,8,16,16"})}}
+        known = ("INT", {"default": 0, "min": 0, "max": 64})
+        return {"required": {"shape": ("STRING", {"default": "1,8,16,16"}), "known": known}}
 
-    def make(self, shape):
-        return ({"samples": torch.zeros([int(n) for n in shape.split(",")])},)
+    def make(self, shape, known):
+        sizes = [int(n) for n in shape.split(",")]
+        if not known:
+            return ({"samples": torch.zeros(sizes)},)
+        mask = torch.ones(1, 1, *sizes[2:])
+        mask[:, :, :known] = 0
+        return ({"samples": torch.randn(sizes, generator=torch.Generator().manual_seed(13)), "noise_mask": mask},)
 
 
 class TestPatch:
@@ -250,8 +337,10 @@ NODE_CLASS_MAPPINGS = {
     kind.__name__: kind
     for kind in (
         TestConditioning,
+        TestHunyuanConditioning,
         TestGivenFrames,
         TestStockFlux,
+        TestStockSized,
         TestStockWan,
         TestStockText,
         TestCompare,
