@@ -134,7 +134,7 @@ class Worker {
         callbacks.on_plan(planned);
       };
       heard.wants_preview = [&](int step) { return is_preview_step(task.requests, step, steps); };
-      heard.on_preview = [&](int step, auto pictures) { on_preview(task, step, steps, pictures); };
+      heard.on_preview = [&](int step, const auto& pictures) { on_preview(task, step, steps, pictures); };
       task.artifacts = runner_->generate(task.requests, heard);
     });
     if (!is_done || !leads()) return;

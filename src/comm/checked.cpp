@@ -73,7 +73,7 @@ Work CheckedComm::all_reduce(at::Tensor& sum) {
   // The least that any algorithm sends: each rank's share out to its owner, then the sum of its own share to
   // everybody.
   const int64_t own = Partition{all.numel(), size_}[rank_].size;
-  report("all_reduce", (all.numel() - own + own * (size_ - 1)) * static_cast<int64_t>(all.element_size()));
+  report("all_reduce", (all.numel() - own + own * (size_ - 1)) * all.element_size());
   check_alive();
   if (size_ == 1 || all.numel() == 0) return {};
   return start_all_reduce(all);
@@ -83,7 +83,7 @@ Work CheckedComm::all_gather(at::Tensor& out, const at::Tensor& mine, std::span<
   const auto all = flat(out), part = flat(mine);
   check_split(split, size_, all);
   ENSURE(part.numel() == split[rank_] && part.scalar_type() == all.scalar_type());
-  report("all_gather", split[rank_] * (size_ - 1) * static_cast<int64_t>(part.element_size()));
+  report("all_gather", split[rank_] * (size_ - 1) * part.element_size());
   check_alive();
   if (size_ == 1) all.copy_(part);
   if (size_ == 1 || all.numel() == 0) return {};
@@ -96,7 +96,7 @@ Work CheckedComm::all_to_all(at::Tensor& out, const at::Tensor& in, std::span<co
   check_split(out_split, size_, to);
   check_split(in_split, size_, from);
   ENSURE(to.scalar_type() == from.scalar_type() && out_split[rank_] == in_split[rank_]);
-  report("all_to_all", (from.numel() - in_split[rank_]) * static_cast<int64_t>(from.element_size()));
+  report("all_to_all", (from.numel() - in_split[rank_]) * from.element_size());
   check_alive();
   if (size_ == 1) to.copy_(from);
   if (size_ == 1) return {};

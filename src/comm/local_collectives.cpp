@@ -56,7 +56,7 @@ void exchange(const std::vector<LocalCall>& calls) {
   for (size_t to = 0; to < calls.size(); ++to) {
     const auto out_begin = offsets(calls[to].out_split);
     for (size_t from = 0; from < calls.size(); ++from) {
-      const auto width = static_cast<int64_t>(calls[from].in.element_size());
+      const int64_t width = calls[from].in.element_size();
       const int64_t in_begin = calls[from].verb == "all_gather" ? 0 : offsets(calls[from].in_split)[to];
       copy(bytes(calls[to].out) + out_begin[from] * width, bytes(calls[from].in) + in_begin * width,
            calls[to].out_split[from] * width);

@@ -60,7 +60,7 @@ bool is_safe_path(std::string_view path) {
 
 class Hub {
  public:
-  Hub(std::string id, const DownloadOptions& options, std::stop_token stop)
+  Hub(std::string id, const DownloadOptions& options, const std::stop_token& stop)
       : id_(std::move(id)), options_(options), stop_(stop), client_(stop) {
     while (options_.endpoint.ends_with('/')) options_.endpoint.pop_back();
     if (options_.revision.empty()) options_.revision = "main";

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <utility>
@@ -96,7 +97,8 @@ size_t on_header(char* text, size_t, size_t bytes, void* user) {
   if (line.starts_with("HTTP/")) {  // a later block replaces an interim one
     response.headers.clear();
     const auto space = line.find(' ');
-    response.status = space == std::string_view::npos ? 0 : std::atoi(text + space);
+    response.status =
+        space == std::string_view::npos ? 0 : static_cast<int>(std::strtol(text + space, nullptr, 10));
     return bytes;
   }
   const auto colon = line.find(':');

@@ -3,6 +3,7 @@
 #include <optional>
 #include <set>
 
+#include "base/error.h"
 #include "hub/download.h"
 
 namespace atelier::hub {
@@ -66,7 +67,7 @@ std::vector<std::string> needed_files(const std::vector<std::string>& files,
     }
     const auto weights = chosen_weights(names);
     for (const auto& name : names) {
-      if (weights.contains(name) || is_small_file_of_use(name)) needed.push_back(component + "/" + name);
+      if (weights.contains(name) || is_small_file_of_use(name)) needed.push_back(str(component, "/", name));
     }
   }
   return needed;

@@ -209,7 +209,9 @@ std::optional<Record> Ledger::find(const std::string& name) const {
   sort();
   const uint64_t hash = hash_of(name);
   auto at = std::upper_bound(places_.begin(), places_.end(), RecordPlace{hash, INT64_MAX});
-  while (at != places_.begin() && (--at)->name == hash) {
+  while (at != places_.begin()) {
+    --at;
+    if (at->name != hash) break;
     if (auto record = read(at->line); record && record->name == name) return record;
   }
   return std::nullopt;

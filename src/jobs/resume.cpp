@@ -98,7 +98,7 @@ class Scanner {
     return is_torn ? Found::kDamaged : Found::kForeign;
   }
 
-  void adopt(request::Request request, const Json& asked, const Inspection& seen) {
+  void adopt(const request::Request& request, const Json& asked, const Inspection& seen) {
     Json settings = asked;
     const auto seed = seen.look.find("seed");
     if (settings.value("seed", Json()).is_null() && seed != seen.look.end())

@@ -101,11 +101,11 @@ AnimationFacts read_webp_animation(std::string_view bytes, const TakeFrame& take
     const auto coded = c.data.substr(kFrameHeader);
     canvas.draw(pixels_of(coded, h), h.left, h.top, h.width, h.height, h.is_blended);
     ++facts.frames, milliseconds += h.milliseconds;
-    if (!take(canvas.picture())) return facts.at_rate(milliseconds / 1000.0);
+    if (!take(canvas.picture())) return facts.at_rate(static_cast<double>(milliseconds) / 1000.0);
     if (h.is_cleared) canvas.clear(h.left, h.top, h.width, h.height);
   }
   if (!c.is_whole || facts.frames == 0) damaged("WebP", "its frames are not whole");
-  return facts.at_rate(milliseconds / 1000.0);
+  return facts.at_rate(static_cast<double>(milliseconds) / 1000.0);
 }
 
 }  // namespace atelier::media
