@@ -95,7 +95,8 @@ ATELIER_INLINE void tokens(const PlaceCall& call) {
     const A* sin = call.sin == nullptr ? nullptr : static_cast<const A*>(call.sin) + n * (d / 2);
     for (int64_t b = 0; b < call.batch; ++b) {
       const int64_t at = n * call.batch + b;
-      const auto keys_and_values = [&](void* kv, int64_t h, int64_t count) {
+      // Into every clone, for the same bits as what is written out here.
+      const auto keys_and_values = [&](void* kv, int64_t h, int64_t count) __attribute__((always_inline)) {
         const int64_t width = count * d;
         if (call.k.data != nullptr) {
           heads<T, kDim>(static_cast<T*>(kv) + 2 * at * width, first<T>(call.k, n, b, h), call.k.head_stride,
