@@ -1,6 +1,6 @@
-// Keys and values of all ranks on each of them, by messages and by copies and stores into peers' memory: their
-// order, their bits, when each of the two gathers starts, memory that is used again, and faults that must
-// show.
+// Keys and values of all ranks on each of them, by messages and by copies and stores into peers' memory:
+// their order, their bits, when each of the two gathers starts, memory that is used again, and faults that
+// must show.
 #include "parallel/kv_gather.h"
 
 #include <atomic>
