@@ -145,6 +145,7 @@ class BlockTime {
   // order of one rank.
   double gather() const {
     const double bytes = 2 * rows() * b_.self_width / d_.tensor * kBytesPerNumber;
+    if (!d_.collective && d_.ulysses == 1 && links_.stores.rate > 0) return gather_by_stores(bytes);
     // Each costs what a shift does before its first byte: two H200s, SD3 and FLUX.1 by kv_gather=2.
     const MessageCost gathers{2 * links_.shift.latency, links_.gather.rate};
     const double beside =
@@ -153,6 +154,16 @@ class BlockTime {
     const double there = beside > 0 ? exposed(gathers, sent, beside) : gathers.seconds(sent);
     const double ordered = text_ > 0 ? d_.kv_gather : 0;
     return there + 2 * (1 + ordered) * bytes / h_.bandwidth + 3 * kLaunch;
+  }
+
+  // Barriers before and behind. The copy engines hide behind what needs no attention; else the kernel that
+  // makes keys and values stores them at every peer.
+  double gather_by_stores(double bytes) const {
+    const MessageCost& stores = links_.stores;
+    const double sent = (d_.kv_gather - 1) * bytes;
+    if (b_.beside <= 0) return stores.latency + stores.seconds(sent);
+    const double beside = product_seconds(rows(), b_.beside / d_.tensor, h_);
+    return 2 * stores.latency + std::max(0.0, sent / stores.rate - beside);
   }
 
   double cross() const {

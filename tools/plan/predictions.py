@@ -31,14 +31,18 @@ def measured_rows():
         layout = row["layout"] + (", collective" if "ulysses" in row["layout"] else "")
         yield ("held out", row["model"].split(" (")[0], layout, row["height"], row["steps"], row["branches"], row["text_tokens"],
                row["ms_per_step"]["median"], row["peak_bytes"], row["weight_bytes"], ["--attention_backend", "cudnn"])
-    for row in json.loads((ROOT / "results/families_gpus_2.json").read_text())["rows"]:
-        model = row["model"].split(" (")[0]
-        if model not in ASKED or row["tier"] != "exact":
-            continue
-        # Stores were fitted on the last of these.
-        is_fitted = row["ranks"] == 1 or (model, row["layout"], row["height"]) == ("FLUX.1-schnell", "ulysses=2", 1024)
-        yield ("fitted on" if is_fitted else "held out", model, row["layout"], row["height"], row["steps"], *ASKED[model],
-               row["ms_per_step"]["median"], [p["device_bytes"] for p in row["peak_memory"]], row["weight_bytes"], [])
+    for name in ("families_gpus_2.json", "families_gpus_4.json"):
+        for row in json.loads((ROOT / "results" / name).read_text())["rows"]:
+            model = row["model"].split(" (")[0]
+            if model not in ASKED or row["tier"] != "exact":
+                continue
+            is_older = name == "families_gpus_2.json"
+            # Stores were fitted on the last of these.
+            is_fitted = is_older and (row["ranks"] == 1 or (model, row["layout"], row["height"]) == ("FLUX.1-schnell", "ulysses=2", 1024))
+            # The older file's keys and values went by messages.
+            layout = row["layout"] + (", collective" if is_older and "kv_gather" in row["layout"] else "")
+            yield ("fitted on" if is_fitted else "held out", model, layout, row["height"], row["steps"], *ASKED[model],
+                   row["ms_per_step"]["median"], [p["device_bytes"] for p in row["peak_memory"]], row["weight_bytes"], [])
 
 
 def predict(atelier, model, layout, side, steps, branches, text, flags):
@@ -112,9 +116,9 @@ def main():
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     rows = table(arguments.atelier)
-    result = json.dumps({"what": "atelier plan for H200s with NVLink beside results/many_gpus.json and "
-                                 "results/families_gpus_2.json; all modelled numbers are modelled, all measured ones "
-                                 "measured", "rows": rows}, indent=1) + "\n"
+    what = ("atelier plan for H200s with NVLink beside results/many_gpus.json, families_gpus_2.json and families_gpus_4.json; all modelled numbers "
+            "are modelled, all measured ones measured")
+    result = f'{{\n "what": {json.dumps(what)},\n "rows": [\n  ' + ",\n  ".join(map(json.dumps, rows)) + "\n ]\n}\n"
     text = page(rows, PAGE.read_text())
     if arguments.check:
         stale = [p.name for p, want in ((RESULT, result), (PAGE, text)) if not p.exists() or p.read_text() != want]
