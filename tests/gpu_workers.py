@@ -63,11 +63,12 @@ def traffic(folder):
 
 
 def heads_went(layout, found):
-    """Whether Ulysses' heads went as the layout says: by stores, or by messages. True for layouts without."""
-    if "ulysses" not in layout:
+    """Whether Ulysses' heads, or keys and values gathered without it, went as the layout says: by stores, or by messages. True for layouts without."""
+    if "ulysses" not in layout and "kv_gather" not in layout:
         return True
     by_stores, by_messages = (any(name.endswith(verb) for name in found) for verb in (" stores", " all_to_all"))
-    return by_messages and not by_stores if "collective" in layout else by_stores and not by_messages
+    # What gathers keys and values gathers the tokens at the end as well.
+    return by_stores != ("collective" in layout) and by_messages == ("ulysses" in layout and "collective" in layout)
 
 
 def gpu_count():

@@ -37,22 +37,22 @@ def mini_scores() -> str:
 
 
 def one_gpu() -> str:
-    """Milliseconds per step on one GPU beside diffusers on the same machine."""
-    graphs, eager, peer = load("one_gpu.json"), load("one_gpu_no_graphs.json"), load("one_gpu_diffusers.json")
-    if not graphs or not eager or not peer or not load("one_gpu_load.json"):
+    """Milliseconds per step beside diffusers on one GPU of the same machine."""
+    own, peer = load("one_gpu.json"), load("one_gpu_diffusers.json")
+    if not own or not peer or not load("one_gpu_load.json"):
         return "Not measured yet."
     cell = lambda t: f"{t['median']:.1f} ({t['min']:.1f} to {t['max']:.1f})"
     rows = ["| engine | ms per step |", "|---|---|"]
     for name, key in (("diffusers eager", "eager"), ("diffusers, blocks compiled", "compiled_blocks")):
         t = peer[key]
         rows.append(f"| {name} {peer['diffusers']} | {cell(dict(median=t['median_ms_per_step'], min=t['min'], max=t['max']))} |")
-    for name, r in (("CUDA graphs", graphs[0]), ("no graphs", eager[0])):
-        rows.append(f"| Atelier, {name} | {cell(r['ms_per_step'])} |")
+    for r in own:
+        rows.append(f"| Atelier, {'one GPU' if r['ranks'] == 1 else 'two GPUs, ' + r['layout']} | {cell(r['ms_per_step'])} |")
     loaded = load("one_gpu_load.json")
     seconds, bytes_, host = (loaded[0].get(k) for k in ("load_s", "weight_bytes", "load_anonymous_host_bytes"))
     memory = f", {host / 2**20:.0f} MiB of anonymous host memory at most" if host else ""
     rows.append(f"\nLoading {bytes_[0] / 2**30:.1f} GiB of weights from the page cache: {seconds:.1f} s "
-                f"({bytes_[0] / seconds / 1e9:.0f} GB/s){memory}; peak on the GPU {peaks(graphs[0])[0]:.1f} GiB.")
+                f"({bytes_[0] / seconds / 1e9:.0f} GB/s){memory}; peak on the GPU {peaks(own[0])[0]:.1f} GiB.")
     return "\n".join(rows) + f"\n\n{peer['gpu']}, FLUX.1-schnell geometry, random weights, 1024 px, bfloat16, torch {peer['torch']}."
 
 
@@ -73,25 +73,24 @@ def subject(row: dict) -> str:
 
 
 def speed() -> str:
-    """For every model: milliseconds per step and seconds per picture on one GPU and on two, and per step on four where that was run."""
-    rows, older = load("families_gpus_2.json"), load("many_gpus.json")
-    if not rows or not older:
+    """For every model: milliseconds per step and seconds per picture on one GPU, two and four."""
+    rows, others = load("families_gpus_4.json"), load("families_gpus_2.json")
+    if not rows or not others:
         return "Not measured yet."
-    lines = ["| model | one GPU, ms per step | two | fastest exact layout | picture or video, s | four, older code |", "|---|---|---|---|---|---|"]
-    subjects = {}
-    for r in rows:
-        subjects.setdefault(subject(r), []).append(r)
-    for name, own in sorted(subjects.items()):
-        one, two = best(own, 1), best(own, 2)
-        four = best([r for r in older if subject(r) == name], 4)
-        cells = [name, f"{one['ms_per_step']['median']:.1f}"]
-        cells += [f"{two['ms_per_step']['median']:.1f}", two["layout"]] if two else ["", ""]
-        cells.append(" / ".join(f"{r['picture_s']['median']:.2f}" for r in (one, two) if r))
-        cells.append(f"{four['ms_per_step']['median']:.1f}, {four['layout']}" if four else "")
-        lines.append("| " + " | ".join(cells) + " |")
+    lines = ["| model | one GPU, ms per step | two | four | fastest exact layouts | picture or video, s |", "|---|---|---|---|---|---|"]
     device = rows[0]["device"].split(" (")[0]
+    for name in sorted({subject(r) for r in rows + others}):
+        found = []
+        for ranks in (1, 2, 4):
+            # Another machine's, where this one has none.
+            own, other = (best([r for r in some if subject(r) == name], ranks) for some in (rows, others))
+            found.append((own or other, "" if own or not other else "*"))
+        cells = [f"{r['ms_per_step']['median']:.1f}{mark}" if r else "" for r, mark in found]
+        layouts = "; ".join(r["layout"].replace(", parallel_vae", "") for r, _ in found[1:] if r)
+        lines.append("| " + " | ".join([name, *cells, layouts, " / ".join(f"{r['picture_s']['median']:.2f}" for r, _ in found if r)]) + " |")
     return "\n".join(lines) + (f"\n\n{device}, random weights, 1024 px where no size is said, bfloat16 (`tools/bench/families.sh`), medians. Steps of all but "
-                              "FLUX.1 compute both branches of guidance; tier fast computes the blocks' products in e4m3.")
+                              "FLUX.1 compute both branches of guidance; tier fast computes the blocks' products in e4m3. *: on another machine, with "
+                              "code that is a day older.")
 
 
 def render(text: str) -> str:

@@ -17,7 +17,6 @@ bench() { # NAME flags...
 }
 
 bench one_gpu "${flux[@]}"
-bench one_gpu_no_graphs "${flux[@]}" --no_enable_compile
 bench one_gpu_2048 "${flux[@]}" --height 2048 --width 2048
 "${PYTHON:-python3}" "$here/diffusers_flux.py" --out "$out/one_gpu_diffusers.json"
 "${PYTHON:-python3}" "$here/diffusers_parts.py" --out "$out/one_gpu_diffusers_parts.json"
