@@ -142,8 +142,8 @@ PlanQuery plan_of(const StepQuery& step, int64_t room = 0) {
 }
 
 TEST(Planner, TheChoiceIsTheFastestThatFitsAndIsExact) {
-  EXPECT_EQ(to_string(best_exact(plan_of(query()), 4).degrees), "ulysses=4");
-  EXPECT_EQ(to_string(best_exact(plan_of(query(4096, 2)), 4).degrees), "cfg=2, ulysses=2");
+  EXPECT_EQ(to_string(best_exact(plan_of(query()), 4).degrees), "kv_gather=4");
+  EXPECT_EQ(to_string(best_exact(plan_of(query(4096, 2)), 4).degrees), "cfg=2, kv_gather=2");
   EXPECT_EQ(to_string(best_exact(plan_of(query()), 1).degrees), "data=1");
   // Any number of GPUs is usable, prime ones too.
   for (int n = 1; n <= 9; ++n) EXPECT_EQ(world_size(best_exact(plan_of(query()), n).degrees), n);
@@ -156,8 +156,8 @@ TEST(Planner, TheChoiceIsTheFastestThatFitsAndIsExact) {
 }
 
 TEST(Planner, LessRoomTakesLayoutsThatHoldLess) {
-  const auto roomy = best_exact(plan_of(query()), 4);
-  auto tight = plan_of(query(), roomy.most().total() - 1);
+  const auto whole = predict(plan_of(query()), parse_strategy("ulysses=4"));  // all of the weights
+  auto tight = plan_of(query(), whole.most().total() - 1);
   const auto chosen = best_exact(tight, 4);
   EXPECT_TRUE(chosen.fits);
   EXPECT_LE(chosen.most().total(), tight.room);
