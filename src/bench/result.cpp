@@ -167,7 +167,10 @@ double number(const Json& object, const char* key, double otherwise) {
   return at != object.end() && at->is_number() ? at->get<double>() : otherwise;
 }
 
-std::vector<std::string> schema_problems(const Json& result) {
+namespace {
+
+// Throws Json::exception where a value is of another type than its place.
+std::vector<std::string> problems_of_fields(const Json& result) {
   std::vector<std::string> out;
   if (result.value("schema", "") != kSchema) out.push_back(str("the schema is not ", kSchema));
   find_missing(result, "the result",
@@ -183,6 +186,16 @@ std::vector<std::string> schema_problems(const Json& result) {
   find_missing_in_rows(result, out);
   find_unlabelled(result, "", false, out);
   return out;
+}
+
+}  // namespace
+
+std::vector<std::string> schema_problems(const Json& result) {
+  try {
+    return problems_of_fields(result);
+  } catch (const Json::exception& e) {
+    return {e.what()};
+  }
 }
 
 std::string to_text(const Json& result) {

@@ -88,6 +88,18 @@ TEST(Result, NumbersWithoutASourceBreakTheSchema) {
   EXPECT_EQ(schema_problems(result).size(), 1u);
 }
 
+TEST(Result, ValuesOfAnotherTypeBreakTheSchemaToo) {
+  for (const char* text : {"5", "[]", "null", R"("words")", R"({"schema": 5})"})
+    EXPECT_FALSE(schema_problems(Json::parse(text)).empty()) << text;
+  for (const char* key : {"asked", "machine", "rows", "quality"}) {
+    for (const char* text : {"7", "[1]", R"({"a": [2]})"}) {
+      auto result = result_for_test();
+      result[key] = Json::parse(text);
+      EXPECT_NO_THROW(schema_problems(result)) << key << " " << text;
+    }
+  }
+}
+
 TEST(Result, TextIsTheSameResult) {
   const auto result = result_for_test();
   const auto text = to_text(result);
