@@ -76,7 +76,7 @@ PeerMonitor::~PeerMonitor() {
   for (auto& listener : listeners_) listener.join();
 }
 
-void PeerMonitor::listen(int peer, GlooLink::PendingMessage ticket, at::Tensor heard) {
+void PeerMonitor::listen(int peer, GlooLink::PendingMessage ticket, const at::Tensor& heard) {
   try {
     for (;;) {
       ticket.wait(kLongerThanAnyRun);

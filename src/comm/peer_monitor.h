@@ -33,7 +33,7 @@ class PeerMonitor {
   void check_alive();
 
  private:
-  void listen(int peer, GlooLink::PendingMessage ticket, at::Tensor notice);
+  void listen(int peer, GlooLink::PendingMessage ticket, const at::Tensor& notice);
   struct Notice {
     PeerStatus status;
     int64_t culprit;       // global rank

@@ -1,6 +1,7 @@
 #include "http/connection_pool.h"
 
 #include <exception>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -74,12 +75,12 @@ std::optional<OutgoingResponse> ConnectionPool::finish(BodyReader& reader, Incom
 bool ConnectionPool::handle(IncomingRequest request, HttpReply reply) {
   // shared: std::function copies what it holds
   const auto held = std::make_shared<IncomingRequest>(std::move(request));
-  return post([this, held, reply] { handler_.handle(std::move(*held), reply); }, true);
+  return post([this, held, reply = std::move(reply)] { handler_.handle(std::move(*held), reply); }, true);
 }
 
 void ConnectionPool::open(IncomingRequest request, WebSocket socket) {
   const auto held = std::make_shared<IncomingRequest>(std::move(request));
-  post([this, held, socket] { handler_.open(std::move(*held), socket); }, false);
+  post([this, held, socket = std::move(socket)] { handler_.open(std::move(*held), socket); }, false);
 }
 
 bool ConnectionPool::deliver(const std::shared_ptr<ReplyState>& socket, std::string message,

@@ -121,7 +121,7 @@ void ReplyState::on_gone(std::function<void()> call) {
   call();
 }
 
-void ReplyState::on_message(std::function<void(std::string)> call) {
+void ReplyState::on_message(const std::function<void(std::string)>& call) {
   std::deque<std::string> early;
   {
     const std::scoped_lock lock(mutex_);

@@ -22,7 +22,7 @@ class ReplyState {
   void end();
   void abandon();  // nobody answers any more
   void on_gone(std::function<void()> call);
-  void on_message(std::function<void(std::string)> call);
+  void on_message(const std::function<void(std::string)>& call);
 
   // Whoever writes.
   struct Output {

@@ -139,7 +139,7 @@ struct GridPositions {
   }
 
  private:
-  static constexpr double kUnits = 512 / kSpatial / kPatch;
+  static constexpr double kUnits = 512.0 / kSpatial / kPatch;
   at::Tensor spread(double units, int64_t n) const {
     const double first = std::nearbyint((kUnits - units) / 2), end = first + units;
     const double part = static_cast<double>(n - 1) / static_cast<double>(n);
@@ -253,7 +253,7 @@ class HunyuanDit : public nn::Model {
 
   // What conditions all steps alike, [B, extra]. t5 [B, T, C]: all of its states, those of the padding too.
   at::Tensor extras(const CallContext& f, const Conditioning& given, const at::Tensor& t5) const {
-    const auto pooled = pool_(t5);
+    auto pooled = pool_(t5);
     probe(f, "time_extra_emb.pooler", pooled, nn::Recorder::kWhole);
     if (!c_.has_sizes) return pooled;
     const auto sizes = nn::sinusoid(given.whole.at("sizes").to(at::kCPU), kSinusoid).flatten(1).to(options_);

@@ -6,7 +6,7 @@ namespace atelier::models {
 namespace {
 
 // Sizes as in the published folders' config files.
-Json pipeline(Json transformer) {
+Json pipeline(const Json& transformer) {
   Json j = Json::parse(R"({
     "_class_name": "StableDiffusion3Pipeline",
     "transformer": {"_class_name": "SD3Transformer2DModel", "sample_size": 128, "patch_size": 2, "in_channels": 16,
