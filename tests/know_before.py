@@ -58,7 +58,7 @@ def check_plan():
     """Layouts are ranked, explained, labelled; sizes and links change the order; what cannot work is refused."""
     made = plan(*FLUX, "--hardware", "H200", "--num_gpus", "4")
     layouts = made["layouts"]
-    expect("plan: the fastest layout on NVLink", layouts[0]["layout"].startswith("ulysses=4"), layouts[0])
+    expect("plan: the fastest layout on NVLink", layouts[0]["layout"].startswith("kv_gather=4"), layouts[0])
     expect("plan: order", all(a["run_s"]["value"] <= b["run_s"]["value"] for a, b in zip(layouts, layouts[1:])))
     expect("plan: a sentence and a command each",
            all(l["why"].endswith(".") and "--strategy" in l["command"] for l in layouts))
