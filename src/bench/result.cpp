@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/json_problem.h"
 
 namespace atelier::bench {
 namespace {
@@ -194,7 +195,7 @@ std::vector<std::string> schema_problems(const Json& result) {
   try {
     return problems_of_fields(result);
   } catch (const Json::exception& e) {
-    return {e.what()};
+    return {json_problem(e)};
   }
 }
 
