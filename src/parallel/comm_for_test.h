@@ -1,5 +1,9 @@
 // A group that hands every verb to another: what planted faults change one verb of.
 #pragma once
+#include <functional>
+#include <memory>
+#include <utility>
+
 #include "comm/comm.h"
 
 namespace atelier::parallel::testing {
@@ -28,6 +32,20 @@ struct PassedOn : comm::Comm {
   std::unique_ptr<comm::Window> window(int64_t bytes) override { return inner.window(bytes); }
   void abort() noexcept override { inner.abort(); }
   void check_alive() override { inner.check_alive(); }
+};
+
+// A group whose windows are changed, and whose exchanges are counted.
+struct WindowsChanged : PassedOn {
+  using WindowChange = std::function<std::unique_ptr<comm::Window>(std::unique_ptr<comm::Window>)>;
+  WindowChange change;
+  int messages = 0;
+  WindowsChanged(comm::Comm& group, WindowChange how) : PassedOn(group), change(std::move(how)) {}
+  std::unique_ptr<comm::Window> window(int64_t bytes) override { return change(inner.window(bytes)); }
+  comm::Work all_to_all(at::Tensor& out, const at::Tensor& in, std::span<const int64_t> out_split,
+                        std::span<const int64_t> in_split) override {
+    ++messages;
+    return PassedOn::all_to_all(out, in, out_split, in_split);
+  }
 };
 
 }  // namespace atelier::parallel::testing

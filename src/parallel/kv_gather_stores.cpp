@@ -16,14 +16,6 @@ struct KvGatherStores::Flight : nn::ExchangeBuffers::Flight {
   at::Tensor q, kv;         // kv: of all ranks [tokens, B, 2, h, d], in the window
   std::vector<Range> mine;  // bytes of the window: of this rank's tokens, stream by stream
   comm::Work copies;
-
-  at::Tensor kv_of(int rank, int64_t tokens, const at::Tensor& k) const {
-    const int64_t bytes = tokens * k.size(1) * 2 * k.size(2) * k.size(3) * k.element_size();
-    return window->peer(rank)
-        .narrow(0, 0, bytes)
-        .view(k.scalar_type())
-        .view({tokens, k.size(1), 2, k.size(2), k.size(3)});
-  }
 };
 
 nn::ExchangeBuffers KvGatherStores::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
@@ -40,14 +32,17 @@ nn::ExchangeBuffers KvGatherStores::buffers(const nn::CallContext& f, const nn::
   const int me = first_ + group_.rank();
   flight->q =
       at::empty({f.tokens(layer.query_streams, me, f.patch), k.size(1), k.size(2), k.size(3)}, k.options());
-  flight->kv = flight->kv_of(group_.rank(), tokens, k);
+  const auto kv_of = [&](int rank) {
+    return tensor_in(*flight->window, rank, 0, {tokens, k.size(1), 2, k.size(2), k.size(3)}, k.scalar_type());
+  };
+  flight->kv = kv_of(group_.rank());
   std::vector<at::Tensor> theirs;
   // All have attended to what this memory held. On a stream beside, this would come after the products that
   // the copies are to hide behind: those leave no multiprocessor free.
   flight->window->barrier();
   if (!layer.is_overlapped) {
     for (int step = 1; step < group_.size(); ++step)
-      theirs.push_back(flight->kv_of((group_.rank() + step) % group_.size(), tokens, k));
+      theirs.push_back(kv_of((group_.rank() + step) % group_.size()));
   }
   const auto begin = begin_in_order(f, layer, first_, group_.size(), group_.rank());
   nn::ExchangeBuffers in;

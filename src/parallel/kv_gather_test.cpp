@@ -290,13 +290,6 @@ class Unfenced : public comm::Window {
   int64_t barriers_ = 0;
 };
 
-struct WindowsChanged : PassedOn {
-  using Change = std::function<std::unique_ptr<comm::Window>(std::unique_ptr<comm::Window>)>;
-  Change change;
-  WindowsChanged(comm::Comm& group, Change how) : PassedOn(group), change(std::move(how)) {}
-  std::unique_ptr<comm::Window> window(int64_t bytes) override { return change(inner.window(bytes)); }
-};
-
 // Exchanges one after another through the same memory, ranks out of step, sizes that change at times. False
 // where a value was not what one rank would have there.
 bool rounds_agree(nn::SequenceExchange& exchange, int rank, int size, int rounds, bool is_overlapped) {

@@ -40,9 +40,7 @@ struct UlyssesStores::Flight : nn::ExchangeBuffers::Flight {
     return asking[static_cast<size_t>(rank)] * token_bytes(all_heads);
   }
   at::Tensor of(const comm::Window& window, int rank, int64_t offset, at::IntArrayRef shape) const {
-    const int64_t bytes = c10::multiply_integers(shape) * static_cast<int64_t>(options.dtype().itemsize());
-    const auto type = c10::typeMetaToScalarType(options.dtype());
-    return window.peer(rank).narrow(0, offset, bytes).view(type).view(shape);
+    return tensor_in(window, rank, offset, shape, c10::typeMetaToScalarType(options.dtype()));
   }
   at::Tensor q(int rank) const {
     return of(*coming, rank, 0, {sum(asking), batch, heads[static_cast<size_t>(rank)].size, width});

@@ -149,20 +149,6 @@ TEST(Ulysses, OneProjectionMayHoldSeveralStreams) {
   one_projection_may_hold_several_streams<Stores>();
 }
 
-// A group whose windows are changed, and whose exchanges are counted.
-struct WindowsChanged : PassedOn {
-  using Change = std::function<std::unique_ptr<comm::Window>(std::unique_ptr<comm::Window>)>;
-  Change change;
-  int messages = 0;
-  WindowsChanged(comm::Comm& group, Change how) : PassedOn(group), change(std::move(how)) {}
-  std::unique_ptr<comm::Window> window(int64_t bytes) override { return change(inner.window(bytes)); }
-  comm::Work all_to_all(at::Tensor& out, const at::Tensor& in, std::span<const int64_t> out_split,
-                        std::span<const int64_t> in_split) override {
-    ++messages;
-    return PassedOn::all_to_all(out, in, out_split, in_split);
-  }
-};
-
 // A fence that is missing.
 class Unfenced : public comm::Window {
  public:

@@ -18,6 +18,12 @@ comm::Window* Windows::of(comm::Comm& group, int64_t bytes) {
   return nullptr;
 }
 
+at::Tensor tensor_in(const comm::Window& window, int rank, int64_t offset, at::IntArrayRef shape,
+                     at::ScalarType type) {
+  const int64_t bytes = c10::multiply_integers(shape) * static_cast<int64_t>(c10::elementSize(type));
+  return window.peer(rank).narrow(0, offset, bytes).view(type).view(shape);
+}
+
 int64_t Windows::bytes() const {
   int64_t all = 0;
   for (const auto& one : kept_) all += one.bytes;

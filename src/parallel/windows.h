@@ -25,6 +25,10 @@ class Windows {
   int64_t refused_ = INT64_MAX;  // the least number of bytes for which there was none
 };
 
+// A contiguous tensor of this shape in the window of a rank, from this byte on.
+at::Tensor tensor_in(const comm::Window& window, int rank, int64_t offset, at::IntArrayRef shape,
+                     at::ScalarType type);
+
 // Memory that no exchange under way holds; every rank begins and ends its exchanges in the same order, so all
 // of them find the same.
 template <class Memory>
