@@ -30,12 +30,12 @@ def main():
     devices = sorted({row["device"].split(" (")[0] for row in rows if "device" in row})
     head = {"what": "published sizes with random weights, bfloat16, a pair of branches in one pass where guidance has two and the layout does not "
                     "part them", "command": "tools/bench/families.sh", "devices": devices}
-    write(head, rows, sys.stdout)
+    sys.stdout.write(text_of(head, rows))
 
 
-def write(head, rows, out):
-    """A row on each line."""
-    print(json.dumps(head, indent=1)[:-2] + ',\n "rows": [\n  ' + ",\n  ".join(map(json.dumps, rows)) + "\n ]\n}", file=out)
+def text_of(head, rows):
+    """A result file: a row on each line."""
+    return json.dumps(head, indent=1)[:-2] + ',\n "rows": [\n  ' + ",\n  ".join(map(json.dumps, rows)) + "\n ]\n}\n"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tools/bench"))
+from rows import text_of  # noqa: E402
+
 RESULT, PAGE = ROOT / "results" / "plan_predictions.json", ROOT / "docs" / "plan.md"
 GIB = 2**30
 
@@ -118,7 +121,7 @@ def main():
     rows = table(arguments.atelier)
     what = ("atelier plan for H200s with NVLink beside results/many_gpus.json, families_gpus_2.json and families_gpus_4.json; all modelled numbers "
             "are modelled, all measured ones measured")
-    result = f'{{\n "what": {json.dumps(what)},\n "rows": [\n  ' + ",\n  ".join(map(json.dumps, rows)) + "\n ]\n}\n"
+    result = text_of({"what": what}, rows)
     text = page(rows, PAGE.read_text())
     if arguments.check:
         stale = [p.name for p, want in ((RESULT, result), (PAGE, text)) if not p.exists() or p.read_text() != want]
