@@ -12,6 +12,11 @@ def read_config(folder, part):
         return json.load(file)
 
 
+def number(default):
+    """A whole number as a node's input."""
+    return ("INT", {"default": default, "min": 0, "max": 1 << 30})
+
+
 class TestConditioning:
     CATEGORY = "test"
     RETURN_TYPES = ("CONDITIONING",)
@@ -19,7 +24,6 @@ class TestConditioning:
 
     @classmethod
     def INPUT_TYPES(cls):
-        number = lambda default: ("INT", {"default": default, "min": 0, "max": 1 << 30})
         return {"required": {"seed": number(0), "tokens": number(16), "width": number(128), "pooled": number(64)}}
 
     def make(self, seed, tokens, width, pooled):
@@ -38,7 +42,6 @@ class TestHunyuanConditioning:
 
     @classmethod
     def INPUT_TYPES(cls):
-        number = lambda default: ("INT", {"default": default, "min": 0, "max": 1 << 30})
         names = {"seed": 0, "tokens": 77, "width": 1024, "t5_tokens": 256, "t5_width": 2048}
         return {"required": {name: number(default) for name, default in names.items()}}
 
