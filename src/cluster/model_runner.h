@@ -30,6 +30,8 @@ class ModelRunner : public Runner {
   double fraction_ = 1;           // of a GPU's memory
   template <class Work, class Advice>
   auto with_room(const Work& work, const Advice& advice);
+  void settle();
+  int settles_after_ = 0;  // batches; 0: never
   void tell_of_kernels();  // once, what is computed otherwise than it was to be
   bool has_told_ = false;
   bool leads() const;  // rank 0 of the replica

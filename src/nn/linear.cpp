@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "kernels/kernels.h"
 #include "nn/launch_target.h"
+#include "nn/tuned_product.h"
 
 namespace atelier::nn {
 
@@ -129,6 +130,8 @@ Activation Linear::gelu(const Activation& x) const {
     auto sizes = x.rows().sizes().vec();
     const auto rows = x.rows().reshape({-1, sizes.back()});
     sizes.back() = weight_.out();
+    const auto y = tuned_product(rows, weight_.rows(), bias_, Epilogue::kBiasGelu);
+    if (y.defined()) return y.view(sizes);
     return at::_addmm_activation(bias_, rows, weight_.rows().t(), 1, 1, true).view(sizes);
   }
   auto y = product(std::span(&x, 1), weight_, {});
@@ -181,8 +184,9 @@ void Linear::add_to_(const at::Tensor& y, const Activation& given) const {
   ENSURE(!sum_ && !bias_.defined());
   const Activation x = operand(given);
   if (x.is_cuda() && x.is_dense() && weight_.is_dense()) {
-    const auto& rows = x.rows();
-    y.view({-1, y.size(-1)}).addmm_(rows.reshape({-1, rows.size(-1)}), weight_.rows().t());
+    const auto rows = x.rows().reshape({-1, x.rows().size(-1)});
+    const auto sum = y.view({-1, y.size(-1)});
+    if (!add_tuned_product_(sum, rows, weight_.rows())) sum.addmm_(rows, weight_.rows().t());
   } else {
     y.add_(product(std::span(&x, 1), weight_, {}));
   }

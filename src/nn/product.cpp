@@ -7,6 +7,7 @@
 #include <ATen/ops/mm.h>
 
 #include "base/check.h"
+#include "nn/tuned_product.h"
 
 namespace atelier::nn {
 namespace {
@@ -30,7 +31,7 @@ at::Tensor accumulated(std::span<const at::Tensor> x, const at::Tensor& w, const
     const auto part = w.narrow(1, column, in).t();
     const auto rows = segment.reshape({-1, in});
     if (y.defined()) {
-      y.addmm_(rows, part);
+      if (!add_tuned_product_(y, rows, w.narrow(1, column, in))) y.addmm_(rows, part);
     } else {
       y = bias.defined() ? at::addmm(bias, rows, part) : at::mm(rows, part);
     }
@@ -92,6 +93,9 @@ at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Ten
   if (is_dense && x.size() == 1) {
     // Of three dimensions that lie otherwise the library makes a product for each index of the first.
     const auto rows = first.rows().contiguous();
+    const auto y = tuned_product(rows.view({-1, in}), w.rows(), bias,
+                                 bias.defined() ? Epilogue::kBias : Epilogue::kNone);
+    if (y.defined()) return y.view(with_last(rows.sizes(), w.out()));
     return bias.defined() ? at::linear(rows, w.rows(), bias) : at::linear(rows, w.rows());
   }
   if (x.size() == 1 && has_e4m3_product(first, w)) return e4m3_product(first, w, bias);

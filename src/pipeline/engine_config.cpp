@@ -80,6 +80,8 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "profiled"}, &profiled);
   visit({.name = "chunked_forward"}, &chunked_forward);
   visit({.name = "memory_fraction"}, &memory_fraction);
+  visit({.name = "gemm_cache"}, &gemm_cache);
+  visit({.name = "settles_after"}, &settles_after);
   visit({.name = "stage_blocks"}, &layout.stage_blocks);
   visit({.name = "adapters"}, &adapters);
 }

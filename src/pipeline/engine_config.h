@@ -49,6 +49,8 @@ struct EngineConfig {
   int profiled_from = 0, profiled = 2;  // the first of an engine's batches that is traced, and how many are
   bool chunked_forward = false;         // MLPs by chunks of tokens
   double memory_fraction = 1;           // of a GPU: see cap_memory
+  std::filesystem::path gemm_cache;     // folder of nn::TunedProducts; empty: products are not measured
+  int settles_after = 0;                // batches, then all that is measured is waited for; 0: nothing is
   plan::ParallelConfig layout;
   std::vector<std::string> adapters;  // of the first request: merged while the model loads
 

@@ -63,8 +63,11 @@ class FakeGraphs : public GraphBackend {
       note(str("the piece has ", calls.size(), " operations, recorded ", tape.calls.size()));
   }
 
+  int64_t generation() const override { return now; }
+
   // What went wrong first; empty: nothing.
   std::string fault;
+  int64_t now = 0;
   int recordings = 0, replays = 0;
   // Allocations until the memory of the next recording is used up; -1: it suffices.
   int allocations_left = -1;

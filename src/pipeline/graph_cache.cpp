@@ -9,6 +9,7 @@ namespace atelier::pipeline {
 void GraphCache::run(const GraphKey& key, const std::function<void()>& body) {
   if (!backend_) return body();
   auto& e = entries_[key];
+  if (e.graph && e.generation != backend_->generation()) e.graph = nullptr;
   if (e.graph) return backend_->replay(*e.graph, body);
   if (!e.is_warm || e.is_broken) {
     body();  // libraries set themselves up
@@ -16,6 +17,7 @@ void GraphCache::run(const GraphKey& key, const std::function<void()>& body) {
     return;
   }
   e.is_broken = true;
+  e.generation = backend_->generation();
   try {
     e.graph = backend_->record(key.buffers, body);
   } catch (const c10::OutOfMemoryError&) {

@@ -30,6 +30,8 @@ class GraphBackend {
   virtual std::unique_ptr<Graph> record(int buffers, const std::function<void()>& body) = 0;
   // body: what was recorded, for a backend that cannot do it without.
   virtual void replay(Graph& graph, const std::function<void()>& body) = 0;
+  // What was recorded in an earlier one is recorded anew: its pieces would be computed otherwise today.
+  virtual int64_t generation() const { return 0; }
 };
 
 // CUDA graphs; null in a build without CUDA.
@@ -58,6 +60,7 @@ class GraphCache {
  private:
   struct KeyedGraph {
     bool is_warm = false, is_broken = false;
+    int64_t generation = 0;
     std::unique_ptr<Graph> graph;
   };
   std::unique_ptr<GraphBackend> backend_;

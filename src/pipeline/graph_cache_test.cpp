@@ -76,6 +76,18 @@ TEST(GraphCache, ForgetsTheGraphsOfSomeBuffers) {
   EXPECT_EQ(p.fake->recordings, 4);
 }
 
+TEST(GraphCache, RecordsAnewInALaterGeneration) {
+  Pieces p;
+  for (int i = 0; i < 3; ++i) p.run({});
+  EXPECT_EQ(p.fake->recordings, 1);
+  p.fake->now = 1;
+  for (int i = 0; i < 3; ++i) p.run({});
+  EXPECT_EQ(p.fake->recordings, 2);
+  EXPECT_EQ(p.cache.captured(), 1);
+  EXPECT_EQ(p.value(), 6);
+  EXPECT_EQ(p.fake->fault, "");
+}
+
 TEST(GraphCache, RunsEagerlyWhereMemoryDoesNotSufficeToRecord) {
   Pieces p;
   p.run({});

@@ -1,6 +1,7 @@
 // CUDA graphs behind GraphBackend.
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -8,6 +9,7 @@
 #include <optional>
 
 #include "kernels/graph_fills.h"
+#include "nn/tuned_product.h"
 #include "pipeline/graph_cache.h"
 
 namespace atelier::pipeline {
@@ -51,6 +53,9 @@ class CudaGraphs : public GraphBackend {
   std::unique_ptr<Graph> record(int buffers, const std::function<void()>& body) override;
   void replay(Graph& graph, const std::function<void()>&) override {
     static_cast<CudaGraph&>(graph).graph.replay();
+  }
+  int64_t generation() const override {
+    return nn::product_generation({c10::kCUDA, c10::cuda::current_device()});
   }
 
  private:

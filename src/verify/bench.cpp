@@ -70,8 +70,10 @@ Json bench_layout(const BenchOptions& o, report::RunReport& report, const std::s
   size_t batch = 0;
   for (const auto& b : o.round) pictures += std::ssize(b), batch = std::max(batch, b.size());
   Tally tally(report, o.warmups * std::ssize(o.round), o.warmups * pictures);
+  auto job = o.job;
+  job.engine.settles_after = o.warmups > 0 ? 1 : 0;
   const auto result = cluster::run_batches(
-      o.job, std::move(batches),
+      std::move(job), std::move(batches),
       {.on_generated = [&](const cluster::BatchGenerated& e) { tally.generated(e.group, e.times); },
        .on_stored = [&](const cluster::ArtifactStored& e) { tally.stored(e); },
        .on_restart =

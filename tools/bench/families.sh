@@ -12,7 +12,7 @@ gpus=$(nvidia-smi --query-gpu=name --format=csv,noheader | wc -l)
 
 bench() { # MODEL STEPS LAYOUTS flags...
   timeout "${BENCH_LIMIT:-150}" "$atelier" bench --dummy "$1" --device cuda --torch_dtype bfloat16 --num_inference_steps "$2" \
-    --strategy "$3" --num_iterations 3 --warmup_calls 1 "${@:4}" --output_dir "$scratch/$1-$*" || echo "$1: exit $?"
+    --strategy "$3" --num_iterations 3 --warmup_calls 2 "${@:4}" --output_dir "$scratch/$1-$*" || echo "$1: exit $?"
 }
 
 one="data=1" plain=$one guided=$one unet=$one video=$one fast=$one

@@ -44,8 +44,7 @@ Contents contents_of(const fs::path& folder, const fs::path& token) {
 class Finder {
  public:
   Finder(const Environment& variables, std::vector<CacheFolder>& out) : variables_(variables), out_(out) {
-    cache_ = path_of("XDG_CACHE_HOME");
-    if (cache_.empty()) cache_ = fs::path(home_folder(variables)) / ".cache";
+    cache_ = cache_folder(variables);
     token_ = path_of("HF_TOKEN_PATH");
   }
 

@@ -37,6 +37,11 @@ std::string expand_home(std::string_view path, const Environment& environment) {
   return home.empty() ? std::string(path) : home + std::string(path.substr(slash));
 }
 
+fs::path cache_folder(const Environment& environment) {
+  const std::string named = expand_home(value_of(environment, "XDG_CACHE_HOME"), environment);
+  return named.empty() ? fs::path(home_folder(environment)) / ".cache" : fs::path(named);
+}
+
 std::string hub_token(const Environment& environment) {
   for (const char* name : {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}) {
     const std::string token(trim(value_of(environment, name)));
@@ -48,10 +53,8 @@ std::string hub_token(const Environment& environment) {
   };
   fs::path file = path_of("HF_TOKEN_PATH");
   if (file.empty()) {
-    fs::path cache = path_of("XDG_CACHE_HOME");
-    if (cache.empty()) cache = fs::path(home_folder(environment)) / ".cache";
     const std::string hub = path_of("HF_HOME");
-    file = (hub.empty() ? cache / "huggingface" : fs::path(hub)) / "token";
+    file = (hub.empty() ? cache_folder(environment) / "huggingface" : fs::path(hub)) / "token";
   }
   std::error_code none;
   const auto status = fs::status(file, none);

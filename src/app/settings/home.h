@@ -12,6 +12,8 @@ namespace atelier::app {
 std::string home_folder(const Environment& environment);
 // "~" and "~user" at the beginning of a path in place of their folders; anything else as it stands.
 std::string expand_home(std::string_view path, const Environment& environment);
+// Where programs keep what they can make again: XDG_CACHE_HOME, or ~/.cache.
+std::filesystem::path cache_folder(const Environment& environment);
 // The token that downloads are made with: HF_TOKEN, or the file that `hf auth login` writes.
 // [huggingface_hub, constants.py: HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME, HF_HUB_DISABLE_IMPLICIT_TOKEN]
 std::string hub_token(const Environment& environment);

@@ -193,6 +193,11 @@ void EngineSettings::fields(const Visit& visit) {
   visit({"enable_compile", "graph mode: CUDA graphs over the blocks; on by default on a GPU",
          "compile use_torch_compile"},
         &enable_compile);
+  visit({"gemm_cache",
+         "folder of what was measured of matrix products: a GPU that has nothing to do tries the library's "
+         "algorithms for the sizes it met, and takes the fastest of those that give the same bits; none: it "
+         "does not (default: atelier in the user's cache folder)"},
+        &gemm_cache);
   visit({"enable_activation_checkpointing",
          "compute the MLPs of the denoiser's blocks by chunks of tokens: less memory, the bytes are told",
          "chunked_forward"},

@@ -77,6 +77,7 @@ struct EngineSettings {
   bool use_fp8_gemms = false;
   bool use_teacache = false, use_fbcache = false;
   std::optional<bool> enable_compile;
+  std::string gemm_cache;  // "": the user's cache folder
   bool enable_activation_checkpointing = false;
   bool shard_t5_encoder = false;
   std::string memory = "given";
