@@ -1,13 +1,16 @@
 """Times diffusers' FLUX transformer with random weights: eager, and with its blocks compiled.
 
 python3 tools/bench/diffusers_flux.py --out FILE [--steps 4] [--height 1024] [--width 1024] [--runs 5]
+torchrun --nproc_per_node N tools/bench/diffusers_flux.py --out FILE --context_parallel ulysses|ring ...
 
 Prints and writes milliseconds per step (median, min and max of the runs, after two warm-ups) of the denoising loop
-alone, as the engine's own report gives them. One GPU, bfloat16, FLUX.1-schnell geometry.
+alone, as the engine's own report gives them. bfloat16, FLUX.1-schnell geometry; one GPU, or several by diffusers'
+context parallelism, each of them with the same weights and inputs.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 
@@ -64,28 +67,49 @@ def time_loop(model, inputs: dict, steps: int, runs: int) -> dict:
     return dict(median_ms_per_step=statistics.median(times), min=min(times), max=max(times), runs=runs)
 
 
+def spread(model, kind: str) -> int:
+    """Cuts the sequence over the processes that torchrun has started; how many there are."""
+    import torch.distributed as dist
+    from diffusers import ContextParallelConfig
+    gpus, number = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
+    dist.init_process_group("cpu:gloo,cuda:nccl", device_id=torch.device("cuda", number))
+    model.set_attention_backend("_native_cudnn")
+    model.enable_parallelism(config=ContextParallelConfig(**{f"{kind}_degree": gpus}))
+    return gpus
+
+
 def main() -> None:
     """Runs both ways and writes the result file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True)
     for flag, value in (("--steps", 4), ("--height", 1024), ("--width", 1024), ("--runs", 5), ("--text", 512)):
         parser.add_argument(flag, type=int, default=value)
+    parser.add_argument("--context_parallel", choices=("ulysses", "ring"))
     args = parser.parse_args()
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = True
     model, inputs = build_model(), make_inputs(args.height, args.width, args.text)
     result = dict(gpu=torch.cuda.get_device_name(), torch=torch.__version__, diffusers=diffusers.__version__,
                   height=args.height, width=args.width, steps=args.steps, text_tokens=args.text)
+    if args.context_parallel:
+        result.update(gpus=spread(model, args.context_parallel), context_parallel=args.context_parallel)
     result["eager"] = time_loop(model, inputs, args.steps, args.runs)
     print("diffusers eager", result["eager"], flush=True)
     start = time.perf_counter()
     for blocks in (model.transformer_blocks, model.single_transformer_blocks):
         for block in blocks:
             block.compile(fullgraph=True)
-    result["compiled_blocks"] = time_loop(model, inputs, args.steps, args.runs)
-    result["compiled_blocks"]["seconds_with_compiling"] = time.perf_counter() - start
+    try:
+        result["compiled_blocks"] = time_loop(model, inputs, args.steps, args.runs)
+        result["compiled_blocks"]["seconds_with_compiling"] = time.perf_counter() - start
+    except Exception as error:  # not every way to spread it can be compiled: that is a result too
+        result["compiled_blocks"] = dict(error=str(error)[:500])
     print("diffusers compiled", result["compiled_blocks"], flush=True)
-    with open(args.out, "w") as file:
-        json.dump(result, file, indent=1)
+    if int(os.environ.get("RANK", 0)) == 0:
+        with open(args.out, "w") as file:
+            json.dump(result, file, indent=1)
+    os._exit(0)  # leaving NCCL in order can take longer than all runs
 
 
 if __name__ == "__main__":

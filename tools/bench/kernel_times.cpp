@@ -3,6 +3,8 @@
 //   CUDA_INJECTION64_PATH=$PWD/kernel_times.so KERNEL_TIMES=PREFIX atelier bench ...
 // Each process writes PREFIX.PID: a line per kernel or copy, "microseconds <tab> calls <tab> name", the longest first.
 // tools/bench/kernel_times.py makes a result file of them. CUPTI, the interface of profilers, comes with torch.
+// With KERNEL_TIMELINE=1 also PREFIX.PID.line: "begin <space> length <space> stream <space> name" in nanoseconds, for
+// tools/bench/exchange.py.
 #include <cupti.h>
 #include <cxxabi.h>
 #include <unistd.h>
@@ -32,9 +34,23 @@ Totals& totals() {
   return *all;
 }
 
+std::string path_of_process() {
+  return std::string(std::getenv("KERNEL_TIMES")) + "." + std::to_string(getpid());
+}
+
+std::FILE* timeline() {
+  static std::FILE* const file =
+      std::getenv("KERNEL_TIMELINE") && std::getenv("KERNEL_TIMES") ? std::fopen((path_of_process() + ".line").c_str(), "w") : nullptr;
+  return file;
+}
+
 template <class Record>
 void add(const char* name, const CUpti_Activity* activity) {
   const auto* record = reinterpret_cast<const Record*>(activity);
+  if (std::FILE* file = timeline()) {
+    std::fprintf(file, "%llu %llu %u %s\n", static_cast<unsigned long long>(record->start),
+                 static_cast<unsigned long long>(record->end - record->start), record->streamId, name);
+  }
   Total& total = totals().by_name[name];
   ++total.calls;
   total.microseconds += static_cast<double>(record->end - record->start) / 1e3;
@@ -49,14 +65,13 @@ std::string readable(const std::string& name) {
 }
 
 void write() {
-  const char* prefix = std::getenv("KERNEL_TIMES");
-  if (prefix == nullptr) return;
+  if (std::getenv("KERNEL_TIMES") == nullptr) return;
   const std::lock_guard lock(totals().mutex);
   std::vector<std::pair<std::string, Total>> rows(totals().by_name.begin(), totals().by_name.end());
   std::sort(rows.begin(), rows.end(),
             [](const auto& a, const auto& b) { return a.second.microseconds > b.second.microseconds; });
-  const std::string path = std::string(prefix) + "." + std::to_string(getpid());
-  if (std::FILE* file = rows.empty() ? nullptr : std::fopen(path.c_str(), "w")) {
+  if (std::FILE* file = timeline()) std::fflush(file);
+  if (std::FILE* file = rows.empty() ? nullptr : std::fopen(path_of_process().c_str(), "w")) {
     for (const auto& [name, total] : rows)
       std::fprintf(file, "%.1f\t%ld\t%s\n", total.microseconds, total.calls, readable(name).c_str());
     std::fclose(file);
