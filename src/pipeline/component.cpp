@@ -9,7 +9,18 @@
 
 namespace atelier::pipeline {
 
-void build_shapes(const models::Family& family, const Component& c, const weights::WeightStore& store) {
+Error about_config(const Component& c, const Error& error) {
+  constexpr std::string_view kFile = "config.json";
+  const std::string_view text = error.what();
+  const auto at = text.find(kFile);
+  // at its beginning: "transformer/config.json: ", "text encoder config.json: "
+  if (at == text.npos || text.substr(0, at).find_first_of(":\n") != text.npos) return error;
+  return {error.kind(), str(c.name, "/", text.substr(at))};
+}
+
+namespace {
+
+void build_whole(const models::Family& family, const Component& c, const weights::WeightStore& store) {
   nn::SingleRank whole;
   const auto b = whole.builder(store, at::TensorOptions(at::kBFloat16).device(at::kMeta));
   const Range blocks{0, c.kind == Component::ComponentKind::kDenoiser ? family.facts(*c.config).blocks : 0};
@@ -28,13 +39,7 @@ void build_shapes(const models::Family& family, const Component& c, const weight
   }
 }
 
-std::vector<weights::ManifestEntry> tensors_of(const models::Family& family, const Component& c) {
-  const auto any = weights::WeightStore::dummy(0);
-  build_shapes(family, c, *any);
-  return any->manifest();
-}
-
-std::vector<weights::NameRule> names_of(const models::Family& family, const Component& c) {
+std::vector<weights::NameRule> rules_of(const models::Family& family, const Component& c) {
   switch (c.kind) {
     case Component::ComponentKind::kDenoiser:
       return family.names(*c.config);
@@ -45,6 +50,22 @@ std::vector<weights::NameRule> names_of(const models::Family& family, const Comp
     default:
       return models::find_encoder(*c.config).names();
   }
+}
+
+}  // namespace
+
+void build_shapes(const models::Family& family, const Component& c, const weights::WeightStore& store) {
+  of_config(c, [&] { build_whole(family, c, store); });
+}
+
+std::vector<weights::ManifestEntry> tensors_of(const models::Family& family, const Component& c) {
+  const auto any = weights::WeightStore::dummy(0);
+  build_shapes(family, c, *any);
+  return any->manifest();
+}
+
+std::vector<weights::NameRule> names_of(const models::Family& family, const Component& c) {
+  return of_config(c, [&] { return rules_of(family, c); });
 }
 
 std::span<const std::string_view> ignorable_of(const models::Family& family, const Component& c) {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "models/family.h"
 #include "weights/store.h"
@@ -20,6 +21,18 @@ struct Component {
   std::filesystem::path file;          // of its weights; empty: those in the sub-folder
   weights::Section section;            // where they are in the file
 };
+
+// What `read` makes of a component's configuration. A message about the file names this component: models
+// know only the kind of theirs, of which there can be several.
+Error about_config(const Component& c, const Error& error);
+template <class Read>
+auto of_config(const Component& c, const Read& read) {
+  try {
+    return read();
+  } catch (const Error& e) {
+    throw about_config(c, e);
+  }
+}
 
 // Builds a component whole on no device: only shapes pass through.
 void build_shapes(const models::Family& family, const Component& c, const weights::WeightStore& store);

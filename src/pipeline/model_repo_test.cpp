@@ -131,6 +131,23 @@ TEST(Folder, ConfigsThatHoldNoObjectOrAWrongTypeAreNamed) {
       << check_error(copy.path());
 }
 
+TEST(Folder, AWrongConfigIsNamedByItsComponentHoweverManyThereAre) {
+  const fs::path goldens = kGolden.parent_path();
+  const auto expect = [&](const fs::path& model, const std::string& component, const char* key) {
+    const Copy copy(model / "model");
+    copy.edit_json(component + "/config.json", [&](Json& j) { j[key] = -3; });
+    const auto message = check_error(copy.path());
+    EXPECT_EQ(message.find(component + "/config.json: " + key), 0U) << message;
+  };
+  for (const char* encoder : {"text_encoder", "text_encoder_2"})
+    expect(goldens / "sdxl_small", encoder, "hidden_size");
+  expect(goldens / "flux_dev", "text_encoder_2", "d_ff");
+  expect(goldens / "hunyuan_small", "text_encoder", "hidden_size");
+  for (const char* expert : {"transformer", "transformer_2"})
+    expect(goldens / "wan_experts", expert, "ffn_dim");
+  expect(goldens / "wan_experts", "vae", "z_dim");
+}
+
 TEST(Folder, KeysThatAreMissingTakeTheReferencesDefaultsAndMustFit) {
   const Copy copy(kGolden / "model");
   copy.edit_json("transformer/config.json", [](Json& j) { j.erase("num_single_layers"); });

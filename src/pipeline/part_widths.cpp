@@ -20,7 +20,7 @@ const Component* find(std::span<const Component> components, std::string_view na
 std::optional<int64_t> width_of(const Component& encoder, models::TextWidth::Of of) {
   const auto& family = models::find_encoder(*encoder.config);
   if (!family.widths) return std::nullopt;
-  const auto widths = family.widths(*encoder.config);
+  const auto widths = of_config(encoder, [&] { return family.widths(*encoder.config); });
   switch (of) {
     case models::TextWidth::Of::kStates:
       return widths.states;
@@ -63,21 +63,23 @@ std::string text_misfit(const models::TextWidth& width, const Component& denoise
 
 std::string image_misfit(const models::Family& family, const Component& denoiser,
                          std::span<const Component> components) {
-  const int64_t wanted = family.image_width ? family.image_width(*denoiser.config) : 0;
+  if (!family.image_width) return {};
+  const int64_t wanted = of_config(denoiser, [&] { return family.image_width(*denoiser.config); });
   if (wanted == 0) return {};
   const auto* encoder = find(components, family.image_encoder);
   if (encoder == nullptr)
     return str(denoiser.name, " takes states of an image encoder (image_dim), but the model has no ",
                family.image_encoder);
-  const int64_t given = models::find_image_encoder(*encoder->config).width(*encoder->config);
+  const int64_t given = of_config(
+      *encoder, [&] { return models::find_image_encoder(*encoder->config).width(*encoder->config); });
   if (given == wanted) return {};
   return str(denoiser.name, " takes states of ", wanted, " channels (image_dim), ", encoder->name, " gives ",
              given, ": they are parts of different models, take both from one");
 }
 
 std::string latent_misfit(const models::Family& family, const Component& denoiser, const Component& vae) {
-  const auto facts = models::find_vae(*vae.config).facts(*vae.config);
-  const auto size = family.defaults(*denoiser.config);
+  const auto facts = of_config(vae, [&] { return models::find_vae(*vae.config).facts(*vae.config); });
+  const auto size = of_config(denoiser, [&] { return family.defaults(*denoiser.config); });
   models::Grid drawn;
   try {
     drawn = family.grid(*denoiser.config, facts.spatial, size.height, size.width, 1);
@@ -105,9 +107,8 @@ std::string misfits(const models::Family& family, std::span<const Component> com
     if (vae != nullptr) lines.push_back(latent_misfit(family, *denoiser, *vae));
     lines.push_back(image_misfit(family, *denoiser, components));
     if (!family.text_widths) continue;
-    for (const auto& width : family.text_widths(*denoiser->config)) {
+    for (const auto& width : of_config(*denoiser, [&] { return family.text_widths(*denoiser->config); }))
       lines.push_back(text_misfit(width, *denoiser, components));
-    }
   }
   std::string all;
   for (const auto& line : lines) {

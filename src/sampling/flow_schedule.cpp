@@ -38,10 +38,14 @@ std::vector<double> unshifted(const SchedulerConfig& c, const Call& call, const 
     for (const double t : linspace(end(ends[0]) * trained, end(ends[1]) * trained, call.steps))
       out.push_back(t / trained);
   }
-  for (const double s : out) {
-    if (!(s > 0 && s <= 1))
-      throw Error(Kind::kUsage, str("sigmas of flow matching lie above 0 and up to 1, found ", s));
-  }
+  const auto are_in = [](std::span<const double> given, double most, const char* what) {
+    for (const double v : given) {
+      if (!(v > 0 && v <= most))
+        throw Error(Kind::kUsage, str(what, " of flow matching lie above 0 and up to ", most, ", found ", v));
+    }
+  };
+  if (call.sigmas.empty()) are_in(call.timesteps, trained, "timesteps");
+  are_in(out, 1, "sigmas");
   return out;
 }
 

@@ -123,6 +123,10 @@ TEST(FlowMatching, RefusesWhatItCannotDo) {
   };
   EXPECT_TRUE(has(refused(Kind::kUsage, flow(), {.steps = 0}), "num_inference_steps must be at least 1"));
   EXPECT_TRUE(has(refused(Kind::kUsage, flow(kDynamic), {.steps = 4}), "token count"));
+  EXPECT_TRUE(has(refused(Kind::kUsage, flow(), {.timesteps = {1e300, 500}}),
+                  "timesteps of flow matching lie above 0 and up to 1000"));
+  EXPECT_TRUE(has(refused(Kind::kUsage, flow(), {.sigmas = {3, 0.5}}),
+                  "sigmas of flow matching lie above 0 and up to 1, found 3"));
   EXPECT_TRUE(
       has(refused(Kind::kCheckpoint, flow({{"shift", "three"}}), {.steps = 4}), "shift must be a number"));
   EXPECT_TRUE(has(refused(Kind::kCheckpoint, flow({{"use_karras_sigmas", true}, {"use_beta_sigmas", true}}),
