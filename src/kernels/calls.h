@@ -117,6 +117,7 @@ struct PlaceCall {
   int64_t target_count;
   void* const* kv_copies;
   int64_t kv_copy_count;
+  bool is_e4m3;
 };
 
 }  // namespace atelier::kernels

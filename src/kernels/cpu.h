@@ -17,5 +17,6 @@ void channel_norm(const ChannelNormCall& call);
 void add_pixels(const AddPixelsCall& call);
 void weave(const WeaveCall& call);
 void place(const PlaceCall& call);
+void place_e4m3(const PlaceCall& call);
 
 }  // namespace atelier::kernels::cpu

@@ -1,9 +1,10 @@
 // The CPU twin of place.
+#include "kernels/cpu_place.h"
+
 #include <cmath>
 #include <cstring>
 
 #include "kernels/cpu.h"
-#include "kernels/cpu_math.h"
 
 // Sums over a head may be split over vector lanes.
 #pragma GCC optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")
@@ -77,49 +78,26 @@ ATELIER_INLINE void heads(T* out, const T* in, int64_t stride, int64_t count, co
   }
 }
 
-template <class T>
-ATELIER_INLINE const T* first(const Source& s, int64_t n, int64_t b, int64_t h) {
-  return static_cast<const T*>(s.data) + n * s.token_stride + b * s.batch_stride + h * s.head_stride;
-}
+// The three kinds of heads that a call places.
+template <class T, int kDim>
+struct Placing {
+  using Out = T;
+  Rule<Arith<T>> q, k, v;
+
+  ATELIER_INLINE void operator()(T* out, Which which, const T* in, int64_t stride, int64_t count,
+                                 const Arith<T>* cos, const Arith<T>* sin, int64_t d) const {
+    const auto& rule = which == Which::kQuery ? q : which == Which::kKey ? k : v;
+    heads<T, kDim>(out, in, stride, count, rule, cos, sin, d);
+  }
+};
 
 template <class T, int kDim>
 ATELIER_INLINE void tokens(const PlaceCall& call) {
-  using A = Arith<T>;
-  const int64_t d = call.head_dim;
-  Rule<A> rule_q, rule_k, rule_v;
-  prepare<T>(rule_q, call.rule_q, d);
-  prepare<T>(rule_k, call.rule_k, d);
-  rule_v.norm = Norm::kNone;
-  for (int64_t n = 0; n < call.n; ++n) {
-    const A* cos = call.cos == nullptr ? nullptr : static_cast<const A*>(call.cos) + n * (d / 2);
-    const A* sin = call.sin == nullptr ? nullptr : static_cast<const A*>(call.sin) + n * (d / 2);
-    for (int64_t b = 0; b < call.batch; ++b) {
-      const int64_t at = n * call.batch + b;
-      // Into every clone, for the same bits as what is written out here.
-      const auto keys_and_values = [&](void* kv, int64_t h, int64_t count) __attribute__((always_inline)) {
-        const int64_t width = count * d;
-        if (call.k.data != nullptr) {
-          heads<T, kDim>(static_cast<T*>(kv) + 2 * at * width, first<T>(call.k, n, b, h), call.k.head_stride,
-                         count, rule_k, cos, sin, d);
-        }
-        if (call.v.data != nullptr) {
-          heads<T, kDim>(static_cast<T*>(kv) + (2 * at + 1) * width, first<T>(call.v, n, b, h),
-                         call.v.head_stride, count, rule_v, nullptr, nullptr, d);
-        }
-      };
-      for (int64_t i = 0; i < call.target_count; ++i) {
-        const Target& t = call.targets[i];
-        const int64_t width = t.heads * d, h = t.first_head;
-        if (width == 0) continue;
-        if (call.q.data != nullptr) {
-          heads<T, kDim>(static_cast<T*>(t.q) + at * width, first<T>(call.q, n, b, h), call.q.head_stride,
-                         t.heads, rule_q, cos, sin, d);
-        }
-        keys_and_values(t.kv, h, t.heads);
-      }
-      for (int64_t i = 0; i < call.kv_copy_count; ++i) keys_and_values(call.kv_copies[i], 0, call.heads);
-    }
-  }
+  Placing<T, kDim> placing;
+  prepare<T>(placing.q, call.rule_q, call.head_dim);
+  prepare<T>(placing.k, call.rule_k, call.head_dim);
+  placing.v.norm = Norm::kNone;
+  place_tokens<T>(call, placing);
 }
 
 }  // namespace

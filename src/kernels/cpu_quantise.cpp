@@ -1,37 +1,12 @@
 // The CPU twins of norm_modulate_e4m3 and quantise_e4m3. Numbers are made twice, for the scale and for the
 // bytes, instead of being kept.
 #include "kernels/cpu.h"
-#include "kernels/cpu_math.h"
-#include "kernels/e4m3_math.h"
+#include "kernels/cpu_e4m3.h"
 
 #pragma GCC optimize("O3", "no-trapping-math", "fp-contract=off")
 
 namespace atelier::kernels::cpu {
 namespace {
-
-// The nearest e4m3, ties to even; |v| <= 448 or NaN.
-ATELIER_INLINE uint8_t e4m3_of(float v) {
-  const uint32_t bits = e4m3::bits_of(v), magnitude = bits & 0x7fffffffu;
-  const uint32_t normal = (magnitude - (120u << 23) + 0x7ffffu + ((magnitude >> 20) & 1)) >> 20;
-  // Below 2^-6 the float adder rounds: the last place of 2^14 is 2^-9, the smallest number.
-  const uint32_t small = e4m3::bits_of(e4m3::float_of(magnitude) + 16384.0f) - (141u << 23);
-  uint32_t out = magnitude < (121u << 23) ? small : normal;
-  out = out > 0x7eu ? 0x7eu : out;
-  out = magnitude > 0x7f800000u ? 0x7fu : out | ((bits >> 24) & 0x80u);
-  return static_cast<uint8_t>(out);
-}
-
-template <class F>
-ATELIER_INLINE double sum_over(int64_t channels, const F& f) {
-  double sum = 0;
-  for (int64_t c = 0; c < channels; c += e4m3::kRun) {
-    const int64_t end = c + e4m3::kRun < channels ? c + e4m3::kRun : channels;
-    float run = f(c);
-    for (int64_t i = c + 1; i < end; ++i) run = e4m3::add(run, f(i));
-    sum = e4m3::add(sum, static_cast<double>(run));
-  }
-  return sum;
-}
 
 template <class F>
 ATELIER_INLINE float most_of(float most, int64_t channels, const F& f) {
@@ -44,11 +19,6 @@ template <class F>
 ATELIER_INLINE void write(uint8_t* out, float inverse, int64_t channels, const F& f) {
 #pragma GCC ivdep
   for (int64_t c = 0; c < channels; ++c) out[c] = e4m3_of(e4m3::times(f(c), inverse));
-}
-
-template <class T>
-ATELIER_INLINE float as_float(T v) {
-  return static_cast<float>(load(v));
 }
 
 template <class T>

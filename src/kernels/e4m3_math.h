@@ -1,6 +1,6 @@
-// The arithmetic that both implementations of quantise.h share, so that they cannot differ: C++17, inlined
-// into host and device code. Every operation is rounded once and none is contracted: a compiler sees no
-// product next to a sum that it could fuse, but for the fused ones that are asked for.
+// The arithmetic that both implementations of what writes e4m3 share, so that they cannot differ: C++17,
+// inlined into host and device code. Every operation is rounded once and none is contracted: on the device by
+// intrinsics, on the host because its sources say fp-contract=off; but for the fused ones that are asked for.
 #pragma once
 #include <cstdint>
 
@@ -125,6 +125,16 @@ ATELIER_E4M3_INLINE float inverse_deviation(double squares, int64_t channels, do
 }
 ATELIER_E4M3_INLINE float modulated(float x, const Moments& m, float scale, float shift) {
   return add(times(times(add(x, -m.mean), m.inverse), add(1.0f, scale)), shift);
+}
+// A head's number, and a pair of them turned by an angle.
+ATELIER_E4M3_INLINE float normalised(float x, float mean, float inverse, float weight) {
+  return times(times(add(x, -mean), inverse), weight);
+}
+ATELIER_E4M3_INLINE float turned_first(float x0, float x1, float cos, float sin) {
+  return add(times(x0, cos), -times(x1, sin));
+}
+ATELIER_E4M3_INLINE float turned_second(float x0, float x1, float cos, float sin) {
+  return add(times(x0, sin), times(x1, cos));
 }
 ATELIER_E4M3_INLINE float squared_distance(float x, float mean) {
   const float d = add(x, -mean);

@@ -127,7 +127,7 @@ void place(LaunchTarget where, ElementType dtype, const Placement& p) {
   ENSURE(p.n >= 0 && p.batch >= 0 && p.heads >= 0);
   ENSURE((p.cos == nullptr) == (p.sin == nullptr));
   if (p.n == 0 || p.batch == 0 || p.heads == 0) return;
-  ENSURE(p.head_dim > 0 && p.head_dim % 2 == 0 && p.head_dim <= kMaxHeadDim);
+  ENSURE(p.head_dim > 0 && p.head_dim % (p.is_e4m3 ? 16 : 2) == 0 && p.head_dim <= kMaxHeadDim);
   check_partition(p);
   const PlaceCall call{.dtype = dtype,
                        .q = p.q,
@@ -144,8 +144,10 @@ void place(LaunchTarget where, ElementType dtype, const Placement& p) {
                        .targets = p.targets.data(),
                        .target_count = static_cast<int64_t>(p.targets.size()),
                        .kv_copies = p.kv_copies.data(),
-                       .kv_copy_count = static_cast<int64_t>(p.kv_copies.size())};
-  where.cuda ? cuda::place(where.stream, call) : cpu::place(call);
+                       .kv_copy_count = static_cast<int64_t>(p.kv_copies.size()),
+                       .is_e4m3 = p.is_e4m3};
+  if (where.cuda) return cuda::place(where.stream, call);
+  p.is_e4m3 ? cpu::place_e4m3(call) : cpu::place(call);
 }
 
 }  // namespace atelier::kernels

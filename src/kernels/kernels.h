@@ -54,6 +54,10 @@ struct Placement {
   std::span<const Target> targets = {};
   // Where keys and values of all heads go as well, [n, batch, 2, heads, head_dim] each. At most kMaxTargets.
   std::span<void* const> kv_copies = {};
+  // Targets and copies hold a byte for each number: the nearest e4m3, without a scale, 448 for all beyond.
+  // head_dim is then a multiple of 16, and targets on CUDA begin at multiples of 16 bytes. Both
+  // implementations give equal bytes.
+  bool is_e4m3 = false;
 };
 
 // Norm over each head of q and k, rope, then every head into the target that owns it; v is copied.

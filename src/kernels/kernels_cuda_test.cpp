@@ -96,6 +96,66 @@ TEST_F(CudaKernels, PlaceMatchesItsTwin) {
   }
 }
 
+void expect_equal_bytes(const Buffer& device, const Buffer& host) {
+  const auto *got = static_cast<const uint8_t*>(device.data()),
+             *want = static_cast<const uint8_t*>(host.data());
+  for (int64_t i = 0; i < host.bytes(); ++i) ASSERT_EQ(int{got[i]}, int{want[i]}) << "byte " << i;
+}
+
+TEST_F(CudaKernels, PlaceIntoE4m3EqualsItsTwin) {
+  for (const ElementType t : kAllTypes) {
+    for (const PlaceCase& c : byte_cases()) {
+      SCOPED_TRACE(std::string(name_of(t)) + " " + c.text());
+      PlaceData data(c, t);
+      std::vector<Target> targets;
+      Mirror on;
+      place(device(), t,
+            placement(c, data, targets, [&](const Buffer& b, int64_t at) -> void* { return on(b, at); }));
+      wait();
+      place({}, t, placement(c, data, targets, [](Buffer& b, int64_t at) -> void* { return b.data(at); }));
+      for (size_t i = 0; i < c.split.size(); ++i) {
+        if (c.asks) expect_equal_bytes(on.back(data.q[i]), data.q[i]);
+        expect_equal_bytes(on.back(data.kv[i]), data.kv[i]);
+      }
+      for (const Buffer& copy : data.kv_copies) expect_equal_bytes(on.back(copy), copy);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// Every half number there is: as it is, and under a norm with those beside it.
+TEST_F(CudaKernels, PlacesEverySixteenBitNumberIntoE4m3AsItsTwin) {
+  for (const ElementType t : {ElementType::kBF16, ElementType::kF16}) {
+    for (const Norm norm : {Norm::kNone, Norm::kRms, Norm::kLayer}) {
+      const int64_t n = 512, dim = 128;
+      Buffer x(t, n * dim), kv(t, 2 * n * dim);
+      for (int64_t i = 0; i < x.count(); ++i) {
+        const auto bits = static_cast<uint16_t>(i);
+        std::memcpy(x.data(i), &bits, sizeof(bits));
+      }
+      const auto call = [&](void* from, void* to, const LaunchTarget& where) {
+        const Target target{nullptr, to, 0, 1};
+        place(where, t,
+              {.k = {from, dim, 0, dim},
+               .v = {from, dim, 0, dim},
+               .norm_k = norm,
+               .n = n,
+               .batch = 1,
+               .heads = 1,
+               .head_dim = dim,
+               .targets = std::span(&target, 1),
+               .is_e4m3 = true});
+      };
+      Mirror on;
+      call(on(x, 0), on(kv, 0), device());
+      wait();
+      call(x.data(), kv.data(), {});
+      expect_equal_bytes(on.back(kv), kv);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 TEST_F(CudaKernels, CanBeCapturedIntoAGraph) {
   const ElementType t = ElementType::kBF16;
   const PlaceCase c{.n = 9, .batch = 1, .heads = 4, .dim = 64, .split = {3, 1}};
@@ -159,8 +219,9 @@ TEST_F(CudaKernels, ReportsBandwidthAtFluxSizes) {
   report("gelu_tanh 4608x12288 bf16", 8 * bytes, microseconds(kRepeats, [&](int i) {
            gelu_tanh(device(), t, in[i % kCopies].at(0), nullptr, n, 4 * width, 4 * width);
          }));
-  for (const int64_t parts : {1, 8}) {
-    const auto run = [&](int i) {
+  for (const auto& [parts, is_e4m3] :
+       std::vector<std::pair<int64_t, bool>>{{1, false}, {8, false}, {1, true}, {8, true}}) {
+    const auto run = [&, parts = parts, is_e4m3 = is_e4m3](int i) {
       std::vector<Target> targets;
       for (int64_t p = 0; p < parts; ++p) {
         const int64_t heads = 24 / parts;
@@ -173,10 +234,12 @@ TEST_F(CudaKernels, ReportsBandwidthAtFluxSizes) {
         *sources[s] = {in[i % kCopies].at(s * width * 2), 3 * width, 3 * width, 128};
       p.cos = static_cast<const float*>(table.at(0)), p.sin = static_cast<const float*>(table.at(n * 64 * 4));
       p.n = n, p.batch = 1, p.heads = 24, p.head_dim = 128, p.targets = targets;
+      p.is_e4m3 = is_e4m3;
       place(device(), t, p);
     };
-    const std::string what = "place 4608x24x128 bf16, targets: " + std::to_string(parts);
-    report(what.c_str(), 6 * bytes + n * 128 * 4, microseconds(kRepeats, run));
+    const std::string what = std::string("place 4608x24x128 bf16") + (is_e4m3 ? " to e4m3" : "") +
+                             ", targets: " + std::to_string(parts);
+    report(what.c_str(), (is_e4m3 ? 4.5 : 6) * bytes + n * 128 * 4, microseconds(kRepeats, run));
   }
 }
 

@@ -16,6 +16,7 @@ struct PlaceCase {
   bool reversed = false;             // targets listed last first
   int64_t skew = 0;                  // the projection starts this many elements into its buffer
   int64_t copies = 0;                // of keys and values of all heads
+  bool is_e4m3 = false;  // buffers of targets, as wide as for the type, hold bytes from their begin on
   std::string text() const {
     std::string s = "n=" + std::to_string(n) + " B=" + std::to_string(batch) +
                     " heads=" + std::to_string(heads) + " d=" + std::to_string(dim) +
@@ -85,6 +86,7 @@ Placement placement(const PlaceCase& c, PlaceData& data, std::vector<Target>& ta
   data.copies_at.clear();
   for (Buffer& copy : data.kv_copies) data.copies_at.push_back(at(copy, 0));
   p.kv_copies = data.copies_at;
+  p.is_e4m3 = c.is_e4m3;
   return p;
 }
 
@@ -116,6 +118,20 @@ inline std::vector<PlaceCase> place_cases() {
   for (const int64_t dim : {2, 6, 24, 32, 72, 80, 88, 90, 250, 256}) {
     cases.push_back({.heads = 3, .dim = dim, .split = {2, 1}});
     cases.push_back({.n = 3, .batch = 1, .heads = 9, .dim = dim, .norm = Norm::kLayer, .split = {4, 5}});
+  }
+  return cases;
+}
+
+// Those whose heads can go as bytes, and heads of other widths.
+inline std::vector<PlaceCase> byte_cases() {
+  std::vector<PlaceCase> cases;
+  const auto add = [&](PlaceCase c) { cases.push_back(c), cases.back().is_e4m3 = true; };
+  for (const PlaceCase& c : place_cases()) {
+    if (c.dim % 16 == 0) add(c);
+  }
+  for (const int64_t dim : {48, 64, 96, 112, 128, 192, 240}) {
+    add({.heads = 3, .dim = dim, .norm = Norm::kLayer, .split = {2, 1}, .skew = 3, .copies = 1});
+    add({.heads = 3, .dim = dim, .norm = Norm::kNone, .rope = false, .split = {2, 1}});
   }
   return cases;
 }

@@ -6,32 +6,13 @@
 #include <array>
 #include <limits>
 
+#include "kernels/e4m3_numbers.h"
 #include "kernels/quantise_cases.h"
 
 namespace atelier::kernels {
 namespace {
 
 using namespace testing;  // NOLINT: the helpers of this room's tests
-
-// The number that a byte stands for: sign, four bits of exponent, three of mantissa.
-double value_of(uint8_t byte) {
-  const int exponent = byte >> 3 & 15, mantissa = byte & 7;
-  if (exponent == 15 && mantissa == 7) return std::numeric_limits<double>::quiet_NaN();
-  const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
-  return byte & 0x80 ? -magnitude : magnitude;
-}
-
-// By search: the nearest of all; of two as near, the one whose mantissa is even.
-uint8_t nearest(double v) {
-  if (std::isnan(v)) return 0x7f;
-  int best = 0;
-  for (int byte = 0; byte < 0x7f; ++byte) {
-    const double one = std::abs(value_of(static_cast<uint8_t>(byte)) - std::abs(v)),
-                 other = std::abs(value_of(static_cast<uint8_t>(best)) - std::abs(v));
-    if (one < other || (one == other && byte % 2 == 0)) best = byte;
-  }
-  return static_cast<uint8_t>(best | (std::signbit(v) ? 0x80 : 0));
-}
 
 double scale_for(double most) {
   if (most == 0) return 1;
