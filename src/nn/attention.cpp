@@ -32,7 +32,7 @@ const char* advance(const void* base, int64_t elements, int64_t bytes) {
 // The same placement for tokens [begin, end) only.
 kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Target>& targets,
                          std::vector<void*>& copies, int64_t begin, int64_t end, int64_t bytes,
-                         int64_t rope_bytes) {
+                         int64_t placed_bytes, int64_t rope_bytes) {
   kernels::Placement part = all;
   part.n = end - begin;
   for (auto* s : {&part.q, &part.k, &part.v}) s->data = advance(s->data, begin * s->token_stride, bytes);
@@ -40,11 +40,11 @@ kernels::Placement slice(const kernels::Placement& all, std::vector<kernels::Tar
   part.cos = reinterpret_cast<const float*>(advance(all.cos, begin * half, rope_bytes));
   part.sin = reinterpret_cast<const float*>(advance(all.sin, begin * half, rope_bytes));
   for (auto& t : targets) {
-    const int64_t row = all.batch * t.heads * all.head_dim * bytes;
+    const int64_t row = all.batch * t.heads * all.head_dim * placed_bytes;
     if (t.q) t.q = static_cast<char*>(t.q) + begin * row;
     if (t.kv) t.kv = static_cast<char*>(t.kv) + 2 * begin * row;
   }
-  const int64_t all_heads = all.batch * all.heads * all.head_dim * bytes;
+  const int64_t all_heads = all.batch * all.heads * all.head_dim * placed_bytes;
   for (void*& copy : copies) copy = static_cast<char*>(copy) + 2 * begin * all_heads;
   part.targets = targets;
   part.kv_copies = copies;
@@ -78,11 +78,34 @@ void copy(const Projected& given, std::span<const ProjectionSlot> slots, std::sp
   }
 }
 
+// All are of one type: the projection's, or e4m3.
+bool are_e4m3(std::span<const ProjectionSlot> slots, const at::Tensor& projected) {
+  bool some = false;
+  for (const ProjectionSlot& slot : slots) {
+    for (const at::Tensor* t : {&slot.q, &slot.kv}) {
+      if (!t->defined()) continue;
+      const bool is_e4m3 = t->scalar_type() == at::kFloat8_e4m3fn;
+      ENSURE(is_e4m3 || t->scalar_type() == projected.scalar_type());
+      some = some || is_e4m3;
+    }
+  }
+  return some;
+}
+
 struct AloneFlight : ExchangeBuffers::Flight {
   ProjectionSlot buffer;
 };
 
 }  // namespace
+
+at::TensorOptions AttentionLayer::operands(const at::Tensor& projected) const {
+  return is_e4m3 ? projected.options().dtype(at::kFloat8_e4m3fn) : projected.options();
+}
+
+at::ScalarType AttentionLayer::attended_type(const at::Tensor& q) const {
+  ENSURE(is_e4m3 == (q.scalar_type() == at::kFloat8_e4m3fn));
+  return is_e4m3 ? model_type : q.scalar_type();
+}
 
 void place(const Projected& p, std::span<const ProjectionSlot> slots, std::span<const Range> heads) {
   const auto& any = p.k.defined() ? p.k : p.q;  // sizes are the same
@@ -113,14 +136,16 @@ void place(const Projected& p, std::span<const ProjectionSlot> slots, std::span<
   }
   all.targets = targets;
   all.kv_copies = copies;
+  all.is_e4m3 = are_e4m3(slots, any);
   const auto where = launch_target_of(any);
   const auto type = dtype_of(any);
   if (where.cuda) return kernels::place(where, type, all);
   const int64_t bytes = any.element_size(), rope_bytes = any.scalar_type() == at::kDouble ? 8 : 4;
+  const int64_t placed_bytes = all.is_e4m3 ? 1 : bytes;
   at::parallel_for(0, all.n, grain(all.batch * all.heads * all.head_dim), [&](int64_t begin, int64_t end) {
     auto mine = targets;
     auto also = copies;
-    kernels::place(where, type, slice(all, mine, also, begin, end, bytes, rope_bytes));
+    kernels::place(where, type, slice(all, mine, also, begin, end, bytes, placed_bytes, rope_bytes));
   });
 }
 
@@ -192,8 +217,8 @@ ExchangeBuffers LocalExchange::buffers(const CallContext& f, const AttentionLaye
   for (const auto& p : streams) n += p.k.size(0), asking += p.q.defined() ? p.q.size(0) : 0;
   ENSURE(n == f.tokens(layer.streams, seq_rank_, f.patch));
   auto flight = std::make_unique<AloneFlight>();
-  flight->buffer = {at::empty({asking, k.size(1), k.size(2), k.size(3)}, k.options()),
-                    at::empty({n, k.size(1), 2, k.size(2), k.size(3)}, k.options())};
+  flight->buffer = {at::empty({asking, k.size(1), k.size(2), k.size(3)}, layer.operands(k)),
+                    at::empty({n, k.size(1), 2, k.size(2), k.size(3)}, layer.operands(k))};
   ExchangeBuffers in;
   in.heads = {{0, k.size(2)}};
   in.slots = lay_out(streams, std::span(&flight->buffer, 1));

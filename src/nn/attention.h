@@ -25,6 +25,15 @@ struct AttentionLayer {
   std::vector<int> query_streams;  // streams that have queries
   Dim heads;                       // held here, after the tensor cut
   bool is_overlapped = false;      // the model does something else before it takes what was attended
+  // Queries, keys and values are e4m3 without scales from where they are placed on; what is attended is of
+  // the model's type.
+  bool is_e4m3 = false;
+  at::ScalarType model_type = at::kFloat;  // read where is_e4m3
+
+  // Of what exchanges hold for a projection.
+  at::TensorOptions operands(const at::Tensor& projected) const;
+  // Of what is attended with such queries.
+  at::ScalarType attended_type(const at::Tensor& q) const;
 };
 
 // Normalisation of q or k over the width of a head.
@@ -48,7 +57,8 @@ struct Projected {
 Projected split_qkv(const at::Tensor& fused, int64_t head_dim, const HeadNorm& q, const HeadNorm& k,
                     const Rope& rope);
 
-// Where one stream's q, k and v go for one peer: q [n, B, h, d], kv [n, B, 2, h, d], both contiguous.
+// Where one stream's q, k and v go for one peer: q [n, B, h, d], kv [n, B, 2, h, d], both contiguous, of the
+// projection's type or e4m3 as the layer says.
 struct ProjectionSlot {
   at::Tensor q, kv;
   std::vector<at::Tensor> kv_copies;  // where all heads' keys and values go as well; of one slot only
@@ -97,7 +107,7 @@ class SequenceExchange {
 };
 
 // Softmax attention of one rank's queries. lse: log-sum-exp of the scaled scores, [B, h, queries], float
-// (double for double inputs); defined for Lse::kNeeded.
+// (double for double results); defined for Lse::kNeeded.
 struct AttentionOutput {
   at::Tensor out;  // [queries, B, h, d], contiguous
   at::Tensor lse;
@@ -109,6 +119,11 @@ class AttentionOp {
   virtual AttentionOutput run(const CallContext&, const AttentionLayer&, KvExtent, const at::Tensor& q,
                               const at::Tensor& kv, Lse) = 0;
 };
+
+// Can heads of such a width be e4m3?
+constexpr bool has_e4m3_width(int64_t head_width) {
+  return head_width % 16 == 0 && head_width <= 256;
+}
 
 // What a model holds.
 class Attention {
@@ -171,7 +186,8 @@ class LocalExchange : public SequenceExchange {
   int seq_rank_;
 };
 
-// Norm over each head of q and k, rope, then every head to the peer that owns it; heads: of each peer.
+// Norm over each head of q and k, rope, then every head to the peer that owns it, rounded to the slots' type
+// in the same pass; heads: of each peer.
 // Without k and v for queries of a prompt, without q for those that have none.
 void place(const Projected&, std::span<const ProjectionSlot> slots, std::span<const Range> heads);
 // Per stream and peer, views of flat per-peer buffers; shared by all exchanges. tokens already laid: q0, k0.

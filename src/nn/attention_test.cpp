@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/builder.h"
 #include "nn/patchify.h"
 #include "nn/testing.h"
 
@@ -180,10 +181,60 @@ TEST(AttentionOfOneRank, ZeroTokensAreLegal) {
   }
 }
 
+Attention e4m3_attention_of(SingleRank& one, at::ScalarType type) {
+  AttentionLayer layer{0, "attn", {0, 1}, {0, 1}, Dim{kHeads, kWidth}};
+  layer.is_e4m3 = true, layer.model_type = type;
+  return {std::move(layer), one.seams};
+}
+
+// Attention to the values that are left, in the model's type.
+TEST(AttentionOfOneRank, InE4m3AttendsToRoundedNumbers) {
+  for (const auto type : kTypes) {
+    const Stream text(5, type, 20), image(11, type, 30);
+    SingleRank one;
+    const auto out = e4m3_attention_of(one, type)(frame_of({5, 11}), {text.projected(), image.projected()});
+    const auto t = text.projected(), i = image.projected();
+    const auto rounded = [](const at::Tensor& x) {
+      return x.to(at::kFloat).to(at::kFloat8_e4m3fn).to(at::kDouble);
+    };
+    const auto expected = plain_attention(
+        rounded(at::cat({prepared(t.q, text.norm_q, text.rope), prepared(i.q, image.norm_q, image.rope)})),
+        rounded(at::cat({prepared(t.k, text.norm_k, text.rope), prepared(i.k, image.norm_k, image.rope)})),
+        rounded(at::cat({t.v, i.v})));
+    EXPECT_EQ(out.scalar_type(), type);
+    EXPECT_EQ(out.sizes(), (at::IntArrayRef{16, kBatch, kHeads * kWidth}));
+    EXPECT_LT(distance(out, expected.out.flatten(2)), tolerance(type)) << c10::toString(type);
+    const auto exact = attention_of(one, {0, 1}, {0, 1})(frame_of({5, 11}), {t, i});
+    EXPECT_GT(distance(out, exact), 1e-3) << "nothing was rounded";
+    EXPECT_LT(distance(out, exact), 1);
+    EXPECT_EQ(one.attention.used().size(), 2u) << "reports tell e4m3 apart";
+  }
+}
+
 TEST(AttentionOfOneRank, AFrameThatCountsOtherTokensIsABug) {
   const Stream image(4, at::kDouble, 30);
   SingleRank one;
   EXPECT_THROW(attention_of(one, {0}, {0})(frame_of({5}), {image.projected()}), std::logic_error);
+}
+
+TEST(AttentionDtype, IsOfBlocksWhoseHeadsHaveTheWidth) {
+  const PlantedStore store({});
+  Resident memory;
+  SingleRank one;
+  const Builder model(store, one.seams, memory, at::TensorOptions(at::kDouble));
+  const auto b = model.of_attention(AttentionDtype::kFp8E4m3);
+  const auto q = random({6, kBatch, kHeads, kWidth}), k = random(q.sizes(), at::kDouble, 2),
+             v = random(q.sizes(), at::kDouble, 3);
+  const auto run = [&](const Builder& of) {
+    return of.attention("a", {0}, Dim{kHeads, kWidth})(frame_of({6}), {Projected{q, k, v}});
+  };
+  const auto exact = run(model.block(0)), rounded = run(b.block(0));
+  EXPECT_GT(distance(rounded, exact), 1e-3);
+  EXPECT_EQ(rounded.scalar_type(), at::kDouble);
+  EXPECT_EQ(distance(run(b), exact), 0) << "in no block";
+  b.block(1).attention("odd", {0}, Dim{kHeads, 24});
+  EXPECT_EQ(b.attentions().e4m3, 1);
+  EXPECT_EQ(b.attentions().dense, 2) << "of block 0 as it was, and of heads of 24";
 }
 
 TEST(SdpaKernel, GivesTheLogOfTheSumOfExponentials) {
@@ -200,6 +251,25 @@ TEST(SdpaKernel, GivesTheLogOfTheSumOfExponentials) {
       EXPECT_LT(distance(a.out, expected.out), tolerance(type)) << c10::toString(type);
       EXPECT_LT(distance(a.lse, expected.lse), tolerance(type)) << c10::toString(type);
       EXPECT_EQ(sdpa.used().size(), 1u);
+    }
+  }
+}
+
+TEST(SdpaKernel, TakesE4m3AsItsValues) {
+  for (const auto type : kTypes) {
+    for (const auto backend : {SdpaBackend::kAuto, SdpaBackend::kMath, SdpaBackend::kFlash3}) {
+      AttentionLayer layer;
+      layer.is_e4m3 = true, layer.model_type = type;
+      const auto q = random({33, kBatch, kHeads, kWidth}, at::kFloat, 60).to(at::kFloat8_e4m3fn),
+                 kv = random({70, kBatch, 2, kHeads, kWidth}, at::kFloat, 61).to(at::kFloat8_e4m3fn);
+      Sdpa sdpa(backend);
+      const auto a = sdpa.run({}, layer, {}, q, kv, Lse::kNeeded);
+      const auto b = sdpa.run({}, {}, {}, q.to(type), kv.to(type), Lse::kNeeded);
+      EXPECT_EQ(a.out.scalar_type(), type);
+      EXPECT_TRUE(a.out.equal(b.out) && a.lse.equal(b.lse)) << c10::toString(type);
+      const auto none = sdpa.run({}, layer, {}, q, kv.narrow(0, 0, 0), Lse::kNeeded);
+      EXPECT_EQ(none.out.scalar_type(), type);
+      EXPECT_THROW(sdpa.run({}, {}, {}, q, kv, Lse::kNone), std::logic_error) << "of a layer in another type";
     }
   }
 }

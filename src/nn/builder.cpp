@@ -50,6 +50,12 @@ Builder Builder::of_tier(Tier tier) const {
   return b;
 }
 
+Builder Builder::of_attention(AttentionDtype dtype) const {
+  Builder b = *this;
+  b.attention_ = dtype;
+  return b;
+}
+
 Builder Builder::by_chunks(std::shared_ptr<TokenChunks> chunks) const {
   Builder b = *this;
   b.chunks_ = std::move(chunks);
@@ -183,9 +189,12 @@ CrossAttention Builder::cross_attention(Dim heads) const {
 Attention Builder::attention(std::string_view name, std::vector<int> streams, Dim heads,
                              std::vector<int> query_streams) const {
   if (query_streams.empty()) query_streams = streams;
-  return {AttentionLayer{shared_->layers++, path(name), std::move(streams), std::move(query_streams),
-                         held(heads)},
-          seams_};
+  AttentionLayer layer{shared_->layers++, path(name), std::move(streams), std::move(query_streams),
+                       held(heads)};
+  layer.is_e4m3 = attention_ == AttentionDtype::kFp8E4m3 && block_ >= 0 && has_e4m3_width(heads.unit);
+  layer.model_type = c10::typeMetaToScalarType(options_.dtype());
+  if (block_ >= 0) ++(layer.is_e4m3 ? shared_->attentions.e4m3 : shared_->attentions.dense);
+  return {std::move(layer), seams_};
 }
 
 at::Tensor Builder::kernel(const std::string& name, at::IntArrayRef full) const {

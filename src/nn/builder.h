@@ -35,10 +35,15 @@ enum class Bias { kYes, kNo };
 // whose sizes are no multiples of 16; the same without linears that close several segments, which lose most.
 enum class Tier : uint8_t { kExact, kFast, kFastStrict };
 
-// Linears of blocks by the numbers that they multiply.
+// Linears of blocks by the numbers that they multiply, or attentions by those that they attend to.
 struct LinearCounts {
   int e4m3 = 0, dense = 0;
 };
+
+// What queries, keys and values of the attentions of blocks are: of the model's type, or e4m3 without scales
+// (AttentionLayer), but for heads whose width is no multiple of 16. Attention to a prompt that stays outside,
+// and what is no block, keep the model's type.
+enum class AttentionDtype : uint8_t { kAuto, kFp8E4m3 };
 
 // Problems with the checkpoint are collected in the store, which reports them all at once after the build.
 class Builder {
@@ -54,6 +59,7 @@ class Builder {
   // What is built with the result computes as the tier says. Weights are rounded while they are read, each
   // row of what this rank holds under its own scale.
   Builder of_tier(Tier tier) const;
+  Builder of_attention(AttentionDtype dtype) const;
   // What is built with the result makes hidden states of its blocks' MLPs for some tokens at a
   // time; null: whole.
   Builder by_chunks(std::shared_ptr<TokenChunks> chunks) const;
@@ -96,6 +102,7 @@ class Builder {
   at::TensorOptions options() const { return options_; }
   // In blocks, so far.
   LinearCounts linears() const { return shared_->linears; }
+  LinearCounts attentions() const { return shared_->attentions; }
   // Everything read so far with this builder and its children.
   const Manifest& manifest() const { return *shared_->manifest; }
 
@@ -103,7 +110,7 @@ class Builder {
   struct Shared {
     std::shared_ptr<ModulationTables> tables;
     int layers = 0;
-    LinearCounts linears;
+    LinearCounts linears, attentions;
     std::shared_ptr<Manifest> manifest = std::make_shared<Manifest>();
   };
   std::vector<Range> cut(std::initializer_list<Dim> segments) const;
@@ -125,6 +132,7 @@ class Builder {
   std::string prefix_;
   int block_ = BlockMemory::kResident;
   Tier tier_ = Tier::kExact;
+  AttentionDtype attention_ = AttentionDtype::kAuto;
   std::shared_ptr<TokenChunks> chunks_;
   std::shared_ptr<Shared> shared_;
 };

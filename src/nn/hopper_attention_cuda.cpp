@@ -72,9 +72,13 @@ std::vector<c10::IValue> arguments(const c10::FunctionSchema& schema, const at::
 }  // namespace
 
 std::string hopper_attention_problem(c10::Device device, at::ScalarType type, int64_t head_width) {
-  if (!device.is_cuda() || type != at::kBFloat16) return "FlashAttention 3 takes bfloat16 on a GPU";
-  if (head_width % 8 != 0 || head_width > 256)
-    return "FlashAttention 3 takes heads of at most 256 numbers, in steps of 8";
+  const bool is_e4m3 = type == at::kFloat8_e4m3fn;
+  if (!device.is_cuda() || (type != at::kBFloat16 && !is_e4m3))
+    return "FlashAttention 3 takes bfloat16 on a GPU";
+  if (head_width % (is_e4m3 ? 16 : 8) != 0 || head_width > 256) {
+    return std::string("FlashAttention 3 takes heads of at most 256 numbers, in steps of ") +
+           (is_e4m3 ? "16 where they are e4m3" : "8");
+  }
   const auto* gpu = at::cuda::getDeviceProperties(device.has_index() ? device.index() : c10::DeviceIndex(0));
   if (gpu->major != 9)
     return std::string("FlashAttention 3 is for compute capability 9, and this is ") + gpu->name;

@@ -76,6 +76,17 @@ SdpaBackend choose(SdpaBackend asked, const at::Tensor& q, int64_t keys) {
   return SdpaBackend::kMath;
 }
 
+// Whether FlashAttention-3 is to read e4m3 itself.
+bool takes_e4m3(SdpaBackend asked, const at::Tensor& q) {
+  return (asked == SdpaBackend::kAuto || asked == SdpaBackend::kFlash3) && flash3().failure().empty() &&
+         hopper_attention_problem(q.device(), q.scalar_type(), q.size(-1)).empty();
+}
+
+// [n, B, h, d] -> [B, h, n, d]
+at::Tensor as_heads(const at::Tensor& t) {
+  return t.permute({1, 2, 0, 3});
+}
+
 AttentionOutput math(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   const auto acc_dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto scores = at::matmul(q.to(acc_dtype), k.to(acc_dtype).transpose(-1, -2)) /
@@ -134,6 +145,8 @@ const char* name_of(SdpaBackend backend, bool cuda) {
   }
 }
 
+constexpr const char* kFromE4m3 = ", queries, keys and values in e4m3";
+
 }  // namespace
 
 std::string hopper_attention_failure() {
@@ -142,31 +155,43 @@ std::string hopper_attention_failure() {
 
 std::set<std::string> Sdpa::used() const {
   std::set<std::string> names;
-  for (const auto& [backend, on_cuda] : ran_) names.insert(name_of(backend, on_cuda));
+  for (const auto& [backend, on_cuda, from_e4m3] : ran_)
+    names.insert(std::string(name_of(backend, on_cuda)) + (from_e4m3 ? kFromE4m3 : ""));
   return names;
 }
 
-AttentionOutput Sdpa::run(const CallContext&, const AttentionLayer&, KvExtent, const at::Tensor& q,
+AttentionOutput Sdpa::run(const CallContext&, const AttentionLayer& layer, KvExtent, const at::Tensor& q,
                           const at::Tensor& kv, Lse lse) {
-  const auto acc_dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = layer.attended_type(q);
+  const auto acc_dtype = type == at::kDouble ? at::kDouble : at::kFloat;
   const int64_t batch = q.size(1), heads = q.size(2);
   if (q.numel() == 0 || kv.numel() == 0) {
-    return {at::zeros(q.sizes(), q.options()),
+    return {at::zeros(q.sizes(), q.options().dtype(type)),
             at::full({batch, heads, q.size(0)}, -std::numeric_limits<double>::infinity(),
                      q.options().dtype(acc_dtype))};
   }
-  const auto k = kv.select(2, 0).permute({1, 2, 0, 3}), v = kv.select(2, 1).permute({1, 2, 0, 3});
-  const auto queries = q.permute({1, 2, 0, 3});
-  auto backend = choose(backend_, q, kv.size(0));
+  const auto run_flash3 = [&](const at::Tensor& queries, const at::Tensor& keys_and_values) {
+    return flash3().run([&] {
+      return hopper_attention(as_heads(queries), as_heads(keys_and_values.select(2, 0)),
+                              as_heads(keys_and_values.select(2, 1)));
+    });
+  };
   std::optional<AttentionOutput> done;
-  if (backend == SdpaBackend::kFlash3) done = flash3().run([&] { return hopper_attention(queries, k, v); });
+  auto backend = SdpaBackend::kFlash3;
+  if (layer.is_e4m3 && takes_e4m3(backend_, q)) done = run_flash3(q, kv);
   if (!done) {
-    backend = choose(backend_, q, kv.size(0));  // without it, if it has failed
-    done = run_kernel(backend, queries, k, v, lse);
+    const auto queries = q.to(type), keys_and_values = kv.to(type);  // the same where they are not e4m3
+    backend = choose(backend_, queries, kv.size(0));
+    if (backend == SdpaBackend::kFlash3) done = run_flash3(queries, keys_and_values);
+    if (!done) {
+      backend = choose(backend_, queries, kv.size(0));  // without it, if it has failed
+      done = run_kernel(backend, as_heads(queries), as_heads(keys_and_values.select(2, 0)),
+                        as_heads(keys_and_values.select(2, 1)), lse);
+    }
   }
-  ran_.emplace(backend, q.is_cuda());
+  ran_.emplace(backend, q.is_cuda(), layer.is_e4m3);
   AttentionOutput a = std::move(*done);
-  a.out = a.out.permute({2, 0, 1, 3}).contiguous();
+  a.out = a.out.permute({2, 0, 1, 3}).contiguous().to(type);
   return a;
 }
 

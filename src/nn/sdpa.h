@@ -3,7 +3,7 @@
 #pragma once
 #include <set>
 #include <string>
-#include <utility>
+#include <tuple>
 
 #include "nn/attention.h"
 
@@ -11,7 +11,8 @@ namespace atelier::nn {
 
 enum class SdpaBackend { kAuto, kCudnn, kFlash, kFlash3, kEfficient, kProducts, kMath };
 
-// Scaled dot-product attention, scale 1/sqrt(d), no mask. q [Nq, B, h, d], kv [N, B, 2, h, d].
+// Scaled dot-product attention, scale 1/sqrt(d), no mask. q [Nq, B, h, d], kv [N, B, 2, h, d]. e4m3 goes to
+// FlashAttention-3 as it is, to every other kernel as the same values in the model's type.
 class Sdpa : public AttentionOp {
  public:
   explicit Sdpa(SdpaBackend backend = SdpaBackend::kAuto) : backend_(backend) {}
@@ -22,7 +23,7 @@ class Sdpa : public AttentionOp {
 
  private:
   SdpaBackend backend_;
-  std::set<std::pair<SdpaBackend, bool>> ran_;  // on CUDA or not
+  std::set<std::tuple<SdpaBackend, bool, bool>> ran_;  // on CUDA or not, from e4m3 or not
 };
 
 // The same for encoders and single pictures. q, k, v: [B, h, n, d]; bias: added to the scaled scores, may be

@@ -20,6 +20,7 @@ struct KvGather::Flight : nn::ExchangeBuffers::Flight {
   nn::ExchangeBuffers inner;
   std::vector<int64_t> tokens;  // per rank of the group, of those that it brings together
   nn::Qkv mine;
+  bool is_early = false;        // values are sent as they are projected
   at::Tensor sent[2], arrived;  // arrived: [2, tokens of all, B, h, d]
   comm::Work work[2];
 };
@@ -34,7 +35,8 @@ nn::ExchangeBuffers KvGather::buffers(const nn::CallContext& f, const nn::Attent
   in.slots = std::move(flight->inner.slots);
   in.pieces = flight->inner.pieces;
   in.heads = flight->inner.heads;
-  if (together_ == 1) {
+  flight->is_early = together_ == 1 && !layer.is_e4m3;
+  if (flight->is_early) {
     std::vector<at::Tensor> values;
     for (const auto& p : streams) values.push_back(p.v);
     gather(*flight, kValues, at::cat(values));
@@ -64,6 +66,7 @@ void KvGather::launch(const nn::CallContext& f, const nn::AttentionLayer& layer,
   inner_.launch(f, layer, flight.inner);
   if (together_ > 1) return;
   flight.mine = inner_.wait(f, layer, flight.inner);
+  if (!flight.is_early) gather(flight, kValues, flight.mine.kv.select(2, kValues));
   gather(flight, kKeys, flight.mine.kv.select(2, kKeys));
 }
 
@@ -97,7 +100,7 @@ at::Tensor KvGather::in_order(const nn::CallContext& f, const nn::AttentionLayer
     }
     ENSURE(begin == arrived.size(1));
   }
-  return at::cat(pieces, 1);
+  return joined(pieces, 1);
 }
 
 at::Tensor KvGather::scatter_back(const nn::CallContext& f, const nn::AttentionLayer& layer,

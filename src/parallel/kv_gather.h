@@ -12,8 +12,9 @@ namespace atelier::parallel {
 // Stands around what brings neighbours together first (Ulysses), or nobody. A rank sends the keys and values
 // that it then has to each other rank of its group, as two gathers: values first, which need neither norm nor
 // rope, then keys. Without Ulysses the values are on their way while queries and keys are still being
-// normalised and rotated, and both while the model does what needs no attention. Each arrives where attention
-// reads it; only several streams (begin_in_order) need a copy into the order of one rank.
+// normalised and rotated (but for values in e4m3, which are made with the keys), and both while the model
+// does what needs no attention. Each arrives where attention reads it; only several streams (begin_in_order)
+// need a copy into the order of one rank.
 class KvGather : public nn::SequenceExchange {
  public:
   // group: its ranks in the order of their tokens. inner: brings together the tokens of `together`

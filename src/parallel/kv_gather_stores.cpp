@@ -22,7 +22,9 @@ nn::ExchangeBuffers KvGatherStores::buffers(const nn::CallContext& f, const nn::
                                             std::span<const nn::Projected> streams) {
   const auto& k = streams[0].k;
   const int64_t tokens = sum(tokens_of_ranks(f, layer.streams, first_, group_.size()));
-  const int64_t token_bytes = k.size(1) * 2 * k.size(2) * k.size(3) * k.element_size();
+  const auto operands = layer.operands(k);
+  const int64_t token_bytes =
+      k.size(1) * 2 * k.size(2) * k.size(3) * static_cast<int64_t>(operands.dtype().itemsize());
   auto flight = std::make_unique<Flight>();
   flight->memory = unused(memory_);
   if (group_.size() <= kernels::kMaxTargets)
@@ -31,9 +33,10 @@ nn::ExchangeBuffers KvGatherStores::buffers(const nn::CallContext& f, const nn::
 
   const int me = first_ + group_.rank();
   flight->q =
-      at::empty({f.tokens(layer.query_streams, me, f.patch), k.size(1), k.size(2), k.size(3)}, k.options());
+      at::empty({f.tokens(layer.query_streams, me, f.patch), k.size(1), k.size(2), k.size(3)}, operands);
   const auto kv_of = [&](int rank) {
-    return tensor_in(*flight->window, rank, 0, {tokens, k.size(1), 2, k.size(2), k.size(3)}, k.scalar_type());
+    return tensor_in(*flight->window, rank, 0, {tokens, k.size(1), 2, k.size(2), k.size(3)},
+                     c10::typeMetaToScalarType(operands.dtype()));
   };
   flight->kv = kv_of(group_.rank());
   std::vector<at::Tensor> theirs;

@@ -47,7 +47,8 @@ struct GathersSeen : PassedOn {
 // Two streams of one request, each cut over `ranks` sequence ranks.
 struct TwoStreams {
   int64_t heads = 3;
-  at::Tensor text = noise({5, 2, 3, heads, 4}, 1), image = noise({8, 2, 3, heads, 4}, 2);
+  int64_t width = 4;
+  at::Tensor text = noise({5, 2, 3, heads, width}, 1), image = noise({8, 2, 3, heads, width}, 2);
   nn::CallContext call(int ranks, int rank, int patches = 1) const {
     return {.patch = std::nullopt,
             .streams = {{.patches = {5, patches}, .seq_parts = ranks, .pinned_to_first_patch = true},
@@ -55,7 +56,10 @@ struct TwoStreams {
             .seq_rank = rank};
   }
   bool is_overlapped = true;
-  nn::AttentionLayer layer() const { return {0, "a", {0, 1}, {0, 1}, {heads, 4}, is_overlapped}; }
+  bool is_e4m3 = false;
+  nn::AttentionLayer layer() const {
+    return {0, "a", {0, 1}, {0, 1}, {heads, width}, is_overlapped, is_e4m3, at::kDouble};
+  }
   std::vector<nn::Projected> held(const nn::CallContext& f) const {
     std::vector<nn::Projected> out;
     for (const auto* whole : {&text, &image}) {
@@ -231,6 +235,16 @@ TEST(KvGather, AnyNumberOfHeadsAndRanksAttendsAsOneRank) {
       for (const bool over : {false, true})
         EXPECT_LT(error_of_attention<Stores>({.heads = heads, .is_overlapped = over}, ranks), 1e-12)
             << heads << " heads, " << ranks;
+    }
+  }
+}
+
+TEST(KvGather, E4m3AttendsAsOneRank) {
+  for (const int ranks : {2, 3, 9}) {
+    for (const bool over : {false, true}) {
+      const TwoStreams all{.width = 16, .is_overlapped = over, .is_e4m3 = true};
+      EXPECT_LT(error_of_attention(all, ranks), 1e-12) << ranks;
+      EXPECT_LT(error_of_attention<Stores>(all, ranks), 1e-12) << ranks;
     }
   }
 }

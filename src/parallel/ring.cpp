@@ -29,7 +29,8 @@ nn::AttentionOutput Ring::run(const nn::CallContext& f, const nn::AttentionLayer
   };
   ENSURE(held.first == me * held.count && kv.size(0) == tokens(me));
   ran_ = true;
-  const auto acc_dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto type = layer.attended_type(q);
+  const auto acc_dtype = type == at::kDouble ? at::kDouble : at::kFloat;
   nn::AttentionOutput all;
   at::Tensor block = kv.contiguous();
   for (int hop = 0; hop < size; ++hop) {
@@ -52,7 +53,7 @@ nn::AttentionOutput Ring::run(const nn::CallContext& f, const nn::AttentionLayer
     transfer.wait();
     block = incoming;
   }
-  all.out = all.out.to(q.scalar_type());
+  all.out = all.out.to(type);
   return all;
 }
 

@@ -164,6 +164,29 @@ TEST(Strategies, StalePatchesMatchTheSameScheduleOnOneRank) {
   }
 }
 
+// Bytes of a head do not depend on who makes them, and what is attended to them is of the model's type.
+TEST(Strategies, MatchOneRankWithAttentionInE4m3) {
+  const Toy toy{.heads = 4, .width = 16, .is_e4m3 = true};
+  for (const Split s : {Split{1, 2, 1},
+                        {3, 1, 1},
+                        {1, 1, 2},
+                        {2, 2, 1},
+                        {2, 2, 2},
+                        {1, 1, 1, 3},
+                        {1, 2, 1, 2},
+                        {2, 1, 1, 2},
+                        {2, 2, 1, 2}}) {
+    EXPECT_LT(error_of(toy, s), kExact) << name_of(s);
+    auto stale = toy;
+    stale.patches = 3, stale.steps = 4;
+    EXPECT_LT(error_of(stale, s), kExact) << name_of(s);
+    stale.warmup = 0;
+    EXPECT_LT(error_of(stale, s), kExact) << name_of(s);
+  }
+  const c10::InferenceMode guard;
+  EXPECT_GT(difference(alone(toy), alone({.heads = 4, .width = 16})), kVisible);
+}
+
 TEST(Strategies, StalePatchesDifferFromFreshOnes) {
   const c10::InferenceMode guard;
   const auto fresh = alone({.steps = 4});

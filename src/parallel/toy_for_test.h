@@ -81,6 +81,7 @@ struct Toy {
   int blocks = 2;
   int patches = 1, warmup = 1, steps = 2;
   bool last_asks_image_only = false;
+  bool is_e4m3 = false;  // queries, keys and values; width is then a multiple of 16
 
   std::vector<nn::Layout> layouts(int seq_parts) const {
     return {{.patches = {tokens[0], patches}, .seq_parts = seq_parts, .pinned_to_first_patch = true},
@@ -104,8 +105,10 @@ class ToyModel {
       const auto out = noise({toy.channels, toy.heads, toy.width}, seed + 1);
       out_.push_back(out.narrow(1, mine.begin, mine.size).reshape({toy.channels, -1}));
       const bool all = !(toy.last_asks_image_only && b + 1 == toy.blocks);
-      const nn::AttentionLayer layer{
+      nn::AttentionLayer layer{
           b, "toy", {0, 1}, all ? std::vector<int>{0, 1} : std::vector<int>{1}, {mine.size, toy.width}};
+      layer.is_e4m3 = toy.is_e4m3;
+      layer.model_type = at::kDouble;
       attend_.emplace_back(layer, seams);
     }
   }

@@ -73,6 +73,13 @@ std::vector<nn::ProjectionPiece> pieces_of_streams(const nn::CallContext& f, con
   return pieces;
 }
 
+at::Tensor joined(const std::vector<at::Tensor>& parts, int64_t dim) {
+  if (parts.front().scalar_type() != at::kFloat8_e4m3fn) return at::cat(parts, dim);
+  std::vector<at::Tensor> bytes;
+  for (const auto& part : parts) bytes.push_back(part.view(at::kByte));
+  return at::cat(bytes, dim).view(at::kFloat8_e4m3fn);
+}
+
 std::vector<at::Tensor> Ulysses::in_order(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                           const std::vector<at::Tensor>& per_rank) const {
   if (has_patches(f)) return per_rank;
@@ -108,7 +115,7 @@ nn::ExchangeBuffers Ulysses::buffers(const nn::CallContext& f, const nn::Attenti
     in.heads.push_back(Partition{layer.heads.count, group_.size()}[p]);
     flight->to.push_back((asking + 2 * held) * flight->batch * in.heads[p].size * flight->width);
   }
-  flight->sent = at::empty({sum(flight->to)}, k.options());
+  flight->sent = at::empty({sum(flight->to)}, layer.operands(k));
   std::vector<nn::ProjectionSlot> per_peer;
   int64_t offset = 0;
   for (int p = 0; p < group_.size(); ++p) {
@@ -148,7 +155,7 @@ nn::Qkv Ulysses::wait(const nn::CallContext& f, const nn::AttentionLayer& layer,
                      .view({flight.tokens[r], flight.batch, 2, heads, flight.width}));
     offset += flight.from[r];
   }
-  nn::Qkv all{at::cat(q), at::cat(in_order(f, layer, kv)), {first_, group_.size(), f.patch}};
+  nn::Qkv all{joined(q, 0), joined(in_order(f, layer, kv), 0), {first_, group_.size(), f.patch}};
   flight.sent.reset();
   flight.arrived.reset();
   return all;

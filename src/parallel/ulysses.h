@@ -22,6 +22,8 @@ std::vector<int64_t> begin_in_order(const nn::CallContext&, const nn::AttentionL
 // streams, which lie apart among the keys of all ranks.
 std::vector<nn::ProjectionPiece> pieces_of_streams(const nn::CallContext&, const nn::AttentionLayer&,
                                                    int rank, std::span<const nn::Projected>);
+// One behind the other; e4m3 as bytes, which can be joined on every device.
+at::Tensor joined(const std::vector<at::Tensor>& parts, int64_t dim);
 
 // One message per peer and direction: q, k and v travel together. Both ends pay one pass over what arrived,
 // which joins the peers' parts.

@@ -19,13 +19,16 @@ struct UlyssesStores::Flight : nn::ExchangeBuffers::Flight {
   std::vector<int64_t> asking, tokens;  // per rank of the group
   int64_t batch = 0, width = 0;         // width: of a head
   int64_t all_heads = 0;
-  at::TensorOptions options;
-  std::vector<Range> heads;  // per rank of the group
+  at::ScalarType type = at::kFloat, attended = at::kFloat;  // of what comes, and of what goes back
+  std::vector<Range> heads;                                 // per rank of the group
   std::shared_ptr<Lane> lane;
   comm::Window *coming = nullptr, *returning = nullptr;
 
-  int64_t head_bytes() const { return width * static_cast<int64_t>(options.dtype().itemsize()); }
-  int64_t token_bytes(int64_t head_count) const { return batch * head_count * head_bytes(); }
+  int64_t token_bytes(int64_t head_count) const {
+    return batch * head_count * width * static_cast<int64_t>(c10::elementSize(type));
+  }
+  int64_t attended_head_bytes() const { return width * static_cast<int64_t>(c10::elementSize(attended)); }
+  int64_t attended_bytes(int64_t head_count) const { return batch * head_count * attended_head_bytes(); }
   // What a rank's window holds for it: queries [asking of all, B, heads], then keys and values [tokens of
   // all, B, 2, heads].
   int64_t kv_offset(int rank) const {
@@ -37,20 +40,19 @@ struct UlyssesStores::Flight : nn::ExchangeBuffers::Flight {
   }
   // And its other window: what comes back, [asking of its own, B, all heads].
   int64_t returning_bytes(int rank) const {
-    return asking[static_cast<size_t>(rank)] * token_bytes(all_heads);
-  }
-  at::Tensor of(const comm::Window& window, int rank, int64_t offset, at::IntArrayRef shape) const {
-    return tensor_in(window, rank, offset, shape, c10::typeMetaToScalarType(options.dtype()));
+    return asking[static_cast<size_t>(rank)] * attended_bytes(all_heads);
   }
   at::Tensor q(int rank) const {
-    return of(*coming, rank, 0, {sum(asking), batch, heads[static_cast<size_t>(rank)].size, width});
+    return tensor_in(*coming, rank, 0, {sum(asking), batch, heads[static_cast<size_t>(rank)].size, width},
+                     type);
   }
   at::Tensor kv(int rank) const {
-    return of(*coming, rank, kv_offset(rank),
-              {sum(tokens), batch, 2, heads[static_cast<size_t>(rank)].size, width});
+    return tensor_in(*coming, rank, kv_offset(rank),
+                     {sum(tokens), batch, 2, heads[static_cast<size_t>(rank)].size, width}, type);
   }
   at::Tensor back(int rank) const {
-    return of(*returning, rank, 0, {asking[static_cast<size_t>(rank)], batch, all_heads, width});
+    return tensor_in(*returning, rank, 0, {asking[static_cast<size_t>(rank)], batch, all_heads, width},
+                     attended);
   }
 };
 
@@ -89,7 +91,8 @@ nn::ExchangeBuffers UlyssesStores::buffers(const nn::CallContext& f, const nn::A
   flight->batch = k.size(1);
   flight->width = k.size(3);
   flight->all_heads = layer.heads.count;
-  flight->options = k.options();
+  flight->type = c10::typeMetaToScalarType(layer.operands(k).dtype());
+  flight->attended = layer.is_e4m3 ? layer.model_type : k.scalar_type();
   ENSURE(k.size(2) == layer.heads.count);
   int64_t coming = 1, returning = 1;
   for (int r = 0; r < group_.size(); ++r)
@@ -135,17 +138,17 @@ at::Tensor UlyssesStores::scatter_back(const nn::CallContext& f, const nn::Atten
   const int me = group_.rank();
   const auto heads = flight->heads[static_cast<size_t>(me)];
   const auto rows = out.contiguous();
-  ENSURE(group_.size() <= kernels::kMaxRowTargets && rows.dtype() == flight->options.dtype());
-  ENSURE(static_cast<int64_t>(rows.nbytes()) == sum(flight->asking) * flight->token_bytes(heads.size));
+  ENSURE(group_.size() <= kernels::kMaxRowTargets && rows.scalar_type() == flight->attended);
+  ENSURE(static_cast<int64_t>(rows.nbytes()) == sum(flight->asking) * flight->attended_bytes(heads.size));
   kernels::RowScatter scatter{.from = rows.const_data_ptr(),
-                              .row_bytes = heads.size * flight->head_bytes(),
+                              .row_bytes = heads.size * flight->attended_head_bytes(),
                               .target_count = group_.size()};
   int64_t stored = 0;
   for (int r = 0; r < group_.size(); ++r) {
     const int64_t count = flight->asking[static_cast<size_t>(r)] * flight->batch;
     if (count > 0 && heads.size > 0) {
       scatter.targets[r] = {flight->back(r).narrow(2, heads.begin, heads.size).data_ptr(), count,
-                            layer.heads.count * flight->head_bytes()};
+                            layer.heads.count * flight->attended_head_bytes()};
     }
     if (r != me) stored += count * scatter.row_bytes;
   }

@@ -149,6 +149,37 @@ TEST(Ulysses, OneProjectionMayHoldSeveralStreams) {
   one_projection_may_hold_several_streams<Stores>();
 }
 
+// Queries, keys and values in e4m3, what was attended in the model's type: one byte there, eight back.
+template <class Kind>
+void e4m3_attends_as_one_rank() {
+  const auto all = noise({9, 2, 3, 3, 16}, 1);  // tokens, batch, {q, k, v}, heads, width
+  const nn::AttentionLayer layer{0, "a", {0}, {0}, {3, 16}, false, true, at::kDouble};
+  const auto attended = [&](nn::SequenceExchange& exchange, int rank, int size) {
+    nn::Sdpa kernel;
+    const nn::CallContext f{
+        .patch = std::nullopt, .streams = {{.patches = {9, 1}, .seq_parts = size}}, .seq_rank = rank};
+    const auto mine = cut(all, f.streams[0].held(rank, std::nullopt));
+    const nn::Attention attend(layer, {.exchange = &exchange, .attention = &kernel});
+    return attend(f, {nn::Projected{mine.select(2, 0), mine.select(2, 1), mine.select(2, 2)}}).clone();
+  };
+  nn::LocalExchange one;
+  const auto expected = attended(one, 0, 1);
+  const auto failure = failure_of(2, [&](comm::Transport& t) {
+    const int ranks[] = {0, 1};
+    const auto group = t.open(ranks, "ulysses");
+    Kind exchange(*group);
+    const nn::Layout whole{.patches = {9, 1}, .seq_parts = 2};
+    EXPECT_TRUE(attended(exchange, t.rank(), 2).equal(cut(expected, whole.held(t.rank(), std::nullopt))));
+    EXPECT_TRUE(exchange.ran());
+  });
+  EXPECT_EQ(failure, "");
+}
+
+TEST(Ulysses, E4m3AttendsAsOneRank) {
+  e4m3_attends_as_one_rank<Messages>();
+  e4m3_attends_as_one_rank<Stores>();
+}
+
 // A fence that is missing.
 class Unfenced : public comm::Window {
  public:
