@@ -88,7 +88,8 @@ struct Group {
       for (auto i = static_cast<size_t>(chunk.begin); i < static_cast<size_t>(chunk.end); ++i)
         width += i < query.model.blocks.size() ? query.model.blocks[i].self_width : 0;
     }
-    return 2 * memory.sizes.denoiser * samples() * tokens() * width / d.tensor / d.ulysses;
+    const double size = query.has_e4m3_attention ? 1 : memory.sizes.denoiser;
+    return 2 * size * samples() * tokens() * width / d.tensor / d.ulysses;
   }
 
   double activations() const {

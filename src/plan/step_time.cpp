@@ -89,6 +89,8 @@ class BlockTime {
  private:
   double sequence() const { return sequence_size(d_); }
   double rows() const { return image_ + text_; }
+  // Of a number of q, k and v on its way to attention.
+  double operand_bytes() const { return query_.has_e4m3_attention ? 1 : kBytesPerNumber; }
 
   double products() const {
     const double cut = d_.tensor;
@@ -122,21 +124,21 @@ class BlockTime {
     const double numbers = queries * width;
     const double first = 6 * numbers / h_.bandwidth + kLaunch, last = first;
     const double merge = 22 * numbers / h_.bandwidth + 8 * kLaunch;
-    const double shift = exposed(links_.shift, 2 * keys * width * kBytesPerNumber, each);
+    const double shift = exposed(links_.shift, 2 * keys * width * operand_bytes(), each);
     t.exchange += first + last + (d_.ring - 1) * (merge + shift);
   }
 
   // Queries, keys and values to the ranks of their heads, and what was attended back.
   double exchange() const {
     const double leave = double(d_.ulysses - 1) / d_.ulysses;
-    const double bytes = rows() * b_.self_width / d_.tensor * kBytesPerNumber;
+    const double numbers = rows() * b_.self_width / d_.tensor;
+    const double bytes = numbers * kBytesPerNumber, coming = 3 * numbers * operand_bytes() * leave;
     const MessageCost& stores = links_.stores;
-    if (!d_.collective && stores.rate > 0)
-      return stores.seconds(3 * bytes * leave) + stores.seconds(bytes * leave);
+    if (!d_.collective && stores.rate > 0) return stores.seconds(coming) + stores.seconds(bytes * leave);
     const double beside = b_.beside > 0 ? product_seconds(rows(), b_.beside / d_.tensor, h_) : 0;
-    const double there = beside > 0 ? exposed(links_.exchange, 3 * bytes * leave, beside)
-                                    : links_.exchange.seconds(3 * bytes * leave);
-    const double copies = 8 * bytes / h_.bandwidth + 3 * kLaunch;
+    const double there =
+        beside > 0 ? exposed(links_.exchange, coming, beside) : links_.exchange.seconds(coming);
+    const double copies = (6 * numbers * operand_bytes() + 2 * bytes) / h_.bandwidth + 3 * kLaunch;
     return there + links_.exchange.seconds(bytes * leave) + copies;
   }
 
@@ -144,7 +146,7 @@ class BlockTime {
   // the group. What is sent is copied out of the projections, and with several streams what arrives into the
   // order of one rank.
   double gather() const {
-    const double bytes = 2 * rows() * b_.self_width / d_.tensor * kBytesPerNumber;
+    const double bytes = 2 * rows() * b_.self_width / d_.tensor * operand_bytes();
     if (!d_.collective && d_.ulysses == 1 && links_.stores.rate > 0) return gather_by_stores(bytes);
     // Each costs what a shift does before its first byte: two H200s, SD3 and FLUX.1 by kv_gather=2.
     const MessageCost gathers{2 * links_.shift.latency, links_.gather.rate};

@@ -11,8 +11,9 @@ namespace atelier::plan {
 // A request and the model that draws it.
 struct StepQuery {
   LayoutQuery layout;
-  ModelWork model = {};     // of as many blocks as layout.model has
-  int64_t grid_tokens = 0;  // of the denoiser, split or not; 0: layout.work.image_tokens
+  ModelWork model = {};             // of as many blocks as layout.model has
+  int64_t grid_tokens = 0;          // of the denoiser, split or not; 0: layout.work.image_tokens
+  bool has_e4m3_attention = false;  // queries, keys and values travel, and are kept, in eight bits
 };
 
 // Of the busiest rank, in s. Idle is what PipeFusion's filling and draining leave, and its whole steps.

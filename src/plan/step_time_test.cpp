@@ -83,6 +83,21 @@ TEST(StepTime, GatheredKeysGrowWithTheRanks) {
   EXPECT_NEAR(part.attention, step_time(query(), {}, h200()).attention / 2, 0.2 * part.attention);
 }
 
+// Keys and values as bytes: half of what a gather sends, three quarters of what there and back take.
+TEST(StepTime, AttentionInE4m3SendsHalf) {
+  auto e4m3 = query();
+  e4m3.has_e4m3_attention = true;
+  const auto share = [&](const char* strategy) {
+    const auto degrees = parse_strategy(strategy);
+    return step_time(e4m3, degrees, h200()).exchange / step_time(query(), degrees, h200()).exchange;
+  };
+  EXPECT_LT(share("kv_gather=8"), 0.6);
+  EXPECT_GT(share("kv_gather=8"), 0.2);  // products hide a part
+  EXPECT_LT(share("ulysses=4"), 0.9);
+  EXPECT_GT(share("ulysses=4"), 0.55);
+  EXPECT_EQ(step_time(e4m3, {}, h200()).seconds(), step_time(query(), {}, h200()).seconds());
+}
+
 TEST(StepTime, WholeStepsOfStagesLeaveTheOthersIdle) {
   const auto sync = step_time(query(), parse_strategy("pipefusion=4, sync"), h200());
   EXPECT_NEAR(sync.seconds(), seconds(""), 0.1 * seconds(""));
