@@ -55,6 +55,7 @@ OPTIONS = {
     "batch of two": ["--batch_size", "2"],
     "weight shards": ["--fully_shard_degree", "2"],
     "FP8 products (`--tier fast`)": ["--tier", "fast"],
+    "FP8 attention (`--attention_dtype`)": ["--attention_dtype", "fp8_e4m3"],
     "chunked MLPs": ["--enable_activation_checkpointing"],
     "image to image": ["--image", str(ROOT / "tests/goldens/flux_edits/image.png")],
 }

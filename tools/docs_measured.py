@@ -29,13 +29,14 @@ def line(row: dict, alone: dict) -> list:
     one = alone.get(key(row))
     ratio = f"{one / ms['median']:.2f} ({one / ms['median'] / n:.0%})" if one and n > 1 else ""
     tier = "" if row.get("tier", "exact") == "exact" else f", tier {row['tier']}"
+    tier += "" if row.get("attention_dtype", "auto") == "auto" else f", attention {row['attention_dtype']}"
     return [n, row["layout"] + tier, row["steps"], f"{ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f})", ratio,
             f"{row['decode_s']['median'] * 1e3:.0f}", f"{row['picture_s']['median']:.2f}" if "picture_s" in row else "",
             peaks(row), f"`results/{row['file']}`"]
 
 
 def key(row: dict) -> tuple:
-    return row["file"], row["model"], row["width"], row["height"], row.get("tier", "exact"), row.get("branches")
+    return row["file"], row["model"], row["width"], row["height"], row.get("tier", "exact"), row.get("attention_dtype"), row.get("branches")
 
 
 def performance() -> str:

@@ -67,6 +67,8 @@ def subject(row: dict) -> str:
     name = row["model"].split(" ")[0].removesuffix("-Diffusers")
     if row.get("tier", "exact") != "exact":
         name += f", tier {row['tier']}"
+    if row.get("attention_dtype", "auto") != "auto":
+        name += f", attention {row['attention_dtype']}"
     if "frames" in row:
         return name + f", {row['width']}x{row['height']}, {row['frames']} frames"
     return name + (f", {row['width']} px" if row["width"] != 1024 else "")

@@ -56,10 +56,16 @@ std::string without_index(const std::string& device) {
   return device.substr(0, device.find(" ("));
 }
 
+// What a step computes in, apart from its number type: other results, other rows.
+std::string eight_bits_of(const Json& said) {
+  const auto attention = said.value("attention_dtype", "auto");
+  return said.value("tier", "exact") + (attention == "auto" ? "" : " attention " + attention);
+}
+
 Entry of_protocol(const Json& result, const Json& row) {
   const auto& a = result.at("asked");
   Entry out{.name = str(a.value("model", ""), " ", row.value("id", ""), " steps ", number(a, "steps"), " ",
-                        a.value("dtype", ""), " ", a.value("tier", "")),
+                        a.value("dtype", ""), " ", eight_bits_of(a)),
             .device = without_index(result.at("machine").value("device", ""))};
   if (is_measured(row)) {
     add_numbers(row.at("measured"), out);
@@ -75,8 +81,8 @@ Entry of_row(const Json& row, const std::string& name) {
             .numbers = {},
             .problem = row.value("problem", "")};
   if (out.name.empty()) {
-    const auto tier = row.value(
-        "tier", row.value("settings", Json::object()).value("engine", Json::object()).value("tier", "exact"));
+    const auto tier = eight_bits_of(
+        row.contains("tier") ? row : row.value("settings", Json::object()).value("engine", Json::object()));
     out.name = str(row.value("model", ""), " ", row.value("layout", ""), " ", number(row, "width"), "x",
                    number(row, "height"), " batch ", number(row, "batch", 1), " steps ", number(row, "steps"),
                    " ", row.value("dtype", ""), " ", tier);

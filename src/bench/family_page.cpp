@@ -224,7 +224,9 @@ std::vector<FamilyRow> family_rows(const Json& result, const std::string& model,
   };
   const Json rows = result.value("rows", Json::array());  // a list, or objects by name
   for (const auto& row : rows) {
-    if (row.value("tier", "exact") != "exact" || row.contains("problem")) continue;
+    if (row.value("tier", "exact") != "exact" || row.value("attention_dtype", "auto") != "auto" ||
+        row.contains("problem"))
+      continue;
     if (result.value("schema", "") != kSchema) {
       add(row, row, row.value("device", ""));
     } else if (is_measured(row)) {

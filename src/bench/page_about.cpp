@@ -44,12 +44,14 @@ std::vector<Line> lead_of(const Json& result) {
   const auto& a = result.at("asked");
   const auto& m = result.at("machine");
   std::vector<Line> out;
-  out.push_back({str(a.value("model", ""), ", ", number(a, "width"), "x", number(a, "height"), " px, ",
-                     number(a, "steps"), " steps, batch ", number(a, "batch"), ", ", a.value("dtype", ""),
-                     ", tier ", a.value("tier", ""), ", ", number(a, "text_tokens"), " text tokens, ",
-                     number(a, "branches"), number(a, "branches") == 1 ? " branch" : " branches", "; ",
-                     number(a, "runs"), " runs after ", number(a, "warmups"), " that do not count"),
-                 Basis::kAsked});
+  out.push_back(
+      {str(a.value("model", ""), ", ", number(a, "width"), "x", number(a, "height"), " px, ",
+           number(a, "steps"), " steps, batch ", number(a, "batch"), ", ", a.value("dtype", ""), ", tier ",
+           a.value("tier", ""), a.value("attention_dtype", "auto") == "auto" ? "" : ", attention in e4m3",
+           ", ", number(a, "text_tokens"), " text tokens, ", number(a, "branches"),
+           number(a, "branches") == 1 ? " branch" : " branches", "; ", number(a, "runs"), " runs after ",
+           number(a, "warmups"), " that do not count"),
+       Basis::kAsked});
   out.push_back({str(m.value("device", ""), ", ", m.value("processor", ""), "; atelier ",
                      result.value("atelier", ""), ", ", result.value("started", "")),
                  Basis::kMeasured});

@@ -2,8 +2,8 @@
 // modelled or cited, or below "asked", which holds what somebody chose.
 //
 //   schema, protocol, atelier, command, started, inside (what the timing holds), problems, notes
-//   asked: model, device, height, width, steps, batch, dtype, tier, runs, warmups, text_tokens, branches,
-//          sizes, random_weights
+//   asked: model, device, height, width, steps, batch, dtype, tier, attention_dtype, runs, warmups,
+//          text_tokens, branches, sizes, random_weights
 //   machine: kind, device, processor, cores, memory_bytes, gpus, driver, cuda, torch, clock_mhz,
 //            power_limit_w, links, ...
 //   rows: id, status (kMeasured ...), why, league,

@@ -56,6 +56,11 @@ nn::Tier tier_named(const std::string& name) {
   return named<nn::Tier>("tier", name, {{"exact", kExact}, {"fast", kFast}, {"fast-strict", kFastStrict}});
 }
 
+nn::AttentionDtype attention_dtype_named(const std::string& name) {
+  using enum nn::AttentionDtype;
+  return named<nn::AttentionDtype>("attention dtype", name, {{"auto", kAuto}, {"fp8_e4m3", kFp8E4m3}});
+}
+
 void EngineConfig::fields(const Visit& visit) {
   visit({.name = "folder"}, &model.folder);
   visit({.name = "single_file"}, &model.single_file);
@@ -69,6 +74,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "attention"}, &attention);
   visit({.name = "offload"}, &offload);
   visit({.name = "tier"}, &tier);
+  visit({.name = "attention_dtype"}, &attention_dtype);
   visit({.name = "shard_t5_encoder"}, &shard_t5_encoder);
   visit({.name = "vae_slicing"}, &vae_slicing);
   visit({.name = "vae_tiling"}, &vae_tiling);
@@ -132,6 +138,7 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .shard_t5_encoder = c.shard_t5_encoder,
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
           .attention = backend_named(c.attention),
+          .attention_dtype = attention_dtype_named(c.attention_dtype),
           .joins_branches = device.is_cuda(),
           .tokens_at_once = c.chunked_forward ? kTokensAtOnce : 0,
           .residency = residency_named(c.offload),

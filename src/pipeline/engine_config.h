@@ -40,9 +40,10 @@ struct EngineConfig {
   ModelSpec model;
   std::string device = "cpu";  // cpu, cuda, cuda:N (one rank only)
   Precision precision;
-  std::string attention = "auto";  // auto, cudnn, flash, flash3, efficient, math
-  std::string offload = "none";    // none, encoders, model, sequential, group
-  std::string tier = "exact";      // exact, fast, fast-strict: nn::Tier of the denoiser
+  std::string attention = "auto";        // auto, cudnn, flash, flash3, efficient, math
+  std::string offload = "none";          // none, encoders, model, sequential, group
+  std::string tier = "exact";            // exact, fast, fast-strict: nn::Tier of the denoiser
+  std::string attention_dtype = "auto";  // auto, fp8_e4m3: nn::AttentionDtype of the denoiser
   bool shard_t5_encoder = false;
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
   std::filesystem::path profile;        // folder of Traces; empty: none are made
@@ -61,6 +62,7 @@ EngineConfig engine_config_from_json(const Json& json);  // throws Error(kUsage)
 
 // Throws Error(kUsage) for a name that is unknown.
 nn::Tier tier_named(const std::string& name);
+nn::AttentionDtype attention_dtype_named(const std::string& name);
 // Throws Error(kUsage) for names of number types, attention kernels or tiers that are unknown.
 LoadOptions load_options(const EngineConfig& config, c10::Device device);
 

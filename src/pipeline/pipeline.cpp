@@ -81,9 +81,11 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
   const auto options = on(options_, options_.denoiser);
   const auto build = [&](nn::BlockMemory& memory, const at::TensorOptions& where) {
     const nn::Builder builder(made.weights->store(), parallel_context_.denoiser(), memory, where);
-    auto built = model_.family().build(*component.config,
-                                       builder.of_tier(options_.tier).by_chunks(made.chunks), blocks);
+    auto built = model_.family().build(
+        *component.config,
+        builder.of_tier(options_.tier).of_attention(options_.attention_dtype).by_chunks(made.chunks), blocks);
     made.linears = builder.linears();
+    made.attentions = builder.attentions();
     made.weights->hold(builder.manifest());
     return built;
   };
@@ -98,6 +100,8 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
   }
   made.model = build(*made.memory, options);
   made.weights->store().check();
+  if (options_.attention_dtype != nn::AttentionDtype::kAuto)
+    check_attentions(made.attentions, model_.facts().name);
   made.memory->release();
   return made;
 }
@@ -105,6 +109,7 @@ Pipeline::LoadedExpert Pipeline::load_expert(std::string_view name, std::span<co
 void Pipeline::load_denoiser(std::span<const plan::ModelChunk> route, ChangesOf& changes) {
   const auto& family = model_.family();
   check_tier(options_.tier, model_.facts(), options_.device);
+  check_attention_dtype(options_.attention_dtype, options_.attention, options_.denoiser, options_.device);
   std::vector<Range> mine;
   for (const auto& chunk : plan::chunks_of(route, parallel_context_.mesh().index(plan::Axis::kPipeline))) {
     mine.push_back({chunk.begin, chunk.end - chunk.begin});
@@ -147,10 +152,13 @@ std::set<std::string> Pipeline::used() const {
     if (expert.chunks && expert.chunks->whole_bytes > 0)
       all.insert(str("chunked forward: hidden states of an MLP take ", expert.chunks->held_bytes,
                      " bytes instead of ", expert.chunks->whole_bytes));
-    if (options_.tier == nn::Tier::kExact) continue;
-    const auto& linears = expert.linears;
-    all.insert(str("products: e4m3 rows in ", linears.e4m3, " of ", linears.e4m3 + linears.dense,
-                   " linears of blocks"));
+    const auto &linears = expert.linears, &attentions = expert.attentions;
+    if (options_.tier != nn::Tier::kExact)
+      all.insert(str("products: e4m3 rows in ", linears.e4m3, " of ", linears.e4m3 + linears.dense,
+                     " linears of blocks"));
+    if (options_.attention_dtype != nn::AttentionDtype::kAuto)
+      all.insert(str("attention: e4m3 in ", attentions.e4m3, " of ", attentions.e4m3 + attentions.dense,
+                     " attentions of blocks"));
   }
   return all;
 }

@@ -38,7 +38,8 @@ struct LoadOptions {
   bool shard_t5_encoder = false;  // over the ranks of a replica
   GraphMode graphs = GraphMode::kOff;
   nn::SdpaBackend attention = nn::SdpaBackend::kAuto;
-  bool joins_branches = false;                 // of guidance, see ExecutorOptions
+  nn::AttentionDtype attention_dtype = nn::AttentionDtype::kAuto;  // of the denoiser
+  bool joins_branches = false;                                     // of guidance, see ExecutorOptions
   int64_t tokens_at_once = 0;                  // of hidden states of the denoiser's MLPs; 0: all
   Residency residency = Residency::kResident;  // kParked: no graphs, which hold addresses
   std::vector<request::AdapterRef> adapters;  // merged while the model loads; later each request says its own
@@ -85,7 +86,7 @@ class Pipeline {
     std::unique_ptr<AdaptedPart> weights;
     std::unique_ptr<nn::BlockMemory> memory;
     std::unique_ptr<nn::Model> model;
-    nn::LinearCounts linears;  // in its blocks
+    nn::LinearCounts linears, attentions;  // in its blocks
     std::shared_ptr<nn::TokenChunks> chunks;
   };
   LoadedExpert load_expert(std::string_view name, std::span<const Range> blocks, weights::Changes changes);

@@ -43,4 +43,34 @@ void check_attention(nn::SdpaBackend attention, at::ScalarType denoiser, c10::De
     throw Error(Kind::kUsage, str("attention flash3: ", problem, "; take sdpa, cudnn or flash"));
 }
 
+void check_attention_dtype(nn::AttentionDtype dtype, nn::SdpaBackend attention, at::ScalarType denoiser,
+                           c10::Device device) {
+  using enum nn::SdpaBackend;
+  if (dtype == nn::AttentionDtype::kAuto || !device.is_cuda()) return;
+  const auto refuse = [](const std::string& why) {
+    throw Error(Kind::kUsage, str("attention_dtype fp8_e4m3: ", why, "; take --attention_dtype auto"));
+  };
+  if (attention != kAuto && attention != kFlash3 && attention != kMath)
+    refuse("of the attention kernels only flash3 takes e4m3, and another one was asked for");
+  if (denoiser != at::kBFloat16)
+    refuse(str("what is attended comes as bfloat16 on a GPU, and the denoiser is ", c10::toString(denoiser)));
+  if (const auto problem = nn::hopper_attention_problem(device, at::kFloat8_e4m3fn, kUsualHead);
+      !problem.empty())
+    refuse(problem);
+}
+
+void check_attentions(const nn::LinearCounts& built, const std::string& model) {
+  if (built.e4m3 > 0 || built.dense == 0) return;
+  throw Error(Kind::kUsage,
+              str("attention_dtype fp8_e4m3 is for heads of 16, 32, ... 256 numbers, which none of the ",
+                  built.dense, " attentions of ", model, " has; take --attention_dtype auto"));
+}
+
+void check_attention_heads(nn::AttentionDtype dtype, const std::string& model, int64_t head_width) {
+  if (dtype == nn::AttentionDtype::kAuto || nn::has_e4m3_width(head_width)) return;
+  throw Error(Kind::kUsage,
+              str("attention_dtype fp8_e4m3 is for heads of 16, 32, ... 256 numbers, and those of ", model,
+                  " have ", head_width, "; take --attention_dtype auto"));
+}
+
 }  // namespace atelier::pipeline

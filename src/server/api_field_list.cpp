@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::string_view kB64[] = {"b64_json"}, kB64OrUrl[] = {"b64_json", "url"},
                            kFormats[] = {"png", "jpeg", "webp"}, kVideoFormats[] = {"webp", "gif", "mp4"},
-                           kTiers[] = {"exact", "fast", "fast-strict"}, kOpaque[] = {"auto", "opaque"},
+                           kTiers[] = {"exact", "fast", "fast-strict"},
+                           kAttentionDtypes[] = {"auto", "fp8_e4m3"}, kOpaque[] = {"auto", "opaque"},
                            kBackgrounds[] = {"auto", "opaque", "transparent"},
                            kModerations[] = {"auto", "low"},
                            kQualities[] = {"auto", "standard", "hd", "low", "medium", "high"};
@@ -111,6 +112,20 @@ std::vector<ApiField> answer_fields(const RequestCaps& caps) {
   };
 }
 
+Json adapters_schema(const RequestCaps& caps) {
+  return {{"type", "array"},
+          {"maxItems", caps.adapters},
+          {"items",
+           {{"anyOf",
+             {{{"type", "string"}, {"minLength", 1}},
+              {{"type", "object"},
+               {"required", {"name"}},
+               {"additionalProperties", false},
+               {"properties",
+                {{"name", {{"type", "string"}, {"minLength", 1}}},
+                 {"strength", {{"type", "number"}, {"minimum", -1000}, {"maximum", 1000}}}}}}}}}}};
+}
+
 std::vector<ApiField> openai_fields(const RequestCaps& caps) {
   const int most = caps.n;
   const auto no_effect = [](std::string_view name, std::span<const std::string_view> words, const char* why) {
@@ -147,26 +162,17 @@ std::vector<ApiField> openai_fields(const RequestCaps& caps) {
       {"style", FieldUse::kRefused, "no model of this engine knows styles: say it in the prompt", {}},
       {"tier", FieldUse::kHonoured, "a hint: the tier that the server has loaded, or the request is refused",
        words_schema(kTiers), [](Draft& d, const Json& v) { d.tier = word_of("tier", v, kTiers); }},
+      {"attention_dtype", FieldUse::kHonoured,
+       "a hint: what the server has loaded, or the request is refused", words_schema(kAttentionDtypes),
+       [](Draft& d, const Json& v) { d.attention_dtype = word_of("attention_dtype", v, kAttentionDtypes); }},
       {"layout",
        FieldUse::kHonoured,
        "a hint: the layout that the server runs, or the request is refused",
        {{"type", "string"}},
        [](Draft& d, const Json& v) { d.layout = text_of("layout", v); }},
-      {"lora",
-       FieldUse::kHonoured,
+      {"lora", FieldUse::kHonoured,
        "adapters of the server by name, with their strengths; GET /v1/adapters lists them",
-       {{"type", "array"},
-        {"maxItems", caps.adapters},
-        {"items",
-         {{"anyOf",
-           {{{"type", "string"}, {"minLength", 1}},
-            {{"type", "object"},
-             {"required", {"name"}},
-             {"additionalProperties", false},
-             {"properties",
-              {{"name", {{"type", "string"}, {"minLength", 1}}},
-               {"strength", {{"type", "number"}, {"minimum", -1000}, {"maximum", 1000}}}}}}}}}}},
-       [caps](Draft& d, const Json& v) { read_adapters(d, v, caps); }},
+       adapters_schema(caps), [caps](Draft& d, const Json& v) { read_adapters(d, v, caps); }},
   };
 }
 
@@ -183,7 +189,8 @@ std::vector<ApiField> edit_fields() {
 
 // A video is a job of its own kind: what says how pictures are answered has no place.
 std::vector<ApiField> video_fields(std::vector<ApiField> of_pictures, const RequestCaps& caps) {
-  constexpr std::string_view kShared[] = {"model", "size", "tier", "layout", "lora", "priority", "timeout"};
+  constexpr std::string_view kShared[] = {"model",  "size", "tier",     "attention_dtype",
+                                          "layout", "lora", "priority", "timeout"};
   std::vector<ApiField> out;
   for (auto& field : of_pictures) {
     if (std::find(std::begin(kShared), std::end(kShared), field.name) != std::end(kShared))

@@ -30,7 +30,7 @@ struct AdapterWish {
 // A request as it was written.
 struct Draft {
   request::PromptRow row;
-  std::string model, format = "png", response_format = "b64_json", tier, layout;
+  std::string model, format = "png", response_format = "b64_json", tier, attention_dtype, layout;
   bool is_stream = false, is_async = false, is_video = false;
   int partial_images = 0, priority = 0;
   std::optional<double> timeout, seconds;  // s; seconds: of a video

@@ -149,7 +149,7 @@ TEST(ApiFields_TheListOfThem, SaysTheTruth) {
     EXPECT_NE(refusal({{name, {{"no", "such"}}}}), "taken") << name;
   }
   for (const char* name : {"prompt", "seed", "num_inference_steps", "guidance_scale", "negative_prompt",
-                           "size", "sampler", "lora", "tier", "layout"})
+                           "size", "sampler", "lora", "tier", "attention_dtype", "layout"})
     EXPECT_TRUE(names.contains(name)) << name;
 }
 

@@ -43,6 +43,11 @@ void Api::settle_hints(const Draft& draft) const {
   if (!draft.tier.empty() && draft.tier != card.tier)
     throw ApiError(400, "unsupported_value",
                    str("tier: ", draft.tier, " is not loaded here; ", card.tier, " is"), "tier");
+  if (!draft.attention_dtype.empty() && draft.attention_dtype != card.attention_dtype)
+    throw ApiError(
+        400, "unsupported_value",
+        str("attention_dtype: ", draft.attention_dtype, " is not loaded here; ", card.attention_dtype, " is"),
+        "attention_dtype");
   if (!draft.layout.empty() && draft.layout != "auto" && draft.layout != card.layout)
     throw ApiError(400, "unsupported_value",
                    str("layout: ", in_quotes(draft.layout), " is not what runs here; ", card.layout, " is"),

@@ -1,6 +1,5 @@
 #include "server/model_requests.h"
 
-
 #include "app/run/adapters.h"
 #include "app/run/capacity.h"
 #include "app/run/seeds.h"
@@ -42,6 +41,7 @@ class ModelRequestMaker : public RequestMaker {
         .id = spec.model.name,
         .family = std::string(spec.model.folder.family().name),
         .tier = spec.job.engine.tier,
+        .attention_dtype = spec.job.engine.attention_dtype,
         .layout = plan::to_string(spec.layout.degrees),
         .dtype = spec.job.engine.precision.denoiser,
         .device = spec.job.engine.device,

@@ -10,7 +10,7 @@ namespace atelier::server {
 
 // What clients are told of what is loaded.
 struct ModelCard {
-  std::string id, family, tier, layout, dtype, device;
+  std::string id, family, tier, attention_dtype, layout, dtype, device;
   int width = 0, height = 0, steps = 0, groups = 1, batch = 1;
   double guidance = 0;
   bool has_previews = true, is_video = false;

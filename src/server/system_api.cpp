@@ -118,6 +118,7 @@ void Api::capabilities(ApiCall& call) {
              {"model", card.id},
              {"family", card.family},
              {"tier", card.tier},
+             {"attention_dtype", card.attention_dtype},
              {"layout", card.layout},
              {"previews", card.has_previews},
              {"defaults",
@@ -166,6 +167,7 @@ void Api::status(ApiCall& call) {
   out["device"] = card.device;
   out["dtype"] = card.dtype;
   out["tier"] = card.tier;
+  out["attention_dtype"] = card.attention_dtype;
   call.json(200, out);
 }
 

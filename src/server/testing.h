@@ -182,6 +182,7 @@ class StubMaker : public RequestMaker {
   const ModelCard card_{.id = "stub/model",
                         .family = "stub",
                         .tier = "exact",
+                        .attention_dtype = "auto",
                         .layout = "single",
                         .dtype = "float32",
                         .device = "cpu",

@@ -224,6 +224,7 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
   load.device = o.device;
   load.denoiser = o.denoiser;
   load.tier = o.tier;
+  load.attention_dtype = o.attention_dtype;
   pipeline::ActivationRecorder recorder;
   generate_on_ranks(folder, o.degrees, load, repeated.batch, &recorder, repeated.noise);
   Produced out;

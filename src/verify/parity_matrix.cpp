@@ -93,6 +93,7 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
     pipeline::LoadOptions load;
     load.denoiser = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
     load.tier = pipeline::tier_named(c.value("tier", "exact"));
+    load.attention_dtype = pipeline::attention_dtype_named(c.value("attention_dtype", "auto"));
     const MatrixTolerance tolerance{c.value("tolerance", general), c.value("levels", 1),
                                     c.value("differing", kRoundedOtherwise)};
     const Drawn plain = draw(folder, {}, batch, load);

@@ -23,8 +23,8 @@ struct MatrixRow {
 };
 
 // tests/parity/matrix.json: {"tolerance": .., "cases": [{"model", "request", "exact": [strategy..], "stale":
-// [..]}]}. A case may also say its "dtype", "tier", "tolerance", "levels" and "differing". Model folders are
-// relative to `root`. Throws Error(kUsage, kCheckpoint).
+// [..]}]}. A case may also say its "dtype", "tier", "attention_dtype", "tolerance", "levels" and "differing".
+// Model folders are relative to `root`. Throws Error(kUsage, kCheckpoint).
 std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::path& root,
                                   const std::function<void(const MatrixRow&)>& on_row);
 std::string line_of(const MatrixRow& row);

@@ -81,8 +81,12 @@ bool is_input(const std::string& name, GoldenKind kind) {
 // Errors of numbers that eight bits made on the way.
 enum class Accuracy { kFull, kHalf, kEight };
 
+bool has_eight_bits(const VerifyOptions& o) {
+  return o.tier != nn::Tier::kExact || o.attention_dtype != nn::AttentionDtype::kAuto;
+}
+
 Accuracy accuracy_of(const VerifyOptions& o) {
-  if (o.tier != nn::Tier::kExact) return Accuracy::kEight;
+  if (has_eight_bits(o)) return Accuracy::kEight;
   return o.denoiser == at::kBFloat16 || o.denoiser == at::kHalf ? Accuracy::kHalf : Accuracy::kFull;
 }
 
@@ -221,6 +225,7 @@ std::vector<ComparisonRow> errors_of_half(const VerifyOptions& o, const GoldenRu
   auto half = o;
   half.denoiser = at::kBFloat16;
   half.tier = nn::Tier::kExact;
+  half.attention_dtype = nn::AttentionDtype::kAuto;
   const auto produced = produce_pipeline(half, run.call, run.recorded);
   return compare_all(half, GoldenKind::kPipeline, run.recorded, produced, run.prefix).rows;
 }
@@ -247,7 +252,7 @@ Comparison verify_pipeline(const VerifyOptions& o, const Json& golden, const Ten
     if (!is_wanted) continue;
     const auto ours = produce_pipeline(o, run.call, run.recorded);
     auto rows = compare_all(o, GoldenKind::kPipeline, run.recorded, ours, run.prefix).rows;
-    if (o.tier != nn::Tier::kExact) put_beside(rows, errors_of_half(o, run));
+    if (has_eight_bits(o)) put_beside(rows, errors_of_half(o, run));
     all.rows.insert(all.rows.end(), rows.begin(), rows.end());
   }
   const auto merged =

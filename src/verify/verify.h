@@ -24,6 +24,7 @@ struct VerifyOptions {
   at::ScalarType denoiser = at::kFloat;  // the rest computes in float32
   nn::Tier tier =
       nn::Tier::kExact;  // others: with the errors of bfloat16 under the same call beside their own
+  nn::AttentionDtype attention_dtype = nn::AttentionDtype::kAuto;  // others as with tiers
   plan::ParallelConfig degrees;
 };
 

@@ -21,8 +21,10 @@ def rows_of(path):
         bench = json.load(f)
     for row in bench["rows"]:
         settings = row.get("settings", {})
-        tier, frames = settings.get("engine", {}).get("tier", "exact"), settings.get("input", {}).get("num_frames")
-        yield {key: brief(key, row[key]) for key in KEPT if key in row} | {"tier": tier} | ({"frames": frames} if frames else {})
+        engine, frames = settings.get("engine", {}), settings.get("input", {}).get("num_frames")
+        attention = engine.get("attention_dtype", "auto")
+        yield ({key: brief(key, row[key]) for key in KEPT if key in row} | {"tier": engine.get("tier", "exact")}
+               | ({"attention_dtype": attention} if attention != "auto" else {}) | ({"frames": frames} if frames else {}))
 
 
 def main():

@@ -37,7 +37,7 @@ def measured_rows():
     for name in ("families_gpus_2.json", "families_gpus_4.json"):
         for row in json.loads((ROOT / "results" / name).read_text())["rows"]:
             model = row["model"].split(" (")[0]
-            if model not in ASKED or row["tier"] != "exact":
+            if model not in ASKED or row["tier"] != "exact" or "attention_dtype" in row:
                 continue
             is_older = name == "families_gpus_2.json"
             # Stores were fitted on the last of these.

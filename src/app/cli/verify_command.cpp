@@ -23,7 +23,7 @@ namespace {
 
 struct VerifyArguments {
   verify::VerifyOptions options;
-  std::string folder, strategy, device = "cpu", dtype, tier = "exact", matrix;
+  std::string folder, strategy, device = "cpu", dtype, tier = "exact", attention_dtype = "auto", matrix;
   bool tf32 = false, is_matrix = false;
 };
 
@@ -42,6 +42,10 @@ bool parse(const Arguments& arguments, VerifyArguments& a) {
   app.add_option(
       "--tier", a.tier,
       "products of the blocks: exact (default), fast, fast-strict; errors are told beside those of bfloat16");
+  app.add_option(
+      "--attention_dtype", a.attention_dtype,
+      "queries, keys and values of the blocks: auto (default), fp8_e4m3; errors are told beside those "
+      "of bfloat16");
   app.add_flag("--enable_tf32", a.tf32, "let float32 products on the GPU use TF32");
   auto* matrix = app.add_option("--matrix", a.matrix,
                                 "draw under every layout of this file and compare with one rank; "
@@ -102,6 +106,7 @@ int verify_command(const Arguments& arguments) {
   if (o.device.is_cuda() && !o.device.has_index()) o.device = c10::Device(c10::kCUDA, 0);
   o.denoiser = dtype_of(a.dtype);
   o.tier = pipeline::tier_named(a.tier);
+  o.attention_dtype = pipeline::attention_dtype_named(a.attention_dtype);
   pipeline::set_tf32(a.tf32 ? pipeline::Tf32::kOn : pipeline::Tf32::kOff);
   pipeline::use_device(o.device);
   const auto layouts = plan::parse_strategies(a.strategy);

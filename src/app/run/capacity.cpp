@@ -57,7 +57,9 @@ class Holding {
   Holding(const RunSpec& spec, const plan::Workload& work)
       : engine(spec.job.engine),
         folder_(&spec.model.folder),
-        step_{{spec.facts, work}, spec.work},
+        step_{.layout = {spec.facts, work},
+              .model = spec.work,
+              .has_e4m3_attention = spec.job.engine.attention_dtype != "auto"},
         is_cuda_(spec.device.device.is_cuda()) {}
 
   pipeline::EngineConfig engine;

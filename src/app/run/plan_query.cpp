@@ -16,6 +16,8 @@ using Part = pipeline::Component::ComponentKind;
 
 constexpr double kEightBitSpeed =
     1.67;  // of a step's products in e4m3 with their rounding, measured on one H200
+// Rate of FlashAttention-3 with e4m3, of that with bfloat16: cited (arXiv 2407.08608), not measured.
+constexpr double kEightBitAttention = 1.5;
 constexpr int64_t kLibraries = int64_t{768} << 20;
 
 bool is_cut(const pipeline::Component& encoder) {
@@ -104,6 +106,8 @@ plan::PlanQuery plan_query(const pipeline::ModelRepo& folder, const ModelFacts& 
   const bool may_be_flash3 = engine.attention == "auto" || engine.attention == "flash3";
   if (!may_be_flash3 || engine.precision.denoiser != "bfloat16") q.hardware.flash3 = 1;
   if (engine.tier != "exact") q.hardware.products *= kEightBitSpeed;
+  q.step.has_e4m3_attention = engine.attention_dtype != "auto";
+  if (q.step.has_e4m3_attention && q.hardware.flash3 > 1) q.hardware.flash3 *= kEightBitAttention;
   q.room = hardware.memory - kLibraries;
   return q;
 }

@@ -23,9 +23,9 @@ Variant variant_of(const bench::Measurement& m) {
 }
 
 // What other tables mix up: exact in the model's own numbers, exact in fewer bits, and not exact.
-const char* league_of(const plan::ParallelConfig& degrees, const std::string& tier) {
+const char* league_of(const plan::ParallelConfig& degrees, const EngineSettings& engine) {
   if (degrees.pipeline > 1 && !degrees.sync) return "approximate";
-  return tier == "exact" ? "lossless" : "quantised";
+  return engine.tier == "exact" && engine.attention_dtype == "auto" ? "lossless" : "quantised";
 }
 
 // What a page or a comparison needs of a run report's row.
@@ -108,7 +108,7 @@ MeasuredRow ProtocolRows::measure(const bench::Measurement& m, const std::filesy
     const auto degrees = degrees_of(m);
     const auto layout = plan::to_string(degrees);
     row["asked"]["layout"] = layout;
-    row["league"] = league_of(degrees, s_.resolved.settings.engine.tier);
+    row["league"] = league_of(degrees, s_.resolved.settings.engine);
     plan::validate(degrees, s_.model.layout_query(variant_of(m)), m.gpus);
     if (const auto model = modelled(m, degrees); !model.is_null()) row["modelled"] = model;
     row["status"] = bench::status::kNotHere;

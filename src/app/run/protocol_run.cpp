@@ -121,6 +121,7 @@ class ProtocolRun {
                  {"pictures", pictures.requests.size()},
                  {"dtype", rows_.dtype()},
                  {"tier", resolved_.settings.engine.tier},
+                 {"attention_dtype", resolved_.settings.engine.attention_dtype},
                  {"sampler", first.sampler.value_or("the folder's")},
                  {"seed", first.seed.value_or(0)},
                  {"prompt", first.prompt},

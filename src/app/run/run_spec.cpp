@@ -187,8 +187,9 @@ std::string device_line(const RunSpec& spec) {
                                                                                  : c10::DeviceIndex(0)});
   }
   out += str("), denoiser ", engine.precision.denoiser,
-             engine.tier == "exact" ? "" : " (tier " + engine.tier + ")", ", encoders and VAE ",
-             engine.precision.encoders);
+             engine.tier == "exact" ? "" : " (tier " + engine.tier + ")",
+             engine.attention_dtype == "auto" ? "" : " (attention " + engine.attention_dtype + ")",
+             ", encoders and VAE ", engine.precision.encoders);
   if (spec.device.device.is_cuda()) out += str(", TF32 ", engine.tf32 ? "on" : "off");
   if (spec.layout.ranks > spec.layout.degrees.data)
     out += spec.device.device.is_cuda() ? ", NCCL between ranks" : ", Gloo between ranks";
@@ -201,11 +202,11 @@ std::string stale_keys_text(const RunSpec& spec) {
   const auto& extent = spec.requests.extent;
   const auto memory = memory_query(spec.model.folder, spec.facts, spec.job.engine,
                                    spec.device.device.is_cuda(), extent.height, extent.width);
-  const auto ranks =
-      plan::rank_memory({{spec.facts, extent.work},
-                         spec.work,
-                         pipeline::grid_tokens(spec.model.folder, extent.height, extent.width)},
-                        memory, d);
+  const auto ranks = plan::rank_memory({{spec.facts, extent.work},
+                                        spec.work,
+                                        pipeline::grid_tokens(spec.model.folder, extent.height, extent.width),
+                                        spec.job.engine.attention_dtype != "auto"},
+                                       memory, d);
   const size_t each = ranks.size() / static_cast<size_t>(d.cfg * d.pipeline);
   std::string out;
   for (size_t stage = 0; stage < static_cast<size_t>(d.pipeline); ++stage)
@@ -251,6 +252,10 @@ void check_kernels(const RunSpec& spec) {
   const auto options = pipeline::load_options(spec.job.engine, spec.device.device);
   pipeline::check_tier(options.tier, spec.facts, options.device);
   pipeline::check_attention(options.attention, options.denoiser, options.device);
+  pipeline::check_attention_dtype(options.attention_dtype, options.attention, options.denoiser,
+                                  options.device);
+  if (!spec.work.blocks.empty())
+    pipeline::check_attention_heads(options.attention_dtype, spec.facts.name, spec.work.head_size);
 }
 
 }  // namespace
@@ -270,6 +275,7 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
   const std::string offload = offload_of(resolved);
   engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
   engine.tier = s.engine.tier;
+  engine.attention_dtype = s.engine.attention_dtype;
   engine.shard_t5_encoder = s.engine.shard_t5_encoder;
   engine.vae_slicing = s.engine.enable_vae_slicing;
   const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;

@@ -174,20 +174,31 @@ static void visit_offload(EngineSettings& e, const Visit& visit) {
   visit({"enable_group_offloading", "the same as --offload group"}, &e.enable_group_offloading);
 }
 
-void EngineSettings::fields(const Visit& visit) {
+// Which kernels attend, and what they and products take.
+static void visit_numbers(EngineSettings& e, const Visit& visit) {
   visit({.name = "attention_backend",
          .help = "sdpa (default: the best kernel), cudnn, flash, flash3 (package fa3-fwd), xformers, math"},
-        &attention_backend);
-  visit({.name = "use_flash_attention", .surfaces = 0}, &use_flash_attention);
-  visit({.name = "use_sdpa", .surfaces = 0}, &use_sdpa);
-  visit({"enable_xformers", "the same as --attention_backend xformers"}, &enable_xformers);
+        &e.attention_backend);
+  visit({.name = "use_flash_attention", .surfaces = 0}, &e.use_flash_attention);
+  visit({.name = "use_sdpa", .surfaces = 0}, &e.use_sdpa);
+  visit({"enable_xformers", "the same as --attention_backend xformers"}, &e.enable_xformers);
   visit({.name = "tier",
          .help = "products of the denoiser's blocks: exact (default), fast (FP8: activations per token, "
                  "weights per "
                  "channel), fast-strict (the same, but for linears that close attention and MLP together)",
          .choices = "exact fast fast-strict"},
-        &tier);
-  visit({"use_fp8_gemms", "the same as --tier fast"}, &use_fp8_gemms);
+        &e.tier);
+  visit({"use_fp8_gemms", "the same as --tier fast"}, &e.use_fp8_gemms);
+  visit({.name = "attention_dtype",
+         .help =
+             "queries, keys and values of the denoiser's blocks: auto (default: the model's type), fp8_e4m3 "
+             "(in 8 bits, on a GPU by flash3 on Hopper; half as much travels between GPUs)",
+         .choices = "auto fp8_e4m3"},
+        &e.attention_dtype);
+}
+
+void EngineSettings::fields(const Visit& visit) {
+  visit_numbers(*this, visit);
   visit({"use_teacache", "the same as --cache_type teacache"}, &use_teacache);
   visit({"use_fbcache", "the same as --cache_type first_block_cache"}, &use_fbcache);
   visit({"enable_compile", "graph mode: CUDA graphs over the blocks; on by default on a GPU",

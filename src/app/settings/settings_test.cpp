@@ -284,7 +284,8 @@ TEST(Optimize, WordsSetWhatNobodyElseSets) {
 
 TEST(Optimize, UnknownAndUnbuiltWordsAreRefused) {
   expect_mentions(refused({"--optimize", "turbo"}), {"turbo", "vae_slicing"});
-  expect_mentions(refused({"--optimize", "layerwise_cast"}), {"layerwise_cast", "is not offered", "--tier fast"});
+  expect_mentions(refused({"--optimize", "layerwise_cast"}),
+                  {"layerwise_cast", "is not offered", "--tier fast"});
   expect_mentions(refused({"--optimize", "sage_attention"}), {"sage"});
 }
 
@@ -301,6 +302,13 @@ TEST(Refusals, NameWhatThisBuildHas) {
             "efficient");
   EXPECT_EQ(resolved({"--attention_backend", "SDPA_MATH"}).settings.engine.attention_backend, "math");
   EXPECT_EQ(resolved({"--attention_backend", "FLASH-3"}).settings.engine.attention_backend, "flash3");
+  const auto fp8 = resolved({"--attention_backend", "FLASH_3_FP8"}).settings.engine;
+  EXPECT_EQ(fp8.attention_backend, "flash3");
+  EXPECT_EQ(fp8.attention_dtype, "fp8_e4m3");
+  expect_mentions(refused({"--attention_backend", "flash_3_fp8", "--attention_dtype", "auto"}),
+                  {"--attention_backend", "--attention_dtype", "auto"});
+  EXPECT_EQ(resolved({"--attention_dtype", "fp8_e4m3"}).settings.engine.tier, "exact");
+  expect_mentions(refused({"--attention_dtype", "fp4"}), {"fp4", "fp8_e4m3"});
   EXPECT_EQ(resolved({"--use_fp8_gemms"}).settings.engine.tier, "fast");
   EXPECT_EQ(resolved({"--use_fp8_gemms", "--tier", "fast-strict"}).settings.engine.tier, "fast-strict");
   expect_mentions(refused({"--use_fp8_gemms", "--tier", "exact"}), {"--use_fp8_gemms", "--tier", "exact"});

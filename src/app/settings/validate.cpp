@@ -72,6 +72,16 @@ void take_kernel_switches(Resolved& r) {
   r.origins["attention_backend"] = r.origin(sdpa ? "use_flash_attention" : "use_sdpa");
 }
 
+void take_e4m3_attention(Resolved& r) {
+  auto& dtype = r.settings.engine.attention_dtype;
+  if (r.is_set("attention_dtype") && dtype == "auto") {
+    fail(str(r.origin("attention_backend").text, " means --attention_dtype fp8_e4m3, but ",
+             r.origin("attention_dtype").text, " says auto: give one of them"));
+  }
+  if (!r.is_set("attention_dtype")) r.origins["attention_dtype"] = r.origin("attention_backend");
+  dtype = "fp8_e4m3";
+}
+
 void settle_attention(Resolved& r) {
   std::string& name = r.settings.engine.attention_backend;
   if (r.settings.engine.enable_xformers && name.empty()) {
@@ -90,6 +100,7 @@ void settle_attention(Resolved& r) {
       {"flash_attn", "flash"}, {"flash_3", "flash3"}, {"flash_attn_3", "flash3"},
       {"fa3", "flash3"},       {"sdpa_math", "math"}, {"sdpa_efficient", "efficient"},
       {"sdpa_cudnn", "cudnn"}};
+  if (name == "flash_3_fp8") name = "flash3", take_e4m3_attention(r);  // xDiT's word for both
   if (const auto at = elsewhere.find(name); at != elsewhere.end()) name = at->second;
   if (name.starts_with("sage")) {
     fail(str(where, ": sage attention is not in this build: there is no INT8 kernel; use sdpa or flash"));
