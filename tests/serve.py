@@ -114,6 +114,7 @@ def test_what_is_wrong_is_named():
     refused(ask(cache_type="pab"), 400, "first_block_cache")
     refused(ask(cache_threshold=0.1), 400, "cache_type")
     refused(ask(tier="fast"), 400, "tier")
+    refused(ask(attention_dtype="fp8_e4m3"), 400, "attention_dtype")
     refused(ask(layout="ring=9"), 400, "layout")
     refused(server.ask("POST", "/v1/images/generations", {"size": "64x64"}), 400, "prompt")
     refused(server.ask("POST", "/v1/images/generations", "{", {"Content-Type": "application/json"}), 400, "JSON")
