@@ -4,7 +4,7 @@ import json
 
 from docs_program import ROOT, table
 
-FILES = ("families_gpus_4.json", "families_gpus_2.json", "many_gpus.json")
+FILES = ("families_gpus_4.json", "families_gpus_2.json", "fp8_attention.json", "many_gpus.json")
 
 
 def rows_of(name: str) -> list:
