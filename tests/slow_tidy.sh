@@ -95,7 +95,7 @@ def findings(item):
 
 # A header is seen by many units, and told of once.
 told = set()
-with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
     for found in pool.map(findings, work):
         with open(known_file, "w") as file:
             json.dump(dict(known), file)
