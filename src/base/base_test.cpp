@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -146,7 +148,7 @@ TEST_F(Files, ThreadsThatWriteOneFileLeaveAWholeOne) {
       for (int i = 0; i < 40; ++i) EXPECT_NO_THROW(write_file_atomically(file, std::string(100000, letter)));
     });
   }
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < 5; ++i) {
     if (!fs::exists(file)) continue;
     const auto bytes = read_file(file);
     EXPECT_EQ(bytes, std::string(100000, bytes.empty() ? '?' : bytes[0]));
@@ -232,6 +234,38 @@ TEST_F(Files, LogLinesReachTheFileWithTheirContext) {
   EXPECT_TRUE(has(text, "warning rank=3 twice is fine")) << text;
   const auto refused = error_of(Kind::kUsage, [&] { log::add_file(folder_ / "logs" / "run.log" / "below"); });
   EXPECT_TRUE(has(refused, "cannot write the log file")) << refused;
+}
+
+// While what lines begin with, and where else they go, changes under them.
+TEST_F(Files, LogLinesOfSeveralThreadsArriveWhole) {
+  constexpr int kThreads = 4, kLines = 200;
+  log::set_console(log::Level::kSilent);
+  log::add_file(folder_ / "all.log");
+  {
+    std::vector<std::jthread> writers;
+    for (int t = 0; t < kThreads; ++t) {
+      writers.emplace_back([t] {
+        for (int i = 0; i < kLines; ++i) log::info(str("<", t, " line ", i, ">"));
+      });
+    }
+    for (int i = 0; i < 5; ++i) {
+      log::set_context(str("turn=", i));
+      log::add_file(folder_ / str("more", i, ".log"));
+    }
+  }
+  log::set_context("");
+  log::warning("flushes");
+  log::set_console(log::Level::kInfo);
+  std::istringstream lines(read_file(folder_ / "all.log"));
+  std::array<int, kThreads> next{};
+  for (std::string line; std::getline(lines, line);) {
+    const auto begin = line.find('<');
+    if (begin == std::string::npos) continue;
+    const auto t = static_cast<size_t>(line.at(begin + 1) - '0');
+    ASSERT_LT(t, next.size()) << line;
+    EXPECT_EQ(line.substr(begin), str("<", t, " line ", next[t]++, ">"));
+  }
+  for (const int n : next) EXPECT_EQ(n, kLines);
 }
 
 }  // namespace
