@@ -50,7 +50,9 @@ INCLUDES_LIMITED = {
 FORBIDDEN_HEADERS = {'torch/torch.h', 'torch/extension.h', 'torch/all.h', 'ATen/ATen.h'}
 TORCH = re.compile(r'^(ATen|c10|caffe2|torch)/')
 DISTRIBUTED = re.compile(r'^(torch/csrc/distributed/|nccl\.h|nccl|gloo/)')
-DEFINITION = re.compile(r'\b(?:struct|class|union|enum(?: class| struct)?)\s+(\w+)(?:\s+final)?\s*(?::(?!:)[^;{}]*)?\{')
+DEFINITION = re.compile(r'\b(?:struct|class|union|enum(?: class| struct)?)\s+(?:\w+::)*(\w+)(?:\s+final)?\s*(?::(?!:)[^;{}]*)?\{')
+BODY = re.compile(r'\)\s*(?:const|noexcept|override|final|mutable|\s)*(?:->\s*[\w:<>,&* ]+)?\{')
+ANONYMOUS = re.compile(r'\bnamespace\s*\{')
 ALIAS = re.compile(r'\busing\s+([A-Z]\w*)\s*=([^;]*);')
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
 
@@ -170,11 +172,32 @@ def model_names(name, text):
     return found
 
 
-def check_type_names(headers):
-    """Types and aliases with one name for two things, at any depth of the headers {name: text}: a reader finds the wrong one."""
+def shared(name, code):
+    """The code of a file that others may mean by its names: all of a header; of a source, what is in no anonymous namespace
+    and in no function."""
+    if name.endswith(('.h', '.cuh')):
+        return code
+    inner = [(match.start(), block_end(code, match.end() - 1)) for match in ANONYMOUS.finditer(code)]
+    inner += [(first, block_end(code, last - 1)) for first, last in (match.span() for match in BODY.finditer(code))]
+    for first, last in inner:
+        code = code[:first] + re.sub(r'[^\n]', ' ', code[first:last]) + code[last:]
+    return code
+
+
+def block_end(code, brace):
+    depth = 0
+    for match in re.compile(r'[{}]').finditer(code, brace):
+        depth += 1 if match.group() == '{' else -1
+        if depth == 0:
+            return match.end()
+    return len(code)
+
+
+def check_type_names(files):
+    """Types and aliases with one name for two things, at any depth of the files {name: text}: a reader finds the wrong one."""
     places = {}
-    for name, text in headers.items():
-        code = without(text)
+    for name, text in files.items():
+        code = shared(name, without(text, literals=True))
         for match in DEFINITION.finditer(code):
             places.setdefault(match.group(1), {})[f'{name}:{line_of(code, match.start(1))}'] = None
         for match in ALIAS.finditer(code):  # of one thing, however far its name is spelled out
@@ -192,8 +215,7 @@ def check(root):
     if any('in a circle' in problem for problem in problems):
         return problems, 0
     files = sorted(path for path in source.rglob('*') if path.suffix in SUFFIXES and path.parent != source)
-    headers = {path.relative_to(root).as_posix(): path.read_text(errors='replace') for path in files if path.suffix == '.h'}
-    problems += check_type_names(headers)
+    problems += check_type_names({path.relative_to(root).as_posix(): path.read_text(errors='replace') for path in files})
     for path in files:
         name = path.relative_to(root).as_posix()
         room = name.split('/')[1]

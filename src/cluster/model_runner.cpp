@@ -28,7 +28,7 @@ c10::Device device_named(const std::string& name, int number) {
   throw Error(Kind::kUsage, str("unknown device ", name, "; known are cpu, cuda and cuda:N"));
 }
 
-struct ModelRunner::Parts {
+struct ModelRunner::LoadedModel {
   c10::Device device;
   nn::TunedProducts products;
   pipeline::ModelRepo folder;
@@ -37,7 +37,7 @@ struct ModelRunner::Parts {
   pipeline::Pipeline pipeline;
   BatchTimes times;  // of the last batch
 
-  Parts(const pipeline::EngineConfig& config, c10::Device d, comm::Transport* transport)
+  LoadedModel(const pipeline::EngineConfig& config, c10::Device d, comm::Transport* transport)
       : device(d),
         products(config.gemm_cache.empty() ? c10::Device(c10::kCPU) : d, config.gemm_cache),
         folder(open_model(config.model)),
@@ -56,7 +56,7 @@ ModelRunner::ModelRunner(const pipeline::EngineConfig& config, c10::Device devic
   fraction_ = config.memory_fraction;
   settles_after_ = config.settles_after;
   try {
-    parts_ = std::make_unique<Parts>(config, device, transport);
+    parts_ = std::make_unique<LoadedModel>(config, device, transport);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {

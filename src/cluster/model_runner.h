@@ -35,8 +35,8 @@ class ModelRunner : public Runner {
   void tell_of_kernels();  // once, what is computed otherwise than it was to be
   bool has_told_ = false;
   bool leads() const;  // rank 0 of the replica
-  struct Parts;
-  std::unique_ptr<Parts> parts_;
+  struct LoadedModel;
+  std::unique_ptr<LoadedModel> parts_;
 };
 
 // "cpu", "cuda" (the device of this number) or "cuda:N". Throws Error(kUsage) for anything else.

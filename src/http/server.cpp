@@ -78,8 +78,8 @@ std::unique_ptr<asio::ssl::context> tls_of(const std::optional<TlsFiles>& files)
 
 }  // namespace
 
-struct HttpServer::Parts {
-  Parts(HttpOptions given, HttpHandler& handler)
+struct HttpServer::RunningServer {
+  RunningServer(HttpOptions given, HttpHandler& handler)
       : options(std::move(given)),
         pool(handler, options.limits),
         tls(tls_of(options.tls)),
@@ -90,7 +90,7 @@ struct HttpServer::Parts {
     thread = std::thread([this] { run(); });
   }
 
-  ~Parts() {
+  ~RunningServer() {
     asio::post(io, [this] {
       boost::system::error_code ignored;
       acceptor.close(ignored);
@@ -146,7 +146,7 @@ struct HttpServer::Parts {
 
 HttpServer::HttpServer(HttpOptions options, HttpHandler& handler) {
   raise_descriptors();
-  parts_ = std::make_unique<Parts>(std::move(options), handler);
+  parts_ = std::make_unique<RunningServer>(std::move(options), handler);
 }
 
 HttpServer::~HttpServer() = default;

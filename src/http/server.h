@@ -70,8 +70,8 @@ class HttpServer {
   bool is_drained() const;  // and no connection is left
 
  private:
-  struct Parts;
-  std::unique_ptr<Parts> parts_;
+  struct RunningServer;
+  std::unique_ptr<RunningServer> parts_;
 };
 
 }  // namespace atelier::http

@@ -15,17 +15,9 @@
 
 namespace atelier::kernels::cuda {
 
-template <class T>
-struct ArithOf {
-  using Type = float;
-};
-template <>
-struct ArithOf<double> {
-  using Type = double;
-};
 // The type that a kernel computes in.
 template <class T>
-using Arith = typename ArithOf<T>::Type;
+using Arith = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 __device__ __forceinline__ float load(float v) {
   return v;

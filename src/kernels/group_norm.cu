@@ -12,7 +12,7 @@ struct SumArgs {
   double* sums;  // [B, runs, C / merged, 2]: of x + bias, of its square
   int64_t runs;
   int merged;  // channels that become one sum: a group's, where a block sees all channels, else 1
-  Walk walk;
+  PixelWalk walk;
 };
 
 // Numbers of one channel, less the first of them: nothing cancels where the mean is large.
@@ -27,7 +27,7 @@ struct Shifted {
 };
 
 template <class T, int kWidth>
-__device__ __forceinline__ int sum_run(const T* x, const Walk& w, const Walker<kWidth>& at,
+__device__ __forceinline__ int sum_run(const T* x, const PixelWalk& w, const Walker<kWidth>& at,
                                        Shifted<Arith<T>> (&sums)[kWidth]) {
   using A = Arith<T>;
   int count = 0;
@@ -57,7 +57,7 @@ template <class T, int kWidth>
 __global__ void __launch_bounds__(kWalkers) sum_runs(const __grid_constant__ SumArgs<T> a) {
   using A = Arith<T>;
   __shared__ double shared[2 * kWidth][kWalkers];
-  const Walk& w = a.walk;
+  const PixelWalk& w = a.walk;
   const Walker<kWidth> at(w);
   for (int64_t b = blockIdx.z; b < w.batch; b += gridDim.z) {
     if (!at.is_idle) {
@@ -158,7 +158,7 @@ struct NormArgs {
   const double* moments;  // [3, B, G]
   int64_t groups;
   double eps;
-  Walk walk;
+  PixelWalk walk;
 };
 
 // (x - centre) * slope + shift, for the channels of one thread.
@@ -197,7 +197,7 @@ __device__ __forceinline__ Affine<Arith<T>, kWidth> affine(const NormArgs<T>& a,
 template <Nonlinearity kNonlinearity, class T, int kWidth>
 __global__ void __launch_bounds__(kWalkers) normalise(const __grid_constant__ NormArgs<T> a) {
   using A = Arith<T>;
-  const Walk& w = a.walk;
+  const PixelWalk& w = a.walk;
   const Walker<kWidth> at(w);
   if (at.is_idle) return;
   for (int64_t b = blockIdx.z; b < w.batch; b += gridDim.z) {

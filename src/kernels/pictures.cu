@@ -10,13 +10,13 @@ template <class T>
 struct AddArgs {
   T* x;
   const T *y, *bias;
-  Walk walk;
+  PixelWalk walk;
 };
 
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kWalkers) add(const __grid_constant__ AddArgs<T> a) {
   using A = Arith<T>;
-  const Walk& w = a.walk;
+  const PixelWalk& w = a.walk;
   const Walker<kWidth> at(w);
   if (at.is_idle) return;
   A bias[kWidth] = {};

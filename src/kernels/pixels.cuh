@@ -9,7 +9,7 @@ inline constexpr int kWalkers = 256;  // threads of a block
 inline constexpr int kAhead = 4;      // positions whose loads overlap
 
 // Blocks are (tile of channels, run of positions, picture).
-struct Walk {
+struct PixelWalk {
   int64_t batch, positions, channels, run;  // run: positions of a block
   int tile, lanes;  // packs of a tile, positions side by side; tile * lanes <= kWalkers
 };
@@ -19,7 +19,7 @@ template <int kWidth>
 struct Walker {
   int64_t channel, position, end;
   bool is_idle;
-  __device__ explicit Walker(const Walk& w) {
+  __device__ explicit Walker(const PixelWalk& w) {
     const int pack = static_cast<int>(threadIdx.x) % w.tile, lane = static_cast<int>(threadIdx.x) / w.tile;
     channel = (static_cast<int64_t>(blockIdx.x) * w.tile + pack) * kWidth;
     position = blockIdx.y * w.run + lane;
@@ -29,7 +29,7 @@ struct Walker {
 };
 
 struct WalkPlan {
-  Walk walk;
+  PixelWalk walk;
   dim3 grid;
 };
 

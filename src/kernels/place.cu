@@ -16,9 +16,9 @@ using namespace placing;  // NOLINT: what this kernel's other half defines
 
 constexpr int kThreads = 128;
 
-template <Form kForm, class T>
-__device__ __forceinline__ void normalise(Arith<T> (&v)[2 * kPairs], const Args<T, T>& a, const Rule<T>& rule,
-                                          const Head<T>& weight, int lane) {
+template <LaneForm kForm, class T>
+__device__ __forceinline__ void normalise(Arith<T> (&v)[2 * kPairs], const Args<T, T>& a,
+                                          const LaneRule<T>& rule, const LaneHead<T>& weight, int lane) {
   using A = Arith<T>;
   const int d = a.head_dim;
   A mean = 0;
@@ -47,10 +47,11 @@ __device__ __forceinline__ void normalise(Arith<T> (&v)[2 * kPairs], const Args<
 }
 
 // Norm and rope of one head of q or k.
-template <Form kForm, class T>
-__device__ __forceinline__ Head<T> prepare(const Head<T>& head, const Args<T, T>& a, const Rule<T>& rule,
-                                           const Head<T>& weight, const Arith<T> (&cos)[kPairs],
-                                           const Arith<T> (&sin)[kPairs], int lane) {
+template <LaneForm kForm, class T>
+__device__ __forceinline__ LaneHead<T> prepare(const LaneHead<T>& head, const Args<T, T>& a,
+                                               const LaneRule<T>& rule, const LaneHead<T>& weight,
+                                               const Arith<T> (&cos)[kPairs], const Arith<T> (&sin)[kPairs],
+                                               int lane) {
   using A = Arith<T>;
   A v[2 * kPairs];
   unpack(v, head);
@@ -75,9 +76,10 @@ __device__ __forceinline__ double sum_of_runs(const float (&v)[2 * kPairs], bool
   return group_sum(held ? static_cast<double>(run) : 0.0, lanes);
 }
 
-template <Form kForm, class T>
+template <LaneForm kForm, class T>
 __device__ __forceinline__ void normalise_for_bytes(float (&v)[2 * kPairs], const Args<T, E4m3>& a,
-                                                    const Rule<T>& rule, const Head<T>& weight, int lane) {
+                                                    const LaneRule<T>& rule, const LaneHead<T>& weight,
+                                                    int lane) {
   const int d = a.head_dim;
   const bool held = element<kForm>(lane, 0) < d;
   float mean = 0;
@@ -96,10 +98,11 @@ __device__ __forceinline__ void normalise_for_bytes(float (&v)[2 * kPairs], cons
   for (int i = 0; i < 2 * kPairs; ++i) v[i] = e4m3::add(v[i], factor[i]);
 }
 
-template <Form kForm, class T>
-__device__ __forceinline__ uint2 prepare(const Head<T>& head, const Args<T, E4m3>& a, const Rule<T>& rule,
-                                         const Head<T>& weight, const Arith<T> (&cos)[kPairs],
-                                         const Arith<T> (&sin)[kPairs], int lane) {
+template <LaneForm kForm, class T>
+__device__ __forceinline__ uint2 prepare(const LaneHead<T>& head, const Args<T, E4m3>& a,
+                                         const LaneRule<T>& rule, const LaneHead<T>& weight,
+                                         const Arith<T> (&cos)[kPairs], const Arith<T> (&sin)[kPairs],
+                                         int lane) {
   float v[2 * kPairs];
   floats_of<T>(v, head);
   if (rule.norm != Norm::kNone) normalise_for_bytes<kForm>(v, a, rule, weight, lane);
@@ -117,7 +120,7 @@ __device__ __forceinline__ uint2 prepare(const Head<T>& head, const Args<T, E4m3
 
 // A head that is placed as it is.
 template <class T, class Out>
-__device__ __forceinline__ Placed<T, Out> as_it_is(const Head<T>& head) {
+__device__ __forceinline__ Placed<T, Out> as_it_is(const LaneHead<T>& head) {
   if constexpr (std::is_same_v<Out, E4m3>) {
     float v[2 * kPairs];
     floats_of<T>(v, head);
@@ -129,19 +132,19 @@ __device__ __forceinline__ Placed<T, Out> as_it_is(const Head<T>& head) {
 
 // One head of one row. The whole warp comes here together, for the shuffles; inactive groups neither load nor
 // store.
-template <Form kForm, class T, class Out>
+template <LaneForm kForm, class T, class Out>
 __device__ __forceinline__ void one_head(const Args<T, Out>& a, int64_t row, int64_t token, int64_t b, int h,
-                                         bool active, const Head<T>& weight_q, const Head<T>& weight_k,
-                                         const Arith<T> (&cos)[kPairs], const Arith<T> (&sin)[kPairs],
-                                         int lane) {
+                                         bool active, const LaneHead<T>& weight_q,
+                                         const LaneHead<T>& weight_k, const Arith<T> (&cos)[kPairs],
+                                         const Arith<T> (&sin)[kPairs], int lane) {
   const int d = a.head_dim;
-  const auto from = [&](const Stream<T>& s) {
+  const auto from = [&](const HeadStream<T>& s) {
     return s.data + token * s.token_stride + b * s.batch_stride + h * s.head_stride;
   };
   const bool has_q = a.q.data != nullptr, has_k = a.k.data != nullptr, has_v = a.v.data != nullptr;
-  const Head<T> raw_q = load_head<kForm>(from(a.q), lane, d, active && has_q);
-  const Head<T> raw_k = load_head<kForm>(from(a.k), lane, d, active && has_k);
-  const Head<T> raw_v = load_head<kForm>(from(a.v), lane, d, active && has_v);
+  const LaneHead<T> raw_q = load_head<kForm>(from(a.q), lane, d, active && has_q);
+  const LaneHead<T> raw_k = load_head<kForm>(from(a.k), lane, d, active && has_k);
+  const LaneHead<T> raw_v = load_head<kForm>(from(a.v), lane, d, active && has_v);
   Placed<T, Out> q, k;
   if (has_q) q = prepare<kForm>(raw_q, a, a.rule_q, weight_q, cos, sin, lane);
   if (has_k) k = prepare<kForm>(raw_k, a, a.rule_k, weight_k, cos, sin, lane);
@@ -160,14 +163,14 @@ __device__ __forceinline__ void one_head(const Args<T, Out>& a, int64_t row, int
   }
 }
 
-template <class T, class Out, Form kForm>
+template <class T, class Out, LaneForm kForm>
 __global__ void __launch_bounds__(kThreads) heads(const __grid_constant__ Args<T, Out> a) {
   using A = Arith<T>;
   const int lane = threadIdx.x % a.lanes, group = threadIdx.x / a.lanes;
   const int head_slot = group % a.head_slots, row_slot = group / a.head_slots;
   const int rows_at_once = kThreads / a.lanes / a.head_slots;
-  const Head<T> weight_q = load_weight<kForm>(a.rule_q, lane, a.head_dim);
-  const Head<T> weight_k = load_weight<kForm>(a.rule_k, lane, a.head_dim);
+  const LaneHead<T> weight_q = load_weight<kForm>(a.rule_q, lane, a.head_dim);
+  const LaneHead<T> weight_k = load_weight<kForm>(a.rule_k, lane, a.head_dim);
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * rows_at_once; first < a.rows;
        first += static_cast<int64_t>(gridDim.x) * rows_at_once) {
     const int64_t row = first + row_slot;
@@ -227,12 +230,12 @@ int head_slots(int64_t heads, int groups) {
 }
 
 template <class T>
-Stream<T> stream_of(const Source& s) {
+HeadStream<T> stream_of(const Source& s) {
   return {static_cast<const T*>(s.data), s.token_stride, s.batch_stride, s.head_stride};
 }
 
 template <class T>
-Rule<T> rule_of(const HeadRule& r) {
+LaneRule<T> rule_of(const HeadRule& r) {
   return {static_cast<const T*>(r.weight), static_cast<const T*>(r.bias), r.eps, r.norm};
 }
 
@@ -274,8 +277,8 @@ void run(void* stream, const PlaceCall& c) {
     }
     args.head_slots = head_slots(last - first, groups);
     const int64_t blocks = ceil_div(args.rows, groups / args.head_slots);
-    constexpr Form kOther = kBytes ? Form::kRuns : Form::kApart;
-    launch(in_packs ? heads<T, Out, Form::kPacks> : heads<T, Out, kOther>,
+    constexpr LaneForm kOther = kBytes ? LaneForm::kRuns : LaneForm::kApart;
+    launch(in_packs ? heads<T, Out, LaneForm::kPacks> : heads<T, Out, kOther>,
            dim3(static_cast<unsigned>(std::min<int64_t>(blocks, 1 << 30))), kThreads, stream, args);
   }
 }

@@ -18,22 +18,22 @@ struct E4m3 {
 
 // How the elements of a head lie in its lanes: runs of eight neighbours, moved in packs or one by one, or
 // pairs that are 32 pairs apart.
-enum class Form { kPacks, kRuns, kApart };
+enum class LaneForm { kPacks, kRuns, kApart };
 
 // What a lane holds of one head: numbers, or where the target takes bytes, eight of those.
 template <class T>
-using Head = Pack<T, 2 * kPairs>;
+using LaneHead = Pack<T, 2 * kPairs>;
 template <class T, class Out>
-using Placed = std::conditional_t<std::is_same_v<Out, E4m3>, uint2, Head<T>>;
+using Placed = std::conditional_t<std::is_same_v<Out, E4m3>, uint2, LaneHead<T>>;
 
 template <class T>
-struct Stream {
+struct HeadStream {
   const T* data;
   int64_t token_stride, batch_stride, head_stride;
 };
 
 template <class T>
-struct Rule {
+struct LaneRule {
   const T *weight, *bias;
   double eps;
   Norm norm;
@@ -47,8 +47,8 @@ struct HeadTarget {
 
 template <class T, class Out>
 struct Args {
-  Stream<T> q, k, v;
-  Rule<T> rule_q, rule_k;
+  HeadStream<T> q, k, v;
+  LaneRule<T> rule_q, rule_k;
   const Arith<T>*cos, *sin;
   int64_t rows, batch;        // rows = tokens x batch
   int first_head, last_head;  // this launch's heads
@@ -64,16 +64,16 @@ struct Args {
 static_assert(sizeof(Args<double, double>) <= 4096, "kernel parameters end at 4 KB on the oldest toolkits");
 
 // Which elements a lane holds: pairs p = 0..3 start at element(p), and exist where that is inside the head.
-template <Form kForm>
+template <LaneForm kForm>
 __device__ __forceinline__ int element(int lane, int p) {
-  return kForm == Form::kApart ? 2 * (lane + 32 * p) : lane * 2 * kPairs + 2 * p;
+  return kForm == LaneForm::kApart ? 2 * (lane + 32 * p) : lane * 2 * kPairs + 2 * p;
 }
 
 // A lane's elements of one head; zeros where it has none.
-template <Form kForm, class T>
-__device__ __forceinline__ Head<T> load_head(const T* from, int lane, int d, bool active) {
+template <LaneForm kForm, class T>
+__device__ __forceinline__ LaneHead<T> load_head(const T* from, int lane, int d, bool active) {
   Arith<T> v[2 * kPairs] = {};
-  if constexpr (kForm == Form::kPacks) {
+  if constexpr (kForm == LaneForm::kPacks) {
     if (active && element<kForm>(lane, 0) < d) return load_pack<2 * kPairs>(from + element<kForm>(lane, 0));
   } else {
 #pragma unroll
@@ -87,9 +87,9 @@ __device__ __forceinline__ Head<T> load_head(const T* from, int lane, int d, boo
   return pack_of<T>(v);
 }
 
-template <Form kForm, class T>
-__device__ __forceinline__ void store_head(T* to, const Head<T>& head, int lane, int d) {
-  if constexpr (kForm == Form::kPacks) {
+template <LaneForm kForm, class T>
+__device__ __forceinline__ void store_head(T* to, const LaneHead<T>& head, int lane, int d) {
+  if constexpr (kForm == LaneForm::kPacks) {
     if (element<kForm>(lane, 0) < d) store_pack(to + element<kForm>(lane, 0), head);
   } else {
     Arith<T> v[2 * kPairs];
@@ -103,16 +103,16 @@ __device__ __forceinline__ void store_head(T* to, const Head<T>& head, int lane,
     }
   }
 }
-template <Form kForm>
+template <LaneForm kForm>
 __device__ __forceinline__ void store_head(E4m3* to, const uint2& bytes, int lane, int d) {
-  static_assert(kForm != Form::kApart, "a lane's bytes are neighbours");
+  static_assert(kForm != LaneForm::kApart, "a lane's bytes are neighbours");
   if (element<kForm>(lane, 0) < d) *reinterpret_cast<uint2*>(to + element<kForm>(lane, 0)) = bytes;
 }
 
 // One lane's share of cos or sin.
-template <Form kForm, class A>
+template <LaneForm kForm, class A>
 __device__ __forceinline__ void load_table(A (&to)[kPairs], const A* from, int lane, int d) {
-  if constexpr (kForm == Form::kPacks) {
+  if constexpr (kForm == LaneForm::kPacks) {
     if (element<kForm>(lane, 0) >= d) return;
     unpack(to, load_pack<kPairs>(from + lane * kPairs));
   } else {
@@ -124,15 +124,15 @@ __device__ __forceinline__ void load_table(A (&to)[kPairs], const A* from, int l
   }
 }
 
-template <Form kForm, class T>
-__device__ __forceinline__ Head<T> load_weight(const Rule<T>& rule, int lane, int d) {
+template <LaneForm kForm, class T>
+__device__ __forceinline__ LaneHead<T> load_weight(const LaneRule<T>& rule, int lane, int d) {
   if (rule.weight != nullptr) return load_head<kForm>(rule.weight, lane, d, true);
   const Arith<T> ones[2 * kPairs] = {1, 1, 1, 1, 1, 1, 1, 1};
   return pack_of<T>(ones);
 }
 
 template <class T>
-__device__ __forceinline__ void floats_of(float (&to)[2 * kPairs], const Head<T>& head) {
+__device__ __forceinline__ void floats_of(float (&to)[2 * kPairs], const LaneHead<T>& head) {
   Arith<T> v[2 * kPairs];
   unpack(v, head);
 #pragma unroll

@@ -16,7 +16,7 @@ constexpr int kKeys = 0, kValues = 1;  // of dimension 2 of keys and values, and
 
 }  // namespace
 
-struct KvGather::Flight : nn::ExchangeBuffers::Flight {
+struct KvGather::GatherFlight : nn::ExchangeBuffers::Flight {
   nn::ExchangeBuffers inner;
   std::vector<int64_t> tokens;  // per rank of the group, of those that it brings together
   nn::Qkv mine;
@@ -27,7 +27,7 @@ struct KvGather::Flight : nn::ExchangeBuffers::Flight {
 
 nn::ExchangeBuffers KvGather::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                       std::span<const nn::Projected> streams) {
-  auto flight = std::make_unique<Flight>();
+  auto flight = std::make_unique<GatherFlight>();
   for (int r = 0; r < group_.size(); ++r)
     flight->tokens.push_back(sum(tokens_of_ranks(f, layer.streams, first_ + r * together_, together_)));
   flight->inner = inner_.buffers(f, layer, streams);
@@ -45,7 +45,7 @@ nn::ExchangeBuffers KvGather::buffers(const nn::CallContext& f, const nn::Attent
   return in;
 }
 
-void KvGather::gather(Flight& flight, int which, const at::Tensor& mine) {
+void KvGather::gather(GatherFlight& flight, int which, const at::Tensor& mine) {
   const auto me = static_cast<size_t>(group_.rank());
   ENSURE(mine.dim() == 4 && mine.size(0) == flight.tokens[me]);
   const int64_t row = mine.size(1) * mine.size(2) * mine.size(3);
@@ -61,7 +61,7 @@ void KvGather::gather(Flight& flight, int which, const at::Tensor& mine) {
 }
 
 void KvGather::launch(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::ExchangeBuffers& in) {
-  auto& flight = static_cast<Flight&>(*in.flight);
+  auto& flight = static_cast<GatherFlight&>(*in.flight);
   in.slots.clear();
   inner_.launch(f, layer, flight.inner);
   if (together_ > 1) return;
@@ -71,7 +71,7 @@ void KvGather::launch(const nn::CallContext& f, const nn::AttentionLayer& layer,
 }
 
 nn::Qkv KvGather::wait(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::ExchangeBuffers& in) {
-  auto& flight = static_cast<Flight&>(*in.flight);
+  auto& flight = static_cast<GatherFlight&>(*in.flight);
   if (together_ > 1) {
     flight.mine = inner_.wait(f, layer, flight.inner);
     for (const int which : {kValues, kKeys}) gather(flight, which, flight.mine.kv.select(2, which));
@@ -105,7 +105,7 @@ at::Tensor KvGather::in_order(const nn::CallContext& f, const nn::AttentionLayer
 
 at::Tensor KvGather::scatter_back(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                   nn::ExchangeBuffers& in, at::Tensor out) {
-  return inner_.scatter_back(f, layer, static_cast<Flight&>(*in.flight).inner, std::move(out));
+  return inner_.scatter_back(f, layer, static_cast<GatherFlight&>(*in.flight).inner, std::move(out));
 }
 
 }  // namespace atelier::parallel

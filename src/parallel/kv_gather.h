@@ -32,9 +32,9 @@ class KvGather : public nn::SequenceExchange {
   bool ran() const { return ran_; }
 
  private:
-  struct Flight;
+  struct GatherFlight;
   // Begins one of the two gathers: of [tokens here, B, h, d].
-  void gather(Flight&, int which, const at::Tensor& mine);
+  void gather(GatherFlight&, int which, const at::Tensor& mine);
   // [2, tokens, B, h, d], in the order of the ranks -> in the order of one rank.
   at::Tensor in_order(const nn::CallContext&, const nn::AttentionLayer&, const at::Tensor& arrived) const;
 

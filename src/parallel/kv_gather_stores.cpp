@@ -10,7 +10,7 @@
 
 namespace atelier::parallel {
 
-struct KvGatherStores::Flight : nn::ExchangeBuffers::Flight {
+struct KvGatherStores::GatherStoresFlight : nn::ExchangeBuffers::Flight {
   std::shared_ptr<Windows> memory;
   comm::Window* window = nullptr;
   at::Tensor q, kv;         // kv: of all ranks [tokens, B, 2, h, d], in the window
@@ -25,7 +25,7 @@ nn::ExchangeBuffers KvGatherStores::buffers(const nn::CallContext& f, const nn::
   const auto operands = layer.operands(k);
   const int64_t token_bytes =
       k.size(1) * 2 * k.size(2) * k.size(3) * static_cast<int64_t>(operands.dtype().itemsize());
-  auto flight = std::make_unique<Flight>();
+  auto flight = std::make_unique<GatherStoresFlight>();
   flight->memory = unused(memory_);
   if (group_.size() <= kernels::kMaxTargets)
     flight->window = flight->memory->of(group_, std::max<int64_t>(1, tokens * token_bytes));
@@ -69,7 +69,7 @@ nn::ExchangeBuffers KvGatherStores::buffers(const nn::CallContext& f, const nn::
 
 void KvGatherStores::launch(const nn::CallContext& f, const nn::AttentionLayer& layer,
                             nn::ExchangeBuffers& in) {
-  auto* flight = dynamic_cast<Flight*>(in.flight.get());
+  auto* flight = dynamic_cast<GatherStoresFlight*>(in.flight.get());
   if (flight == nullptr) return messages_.launch(f, layer, in);
   in.slots.clear();
   if (layer.is_overlapped) flight->copies = flight->window->copy_to_peers(flight->mine);
@@ -78,7 +78,7 @@ void KvGatherStores::launch(const nn::CallContext& f, const nn::AttentionLayer& 
 
 nn::Qkv KvGatherStores::wait(const nn::CallContext& f, const nn::AttentionLayer& layer,
                              nn::ExchangeBuffers& in) {
-  auto* flight = dynamic_cast<Flight*>(in.flight.get());
+  auto* flight = dynamic_cast<GatherStoresFlight*>(in.flight.get());
   if (flight == nullptr) return messages_.wait(f, layer, in);
   flight->copies.wait();
   flight->window->barrier((group_.size() - 1) * size_of_all(flight->mine));
@@ -87,7 +87,7 @@ nn::Qkv KvGatherStores::wait(const nn::CallContext& f, const nn::AttentionLayer&
 
 at::Tensor KvGatherStores::scatter_back(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                         nn::ExchangeBuffers& in, at::Tensor out) {
-  const bool is_mine = dynamic_cast<Flight*>(in.flight.get()) != nullptr;
+  const bool is_mine = dynamic_cast<GatherStoresFlight*>(in.flight.get()) != nullptr;
   return is_mine ? out : messages_.scatter_back(f, layer, in, std::move(out));
 }
 

@@ -31,7 +31,7 @@ class KvGatherStores : public nn::SequenceExchange {
   int64_t bytes() const;  // of this rank's memory that its peers can reach
 
  private:
-  struct Flight;
+  struct GatherStoresFlight;
   comm::Comm& group_;
   int first_;
   KvGather& messages_;

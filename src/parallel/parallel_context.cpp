@@ -73,7 +73,7 @@ struct RowParts {
   }
 };
 
-struct ParallelContext::Parts {
+struct ParallelContext::SeamParts {
   plan::ParallelConfig degrees;
   plan::Mesh mesh;
   Groups groups;
@@ -100,7 +100,7 @@ struct ParallelContext::Parts {
   nn::LocalExchange picture_alone;
   nn::Seams picture;
 
-  Parts(const plan::Plan& plan, comm::Transport* transport, nn::SdpaBackend backend)
+  SeamParts(const plan::Plan& plan, comm::Transport* transport, nn::SdpaBackend backend)
       : degrees(plan.config),
         mesh(plan::mesh_sizes(plan.config), transport ? transport->rank() : 0),
         groups(mesh, transport),
@@ -199,7 +199,7 @@ ParallelContext::ParallelContext(const plan::Plan& plan, comm::Transport* transp
   ENSURE(plan::world_size(plan.config) == (transport ? transport->size() : 1));
   ENSURE(plan.chunks.empty() ? plan.config.pipeline == 1
                              : plan::stages_of(plan.chunks) == plan.config.pipeline);
-  parts_ = std::make_unique<Parts>(plan, transport, backend);
+  parts_ = std::make_unique<SeamParts>(plan, transport, backend);
 }
 
 ParallelContext::~ParallelContext() = default;
@@ -269,7 +269,7 @@ void ParallelContext::check_alive() const {
 }
 
 std::set<std::string> ParallelContext::used() const {
-  const Parts& p = *parts_;
+  const SeamParts& p = *parts_;
   auto all = p.kernel.used();
   const auto add = [&](const auto& part, const auto&... words) {
     if (part && part->ran()) all.insert(str(words...));

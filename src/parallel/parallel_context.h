@@ -62,8 +62,8 @@ class ParallelContext {
   std::set<std::string> used() const;
 
  private:
-  struct Parts;
-  std::unique_ptr<Parts> parts_;
+  struct SeamParts;
+  std::unique_ptr<SeamParts> parts_;
 };
 
 }  // namespace atelier::parallel

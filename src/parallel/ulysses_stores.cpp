@@ -15,7 +15,7 @@ constexpr int64_t kAlignment = 256;  // bytes: whole sectors, whatever the numbe
 
 }  // namespace
 
-struct UlyssesStores::Flight : nn::ExchangeBuffers::Flight {
+struct UlyssesStores::UlyssesStoresFlight : nn::ExchangeBuffers::Flight {
   std::vector<int64_t> asking, tokens;  // per rank of the group
   int64_t batch = 0, width = 0;         // width: of a head
   int64_t all_heads = 0;
@@ -63,7 +63,7 @@ int64_t UlyssesStores::bytes() const {
 }
 
 void UlyssesStores::lay_pieces(const nn::CallContext& f, const nn::AttentionLayer& layer,
-                               std::span<const nn::Projected> streams, const Flight& flight,
+                               std::span<const nn::Projected> streams, const UlyssesStoresFlight& flight,
                                nn::ExchangeBuffers& in) const {
   const int me = group_.rank();
   std::vector<at::Tensor> q, kv;  // per rank of the group
@@ -85,7 +85,7 @@ void UlyssesStores::lay_pieces(const nn::CallContext& f, const nn::AttentionLaye
 nn::ExchangeBuffers UlyssesStores::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                            std::span<const nn::Projected> streams) {
   const auto& k = streams[0].k;
-  auto flight = std::make_unique<Flight>();
+  auto flight = std::make_unique<UlyssesStoresFlight>();
   flight->asking = tokens_of_ranks(f, layer.query_streams, first_, group_.size());
   flight->tokens = tokens_of_ranks(f, layer.streams, first_, group_.size());
   flight->batch = k.size(1);
@@ -115,14 +115,14 @@ nn::ExchangeBuffers UlyssesStores::buffers(const nn::CallContext& f, const nn::A
 
 void UlyssesStores::launch(const nn::CallContext& f, const nn::AttentionLayer& layer,
                            nn::ExchangeBuffers& in) {
-  if (dynamic_cast<Flight*>(in.flight.get()) == nullptr) return collective_.launch(f, layer, in);
+  if (dynamic_cast<UlyssesStoresFlight*>(in.flight.get()) == nullptr) return collective_.launch(f, layer, in);
   in.slots.clear();
   ran_ = true;
 }
 
 nn::Qkv UlyssesStores::wait(const nn::CallContext& f, const nn::AttentionLayer& layer,
                             nn::ExchangeBuffers& in) {
-  const auto* flight = dynamic_cast<Flight*>(in.flight.get());
+  const auto* flight = dynamic_cast<UlyssesStoresFlight*>(in.flight.get());
   if (flight == nullptr) return collective_.wait(f, layer, in);
   const int me = group_.rank();
   const auto mine = static_cast<size_t>(me);
@@ -133,7 +133,7 @@ nn::Qkv UlyssesStores::wait(const nn::CallContext& f, const nn::AttentionLayer& 
 
 at::Tensor UlyssesStores::scatter_back(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                        nn::ExchangeBuffers& in, at::Tensor out) {
-  const auto* flight = dynamic_cast<Flight*>(in.flight.get());
+  const auto* flight = dynamic_cast<UlyssesStoresFlight*>(in.flight.get());
   if (flight == nullptr) return collective_.scatter_back(f, layer, in, std::move(out));
   const int me = group_.rank();
   const auto heads = flight->heads[static_cast<size_t>(me)];

@@ -32,13 +32,13 @@ class UlyssesStores : public nn::SequenceExchange {
   int64_t bytes() const;  // of this rank's memory that its peers can reach
 
  private:
-  struct Flight;
+  struct UlyssesStoresFlight;
   // Memory for one exchange at a time.
   struct Lane {
     Windows coming, returning;
   };
   void lay_pieces(const nn::CallContext&, const nn::AttentionLayer&, std::span<const nn::Projected>,
-                  const Flight&, nn::ExchangeBuffers&) const;
+                  const UlyssesStoresFlight&, nn::ExchangeBuffers&) const;
 
   comm::Comm& group_;
   int first_;

@@ -24,12 +24,12 @@ size_t Batches::Shares::most_at(size_t place) const {
   return std::min(last - 1, total - place);
 }
 
-Batches::Walk::Walk(const request::RequestList& requests, const Shares& shares, int repeats)
+Batches::BatchWalk::BatchWalk(const request::RequestList& requests, const Shares& shares, int repeats)
     : requests_(&requests), shares_(shares), repeats_(repeats), at_(requests.begin()) {
   ++*this;
 }
 
-Batches::Walk& Batches::Walk::operator++() {
+Batches::BatchWalk& Batches::BatchWalk::operator++() {
   batch_.clear();
   if (place_ == shares_.total && --repeats_ > 0) place_ = 0, at_ = requests_->begin();
   if (place_ == shares_.total) return *this;
@@ -43,7 +43,7 @@ Batches::Walk& Batches::Walk::operator++() {
 }
 
 cluster::BatchSource Batches::source() const {
-  return [at = std::make_shared<Walk>(begin())] {
+  return [at = std::make_shared<BatchWalk>(begin())] {
     auto batch = **at;
     if (!batch.empty()) ++*at;
     return batch;

@@ -29,13 +29,13 @@ class Batches {
   };
 
  public:
-  class Walk {
+  class BatchWalk {
    public:
     using value_type = std::vector<request::Request>;
     using difference_type = std::ptrdiff_t;
-    Walk(const request::RequestList& requests, const Shares& shares, int repeats);
+    BatchWalk(const request::RequestList& requests, const Shares& shares, int repeats);
     const value_type& operator*() const { return batch_; }
-    Walk& operator++();
+    BatchWalk& operator++();
     void operator++(int) { ++*this; }
     bool operator==(std::default_sentinel_t) const { return batch_.empty(); }
 
@@ -47,7 +47,7 @@ class Batches {
     size_t place_ = 0;
     value_type batch_;
   };
-  Walk begin() const { return {requests_, shares_, repeats_}; }
+  BatchWalk begin() const { return {requests_, shares_, repeats_}; }
   std::default_sentinel_t end() const { return {}; }
   cluster::BatchSource source() const;
 
