@@ -133,9 +133,7 @@ int run(app::Resolved resolved, const app::Environment& environment, const std::
   auto spec =
       app::make_run_spec(resolved, std::move(model), request::one_prompt("a picture"), 0, {.is_probe = true});
   spec.job.sink.returns_bytes = true;
-  for (const auto& line : app::header(spec, resolved)) {
-    if (!line.starts_with("draw")) say(line);  // requests say what to draw
-  }
+  for (const auto& line : app::header(spec, resolved, app::HeaderOf::kServer)) say(line);
   AdapterShelf adapters(s.lora_dir);
   const auto store = s.database.empty() ? open_sqlite(folder) : open_postgres(s.database, folder);
   Metrics metrics;

@@ -370,15 +370,16 @@ RunSpec make_served_spec(const Resolved& resolved, FoundModel model) {
   return spec;
 }
 
-std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved) {
+std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved, HeaderOf whose) {
   const auto& s = resolved.settings;
   const auto& m = spec.model;
   const std::string revision = m.revision.empty() ? "" : ", revision " + m.revision.substr(0, 12);
   std::vector<std::string> out;
   out.push_back(str("model    ", m.name, " (", m.how, revision, "), family ", m.folder.family().name,
                     ", backend ", s.model.backend, " = the engine of this program"));
-  out.push_back(
-      str("draw     ", size_line(spec), ", ", branch_line(spec, resolved), ", batch ", s.input.batch_size));
+  const std::string batch = str(", batch ", s.input.batch_size);
+  if (whose == HeaderOf::kRun)
+    out.push_back(str("draw     ", size_line(spec), ", ", branch_line(spec, resolved), batch));
   out.push_back(str("layout   ", spec.layout.ranks, spec.layout.ranks == 1 ? " rank" : " ranks", " (",
                     spec.layout.why, "): ", plan::product(spec.layout.degrees)));
   if (const auto line = layout_line(spec); !line.empty()) out.push_back("         " + line);

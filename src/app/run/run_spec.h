@@ -40,7 +40,10 @@ void check_surface(const Resolved& resolved, const FoundModel& model);
 // as it is asked for, the calls will show how many samples they have.
 RunSpec make_served_spec(const Resolved& resolved, FoundModel model);
 
+// A server learns what to draw later.
+enum class HeaderOf { kRun, kServer };
 // The head of a run for people, one fact per line.
-std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved);
+std::vector<std::string> header(const RunSpec& spec, const Resolved& resolved,
+                                HeaderOf whose = HeaderOf::kRun);
 
 }  // namespace atelier::app

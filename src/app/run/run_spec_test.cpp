@@ -6,6 +6,7 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/flags.h"
+#include "app/run/record.h"
 #include "app/run/requests.h"
 
 namespace atelier::app {
@@ -14,18 +15,30 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// The lines of a header that begin with this word, and what belongs to them.
-std::string header_line(std::string_view word, Arguments arguments) {
+struct Settled {
+  Resolved resolved;
+  RunSpec spec;
+};
+
+Resolved resolved_with(const Arguments& arguments) {
+  return resolve(kT2i, parse_flags({kT2i, "test", "", {}}, one_spelling(arguments)).flags, {}, {});
+}
+
+Settled settled(Arguments arguments) {
   for (const char* more :
        {"--model_name", "mini", "--device", "cpu", "--prompt", "a", "--num_inference_steps", "4"})
     arguments.emplace_back(more);
-  const Resolved resolved =
-      resolve(kT2i, parse_flags({kT2i, "test", "", {}}, one_spelling(arguments)).flags, {}, {});
+  const Resolved resolved = resolved_with(arguments);
   auto model = find_model(resolved, {}, [](const std::string&) {}, {});
-  const RunSpec spec = make_run_spec(resolved, std::move(model), read_prompts(resolved), 0);
+  return {resolved, make_run_spec(resolved, std::move(model), read_prompts(resolved), 0)};
+}
+
+// The lines of a header that begin with this word, and what belongs to them.
+std::string header_line(std::string_view word, Arguments arguments, HeaderOf whose = HeaderOf::kRun) {
+  const auto run = settled(std::move(arguments));
   std::string out;
   bool is_ours = false;
-  for (const auto& line : header(spec, resolved)) {
+  for (const auto& line : header(run.spec, run.resolved, whose)) {
     if (!line.starts_with(' ')) is_ours = line.starts_with(word);
     if (is_ours) out += line + "\n";
   }
@@ -44,6 +57,12 @@ TEST(Header, TellsOfTheLayoutWhatItsProductDoesNot) {
   EXPECT_THAT(plain, Not(HasSubstr("decoded by all ranks")));
 }
 
+TEST(Header, SaysWhatARunDrawsAndNotWhatAServerMayBeAsked) {
+  EXPECT_THAT(header_line("draw", {}), HasSubstr("4 steps"));
+  EXPECT_EQ(header_line("draw", {}, HeaderOf::kServer), "");
+  EXPECT_THAT(header_line("layout", {}, HeaderOf::kServer), HasSubstr("1 rank"));
+}
+
 TEST(Header, TellsWhichPipelinesAreApproximate) {
   const auto stale =
       header_line("layout", {"--pipefusion_degree", "2", "--num_pipeline_patch", "3", "--warmup_steps", "2"});
@@ -52,6 +71,53 @@ TEST(Header, TellsWhichPipelinesAreApproximate) {
   const auto whole = header_line("layout", {"--pipefusion_degree", "2", "--warmup_steps", "4"});
   EXPECT_THAT(whole, HasSubstr("every step whole: exact"));
   EXPECT_THAT(whole, Not(HasSubstr("approximate")));
+}
+
+// What is written into files and ledger.
+Json record_with(const Arguments& arguments) {
+  return settled(arguments).spec.job.sink.record;
+}
+
+TEST(Record, SaysWhatChangesThePicture) {
+  const Json plain = record_with({});
+  struct Case {
+    Arguments arguments;
+    const char* key;
+    Json value;
+  };
+  const Case cases[] = {
+      {{"--pipefusion_degree", "2"}, "pipefusion", "stages 2, patches 2, warmup 1"},
+      {{"--pipefusion_degree", "2", "--num_pipeline_patch", "3", "--warmup_steps", "2"},
+       "pipefusion",
+       "stages 2, patches 3, warmup 2"},
+      {{"--enable_vae_tiling"}, "vae_tiling", true},
+      {{"--tier", "fast"}, "tier", "fast"},
+      {{"--torch_dtype", "bfloat16"}, "dtype", "bfloat16"},
+      {{"--output_format", "jpg", "--quality", "80"}, "quality", 80},
+  };
+  for (const auto& c : cases) {
+    EXPECT_EQ(record_with(c.arguments).value(c.key, Json()), c.value) << c.key;
+    EXPECT_NE(plain.value(c.key, Json()), c.value) << c.key;
+  }
+}
+
+TEST(Record, SaysWhichRandomWeights) {
+  const auto resolved = resolved_with({"--model_name", "dummy:FLUX.1-schnell", "--dummy_seed", "7"});
+  const auto model = find_model(resolved, {}, [](const std::string&) {}, {});
+  EXPECT_EQ(record_of(resolved, model, {}).value("dummy_seed", 0), 7);
+}
+
+TEST(Record, IsTheSameWhereThePictureIs) {
+  const Json plain = record_with({});
+  for (const Arguments& same : {Arguments{"--ulysses_degree", "2"},
+                                {"--ring_degree", "2"},
+                                {"--tensor_parallel_degree", "2"},
+                                {"--strategy", "pipefusion=2, sync"},
+                                {"--fully_shard_degree", "2", "--ulysses_degree", "2"},
+                                {"--use_parallel_vae", "--ulysses_degree", "2"},
+                                {"--offload", "model"},
+                                {"--enable_vae_slicing"}})
+    EXPECT_EQ(record_with(same), plain) << same.front() << " " << same.back();
 }
 
 }  // namespace
