@@ -202,6 +202,23 @@ TEST(BatchRun_AnExceptionOfTheCallerEndsTheRun, AndLeavesNothing) {
   run.expect_all(3);
 }
 
+TEST(BatchRun_AnExceptionOfAnyHandlerEndsTheRun, AndLeavesNothing) {
+  const auto fail = [](const auto&) { throw Error(Kind::kCapacity, "the terminal is gone"); };
+  const std::pair<const char*, RunEvents> handlers[] = {{"phase", {.on_phase = fail}},
+                                                        {"step", {.on_step = fail}},
+                                                        {"generated", {.on_generated = fail}},
+                                                        {"restart", {.on_restart = fail}}};
+  for (const auto& [name, events] : handlers) {
+    SCOPED_TRACE(name);
+    Trial run(20, 2, 2);
+    run.events = events;
+    if (events.on_restart) run.fault = "1:step:1:kill";
+    EXPECT_EQ(run.fail(), Kind::kCapacity);
+    EXPECT_EQ(run.reason, "the terminal is gone");
+    run.expect_all(run.pictures.size());
+  }
+}
+
 TEST(BatchRun_AMessageThatCannotBeUnderstoodEndsItsWorker, NotTheRun) {
   Trial run(200, 2);
   run.odd = "babble 1";

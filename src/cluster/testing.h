@@ -125,6 +125,7 @@ struct Trial {
   std::string fault, odd;
   std::stop_source stop;
   std::function<void(const ArtifactStored&)> on_stored;
+  RunEvents events;  // the others
 
   RunFolder folder;
   std::map<std::string, int> pictures;  // how often each was reported
@@ -161,13 +162,16 @@ struct Trial {
         broken("ATELIER_FAULT", fault);
     const Variable strange(kOddVariable, odd);
     config.sink.folder = folder.path();
-    const RunEvents events{.on_stored =
-                               [&](const ArtifactStored& e) {
-                                 ++pictures[e.request.name];
-                                 if (on_stored) on_stored(e);
-                               },
-                           .on_restart = [&](const std::string& why) { restarts.push_back(why); }};
-    result = run_batches(config, batches(), events, stop.get_token(), coordinator);
+    RunEvents heard = events;
+    heard.on_stored = [&](const ArtifactStored& e) {
+      ++pictures[e.request.name];
+      if (on_stored) on_stored(e);
+    };
+    heard.on_restart = [&](const std::string& why) {
+      restarts.push_back(why);
+      if (events.on_restart) events.on_restart(why);
+    };
+    result = run_batches(config, batches(), heard, stop.get_token(), coordinator);
   }
 
   Kind fail() {
