@@ -92,6 +92,7 @@ TEST(Record, SaysWhatChangesThePicture) {
        "stages 2, patches 3, warmup 2"},
       {{"--enable_vae_tiling"}, "vae_tiling", true},
       {{"--tier", "fast"}, "tier", "fast"},
+      {{"--attention_dtype", "fp8_e4m3"}, "attention_dtype", "fp8_e4m3"},
       {{"--torch_dtype", "bfloat16"}, "dtype", "bfloat16"},
       {{"--output_format", "jpg", "--quality", "80"}, "quality", 80},
   };
