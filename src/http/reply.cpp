@@ -44,8 +44,8 @@ void WebSocket::end() const {
 void WebSocket::on_gone(std::function<void()> call) const {
   state_->on_gone(std::move(call));
 }
-void WebSocket::on_message(std::function<void(std::string)> call) const {
-  state_->on_message(std::move(call));
+void WebSocket::on_message(const std::function<void(std::string)>& call) const {
+  state_->on_message(call);
 }
 
 void ReplyState::send(OutgoingResponse response) {

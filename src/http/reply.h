@@ -40,7 +40,7 @@ class WebSocket {
   void end() const;
   void on_gone(std::function<void()> call) const;
   // Called for every message of the client, one at a time, on a thread that handles requests.
-  void on_message(std::function<void(std::string)> call) const;
+  void on_message(const std::function<void(std::string)>& call) const;
 
  private:
   std::shared_ptr<ReplyState> state_;

@@ -333,12 +333,12 @@ ModelSource Hub::fetch_all() {
 
 }  // namespace
 
-ModelSource download(const std::string& id, const DownloadOptions& options, std::stop_token stop) {
+ModelSource download(const std::string& id, const DownloadOptions& options, const std::stop_token& stop) {
   if (hub_id(id) != id) throw Error(Kind::kUsage, str(in_quotes(id), " is no model id such as org/name"));
   const bool is_odd = options.revision.find("..") != std::string::npos || options.revision.starts_with('/');
   if (is_odd)
     throw Error(Kind::kUsage, str("revision ", in_quotes(options.revision), " is no branch, tag or commit"));
-  return Hub(id, options, std::move(stop)).fetch_all();
+  return Hub(id, options, stop).fetch_all();
 }
 
 }  // namespace atelier::hub

@@ -34,7 +34,7 @@ struct DownloadOptions {
 // Throws Error(kUsage): unknown model, revision or missing permission; Error(kCapacity): not enough room on
 // the disk (found before the first big file); Error(kCheckpoint): network, server or checksum;
 // Error(kInterrupted).
-ModelSource download(const std::string& id, const DownloadOptions& options, std::stop_token stop = {});
+ModelSource download(const std::string& id, const DownloadOptions& options, const std::stop_token& stop = {});
 
 // Which of a repository's files belong to a diffusers folder with these components. For tests.
 std::vector<std::string> needed_files(const std::vector<std::string>& files,
