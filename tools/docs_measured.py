@@ -74,3 +74,12 @@ def attention() -> str:
         rows.append([f"{r['batch']}, {r['queries']} x {r['keys']}, {r['heads']} x {r['width']}", f"{r['cudnn_us']:.0f}", f"{r['flash3_us']:.0f}",
                      f"{r['flash3_us'] / r['cudnn_us']:.2f}", f"{flop / min(r['cudnn_us'], r['flash3_us']) / 1e6:.0f}"])
     return table(head, rows) + f"\n\n{found['device']}, torch {found['torch']}, cuDNN {found['cudnn']}: {found['what']}"
+
+
+def eight_bits() -> str:
+    """What FP8 products and attention cost in likeness."""
+    rows = []
+    for r in json.loads((ROOT / "results" / "fp8_quality.json").read_text())["rows"]:
+        likeness = f"{r['psnr_median']:.1f} ({r['psnr_min']:.1f})" if "psnr_min" in r else ""
+        rows.append([r["setting"], likeness, f"{r['right']:.1%}", ", ".join(f"{e:.1e}" for e in r["prediction_errors"])])
+    return table(["Setting", "PSNR against float32, dB, median (worst)", "Checker finds right", "Mean error of each step's prediction"], rows)

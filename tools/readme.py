@@ -36,6 +36,12 @@ def mini_scores() -> str:
     return "\n".join(rows) + f"\n\n{scores['pictures']} pictures, fixed seeds, none discarded: `tools/mini/score.sh`."
 
 
+def kind_of(row: dict) -> str:
+    """What a row of one GPU computes in."""
+    tier = "exact" if row.get("tier", "exact") == "exact" else f"`--tier {row['tier']}`"
+    return tier + ("" if row.get("attention_dtype", "auto") == "auto" else f", `--attention_dtype {row['attention_dtype']}`")
+
+
 def one_gpu() -> str:
     """Milliseconds per step beside diffusers on one GPU of the same machine."""
     own, peer = load("one_gpu.json"), load("one_gpu_diffusers.json")
@@ -43,11 +49,18 @@ def one_gpu() -> str:
         return "Not measured yet."
     cell = lambda t: f"{t['median']:.1f} ({t['min']:.1f} to {t['max']:.1f})"
     rows = ["| engine | ms per step |", "|---|---|"]
-    for name, key in (("diffusers eager", "eager"), ("diffusers, blocks compiled", "compiled_blocks")):
-        t = peer[key]
-        rows.append(f"| {name} {peer['diffusers']} | {cell(dict(median=t['median_ms_per_step'], min=t['min'], max=t['max']))} |")
+    compiled = peer["compiled_blocks"]
+    others = [("diffusers eager", peer["eager"]), ("diffusers, blocks compiled", compiled)]
+    eight = load("one_gpu_diffusers_fp8.json")
+    if eight:
+        others.append((f"diffusers with torchao {eight['torchao']}, FP8 products, blocks compiled", eight["compiled_blocks"]))
+    for name, t in others:
+        rows.append(f"| {name.replace('diffusers', 'diffusers ' + peer['diffusers'], 1)} | {cell(dict(median=t['median_ms_per_step'], min=t['min'], max=t['max']))} |")
     for r in own:
-        rows.append(f"| Atelier, {'one GPU' if r['ranks'] == 1 else 'two GPUs, ' + r['layout']} | {cell(r['ms_per_step'])} |")
+        rows.append(f"| Atelier, {kind_of(r)} | {cell(r['ms_per_step'])} |")
+    if eight:
+        rows.append(f"\nWhat compiling takes before the first picture: {compiled['seconds_with_compiling']:.0f} s, with FP8 "
+                    f"{eight['compiled_blocks']['seconds_with_compiling']:.0f} s.")
     loaded = load("one_gpu_load.json")
     seconds, bytes_, host = (loaded[0].get(k) for k in ("load_s", "weight_bytes", "load_anonymous_host_bytes"))
     memory = f", {host / 2**20:.0f} MiB of anonymous host memory at most" if host else ""

@@ -2,6 +2,7 @@
 
 python3 tools/bench/diffusers_flux.py --out FILE [--steps 4] [--height 1024] [--width 1024] [--runs 5]
 torchrun --nproc_per_node N tools/bench/diffusers_flux.py --out FILE --context_parallel ulysses|ring ...
+With --fp8 the linears of the blocks multiply e4m3 rows with a scale each (torchao), as --tier fast does here.
 
 Prints and writes milliseconds per step (median, min and max of the runs, after two warm-ups) of the denoising loop
 alone, as the engine's own report gives them. bfloat16, FLUX.1-schnell geometry; one GPU, or several by diffusers'
@@ -67,6 +68,17 @@ def time_loop(model, inputs: dict, steps: int, runs: int) -> dict:
     return dict(median_ms_per_step=statistics.median(times), min=min(times), max=max(times), runs=runs)
 
 
+def quantise(model) -> str:
+    """The blocks' linears in e4m3, activations and weights with a scale per row; torchao's version."""
+    import torchao
+    from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
+    config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+    for blocks in (model.transformer_blocks, model.single_transformer_blocks):
+        # modulations stay as they are: they multiply one row
+        quantize_(blocks, config, filter_fn=lambda module, name: isinstance(module, torch.nn.Linear) and "norm" not in name)
+    return torchao.__version__
+
+
 def spread(model, kind: str) -> int:
     """Cuts the sequence over the processes that torchrun has started; how many there are."""
     import torch.distributed as dist
@@ -85,6 +97,7 @@ def main() -> None:
     for flag, value in (("--steps", 4), ("--height", 1024), ("--width", 1024), ("--runs", 5), ("--text", 512)):
         parser.add_argument(flag, type=int, default=value)
     parser.add_argument("--context_parallel", choices=("ulysses", "ring"))
+    parser.add_argument("--fp8", action="store_true")
     args = parser.parse_args()
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     torch.manual_seed(0)
@@ -92,6 +105,8 @@ def main() -> None:
     model, inputs = build_model(), make_inputs(args.height, args.width, args.text)
     result = dict(gpu=torch.cuda.get_device_name(), torch=torch.__version__, diffusers=diffusers.__version__,
                   height=args.height, width=args.width, steps=args.steps, text_tokens=args.text)
+    if args.fp8:
+        result["torchao"] = quantise(model)
     if args.context_parallel:
         result.update(gpus=spread(model, args.context_parallel), context_parallel=args.context_parallel)
     result["eager"] = time_loop(model, inputs, args.steps, args.runs)
