@@ -44,6 +44,13 @@ class DeviceMemory {
   void* data_ = nullptr;
 };
 
+// A model may be loading beside: what is free is its.
+void expect_room_for(int64_t bytes) {
+  size_t free = 0, all = 0;
+  if (cudaMemGetInfo(&free, &all) != cudaSuccess || free < static_cast<size_t>(bytes) + all / 8)
+    throw std::runtime_error("too little memory is free to measure a product");
+}
+
 class Event {
  public:
   Event() { cudaEventCreate(&event_); }
@@ -135,9 +142,10 @@ class LtMeasurer : public ProductMeasurer {
     const c10::cuda::CUDAGuard device(device_);
     const c10::cuda::CUDAStreamGuard stream(side_stream());
     const auto bytes_of = [&](int64_t rows, int64_t cols) { return rows * cols * 2; };
-    const DeviceMemory x_memory(bytes_of(shape.rows, shape.in)),
-        w_memory(bytes_of(shape.out, shape.weight_stride)), bias_memory(bytes_of(shape.out, 1)),
-        own_memory(bytes_of(shape.rows, shape.out)), y_memory(bytes_of(shape.rows, shape.out));
+    const int64_t of_x = bytes_of(shape.rows, shape.in), of_y = bytes_of(shape.rows, shape.out),
+                  of_w = bytes_of(shape.out, shape.weight_stride), of_bias = bytes_of(shape.out, 1);
+    expect_room_for(of_x + of_w + of_bias + 2 * of_y);
+    const DeviceMemory x_memory(of_x), w_memory(of_w), bias_memory(of_bias), own_memory(of_y), y_memory(of_y);
     const auto x = x_memory.tensor({shape.rows, shape.in}, shape.type, device_);
     const auto rows_of_w = w_memory.tensor({shape.out, shape.weight_stride}, shape.type, device_);
     const auto w = rows_of_w.narrow(1, 0, shape.in);
