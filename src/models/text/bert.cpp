@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "models/config.h"
 #include "models/text/activation.h"
+#include "models/text/encoders.h"
 #include "models/text/padding.h"
-#include "models/text_encoder.h"
 #include "nn/sdpa.h"
 
 namespace atelier::models {
@@ -127,9 +127,9 @@ std::unique_ptr<TextEncoder> build_bert(const Json& config, const Builder& b) {
 
 }  // namespace
 
-extern const EncoderFamily kBert{.classes = {"BertModel"},
-                                 .names = bert_names,
-                                 .ignorable = {"*position_ids", "*token_type_ids", "cls.*"},
-                                 .build = build_bert};
+const EncoderFamily kBert{.classes = {"BertModel"},
+                          .names = bert_names,
+                          .ignorable = {"*position_ids", "*token_type_ids", "cls.*"},
+                          .build = build_bert};
 
 }  // namespace atelier::models

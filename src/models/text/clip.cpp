@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "models/config.h"
 #include "models/text/clip_layers.h"
-#include "models/text_encoder.h"
+#include "models/text/encoders.h"
 
 namespace atelier::models {
 namespace {
@@ -127,7 +127,7 @@ std::unique_ptr<TextEncoder> build_clip(const Json& config, const Builder& b) {
 }  // namespace
 
 // Whole models too: their text tower is what is read.
-extern const EncoderFamily kClip{
+const EncoderFamily kClip{
     .classes = {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"},
     .names = clip_names,
     .ignorable = {"*position_ids", "text_projection.weight", "text_projection", "vision_model.*",

@@ -2,11 +2,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "models/text_encoder.h"
+#include "models/text/encoders.h"
 
 namespace atelier::models {
-
-extern const EncoderFamily kClip, kT5, kBert;
 
 const EncoderFamily& find_encoder(const Json& config) {
   static const EncoderFamily* const all[] = {&kClip, &kT5, &kBert};

@@ -14,8 +14,8 @@
 #include "models/blocked_encoder.h"
 #include "models/config.h"
 #include "models/text/activation.h"
+#include "models/text/encoders.h"
 #include "models/text/padding.h"
-#include "models/text_encoder.h"
 #include "nn/sdpa.h"
 
 namespace atelier::models {
@@ -187,7 +187,7 @@ std::unique_ptr<TextEncoder> build_t5(const Json& config, const Builder& b) {
 }  // namespace
 
 // Whole models too: their encoder is what is read.
-extern const EncoderFamily kT5{
+const EncoderFamily kT5{
     .classes = {"T5EncoderModel", "UMT5EncoderModel", "MT5EncoderModel", "T5Model",
                 "T5ForConditionalGeneration", "UMT5Model", "UMT5ForConditionalGeneration", "MT5Model",
                 "MT5ForConditionalGeneration"},
