@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "models/config.h"
-#include "models/vae.h"
+#include "models/vae/autoencoders.h"
 #include "models/vae/tiling.h"
 
 namespace atelier::models {
@@ -327,10 +327,10 @@ std::unique_ptr<Vae> build_kl(const Json& config, const Builder& b) {
 
 }  // namespace
 
-extern const VaeFamily kAutoencoderKl{.classes = {"AutoencoderKL"},
-                                      .names = kl_names,
-                                      .ignorable = {"loss.*", "model_ema.*"},
-                                      .facts = kl_facts,
-                                      .build = build_kl};
+const VaeFamily kAutoencoderKl{.classes = {"AutoencoderKL"},
+                               .names = kl_names,
+                               .ignorable = {"loss.*", "model_ema.*"},
+                               .facts = kl_facts,
+                               .build = build_kl};
 
 }  // namespace atelier::models

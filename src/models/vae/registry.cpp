@@ -2,11 +2,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "models/vae.h"
+#include "models/vae/autoencoders.h"
 
 namespace atelier::models {
-
-extern const VaeFamily kAutoencoderKl, kAutoencoderKlWan;
 
 const VaeFamily& find_vae(const Json& config) {
   const Json given = config.is_object() ? config.value("_class_name", Json("nothing")) : Json("nothing");

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/vae/autoencoders.h"
 #include "models/vae/tiling.h"
 #include "models/vae/wan_layers.h"
 #include "models/vae/wan_names.h"
@@ -165,10 +166,10 @@ std::unique_ptr<Vae> build_wan(const Json& config, const Builder& b) {
 
 }  // namespace
 
-extern const VaeFamily kAutoencoderKlWan{.classes = {"AutoencoderKLWan"},
-                                         .names = wan_names,
-                                         .ignorable = {},
-                                         .facts = wan_facts,
-                                         .build = build_wan};
+const VaeFamily kAutoencoderKlWan{.classes = {"AutoencoderKLWan"},
+                                  .names = wan_names,
+                                  .ignorable = {},
+                                  .facts = wan_facts,
+                                  .build = build_wan};
 
 }  // namespace atelier::models

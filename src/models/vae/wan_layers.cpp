@@ -87,7 +87,7 @@ Halve::Halve(const Builder& b, int64_t channels, bool halves_time)
 }
 
 at::Tensor Halve::operator()(const Chunk& c, const at::Tensor& x) const {
-  const auto small = space(x);
+  auto small = space(x);
   if (!time) return small;
   auto& past = c.cache.next();
   if (!c.is_first) return (*time)(small, c.batch, past);
