@@ -34,7 +34,8 @@ ProductTuner::~ProductTuner() {
   }
   changed_.notify_all();
   thread_.join();
-  if (is_changed_) save();
+  std::unique_lock lock(mutex_);
+  if (is_changed_) save(lock);
 }
 
 ProductTuner::Busy::Busy(ProductTuner* tuner) : tuner_(tuner) {
@@ -102,7 +103,7 @@ void ProductTuner::run() {
       changed_.wait_until(lock, begin);
     } else {
       measure(*shape, lock);
-      if (is_changed_ && !next()) save();
+      if (is_changed_ && !next()) save(lock);
     }
   }
 }
@@ -130,15 +131,18 @@ void ProductTuner::measure(const ProductShape& shape, std::unique_lock<std::mute
   changed_.notify_all();
 }
 
-// Other processes, as other ranks, write the same file: what they found is kept.
-void ProductTuner::save() {
+// Other processes, as other ranks, write the same file: what they found is kept. Nobody waits for the disk.
+void ProductTuner::save(std::unique_lock<std::mutex>& lock) {
   is_changed_ = false;
   if (options_.file.empty()) return;
+  auto table = table_;
+  lock.unlock();
   try {
-    table_.merge(table_in(options_.file));
-    write_file_atomically(options_.file, table_.text());
+    table.merge(table_in(options_.file));
+    write_file_atomically(options_.file, table.text());
   } catch (const std::exception&) {  // the next process measures again
   }
+  lock.lock();
 }
 
 }  // namespace atelier::nn

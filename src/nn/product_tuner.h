@@ -70,7 +70,7 @@ class ProductTuner {
   void run();
   std::optional<ProductShape> next() const;  // to be measured
   void measure(const ProductShape& shape, std::unique_lock<std::mutex>& lock);
-  void save();
+  void save(std::unique_lock<std::mutex>& lock);
 
   const std::unique_ptr<ProductMeasurer> measurer_;
   const TunerOptions options_;
