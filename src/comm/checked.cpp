@@ -68,6 +68,11 @@ at::Tensor CheckedComm::flat(const at::Tensor& tensor) const {
   return tensor.detach().view({-1});
 }
 
+Work CheckedComm::started(Work work) const {
+  if (*waits_) work.wait();
+  return work;
+}
+
 Work CheckedComm::all_reduce(at::Tensor& sum) {
   const auto all = flat(sum);
   // The least that any algorithm sends: each rank's share out to its owner, then the sum of its own share to
@@ -76,7 +81,7 @@ Work CheckedComm::all_reduce(at::Tensor& sum) {
   report("all_reduce", (all.numel() - own + own * (size_ - 1)) * all.element_size());
   check_alive();
   if (size_ == 1 || all.numel() == 0) return {};
-  return start_all_reduce(all);
+  return started(start_all_reduce(all));
 }
 
 Work CheckedComm::all_gather(at::Tensor& out, const at::Tensor& mine, std::span<const int64_t> split) {
@@ -87,7 +92,7 @@ Work CheckedComm::all_gather(at::Tensor& out, const at::Tensor& mine, std::span<
   check_alive();
   if (size_ == 1) all.copy_(part);
   if (size_ == 1 || all.numel() == 0) return {};
-  return start_all_gather(all, part, {split.begin(), split.end()});
+  return started(start_all_gather(all, part, {split.begin(), split.end()}));
 }
 
 Work CheckedComm::all_to_all(at::Tensor& out, const at::Tensor& in, std::span<const int64_t> out_split,
@@ -100,7 +105,8 @@ Work CheckedComm::all_to_all(at::Tensor& out, const at::Tensor& in, std::span<co
   check_alive();
   if (size_ == 1) to.copy_(from);
   if (size_ == 1) return {};
-  return start_all_to_all(to, from, {out_split.begin(), out_split.end()}, {in_split.begin(), in_split.end()});
+  return started(
+      start_all_to_all(to, from, {out_split.begin(), out_split.end()}, {in_split.begin(), in_split.end()}));
 }
 
 Work CheckedComm::send_recv(const at::Tensor& out, int to, at::Tensor& in, int from) {
@@ -114,7 +120,7 @@ Work CheckedComm::send_recv(const at::Tensor& out, int to, at::Tensor& in, int f
   if (is_self) ENSURE(out.numel() == in.numel());
   if (is_self && sends) flat_in.copy_(flat_out);
   if (is_self || (!sends && !receives)) return {};
-  return start_send_recv(flat_out, sends ? to : -1, flat_in, receives ? from : -1);
+  return started(start_send_recv(flat_out, sends ? to : -1, flat_in, receives ? from : -1));
 }
 
 Work CheckedComm::send(const at::Tensor& out, int to) {
@@ -122,7 +128,7 @@ Work CheckedComm::send(const at::Tensor& out, int to) {
   const auto message = flat(out);
   report("send", static_cast<int64_t>(message.nbytes()));
   check_alive();
-  return message.numel() > 0 ? start_send(message, to) : Work{};
+  return message.numel() > 0 ? started(start_send(message, to)) : Work{};
 }
 
 Work CheckedComm::recv(at::Tensor& in, int from) {
@@ -130,7 +136,7 @@ Work CheckedComm::recv(at::Tensor& in, int from) {
   const auto message = flat(in);
   report("recv", 0);
   check_alive();
-  return message.numel() > 0 ? start_recv(message, from) : Work{};
+  return message.numel() > 0 ? started(start_recv(message, from)) : Work{};
 }
 
 void CheckedComm::broadcast(at::Tensor& value, int root) {
@@ -152,6 +158,7 @@ std::unique_ptr<Window> CheckedComm::window(int64_t bytes) {
   check_alive();
   auto window = open_window(bytes);
   if (window) {
+    window->waits_ = waits_;
     window->tell_ = [this](int64_t stored) {
       report("stores", stored);
       check_alive();

@@ -38,6 +38,7 @@ class CheckedComm : public Comm {
   void broadcast(at::Tensor& value, int root) final;
   void barrier() final;
   std::unique_ptr<Window> window(int64_t bytes) final;
+  void wait_at_once() final { *waits_ = true; }
 
  protected:
   using Split = std::vector<int64_t>;
@@ -58,10 +59,12 @@ class CheckedComm : public Comm {
  private:
   void report(std::string_view verb, int64_t bytes_sent) const;
   at::Tensor flat(const at::Tensor& tensor) const;
+  Work started(Work work) const;  // what a verb returns
 
   int rank_, size_;
   std::string name_;
   ObserverSlot observer_;
+  std::shared_ptr<bool> waits_ = std::make_shared<bool>(false);  // its windows know it too
 };
 
 // Two groups may have the same ranks and name: each rank counts them, in the order in which all ranks open

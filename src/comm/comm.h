@@ -31,6 +31,8 @@ class Work {
   Work& operator=(Work&& other) noexcept;  // waits for the work it replaces
   ~Work();
   void wait();
+  // False once it was waited for, and where there was nothing to wait for.
+  bool is_under_way() const { return impl_ != nullptr; }
   // Lets go without waiting: what ran inside of a CUDA graph that was never finished cannot be waited for.
   void forget() noexcept { impl_.reset(); }
 
@@ -64,14 +66,20 @@ class Window {
   // Copies these bytes of local() to the same place in the memory of every other rank, which sees them behind
   // the next barrier() after wait(). On CUDA the copy engines do it, beside what the current stream does
   // next, and it may be recorded into a graph that waits for it too.
-  [[nodiscard]] virtual Work copy_to_peers(std::span<const Range> bytes) = 0;
+  [[nodiscard]] Work copy_to_peers(std::span<const Range> bytes) {
+    Work copies = start_copies(bytes);
+    if (*waits_) copies.wait();
+    return copies;
+  }
 
  protected:
   virtual void meet() = 0;
+  virtual Work start_copies(std::span<const Range> bytes) = 0;
 
  private:
   friend class CheckedComm;
   std::function<void(int64_t stored)> tell_;
+  std::shared_ptr<const bool> waits_ = std::make_shared<bool>(false);  // of its group
 };
 
 // One group of ranks. Buffers are contiguous; splits count elements of the flattened tensors, and may be
@@ -104,6 +112,10 @@ class Comm {
   // Every rank asks for the same number of bytes. Null on all of them where their memory is not within reach
   // of each other: on several hosts, or where the transport has no such memory.
   virtual std::unique_ptr<Window> window(int64_t bytes) = 0;
+
+  // From now on each verb, and each copy into peers' memory, waits for what it has started: nothing travels
+  // while this rank computes. The same bits, later.
+  virtual void wait_at_once() = 0;
 
   virtual void abort() noexcept = 0;  // from any thread: unblocks this rank and its peers, poisons the group
   // Throws Error(kPeer) once the group is poisoned. Kernels on a device end without a word then: what they

@@ -180,7 +180,7 @@ class CudaWindow : public Window {
         peers_.at(static_cast<size_t>(rank))->data(), {bytes_}, [](void*) {},
         at::TensorOptions(at::kByte).device(device_), device_);
   }
-  Work copy_to_peers(std::span<const Range> bytes) override {
+  Work start_copies(std::span<const Range> bytes) override {
     const c10::cuda::CUDAGuard guard(device_);
     at::cuda::CUDAEvent queued;
     queued.record(c10::cuda::getCurrentCUDAStream(device_.index()));

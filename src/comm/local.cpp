@@ -35,7 +35,7 @@ class LocalWindow : public Window {
       : rank_(rank), memory_(std::move(memory)), meet_(std::move(meet)) {}
   at::Tensor local() const override { return peer(rank_); }
   at::Tensor peer(int rank) const override { return memory_.at(static_cast<size_t>(rank)); }
-  Work copy_to_peers(std::span<const Range> bytes) override {
+  Work start_copies(std::span<const Range> bytes) override {
     for (int r = 0; r < static_cast<int>(memory_.size()); ++r) {
       if (r == rank_) continue;
       for (const Range part : bytes) {

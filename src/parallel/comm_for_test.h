@@ -30,6 +30,7 @@ struct PassedOn : comm::Comm {
   void broadcast(at::Tensor& value, int root) override { inner.broadcast(value, root); }
   void barrier() override { inner.barrier(); }
   std::unique_ptr<comm::Window> window(int64_t bytes) override { return inner.window(bytes); }
+  void wait_at_once() override { inner.wait_at_once(); }
   void abort() noexcept override { inner.abort(); }
   void check_alive() override { inner.check_alive(); }
 };

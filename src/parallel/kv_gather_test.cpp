@@ -284,7 +284,7 @@ class Unfenced : public comm::Window {
       : all_(std::move(all)), rank_(rank), before_(before) {}
   at::Tensor local() const override { return all_->local(); }
   at::Tensor peer(int rank) const override { return all_->peer(rank); }
-  comm::Work copy_to_peers(std::span<const Range> bytes) override {
+  comm::Work start_copies(std::span<const Range> bytes) override {
     if (!before_ && rank_ == 1) std::this_thread::sleep_for(std::chrono::milliseconds(3));  // a slow copy
     for (const Range part : bytes)
       peer(1 - rank_).narrow(0, part.begin, part.size).copy_(local().narrow(0, part.begin, part.size));

@@ -34,7 +34,8 @@ std::vector<int> both_ends(const plan::Mesh& mesh, plan::Direction d) {
 // The groups of one rank. Two groups of the same ranks are one, unless they must not wait for each other.
 class Groups {
  public:
-  Groups(const plan::Mesh& mesh, comm::Transport* transport) : mesh_(mesh), transport_(transport) {}
+  Groups(const plan::Mesh& mesh, comm::Transport* transport, bool overlap)
+      : mesh_(mesh), transport_(transport), overlap_(overlap) {}
 
   // Null for one rank.
   comm::Comm* over(plan::AxisSet axes, std::string_view name) {
@@ -45,6 +46,12 @@ class Groups {
     return group;
   }
   comm::Comm* own(std::span<const int> ranks, std::string_view name) {
+    comm::Comm* group = beside(ranks, name);
+    if (!overlap_) group->wait_at_once();
+    return group;
+  }
+  // Whose messages carry nothing that a step computes: they always travel while ranks do.
+  comm::Comm* beside(std::span<const int> ranks, std::string_view name) {
     opened_.push_back(transport_->open(ranks, name));
     return opened_.back().get();
   }
@@ -57,6 +64,7 @@ class Groups {
   comm::Transport* transport_;
   std::map<std::vector<int>, comm::Comm*> shared_;
   std::vector<std::unique_ptr<comm::Comm>> opened_;
+  bool overlap_;
 };
 
 // Ranks of a group hold rows of a picture: convolutions ask their neighbours, group norms add moments,
@@ -103,7 +111,7 @@ struct ParallelContext::SeamParts {
   SeamParts(const plan::Plan& plan, comm::Transport* transport, nn::SdpaBackend backend)
       : degrees(plan.config),
         mesh(plan::mesh_sizes(plan.config), transport ? transport->rank() : 0),
-        groups(mesh, transport),
+        groups(mesh, transport, plan.config.overlap),
         ulysses(groups.over({plan::Axis::kUlysses}, "ulysses")),
         gather(groups.over({plan::Axis::kGather}, "kv_gather")),
         ring(groups.over({plan::Axis::kRing}, "ring")),
@@ -134,7 +142,7 @@ struct ParallelContext::SeamParts {
     ENSURE(mesh.sequence_size() % degrees.shard == 0);
     const auto all = mesh.peers(plan::kSequence);
     const int first = mesh.sequence_rank() / degrees.shard * degrees.shard;
-    shards = groups.own(std::span(all).subspan(first, degrees.shard), "shards");
+    shards = groups.beside(std::span(all).subspan(first, degrees.shard), "shards");
   }
 
   // Each direction of two stages has its own: a send that waits never holds up what flows the other way.

@@ -186,7 +186,7 @@ class Unfenced : public comm::Window {
   explicit Unfenced(std::unique_ptr<comm::Window> all) : all_(std::move(all)) {}
   at::Tensor local() const override { return all_->local(); }
   at::Tensor peer(int rank) const override { return all_->peer(rank); }
-  comm::Work copy_to_peers(std::span<const Range> bytes) override { return all_->copy_to_peers(bytes); }
+  comm::Work start_copies(std::span<const Range> bytes) override { return all_->copy_to_peers(bytes); }
 
  protected:
   void meet() override {}

@@ -64,6 +64,7 @@ const std::vector<Word>& words() {
       {nullptr, &ParallelConfig::sync, 0, 0, {"sync", "pipefusion_sync"}},
       {nullptr, &ParallelConfig::parallel_vae, 0, 0, {"parallel_vae", "use_parallel_vae"}},
       {nullptr, &ParallelConfig::collective, 0, 0, {"collective"}},
+      {nullptr, &ParallelConfig::overlap, 0, 0, {"overlap_p2p_comm"}},
   };
   return kWords;
 }
@@ -244,7 +245,11 @@ std::string to_string(const ParallelConfig& degrees) {
     if (word.flag ? degrees.*word.flag == plain.*word.flag : degrees.*word.number == plain.*word.number)
       continue;
     text += str(text.empty() ? "" : ", ", word.names.front());
-    if (!word.flag) text += str("=", degrees.*word.number);
+    if (!word.flag) {
+      text += str("=", degrees.*word.number);
+    } else if (!(degrees.*word.flag)) {
+      text += "=false";
+    }
   }
   return text.empty() ? "data=1" : text;
 }

@@ -22,6 +22,8 @@ struct ParallelConfig {
   int shard = 1;              // ranks of the sequence group that share each block's weights; reuses the ranks
   bool collective =
       false;  // Ulysses sends messages although ranks can store into each other's memory: the same bits
+  bool overlap =
+      true;  // messages travel while ranks compute; else they are waited for at once: the same bits
   std::vector<int> stage_blocks = {};  // of each stage, as the user has set them; empty: by cost
   bool operator==(const ParallelConfig&) const = default;
 };

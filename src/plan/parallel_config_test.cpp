@@ -90,6 +90,8 @@ TEST(Strategy, SpellIsReadBack) {
   }
   EXPECT_EQ(to_string({.cfg = 2, .pipeline = 2, .ring = 2}), "cfg=2, pipefusion=2, ring=2");
   EXPECT_EQ(to_string({}), "data=1");
+  EXPECT_EQ(to_string({.ring = 2, .overlap = false}), "ring=2, overlap_p2p_comm=false");
+  EXPECT_FALSE(parse_strategy("ring=2, overlap_p2p_comm=false").overlap);
 }
 
 TEST(Strategy, ProductAndSizesListEveryFactor) {

@@ -91,6 +91,10 @@ class BlockTime {
   double rows() const { return image_ + text_; }
   // Of a number of q, k and v on its way to attention.
   double operand_bytes() const { return query_.has_e4m3_attention ? 1 : kBytesPerNumber; }
+  // Of what needs no attention, while messages travel.
+  double beside() const {
+    return d_.overlap && b_.beside > 0 ? product_seconds(rows(), b_.beside / d_.tensor, h_) : 0;
+  }
 
   double products() const {
     const double cut = d_.tensor;
@@ -124,7 +128,7 @@ class BlockTime {
     const double numbers = queries * width;
     const double first = 6 * numbers / h_.bandwidth + kLaunch, last = first;
     const double merge = 22 * numbers / h_.bandwidth + 8 * kLaunch;
-    const double shift = exposed(links_.shift, 2 * keys * width * operand_bytes(), each);
+    const double shift = exposed(links_.shift, 2 * keys * width * operand_bytes(), d_.overlap ? each : 0);
     t.exchange += first + last + (d_.ring - 1) * (merge + shift);
   }
 
@@ -135,7 +139,7 @@ class BlockTime {
     const double bytes = numbers * kBytesPerNumber, coming = 3 * numbers * operand_bytes() * leave;
     const MessageCost& stores = links_.stores;
     if (!d_.collective && stores.rate > 0) return stores.seconds(coming) + stores.seconds(bytes * leave);
-    const double beside = b_.beside > 0 ? product_seconds(rows(), b_.beside / d_.tensor, h_) : 0;
+    const double beside = this->beside();
     const double there =
         beside > 0 ? exposed(links_.exchange, coming, beside) : links_.exchange.seconds(coming);
     const double copies = (6 * numbers * operand_bytes() + 2 * bytes) / h_.bandwidth + 3 * kLaunch;
@@ -150,8 +154,7 @@ class BlockTime {
     if (!d_.collective && d_.ulysses == 1 && links_.stores.rate > 0) return gather_by_stores(bytes);
     // Each costs what a shift does before its first byte: two H200s, SD3 and FLUX.1 by kv_gather=2.
     const MessageCost gathers{2 * links_.shift.latency, links_.gather.rate};
-    const double beside =
-        b_.beside > 0 && d_.ulysses == 1 ? product_seconds(rows(), b_.beside / d_.tensor, h_) : 0;
+    const double beside = d_.ulysses == 1 ? this->beside() : 0;
     const double sent = (d_.kv_gather - 1) * bytes;
     const double there = beside > 0 ? exposed(gathers, sent, beside) : gathers.seconds(sent);
     const double ordered = text_ > 0 ? d_.kv_gather : 0;
@@ -164,7 +167,7 @@ class BlockTime {
     const MessageCost& stores = links_.stores;
     const double sent = (d_.kv_gather - 1) * bytes;
     if (b_.beside <= 0) return stores.latency + stores.seconds(sent);
-    const double beside = product_seconds(rows(), b_.beside / d_.tensor, h_);
+    const double beside = this->beside();
     return 2 * stores.latency + std::max(0.0, sent / stores.rate - beside);
   }
 
@@ -242,7 +245,7 @@ class Forward {
 
 // So many steps by their schedule: how long, and what of it the busiest stage computes.
 StepTime played(const std::vector<ModelChunk>& route, const Forward& forward, int patches, int steps,
-                int warmup) {
+                int warmup, SendMode mode) {
   StepTime busiest;
   std::vector<StepTime> stages(static_cast<size_t>(stages_of(route)));
   Costs costs;
@@ -253,7 +256,7 @@ StepTime played(const std::vector<ModelChunk>& route, const Forward& forward, in
     add(stages[static_cast<size_t>(chunk.stage)], t, steps);
   }
   costs.hop = patches * forward.hop(patches);
-  const auto simulation = simulate(route, schedule(route, patches, steps, warmup), costs, SendMode::kPosted);
+  const auto simulation = simulate(route, schedule(route, patches, steps, warmup), costs, mode);
   ENSURE(simulation.fault.empty());
   for (const StepTime& s : stages) {
     if (s.seconds() > busiest.seconds()) busiest = s;
@@ -287,9 +290,10 @@ StepTime step_time(const StepQuery& query, const ParallelConfig& d, const Hardwa
   const auto route = plan_for(d, query.layout.model).chunks;
   const int steps = std::max(1, query.layout.work.steps);
   const int whole = patch_count(d) == 1 ? steps : std::min(d.warmup, steps);
+  const auto mode = d.overlap ? SendMode::kPosted : SendMode::kRendezvous;
   StepTime t;
-  if (whole > 0) add(t, played(route, forward, 1, whole, whole));
-  if (steps > whole) add(t, played(route, forward, patch_count(d), steps - whole, 0));
+  if (whole > 0) add(t, played(route, forward, 1, whole, whole, mode));
+  if (steps > whole) add(t, played(route, forward, patch_count(d), steps - whole, 0, mode));
   t = scaled(t, 1.0 / steps);
   if (d.cfg > 1) t.exchange += seen(hardware, d.cfg).exchange.latency;
   return t;

@@ -49,6 +49,13 @@ TEST(StepTime, PartsAddUpAndOneRankSendsNothing) {
   EXPECT_NEAR(one.seconds(), one.products + one.attention + one.pointwise, 1e-9);
 }
 
+TEST(StepTime, MessagesThatAreWaitedForTakeTheirWholeTime) {
+  for (const std::string layout :
+       {"ring=4", "kv_gather=4, collective", "ulysses=4, collective", "pipefusion=4"})
+    EXPECT_GT(seconds(layout + ", overlap_p2p_comm=false"), 1.001 * seconds(layout)) << layout;
+  EXPECT_EQ(seconds("overlap_p2p_comm=false"), seconds(""));
+}
+
 TEST(StepTime, MoreRanksAreFasterAndNeverIdeally) {
   const double one = seconds("");
   for (const char* strategy : {"ulysses=2", "ring=2", "tensor=2", "kv_gather=2", "ulysses=4",

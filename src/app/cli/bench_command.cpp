@@ -4,6 +4,7 @@
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "app/cli/commands.h"
 #include "app/cli/flags.h"
@@ -37,17 +38,16 @@ void print(const Json& row) {
             << row["pictures_per_second"].get<double>() << " pictures per second" << std::endl;
 }
 
-// What giving each branch its own ranks is worth: of rows with cfg=2, against the row that differs
-// in nothing else.
-Json guidance_ratios(const Json& rows) {
+// What a change of the layout is worth: of rows for which `without` returns true, after it has taken the
+// change back, against the row that differs in nothing else.
+Json ratios(const Json& rows, bool (*without)(plan::ParallelConfig&)) {
   Json out = Json::array();
   for (const auto& row : rows) {
     if (row.contains("problem")) continue;
-    auto without = plan::parse_strategy(row["layout"].get<std::string>());
-    if (without.cfg != 2) continue;
-    without.cfg = 1;
+    auto degrees = plan::parse_strategy(row["layout"].get<std::string>());
+    if (!without(degrees)) continue;
     for (const auto& other : rows) {
-      if (other.contains("problem") || other["layout"] != plan::to_string(without)) continue;
+      if (other.contains("problem") || other["layout"] != plan::to_string(degrees)) continue;
       const auto ratio = [&](const char* key) {
         const double mine = row[key]["median"], its = other[key]["median"];
         return Json{{"value", mine > 0 ? its / mine : 0}, {"kind", "measured"}};
@@ -59,6 +59,25 @@ Json guidance_ratios(const Json& rows) {
     }
   }
   return out;
+}
+
+// Giving each branch its own ranks.
+bool without_guidance(plan::ParallelConfig& d) {
+  return std::exchange(d.cfg, 1) == 2;
+}
+
+// Messages that travel while ranks compute. In the layout's text this is the default.
+bool without_overlap(plan::ParallelConfig& d) {
+  return std::exchange(d.overlap, false) && plan::world_size(d) > 1;
+}
+
+void print_ratios(const Json& ratios) {
+  for (const auto& ratio : ratios) {
+    std::cout << ratio["layout"].get<std::string>() << " against " << ratio["against"].get<std::string>()
+              << ": denoising " << ratio["denoise"]["value"].get<double>()
+              << " times as fast, prompt to picture " << ratio["end_to_end"]["value"].get<double>()
+              << " times" << std::endl;
+  }
 }
 
 bool has_protocol(const Arguments& arguments) {
@@ -101,19 +120,33 @@ const FlagSet kProtocol{
         "the CPU) "
         "after --warmup_calls (2; 1). Exit code 1 where something failed or an exact layout drew another "
         "picture.",
-    .unused = {"keep_changed",     "save_dummy",
-               "span_nodes",       "num_nodes",
-               "node_rank",        "master_addr",
-               "master_port",      "output_name_column",
-               "strategy",         "data_parallel_degree",
-               "ulysses_degree",   "kv_gather_degree",
-               "ring_degree",      "pipefusion_degree",
-               "use_cfg_parallel", "tensor_parallel_degree",
-               "batch_size",       "profile",
-               "profile_wait",     "profile_warmup",
-               "profile_active",   "debug",
-               "log_dir",          "cache_type",
-               "cache_threshold",  "use_teacache",
+    .unused = {"keep_changed",
+               "save_dummy",
+               "span_nodes",
+               "num_nodes",
+               "node_rank",
+               "master_addr",
+               "master_port",
+               "output_name_column",
+               "strategy",
+               "data_parallel_degree",
+               "ulysses_degree",
+               "kv_gather_degree",
+               "ring_degree",
+               "pipefusion_degree",
+               "use_cfg_parallel",
+               "tensor_parallel_degree",
+               "overlap_p2p_comm",
+               "batch_size",
+               "profile",
+               "profile_wait",
+               "profile_warmup",
+               "profile_active",
+               "debug",
+               "log_dir",
+               "cache_type",
+               "cache_threshold",
+               "use_teacache",
                "use_fbcache"},
     .why = "a protocol says itself what is measured",
     .values = {"protocol", "sizes", "batches", "hardware"}};
@@ -191,14 +224,11 @@ int bench_command(const Arguments& arguments) {
     std::filesystem::create_directories(folder);
     write_json(folder / "bench.json", out);
   }
-  out["guidance_ratios"] = guidance_ratios(out["rows"]);
+  out["guidance_ratios"] = ratios(out["rows"], without_guidance);
+  out["overlap_ratios"] = ratios(out["rows"], without_overlap);
   if (!layouts.empty()) write_json(folder / "bench.json", out);
-  for (const auto& ratio : out["guidance_ratios"]) {
-    if (!output.quiet)
-      std::cout << ratio["layout"].get<std::string>() << " against " << ratio["against"].get<std::string>()
-                << ": denoising " << ratio["denoise"]["value"].get<double>()
-                << " times as fast, prompt to picture " << ratio["end_to_end"]["value"].get<double>()
-                << " times" << std::endl;
+  if (!output.quiet) {
+    for (const char* kind : {"guidance_ratios", "overlap_ratios"}) print_ratios(out[kind]);
   }
   return failed == 0 ? 0 : 1;
 }

@@ -113,7 +113,7 @@ class Parser {
     flags_.push_back({names_of(field), is_list(slot), option});
     for (const auto& name : flags_.back().names) {
       known_.push_back(dashed(name));
-      if (!is_switch(slot)) takes_value_.insert(dashed(name));
+      (is_switch(slot) ? switches_on_ : takes_value_).insert(dashed(name));
     }
   }
 
@@ -130,10 +130,15 @@ class Parser {
     }
   }
 
-  // --a=b as two arguments: CLI11 takes an empty b for none. Switches stay joined, theirs is optional.
+  // --a=b as two arguments: CLI11 takes an empty b for none. Switches are joined to theirs, which is
+  // optional.
   Arguments values_apart(const Arguments& arguments) const {
     Arguments out;
     for (const auto& a : arguments) {
+      if ((a == "true" || a == "false") && !out.empty() && switches_on_.contains(out.back())) {
+        out.back() += "=" + a;
+        continue;
+      }
       const size_t equals = a.find('=');
       const bool is_ours =
           a.starts_with("--") && equals != std::string::npos && takes_value_.count(a.substr(0, equals));
@@ -177,7 +182,7 @@ class Parser {
   std::map<std::string, CLI::Option*> switches_, values_;
   std::vector<Flag> flags_;
   std::vector<std::string> known_;
-  std::set<std::string> takes_value_;
+  std::set<std::string> takes_value_, switches_on_;
 };
 
 }  // namespace

@@ -43,8 +43,6 @@ constexpr Group kGroups[] = {
      "vsa_prob_threshold=0.9 vsa_reorder_sequence use_vsa_static_block_mask use_vsa_first_frame_mask "
      "distilled_transformer_path= distilled_transformer_2_path="},
     {Treated::kNoted, 0, "has no effect: nothing is trained", "enable_gradient_checkpointing"},
-    {Treated::kNoted, 0, "says what is always done: messages between ranks travel while others compute",
-     "overlap_p2p_comm"},
     {Treated::kNoted, kEvery, "has no effect: q, k and v are always one product", "enable_fuse_qkv"},
     {Treated::kNoted, kEvery, "is for remote services: no effect",
      "api_max_retries= retry_delay= max_global_workers= num_processes="},

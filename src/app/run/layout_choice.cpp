@@ -56,7 +56,7 @@ void remark_on_dropped(const Resolved& resolved, std::vector<std::string>& remar
   for (const char* name :
        {"data_parallel_degree", "use_cfg_parallel", "pipefusion_degree", "ring_degree", "kv_gather_degree",
         "ulysses_degree", "tensor_parallel_degree", "num_pipeline_patch", "warmup_steps", "pipefusion_sync",
-        "use_parallel_vae", "fully_shard_degree"}) {
+        "use_parallel_vae", "fully_shard_degree", "overlap_p2p_comm"}) {
     if (is_dropped(resolved, name)) list += (list.empty() ? "" : ", ") + resolved.origin(name).text;
   }
   if (list.empty()) return;
@@ -167,6 +167,7 @@ plan::ParallelConfig degrees_of(const Resolved& resolved) {
   m.take("pipefusion_sync", &D::sync, b.pipefusion_sync);
   m.take("use_parallel_vae", &D::parallel_vae, b.use_parallel_vae);
   m.take("fully_shard_degree", &D::shard, b.fully_shard_degree);
+  m.take("overlap_p2p_comm", &D::overlap, b.overlap_p2p_comm);
   D d = m.degrees();
   if (b.shard_dit && d.shard == 1) d.shard = plan::sequence_size(d);
   d.stage_blocks = b.attn_layer_num_for_pp;

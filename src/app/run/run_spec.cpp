@@ -234,6 +234,7 @@ std::string layout_line(const RunSpec& spec) {
     add(str("rows of the picture in ", plan::sequence_size(d), " parts"));
   if (d.shard > 1) add(str("weights of the blocks in ", d.shard, " shards"));
   if (d.parallel_vae && plan::world_size(d) > d.data) add("decoded by all ranks, each its rows");
+  if (!d.overlap && plan::world_size(d) > d.data) add("messages are waited for at once");
   return out;
 }
 

@@ -90,6 +90,7 @@ const std::set<std::string>& layout_flags() {
                                            "num_pipeline_patch",
                                            "warmup_steps",
                                            "pipefusion_sync",
+                                           "overlap_p2p_comm",
                                            "attn_layer_num_for_pp"};
   return names;
 }

@@ -115,6 +115,9 @@ void BackendSettings::fields(const Visit& visit) {
          .help = "decode by rows on all ranks",
          .variable = "DG_XDIT_USE_PARALLEL_VAE"},
         &use_parallel_vae);
+  visit({"overlap_p2p_comm",
+         "messages between ranks travel while others compute; on by default, off shows what that hides"},
+        &overlap_p2p_comm);
   visit(degree("fully_shard_degree", "DG_XDIT_FULLY_SHARD_DEGREE",
                "ranks of a sequence group that share every block's weights"),
         &fully_shard_degree);

@@ -5,6 +5,7 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/flags.h"
+#include "app/run/layout_choice.h"
 #include "app/settings/resolve.h"
 #include "base/error.h"
 #include "base/scratch.h"
@@ -76,8 +77,27 @@ TEST(VideoNodes, DictionaryIsTakenAsItStands) {
   EXPECT_EQ(w.settings.input.batch_size, 2);
   EXPECT_EQ(w.settings.backend.data_parallel_degree, 2);
   EXPECT_EQ(w.settings.engine.attention_backend, "");
+  EXPECT_TRUE(w.settings.backend.overlap_p2p_comm);
   EXPECT_FALSE(w.settings.input.row.request.max_sequence_length);
   EXPECT_FALSE(w.notes.empty());
+}
+
+TEST(VideoNodes, MessagesTravelBesideTheWorkUnlessThatIsSwitchedOff) {
+  const Scratch scratch;
+  const auto file = scratch.write("off.json", R"({"ulysses_degree": 2, "overlap_p2p_comm": false})").string();
+  const auto overlaps = [](const Arguments& arguments) {
+    const auto r = resolved(arguments, kRun);
+    EXPECT_EQ(degrees_of(r).overlap, r.settings.backend.overlap_p2p_comm);
+    return degrees_of(r).overlap;
+  };
+  EXPECT_TRUE(overlaps({"--ring_degree", "2"}));
+  EXPECT_FALSE(overlaps({"--config", file}));
+  EXPECT_TRUE(overlaps({"--config", file, "--overlap_p2p_comm", "true"}));
+  EXPECT_FALSE(overlaps({"--overlap_p2p_comm", "false", "--ring_degree", "2"}));
+  EXPECT_FALSE(overlaps({"--overlap_p2p_comm=false"}));
+  EXPECT_FALSE(overlaps({"--no_overlap_p2p_comm"}));
+  EXPECT_FALSE(overlaps({"--strategy", "ring=2", "--overlap-p2p-comm", "false"}));
+  EXPECT_FALSE(degrees_of(resolved({"--strategy", "ring=2, overlap_p2p_comm=false"}, kRun)).overlap);
 }
 
 TEST(VideoNodes, SwitchesOfKernelsChooseAmongThem) {
