@@ -285,8 +285,7 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
   engine.chunked_forward = s.engine.enable_activation_checkpointing;
   engine.memory_fraction = s.device.gpu_memory_fraction;
   engine.graphs = s.engine.enable_compile.value_or(true) && cuda;
-  if (cuda && s.engine.gemm_cache != "none")
-    engine.gemm_cache = s.engine.gemm_cache.empty() ? resolved.own_cache.string() : s.engine.gemm_cache;
+  if (cuda) engine.gemm_cache = resolved.gemm_cache;
   engine.debug = s.engine.debug;
   engine.layout = spec.layout.degrees;
   if (!spec.requests.requests.empty())

@@ -177,7 +177,9 @@ Resolved resolve(Surface surface, const std::vector<Given>& flags, const Environ
   read_flags(flags, entries, out);
   settle_scripts(out);
   expand_homes(environment, out.settings);
-  out.own_cache = cache_folder(environment) / "atelier";
+  const auto& products = out.settings.engine.gemm_cache;
+  if (products.empty()) out.gemm_cache = cache_folder(environment) / "atelier";
+  if (!products.empty() && products != "none") out.gemm_cache = products;
   apply_optimize(out);
   validate(out);
   return out;

@@ -31,7 +31,7 @@ struct Resolved {
   std::map<std::string, Origin> origins;  // of settings that somebody set
   std::vector<std::string> notes;         // one sentence each, for the user
   std::vector<std::string> warnings;
-  std::filesystem::path own_cache;  // this program's folder among the user's caches
+  std::filesystem::path gemm_cache;  // the folder, whoever says so; empty: none
 
   Origin origin(const std::string& name) const;
   bool is_set(const std::string& name) const { return origins.count(name) > 0; }

@@ -282,6 +282,16 @@ TEST(Optimize, WordsSetWhatNobodyElseSets) {
             "sdpa");
 }
 
+TEST(GemmCache, IsTheUsersOwnUnlessSaid) {
+  const auto folder_of = [](const Arguments& arguments, const Environment& variables) {
+    return resolved(arguments, kT2i, variables).gemm_cache;
+  };
+  EXPECT_EQ(folder_of({}, {{"HOME", "/home/ada"}}), "/home/ada/.cache/atelier");
+  EXPECT_EQ(folder_of({}, {{"HOME", "/home/ada"}, {"XDG_CACHE_HOME", "/fast"}}), "/fast/atelier");
+  EXPECT_EQ(folder_of({"--gemm_cache", "~/tables"}, {{"HOME", "/home/ada"}}), "/home/ada/tables");
+  EXPECT_EQ(folder_of({"--gemm_cache", "none"}, {{"HOME", "/home/ada"}}), "");
+}
+
 TEST(Optimize, UnknownAndUnbuiltWordsAreRefused) {
   expect_mentions(refused({"--optimize", "turbo"}), {"turbo", "vae_slicing"});
   expect_mentions(refused({"--optimize", "layerwise_cast"}),
