@@ -90,7 +90,7 @@ std::optional<ProductShape> ProductTuner::next() const {
 
 bool ProductTuner::wait_settled(std::chrono::milliseconds patience) const {
   std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, patience, [this] { return !is_measuring_ && !next(); });
+  return changed_.wait_for(lock, patience, [this] { return !is_measuring_ && !is_saving_ && !next(); });
 }
 
 void ProductTuner::run() {
@@ -136,6 +136,7 @@ void ProductTuner::save(std::unique_lock<std::mutex>& lock) {
   is_changed_ = false;
   if (options_.file.empty()) return;
   auto table = table_;
+  is_saving_ = true;
   lock.unlock();
   try {
     table.merge(table_in(options_.file));
@@ -143,6 +144,8 @@ void ProductTuner::save(std::unique_lock<std::mutex>& lock) {
   } catch (const std::exception&) {  // the next process measures again
   }
   lock.lock();
+  is_saving_ = false;
+  changed_.notify_all();
 }
 
 }  // namespace atelier::nn

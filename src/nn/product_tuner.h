@@ -63,7 +63,7 @@ class ProductTuner {
   int64_t generation() const { return generation_; }
   // Shapes that were computed otherwise than the library would of itself.
   int64_t used() const;
-  // Waits until all that was met has been measured, so long at most. Whether it has.
+  // Waits until all that was met has been measured and kept, so long at most. Whether it has.
   bool wait_settled(std::chrono::milliseconds patience) const;
 
  private:
@@ -79,7 +79,7 @@ class ProductTuner {
   ProductTable table_;
   std::set<ProductShape> failed_, used_;
   int works_ = 0;
-  bool is_measuring_ = false, is_stopping_ = false, is_changed_ = false;
+  bool is_measuring_ = false, is_saving_ = false, is_stopping_ = false, is_changed_ = false;
   std::chrono::steady_clock::time_point idle_since_;
   std::atomic<bool> may_go_on_ = false;
   std::atomic<int64_t> generation_ = 0;
