@@ -184,9 +184,9 @@ void Linear::add_to_(const at::Tensor& y, const Activation& given) const {
   ENSURE(!sum_ && !bias_.defined());
   const Activation x = operand(given);
   if (x.is_cuda() && x.is_dense() && weight_.is_dense()) {
-    const auto rows = x.rows().reshape({-1, x.rows().size(-1)});
-    const auto sum = y.view({-1, y.size(-1)});
-    if (!add_tuned_product_(sum, rows, weight_.rows())) sum.addmm_(rows, weight_.rows().t());
+    const auto& rows = x.rows();
+    if (add_tuned_product_(y, rows, weight_.rows())) return;
+    y.view({-1, y.size(-1)}).addmm_(rows.reshape({-1, rows.size(-1)}), weight_.rows().t());
   } else {
     y.add_(product(std::span(&x, 1), weight_, {}));
   }

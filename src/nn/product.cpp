@@ -28,12 +28,12 @@ at::Tensor accumulated(std::span<const at::Tensor> x, const at::Tensor& w, const
   int64_t column = 0;
   for (const auto& segment : x) {
     const int64_t in = segment.size(-1);
-    const auto part = w.narrow(1, column, in).t();
+    const auto part = w.narrow(1, column, in);
     const auto rows = segment.reshape({-1, in});
     if (y.defined()) {
-      if (!add_tuned_product_(y, rows, w.narrow(1, column, in))) y.addmm_(rows, part);
+      if (!add_tuned_product_(y, rows, part)) y.addmm_(rows, part.t());
     } else {
-      y = bias.defined() ? at::addmm(bias, rows, part) : at::mm(rows, part);
+      y = bias.defined() ? at::addmm(bias, rows, part.t()) : at::mm(rows, part.t());
     }
     column += in;
   }
@@ -93,9 +93,8 @@ at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Ten
   if (is_dense && x.size() == 1) {
     // Of three dimensions that lie otherwise the library makes a product for each index of the first.
     const auto rows = first.rows().contiguous();
-    const auto y = tuned_product(rows.view({-1, in}), w.rows(), bias,
-                                 bias.defined() ? Epilogue::kBias : Epilogue::kNone);
-    if (y.defined()) return y.view(with_last(rows.sizes(), w.out()));
+    const auto y = tuned_product(rows, w.rows(), bias, bias.defined() ? Epilogue::kBias : Epilogue::kNone);
+    if (y.defined()) return y;
     return bias.defined() ? at::linear(rows, w.rows(), bias) : at::linear(rows, w.rows());
   }
   if (x.size() == 1 && has_e4m3_product(first, w)) return e4m3_product(first, w, bias);

@@ -56,6 +56,16 @@ TEST(Quantised, RowsOfZerosStayZeros) {
     EXPECT_TRUE(values(quantised_weight(at::zeros({2, 4}), type)).equal(at::zeros({2, 4}, at::kDouble)));
 }
 
+// As on a rank that holds none of the features.
+TEST(Product, OfNoFeaturesIsTheBias) {
+  const auto bias = random({3});
+  for (const auto& sizes : {std::vector<int64_t>{2, 1, 0}, std::vector<int64_t>{2, 0}}) {
+    const auto y = times({at::zeros(sizes, at::kDouble)}, Weight(at::zeros({3, 0}, at::kDouble)), bias);
+    EXPECT_EQ(y.size(0), 2);
+    EXPECT_TRUE(y.equal(bias.expand_as(y)));
+  }
+}
+
 // The product is that of the values, however they are stored.
 TEST(Product, IsThatOfTheValues) {
   const auto x = random({7, 2, 12}, at::kFloat), w = random({6, 12}, at::kFloat, 2),

@@ -28,10 +28,11 @@ class TunedProducts {
   std::unique_ptr<ProductTuner> tuner_;
 };
 
-// x W^T with what the epilogue says, [rows, out]; x [rows, in] and W [out, in] in one type. Undefined where
-// the library's own choice is to be taken: whoever asks does that.
+// x W^T with what the epilogue says, [..., out]; x [..., in] and W [out, in] in one type. Undefined where the
+// library's own choice is to be taken, as on the CPU and for numbers that are not there: whoever asks does
+// that.
 at::Tensor tuned_product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, Epilogue epilogue);
-// y += x W^T, y [rows, out]; false: nothing was done.
+// y += x W^T, y [..., out]; false: nothing was done.
 bool add_tuned_product_(const at::Tensor& y, const at::Tensor& x, const at::Tensor& w);
 
 // Grows when products of the device are computed by other algorithms than before.

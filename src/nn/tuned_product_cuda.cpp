@@ -224,10 +224,6 @@ std::filesystem::path table_of(c10::Device device, const std::filesystem::path& 
   return folder / str("products-", gpu, "-cublasLt-", cublaslt_version(), ".txt");
 }
 
-bool is_plain(const at::Tensor& t) {
-  return t.dim() == 2 && t.is_contiguous();
-}
-
 bool is_aligned(const at::Tensor& t) {
   return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
 }
@@ -243,9 +239,10 @@ std::optional<Found> find(const at::Tensor& x, const at::Tensor& w, const at::Te
   const bool is_half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
   if (!x.is_cuda() || !is_half || x.scalar_type() != w.scalar_type()) return std::nullopt;
   auto* const tuner = tuner_of(x.device());
-  if (tuner == nullptr || !is_plain(x) || w.dim() != 2 || w.stride(1) != 1 || w.stride(0) % 8 != 0)
+  if (tuner == nullptr || !x.is_contiguous() || w.stride(1) != 1 || w.stride(0) % 8 != 0 || w.size(1) == 0)
     return std::nullopt;
-  const ProductShape shape{x.scalar_type(), epilogue, x.size(0), w.size(1), w.size(0), w.stride(0)};
+  const ProductShape shape{x.scalar_type(), epilogue,  x.numel() / w.size(1),
+                           w.size(1),       w.size(0), w.stride(0)};
   const double operations =
       2.0 * static_cast<double>(shape.rows) * static_cast<double>(shape.in) * static_cast<double>(shape.out);
   if (operations < kLeastOperations || shape.in % 8 != 0 || shape.out % 8 != 0) return std::nullopt;
@@ -292,12 +289,14 @@ at::Tensor tuned_product(const at::Tensor& x, const at::Tensor& w, const at::Ten
                          Epilogue epilogue) {
   const auto found = find(x, w, bias, epilogue);
   if (!found) return {};
-  auto y = at::empty({x.size(0), w.size(0)}, x.options());
+  auto sizes = x.sizes().vec();
+  sizes.back() = w.size(0);
+  auto y = at::empty(sizes, x.options());
   return multiply(*found, y, x, w, bias) ? y : at::Tensor();
 }
 
 bool add_tuned_product_(const at::Tensor& y, const at::Tensor& x, const at::Tensor& w) {
-  if (!is_plain(y) || !is_aligned(y) || y.scalar_type() != x.scalar_type()) return false;
+  if (!y.is_contiguous() || !is_aligned(y) || y.scalar_type() != x.scalar_type()) return false;
   const auto found = find(x, w, {}, Epilogue::kAdd);
   return found && multiply(*found, y, x, w, {});
 }
