@@ -99,7 +99,9 @@ class Rooms(unittest.TestCase):
     def test_a_type_name_stands_for_one_thing(self):
         self.expect('the type Slot is defined at src/nn/a.h:1 too', {
             'src/nn/a.h': 'struct Slot {};\n', 'src/plan/a.h': 'class A {\n  enum class Slot : char { kA };\n};\n',
-            'src/plan/a.cpp': 'struct Slot {};\nstruct A;\n'})
+            'src/plan/a.cpp': 'namespace {\nstruct Slot {};\n}\nvoid f() {\n  struct Slot {};\n}\nstruct A;\n'})
+        self.expect('src/plan/a.cpp:1: the type Slot is defined at src/nn/a.h:1 too', {
+            'src/nn/a.h': 'struct Slot {};\n', 'src/plan/a.cpp': 'struct Slot {};\n'})
 
     def test_models_see_only_some_headers_of_weights(self):
         cmake = CMAKE.replace('models ROOMS base nn', 'models ROOMS base nn weights')

@@ -29,3 +29,13 @@ def without(text, comments=True, literals=False):
 
 def line_of(text, offset):
     return text.count('\n', 0, offset) + 1
+
+
+def match_brace(code, start):
+    """Where the brace closes that opens at start; the end of the code, if it does not."""
+    depth = 0
+    for brace in re.compile(r'[{}]').finditer(code, start):
+        depth += 1 if brace.group() == '{' else -1
+        if depth == 0:
+            return brace.start()
+    return len(code)

@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 
-from cpp_text import line_of, without
+from cpp_text import line_of, match_brace, without
 
 SUFFIXES = {'.h', '.cpp', '.cu', '.cuh'}
 
@@ -177,20 +177,11 @@ def shared(name, code):
     and in no function."""
     if name.endswith(('.h', '.cuh')):
         return code
-    inner = [(match.start(), block_end(code, match.end() - 1)) for match in ANONYMOUS.finditer(code)]
-    inner += [(first, block_end(code, last - 1)) for first, last in (match.span() for match in BODY.finditer(code))]
+    inner = [(match.start(), match_brace(code, match.end() - 1) + 1) for match in ANONYMOUS.finditer(code)]
+    inner += [(first, match_brace(code, last - 1) + 1) for first, last in (match.span() for match in BODY.finditer(code))]
     for first, last in inner:
         code = code[:first] + re.sub(r'[^\n]', ' ', code[first:last]) + code[last:]
     return code
-
-
-def block_end(code, brace):
-    depth = 0
-    for match in re.compile(r'[{}]').finditer(code, brace):
-        depth += 1 if match.group() == '{' else -1
-        if depth == 0:
-            return match.end()
-    return len(code)
 
 
 def check_type_names(files):

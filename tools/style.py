@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-from cpp_text import line_of, without
+from cpp_text import line_of, match_brace, without
 
 COMMENT_COLUMNS = 110
 FILE_LINES, MODEL_LINES, FUNCTION_LINES = 400, 350, 60
@@ -63,15 +63,6 @@ def is_member_initialiser(head):
     """True for the brace of `: member_{value}` in front of a constructor's body."""
     flat = blank_parentheses(head)
     return bool(re.search(r'@[^@:]*(?<!:):(?!:)(?:.*[,@}\s])?\s*[\w:<>]+\s*$', flat, re.S))
-
-
-def match_brace(code, start):
-    depth = 0
-    for brace in re.compile(r'[{}]').finditer(code, start):
-        depth += 1 if brace.group() == '{' else -1
-        if depth == 0:
-            return brace.start()
-    return len(code)
 
 
 def cpp_functions(text):
