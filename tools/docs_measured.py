@@ -78,8 +78,13 @@ def attention() -> str:
 
 def eight_bits() -> str:
     """What FP8 products and attention cost in likeness."""
+    return eight_bits_table(json.loads((ROOT / "results" / "fp8_quality.json").read_text()))
+
+
+def eight_bits_table(report: dict) -> str:
+    """Of a report of tools/mini/fp8_quality.py."""
     rows = []
-    for r in json.loads((ROOT / "results" / "fp8_quality.json").read_text())["rows"]:
+    for r in report["rows"]:
         likeness = f"{r['psnr_median']:.1f} ({r['psnr_min']:.1f})" if "psnr_min" in r else ""
         rows.append([r["setting"], likeness, f"{r['right']:.1%}", ", ".join(f"{e:.1e}" for e in r["prediction_errors"])])
     return table(["Setting", "PSNR against float32, dB, median (worst)", "Checker finds right", "Mean error of each step's prediction"], rows)

@@ -14,15 +14,14 @@ import argparse
 import json
 import math
 import os
-import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from check import NOISE_SEED, SET_SEED, TestSet, is_correct
-from pipefusion_quality import load, psnr, run, write_prompts
+from check import is_correct
+from pipefusion_quality import captions, load, psnr, report_of, run
 
 THRESHOLDS = {"first_block_cache": [0.05, 0.1, 0.2], "teacache": [0.25, 0.6]}
 STEPS = [12, 28]
@@ -86,31 +85,19 @@ def row_of(setting: Setting, counts: dict, ours: list, reference: list, scenes: 
 
 def measure(a: argparse.Namespace) -> dict:
     """Draws what is missing, and scores everything."""
-    items = TestSet(a.each).items
-    scenes = [scene for _, scene, _ in items]
-    a.work.mkdir(parents=True, exist_ok=True)
-    prompts = a.work / "prompts.jsonl"
-    write_prompts(prompts, items)
+    scenes, prompts = captions(a)
     rows, references = [], {}
     for setting in settings():
         folder = a.work / setting.folder
         counts = draw(a.atelier, setting, prompts, folder)
-        pictures = load(folder, len(items))
+        pictures = load(folder, len(scenes))
         reference = references.setdefault(setting.steps, pictures)
         rows.append(row_of(setting, counts, pictures, reference, scenes))
         print(json.dumps(rows[-1]), flush=True)
-    version = subprocess.run([str(a.atelier), "--version"], capture_output=True, text=True, check=True).stdout
-    return {
-        "kind": "measured",
-        "what": "pictures of models/mini under step caches against those without: PSNR, and the checker of tools/mini",
-        "command": f"python3 tools/mini/cache_quality.py --each {a.each}",
-        "program": version.strip(),
-        "machine": platform.processor() or platform.machine(),
-        "picture": "256x256, true CFG 2, 32 text tokens, float32 on the CPU",
-        "captions": len(items),
-        "seeds": {"captions": SET_SEED, "noise": f"{NOISE_SEED} + index"},
-        "rows": rows,
-    }
+    return report_of(a, "cache_quality",
+                     "pictures of models/mini under step caches against those without: PSNR, and the checker of tools/mini",
+                     "256x256, true CFG 2, 32 text tokens, float32 on the CPU",
+                     len(scenes), rows)
 
 
 def print_tables(report: dict) -> None:

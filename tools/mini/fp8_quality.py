@@ -13,17 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from check import NOISE_SEED, SET_SEED, TestSet, is_correct
-from pipefusion_quality import load, psnr, run, write_prompts
+from check import is_correct
+from pipefusion_quality import captions, load, psnr, report_of, run
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from docs_measured import eight_bits_table  # noqa: E402
+
 STEPS = 12
 FP8 = ["--attention_dtype", "fp8_e4m3"]
 SETTINGS = {
@@ -58,16 +62,12 @@ def prediction_errors(program: Path, flags: list[str]) -> list[float]:
 
 def measure(a: argparse.Namespace) -> dict:
     """Draws what is missing, and scores everything."""
-    items = TestSet(a.each).items
-    scenes = [scene for _, scene, _ in items]
-    a.work.mkdir(parents=True, exist_ok=True)
-    prompts = a.work / "prompts.jsonl"
-    write_prompts(prompts, items)
+    scenes, prompts = captions(a)
     rows, reference = [], None
     for name, flags in SETTINGS.items():
         folder = a.work / re.sub(r"\W+", "_", name)
         draw(a.atelier, flags, prompts, folder)
-        pictures = load(folder, len(items))
+        pictures = load(folder, len(scenes))
         row = {"setting": name, "right": round(float(np.mean([is_correct(p, s) for p, s in zip(pictures, scenes)])), 4)}
         if reference is None:
             reference = pictures
@@ -76,28 +76,15 @@ def measure(a: argparse.Namespace) -> dict:
             row |= {"psnr_median": round(float(np.median(decibels)), 2), "psnr_min": round(decibels[0], 2)}
         rows.append(row | {"prediction_errors": prediction_errors(a.atelier, flags)})
         print(json.dumps(rows[-1]), flush=True)
-    version = subprocess.run([str(a.atelier), "--version"], capture_output=True, text=True, check=True).stdout
-    return {
-        "kind": "measured",
-        "what": "pictures of models/mini in eight bits against float32, the checker of tools/mini, and predictions of tests/goldens/flux_dev",
-        "command": f"python3 tools/mini/fp8_quality.py --each {a.each}",
-        "program": version.strip(),
-        "machine": platform.processor() or platform.machine(),
-        "picture": f"256x256, true CFG 2, 32 text tokens, {STEPS} steps, on the CPU",
-        "captions": len(items),
-        "seeds": {"captions": SET_SEED, "noise": f"{NOISE_SEED} + index"},
-        "rows": rows,
-    }
+    return report_of(a, "fp8_quality",
+                     "pictures of models/mini in eight bits against float32, the checker of tools/mini, and predictions of tests/goldens/flux_dev",
+                     f"256x256, true CFG 2, 32 text tokens, {STEPS} steps, on the CPU",
+                     len(scenes), rows)
 
 
 def print_tables(report: dict) -> None:
-    """Markdown: one table."""
-    print("| Setting | PSNR against float32, median (worst) | Right | Mean error of a step's prediction, first to last |")
-    print("|---|---|---|---|")
-    for r in report["rows"]:
-        likeness = f"{r['psnr_median']:.1f} dB ({r['psnr_min']:.1f})" if "psnr_min" in r else ""
-        errors = r["prediction_errors"]
-        print(f"| {r['setting']} | {likeness} | {100 * r['right']:.1f} % | {', '.join(f'{e:.1e}' for e in errors)} |")
+    """The table of docs/layouts.md, as tools/docs.py makes it."""
+    print(eight_bits_table(report))
 
 
 if __name__ == "__main__":

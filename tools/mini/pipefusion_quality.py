@@ -107,17 +107,13 @@ def row_of(setting: Setting, ours: list, reference: list, scenes: list) -> dict:
 
 def measure(a: argparse.Namespace) -> dict:
     """Draws what is missing, and scores everything."""
-    items = TestSet(a.each).items
-    scenes = [scene for _, scene, _ in items]
-    a.work.mkdir(parents=True, exist_ok=True)
-    prompts = a.work / "prompts.jsonl"
-    write_prompts(prompts, items)
+    scenes, prompts = captions(a)
     drawn: dict[Setting, list[np.ndarray]] = {}
     rows = []
     for setting in settings():
         folder = a.work / setting.folder
         draw(a.atelier, setting, prompts, folder)
-        drawn[setting] = load(folder, len(items))
+        drawn[setting] = load(folder, len(scenes))
         row = row_of(setting, drawn[setting], drawn[Setting(setting.steps)], scenes)
         twin = Setting(setting.steps, 2, setting.patches, setting.warmup)
         if setting.stages > 2 and not setting.is_sync:
@@ -125,18 +121,10 @@ def measure(a: argparse.Namespace) -> dict:
             row["identical_to_two_stages"] = sum(same)
         rows.append(row)
         print(json.dumps(row), flush=True)
-    version = subprocess.run([str(a.atelier), "--version"], capture_output=True, text=True, check=True).stdout
-    return {
-        "kind": "measured",
-        "what": "pictures of models/mini under PipeFusion against one rank: PSNR, and the checker of tools/mini",
-        "command": f"python3 tools/mini/pipefusion_quality.py --each {a.each}",
-        "program": version.strip(),
-        "machine": platform.processor() or platform.machine(),
-        "picture": "256x256, true CFG 2, 32 text tokens, float32 on the CPU",
-        "captions": len(items),
-        "seeds": {"captions": SET_SEED, "noise": f"{NOISE_SEED} + index"},
-        "rows": rows,
-    }
+    return report_of(a, "pipefusion_quality",
+                     "pictures of models/mini under PipeFusion against one rank: PSNR, and the checker of tools/mini",
+                     "256x256, true CFG 2, 32 text tokens, float32 on the CPU",
+                     len(scenes), rows)
 
 
 def print_tables(report: dict) -> None:
@@ -153,6 +141,31 @@ def print_tables(report: dict) -> None:
                 r = next(r for r in rows if (r["stages"], r["patches"], r["warmup"]) == (2, p, w))
                 cells.append(f"{r['psnr_median']:.1f} dB ({r['psnr_min']:.1f}), {100 * r['right']:.1f} %")
             print(f"| {w} | " + " | ".join(cells) + " |")
+
+
+def captions(a: argparse.Namespace) -> tuple[list, Path]:
+    """The scenes of the test set, and the file of prompts that it writes for the program."""
+    items = TestSet(a.each).items
+    a.work.mkdir(parents=True, exist_ok=True)
+    prompts = a.work / "prompts.jsonl"
+    write_prompts(prompts, items)
+    return [scene for _, scene, _ in items], prompts
+
+
+def report_of(a: argparse.Namespace, tool: str, what: str, picture: str, count: int, rows: list) -> dict:
+    """The report of a tool of this folder that draws the test set: what its rows are about, of how many captions, and how to repeat them."""
+    version = subprocess.run([str(a.atelier), "--version"], capture_output=True, text=True, check=True).stdout
+    return {
+        "kind": "measured",
+        "what": what,
+        "command": f"python3 tools/mini/{tool}.py --each {a.each}",
+        "program": version.strip(),
+        "machine": platform.processor() or platform.machine(),
+        "picture": picture,
+        "captions": count,
+        "seeds": {"captions": SET_SEED, "noise": f"{NOISE_SEED} + index"},
+        "rows": rows,
+    }
 
 
 def run(about: str | None, measure: Callable[[argparse.Namespace], dict], print_tables: Callable[[dict], None]) -> None:
