@@ -75,22 +75,28 @@ TEST_F(CudaKernels, GeluTanhMatchesItsTwin) {
   }
 }
 
+// Places a case on both devices; `compare` is given what the device wrote, and its twin.
+template <class Compare>
+void place_on_both(const PlaceCase& c, ElementType t, const LaunchTarget& device, const Compare& compare) {
+  SCOPED_TRACE(std::string(name_of(t)) + " " + c.text());
+  PlaceData data(c, t);
+  std::vector<Target> targets;
+  Mirror on;
+  place(device, t,
+        placement(c, data, targets, [&](const Buffer& b, int64_t at) -> void* { return on(b, at); }));
+  must(cudaStreamSynchronize(static_cast<cudaStream_t>(device.stream)));
+  place({}, t, placement(c, data, targets, [](Buffer& b, int64_t at) -> void* { return b.data(at); }));
+  for (size_t i = 0; i < c.split.size(); ++i) {
+    if (c.asks) compare(on.back(data.q[i]), data.q[i]);
+    compare(on.back(data.kv[i]), data.kv[i]);
+  }
+  for (const Buffer& copy : data.kv_copies) compare(on.back(copy), copy);
+}
+
 TEST_F(CudaKernels, PlaceMatchesItsTwin) {
   for (const ElementType t : kAllTypes) {
     for (const PlaceCase& c : place_cases()) {
-      SCOPED_TRACE(c.text());
-      PlaceData data(c, t);
-      std::vector<Target> targets;
-      Mirror on;
-      place(device(), t,
-            placement(c, data, targets, [&](const Buffer& b, int64_t at) -> void* { return on(b, at); }));
-      wait();
-      place({}, t, placement(c, data, targets, [](Buffer& b, int64_t at) -> void* { return b.data(at); }));
-      for (size_t i = 0; i < c.split.size(); ++i) {
-        if (c.asks) expect_same(on.back(data.q[i]), data.q[i], 8);
-        expect_same(on.back(data.kv[i]), data.kv[i], 8);
-      }
-      for (const Buffer& copy : data.kv_copies) expect_same(on.back(copy), copy, 8);
+      place_on_both(c, t, device(), [](const Buffer& got, const Buffer& want) { expect_same(got, want, 8); });
       if (HasFatalFailure()) return;
     }
   }
@@ -105,25 +111,12 @@ void expect_equal_bytes(const Buffer& device, const Buffer& host) {
 TEST_F(CudaKernels, PlaceIntoE4m3EqualsItsTwin) {
   for (const ElementType t : kAllTypes) {
     for (const PlaceCase& c : byte_cases()) {
-      SCOPED_TRACE(std::string(name_of(t)) + " " + c.text());
-      PlaceData data(c, t);
-      std::vector<Target> targets;
-      Mirror on;
-      place(device(), t,
-            placement(c, data, targets, [&](const Buffer& b, int64_t at) -> void* { return on(b, at); }));
-      wait();
-      place({}, t, placement(c, data, targets, [](Buffer& b, int64_t at) -> void* { return b.data(at); }));
-      for (size_t i = 0; i < c.split.size(); ++i) {
-        if (c.asks) expect_equal_bytes(on.back(data.q[i]), data.q[i]);
-        expect_equal_bytes(on.back(data.kv[i]), data.kv[i]);
-      }
-      for (const Buffer& copy : data.kv_copies) expect_equal_bytes(on.back(copy), copy);
+      place_on_both(c, t, device(), expect_equal_bytes);
       if (HasFatalFailure()) return;
     }
   }
 }
 
-// Every half number there is: as it is, and under a norm with those beside it.
 TEST_F(CudaKernels, PlacesEverySixteenBitNumberIntoE4m3AsItsTwin) {
   for (const ElementType t : {ElementType::kBF16, ElementType::kF16}) {
     for (const Norm norm : {Norm::kNone, Norm::kRms, Norm::kLayer}) {
