@@ -4,6 +4,9 @@ import json
 
 from docs_program import ROOT, table
 
+# Milliseconds of a step that were aimed at, for one GPU, both branches of guidance.
+GOALS = {"stable-diffusion-xl-base-1.0": 31, "stable-diffusion-3-medium": 39, "stable-diffusion-3.5-large": 142, "PixArt-Sigma-XL-2-1024-MS": 29,
+         "HunyuanDiT-v1.2-Diffusers": 60, "Wan2.1-T2V-1.3B-Diffusers": 900, "Wan2.1-T2V-14B-Diffusers": 5120}
 FILES = ("families_gpus_4.json", "families_gpus_2.json", "fp8_attention.json", "many_gpus.json")
 
 
@@ -54,6 +57,25 @@ def performance() -> str:
         head = ["GPUs", "Layout", "Steps", "ms per step", "Against one GPU (efficiency)", "Decode, ms", "Whole, s", "Peak GiB per rank", "File"]
         out.append(f"## {model}, {size}\n\n{device}.\n\n" + table(head, [line(r, alone) for r in own]))
     return "\n\n".join(out)
+
+
+def beside_diffusers() -> str:
+    """Every family on one GPU by both programs."""
+    found = json.loads((ROOT / "results" / "beside_diffusers.json").read_text())
+    head = ["Model", "Atelier, ms per step", "Aimed at", "diffusers compiled", "eager", "Ratio to compiled", "Decode, ms", "compiled", "Picture or video, s", "compiled",
+            "Compiling, s"]
+    rows = []
+    for row in found["rows"]:
+        own, peer, eager = row["atelier"], row["diffusers"]["compiled"], row["diffusers"]["eager"]
+        ms = own["ms_per_step"]
+        whole = [f"{row['steps'] * part['ms_per_step']['median'] / 1e3 + part['decode_ms']['median'] / 1e3:.2f}" for part in (own, peer)]
+        rows.append([row["model"].removesuffix("-Diffusers") + (f", {row['width']} x {row['height']}, {row['frames']} frames" if "frames" in row else ""),
+                     f"{ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f})", GOALS[row["model"]], f"{peer['ms_per_step']['median']:.1f}",
+                     f"{eager['ms_per_step']['median']:.1f}", f"{ms['median'] / peer['ms_per_step']['median']:.2f}",
+                     f"{own['decode_ms']['median']:.0f}", f"{peer['decode_ms']['median']:.0f}", *whole, f"{peer['seconds_with_compiling']:.0f}"])
+    return table(head, rows) + (f"\n\n{found['gpu']}, diffusers {found['diffusers']}, torch {found['torch']}, bfloat16, random weights, 1024 px where no size is "
+                                "said; medians of `results/beside_diffusers.json`. Steps compute both branches of guidance. Picture or video: that file's "
+                                "number of steps and decoding. Compiling: until all of diffusers' runs were done.")
 
 
 def kernels() -> str:

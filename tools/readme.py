@@ -69,6 +69,17 @@ def one_gpu() -> str:
     return "\n".join(rows) + f"\n\n{peer['gpu']}, FLUX.1-schnell geometry, random weights, 1024 px, bfloat16, torch {peer['torch']}."
 
 
+def beside() -> str:
+    """Milliseconds per step of the other families beside diffusers on one GPU of the same machine."""
+    rows = load("beside_diffusers.json")
+    lines = ["| model | Atelier, ms per step | diffusers compiled | ratio | compiling, s |", "|---|---|---|---|---|"]
+    for row in rows:
+        own, peer = row["atelier"]["ms_per_step"]["median"], row["diffusers"]["compiled"]
+        ms = peer["ms_per_step"]["median"]
+        lines.append(f"| {subject(row).removesuffix('-Diffusers')} | {own:.1f} | {ms:.1f} | {own / ms:.2f} | {peer['seconds_with_compiling']:.0f} |")
+    return "\n".join(lines) + "\n\nThe other families on one H200, both branches of guidance (`tools/bench/beside_diffusers.sh`; [more](docs/performance.md))."
+
+
 def best(rows: list, ranks: int) -> dict | None:
     """The fastest exact layout of that many GPUs."""
     rows = [r for r in rows if r["ranks"] == ranks and "problem" not in r and "pipefusion" not in r["layout"]]
@@ -110,7 +121,7 @@ def speed() -> str:
 
 def render(text: str) -> str:
     """README.md with every marked block filled in."""
-    for name, make in (("mini", mini_scores), ("one_gpu", one_gpu), ("speed", speed)):
+    for name, make in (("mini", mini_scores), ("one_gpu", one_gpu), ("beside", beside), ("speed", speed)):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m: m.group(1) + make() + "\n" + m.group(2), text, flags=re.S)
     return text
