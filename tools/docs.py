@@ -19,7 +19,7 @@ PAGES = {
     "flags.md": {"flags": docs_flags.flags, "refused": docs_flags.refused},
     "environment.md": {"variables": docs_flags.variable_table, "idle": docs_flags.idle_variables},
     "layouts.md": {"families": docs_layouts.families, "compatibility": docs_layouts.compatibility, "eight_bits": docs_measured.eight_bits},
-    "performance.md": {"performance": docs_measured.performance, "beside_diffusers": docs_measured.beside_diffusers, "kernels": docs_measured.kernels, "attention": docs_measured.attention},
+    "performance.md": {"performance": docs_measured.performance, "beside_diffusers": docs_measured.beside_diffusers, "aims": docs_measured.aims, "kernels": docs_measured.kernels, "attention": docs_measured.attention},
 }
 
 

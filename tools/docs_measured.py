@@ -78,6 +78,30 @@ def beside_diffusers() -> str:
                                 "number of steps and decoding. Compiling: until all of diffusers' runs were done.")
 
 
+def aims() -> str:
+    """What was aimed at for FLUX.1-schnell on one GPU, and what came."""
+    load = lambda name: json.loads((ROOT / "results" / name).read_text())
+    exact, fast, both = load("one_gpu.json")["rows"]
+    peer = load("one_gpu_diffusers.json")["compiled_blocks"]["median_ms_per_step"]
+    eight = load("one_gpu_diffusers_fp8.json")["compiled_blocks"]["median_ms_per_step"]
+    long = load("one_gpu_opened.json")["after"]["28 steps"]
+    large = next(r for r in load("fp8_attention.json")["rows"] if r["width"] == 2048 and "attention_dtype" not in r)
+    ms = lambda row, key: 1e3 * row[key]["median"]
+    step = lambda row: row["ms_per_step"]["median"]
+    rows = [("exact step of 4, ms", 115, step(exact), "one_gpu"), ("against diffusers compiled", 0.87, step(exact) / peer, "one_gpu_diffusers"),
+            ("exact step of 28, ms", 118, step(long), "one_gpu_opened"), ("`--tier fast`, ms", 82, step(fast), "one_gpu"),
+            ("with `--attention_dtype fp8_e4m3`, ms", 76, step(both), "one_gpu"),
+            ("the former against diffusers with torchao's FP8, compiled", "", step(fast) / eight, "one_gpu_diffusers_fp8"),
+            ("decoding 1024 px, ms", 25, ms(exact, "decode_s"), "one_gpu"), ("decoding 2048 px, ms", 120, ms(large, "decode_s"), "fp8_attention"),
+            ("encoding, ms", 10, ms(exact, "encode_s"), "one_gpu"), ("picture, model resident, ms", 500, ms(exact, "picture_s"), "one_gpu"),
+            ("the same, `--tier fast`, ms", 360, ms(fast, "picture_s"), "one_gpu"),
+            ("start to exit with the first PNG, s", 3.5, load("one_gpu_load.json")["first_picture_s"]["whole"], "one_gpu_load")]
+    number = lambda v: f"{v:.2f}" if v < 1 else f"{v:.1f}"
+    return table(["FLUX.1-schnell, 1024 px, one H200", "Aimed at", "Measured", "", "File"],
+                 [[what, aim, number(got), "" if aim == "" or got <= aim else f"missed by {got / aim - 1:.0%}", f"`results/{file}.json`"]
+                  for what, aim, got, file in rows])
+
+
 def kernels() -> str:
     """Milliseconds per step by kind of kernel, a column for each run."""
     runs = json.loads((ROOT / "results" / "kernel_times.json").read_text())["runs"]

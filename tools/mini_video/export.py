@@ -23,7 +23,7 @@ VERSION = "0.39.0"  # of diffusers, whose form it is
 # How mini-video wants to be run; read by atelier from model_index.json.
 DEFAULTS = {
     "num_inference_steps": 24,
-    "guidance_scale": 3.0,
+    "guidance_scale": 2.5,
     "height": SIZE,
     "width": SIZE,
     "num_frames": FRAMES,
