@@ -51,7 +51,7 @@ bool RequestBuffers::assign_given_(const GivenTokens& fresh) {
 int64_t RequestBuffers::bytes() const {
   int64_t all = 0;
   const auto add = [&](const at::Tensor& t) { all += t.defined() ? static_cast<int64_t>(t.nbytes()) : 0; };
-  for (const auto& t : {latents, step, input_scales, given.channels, given.control, given.known}) add(t);
+  for (const auto& t : {latents, step, input_divisors, given.channels, given.control, given.known}) add(t);
   for (const auto& experts : contexts) {
     for (const auto& context : experts) {
       add(context.tables), add(context.given);

@@ -48,7 +48,7 @@ struct RequestBuffers {
   std::vector<Range> rows;                                // of each patch within latents
   std::vector<int64_t> patch_tokens;                      // of each patch, on all ranks
   at::Tensor step;                                        // int64 [1], on the device
-  at::Tensor input_scales;  // by step, like latents; undefined where no step scales its input
+  at::Tensor input_divisors;  // by step, like latents; undefined where no step scales its input
 
   BranchBuffers& at(size_t pass, int patch) { return by_pass[pass][static_cast<size_t>(patch) + 1]; }
   const nn::Layout& latent_layout() const { return whole.streams[static_cast<size_t>(latent_stream)]; }

@@ -60,7 +60,7 @@ TEST(BufferCache, BuffersThatGrewAreTrimmed) {
   Cache c(100);
   c.get(1, 40);
   auto& second = c.get(2, 40);
-  second.input_scales = at::empty({40}, at::TensorOptions(at::kByte));
+  second.input_divisors = at::empty({40}, at::TensorOptions(at::kByte));
   EXPECT_EQ(c.cache.size(), 2u);
   c.cache.trim();
   EXPECT_EQ(c.cache.size(), 1u);

@@ -128,9 +128,9 @@ void Executor::prepare(Walk& w) {
   if (w.work.masked) w.masked = w.work.masked->held(held);
   bool is_new = b.assign_given_(w.work.given.held(held));
   if (sampling::scales_input(*w.work.sampler)) {
-    std::vector<float> scales;
-    for (const auto& step : w.steps) scales.push_back(step.input_scale);
-    is_new = nn::assign_by_step_(b.input_scales, at::tensor(scales).to(b.latents.options()));
+    std::vector<float> divisors;
+    for (const auto& step : w.steps) divisors.push_back(step.input_divisor);
+    is_new = nn::assign_by_step_(b.input_divisors, at::tensor(divisors).to(b.latents.options()));
   }
   const auto conditionings = held_of(w.work, b);
   for (size_t e = 0; e < denoiser_.experts.size(); ++e) is_new |= begin(w, conditionings, e);
@@ -328,7 +328,7 @@ void Executor::run_probed(const Op& op, Walk& w, size_t branch) {
 at::Tensor Executor::model_input(const RequestBuffers& b, int patch) const {
   const auto given = b.given_of(patch);
   auto latents = b.latents_of(patch);
-  if (b.input_scales.defined()) latents = latents * at::index_select(b.input_scales, 0, b.step);
+  if (b.input_divisors.defined()) latents = latents / at::index_select(b.input_divisors, 0, b.step);
   latents = given.with_known(latents);
   if (given.channels.defined()) latents = at::cat({latents, given.channels}, -1);
   const auto branches = std::ssize(b.passes[0]);

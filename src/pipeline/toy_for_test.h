@@ -127,7 +127,7 @@ class ToySampler : public sampling::Sampler {
       sigmas_.push_back(1.0f - static_cast<float>(i) / static_cast<float>(steps));
       const bool late = 2 * i >= steps;
       steps_.push_back({.time = 1000 * sigmas_.back(),
-                        .input_scale = 1 / std::sqrt(sigmas_.back() * sigmas_.back() + 1),
+                        .input_divisor = std::sqrt(sigmas_.back() * sigmas_.back() + 1),
                         .cfg = late ? std::optional(1.5) : std::nullopt,
                         .expert = late ? experts - 1 : 0,
                         .draws_noise = i + 1 < steps});

@@ -42,7 +42,7 @@ std::vector<float> times(const Sampler& sampler) {
 
 bool scales_input(const Sampler& sampler) {
   const auto steps = sampler.steps();
-  return std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.input_scale != 1; });
+  return std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.input_divisor != 1; });
 }
 
 std::unique_ptr<Sampler> make_sampler(const Json& config, const Call& call) {

@@ -29,7 +29,7 @@ struct Call {
 // What one step is, as far as it is known before the first one runs.
 struct Step {
   float time = 0;                  // what the denoiser is told
-  float input_scale = 1;           // factor of the latents on their way into the denoiser
+  float input_divisor = 1;         // of the latents on their way into the denoiser
   std::optional<double> cfg = {};  // scale of the guidance in this step; unset: the request's
   int expert = 0;                  // which of the denoisers runs
   bool draws_noise = false;        // step() wants noise
@@ -56,7 +56,7 @@ class Sampler {
 
 // What the denoiser is told in each step.
 std::vector<float> times(const Sampler& sampler);
-// Whether any step has an input_scale other than 1.
+// Whether any step has an input_divisor other than 1.
 bool scales_input(const Sampler& sampler);
 
 // By _class_name of scheduler_config.json. Throws Error(kCheckpoint) for a class or an option it

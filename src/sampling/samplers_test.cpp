@@ -64,8 +64,8 @@ at::Tensor walked(Sampler& sampler, at::Tensor x, const at::Tensor& noise, const
     const auto& step = sampler.steps()[static_cast<size_t>(i)];
     const auto drawn = step.draws_noise ? part(noise) * (1.0 + 0.1 * i) : at::Tensor();
     x = sampler.step(
-        0.3 * x * static_cast<double>(step.input_scale) + std::sin(0.01 * static_cast<double>(step.time)), i,
-        x, drawn);
+        0.3 * x / static_cast<double>(step.input_divisor) + std::sin(0.01 * static_cast<double>(step.time)),
+        i, x, drawn);
   }
   return x;
 }
@@ -90,7 +90,7 @@ TEST(Samplers, PathsEqualTheRecordedOnes) {
       for (int i = 0; i < std::ssize(sampler->steps()); ++i) {
         const auto& step = sampler->steps()[static_cast<size_t>(i)];
         const auto t = at::full({}, step.time, at::TensorOptions(at::kFloat));
-        x = sampler->step(0.1 * (x * static_cast<double>(step.input_scale)) + at::sin(0.01 * t), i, x,
+        x = sampler->step(0.1 * (x / static_cast<double>(step.input_divisor)) + at::sin(0.01 * t), i, x,
                           step.draws_noise ? recorded.at(dot + "noise")[i] : at::Tensor());
         path.push_back(x);
       }

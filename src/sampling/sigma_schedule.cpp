@@ -85,7 +85,7 @@ SamplerPlan sigma_plan(const SchedulerConfig& c, const Call& call, const SigmaRu
   for (size_t i = 0; i < knots.times.size(); ++i) {
     const float s = plan.sigmas[i];
     plan.steps.push_back({.time = continuous ? 0.25f * std::log(s) : static_cast<float>(knots.times[i]),
-                          .input_scale = 1 / lib_sqrt(s * s + 1)});
+                          .input_divisor = lib_sqrt(s * s + 1)});
   }
   for (size_t i = 0; i <= plan.steps.size(); ++i) plan.levels.push_back({1, plan.sigmas[i]});
   const float most = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());

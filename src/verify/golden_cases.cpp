@@ -154,7 +154,7 @@ at::Tensor trajectory(sampling::Sampler& sampler, const Expression& model, const
         throw Error(Kind::kUsage, str(name, ": step ", i, " draws noise, but none is recorded"));
       drawn = walked.noise->select(0, static_cast<int64_t>(i));
     }
-    const auto prediction = model({{"x", x}, {"x_in", x * step.input_scale}, {"t", t}}).expand_as(x);
+    const auto prediction = model({{"x", x}, {"x_in", x / step.input_divisor}, {"t", t}}).expand_as(x);
     x = sampler.step(prediction, static_cast<int>(i), x, drawn);
     all.push_back(x);
   }

@@ -253,7 +253,7 @@ TEST(Variants, TheFormulaIsTheOneThatIsRecorded) {
     copy.edit_json("golden.json", [&](Json& j) { j["model_function"] = text; });
     return error_of(Kind::kUsage, [&] {
       const auto c = verify({.folder = copy.path()});
-      EXPECT_EQ(c.count(Verdict::kFail), 9) << wrong_rows(c);
+      EXPECT_EQ(c.count(Verdict::kFail), 12) << wrong_rows(c);
     });
   };
   EXPECT_EQ(with("-x_in**2 / (1.6 + abs(x)) + exp(-t / 250) * cos(0.02 * t)"), "no error");

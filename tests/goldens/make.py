@@ -271,7 +271,11 @@ CASES = {
             flow_linear=dict(**{"class": "FlowMatchEulerDiscreteScheduler"}, config=dict(**DYNAMIC, time_shift_type="linear"), mu=0.8,
                              linear=True),
             flow_terminal=dict(**{"class": "FlowMatchEulerDiscreteScheduler"}, config=dict(**DYNAMIC, shift_terminal=0.1), mu=0.9,
-                               linear=True)))),
+                               linear=True),
+            # a last bit of the denoiser's input shows in single elements of the path
+            heun_sample=dict(**{"class": "HeunDiscreteScheduler"},
+                             config=dict(beta_schedule="squaredcos_cap_v2", prediction_type="sample", num_train_timesteps=700,
+                                         timestep_spacing="trailing"))))),
     "scheduler_more": (schedulers, dict(
         shape=[6], steps=[2, 11], text="tanh(x) * 0.5 + sqrt(abs(x_in)) - sin(t) / 3",
         model=lambda x, x_in, t: torch.tanh(x) * 0.5 + torch.sqrt(torch.abs(x_in)) - torch.sin(t) / 3,
