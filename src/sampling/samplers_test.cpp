@@ -14,6 +14,7 @@
 #include "nn/testing.h"
 #include "sampling/beta_quantile.h"
 #include "sampling/choice.h"
+#include "sampling/library_math.h"
 #include "sampling/sampler.h"
 
 namespace atelier::sampling {
@@ -262,6 +263,20 @@ TEST(Samplers, ThatDoNotFitTheModelAreRefusedWithThoseThatDo) {
   const auto fixed =
       make_sampler(chosen_config(dynamic, {.shift = 3.0}), {.steps = 4, .linear_sigmas = true});
   EXPECT_NEAR(fixed->sigmas()[2], 3 * 0.5 / (1 + 2 * 0.5), 1e-6);
+}
+
+TEST(Samplers, TakeLogarithmsAsNumpyRoundsThem) {
+  for (const auto& [x, log] : {std::pair{19.7670193f, 0x1.7df434p+1f},
+                               {0.873864949f, -0x1.142176p-3f},
+                               {963.907898f, 0x1.b7be66p+2f},
+                               {0.707106829f, -0x1.62e42ap-2f},
+                               {1e-30f, -0x1.144f6ap+6f},
+                               {1.0f, 0.0f}})
+    EXPECT_EQ(numpy_log(x), log) << x;
+  const Json config =
+      stable("DPMSolverMultistepScheduler", {{"use_exponential_sigmas", true}, {"num_train_timesteps", 500}});
+  EXPECT_EQ(times(*make_sampler(config, {.steps = 4})).front(), 498)
+      << "the first sigma is the largest, whose rounded logarithm lies above";
 }
 
 // arcsine: share below x is 2 / pi * asin(sqrt(x)); uniform; and scipy.stats.beta.ppf(0.1, 0.6, 0.6).

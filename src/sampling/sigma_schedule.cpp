@@ -1,6 +1,8 @@
 #include "sampling/sigma_schedule.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/linspace.h>
 
 #include <algorithm>
 #include <cmath>
@@ -34,9 +36,10 @@ Knots given_sigmas(const Call& call, std::span<const float> log_sigmas) {
 }
 
 std::vector<double> evenly_in_log(std::span<const float> trained, int64_t n) {
-  auto out = linspace(std::log(trained.back()), std::log(trained.front()), n);
-  for (double& v : out) v = std::exp(v);
-  return out;
+  const auto sigmas =
+      at::linspace(numpy_log(trained.back()), numpy_log(trained.front()), n, at::TensorOptions(at::kFloat))
+          .exp();
+  return {sigmas.const_data_ptr<float>(), sigmas.const_data_ptr<float>() + n};
 }
 
 Knots laid_out(const SchedulerConfig& c, const Call& call, const SigmaRule& rule,
@@ -84,7 +87,7 @@ SamplerPlan sigma_plan(const SchedulerConfig& c, const Call& call, const SigmaRu
       c.word("prediction_type", "epsilon", {"epsilon", "sample", "v_prediction"}) == "v_prediction";
   for (size_t i = 0; i < knots.times.size(); ++i) {
     const float s = plan.sigmas[i];
-    plan.steps.push_back({.time = continuous ? 0.25f * std::log(s) : static_cast<float>(knots.times[i]),
+    plan.steps.push_back({.time = continuous ? 0.25f * lib_log(s) : static_cast<float>(knots.times[i]),
                           .input_divisor = lib_sqrt(s * s + 1)});
   }
   for (size_t i = 0; i <= plan.steps.size(); ++i) plan.levels.push_back({1, plan.sigmas[i]});

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "sampling/beta_quantile.h"
+#include "sampling/library_math.h"
 
 namespace atelier::sampling {
 namespace {
@@ -105,7 +106,7 @@ double timestep_of(double sigma, std::span<const float> log_sigmas) {
 
 std::vector<float> logs_of(std::span<const float> sigmas) {
   std::vector<float> out;
-  for (const float s : sigmas) out.push_back(std::log(s));
+  for (const float s : sigmas) out.push_back(numpy_log(s));
   return out;
 }
 
