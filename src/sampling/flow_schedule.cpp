@@ -34,7 +34,9 @@ std::vector<double> unshifted(const SchedulerConfig& c, const Call& call, const 
     for (const double s : linspace(1.0, 1.0 / call.steps, call.steps)) out.push_back(narrow(s));
   } else {
     const double ends[] = {1.0, narrow(1 / trained)};
-    const auto end = [&](double s) { return narrow(shift.is_dynamic() ? s : shift.fixed(s)); };
+    const auto end = [&](double s) {
+      return shift.is_dynamic() ? s : static_cast<double>(shift.fixed(static_cast<float>(s)));
+    };
     for (const double t : linspace(end(ends[0]) * trained, end(ends[1]) * trained, call.steps))
       out.push_back(t / trained);
   }
@@ -49,11 +51,20 @@ std::vector<double> unshifted(const SchedulerConfig& c, const Call& call, const 
   return out;
 }
 
+template <class Real>
+std::vector<double> shifted(const SchedulerConfig& c, const FlowShift& shift, std::vector<Real> sigmas) {
+  for (Real& s : sigmas) s = shift(s);
+  stretch_to_terminal(c, sigmas);
+  return {sigmas.begin(), sigmas.end()};
+}
+
+// Arrays that are given are float in the reference, its own are double.
 std::vector<double> shifted_sigmas(const SchedulerConfig& c, const Call& call) {
   const FlowShift shift(c, call, "shift");
+  const bool is_given = !call.sigmas.empty() || !call.timesteps.empty() || call.linear_sigmas;
   auto sigmas = unshifted(c, call, shift);
-  for (double& s : sigmas) s = shift(s);
-  stretch_to_terminal(c, sigmas);
+  sigmas = is_given ? shifted(c, shift, std::vector<float>(sigmas.begin(), sigmas.end()))
+                    : shifted(c, shift, std::move(sigmas));
   const auto curve = sigma_curve(c);
   if (curve == SigmaCurve::kPlain) return sigmas;
   return curved_sigmas(curve, c, sigmas.front(), sigmas.back(), std::ssize(sigmas));
@@ -78,15 +89,19 @@ double dynamic_mu(const SchedulerConfig& c, const Call& call) {
   return call.mu ? *call.mu : mu_of(c, *call.tokens);
 }
 
-void stretch_to_terminal(const SchedulerConfig& c, std::vector<double>& sigmas) {
+template <class Real>
+void stretch_to_terminal(const SchedulerConfig& c, std::vector<Real>& sigmas) {
   const double terminal = c.number("shift_terminal", 0);
   if (terminal == 0) return;
-  const double scale = (1 - sigmas.back()) / (1 - terminal);
+  const Real scale = (1 - sigmas.back()) / static_cast<Real>(1 - terminal);
   if (!(terminal > 0 && terminal < 1 && scale > 0))
     refuse_option("shift_terminal",
                   str("is ", terminal, ": the last sigma, ", sigmas.back(), ", cannot become it"));
-  for (double& s : sigmas) s = 1 - (1 - s) / scale;
+  for (Real& s : sigmas) s = 1 - (1 - s) / scale;
 }
+
+template void stretch_to_terminal(const SchedulerConfig&, std::vector<float>&);
+template void stretch_to_terminal(const SchedulerConfig&, std::vector<double>&);
 
 SamplerPlan flow_plan(const SchedulerConfig& c, const Call& call) {
   check_steps(call, 1'000'000);

@@ -14,12 +14,23 @@ class FlowShift {
   // factor_key: shift or flow_shift. Throws Error(kCheckpoint), or Error(kUsage) without mu or tokens where
   // they are needed.
   FlowShift(const SchedulerConfig& config, const Call& call, const char* factor_key);
-  double operator()(double sigma) const { return dynamic_ ? moved(sigma) : fixed(sigma); }
+  // Real: float or double, in which every operation is rounded, as the reference's arrays are.
+  template <class Real>
+  Real operator()(Real sigma) const {
+    return dynamic_ ? moved(sigma) : fixed(sigma);
+  }
   bool is_dynamic() const { return dynamic_; }
-  double fixed(double sigma) const { return factor_ * sigma / (1 + (factor_ - 1) * sigma); }
+  template <class Real>
+  Real fixed(Real sigma) const {
+    return static_cast<Real>(factor_) * sigma / (1 + static_cast<Real>(factor_ - 1) * sigma);
+  }
 
  private:
-  double moved(double sigma) const { return weight_ / (weight_ + (1 / sigma - 1)); }
+  template <class Real>
+  Real moved(Real sigma) const {
+    const auto weight = static_cast<Real>(weight_);
+    return weight / (weight + (1 / sigma - 1));
+  }
   bool dynamic_;
   double factor_ = 1, weight_ = 1;
 };
@@ -28,7 +39,8 @@ class FlowShift {
 double dynamic_mu(const SchedulerConfig& config, const Call& call);
 
 // Stretches them so that the last is shift_terminal, if the configuration has one.
-void stretch_to_terminal(const SchedulerConfig& config, std::vector<double>& sigmas);
+template <class Real>
+void stretch_to_terminal(const SchedulerConfig& config, std::vector<Real>& sigmas);
 
 // The plan of Euler steps, one for each step of inference; sigmas end with 0 (1 where they are inverted).
 SamplerPlan flow_plan(const SchedulerConfig& config, const Call& call);

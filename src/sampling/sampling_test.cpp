@@ -52,6 +52,13 @@ const Json kDynamic{{"use_dynamic_shifting", true},
                     {"base_image_seq_len", 256},
                     {"max_image_seq_len", 4096}};
 
+TEST(FlowMatching, GivenSigmasAreShiftedInFloat) {
+  const auto sampler = make_sampler(flow({{"shift", 3.0}}), {.steps = 7, .linear_sigmas = true});
+  const std::vector<float> numpys{
+      1, 0x1.e50d78p-1f, 0x1.c3c3c2p-1f, 0x1.99999cp-1f, 0x1.627626p-1f, 0x1.1745d4p-1f, 0x1.555558p-2f, 0};
+  EXPECT_EQ(std::vector<float>(sampler->sigmas().begin(), sampler->sigmas().end()), numpys);
+}
+
 TEST(FlowMatching, SchedulesEqualTheRecordedOnes) {
   const Json golden = read_json(std::string(kGoldens) + "/golden.json");
   const auto recorded = weights::read_tensors(std::string(kGoldens) + "/golden.safetensors");
