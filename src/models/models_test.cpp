@@ -1,5 +1,6 @@
 // FLUX and the autoencoder as the engine meets them: facts, sizes, which blocks are built, slices, presets.
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -147,6 +148,18 @@ TEST(Flux, PackingAndCoordinatesAgree) {
   const auto text = flux().coordinates(small_flux(), g, 0, 7);
   EXPECT_EQ(text.size(0), 7);
   EXPECT_EQ(text.abs().max().item<int64_t>(), 0);
+}
+
+// 508.8687... divided by 1000 and multiplied again is the next float below.
+TEST(Flux, TimesAreRoundedAsByItsPipeline) {
+  const auto store = weights::WeightStore::dummy(1);
+  nn::SingleRank whole;
+  const std::vector<Range> blocks{{0, 5}};
+  const auto model = flux().build(small_flux(), whole.builder(*store, at::TensorOptions(at::kFloat)), blocks);
+  const nn::Conditioning given{.streams = {at::ones({3, 1, 24})}, .whole = {{"pooled", at::ones({1, 12})}}};
+  const auto tables = [&](float time) { return model->begin({}, given, std::span(&time, 1)).tables; };
+  EXPECT_TRUE(at::equal(tables(0x1.fcde64p+8f), tables(0x1.fcde62p+8f)));
+  EXPECT_FALSE(at::equal(tables(0x1.fcde64p+8f), tables(0x1.fcde60p+8f)));
 }
 
 TEST(Flux, ConfigsThatCannotBeAreNamed) {

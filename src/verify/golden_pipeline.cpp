@@ -245,7 +245,7 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
                           : as_tokens(folder.family(), probe.value, recorded, name));
   }
   if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())
-    out.add("model_timesteps", t->second * folder.family().pipeline_time_scale);
+    out.add("model_timesteps", t->second / (1 / folder.family().pipeline_time_scale));
   if (repeated.batch.front().image) take_left_out_steps_of(recorded, out);
   take_form_of(recorded, repeated.each, repeated.grid.latent_frames, out);
   return out;

@@ -138,10 +138,11 @@ class Flux : public nn::Model {
                        std::span<const float> timesteps) override {
     // Sinusoids of numbers up to 3500 magnify the last bit of a frequency: the CPU's serve every device.
     const auto numbers = [&](const at::Tensor& t) { return nn::sinusoid(t, kSinusoid).to(options_); };
-    const auto t = at::tensor(at::ArrayRef<float>(timesteps.data(), timesteps.size()));
+    // Its pipeline divides times by 1000, its transformer multiplies them and the guidance; each is rounded.
+    const auto t = at::tensor(at::ArrayRef<float>(timesteps.data(), timesteps.size())) / 1000 * 1000;
     auto condition = time_(numbers(t)).unsqueeze(1);  // [steps, 1, C]
     if (c_.guidance) {
-      const auto g = at::full({1}, given.guidance * 1000.0, t.options());
+      const auto g = at::full({1}, given.guidance, t.options()) * 1000;
       condition = condition + guidance_(numbers(g)).unsqueeze(0);
     }
     condition = condition + pooled_(given.whole.at("pooled").to(options_)).unsqueeze(0);  // [steps, B, C]
