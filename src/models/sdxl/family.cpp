@@ -77,16 +77,21 @@ at::Tensor time_ids(const PromptBatch& p) {
   return row.repeat({std::ssize(p.texts[0]), 1});
 }
 
+// The states of both encoders side by side. Where only the second is there, it reads the first text.
 nn::Conditioning condition(Encoders& encoders, const PromptBatch& p) {
   const int layer = -(p.clip_skip + 2);
-  const auto first =
-      encoders.encode({.encoder = "text_encoder", .length = kTextTokens, .layer = layer}, p.texts[0]);
-  const auto second =
-      encoders.encode({.encoder = "text_encoder_2", .length = kTextTokens, .layer = layer}, p.texts[1]);
+  const bool has_both = encoders.has("text_encoder");
+  const auto second = encoders.encode({.encoder = "text_encoder_2", .length = kTextTokens, .layer = layer},
+                                      p.texts[has_both ? 1 : 0]);
   if (!second.projected.defined())
     throw Error(Kind::kCheckpoint, "text_encoder_2/config.json: SDXL needs a CLIPTextModelWithProjection");
   const UNetConfig c(p.denoiser);
-  auto embeds = at::cat({first.states, second.states}, -1);
+  auto embeds = second.states;
+  if (has_both) {
+    const auto first =
+        encoders.encode({.encoder = "text_encoder", .length = kTextTokens, .layer = layer}, p.texts[0]);
+    embeds = at::cat({first.states, embeds}, -1);
+  }
   auto pooled = second.projected;
   if (embeds.size(-1) != c.text_width || pooled.size(-1) + 6 * c.size_width != c.added_width) {
     throw Error(Kind::kCheckpoint,
@@ -128,7 +133,7 @@ extern const Family kSdxl{
     .pipeline = "StableDiffusionXLPipeline",
     .denoiser = "UNet2DConditionModel",
     .experts = {"unet"},
-    .encoders = {{"text_encoder", "tokenizer"}, {"text_encoder_2", "tokenizer_2"}},
+    .encoders = {{"text_encoder", "tokenizer", true}, {"text_encoder_2", "tokenizer_2"}},
     .streams = {{"picture", StreamSpec::kLatent}},
     .guidance_scale = GuidanceScale::kClassifierFree,
     .most_text_tokens = kTextTokens,

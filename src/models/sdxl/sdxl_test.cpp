@@ -240,9 +240,10 @@ TEST(Unet, SizesFarFromTheDesignComeWithANote) {
 
 // What the encoders would give: their own numbers for each text.
 struct FakeEncoders : Encoders {
-  bool has(std::string_view) const override { return true; }
+  bool has(std::string_view name) const override { return has_first || name != "text_encoder"; }
   TextStates encode(const TextCall& call, std::span<const std::string> texts) override {
     layers.push_back(call.layer);
+    read.push_back(texts[0]);
     const int64_t width = call.encoder == "text_encoder" ? 4 : 6, n = std::ssize(texts);
     const auto seed = std::hash<std::string>()(texts[0]);
     TextStates out;
@@ -251,7 +252,9 @@ struct FakeEncoders : Encoders {
     if (width == 6) out.projected = nn::random({n, 5}, at::kFloat, seed + 1);
     return out;
   }
+  bool has_first = true;
   std::vector<int> layers;
+  std::vector<std::string> read;
 };
 
 TEST(Unet, ConditionsOnBothEncodersAndSixNumbers) {
@@ -270,6 +273,17 @@ TEST(Unet, ConditionsOnBothEncodersAndSixNumbers) {
   const Json encodes = {{"force_zeros_for_empty_prompt", false}};
   const PromptBatch empty{.texts = p.texts, .is_absent = true, .pipeline = encodes, .denoiser = config};
   EXPECT_GT(sdxl().condition(encoders, empty).whole.at("pooled").abs().sum().item<double>(), 0);
+}
+
+TEST(Unet, DrawsWithTheSecondEncoderAloneWhichReadsTheFirstText) {
+  auto config = small();
+  config["cross_attention_dim"] = 6;
+  const Json index = Json::object();
+  FakeEncoders encoders;
+  encoders.has_first = false;
+  const PromptBatch p{.texts = {{{"a"}, {"b"}, {"a"}}}, .pipeline = index, .denoiser = config};
+  EXPECT_EQ(sdxl().condition(encoders, p).whole.at("embeds").sizes(), (std::vector<int64_t>{1, 7, 6}));
+  EXPECT_EQ(encoders.read, (std::vector<std::string>{"a"}));
 }
 
 }  // namespace
