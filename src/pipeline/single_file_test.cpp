@@ -7,6 +7,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "pipeline/model_repo.h"
 #include "pipeline/testing.h"
 
@@ -169,6 +171,44 @@ TEST(Encoders, OfWholeModelsLendTheirPart) {
   const auto m = ModelRepo::open(copy.path());
   EXPECT_NO_THROW(m.check());
   EXPECT_EQ(m.vocabulary("text_encoder"), 1014);
+}
+
+TEST(Encoders, OfWanMayHaveTheNamesOfItsRepository) {
+  const std::pair<const char*, const char*> names[] = {
+      {"shared", "token_embedding"},
+      {"encoder.final_layer_norm", "norm"},
+      {"encoder.block", "blocks"},
+      {"layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding"},
+      {"layer.0.SelfAttention", "attn"},
+      {"layer.0.layer_norm", "norm1"},
+      {"layer.1.layer_norm", "norm2"},
+      {"layer.1.DenseReluDense.wi_0", "ffn.gate.0"},
+      {"layer.1.DenseReluDense.wi_1", "ffn.fc1"},
+      {"layer.1.DenseReluDense.wo", "ffn.fc2"}};
+  const fs::path folder = "tests/goldens/wan_experts/model";
+  const Copy copy(folder);
+  copy.edit_tensors("text_encoder/model.safetensors", [&](weights::Tensors& all) {
+    weights::Tensors renamed;
+    for (const auto& [name, tensor] : all) {
+      std::string text = name;
+      for (const auto& [theirs, wan] : names) {
+        if (const size_t at = text.find(theirs); at != text.npos) text.replace(at, std::strlen(theirs), wan);
+      }
+      renamed[text] = tensor;
+    }
+    renamed.erase("encoder.embed_tokens.weight");
+    all = std::move(renamed);
+  });
+  const auto want = ModelRepo::open(folder), got = ModelRepo::open(copy.path());
+  const auto& encoder = got.component("text_encoder");
+  const auto a = want.weights(want.component("text_encoder")), b = got.weights(encoder);
+  for (const auto& [name, shape] : tensors_of(got.family(), encoder)) {
+    at::Tensor x = at::zeros(shape), y = at::zeros(shape);
+    a->read_into(x, name, shape, {}, {});
+    b->read_into(y, name, shape, {}, {});
+    EXPECT_TRUE(at::equal(x, y)) << name;
+  }
+  EXPECT_NO_THROW(b->check());
 }
 
 }  // namespace

@@ -155,10 +155,10 @@ class T5 : public TextEncoder, public BlockedEncoder {
 };
 
 // transformers' names, of which rules that change nothing come first so that they are the ones that are
-// written; then those of llama.cpp's GGUF files.
+// written; then those of llama.cpp's GGUF files, and of Wan's own umT5 (wan/modules/t5.py).
 std::vector<weights::NameRule> t5_names() {
   const std::string block = "encoder.block.{}.", at = block + "layer.0.SelfAttention.",
-                    in = block + "layer.1.DenseReluDense.", ggml = "enc.blk.{}.";
+                    in = block + "layer.1.DenseReluDense.", ggml = "enc.blk.{}.", wan = "blocks.{}.";
   return {{"embed.weight", {{"shared.weight"}}},  // one tensor, stored under either name or under both
           {"embed.weight", {{"encoder.embed_tokens.weight"}}},
           {at + "qkv", {{at + "q"}, {at + "k"}, {at + "v"}}},
@@ -173,7 +173,16 @@ std::vector<weights::NameRule> t5_names() {
           {at + "relative_attention_bias", {{ggml + "attn_rel_b"}}},
           {in + "gate_up", {{ggml + "ffn_gate"}, {ggml + "ffn_up"}}},
           {in + "wi", {{ggml + "ffn_up"}}},
-          {in + "wo", {{ggml + "ffn_down"}}}};
+          {in + "wo", {{ggml + "ffn_down"}}},
+          {"embed", {{"token_embedding"}}},
+          {"encoder.final_layer_norm", {{"norm"}}},
+          {block + "layer.0.layer_norm", {{wan + "norm1"}}},
+          {block + "layer.1.layer_norm", {{wan + "norm2"}}},
+          {at + "qkv", {{wan + "attn.q"}, {wan + "attn.k"}, {wan + "attn.v"}}},
+          {at + "o", {{wan + "attn.o"}}},
+          {at + "relative_attention_bias", {{wan + "pos_embedding.embedding"}}},
+          {in + "gate_up", {{wan + "ffn.gate.0"}, {wan + "ffn.fc1"}}},
+          {in + "wo", {{wan + "ffn.fc2"}}}};
 }
 
 EncoderWidths t5_widths(const Json& config) {
