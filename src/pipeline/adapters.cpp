@@ -156,7 +156,10 @@ void Adapters::bind(BoundFile& made) {
       misfits.push_back(str(in_quotes(layer.name), " is for ", shape_of(layer.rows, layer.cols),
                             ", the model has ", shape_of(rows, cols)));
     }
+    if (is_wide && layer.kind != AdapterLayer::Norms::kNone)
+      misfits.push_back(str(in_quotes(layer.name), " adds inputs to its layer, which DoRA cannot scale"));
     for (const auto& piece : *place->pieces) {
+      if (piece.first_col > 0) continue;  // inputs that are added share the layer's bias
       const auto bias = piece.canonical.substr(0, piece.canonical.rfind('.')) + ".bias";
       if (layer.bias && !place->part->tensors.contains(bias))
         misfits.push_back(str(in_quotes(layer.name), " changes a bias, and the model's layer has none"));

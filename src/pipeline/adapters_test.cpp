@@ -210,6 +210,26 @@ TEST_F(AdapterNames, BiasesMustBeThere) {
   EXPECT_TRUE(has(refusal(t5), "the model's layer has none"));
 }
 
+TEST_F(AdapterNames, OfALayerWithMoreInputsMayChangeItsBias) {
+  const auto wan = ModelRepo::open("tests/goldens/wan_experts/model");
+  const auto bound = [&](const Tensors& tensors) {
+    const request::AdapterRef ref{folder_.write(tensors).string()};
+    return error_of(Kind::kCheckpoint, [&] {
+      const auto changes = Adapters(wan).bind(std::span(&ref, 1));
+      EXPECT_EQ(changes.at("transformer").tensors(),
+                (std::vector<std::string>{"patch_embedding.added.weight", "patch_embedding.bias",
+                                          "patch_embedding.weight"}));
+    });
+  };
+  const std::string layer = "diffusion_model.patch_embedding";
+  Tensors wide{{layer + ".lora_A.weight", numbers({2, 8, 1, 2, 2})},
+               {layer + ".lora_B.weight", numbers({18, 2, 1, 1, 1})},
+               {layer + ".diff_b", numbers({18})}};
+  EXPECT_EQ(bound(wide), "no error");
+  wide[layer + ".lora_magnitude_vector"] = numbers({18});
+  EXPECT_TRUE(has(bound(wide), "which DoRA cannot scale")) << bound(wide);
+}
+
 TEST_F(AdapterNames, AChangedFileIsReadAgain) {
   const auto path = folder_.write(one("transformer.blocks.0.out", 40, 40)).string();
   Adapters adapters(model());

@@ -90,7 +90,7 @@ void Changes::add(const LayerChangePtr& change) {
   std::set<std::string> tensors;
   for (const auto& piece : change->pieces) {
     if (change->layer->cols > 0) tensors.insert(piece.canonical);
-    if (change->layer->bias) tensors.insert(bias_of(piece.canonical));
+    if (change->layer->bias && piece.first_col == 0) tensors.insert(bias_of(piece.canonical));
   }
   for (const auto& tensor : tensors) by_tensor_[tensor].push_back(change);
 }
