@@ -6,9 +6,10 @@
 namespace atelier::weights {
 namespace {
 
-// "a.b" of "a.b.weight".
+// "a.b" of "a.b.weight"; a table that is no weight has its own name. A bias belongs to its layer.
 std::optional<std::string_view> layer_of(std::string_view tensor) {
-  if (!tensor.ends_with(kWeightEnding)) return std::nullopt;
+  if (tensor.ends_with(".bias")) return std::nullopt;
+  if (!tensor.ends_with(kWeightEnding)) return tensor;
   return tensor.substr(0, tensor.size() - kWeightEnding.size());
 }
 

@@ -8,12 +8,14 @@ namespace {
 
 const std::vector<ManifestEntry> kTensors{{"block.0.qkv.weight", {12, 5}}, {"block.0.up.weight", {16, 5}},
                                           {"block.0.qkv.bias", {12}},      {"out.weight", {8, 4}},
-                                          {"conv.weight", {4, 3, 2, 2}},   {"turned.weight", {3, 4}}};
+                                          {"conv.weight", {4, 3, 2, 2}},   {"turned.weight", {3, 4}},
+                                          {"block.0.mod", {1, 6, 5}}};
 const std::vector<NameRule> kRules{
     {"block.{}.qkv", {{"blocks.{}.to_q"}, {"blocks.{}.to_k"}, {"blocks.{}.to_v"}}},
     {"block.{}.qkv", {{"single.{}.linear1", {0, 12}}}},
     {"block.{}.up", {{"single.{}.linear1", {12, 16}}}},
     {"out", {{"last", {4, 4}}, {"last", {0, 4}}}},
+    {"block.{}.mod", {{"blocks.{}.modulation"}}},
     {.canonical = "turned", .parts = {{"straight"}}, .is_transposed = true}};
 
 TEST(LayerNames, PartsOfAFusedTensorHaveTheirRows) {
@@ -45,6 +47,14 @@ TEST(LayerNames, CanonicalNamesAndUnderscoresAreNamesToo) {
   EXPECT_FALSE(names.find("blocks_0_to_v"));
   EXPECT_FALSE(names.find("blocks.1.to_v"));
   EXPECT_FALSE(names.find("straight"));
+}
+
+TEST(LayerNames, TablesHaveTheirOwn) {
+  const LayerNames names(kRules, kTensors);
+  const auto* table = names.find("blocks.0.modulation");
+  ASSERT_TRUE(table);
+  EXPECT_EQ(*table, (LayerPieces{{"block.0.mod", {1, 6, 5}, 0, {0, 1}, {0, 30}}}));
+  EXPECT_FALSE(names.find("block.0.qkv.bias"));
 }
 
 TEST(LayerNames, ANameOfTwoLayersBelongsToNeither) {
