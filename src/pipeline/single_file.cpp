@@ -157,15 +157,19 @@ std::optional<weights::Section> place_of(const models::Family& family, const Com
 
 void take_missing(const models::Family& family, const fs::path& root, std::span<const fs::path> files,
                   std::vector<Component>& components) {
+  std::vector<fs::path> denoisers;
   for (auto& c : components) {
     if (has_weights(root / c.name)) continue;
+    const bool is_denoiser = c.kind == Component::ComponentKind::kDenoiser;
     for (const auto& file : files) {
+      if (is_denoiser && std::find(denoisers.begin(), denoisers.end(), file) != denoisers.end()) continue;
       const auto names = weights::WeightStore::open(file)->names();
       auto place = place_of(family, c, file, names);
       if (!place) continue;
       c.file = file;
       c.section = std::move(*place);
-      if (c.kind == Component::ComponentKind::kDenoiser && family.config_of_file)
+      if (is_denoiser) denoisers.push_back(file);
+      if (is_denoiser && family.config_of_file)
         c.config = std::make_shared<const Json>(config_of(family, file, c.section, *c.config));
       break;
     }

@@ -17,7 +17,7 @@ void take_from_file(const models::Family& family, const std::filesystem::path& f
                     std::vector<Component>& components);
 
 // The same for components whose sub-folder of `root` has a config and no weights: each reads the first file
-// that holds it, or stays as it is.
+// that holds it, no two denoisers the same one, or stays as it is.
 void take_missing(const models::Family& family, const std::filesystem::path& root,
                   std::span<const std::filesystem::path> files, std::vector<Component>& components);
 

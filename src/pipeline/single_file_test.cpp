@@ -112,6 +112,50 @@ TEST_F(SingleFile, KeepsItsOwnSizes) {
 }
 
 // By its names alone: nothing says what its sizes are.
+using Pairs = std::vector<std::pair<const char*, const char*>>;  // of a text in names, and what replaces it
+
+weights::Tensors renamed(const weights::Tensors& all, const Pairs& pairs) {
+  weights::Tensors out;
+  for (const auto& [name, tensor] : all) {
+    std::string text = name;
+    for (const auto& [from, to] : pairs) {
+      if (const size_t at = text.find(from); at != text.npos) text.replace(at, std::strlen(from), to);
+    }
+    out[text] = tensor;
+  }
+  return out;
+}
+
+TEST(Files, BesideAFolderAreOneForEachDenoiser) {
+  const Pairs names{{"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
+                    {"condition_embedder.text_embedder.linear_2", "text_embedding.2"},
+                    {"condition_embedder.time_embedder.linear_1", "time_embedding.0"},
+                    {"condition_embedder.time_embedder.linear_2", "time_embedding.2"},
+                    {"condition_embedder.time_proj", "time_projection.1"},
+                    {"proj_out", "head.head"},
+                    {".scale_shift_table", ".modulation"},
+                    {"scale_shift_table", "head.modulation"},
+                    {"to_out.0", "o"},
+                    {"attn1.to_", "self_attn."},
+                    {"attn1", "self_attn"},
+                    {"attn2.to_", "cross_attn."},
+                    {"attn2", "cross_attn"},
+                    {"norm2", "norm3"},
+                    {"ffn.net.0.proj", "ffn.0"},
+                    {"ffn.net.2", "ffn.2"}};
+  const Copy model("tests/goldens/wan_experts/model");
+  std::vector<fs::path> files;
+  for (const std::string expert : {"transformer", "transformer_2"}) {
+    const auto own = model.path() / expert / "diffusion_pytorch_model.safetensors";
+    files.push_back(model.path() / (expert + ".safetensors"));
+    weights::write_tensors(files.back(), renamed(weights::read_tensors(own), names));
+    fs::remove(own);
+  }
+  const auto m = ModelRepo::open(model.path(), files);
+  EXPECT_EQ(m.component("transformer").file, files[0]);
+  EXPECT_EQ(m.component("transformer_2").file, files[1]);
+}
+
 TEST(Files, AreOfTheFamilyThatKnowsTheirNames) {
   for (const char* golden :
        {"flux_dev", "sd3_small", "pixart_small", "hunyuan_small", "sdxl_small", "wan_experts"}) {
@@ -174,30 +218,21 @@ TEST(Encoders, OfWholeModelsLendTheirPart) {
 }
 
 TEST(Encoders, OfWanMayHaveTheNamesOfItsRepository) {
-  const std::pair<const char*, const char*> names[] = {
-      {"shared", "token_embedding"},
-      {"encoder.final_layer_norm", "norm"},
-      {"encoder.block", "blocks"},
-      {"layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding"},
-      {"layer.0.SelfAttention", "attn"},
-      {"layer.0.layer_norm", "norm1"},
-      {"layer.1.layer_norm", "norm2"},
-      {"layer.1.DenseReluDense.wi_0", "ffn.gate.0"},
-      {"layer.1.DenseReluDense.wi_1", "ffn.fc1"},
-      {"layer.1.DenseReluDense.wo", "ffn.fc2"}};
+  const Pairs names{{"shared", "token_embedding"},
+                    {"encoder.final_layer_norm", "norm"},
+                    {"encoder.block", "blocks"},
+                    {"layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding"},
+                    {"layer.0.SelfAttention", "attn"},
+                    {"layer.0.layer_norm", "norm1"},
+                    {"layer.1.layer_norm", "norm2"},
+                    {"layer.1.DenseReluDense.wi_0", "ffn.gate.0"},
+                    {"layer.1.DenseReluDense.wi_1", "ffn.fc1"},
+                    {"layer.1.DenseReluDense.wo", "ffn.fc2"}};
   const fs::path folder = "tests/goldens/wan_experts/model";
   const Copy copy(folder);
   copy.edit_tensors("text_encoder/model.safetensors", [&](weights::Tensors& all) {
-    weights::Tensors renamed;
-    for (const auto& [name, tensor] : all) {
-      std::string text = name;
-      for (const auto& [theirs, wan] : names) {
-        if (const size_t at = text.find(theirs); at != text.npos) text.replace(at, std::strlen(theirs), wan);
-      }
-      renamed[text] = tensor;
-    }
-    renamed.erase("encoder.embed_tokens.weight");
-    all = std::move(renamed);
+    all = renamed(all, names);
+    all.erase("encoder.embed_tokens.weight");
   });
   const auto want = ModelRepo::open(folder), got = ModelRepo::open(copy.path());
   const auto& encoder = got.component("text_encoder");
