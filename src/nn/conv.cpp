@@ -1,21 +1,21 @@
 #include "nn/conv.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full_like.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/upsample_nearest2d.h>
-#include <ATen/ops/var_mean.h>
 #include <ATen/ops/zeros.h>
 
 #include "base/check.h"
+#include "kernels/ordered.h"
 #include "kernels/pictures.h"
 #include "nn/launch_target.h"
+#include "nn/ordered.h"
 
 namespace atelier::nn {
 
@@ -37,6 +37,29 @@ kernels::Pixels pixels_of(const at::Tensor& x, const at::Tensor& bias) {
 at::Tensor taps(const at::Tensor& w, int64_t dim, int64_t pixel) {
   const auto a = w.narrow(dim, 0, 1), b = w.narrow(dim, 1, 1), c = w.narrow(dim, 2, 1);
   return pixel == 0 ? at::cat({a, b + c}, dim) : at::cat({a + b, c}, dim);
+}
+
+// How many numbers each group of each picture holds on all ranks, their sum and the sum of their squares, [3,
+// B, G]. Sums of picture rows, which no rank cuts, are the terms; under OrderedArithmetic they are added
+// exactly.
+at::Tensor moments_of(const at::Tensor& x, int64_t groups, Reducer* others) {
+  const auto wide = x.scalar_type() == at::kDouble ? x.contiguous() : x.to(at::kFloat).contiguous();
+  const int64_t cols = x.size(3), all = x.size(0) * groups,
+                terms = all > 0 ? x.size(0) * x.size(1) * x.size(2) / all : 0;
+  auto rows = at::empty({3, all, terms}, x.options().dtype(at::kDouble));
+  rows[0].fill_(cols);
+  double *const sums = rows[1].data_ptr<double>(), *const squares = rows[2].data_ptr<double>();
+  at::parallel_for(0, all * terms, grain(cols), [&](int64_t begin, int64_t end) {
+    const auto run = [&](const auto* from) {
+      kernels::row_sums(from + begin * cols, sums + begin, squares + begin, end - begin, cols);
+    };
+    wide.scalar_type() == at::kDouble ? run(wide.const_data_ptr<double>())
+                                      : run(wide.const_data_ptr<float>());
+  });
+  if (OrderedArithmetic::is_on()) return exact_sums(rows.flatten(0, 1), others).view({3, x.size(0), groups});
+  auto moments = rows.sum(-1).view({3, x.size(0), groups});
+  if (others) others->sum(moments);
+  return moments;
 }
 
 }  // namespace
@@ -127,21 +150,11 @@ at::Tensor GroupNorm::fused(const Unbiased& in, kernels::Nonlinearity nonlineari
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   if (x.is_cuda()) return fused({x, {}}, kernels::Nonlinearity::kNone);
-  if (!positions_) return at::group_norm(x, groups_, weight_, bias_, eps_);
-  // Moments in double: one sum over ranks of count times {1, mean, mean of squares} per picture and group.
+  if (!positions_ && !OrderedArithmetic::is_on()) return at::group_norm(x, groups_, weight_, bias_, eps_);
   const int64_t batch = x.size(0);
   const auto acc_dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto grouped = x.reshape({batch, groups_, -1}).to(acc_dtype);
-  const double count = static_cast<double>(grouped.size(2));
-  at::Tensor moments;
-  if (grouped.size(2) > 0) {
-    auto [variance, mean] = at::var_mean(grouped, at::IntArrayRef{2}, /*unbiased=*/false, /*keepdim=*/false);
-    const auto m = mean.to(at::kDouble), v = variance.to(at::kDouble);
-    moments = at::stack({at::full_like(m, count), m * count, (v + m.square()) * count}).contiguous();
-  } else {
-    moments = at::zeros({3, batch, groups_}, x.options().dtype(at::kDouble));
-  }
-  positions_->sum(moments);
+  const auto moments = moments_of(x, groups_, positions_);
   const auto mean = moments[1] / moments[0];
   const auto variance = (moments[2] / moments[0] - mean.square()).clamp_min(0);
   const auto inverse = (variance + eps_).rsqrt();

@@ -19,9 +19,11 @@
 #include <stdexcept>
 #include <utility>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "nn/hopper_attention.h"
 #include "nn/optional_kernel.h"
+#include "nn/ordered.h"
 #include "nn/wide_attention.h"
 
 namespace atelier::nn {
@@ -62,7 +64,8 @@ SdpaBackend choose(SdpaBackend asked, const at::Tensor& q, int64_t keys) {
     return SdpaBackend::kFlash3;
   if (asked == SdpaBackend::kFlash3)
     asked = SdpaBackend::kAuto;  // what it cannot take, such as heads of autoencoders
-  if (!q.is_cuda()) return asked == SdpaBackend::kMath ? asked : SdpaBackend::kFlash;
+  if (!q.is_cuda())
+    return asked == SdpaBackend::kMath || asked == SdpaBackend::kOrdered ? asked : SdpaBackend::kFlash;
   const int64_t d = q.size(-1);
   const bool cudnn = is_half(q) && d % 8 == 0 && d <= 128;
   const bool flash = is_half(q) && d % 8 == 0 && d <= 256;
@@ -123,6 +126,9 @@ AttentionOutput run_kernel(SdpaBackend backend, const at::Tensor& q, const at::T
     }
     case SdpaBackend::kProducts:
       return wide_attention(q, k, v);
+    case SdpaBackend::kOrdered:
+      ENSURE(!need && OrderedArithmetic::is_on());
+      return {at::scaled_dot_product_attention(q, k, v), {}};
     default:
       return math(q, k, v);
   }
@@ -140,6 +146,8 @@ const char* name_of(SdpaBackend backend, bool cuda) {
       return "attention: memory-efficient";
     case SdpaBackend::kProducts:
       return "attention: products";
+    case SdpaBackend::kOrdered:
+      return "attention: sums in one order";
     default:
       return "attention: math";
   }

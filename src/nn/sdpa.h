@@ -9,7 +9,8 @@
 
 namespace atelier::nn {
 
-enum class SdpaBackend { kAuto, kCudnn, kFlash, kFlash3, kEfficient, kProducts, kMath };
+// kOrdered: sums in one order, under OrderedArithmetic; all keys are then on one rank.
+enum class SdpaBackend { kAuto, kCudnn, kFlash, kFlash3, kEfficient, kProducts, kMath, kOrdered };
 
 // Scaled dot-product attention, scale 1/sqrt(d), no mask. q [Nq, B, h, d], kv [N, B, 2, h, d]. e4m3 goes to
 // FlashAttention-3 as it is, to every other kernel as the same values in the model's type.
