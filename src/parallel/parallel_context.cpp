@@ -68,14 +68,19 @@ class Groups {
 };
 
 // Ranks of a group hold rows of a picture: convolutions ask their neighbours, group norms add moments,
-// attention goes round them all.
+// attention goes round them all; where sums have one order, all keys come to each rank.
 struct RowParts {
   std::optional<Ring> rotate;
+  std::optional<KvGather> gather;
   std::optional<CommReducer> positions;
   std::optional<RowsHalo> halo;
 
-  void stack(comm::Comm& group, nn::AttentionOp& attention, nn::Seams& seams) {
-    seams.attention = &rotate.emplace(group, attention);
+  void stack(comm::Comm& group, nn::AttentionOp& attention, nn::Seams& seams, nn::SdpaBackend kind) {
+    if (kind == nn::SdpaBackend::kOrdered) {
+      seams.exchange = &gather.emplace(group, 0, *seams.exchange, 1);
+    } else {
+      seams.attention = &rotate.emplace(group, attention);
+    }
     seams.positions = &positions.emplace(group);
     seams.rows = &halo.emplace(group);
   }
@@ -89,6 +94,7 @@ struct ParallelContext::SeamParts {
   comm::Comm *ulysses, *gather, *ring, *tensor, *guidance, *sequence, *stage, *replica, *shards = nullptr;
   std::vector<std::pair<plan::Direction, comm::Comm*>> hops;
 
+  const nn::SdpaBackend kind;
   nn::Sdpa kernel;
   std::optional<StaleKv> stale;
   std::optional<Ring> rotate;
@@ -120,6 +126,7 @@ struct ParallelContext::SeamParts {
         sequence(groups.over(plan::kSequence, "sequence")),
         stage(groups.over(kStageRanks, "stage")),
         replica(groups.over(kReplica, "replica")),
+        kind(backend),
         kernel(backend),
         alone(mesh.sequence_rank()),
         picture_alone(splits_pictures() ? replica->rank() : 0) {
@@ -186,19 +193,21 @@ struct ParallelContext::SeamParts {
   }
 
   void stack_rows() {
-    rows.stack(*sequence, kernel, denoiser);
+    rows.stack(*sequence, kernel, denoiser, kind);
     if (!ulysses && !gather) return;  // the ring is the whole sequence
     nn::AttentionOp& round_all = *denoiser.attention;
+    nn::SequenceExchange& for_few_heads = *denoiser.exchange;
+    denoiser.exchange = &alone;
     stack_sequence(kernel);
     if (!ulysses) return;  // any number of heads
-    denoiser.exchange = &exchange_by_heads.emplace(*denoiser.exchange, alone, ulysses->size());
+    denoiser.exchange = &exchange_by_heads.emplace(*denoiser.exchange, for_few_heads, ulysses->size());
     denoiser.attention = &attention_by_heads.emplace(*denoiser.attention, round_all);
   }
 
   // Any ranks will do for rows: those of all branches and stages help, attention goes round them all.
   void stack_picture() {
     picture = {.exchange = &picture_alone, .attention = &kernel};
-    if (splits_pictures()) picture_rows.stack(*replica, kernel, picture);
+    if (splits_pictures()) picture_rows.stack(*replica, kernel, picture, kind);
   }
 };
 
@@ -290,6 +299,7 @@ std::set<std::string> ParallelContext::used() const {
   add(p.stale, "pipefusion with ", plan::patch_count(p.degrees), " patches");
   add(p.features, "tensor over ", p.mesh.size(plan::Axis::kTensor));
   add(p.rows.rotate, "ring over ", seq_parts());
+  add(p.rows.gather, "kv_gather over ", seq_parts());
   add(p.rows.halo, "rows over ", seq_parts());
   add(p.picture_rows.halo, "picture rows over ", picture_parts());
   return all;
