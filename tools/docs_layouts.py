@@ -56,6 +56,7 @@ OPTIONS = {
     "weight shards": ["--fully_shard_degree", "2"],
     "FP8 products (`--tier fast`)": ["--tier", "fast"],
     "FP8 attention (`--attention_dtype`)": ["--attention_dtype", "fp8_e4m3"],
+    "the same bits (`--deterministic`)": ["--deterministic"],
     "chunked MLPs": ["--enable_activation_checkpointing"],
     "image to image": ["--image", str(ROOT / "tests/goldens/flux_edits/image.png")],
 }

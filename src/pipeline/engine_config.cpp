@@ -75,6 +75,7 @@ void EngineConfig::fields(const Visit& visit) {
   visit({.name = "offload"}, &offload);
   visit({.name = "tier"}, &tier);
   visit({.name = "attention_dtype"}, &attention_dtype);
+  visit({.name = "deterministic"}, &deterministic);
   visit({.name = "shard_t5_encoder"}, &shard_t5_encoder);
   visit({.name = "vae_slicing"}, &vae_slicing);
   visit({.name = "vae_tiling"}, &vae_tiling);
@@ -137,7 +138,7 @@ LoadOptions load_options(const EngineConfig& c, c10::Device device) {
           .vae_tiling = c.vae_tiling,
           .shard_t5_encoder = c.shard_t5_encoder,
           .graphs = c.graphs && device.is_cuda() ? GraphMode::kOn : GraphMode::kOff,
-          .attention = backend_named(c.attention),
+          .attention = c.deterministic ? nn::SdpaBackend::kOrdered : backend_named(c.attention),
           .attention_dtype = attention_dtype_named(c.attention_dtype),
           .joins_branches = device.is_cuda(),
           .tokens_at_once = c.chunked_forward ? kTokensAtOnce : 0,

@@ -44,6 +44,7 @@ struct EngineConfig {
   std::string offload = "none";          // none, encoders, model, sequential, group
   std::string tier = "exact";            // exact, fast, fast-strict: nn::Tier of the denoiser
   std::string attention_dtype = "auto";  // auto, fp8_e4m3: nn::AttentionDtype of the denoiser
+  bool deterministic = false;            // one seed is one picture to the bit, see nn/ordered.h
   bool shard_t5_encoder = false;
   bool vae_slicing = false, vae_tiling = false, tf32 = true, graphs = true, debug = false;
   std::filesystem::path profile;        // folder of Traces; empty: none are made

@@ -49,6 +49,7 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
       adapters_(model),
       lap_(Clock::now()) {
   const c10::InferenceMode guard;
+  const auto ordered = arithmetic();
   const int64_t before = allocated_bytes(options.device);
   auto changes = adapters_.bind(options.adapters);
   if (!model.experts().empty()) load_denoiser(route, changes);
@@ -142,8 +143,14 @@ double Pipeline::lap(const char* phase) {
   return s;
 }
 
+std::optional<nn::OrderedArithmetic> Pipeline::arithmetic() {
+  if (options_.attention != nn::SdpaBackend::kOrdered) return std::nullopt;
+  return std::optional<nn::OrderedArithmetic>(std::in_place, &unordered_);
+}
+
 std::set<std::string> Pipeline::used() const {
   auto all = parallel_context_.used();
+  for (const auto& name : unordered_) all.insert("deterministic: nobody has said that this is: " + name);
   if (executor_ && executor_->joined_branches()) all.insert("guidance: both branches in one pass");
   for (const auto& name : texts_ ? texts_->shared() : std::vector<std::string>())
     all.insert(str(name, ": weights cut over ", parallel_context_.replica()->size(), " ranks"));
@@ -172,6 +179,7 @@ void Pipeline::adapt(ChangesOf& changes) {
 std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const StepCallbacks& callbacks,
                                                 const GivenNoise& noise) {
   const c10::InferenceMode inference;
+  const auto ordered = arithmetic();
   lap_ = Clock::now();
   Denoise work;
   auto drawn = condition(batch, work, callbacks);

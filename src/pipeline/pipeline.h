@@ -12,6 +12,7 @@
 
 #include "media/image.h"
 #include "nn/builder.h"
+#include "nn/ordered.h"
 #include "parallel/parallel_context.h"
 #include "pipeline/adapted_part.h"
 #include "pipeline/adapters.h"
@@ -129,6 +130,7 @@ class Pipeline {
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
   double lap(const char* phase);                       // seconds since the last lap, added to the phase
+  std::optional<nn::OrderedArithmetic> arithmetic();   // of what this thread does, if it has one order
 
   const ModelRepo& model_;
   parallel::ParallelContext& parallel_context_;
@@ -142,6 +144,7 @@ class Pipeline {
   std::unique_ptr<Executor> executor_;          // null: the model has no denoiser
   std::unique_ptr<sampling::Sampler> sampler_;  // of the running request
   Timing timing_;
+  std::set<std::string> unordered_;  // operators that OrderedArithmetic noted
   int64_t weight_bytes_ = 0;
   std::chrono::steady_clock::time_point lap_;
 };

@@ -45,6 +45,7 @@ void Pipeline::adapt(const std::vector<std::string>& adapters) {
 // Of a batch in two halves each CFG rank evaluates its own, as if the other were not there.
 at::Tensor Pipeline::predict(const DenoiserCall& call, const StepCallbacks& callbacks) {
   const c10::InferenceMode guard;
+  const auto ordered = arithmetic();
   lap_ = Clock::now();
   auto* const halves = parallel_context_.cfg();
   const int64_t batch = call.latents.dim() > 0 ? call.latents.size(0) : 0;
@@ -109,6 +110,7 @@ at::Tensor Pipeline::both_halves(const at::Tensor& mine, int64_t batch, int64_t 
 
 at::Tensor Pipeline::decode(const at::Tensor& latents, const StepCallbacks& callbacks) {
   const c10::InferenceMode guard;
+  const auto ordered = arithmetic();
   lap_ = Clock::now();
   as_request_error([&] {
     if (!model_.has("vae")) throw Error(Kind::kUsage, "no autoencoder is loaded");

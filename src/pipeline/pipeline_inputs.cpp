@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "pipeline/deterministic.h"
 #include "pipeline/given_latents.h"
 #include "pipeline/input_pictures.h"
 #include "pipeline/pipeline.h"
@@ -80,6 +81,10 @@ void Pipeline::prepare(const request::Request& r, Denoise& work) {
   hand_over(r);
   if (const auto problem = step_cache_problem(r, model_, parallel_context_.degrees()); !problem.empty())
     throw Error(Kind::kUsage, str(r.name, ": ", problem));
+  if (options_.attention == nn::SdpaBackend::kOrdered) {
+    if (const auto problem = deterministic_problem(r); !problem.empty())
+      throw Error(Kind::kUsage, str(r.name, ": ", problem));
+  }
   work.cache = step_cache_rule(r, family, model_.denoiser());
   work.sampler = sampler_.get();
 }

@@ -122,6 +122,7 @@ class ProtocolRun {
                  {"dtype", rows_.dtype()},
                  {"tier", resolved_.settings.engine.tier},
                  {"attention_dtype", resolved_.settings.engine.attention_dtype},
+                 {"deterministic", resolved_.settings.engine.deterministic},
                  {"sampler", first.sampler.value_or("the folder's")},
                  {"seed", first.seed.value_or(0)},
                  {"prompt", first.prompt},

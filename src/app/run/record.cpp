@@ -25,6 +25,7 @@ Json record_of(const Resolved& resolved, const FoundModel& model, const pipeline
   if (model.folder.is_dummy()) out["dummy_seed"] = model.spec.dummy_seed;
   if (engine.tier != "exact") out["tier"] = engine.tier;
   if (engine.attention_dtype != "auto") out["attention_dtype"] = engine.attention_dtype;
+  if (engine.deterministic) out["deterministic"] = true;
   if (engine.vae_tiling) out["vae_tiling"] = true;
   const auto format = output_format_of(resolved, model.folder);
   if (format != "png" && format != "gif" && format != "frames") out["quality"] = output.quality;

@@ -14,6 +14,7 @@
 #include "media/image.h"
 #include "media/limits.h"
 #include "media/video.h"
+#include "pipeline/deterministic.h"
 #include "pipeline/request_sampler.h"
 #include "pipeline/step_cache.h"
 #include "request/work.h"
@@ -234,6 +235,7 @@ void check_common(const Resolved& resolved, const request::Request& common,
   refuse("max_sequence_length", length_problem(*common.max_sequence_length, family));
   refuse("clip_skip", clip_skip_problem(common, family));
   refuse("cache_type", pipeline::step_cache_problem(common, model, degrees_of(resolved)));
+  if (resolved.settings.engine.deterministic) refuse("cache_type", pipeline::deterministic_problem(common));
   const auto sizes = size_conditions_problem(common, family);
   if (!sizes.empty()) refuse(sizes.substr(0, sizes.find(' ')).c_str(), sizes);
   if (common.guidance_is_cfg && common.true_cfg_scale)
@@ -294,6 +296,7 @@ class RowCheck {
            AdapterChoice& adapters, PictureCheck& pictures)
       : folder_(folder),
         asked_(degrees_of(resolved)),
+        is_deterministic_(resolved.settings.engine.deterministic),
         family_(folder.family()),
         videos_(videos),
         sizes_(sizes),
@@ -307,6 +310,7 @@ class RowCheck {
     if (problem.empty()) problem = sizes_.problem(r);
     if (problem.empty()) problem = field_problem(r, family_);
     if (problem.empty()) problem = pipeline::step_cache_problem(r, folder_, asked_);
+    if (problem.empty() && is_deterministic_) problem = pipeline::deterministic_problem(r);
     if (problem.empty()) problem = adapter_problem(r, adapters_);
     if (problem.empty()) problem = pictures_.problem(r);
     if (problem.empty()) problem = steps_problem(r);
@@ -317,6 +321,7 @@ class RowCheck {
  private:
   const pipeline::ModelRepo& folder_;
   const plan::ParallelConfig asked_;
+  const bool is_deterministic_;
   const models::Family& family_;
   VideoCheck videos_;
   SizeCheck& sizes_;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/run/capacity.h"
+#include "app/run/kernel_checks.h"
 #include "app/run/plan_query.h"
 #include "app/run/record.h"
 #include "app/settings/dtype.h"
@@ -14,7 +15,6 @@
 #include "pipeline/device.h"
 #include "pipeline/model_work.h"
 #include "pipeline/step_cache.h"
-#include "pipeline/tier.h"
 
 namespace atelier::app {
 namespace {
@@ -136,6 +136,13 @@ std::function<BestLayout(const plan::LayoutQuery&, int)> chooser(const Resolved&
   };
 }
 
+// The rule's choice, with keys and values gathered in place of a ring.
+BestLayout choose_deterministic(const plan::LayoutQuery& query, int ranks) {
+  auto degrees = plan::automatic(query, ranks);
+  std::swap(degrees.ring, degrees.kv_gather);
+  return {degrees, "layout chosen by rule, of those that are deterministic"};
+}
+
 std::string size_line(const RunSpec& spec) {
   const auto& all = spec.requests.requests;
   if (all.empty()) return "none";
@@ -189,7 +196,7 @@ std::string device_line(const RunSpec& spec) {
   out += str("), denoiser ", engine.precision.denoiser,
              engine.tier == "exact" ? "" : " (tier " + engine.tier + ")",
              engine.attention_dtype == "auto" ? "" : " (attention " + engine.attention_dtype + ")",
-             ", encoders and VAE ", engine.precision.encoders);
+             ", encoders and VAE ", engine.precision.encoders, engine.deterministic ? ", deterministic" : "");
   if (spec.device.device.is_cuda()) out += str(", TF32 ", engine.tf32 ? "on" : "off");
   if (spec.layout.ranks > spec.layout.degrees.data)
     out += spec.device.device.is_cuda() ? ", NCCL between ranks" : ", Gloo between ranks";
@@ -248,17 +255,6 @@ std::string graph_line(const RunSpec& spec, const Resolved& resolved) {
   return asked && *asked ? "graph mode: no CUDA graphs on the CPU, fused kernels only" : "";
 }
 
-// Throws Error(kUsage) where the device does not have what the tier or the attention kernel needs.
-void check_kernels(const RunSpec& spec) {
-  const auto options = pipeline::load_options(spec.job.engine, spec.device.device);
-  pipeline::check_tier(options.tier, spec.facts, options.device);
-  pipeline::check_attention(options.attention, options.denoiser, options.device);
-  pipeline::check_attention_dtype(options.attention_dtype, options.attention, options.denoiser,
-                                  options.device);
-  if (!spec.work.blocks.empty())
-    pipeline::check_attention_heads(options.attention_dtype, spec.facts.name, spec.work.head_size);
-}
-
 }  // namespace
 
 pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& spec) {
@@ -277,6 +273,7 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
   engine.offload = cuda ? offload : "none";  // on the CPU weights are in host memory anyway
   engine.tier = s.engine.tier;
   engine.attention_dtype = s.engine.attention_dtype;
+  engine.deterministic = s.engine.deterministic;
   engine.shard_t5_encoder = s.engine.shard_t5_encoder;
   engine.vae_slicing = s.engine.enable_vae_slicing;
   const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
@@ -314,6 +311,7 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
                   }};
   if (const auto hardware = hardware_here(spec.device); hardware && !spec.work.blocks.empty())
     machine.best = chooser(resolved, spec, *hardware);
+  if (s.engine.deterministic) machine.best = choose_deterministic;
   spec.layout =
       settle_layout(resolved, spec.requests, {facts, spec.requests.extent.work}, machine, spec.model.folder);
   check_step_caches(spec);
@@ -323,10 +321,11 @@ RunSpec make_run_spec(const Resolved& resolved, FoundModel model, request::Promp
   }
   for (auto& note : unused_settings(resolved, spec)) spec.requests.notes.push_back(std::move(note));
   spec.job = job_of(resolved, spec);
-  check_kernels(spec);
+  check_kernels(resolved, spec);
   if (s.engine.memory == "auto") {
     spec.requests.notes.push_back(choose_memory(spec, resolved, room));
     spec.job.sink.record = record_of(resolved, spec.model, spec.job.engine);
+    check_kernels(resolved, spec);
   }
   if (!s.device.span_nodes && (launched == 0 || spec.device.device.is_cuda()))
     check_memory(spec, spec.requests, resolved, room);
@@ -366,7 +365,7 @@ RunSpec make_served_spec(const Resolved& resolved, FoundModel model) {
     spec.device.device = c10::Device(c10::kCUDA, 0);
   spec.job = job_of(resolved, spec);
   spec.job.sink.returns_bytes = true;
-  check_kernels(spec);
+  check_kernels(resolved, spec);
   return spec;
 }
 

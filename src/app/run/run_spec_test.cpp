@@ -93,6 +93,7 @@ TEST(Record, SaysWhatChangesThePicture) {
       {{"--enable_vae_tiling"}, "vae_tiling", true},
       {{"--tier", "fast"}, "tier", "fast"},
       {{"--attention_dtype", "fp8_e4m3"}, "attention_dtype", "fp8_e4m3"},
+      {{"--deterministic"}, "deterministic", true},
       {{"--torch_dtype", "bfloat16"}, "dtype", "bfloat16"},
       {{"--output_format", "jpg", "--quality", "80"}, "quality", 80},
   };

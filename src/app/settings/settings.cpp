@@ -198,6 +198,11 @@ static void visit_numbers(EngineSettings& e, const Visit& visit) {
              "(in 8 bits, on a GPU by flash3 on Hopper; half as much travels between GPUs)",
          .choices = "auto fp8_e4m3"},
         &e.attention_dtype);
+  visit(
+      {"deterministic",
+       "on the CPU one seed draws the same bits on every number of ranks under data, cfg, ulysses, kv_gather "
+       "and rows, whatever is drawn beside it; slower; other layouts, GPUs and step caches are refused"},
+      &e.deterministic);
 }
 
 void EngineSettings::fields(const Visit& visit) {

@@ -74,7 +74,7 @@ struct EngineSettings {
   bool enable_xformers = false;
   std::optional<bool> use_flash_attention, use_sdpa;
   std::string tier = "exact", attention_dtype = "auto";
-  bool use_fp8_gemms = false;
+  bool use_fp8_gemms = false, deterministic = false;
   bool use_teacache = false, use_fbcache = false;
   std::optional<bool> enable_compile;
   std::string gemm_cache;  // "": the user's cache folder
