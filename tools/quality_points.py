@@ -87,7 +87,9 @@ POINTS = [
     ("Q53", "a long run does not grow", ["tests/slow_resident.sh", "tests/slow_serve_soak.py", "SlowResident_TwoHundredMixedRequests.AreAnsweredByWorkersThatStay"]),
     ("Q54", "a new size costs little once", ["tests/slow_serve_soak.py", "Resident_ThirtyMixedRequests.AreAnsweredByWorkersThatStay"]),
     ("Q55", "one seed is one picture, whatever is beside it", [
-        "tests/serve_clients.py:test_64_clients_at_once", "tests/serve.py:test_pictures_are_those_of_the_command_line", "PipelineDraws.ABatchAsItsPicturesOneByOne"]),
+        "tests/serve_clients.py:test_64_clients_at_once", "tests/serve.py:test_pictures_are_those_of_the_command_line", "PipelineDraws.ABatchAsItsPicturesOneByOne",
+        "Ordered.NumbersDoNotDependOnTheirNeighbours", "Deterministic.OneAndTwoRanksOfEveryModelDrawTheSameBits", "Deterministic.WithoutItSomeBitsAreOthers",
+        "SlowDeterministic.TheWholeMatrixDrawsTheSameBits", "tests/slow_deterministic.py"]),
     ("Q56", "what does not fit one GPU is cut, and the plan says bytes", [
         "Planner.LessRoomTakesLayoutsThatHoldLess", "MemoryAuto.TakesTheLeastThatFits", "Capacity.EveryRankCountsItsWeights"]),
     ("Q57", "one install for all models", ["tests/know_before.py", "tests/slow_fresh.sh"]),

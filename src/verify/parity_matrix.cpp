@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "pipeline/deterministic.h"
 #include "pipeline/engine_config.h"
 #include "pipeline/model_repo.h"
 #include "pipeline/request_sampler.h"
@@ -32,7 +33,7 @@ Drawn draw(const pipeline::ModelRepo& folder, const plan::ParallelConfig& degree
   return d;
 }
 
-constexpr double kRoundedOtherwise = 1e-3;
+constexpr double kRoundedOtherwise = 1e-3, kNone = 1e-12;
 
 // Most that a layout's error may be: of the latents, of 8-bit values in levels, and their share that differs.
 struct MatrixTolerance {
@@ -84,7 +85,8 @@ void judge(MatrixRow& row, const Drawn& ours, const Drawn& reference, const Matr
 std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::path& root,
                                   const std::function<void(const MatrixRow&)>& on_row) {
   std::vector<MatrixRow> rows;
-  const double general = matrix.at("tolerance").get<double>();
+  const double general = matrix.value("tolerance", 0.0);
+  const bool is_deterministic = matrix.value("deterministic", false);
   for (const auto& c : matrix.at("cases")) {
     const auto model = c.at("model").get<std::string>();
     const auto folder = pipeline::ModelRepo::open(root / model);
@@ -94,11 +96,13 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
     load.denoiser = c.value("dtype", "float32") == "float64" ? at::kDouble : at::kFloat;
     load.tier = pipeline::tier_named(c.value("tier", "exact"));
     load.attention_dtype = pipeline::attention_dtype_named(c.value("attention_dtype", "auto"));
-    const MatrixTolerance tolerance{c.value("tolerance", general), c.value("levels", 1),
-                                    c.value("differing", kRoundedOtherwise)};
+    MatrixTolerance tolerance{c.value("tolerance", general), c.value("levels", 1),
+                              c.value("differing", kRoundedOtherwise)};
+    if (is_deterministic) tolerance = {0, 0, kNone}, load.attention = nn::SdpaBackend::kOrdered;
     const Drawn plain = draw(folder, {}, batch, load);
     const auto compare = [&](const std::string& layout, bool stale) {
       const auto degrees = plan::parse_strategy(layout);
+      if (is_deterministic && !pipeline::deterministic_problem({.layout = degrees}).empty()) return;
       MatrixRow row{.model = model,
                     .layout = layout,
                     .reference = stale ? "the same stale schedule on one rank" : "one rank"};
@@ -117,6 +121,14 @@ std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::pat
       if (on_row) on_row(row);
       rows.push_back(row);
     };
+    for (size_t i = 0; is_deterministic && batch.size() > 1 && i < batch.size(); ++i) {
+      MatrixRow row{.model = model, .layout = str("picture ", i + 1, " alone"), .reference = "the batch"};
+      const auto alone = draw(folder, {}, std::span(batch).subspan(i, 1), load);
+      judge(row, alone, {plain.latents.narrow(0, static_cast<int64_t>(i), 1), {plain.pictures[i]}},
+            tolerance);
+      if (on_row) on_row(row);
+      rows.push_back(row);
+    }
     for (const auto& layout : c.value("exact", std::vector<std::string>{})) compare(layout, false);
     for (const auto& layout : c.value("stale", std::vector<std::string>{})) compare(layout, true);
   }

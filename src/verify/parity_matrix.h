@@ -24,7 +24,9 @@ struct MatrixRow {
 
 // tests/parity/matrix.json: {"tolerance": .., "cases": [{"model", "request", "exact": [strategy..], "stale":
 // [..]}]}. A case may also say its "dtype", "tier", "attention_dtype", "tolerance", "levels" and "differing".
-// Model folders are relative to `root`. Throws Error(kUsage, kCheckpoint).
+// "deterministic": true, of the matrix: bits are compared, under the layouts that are not refused then, and
+// each picture of a batch is drawn alone too. Model folders are relative to `root`. Throws Error(kUsage,
+// kCheckpoint).
 std::vector<MatrixRow> run_matrix(const Json& matrix, const std::filesystem::path& root,
                                   const std::function<void(const MatrixRow&)>& on_row);
 std::string line_of(const MatrixRow& row);
