@@ -156,6 +156,41 @@ TEST(Files, BesideAFolderAreOneForEachDenoiser) {
   EXPECT_EQ(m.component("transformer_2").file, files[1]);
 }
 
+// 8-bit floats with a scale each, of matrices in blocks, as ComfyUI writes them.
+weights::Tensors scaled(const weights::Tensors& all) {
+  weights::Tensors out;
+  for (const auto& [name, tensor] : all) {
+    const bool is_matrix =
+        name.ends_with(".weight") && name.find("blocks.") != name.npos && tensor.dim() == 2;
+    out[name] = is_matrix ? tensor.to(at::kFloat8_e4m3fn) : tensor;
+    if (is_matrix) out[name.substr(0, name.size() - 6) + "scale_weight"] = at::full({}, 1.0F);
+  }
+  return out;
+}
+
+TEST(Files, InDiffusersNamesAreReadBehindAnyPrefix) {
+  for (const char* golden : {"flux_dev", "sd3_small", "pixart_small", "hunyuan_small", "sdxl_small",
+                             "wan_first", "wan_frames", "wan_steered"}) {
+    const fs::path folder = fs::path("tests/goldens") / golden / "model";
+    const std::string part(ModelRepo::open(folder).family().experts.front());
+    const auto stored = weights::read_tensors(folder / part / "diffusion_pytorch_model.safetensors");
+    for (const char* before : {"", "model.diffusion_model.", "diffusion_model.", "transformer."}) {
+      for (const auto& tensors : {stored, scaled(stored)}) {
+        const TemporaryFolder made;
+        const auto file = made / "a.safetensors";
+        weights::Tensors behind;
+        for (const auto& [name, tensor] : tensors) behind[before + name] = tensor;
+        weights::write_tensors(file, behind);
+        EXPECT_NO_THROW(ModelRepo::open_single_file(file, folder).check()) << golden << " " << before;
+        const Copy rest(folder);
+        fs::remove(rest.path() / part / "diffusion_pytorch_model.safetensors");
+        const std::vector<fs::path> beside{file};
+        EXPECT_NO_THROW(ModelRepo::open(rest.path(), beside).check()) << golden << " " << before;
+      }
+    }
+  }
+}
+
 TEST(Files, AreOfTheFamilyThatKnowsTheirNames) {
   for (const char* golden :
        {"flux_dev", "sd3_small", "pixart_small", "hunyuan_small", "sdxl_small", "wan_experts"}) {

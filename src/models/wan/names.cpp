@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "models/file_sizes.h"
 
 namespace atelier::models {
 namespace {
@@ -80,33 +81,46 @@ void add_blocks(std::vector<NameRule>& names, const char* blocks, const std::str
   }
 }
 
-// Sizes of a file in the original naming, behind whichever prefix it has.
-class Sizes {
- public:
-  explicit Sizes(const weights::WeightStore& file) : file_(file) {
-    const auto fits = [&](const std::string& prefix) { return file.has(prefix + "head.modulation"); };
-    const auto found = std::find_if(kPrefixes.begin(), kPrefixes.end(), fits);
-    if (found == kPrefixes.end())
-      throw Error(Kind::kCheckpoint, "the file holds no Wan transformer in the original naming");
-    prefix_ = *found;
-  }
-  bool has(const std::string& name) const { return file_.has(prefix_ + name); }
-  int64_t size(const std::string& name, size_t dim) const {
-    const auto shape = file_.shape(prefix_ + name);
-    if (dim < shape.size()) return shape[dim];
-    throw Error(Kind::kCheckpoint, str("a Wan checkpoint in the original naming, but ", prefix_, name,
-                                       " is missing or misshapen; download the file again"));
-  }
-  int count(const std::string& before, const char* after) const {
-    int n = 0;
-    while (has(str(before, n, after))) ++n;
-    return n;
-  }
-
- private:
-  const weights::WeightStore& file_;
-  std::string prefix_;
+// Tensors that tell the sizes.
+struct Marks {
+  std::string last, block, control_block, text_in, time_in, up, image_in, out, seen, positions;
 };
+
+// Either naming, behind a prefix.
+Marks marks_of(const char* Outer::*outer, const char* InBlock::*in_block, const std::string& prefix) {
+  const auto name = [&](std::string_view canonical) {
+    const auto found =
+        std::find_if(kOuter.begin(), kOuter.end(), [&](const Outer& o) { return o.canonical == canonical; });
+    return prefix + (*found).*outer;
+  };
+  const auto block = [&](const char* before, std::string_view canonical) {
+    const auto found = std::find_if(kInBlock.begin(), kInBlock.end(),
+                                    [&](const InBlock& n) { return n.canonical == canonical; });
+    return prefix + before + (*found).*in_block;
+  };
+  return {.last = name("scale_shift_table"),
+          .block = block("blocks.{}.", "mod"),
+          .control_block = block("vace_blocks.{}.", "mod"),
+          .text_in = name("condition_embedder.text_embedder.linear_1") + ".weight",
+          .time_in = name("condition_embedder.time_embedder.linear_1") + ".weight",
+          .up = block("blocks.0.", "up") + ".weight",
+          .image_in = name("patch_embedding") + ".weight",
+          .out = name("proj_out") + ".weight",
+          .seen = name("condition_embedder.image_embedder.ff.net.0.proj") + ".weight",
+          .positions = name("condition_embedder.image_embedder.pos_embed")};
+}
+
+// What the file is named by, and the prefix of all its names.
+std::pair<Marks, std::string> find_marks(const FileSizes& file) {
+  for (const char* prefix : kPrefixes) {
+    for (const auto& marks : {marks_of(&Outer::original, &InBlock::original, prefix),
+                              marks_of(&Outer::canonical, &InBlock::diffusers, prefix)}) {
+      if (file.has(marks.last) && file.has(marks.time_in)) return {marks, prefix};
+    }
+  }
+  throw Error(Kind::kCheckpoint,
+              "the file holds no Wan transformer, neither in the original nor in diffusers' naming");
+}
 
 // Models that grew out of Wan and have parts of their own: {mark, what it is}.
 constexpr std::array kOtherVariants{
@@ -150,37 +164,39 @@ std::vector<NameRule> names_wan() {
   return names;
 }
 
-Json config_of_wan_file(const weights::WeightStore& file, const Json& like) {
-  const Sizes sizes(file);
+Json config_of_wan_file(const weights::WeightStore& store, const Json& like) {
+  const FileSizes file(store, "a Wan transformer");
+  const auto [marks, prefix] = find_marks(file);
   for (const auto& [mark, what] : kOtherVariants) {
-    if (sizes.has(mark))
+    if (file.has(prefix + mark))
       throw Error(Kind::kCheckpoint,
                   str("the file holds ", what, " (", mark, "), which this build does not have"));
   }
-  const int64_t width = sizes.size("head.modulation", 2);
+  const int64_t width = file.size(marks.last, 2);
   const int64_t head = like.is_object() ? like.value("attention_head_dim", int64_t{128}) : 128;
   if (head < 1 || width % head != 0)
     throw Error(Kind::kCheckpoint, str("the file's ", width, " channels are no multiple of heads of ", head));
   Json config = like.is_object() ? like : Json::object();
   config["attention_head_dim"] = head;
   config["num_attention_heads"] = width / head;
-  config["num_layers"] = sizes.count("blocks.", ".modulation");
-  config["ffn_dim"] = sizes.size("blocks.0.ffn.0.weight", 0);
-  config["text_dim"] = sizes.size("text_embedding.0.weight", 1);
-  config["freq_dim"] = sizes.size("time_embedding.0.weight", 1);
-  config["in_channels"] = sizes.size("patch_embedding.weight", 1);
-  config["out_channels"] = sizes.size("head.head.weight", 0) / 4;
-  const bool sees = sizes.has("img_emb.proj.1.weight"), is_steered = sizes.has("vace_patch_embedding.weight");
-  config["image_dim"] = sees ? Json(sizes.size("img_emb.proj.1.weight", 1)) : Json();
+  config["num_layers"] = file.count(marks.block);
+  config["ffn_dim"] = file.size(marks.up, 0);
+  config["text_dim"] = file.size(marks.text_in, 1);
+  config["freq_dim"] = file.size(marks.time_in, 1);
+  config["in_channels"] = file.size(marks.image_in, 1);
+  config["out_channels"] = file.size(marks.out, 0) / 4;
+  const bool sees = file.has(marks.seen);
+  config["image_dim"] = sees ? Json(file.size(marks.seen, 1)) : Json();
   config["added_kv_proj_dim"] = sees ? Json(width) : Json();
-  const bool has_positions = sizes.has("img_emb.emb_pos");
-  config["pos_embed_seq_len"] = has_positions ? Json(sizes.size("img_emb.emb_pos", 1)) : Json();
-  if (is_steered) {
-    const int steered = sizes.count("vace_blocks.", ".modulation");
+  const bool has_positions = file.has(marks.positions);
+  config["pos_embed_seq_len"] = has_positions ? Json(file.size(marks.positions, 1)) : Json();
+  const std::string control_in = prefix + "vace_patch_embedding.weight";  // in both namings
+  if (file.has(control_in)) {
+    const int steered = file.count(marks.control_block);
     const bool same =
         config.contains("vace_layers") && config["vace_layers"].size() == static_cast<size_t>(steered);
     if (!same) config["vace_layers"] = control_layers(config["num_layers"].get<int>(), std::max(steered, 1));
-    config["vace_in_channels"] = sizes.size("vace_patch_embedding.weight", 1);
+    config["vace_in_channels"] = file.size(control_in, 1);
   }
   return config;
 }

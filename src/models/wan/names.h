@@ -17,7 +17,7 @@ std::vector<weights::NameRule> names_wan_original(std::string_view prefix = "");
 // All of them, the original ones bare and behind the prefixes that single files have.
 std::vector<weights::NameRule> names_wan();
 
-// The config of a file in the original naming, as diffusers would write it: sizes from the tensors, heads of
+// The config of a file in either naming, as diffusers would write it: sizes from the tensors, heads of
 // `like`'s width. Throws Error(kCheckpoint) for a file that holds no Wan transformer, and for variants that
 // this build does not have, by name.
 Json config_of_wan_file(const weights::WeightStore& file, const Json& like);

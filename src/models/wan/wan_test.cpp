@@ -195,6 +195,17 @@ TEST(Wan, ConfigsOfFilesComeFromTheirTensors) {
   EXPECT_EQ(c["out_channels"], 16);
   EXPECT_EQ(c["image_dim"], 7);
   EXPECT_TRUE(c["pos_embed_seq_len"].is_null());
+  const std::map<std::string, at::Tensor> diffusers{
+      {"scale_shift_table", zeros({1, 2, 24})},
+      {"proj_out.weight", zeros({64, 24})},
+      {"blocks.0.scale_shift_table", zeros({1, 6, 24})},
+      {"blocks.1.scale_shift_table", zeros({1, 6, 24})},
+      {"blocks.0.ffn.net.0.proj.weight", zeros({50, 24})},
+      {"condition_embedder.text_embedder.linear_1.weight", zeros({24, 9})},
+      {"condition_embedder.time_embedder.linear_1.weight", zeros({24, 32})},
+      {"patch_embedding.weight", zeros({24, 36, 1, 2, 2})},
+      {"condition_embedder.image_embedder.ff.net.0.proj.weight", zeros({7, 7})}};
+  EXPECT_EQ(config_of_wan_file(nn::PlantedStore(diffusers), like), c);
   const auto refused = [&](const Json& config) {
     return error_of(Kind::kCheckpoint, [&] { config_of_wan_file(nn::PlantedStore(file), config); });
   };
