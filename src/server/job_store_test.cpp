@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/scratch.h"
 
@@ -127,6 +130,36 @@ TEST(JobStore_Pictures, OfJobsThatWereNeverKeptStayInNobodysWay) {
   EXPECT_FALSE(store->picture("never", "0.png"));
   EXPECT_FALSE(store->picture("never", "1.png"));
   EXPECT_FALSE(std::filesystem::exists(folder.path() / "pictures" / "never"));
+}
+
+TEST(JobStore_TheLog, IsMovedIntoTheDatabaseWhileJobsGoOn) {
+  const Scratch scratch;
+  const StoreFolder folder(scratch.path());
+  const auto store = open_sqlite(folder);
+  const auto bytes_of = [&](const char* name) -> uintmax_t {
+    std::error_code none;
+    const auto size = std::filesystem::file_size(scratch.path() / name, none);
+    return none ? 0 : size;
+  };
+  const std::string picture(60 << 10, 'p');  // 15 pages
+  constexpr int kWrites = 120, kJobs = 16;
+  uintmax_t longest = 0;
+  for (int i = 0; i < kWrites; ++i) {
+    std::vector<JobRecord> jobs;
+    for (int j = 0; j < kJobs; ++j) {
+      jobs.push_back(record("job_" + std::to_string(kJobs * i + j)));
+      store->put_picture(jobs.back().id, "0.png", picture);
+    }
+    store->write(jobs);
+    longest = std::max(longest, bytes_of("jobs.sqlite-wal"));
+  }
+  EXPECT_LT(longest, uintmax_t{80} << 20) << "of 110 MiB that were written";
+  const uintmax_t most_of_it = picture.size() * kWrites * kJobs - (uintmax_t{8} << 20);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (bytes_of("jobs.sqlite") < most_of_it && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_GE(bytes_of("jobs.sqlite"), most_of_it) << "it is in the log alone";
+  EXPECT_EQ(store->take_open().size(), size_t{kWrites * kJobs});
 }
 
 TEST(JobStore_WhatIsKept, StaysAsItWasFirst) {

@@ -1,5 +1,8 @@
 #include "server/job_writer.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <utility>
 
 #include "base/error.h"
@@ -9,6 +12,7 @@ namespace atelier::server {
 namespace {
 
 constexpr int kForgetEvery = 64;  // finished jobs
+constexpr int kNiceness = 5;      // nobody waits for the writer as long as it keeps up
 
 }  // namespace
 
@@ -42,6 +46,7 @@ void JobWriter::add(Task task) {
 }
 
 void JobWriter::work() {
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNiceness);  // of this thread
   for (;;) {
     std::vector<Task> tasks;
     {

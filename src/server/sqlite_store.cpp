@@ -4,11 +4,13 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "server/job_store.h"
+#include "server/sqlite_checkpointer.h"
 
 namespace atelier::server {
 namespace {
@@ -105,9 +107,14 @@ class SqliteStore : public JobStore {
     run("PRAGMA journal_mode = WAL");
     run("PRAGMA synchronous = FULL");  // what was acknowledged survives a power cut, too
     run(kSqliteSchema);
+    checkpointer_.emplace(folder / "jobs.sqlite");
+    checkpointer_->follow(database_);
     remove_orphans();
   }
-  ~SqliteStore() override { sqlite3_close(database_); }
+  ~SqliteStore() override {
+    checkpointer_.reset();
+    sqlite3_close(database_);
+  }
 
   void write(std::span<const JobRecord> records) override {
     const std::scoped_lock lock(mutex_);
@@ -275,6 +282,7 @@ class SqliteStore : public JobStore {
   std::mutex mutex_;
   std::map<std::string, std::map<std::string, std::string>> waiting_;  // small pictures, by job and name
   sqlite3* database_ = nullptr;
+  std::optional<SqliteCheckpointer> checkpointer_;
 };
 
 }  // namespace
