@@ -113,7 +113,9 @@ std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer
   for (const auto& part : parts()) {
     for (const auto& [prefix, separator] : part.prefixes) {
       if (!name.starts_with(prefix) || (found && prefix.size() <= longest)) continue;
-      const auto path = name.substr(prefix.size());
+      auto path = name.substr(prefix.size());
+      // Some trainers write one underscore more: "lora_unet__blocks_0_self_attn_q".
+      if (separator == '_' && path.starts_with('_')) path.remove_prefix(1);
       const auto* pieces = separator == '_' ? part.names.find_flat(path) : part.names.find(path);
       if (!pieces && separator == '.') pieces = part.names.find(path_of_processor(path, part.is_encoder));
       if (!pieces) continue;

@@ -154,11 +154,13 @@ TEST_F(AdapterNames, OfEveryTrainerMeanTheSameLayer) {
   for (const char* name :
        {"transformer.blocks.0.out", "base_model.model.blocks.0.out", "diffusion_model.blocks.0.out",
         "model.diffusion_model.blocks.0.out", "blocks.0.out", "lora_unet_blocks_0_out",
-        "lora_transformer_blocks_0_out", "lycoris_blocks_0_out", "transformer.blocks.0.processor.out"}) {
+        "lora_transformer_blocks_0_out", "lycoris_blocks_0_out", "transformer.blocks.0.processor.out",
+        "lora_unet__blocks_0_out", "lora_transformer__blocks_0_out", "lycoris__blocks_0_out"}) {
     EXPECT_EQ(refusal(one(name, 40, 40)), "no error") << name;
   }
   for (const char* name :
        {"lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_te_text_model_encoder_layers_0_mlp_fc1",
+        "lora_te1__text_model_encoder_layers_0_mlp_fc1",
         "text_encoder.text_model.encoder.layers.0.mlp.fc1"}) {
     EXPECT_EQ(refusal(one(name, 32, 16)), "no error") << name;
   }
