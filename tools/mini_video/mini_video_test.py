@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from safetensors.torch import load_file
+
 from autoencoder import VAE, Autoencoder
+from export import write_folder
 from film import pack, render, whole
 from networks import PIPELINE_TEXT, TRANSFORMER, UMT5, TextEncoder, Transformer, from_tokens, text_bias, to_tokens
 from normed import normed, plain
 from phrases import Narrator
 from pieces import Tokenizer, write_vocabulary
+from reopen import reopen
 from score import test_set
 from watch import judge
 from world import MOTIONS, SIZE, Clip, is_held_out, pair_is_held_out, path, sample, sample_shown
@@ -52,6 +56,18 @@ class World(unittest.TestCase):
         for category, clip, _ in test_set(5):
             self.assertEqual("seen" not in category, is_held_out(clip), category)
             self.assertEqual("new pair" in category, pair_is_held_out(clip.colour, clip.shape), category)
+
+
+class Reopened(unittest.TestCase):
+    def test_a_shipped_folder_comes_back_from_its_work_folder(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            reopen(SHIPPED, Path(scratch) / "work")
+            write_folder(Path(scratch) / "work", Path(scratch) / "out")
+            for file in SHIPPED.rglob("*.safetensors"):
+                shipped, again = load_file(file), load_file(Path(scratch) / "out" / file.relative_to(SHIPPED))
+                self.assertEqual(shipped.keys(), again.keys())
+                for name, tensor in shipped.items():
+                    self.assertTrue(torch.equal(tensor, again[name]), name)
 
 
 class Checker(unittest.TestCase):

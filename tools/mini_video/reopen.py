@@ -18,6 +18,7 @@ from networks import build_denoiser
 
 def reopen(model: Path, work: Path) -> None:
     """Writes tokenizer/, vae.pt, flow.pt and model.pt."""
+    work.mkdir(parents=True, exist_ok=True)
     shutil.copytree(model / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
     coder = json.loads((model / "vae/config.json").read_text())
     vae = {"weights": load_file(model / "vae/diffusion_pytorch_model.safetensors")}
@@ -41,7 +42,6 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     a = parser.parse_args()
-    a.work.mkdir(parents=True, exist_ok=True)
     reopen(a.model, a.work)
 
 
