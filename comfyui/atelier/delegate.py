@@ -10,8 +10,9 @@ import json
 import struct
 
 from . import host
+from .alterations import Parts, refuse_compiling, refuse_object_patches, refuse_options
 from .errors import EngineError
-from .families import config_by_sizes, family_of, refuse_alterations
+from .families import config_by_sizes, family_of
 from .lora import AdapterFiles
 
 # Of a safetensors header -> torch's.
@@ -131,6 +132,7 @@ class Delegation:
         self.channels = 0  # of a prediction
         self.shapes = {}
         self.unread = ()  # inputs that this file's network leaves alone
+        self.parts = None
 
     # A patcher's clones share the model; nothing here is copied with it.
     def __deepcopy__(self, memo):
@@ -149,6 +151,7 @@ class Delegation:
         network = model.diffusion_model
         network.__class__ = network_class(type(network))
         network.__dict__["atelier"] = self
+        self.parts = Parts(network)
         model.__dict__["atelier"] = self
         model.__class__ = model_class(type(model))
         if "sdxl" in self.family.names:
@@ -170,11 +173,12 @@ class Delegation:
         schedule = {"timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
         model.noise_augmentor = CLIPEmbeddingNoiseAugmentation(noise_schedule_config=schedule, timestep_dim=1280)
 
-    def evaluate(self, x, timesteps, arguments, options):
-        """One forward call of the network."""
+    def evaluate(self, x, timesteps, arguments, options, adapters=None):
+        """One forward call of the network; adapters: None for those of the patcher that was loaded last."""
         import torch
 
-        refuse_alterations(options)
+        adapters = self.adapters if adapters is None else adapters
+
         if self.family.prepare:
             self.family.prepare(arguments)
         inputs = {}
@@ -197,7 +201,7 @@ class Delegation:
         out = None
         for rows in self._parts(x.shape[0], len(options.get("cond_or_uncond") or [0])):
             named = {name: value[rows] for name, value in inputs.items()}
-            got = self.engine.predict(padded[rows].float(), timesteps[rows], named, self.channels, self.adapters, self.expert)
+            got = self.engine.predict(padded[rows].float(), timesteps[rows], named, self.channels, adapters, self.expert)
             if out is None:
                 out = got.new_empty(x.shape[0], *got.shape[1:])
             out[rows] = got
@@ -261,6 +265,8 @@ def network_class(stock):
         x = arguments.pop("x")
         options = arguments.pop("transformer_options", None) or {}
         timesteps = arguments.pop(self.atelier.family.time)
+        refuse_options(options)
+        self.atelier.parts.refuse_changes(self)
         return self.atelier.evaluate(x, timesteps, arguments, options)
 
     return _derived("network", stock, {name: evaluate})
@@ -290,6 +296,11 @@ def patcher_class():
 
         def loaded_size(self):
             return 1 if self.model.current_weight_patches_uuid is not None else 0
+
+        def patch_model(self, *args, **kwargs):
+            refuse_object_patches(self.object_patches)
+            refuse_compiling(self.wrappers)
+            return super().patch_model(*args, **kwargs)
 
         def load(self, device_to=None, *args, **kwargs):
             host.raise_if_interrupted()

@@ -88,10 +88,6 @@ FAMILIES = {
     ),
 }
 
-# What changes a network from within, and cannot reach the engine.
-ALTERATIONS = ("patches", "patches_replace", "rope_options", "optimized_attention_override", "block_mask")
-
-
 def config_by_sizes(hello):
     """The name of ComfyUI's config for what it recognises by published sizes alone; None for every other family."""
     if hello["family"] == "sdxl":
@@ -116,15 +112,3 @@ def family_of(model):
 
 def _stock_class(model):
     return next(kind for kind in type(model).__mro__ if kind.__module__.startswith("comfy."))
-
-
-def refuse_alterations(options):
-    """Raises EngineError for what other nodes have asked for inside of the network."""
-    for name in ALTERATIONS:
-        if options.get(name):
-            given = options[name]
-            what = ", ".join(str(k) for k in given) if isinstance(given, dict) else ""
-            raise EngineError(
-                f"another node changes the network from within ({name}{': ' + what if what else ''}); "
-                "the network runs in the engine, which cannot take that: use the stock loader, or leave that node out"
-            )
