@@ -50,7 +50,8 @@ class XDitUSPConfigNode:
 
     @classmethod
     def VALIDATE_INPUTS(cls, num_gpus):
-        return refuse_gpus(num_gpus, gpu_count()) or True
+        # None: another node gives the number, which create_config then looks at.
+        return num_gpus is None or refuse_gpus(num_gpus, gpu_count()) or True
 
     def create_config(self, device="auto", atelier_program="", **settings):
         config = XDitUSPConfig(**settings, device=device, program=atelier_program)
@@ -90,7 +91,7 @@ class XDitUSPWanVideoModelLoader:
         path = loading.path_of("diffusion_models", model)
         stock = loading.load(path, xdit_usp_config, base_precision, attention_mode)
         stock = wrapper.with_loras(stock, lora)
-        return (wrapper.XDitUSPWanVideoModel.of(stock, base_precision, lora), stock)
+        return (wrapper.XDitUSPWanVideoModel.of(stock, base_precision), stock)
 
 
 NODE_CLASS_MAPPINGS = {

@@ -72,7 +72,7 @@ def configuration(_):
 
 def model_wrapper(_):
     wrapper = part("atelier.wrapper")
-    value = wrapper.XDitUSPWanVideoModel.of(None, "bf16", None)
+    value = wrapper.XDitUSPWanVideoModel.of(None, "bf16")
     if isinstance(value, wrapper.Absent):
         try:
             value.model

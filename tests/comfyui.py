@@ -32,7 +32,8 @@ def load_package():
 
 
 PACKAGE = load_package()
-from nodes_here.atelier import delegate, engine, errors, hunyuan_names, loading, program, settings, wan_names, wrapper  # noqa: E402
+import _comfyui_wrapper  # noqa: E402
+from nodes_here.atelier import alterations, delegate, engine, errors, hunyuan_names, loading, program, settings, wan_names, wrapper  # noqa: E402
 
 
 def raises(words, work):
@@ -75,6 +76,7 @@ def settings_refuse():
     for count in (9, 99):
         raises([f"asked {count}", "8"], config(num_gpus=count).check)
         assert f"asked {count}" in PACKAGE.NODE_CLASS_MAPPINGS["XDitUSPConfigNode"].VALIDATE_INPUTS(count)
+    assert PACKAGE.NODE_CLASS_MAPPINGS["XDitUSPConfigNode"].VALIDATE_INPUTS(None) is True, "a number of another node is not known yet"
     raises(["data_parallel_size is 4"], config(num_gpus=4, data_parallel_size=4).check)
     raises(["does not divide", "3"], config(num_gpus=4, pipeline_parallel_size=3).check)
     raises(["use_fp16", "use_bf16"], config(use_bf16=True).check)
@@ -87,7 +89,7 @@ def settings_refuse():
     assert flags[flags.index("--gpu_memory_fraction") + 1] == "0.35" and "--enable_activation_checkpointing" in flags, flags
     flags = config(device="cpu", enable_activation_checkpointing=False).arguments("fp32", "sdpa")
     assert "--gpu_memory_fraction" not in flags and "--enable_activation_checkpointing" not in flags, flags
-    raises(["WanVideoWrapper", "MODEL"], lambda: wrapper.XDitUSPWanVideoModel.of(None, "bf16", None).model)
+    raises(["WanVideoWrapper", "MODEL"], lambda: wrapper.XDitUSPWanVideoModel.of(None, "bf16").model)
     raises(["VACE"], lambda: wrapper.refuse_vace_part({"path": "x"}))
 
 
@@ -307,50 +309,33 @@ def is_alive(pid):
         return False
 
 
-def wrapper_is_served(torch):
-    """The delegate against stand-ins of the networks of both known versions of WanVideoWrapper."""
+def changes_of_a_network_are_seen(torch):
+    """Nodes replace methods of a network, methods of its parts, and parts: nothing of that would run."""
+    linear = torch.nn.Linear
+    network = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([linear(2, 2), linear(2, 2)]), "head": linear(2, 1)})
+    parts = alterations.Parts(network)
+    parts.refuse_changes(network)
+    network["blocks"][1].rope_func = "a setting"
+    parts.refuse_changes(network)
 
-    class OldNetwork(torch.nn.Module):
-        def __init__(self, dim=64, in_dim=16, num_heads=2, attention_mode="sdpa"):
-            super().__init__()
-            self.dim, self.in_dim, self.blocks = dim, in_dim, torch.nn.ModuleList([torch.nn.Linear(dim, dim)])
+    network["blocks"][1].forward = lambda x: x
+    raises(["diffusion_model.blocks.1.forward"], lambda: parts.refuse_changes(network))
+    del network["blocks"][1].forward
+    network.forward_orig = lambda x: x
+    raises(["diffusion_model.forward_orig"], lambda: parts.refuse_changes(network))
+    del network.forward_orig
+    with_hook = network["head"].register_forward_hook(lambda *_: None)
+    raises(["diffusion_model.head", "hook"], lambda: parts.refuse_changes(network))
+    with_hook.remove()
+    parts.refuse_changes(network)
+    network["head"] = linear(2, 1)
+    raises(["diffusion_model.head"], lambda: parts.refuse_changes(network))
 
-        def forward(self, x, t, context, seq_len, is_uncond=False, current_step_percentage=0.0, clip_fea=None, y=None, device=None,
-                    freqs=None, current_step=0, pred_id=None, vace_data=None, camera_embed=None, last_step=0, control_lora_enabled=False):
-            raise AssertionError("the base's own forward ran")
-
-    class NewNetwork(OldNetwork):
-        def forward(self, x, t, context, seq_len=None, is_uncond=False, clip_fea=None, y=None, current_step=0, pred_id=None,
-                    x_ovi=None, audio_scale=1.0, mtv_input=None, **more):
-            raise AssertionError("the base's own forward ran")
-
-    class Delegation:
-        def evaluate(self, x, times, inputs, options):
-            self.seen = (x, times, inputs)
-            return x[:, :16] * 2
-
-    stock = types.SimpleNamespace(model=types.SimpleNamespace(model_config=types.SimpleNamespace(unet_config={"dim": 64, "in_dim": 36, "num_heads": 2})))
-    g = torch.Generator().manual_seed(0)
-    z, y, text = (torch.randn(*shape, generator=g) for shape in ((16, 3, 4, 4), (20, 3, 4, 4), (7, 64)))
-    for base, arity in ((OldNetwork, 2), (NewNetwork, 3)):
-        delegation = Delegation()
-        network = wrapper.delegated_network(base, delegation, stock)
-        assert isinstance(network, base) and network.in_dim == 36 and len(network.blocks) == 1
-        assert network.to("cpu") is network and all(p.is_meta for p in network.parameters())
-        out = network(x=[z], t=torch.tensor([999.0]), context=[text], seq_len=12, y=[y], is_uncond=True, current_step=3)
-        assert len(out) == arity and (out[0][0] == z * 2).all(), "the prediction comes back in a list"
-        x, times, given = delegation.seen
-        assert x.shape == (1, 36, 3, 4, 4) and (x[0, 16:] == y).all() and times.tolist() == [999.0]
-        assert given["context"].shape == (1, 512, 64) and (given["context"][0, 7:] == 0).all()
-    raises(["vace_data"], lambda: wrapper.delegated_network(OldNetwork, Delegation(), stock)([z], torch.tensor([1.0]), [text], 12, vace_data=[1]))
-    raises(["mtv_input", "audio_scale"], lambda: wrapper.delegated_network(NewNetwork, Delegation(), stock)(
-        x=[z], t=torch.tensor([1.0]), context=[text], mtv_input={"a": 1}, audio_scale=2.0))
-    raises(["unianimate_poses"], lambda: wrapper.delegated_network(NewNetwork, Delegation(), stock)(
-        x=[z], t=torch.tensor([1.0]), context=[text], unianimate_poses=z))
-    items = wrapper.items_of(torch.bfloat16, "x")
-    old = "dtype base_path model_name manual_offloading quantization auto_cpu_offload control_lora compile_args gguf"
-    new = "base_dtype weight_dtype base_path model_name quantization auto_cpu_offload control_lora compile_args gguf_reader fp8_matmul scale_weights sd lora"
-    assert set(f"{old} {new}".split()) <= set(items) and items["sd"] is None
+    alterations.refuse_object_patches(["model_sampling", "manual_cast_dtype"])
+    for name in ("diffusion_model", "diffusion_model.blocks.0.cross_attn.forward"):
+        raises([name], lambda: alterations.refuse_object_patches(["model_sampling", name]))
+    alterations.refuse_compiling({"apply_model": {"another": [len]}})
+    raises(["torch.compile"], lambda: alterations.refuse_compiling({"apply_model": {"torch.compile": [len]}}))
 
 
 def cancels(torch):
@@ -395,7 +380,7 @@ def main():
         return 77
     logging.basicConfig(level=logging.WARNING)
     cases = [registers, explains_an_absent_engine, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, engine_draws_a_video, wan_files_are_wan, installer_looks]
-    with_tensors = [wrapper_is_served, wan_names_agree, hunyuan_names_are_the_originals, calls_agree, video_calls_agree, decodes, survives, cancels]
+    with_tensors = [*_comfyui_wrapper.cases(PACKAGE, raises), changes_of_a_network_are_seen, wan_names_agree, hunyuan_names_are_the_originals, calls_agree, video_calls_agree, decodes, survives, cancels]
     try:
         import torch
     except ImportError:

@@ -1,7 +1,9 @@
 """WANVIDEOMODEL: what WanVideoWrapper's sampler takes, where that package is installed."""
 
+import copy
 import inspect
 import sys
+import weakref
 
 from .errors import EngineError
 
@@ -46,8 +48,19 @@ HARMLESS = (
     "total_steps",
     "pred_id",
 )
-# Values that ask for nothing.
+# Values that ask for nothing, besides those that the network's own forward call has as defaults.
 NEUTRAL = (1.0, 0.0, 1, 0)
+# Of the options that come with a call: where the wrapper would keep weights, and how it would merge LoRAs.
+OF_WEIGHTS = ("block_swap_args", "linear_with_lora", "merge_loras")
+# What the sampler sets on a network before it calls it -> what has asked for it.
+ASKED = {
+    "enable_teacache": "TeaCache",
+    "enable_magcache": "MagCache",
+    "enable_easycache": "the wrapper's EasyCache",
+    "slg_blocks": "skip layer guidance (slg_args)",
+    "video_attention_split_steps": "video_attention_split_steps",
+    "lora_scheduling_enabled": "a LoRA whose strength changes from step to step",
+}
 TEXT_TOKENS = 512
 
 
@@ -55,35 +68,80 @@ class XDitUSPWanVideoModel:
     """Makes the value of the socket WANVIDEOMODEL."""
 
     @staticmethod
-    def of(stock, base_precision, lora):
+    def of(stock, base_precision):
         """A patcher as the wrapper's loader returns it, its network in the engine that `stock` has; else an Absent."""
         module = wrapper_module()
         if module is None:
             return Absent(MISSING)
-        import comfy.model_base
         import torch
 
         delegation = stock.model.atelier
         dtype = getattr(torch, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[base_precision])
         try:
             network = delegated_network(module.WanModel, delegation, stock)
-            model = module.WanVideoModel(
-                module.WanVideoModelConfig(dtype), model_type=comfy.model_base.ModelType.FLOW, device=torch.device("cpu")
-            )
+            model = model_around(module, network, dtype, stock.model.latent_format)
         except (AttributeError, TypeError) as error:
             return Absent(f"this version of ComfyUI-WanVideoWrapper is built in another way than is known here ({error}); {INSTEAD}")
-        model.diffusion_model = network
         model.__dict__["atelier"] = delegation
         model.is_patched = True
-        patcher = type(stock)(model, stock.load_device, stock.offload_device, size=1)
+        patcher = patcher_class(type(stock))(model, stock.load_device, stock.offload_device, size=1)
+        patcher.patches = {key: list(entries) for key, entries in stock.patches.items()}
+        patcher.patches_uuid = stock.patches_uuid
         for name, value in items_of(dtype, delegation.engine.name).items():
             model[name] = value
         options = patcher.model_options.setdefault("transformer_options", {})
         options.update(block_swap_args=None, linear_with_lora=False, merge_loras=False)
-        return patcher
+        return own(patcher)
 
 
 INSTEAD = "link the second output (MODEL) to KSampler"
+
+
+def model_around(module, network, dtype, latent_format):
+    """The wrapper's model with this network; since 2026 it is made of its network and no longer a BaseModel."""
+    import torch
+
+    if "transformer" in inspect.signature(module.WanVideoModel.__init__).parameters:
+        return module.WanVideoModel(module.WanVideoModelConfig(latent_format), network, device=torch.device("cpu"))
+    import comfy.model_base
+
+    config = module.WanVideoModelConfig(dtype)
+    model = module.WanVideoModel(config, model_type=comfy.model_base.ModelType.FLOW, device=torch.device("cpu"))
+    model.diffusion_model = network
+    return model
+
+
+_patchers = {}
+
+
+def patcher_class(stock):
+    """Patchers whose every clone has a network of its own: the nodes that set LoRAs clone, and the network is called alone."""
+    if stock not in _patchers:
+        clone = lambda self, *given, **named: own(stock.clone(self, *given, **named))
+        _patchers[stock] = type("AtelierWrapperPatcher", (stock,), {"clone": clone})
+    return _patchers[stock]
+
+
+def own(patcher):
+    """The patcher, with copies of its model and network that know it. Their weights and parts stay shared."""
+    model = copy.copy(patcher.model)
+    network = copy.copy(model.diffusion_model)
+    network.__dict__["patcher"] = weakref.ref(patcher)
+    model.__dict__["_modules"] = {**model.__dict__["_modules"], "diffusion_model": network}
+    patcher.model = model
+    return patcher
+
+
+def adapters_of(network):
+    """The LoRAs of the patcher that a network belongs to, as calls of the engine name them."""
+    owner = network.__dict__.get("patcher")
+    patcher = owner() if owner else None
+    if patcher is None or not patcher.patches:
+        return []
+    if any(isinstance(entry[0], (list, tuple)) for entries in patcher.patches.values() for entry in entries):
+        raise EngineError("a LoRA changes its strength from step to step, which the engine does not take")
+    delegation = network.atelier
+    return delegation.files.of(patcher.patches_uuid, patcher.patches, delegation.shapes)
 
 
 def items_of(dtype, name):
@@ -113,14 +171,28 @@ def delegated_network(base, delegation, stock):
     import torch
 
     known = dict(stock.model.model_config.unet_config)
-    known.update(ffn2_dim=known.get("ffn_dim"), attention_mode="sdpa", in_features=known.get("dim"))
+    known.update(ffn2_dim=known.get("ffn_dim"), attention_mode="sdpa", in_features=known.get("dim"), out_features=known.get("dim"))
     takes = inspect.signature(base.__init__).parameters
     arguments = {name: known[name] for name in takes if name in known}
     with torch.device("meta"):
         network = base(**arguments)
-    kind = type("Atelier" + base.__name__, (base,), {"forward": forward_of(base), "to": lambda self, *a, **k: self})
+    members = {
+        "forward": forward_of(base),
+        "to": _moved,
+        # No weights are here that could be moved or swapped.
+        "named_parameters": lambda self, *given, **named: iter(()),
+        "block_swap": lambda self, *given, **named: None,
+    }
+    kind = type("Atelier" + base.__name__, (base,), members)
     network.__class__ = kind
     network.__dict__["atelier"] = delegation
+    return network
+
+
+def _moved(network, *given, **named):
+    """As `to` of a network: away from the GPUs, which the sampler's force_offload asks for, the engine gives its memory back."""
+    if str(given[0] if given else named.get("device")).startswith("cpu"):
+        network.atelier.engine.release()
     return network
 
 
@@ -137,22 +209,30 @@ def forward_of(base):
                 arguments.update(value)
             else:
                 arguments[name] = value
-        predictions = predict(self.atelier, arguments)
+        refuse_state(self, arguments.get("freqs"))
+        predictions = predict(self.atelier, arguments, adapters_of(self), _defaults_of(signature))
         state = arguments.get("pred_id")
         return (predictions, None, state) if has_audio else (predictions, state)
 
     return forward
 
 
-def predict(delegation, arguments):
-    """One call of the wrapper's network: a list of videos in, the list of their predictions out."""
+def _defaults_of(signature):
+    return {name: parameter.default for name, parameter in signature.parameters.items()}
+
+
+def predict(delegation, arguments, adapters=(), defaults=None):
+    """One call of the wrapper's network: a list of videos in, the list of their predictions out.
+
+    defaults: of the network's own forward call.
+    """
     import torch
 
     arguments = dict(arguments)
     arguments.pop("self", None)
     videos, times, texts = (arguments.pop(name) for name in ("x", "t", "context"))
     pictures, seen = arguments.pop("y", None), arguments.pop("clip_fea", None)
-    refuse_features(arguments)
+    refuse_features(arguments, defaults or {})
     x = torch.stack([v if pictures is None else torch.cat([v, pictures[i].to(v)]) for i, v in enumerate(videos)])
     texts = texts if isinstance(texts, (list, tuple)) else [texts]
     context = torch.stack([_padded(t) for t in texts])
@@ -161,7 +241,7 @@ def predict(delegation, arguments):
     inputs = {"context": context}
     if seen is not None:
         inputs["clip_fea"] = seen
-    return list(delegation.evaluate(x, times, inputs, {}))
+    return list(delegation.evaluate(x, times, inputs, {}, adapters))
 
 
 def _padded(text):
@@ -172,9 +252,12 @@ def _padded(text):
     return torch.nn.functional.pad(text, (0, 0, 0, missing)) if missing > 0 else text
 
 
-def refuse_features(arguments):
+def refuse_features(arguments, defaults):
     """Raises EngineError for what asks for more than a plain call."""
-    asked = [name for name, value in arguments.items() if name not in HARMLESS and not _asks_for_nothing(value)]
+    arguments = dict(arguments)
+    options = arguments.pop("transformer_options", None) or {}
+    asked = [name for name, value in arguments.items() if name not in HARMLESS and not _asks_for_nothing(value, defaults.get(name))]
+    asked += [name for name, value in options.items() if name not in OF_WEIGHTS and not _asks_for_nothing(value)]
     if asked:
         raise EngineError(
             f"the wrapper's sampler asks for {', '.join(asked)}, which the engine does not take: unlink what sets it, or use the "
@@ -182,12 +265,38 @@ def refuse_features(arguments):
         )
 
 
-def _asks_for_nothing(value):
+def _asks_for_nothing(value, default=None):
     if value is None or value is False:
         return True
+    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)) and all(isinstance(v, (int, float)) for v in value):
+        return len(value) == 0 or list(value) == list(default)
     if isinstance(value, (list, tuple, dict, str)):
         return len(value) == 0
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value in NEUTRAL
+
+
+def refuse_state(network, freqs):
+    """Raises EngineError for what the sampler has set on the network in place of an argument."""
+    asked = [what for name, what in ASKED.items() if not _asks_for_nothing(getattr(network, name, None))]
+    rope = getattr(network, "rope_embedder", None)
+    if getattr(rope, "k", None) or not _are_plain(freqs, network):
+        asked.append("other positions (riflex_freq_index)")
+    if asked:
+        raise EngineError(f"the wrapper's sampler asks for {', '.join(asked)}; the engine does not do that: leave it out")
+
+
+def _are_plain(freqs, network):
+    """Whether turns by position [positions, half a head], complex, are those of the published model."""
+    import torch
+
+    if not isinstance(freqs, torch.Tensor) or not freqs.is_complex():
+        return True
+    head = network.dim // network.num_heads
+    across = 2 * (head // 6)
+    steps = [torch.arange(0, n, 2, dtype=torch.float64) / n for n in (head - 2 * across, across, across) if n]
+    angles = torch.outer(torch.arange(freqs.shape[0], dtype=torch.float64), 10000.0 ** -torch.cat(steps))
+    plain = torch.polar(torch.ones_like(angles), angles)
+    return freqs.shape == plain.shape and bool((freqs.to(plain) - plain).abs().max() < 1e-2)
 
 
 def refuse_vace_part(vace_model):
