@@ -26,7 +26,7 @@ POINTS = [
         "Dispatcher_TimeInWhichNoServerRan.DoesNotCount", "tests/serve_faults.py:test_a_clock_that_jumps", "HttpServer_AClientThatLeaves.IsHeardOf",
         "tests/serve_faults.py:test_a_client_that_leaves_cancels"]),
     ("Q12", "state is per request", [
-        "Resident_ACancelLeavesNothingBehind.OnOneAndTwoRanks", "SlowResident_ACancelLeavesNothingBehind.UnderEveryStrategy",
+        "Resident_ACancelLeavesNothingBehind.OnOneAndTwoRanks", "SlowResident_ACancelLeavesNothingBehind.UnderEveryStrategyOnFourRanks",
         "tests/serve.py:test_a_cancelled_job_ends_and_harms_no_other", "tests/slow_serve_soak.py"]),
     ("Q13", "what can be refused is refused before weights are read", ["tests/refusals.py", "tests/bad_input.sh"]),
     ("Q14", "nothing from a model's folder is executed", ["StoreOpen.RefusesPicklesEmptyFoldersAndDuplicates", "DownloadTest.PicklesAloneAreNamed"]),
