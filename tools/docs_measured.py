@@ -10,6 +10,11 @@ GOALS = {"stable-diffusion-xl-base-1.0": 31, "stable-diffusion-3-medium": 39, "s
 FILES = ("families_gpus_4.json", "families_gpus_2.json", "fp8_attention.json", "many_gpus.json")
 
 
+def load(name: str):
+    """A result file."""
+    return json.loads((ROOT / "results" / name).read_text())
+
+
 def rows_of(name: str) -> list:
     """The rows of a result file with the file's name, or none."""
     path = ROOT / "results" / name
@@ -61,7 +66,7 @@ def performance() -> str:
 
 def beside_diffusers() -> str:
     """Every family on one GPU by both programs."""
-    found = json.loads((ROOT / "results" / "beside_diffusers.json").read_text())
+    found = load("beside_diffusers.json")
     head = ["Model", "Atelier, ms per step", "Aimed at", "diffusers compiled", "eager", "Ratio to compiled", "Decode, ms", "compiled", "Picture or video, s", "compiled",
             "Compiling, s"]
     rows = []
@@ -80,7 +85,6 @@ def beside_diffusers() -> str:
 
 def aims() -> str:
     """What was aimed at for FLUX.1-schnell on one GPU, and what came."""
-    load = lambda name: json.loads((ROOT / "results" / name).read_text())
     exact, fast, both = load("one_gpu.json")["rows"]
     peer = load("one_gpu_diffusers.json")["compiled_blocks"]["median_ms_per_step"]
     eight = load("one_gpu_diffusers_fp8.json")["compiled_blocks"]["median_ms_per_step"]
@@ -104,7 +108,7 @@ def aims() -> str:
 
 def kernels() -> str:
     """Milliseconds per step by kind of kernel, a column for each run."""
-    runs = json.loads((ROOT / "results" / "kernel_times.json").read_text())["runs"]
+    runs = load("kernel_times.json")["runs"]
     kinds = list(dict.fromkeys(kind for run in runs for kind in run["ms_per_step"] if kind != "random weights"))
     head = ["Kernels, ms per step", *(run["run"] for run in runs)]
     return table(head, [[kind, *(f"{run['ms_per_step'][kind]:.1f}" if kind in run["ms_per_step"] else "" for run in runs)] for kind in kinds])
@@ -112,7 +116,7 @@ def kernels() -> str:
 
 def attention() -> str:
     """Microseconds of the two attention kernels for every shape that was measured."""
-    found = json.loads((ROOT / "results" / "attention.json").read_text())
+    found = load("attention.json")
     head = ["Batch, queries x keys, heads x width", "cuDNN, us", "FlashAttention-3, us", "Ratio", "TFLOP/s of the faster"]
     rows = []
     for r in found["rows"]:
@@ -124,7 +128,7 @@ def attention() -> str:
 
 def eight_bits() -> str:
     """What FP8 products and attention cost in likeness."""
-    return eight_bits_table(json.loads((ROOT / "results" / "fp8_quality.json").read_text()))
+    return eight_bits_table(load("fp8_quality.json"))
 
 
 def eight_bits_table(report: dict) -> str:
