@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from networks import build_denoiser
+from teach_flow import write_flow
 
 
 def reopen(model: Path, work: Path) -> None:
@@ -30,10 +31,7 @@ def reopen(model: Path, work: Path) -> None:
         shipped.pop("encoder.embed_tokens.weight", None)  # transformers' second name of "shared.weight"
         net[name].load_state_dict({k: v.float() for k, v in shipped.items()})
     weights = {k: p.detach() for k, p in net.named_parameters()}
-    average = [p.bfloat16() for p in weights.values()]
-    torch.save({"weights": weights, "average": average, "step": 0, "spent": 0.0}, work / "flow.pt")
-    kept = {k: a for k, a in zip(weights, average) if not k.startswith("reader.")}
-    torch.save(kept, work / "model.pt")
+    write_flow(work, weights, [p.bfloat16() for p in weights.values()], 0, 0.0)
 
 
 def main() -> None:

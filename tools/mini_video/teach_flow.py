@@ -51,6 +51,13 @@ class Plan:
         return replace(self, part=part, total=spent + part if self.last else self.total)
 
 
+def write_flow(work: Path, weights: dict[str, Tensor], average: list[Tensor], step: int, spent: float) -> None:
+    """flow.pt, to go on from, and model.pt: the average (bf16, in the order of the weights), for drawing and export."""
+    torch.save({"weights": weights, "average": average, "step": step, "spent": spent}, work / "flow.pt")
+    kept = {k: a for k, a in zip(weights, average) if not k.startswith("reader.")}
+    torch.save(kept, work / "model.pt")
+
+
 class FlowTrainer:
     """Holds the networks, their average and the optimizers."""
 
@@ -89,13 +96,10 @@ class FlowTrainer:
         return None
 
     def save(self) -> None:
-        """Writes flow.pt, to go on from, and model.pt: the average in bf16, for drawing and export."""
+        """Writes flow.pt and model.pt."""
         weights = {k: p.detach().cpu() for k, p in self._net.named_parameters()}
         average = [a.bfloat16().cpu() for a in self._optimizers.average]
-        saved = {"weights": weights, "average": average, "step": self.step, "spent": self.spent}
-        torch.save(saved, self._work / "flow.pt")
-        kept = {k: a for k, a in zip(weights, average) if not k.startswith("reader.")}
-        torch.save(kept, self._work / "model.pt")
+        write_flow(self._work, weights, average, self.step, self.spent)
 
     def rehearse(self, batch: int) -> None:
         """Compiles the step and captures it as a graph, which needs no latents; weights are left as they were."""
