@@ -23,6 +23,7 @@
 
 #include "base/check.h"
 #include "kernels/ordered.h"
+#include "nn/ordered_types.h"
 #include "nn/seams.h"
 
 namespace atelier::nn {
@@ -46,8 +47,7 @@ struct Inside {
 // A copy to compute in: float, or double of double.
 Tensor wide_copy(const Tensor& x) {
   ENSURE(x.is_floating_point() && x.is_cpu());
-  auto y = at::empty(x.sizes(), x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
-  return y.copy_(x);
+  return at::empty(x.sizes(), x.options().dtype(wide_type(x))).copy_(x);
 }
 
 Tensor added(Tensor y, const Tensor& to, const Scalar& beta, const Scalar& alpha) {
@@ -144,10 +144,10 @@ Tensor summed(const Tensor& x, OptionalIntArrayRef given, bool keeps) {
   std::erase(kept, -1);
   auto out = at::zeros(kept, x.options().dtype(at::kDouble));
   if (n == 0) return out;
-  if (rows.scalar_type() == at::kDouble)
-    kernels::row_sums(rows.const_data_ptr<double>(), out.data_ptr<double>(), nullptr, out.numel(), n);
-  else
-    kernels::row_sums(rows.const_data_ptr<float>(), out.data_ptr<double>(), nullptr, out.numel(), n);
+  with_wide(rows.scalar_type(), [&](auto number) {
+    kernels::row_sums(rows.const_data_ptr<decltype(number)>(), out.data_ptr<double>(), nullptr, out.numel(),
+                      n);
+  });
   return out;
 }
 
@@ -184,10 +184,9 @@ Tensor softmax(const Tensor& x, int64_t dim, bool) {
   std::vector<int64_t> order;
   const auto y = wide_copy(with_last(x, {dim}, &order));
   const int64_t n = y.size(-1);
-  if (y.scalar_type() == at::kDouble)
-    kernels::ordered_softmax(y.data_ptr<double>(), nullptr, {n > 0 ? y.numel() / n : 0, n});
-  else
-    kernels::ordered_softmax(y.data_ptr<float>(), nullptr, {n > 0 ? y.numel() / n : 0, n});
+  with_wide(y.scalar_type(), [&](auto number) {
+    kernels::ordered_softmax(y.data_ptr<decltype(number)>(), nullptr, {n > 0 ? y.numel() / n : 0, n});
+  });
   std::vector<int64_t> back(order.size());
   for (size_t i = 0; i < order.size(); ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
   return y.permute(back).to(x.scalar_type());
@@ -197,14 +196,13 @@ Tensor softmax(const Tensor& x, int64_t dim, bool) {
 template <class F>
 Tensor of_each(const Tensor& x, const F& f) {
   const auto y = wide_copy(x);
-  const auto run = [&](auto* numbers) {
+  with_wide(y.scalar_type(), [&](auto number) {
+    using A = decltype(number);
+    auto* const numbers = y.data_ptr<A>();
     at::parallel_for(0, y.numel(), 4096, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        numbers[i] =
-            static_cast<std::remove_pointer_t<decltype(numbers)>>(f(static_cast<double>(numbers[i])));
+      for (int64_t i = begin; i < end; ++i) numbers[i] = static_cast<A>(f(static_cast<double>(numbers[i])));
     });
-  };
-  y.scalar_type() == at::kDouble ? run(y.data_ptr<double>()) : run(y.data_ptr<float>());
+  });
   return y.to(x.scalar_type());
 }
 

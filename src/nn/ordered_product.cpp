@@ -9,21 +9,12 @@
 #include "base/check.h"
 #include "kernels/ordered.h"
 #include "nn/ordered.h"
+#include "nn/ordered_types.h"
 
 namespace atelier::nn {
 namespace {
 
 constexpr int64_t kRun = 192;  // queries or pixels at a time
-
-at::ScalarType wide_type(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-// f of a value of the type that is computed in.
-template <class F>
-void with_wide(at::ScalarType type, const F& f) {
-  type == at::kDouble ? f(double{}) : f(float{});
-}
 
 int64_t panels_of(int64_t n) {
   return (n + kernels::kOrderedColumns - 1) / kernels::kOrderedColumns;
