@@ -10,7 +10,6 @@ Transformers are compiled block by block, the UNet whole with CUDA graphs, its w
 
 import argparse
 import json
-import statistics
 import time
 
 import diffusers
@@ -23,6 +22,8 @@ from diffusers import (AutoencoderKL, AutoencoderKLWan, DDPMScheduler, DPMSolver
                        WanTransformer3DModel)
 from transformers import (BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config,
                           T5EncoderModel, UMT5Config, UMT5EncoderModel)
+
+from diffusers_parts import T5, time_calls
 
 SDXL_UNET = dict(sample_size=128, block_out_channels=(320, 640, 1280), layers_per_block=2,
                  down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -40,11 +41,9 @@ PIXART = dict(num_attention_heads=16, attention_head_dim=72, in_channels=4, out_
               cross_attention_dim=1152, sample_size=128, patch_size=2, caption_channels=4096,
               use_additional_conditions=False, interpolation_scale=2)
 WAN = dict(attention_head_dim=128, cross_attn_norm=True, qk_norm="rms_norm_across_heads")
-T5_XXL = dict(d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=32128,
-              feed_forward_proj="gated-gelu")
 MT5_XL = dict(d_model=2048, d_kv=64, d_ff=5120, num_layers=24, num_heads=32, vocab_size=250112,
               feed_forward_proj="gated-gelu")
-UMT5_XXL = T5_XXL | dict(vocab_size=256384)
+UMT5_XXL = T5 | dict(vocab_size=256384)
 CLIP_L = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)
 CLIP_G = dict(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20,
               projection_dim=1280, hidden_act="gelu")
@@ -112,7 +111,7 @@ def sd3(layers: int, heads: int, **more):
         transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=picture_vae(16),
         text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, text_encoder_3=None, tokenizer_3=None)
     call = pairs(prompt_embeds=normal(1, 333, 4096), pooled_prompt_embeds=normal(1, 2048))
-    t5 = encoder(T5EncoderModel, T5Config(**T5_XXL), 256)
+    t5 = encoder(T5EncoderModel, T5Config(**T5), 256)
     return pipeline, call | dict(guidance_scale=7.0), [*clips(), t5], normal(1, 16, 128, 128)
 
 
@@ -123,7 +122,7 @@ def pixart():
     call = pairs(prompt_embeds=normal(1, 300, 4096),
                  prompt_attention_mask=torch.ones(1, 300, device="cuda", dtype=torch.long))
     call |= dict(negative_prompt=None, guidance_scale=4.5)
-    return pipeline, call, [encoder(T5EncoderModel, T5Config(**T5_XXL), 300)], normal(1, 4, 128, 128)
+    return pipeline, call, [encoder(T5EncoderModel, T5Config(**T5), 300)], normal(1, 4, 128, 128)
 
 
 def hunyuan():
@@ -161,20 +160,6 @@ FAMILIES = {
 }
 
 
-@torch.inference_mode()
-def seconds_of(call, runs: int, warmups: int) -> dict:
-    """Seconds of single calls by the wall clock, the device waited for."""
-    times = []
-    for run in range(runs + warmups):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        if run >= warmups:
-            times.append(time.perf_counter() - start)
-    return dict(median=statistics.median(times), min=min(times), max=max(times), runs=runs)
-
-
 def scaled(times: dict, factor: float) -> dict:
     return {key: value if key == "runs" else value * factor for key, value in times.items()}
 
@@ -196,10 +181,10 @@ def time_pipeline(pipeline, call: dict, latents, steps: int, runs: int) -> dict:
     def draw(output: str):
         return lambda: pipeline(**call, num_inference_steps=steps, output_type=output)
 
-    row = dict(ms_per_step=scaled(seconds_of(draw("latent"), runs, warmups), 1000 / steps),
-               decode_ms=scaled(seconds_of(lambda: pipeline.vae.decode(latents, return_dict=False), runs, warmups), 1000))
+    row = dict(ms_per_step=scaled(time_calls(draw("latent"), runs, warmups), 1 / steps),
+               decode_ms=time_calls(lambda: pipeline.vae.decode(latents, return_dict=False), runs, warmups))
     torch.cuda.reset_peak_memory_stats()
-    row["picture_s"] = seconds_of(draw("pt"), runs, warmups - 1)
+    row["picture_s"] = scaled(time_calls(draw("pt"), runs, warmups - 1), 1e-3)
     row["peak_GiB"] = torch.cuda.max_memory_allocated() / 2**30
     return row
 
@@ -208,7 +193,7 @@ def time_family(name: str, steps: int, runs: int) -> dict:
     """All of one family; its encoders are measured alone and then freed."""
     pipeline, call, encoders, latents = FAMILIES[name]()
     pipeline.set_progress_bar_config(disable=True)
-    encode = scaled(seconds_of(lambda: [each() for each in encoders], runs, 2), 1000)
+    encode = time_calls(lambda: [each() for each in encoders], runs, 2)
     encoders.clear()
     row = dict(steps=steps, encode_ms=encode, eager=time_pipeline(pipeline, call, latents, steps, runs))
     print(name, row, flush=True)

@@ -33,15 +33,15 @@ def on_gpu(build):
 
 
 @torch.inference_mode()
-def time_calls(call, runs: int) -> dict:
-    """Milliseconds of single calls, three warm-ups before."""
+def time_calls(call, runs: int, warmups: int = 3) -> dict:
+    """Milliseconds of single calls by the wall clock, the device waited for."""
     times = []
-    for run in range(runs + 3):
+    for run in range(runs + warmups):
         torch.cuda.synchronize()
         start = time.perf_counter()
         call()
         torch.cuda.synchronize()
-        if run >= 3:
+        if run >= warmups:
             times.append((time.perf_counter() - start) * 1000)
     return dict(median=statistics.median(times), min=min(times), max=max(times), runs=runs)
 
