@@ -37,6 +37,7 @@ def test_a_b_a():
     plain, a, b = draw(), draw(lora=["a"]), draw(lora=[{"name": "b", "strength": 1}])
     assert len({plain, a, b}) == 3
     assert draw(lora=["a"]) == a and draw() == plain and draw(lora=["b"]) == b
+    assert draw(lora=[{"name": "a", "expert": "transformer"}]) == a
     half, both = draw(lora=[{"name": "a", "strength": 0.5}]), draw(lora=["a", "b"])
     assert len({plain, a, b, half, both}) == 5
     nothing = draw(lora=[{"name": "a", "strength": 0}])
@@ -77,6 +78,8 @@ def test_what_is_no_adapter_harms_nobody():
     for name in ("noise", "foreign"):
         error = refused(server.ask("POST", "/v1/images/generations", {**SMALL, "lora": [name]}), name)
         assert str(shelf) not in error["message"], error
+    error = refused(server.ask("POST", "/v1/images/generations", {**SMALL, "lora": [{"name": "a", "expert": "transformer_2"}]}), "transformer_2")
+    assert str(shelf) not in error["message"], error
     assert "empty" not in [a["id"] for a in server.ask("GET", "/v1/adapters")[1]["data"]]
     assert draw() == plain
     assert "group_restarts" not in server.ask("GET", "/metrics")[1].decode()

@@ -18,14 +18,19 @@ using weights::LayerNames;
 constexpr size_t kMostFiles = 32;    // that are remembered
 constexpr size_t kMostListed = 5;    // layers in a message
 constexpr size_t kMostEncoders = 3;  // that trainers number
+constexpr std::string_view kPeft = "base_model.model.";
 
 // Trainers that know one denoiser need no name for it: PEFT; ComfyUI; the original repositories; kohya,
 // LyCORIS and OneTrainer; XLabs.
-constexpr std::array kAnyDenoiser{
-    std::pair{"base_model.model.", '.'}, std::pair{"base_model.model.diffusion_model.", '.'},
-    std::pair{"diffusion_model.", '.'},  std::pair{"model.diffusion_model.", '.'},
-    std::pair{"lora_unet_", '_'},        std::pair{"lora_transformer_", '_'},
-    std::pair{"lycoris_", '_'},          std::pair{"", '.'}};
+constexpr std::array<std::pair<std::string_view, char>, 8> kAnyDenoiser{
+    {{"base_model.model.", '.'},
+     {"base_model.model.diffusion_model.", '.'},
+     {"diffusion_model.", '.'},
+     {"model.diffusion_model.", '.'},
+     {"lora_unet_", '_'},
+     {"lora_transformer_", '_'},
+     {"lycoris_", '_'},
+     {"", '.'}}};
 
 // kohya's number of an encoder, from 1. FLUX has two, of which the second is the third of SD3.
 std::vector<std::string> numbered(size_t index, size_t count) {
@@ -71,12 +76,24 @@ std::string other_family(const models::Family& ours, const CountBound& count) {
   return name;
 }
 
+// The experts that a file's layers are named after.
+std::set<std::string> named_experts(const weights::AdapterFile& file, const ModelRepo& model) {
+  std::set<std::string> out;
+  for (const auto& layer : file.layers()) {
+    std::string_view name = layer.name;
+    if (name.starts_with(kPeft)) name.remove_prefix(kPeft.size());
+    for (const auto expert : model.experts()) {
+      if (name.starts_with(str(expert, "."))) out.emplace(expert);
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 const std::vector<Adapters::Part>& Adapters::parts() {
   if (!parts_.empty()) return parts_;
-  const auto add = [&](std::string_view name, std::map<std::string, char, std::less<>> prefixes,
-                       bool is_encoder) {
+  const auto add = [&](std::string_view name, Prefixes prefixes, bool is_encoder) {
     const auto& component = model_.component(name);
     const auto tensors = tensors_of(model_.family(), component);
     prefixes[str(name, ".")] = '.';
@@ -87,17 +104,11 @@ const std::vector<Adapters::Part>& Adapters::parts() {
     for (const auto& tensor : tensors) part.tensors.insert(tensor.name);
     parts_.push_back(std::move(part));
   };
-  const auto experts = model_.experts();
-  for (const auto name : experts) {
-    std::map<std::string, char, std::less<>> prefixes;
-    if (name == experts.front()) prefixes.insert(kAnyDenoiser.begin(), kAnyDenoiser.end());
-    prefixes[str("base_model.model.", name, ".")] = '.';
-    add(name, std::move(prefixes), false);
-  }
+  for (const auto name : model_.experts()) add(name, {{str("base_model.model.", name, "."), '.'}}, false);
   const auto encoders = model_.encoders();
   const auto& all = model_.family().encoders;
   for (const auto& encoder : encoders) {
-    std::map<std::string, char, std::less<>> prefixes{{"base_model.model.", '.'}, {"", '.'}};
+    Prefixes prefixes{{"base_model.model.", '.'}, {"", '.'}};
     const auto at = std::find_if(all.begin(), all.end(), [&](auto& e) { return e.folder == encoder.folder; });
     for (auto& prefix : numbered(static_cast<size_t>(at - all.begin()), all.size()))
       prefixes[std::move(prefix)] = '_';
@@ -106,12 +117,14 @@ const std::vector<Adapters::Part>& Adapters::parts() {
   return parts_;
 }
 
-std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer) {
+// Where an expert is asked for, the others' layers are out of reach, and the first one's names are its own:
+// trainers name whichever they trained like the only one.
+std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer, std::string_view expert) {
   const std::string_view name = layer.name;
   size_t longest = 0;
   std::optional<BoundLayer> found;
-  for (const auto& part : parts()) {
-    for (const auto& [prefix, separator] : part.prefixes) {
+  const auto look = [&](const Part& part, const auto& prefixes) {
+    for (const auto& [prefix, separator] : prefixes) {
       if (!name.starts_with(prefix) || (found && prefix.size() <= longest)) continue;
       auto path = name.substr(prefix.size());
       // Some trainers write one underscore more: "lora_unet__blocks_0_self_attn_q".
@@ -122,8 +135,40 @@ std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer
       found = {&layer, &part, pieces};
       longest = prefix.size();
     }
+  };
+  const auto& all = parts();
+  const auto& first = all.front();
+  const std::string_view meant = expert.empty() ? std::string_view(first.name) : expert;
+  for (const auto& part : all) {
+    if (part.name == meant) look(part, kAnyDenoiser), look(part, first.prefixes);
+    if (part.is_encoder || expert.empty() || part.name == meant) look(part, part.prefixes);
   }
   return found;
+}
+
+void Adapters::check_expert(const weights::AdapterFile& file, std::string_view expert) const {
+  const auto all = model_.experts();
+  const std::vector<std::string> known(all.begin(), all.end());
+  if (std::find(known.begin(), known.end(), expert) == known.end()) {
+    throw Error(Kind::kUsage,
+                str("lora: ", file.path().string(), " was asked for the expert ", in_quotes(expert), ", and ",
+                    model_.label(), " has ", list_text(known, known.size())));
+  }
+  auto named = named_experts(file, model_);
+  if (named == std::set<std::string>{known.front()}) return;  // what trainers call their only one
+  named.erase(std::string(expert));
+  if (named.empty()) return;
+  throw Error(Kind::kCheckpoint,
+              str(file.path().string(), ": the adapter names layers of ", *named.begin(), " itself, and ",
+                  expert, " was asked for: leave \"@", expert, "\" away"));
+}
+
+std::vector<std::string> Adapters::unmentioned(const request::AdapterRef& adapter) {
+  std::vector<std::string> out;
+  const auto all = model_.experts();
+  if (!adapter.expert.empty() || !named_experts(*open(adapter).file, model_).empty()) return out;
+  for (size_t i = 1; i < all.size(); ++i) out.emplace_back(all[i]);
+  return out;
 }
 
 // A layer that takes more inputs than the model's has the others as a tensor of their own.
@@ -144,9 +189,10 @@ bool Adapters::widen(BoundLayer& bound, std::list<weights::LayerPieces>& kept) {
 void Adapters::bind(BoundFile& made) {
   const auto& file = *made.file;
   auto& bound = made.layers;
+  if (!made.expert.empty()) check_expert(file, made.expert);
   std::vector<std::string> unbound, unused, misfits;
   for (const auto& layer : file.layers()) {
-    auto place = place_of(layer);
+    auto place = place_of(layer, made.expert);
     if (!place) {  // the reference has layers whose results it throws away
       const bool is_unused = any_glob_matches(model_.family().ignorable, layer.name + ".weight");
       (is_unused ? unused : unbound).push_back(layer.name);
@@ -188,7 +234,7 @@ void Adapters::refuse_names(const weights::AdapterFile& file, const std::vector<
     Adapters theirs(random);
     return static_cast<size_t>(
         std::count_if(file.layers().begin(), file.layers().end(),
-                      [&](const auto& layer) { return theirs.place_of(layer).has_value(); }));
+                      [&](const auto& layer) { return theirs.place_of(layer, {}).has_value(); }));
   });
   if (unbound.size() == file.layers().size() && !other.empty())
     throw Error(Kind::kCheckpoint, str(message, "; it is an adapter for ", other));
@@ -203,18 +249,25 @@ void Adapters::refuse_names(const weights::AdapterFile& file, const std::vector<
   throw Error(Kind::kCheckpoint, message);
 }
 
-const Adapters::BoundFile& Adapters::open(const fs::path& place) {
-  const fs::path path = weights::find_adapter(place);
+const Adapters::BoundFile& Adapters::open(const request::AdapterRef& adapter) {
+  const fs::path path = weights::find_adapter(adapter.path);
   const auto time = fs::last_write_time(path);
   const auto bytes = fs::file_size(path);
-  const auto known =
-      std::find_if(files_.begin(), files_.end(), [&](const BoundFile& f) { return f.path == path; });
+  const auto known = std::find_if(files_.begin(), files_.end(), [&](const BoundFile& f) {
+    return f.path == path && f.expert == adapter.expert;
+  });
   if (known != files_.end()) {
     files_.splice(files_.begin(), files_, known);
     if (known->time == time && known->bytes == bytes) return *known;
     files_.pop_front();
   }
-  BoundFile made{.path = path, .time = time, .bytes = bytes, .file = {}, .layers = {}, .widened = {}};
+  BoundFile made{.path = path,
+                 .expert = adapter.expert,
+                 .time = time,
+                 .bytes = bytes,
+                 .file = {},
+                 .layers = {},
+                 .widened = {}};
   made.file = std::make_shared<const weights::AdapterFile>(path);
   bind(made);
   files_.push_front(std::move(made));
@@ -224,7 +277,7 @@ const Adapters::BoundFile& Adapters::open(const fs::path& place) {
 
 std::string Adapters::widening(std::span<const request::AdapterRef> adapters) {
   for (const auto& adapter : adapters) {
-    if (!open(adapter.path).widened.empty()) return adapter.path;
+    if (!open(adapter).widened.empty()) return adapter.path;
   }
   return {};
 }
@@ -232,7 +285,7 @@ std::string Adapters::widening(std::span<const request::AdapterRef> adapters) {
 ChangesOf Adapters::bind(std::span<const request::AdapterRef> adapters) {
   ChangesOf out;
   for (const auto& adapter : adapters) {
-    const auto& bound = open(adapter.path);
+    const auto& bound = open(adapter);
     for (const auto& layer : bound.layers) {
       out[layer.part->name].add(std::make_shared<const weights::LayerChange>(
           weights::LayerChange{bound.file, layer.layer, adapter.strength, *layer.pieces}));

@@ -28,16 +28,21 @@ class Adapters {
 
   // What these adapters change, in their order. Files are remembered until they change. Throws
   // Error(kUsage) for a path where nothing is, Error(kCheckpoint) for what is no adapter of this model:
-  // every layer must belong somewhere.
+  // every layer must belong somewhere; and for an expert that the model does not have, or that is not the one
+  // which the file names.
   ChangesOf bind(std::span<const request::AdapterRef> adapters);
+  // The denoisers of which neither the file nor who asked for it says anything: it may be meant for them.
+  std::vector<std::string> unmentioned(const request::AdapterRef& adapter);
   // The first of them that makes a layer of the model take more inputs, as a control LoRA does; empty: none.
   std::string widening(std::span<const request::AdapterRef> adapters);
 
  private:
+  using Prefixes =
+      std::map<std::string, char, std::less<>>;  // of layers, and what separates the words behind
   struct Part {
     std::string name;  // of the component
     bool is_encoder = false;
-    std::map<std::string, char, std::less<>> prefixes;  // of layers, and what separates the words behind them
+    Prefixes prefixes;
     weights::LayerNames names;
     std::set<std::string, std::less<>> tensors;  // canonical
   };
@@ -48,6 +53,7 @@ class Adapters {
   };
   struct BoundFile {
     std::filesystem::path path;
+    std::string expert;  // that was asked for
     std::filesystem::file_time_type time;
     std::uintmax_t bytes = 0;
     std::shared_ptr<const weights::AdapterFile> file;
@@ -56,8 +62,9 @@ class Adapters {
   };
 
   const std::vector<Part>& parts();
-  const BoundFile& open(const std::filesystem::path& place);
-  std::optional<BoundLayer> place_of(const weights::AdapterLayer& layer);
+  const BoundFile& open(const request::AdapterRef& adapter);
+  std::optional<BoundLayer> place_of(const weights::AdapterLayer& layer, std::string_view expert);
+  void check_expert(const weights::AdapterFile& file, std::string_view expert) const;
   void bind(BoundFile& file);
   static bool widen(BoundLayer& layer, std::list<weights::LayerPieces>& kept);
   [[noreturn]] void refuse_names(const weights::AdapterFile& file, const std::vector<std::string>& unbound);

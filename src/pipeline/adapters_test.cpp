@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/quote.h"
 #include "pipeline/testing.h"
 #include "pipeline/toy_family.h"
 #include "plan/parallel_config.h"
@@ -230,6 +231,59 @@ TEST_F(AdapterNames, OfALayerWithMoreInputsMayChangeItsBias) {
   EXPECT_EQ(bound(wide), "no error");
   wide[layer + ".lora_magnitude_vector"] = numbers({18});
   EXPECT_TRUE(has(bound(wide), "which DoRA cannot scale")) << bound(wide);
+}
+
+class ExpertAdapters : public AdapterNames {
+ protected:
+  // The components that an adapter of these layers changes, those that it may have been meant for with "?"
+  // before them; or why it changes none.
+  std::string changed(const std::vector<std::string>& layers, const std::string& expert) {
+    Tensors tensors;
+    for (const auto& layer : layers) tensors.merge(one(layer, 18, 18));
+    const auto path = folder_.write(tensors, {}, str(++files_, ".safetensors").c_str()).string();
+    const request::AdapterRef ref{.path = path, .expert = expert};
+    std::vector<std::string> out;
+    try {
+      for (const auto& [component, changes] : adapters_.bind(std::span(&ref, 1))) out.push_back(component);
+      for (const auto& other : adapters_.unmentioned(ref)) out.push_back("?" + other);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return list_text(out, out.size());
+  }
+
+  const ModelRepo wan_ = ModelRepo::open("tests/goldens/wan_experts/model");
+  Adapters adapters_{wan_};
+  int files_ = 0;
+};
+
+TEST_F(ExpertAdapters, AreForTheFirstOrForTheOneAskedFor) {
+  for (const char* prefix :
+       {"", "diffusion_model.", "base_model.model.", "transformer.", "base_model.model.transformer."}) {
+    const std::vector<std::string> layers{str(prefix, "blocks.0.attn1.to_q")};
+    const bool is_named = str(prefix).find("transformer.") != std::string::npos;
+    EXPECT_EQ(changed(layers, ""), is_named ? "transformer" : "transformer, ?transformer_2") << prefix;
+    EXPECT_EQ(changed(layers, "transformer"), "transformer") << prefix;
+    EXPECT_EQ(changed(layers, "transformer_2"), "transformer_2") << prefix;
+  }
+  EXPECT_EQ(changed({"lora_unet_blocks_0_attn1_to_q"}, "transformer_2"), "transformer_2");
+}
+
+TEST_F(ExpertAdapters, MayNameTheirExperts) {
+  const std::string first = "transformer.blocks.0.attn1.to_q", second = "transformer_2.blocks.0.attn1.to_q";
+  for (const char* expert : {"", "transformer_2"}) EXPECT_EQ(changed({second}, expert), "transformer_2");
+  EXPECT_EQ(changed({first, second}, ""), "transformer, transformer_2");
+  for (const char* expert : {"transformer", "transformer_2"}) {
+    EXPECT_TRUE(has(changed({first, second}, expert), "itself, and " + str(expert) + " was asked for"))
+        << expert;
+  }
+  EXPECT_TRUE(has(changed({second}, "transformer"), "names layers of transformer_2 itself"));
+}
+
+TEST_F(ExpertAdapters, MustBeForOneThatTheModelHas) {
+  const auto message = changed({"blocks.0.attn1.to_q"}, "unet");
+  EXPECT_TRUE(has(message, "the expert \"unet\"")) << message;
+  EXPECT_TRUE(has(message, "has transformer, transformer_2")) << message;
 }
 
 TEST_F(AdapterNames, AChangedFileIsReadAgain) {

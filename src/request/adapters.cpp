@@ -9,12 +9,35 @@
 #include "base/text.h"
 
 namespace atelier::request {
+namespace {
+
+// Takes "@expert" off the end of a text. A file's own name may end so as well.
+std::string take_expert(std::string_view& text) {
+  const size_t at = text.rfind('@');
+  if (at == std::string_view::npos) return {};
+  const auto word = trim(text.substr(at + 1));
+  std::error_code error;
+  if (!is_expert_name(word) || std::filesystem::exists(trim(text), error)) return {};
+  text = text.substr(0, at);
+  return std::string(word);
+}
+
+}  // namespace
+
+bool is_expert_name(std::string_view text) {
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz0123456789_";
+  return !text.empty() && text.find_first_not_of(kLetters) == std::string_view::npos;
+}
 
 AdapterRef adapter_ref(std::string_view text) {
-  AdapterRef out{.path = std::string(trim(text))};
+  AdapterRef out{.expert = take_expert(text)};
+  out.path = trim(text);
   if (const size_t colon = text.rfind(':'); colon != std::string_view::npos) {
-    if (const auto strength = to_number(trim(text.substr(colon + 1))))
-      out = {std::string(trim(text.substr(0, colon))), *strength, true};
+    if (const auto strength = to_number(trim(text.substr(colon + 1)))) {
+      out.path = trim(text.substr(0, colon));
+      out.strength = *strength;
+      out.has_own_strength = true;
+    }
   }
   constexpr double kMostStrength = 1000;
   if (out.has_own_strength && std::abs(out.strength) > kMostStrength) {
@@ -30,7 +53,7 @@ AdapterRef adapter_ref(std::string_view text) {
                                     " is not a number"));
     }
   }
-  if (out.path.empty()) throw Error(Kind::kUsage, "lora: an adapter is named as PATH or PATH:strength");
+  if (out.path.empty()) throw Error(Kind::kUsage, "lora: an adapter is named as PATH[:strength][@expert]");
   return out;
 }
 
@@ -50,7 +73,8 @@ std::vector<AdapterRef> adapter_refs(std::span<const std::string> texts) {
 std::string to_string(const AdapterRef& ref) {
   char number[32];  // the shortest that reads as the same
   const auto end = std::to_chars(std::begin(number), std::end(number), ref.strength).ptr;
-  return str(ref.path, ":", std::string_view(number, static_cast<size_t>(end - number)));
+  return str(ref.path, ":", std::string_view(number, static_cast<size_t>(end - number)),
+             ref.expert.empty() ? "" : "@", ref.expert);
 }
 
 }  // namespace atelier::request

@@ -33,6 +33,29 @@ TEST(AdapterRefs, OneTextMayNameSeveral) {
   EXPECT_EQ(adapter_ref(to_string({"x", 1.0 / 3, true})).strength, 1.0 / 3);
 }
 
+TEST(AdapterRefs, TheLastAtIsFollowedByAnExpert) {
+  const auto is = [](std::string_view text, const std::string& path, double strength,
+                     const std::string& expert) {
+    const auto ref = adapter_ref(text);
+    EXPECT_EQ(ref.path, path) << text;
+    EXPECT_EQ(ref.strength, strength) << text;
+    EXPECT_EQ(ref.expert, expert) << text;
+    EXPECT_EQ(adapter_ref(to_string(ref)).expert, expert) << text;
+  };
+  is("low.safetensors@transformer_2", "low.safetensors", 1, "transformer_2");
+  is("low.safetensors:0.5@transformer_2", "low.safetensors", 0.5, "transformer_2");
+  is(" low : 0.5 @ unet ", "low", 0.5, "unet");
+  is("/home/@me/a.safetensors:2", "/home/@me/a.safetensors", 2, "");
+  is("a@v1.safetensors", "a@v1.safetensors", 1, "");
+  is("a@", "a@", 1, "");
+  const TemporaryFolder folder;
+  const auto file = (folder.path() / "style@low").string();
+  std::ofstream(file) << "x";
+  is(file, file, 1, "");
+  is(file + "@low", file, 1, "low");
+  EXPECT_EQ(to_string(adapter_ref("a:0.5")), "a:0.5");
+}
+
 TEST(AdapterRefs, AStrengthThatIsNoneIsNamedAsOne) {
   const TemporaryFolder folder;
   const auto file = (folder.path() / "a.safetensors").string();
@@ -46,7 +69,7 @@ TEST(AdapterRefs, AStrengthThatIsNoneIsNamedAsOne) {
 }
 
 TEST(AdapterRefs, NothingIsNoPath) {
-  for (const char* text : {"", " ", ":0.5", " : 1"})
+  for (const char* text : {"", " ", ":0.5", " : 1", "@unet", ":1@unet"})
     EXPECT_TRUE(message_of(Kind::kUsage, [&] { adapter_ref(text); }).starts_with("lora: ")) << text;
 }
 

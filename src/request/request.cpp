@@ -198,7 +198,7 @@ void Request::fields(const Visit& visit) {
         &max_sequence_length);
   visit_step_cache(*this, visit);
   visit({.name = "lora",
-         .help = "LoRA or DoRA files or folders, PATH or PATH:strength; several in their order",
+         .help = "LoRA or DoRA files or folders, PATH[:strength][@expert]; several in their order",
          .aliases = "lora_path lora_weights dora_weights",
          .most = kMostText,
          .effect = Effect::kShape},

@@ -39,7 +39,7 @@ struct Request {
   // unset: none do.
   std::optional<std::string> cache_type;
   std::optional<double> cache_threshold;
-  // Adapters in the order in which they are merged, "PATH" or "PATH:strength" (adapters.h), and what
+  // Adapters in the order in which they are merged, "PATH[:strength][@expert]" (adapters.h), and what
   // their files hold.
   std::optional<std::vector<std::string>> lora, lora_digest;
   std::optional<int> clip_skip;  // last layers of the CLIP encoders left out, for the prompt alone

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "base/text.h"
+#include "request/adapters.h"
 #include "server/api_field.h"
 #include "server/json_values.h"
 
@@ -44,7 +45,7 @@ void read_size(Draft& draft, const Json& value) {
 
 void read_adapters(Draft& draft, const Json& value, const RequestCaps& caps) {
   if (!value.is_array())
-    refuse("lora", "a list of names, or of {\"name\": ..., \"strength\": ...}, is expected");
+    refuse("lora", "a list of names, or of {\"name\": ..., \"strength\": ..., \"expert\": ...}, is expected");
   if (std::ssize(value) > caps.adapters)
     refuse("lora", str("max_adapters ", caps.adapters, ": ", value.size(), " were given"));
   for (const auto& entry : value) {
@@ -55,8 +56,13 @@ void read_adapters(Draft& draft, const Json& value, const RequestCaps& caps) {
           wish.name = text_of("lora", part);
         } else if (key == "strength") {
           wish.strength = number_of("lora", part, -1e3, 1e3);
+        } else if (key == "expert") {
+          wish.expert = text_of("lora", part);
+          if (!request::is_expert_name(wish.expert))
+            refuse("lora", str(in_quotes(wish.expert),
+                               " is no expert: a component such as transformer_2 is expected"));
         } else {
-          refuse("lora", str("an adapter has a name and a strength, and no ", in_quotes(key)));
+          refuse("lora", str("an adapter has a name, a strength and an expert, and no ", in_quotes(key)));
         }
       }
     } else {
@@ -123,7 +129,8 @@ Json adapters_schema(const RequestCaps& caps) {
                {"additionalProperties", false},
                {"properties",
                 {{"name", {{"type", "string"}, {"minLength", 1}}},
-                 {"strength", {{"type", "number"}, {"minimum", -1000}, {"maximum", 1000}}}}}}}}}}};
+                 {"strength", {{"type", "number"}, {"minimum", -1000}, {"maximum", 1000}}},
+                 {"expert", {{"type", "string"}, {"pattern", "^[a-z0-9_]+$"}}}}}}}}}}};
 }
 
 std::vector<ApiField> openai_fields(const RequestCaps& caps) {
@@ -171,7 +178,8 @@ std::vector<ApiField> openai_fields(const RequestCaps& caps) {
        {{"type", "string"}},
        [](Draft& d, const Json& v) { d.layout = text_of("layout", v); }},
       {"lora", FieldUse::kHonoured,
-       "adapters of the server by name, with their strengths; GET /v1/adapters lists them",
+       "adapters of the server by name, with strengths; of two denoisers the expert that is meant; GET "
+       "/v1/adapters lists them",
        adapters_schema(caps), [caps](Draft& d, const Json& v) { read_adapters(d, v, caps); }},
   };
 }

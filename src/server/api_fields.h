@@ -23,7 +23,7 @@ struct RequestCaps {
 };
 
 struct AdapterWish {
-  std::string name;
+  std::string name, expert;
   std::optional<double> strength;
 };
 

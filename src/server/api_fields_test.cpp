@@ -63,7 +63,7 @@ TEST(ApiFields_FieldsOfARequest, AreReadWithTheirShortNames) {
                        {"sampler", "euler"},
                        {"true_cfg_scale", 3},
                        {"original_size", {64, 32}},
-                       {"lora", {"a", {{"name", "b"}, {"strength", 0.5}}}}});
+                       {"lora", {"a", {{"name", "b"}, {"strength", 0.5}, {"expert", "transformer_2"}}}}});
   EXPECT_EQ(d.row.request.seed, 5u);
   EXPECT_EQ(d.row.request.num_inference_steps, 7);
   EXPECT_EQ(d.row.request.guidance_scale, 2.5);
@@ -72,6 +72,7 @@ TEST(ApiFields_FieldsOfARequest, AreReadWithTheirShortNames) {
   ASSERT_EQ(d.adapters.size(), 2u);
   EXPECT_EQ(d.adapters[1].name, "b");
   EXPECT_EQ(d.adapters[1].strength, 0.5);
+  EXPECT_EQ(d.adapters[1].expert, "transformer_2");
 }
 
 TEST(ApiFields_NullSaysNothing, AsClientsSendIt) {
@@ -105,6 +106,8 @@ TEST(ApiFields_ValuesThatDoNotFit, AreRefusedByName) {
   EXPECT_EQ(refusal({{"prompt", std::string("a\0b", 3)}}), "prompt: invalid_value");
   EXPECT_EQ(refusal({{"lora", "a"}}), "lora: invalid_value");
   EXPECT_EQ(refusal({{"lora", {{{"name", "a"}, {"path", "/etc/passwd"}}}}}), "lora: invalid_value");
+  for (const char* expert : {"", "a;/etc/passwd", "a:2", "A"})  // would say more than an expert
+    EXPECT_EQ(refusal({{"lora", {{{"name", "a"}, {"expert", expert}}}}}), "lora: invalid_value") << expert;
   EXPECT_EQ(refusal({{"partial_images", 1}}), "partial_images: invalid_value");
   EXPECT_EQ(refusal({{"stream", true}, {"async", true}}), "async: invalid_value");
   EXPECT_EQ(refusal({{"size", "64x64"}, {"width", 32}}), "size: invalid_value");

@@ -72,8 +72,8 @@ std::vector<request::Request> Api::requests_of(const Draft& draft) const {
     for (const auto& wish : draft.adapters) {
       const auto file = adapters_.file(wish.name);
       folder = file.parent_path().string() + "/";
-      row.request.lora->push_back(
-          request::to_string({.path = file.string(), .strength = wish.strength.value_or(1)}));
+      row.request.lora->push_back(request::to_string(
+          {.path = file.string(), .strength = wish.strength.value_or(1), .expert = wish.expert}));
     }
   }
   try {

@@ -12,15 +12,18 @@ constexpr const char* kConfigFile = "adapter_config.json";
 
 }  // namespace
 
-std::string AdapterChoice::described(const std::string& path) {
-  const request::AdapterRef ref{path};
-  std::string parts;
-  for (const auto& [component, changes] : adapters_.bind(std::span(&ref, 1))) {
+std::string AdapterChoice::described(const request::AdapterRef& adapter) {
+  std::string out = str(adapter.path, " changes ");
+  const char* between = "";
+  for (const auto& [component, changes] : adapters_.bind(std::span(&adapter, 1))) {
     const auto tensors = changes.tensors();
-    parts += str(parts.empty() ? "" : ", ", tensors.size(), " tensors of ", component);
-    for (const auto& tensor : tensors) log::debug(str(path, " changes ", component, " ", tensor));
+    out += str(between, tensors.size(), " tensors of ", component);
+    between = ", ";
+    for (const auto& tensor : tensors) log::debug(str(adapter.path, " changes ", component, " ", tensor));
   }
-  return str(path, " changes ", parts);
+  for (const auto& expert : adapters_.unmentioned(adapter))
+    out += str("; one that is for ", expert, " is named as PATH@", expert);
+  return out;
 }
 
 AdapterChoice::FileState AdapterChoice::state_of(const std::string& path) {
@@ -37,14 +40,16 @@ AdapterChoice::FileState AdapterChoice::state_of(const std::string& path) {
   return out;
 }
 
-const std::string& AdapterChoice::digest(const std::string& path) {
+const std::string& AdapterChoice::digest(const request::AdapterRef& adapter) {
+  const auto& path = adapter.path;
+  const std::string name = adapter.expert.empty() ? path : str(path, "@", adapter.expert);
   const FileState state = state_of(path);
-  if (const auto at = known_.find(path); at != known_.end() && at->second.state == state)
+  if (const auto at = known_.find(name); at != known_.end() && at->second.state == state)
     return at->second.digest;
   weights::AdapterFile(path).check_numbers();
-  KnownFile read{.state = state, .digest = weights::adapter_digest(path), .line = described(path)};
-  if (!known_.contains(path)) order_.push_back(path);
-  return (known_[path] = std::move(read)).digest;
+  KnownFile read{.state = state, .digest = weights::adapter_digest(path), .line = described(adapter)};
+  if (!known_.contains(name)) order_.push_back(name);
+  return (known_[name] = std::move(read)).digest;
 }
 
 void AdapterChoice::settle(request::Request& request) {
@@ -59,7 +64,7 @@ void AdapterChoice::settle(request::Request& request) {
   for (auto& ref : refs) {
     if (!ref.has_own_strength) ref.strength = strength_;
     request.lora->push_back(to_string(ref));
-    request.lora_digest->push_back(digest(ref.path));
+    request.lora_digest->push_back(digest(ref));
   }
 }
 

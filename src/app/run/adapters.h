@@ -33,14 +33,14 @@ class AdapterChoice {
     std::string line;
   };
   static FileState state_of(const std::string& path);
-  const std::string& digest(const std::string& path);
-  std::string described(const std::string& path);
+  const std::string& digest(const request::AdapterRef& adapter);
+  std::string described(const request::AdapterRef& adapter);
 
   pipeline::Adapters adapters_;
   double strength_;
   mutable std::mutex mutex_;
-  std::map<std::string, KnownFile> known_;
-  std::vector<std::string> order_;  // of known_, as they were first asked for
+  std::map<std::string, KnownFile> known_;  // by path and expert
+  std::vector<std::string> order_;          // of known_, as they were first asked for
 };
 
 }  // namespace atelier::app

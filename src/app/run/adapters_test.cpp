@@ -57,5 +57,25 @@ TEST(AdapterChoice, ReadsAFileAgainOnlyWhenItHasChanged) {
   EXPECT_EQ(choice.lines().size(), 1u);
 }
 
+TEST(AdapterChoice, TellsOfTheExpertsThatItWasNotAskedToChange) {
+  const auto model = pipeline::ModelRepo::open("tests/goldens/wan_experts/model");
+  const weights::AdapterFolder folder;
+  const auto file = folder.write({{"blocks.0.attn1.to_q.lora_A.weight", weights::numbers({2, 18}, 1)},
+                                  {"blocks.0.attn1.to_q.lora_B.weight", weights::numbers({18, 2}, 2)}});
+  AdapterChoice choice(model, 0.5);
+  request::Request asked;
+  asked.lora = {file.string(), file.string() + "@transformer_2"};
+  choice.settle(asked);
+  EXPECT_EQ(asked.lora->back(), file.string() + ":0.5@transformer_2");
+  EXPECT_EQ(asked.lora_digest->front(), asked.lora_digest->back());
+  const auto lines = choice.lines();
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_TRUE(
+      lines[0].ends_with("1 tensors of transformer; one that is for transformer_2 is named as "
+                         "PATH@transformer_2"))
+      << lines[0];
+  EXPECT_TRUE(lines[1].ends_with("1 tensors of transformer_2")) << lines[1];
+}
+
 }  // namespace
 }  // namespace atelier::app
