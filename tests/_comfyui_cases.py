@@ -6,7 +6,9 @@ import signal
 import sys
 import time
 
+import _comfyui_experts
 import _comfyui_families
+import _comfyui_free
 import _comfyui_video
 from _comfyui import ROOT, Graph, Server, processes_of, reason
 
@@ -183,20 +185,8 @@ def other_families_refuse():
 
 
 def two_experts_agree():
-    graph = Graph(server)
-    positive, negative = (graph.add("TestConditioning", seed=i, tokens=16, width=4096, pooled=0) for i in (1, 2))
-    latent = graph.add("TestLatent", shape=VIDEO["shape"])
-
-    def chain(high, low):
-        given = {"positive": positive, "negative": negative, "noise_seed": 9, "steps": 4, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple"}
-        first = graph.add("KSamplerAdvanced", model=high(graph), latent_image=latent, add_noise="enable", start_at_step=0, end_at_step=2, return_with_leftover_noise="enable", **given)
-        return graph.add("KSamplerAdvanced", model=low(graph), latent_image=first, add_noise="disable", start_at_step=2, end_at_step=10000, return_with_leftover_noise="disable", **given)
-
-    a, b = chain(stock_wan("high"), stock_wan("low")), chain(our_wan("high", 2), our_wan("low", 2))
-    node = graph.add("TestCompare", a=a, b=b, label="two experts")
-    difference = server.run(graph.nodes)[node[0]]["difference"][0]
-    found["wan, two experts"] = {"difference": difference}
-    assert difference <= BOUND, difference
+    _comfyui_experts.agree(server, stock_wan, our_wan, config, found)
+    _comfyui_experts.one_is_asked_for_in_vain(server, config)
 
 
 def shift_and_cache_nodes_work():
@@ -297,13 +287,11 @@ def the_engine_is_killed():
 
 
 def memory_is_given_back():
-    server.run(long_graph(105, steps=1).nodes)
-    assert workers()
-    server.post("/free", {"unload_models": True, "free_memory": True})
-    until = time.monotonic() + 30
-    while workers() and time.monotonic() < until:
-        time.sleep(0.3)
-    assert not workers(), "workers live after /free"
+    _comfyui_free.after_every_use(server, pid, config, flux, long_graph, wait_for_progress, found)
+
+
+def engines_stay():
+    _comfyui_free.engines_stay(server, pid, config)
 
 
 def log_has_the_engine():
@@ -331,6 +319,7 @@ CASES = [
     cancel_in_the_middle,
     a_worker_is_killed,
     the_engine_is_killed,
+    engines_stay,
     memory_is_given_back,
     log_has_the_engine,
 ]

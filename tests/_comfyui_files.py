@@ -1,5 +1,6 @@
 """Small models of random weights in the published naming, which ComfyUI's own loaders take too: _comfyui_files.py COMFYUI MODELS"""
 
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -93,6 +94,31 @@ save_file(
 )
 save_file(fill(wan(channels=48, out=48), 7), f"{models}/diffusion_models/wan_mini_5b.safetensors")
 save_file(fill(wan(VaceWanModel, vace_layers=1, vace_in_dim=96), 4), f"{models}/diffusion_models/wan_mini_vace.safetensors")
+
+
+
+def wan_published(tensors):
+    """The names of diffusers, of a model with the layers of a recorded one."""
+    spec = importlib.util.spec_from_file_location("wan_names", ROOT / "comfyui/atelier/wan_names.py")
+    names = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(names)
+    known = load_file(ROOT / "tests/goldens/wan_experts/model/transformer/diffusion_pytorch_model.safetensors")
+    return {name: tensors[original] for original, name in names.original({name: name for name in known}).items()}
+
+
+def wan_experts(name):
+    """A folder with the two files above as its denoisers."""
+    folder = pathlib.Path(models, "diffusers", name)
+    shutil.copytree(ROOT / "tests/goldens/wan_experts/model", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    for part, file in (("transformer", "high"), ("transformer_2", "low")):
+        config = json.loads((folder / part / "config.json").read_text())
+        sizes = {"num_attention_heads": 2, "attention_head_dim": 128, "ffn_dim": 512, "freq_dim": 256, "text_dim": 4096}
+        (folder / part / "config.json").write_text(json.dumps({**config, **sizes, "in_channels": 16, "out_channels": 16}))
+        tensors = load_file(f"{models}/diffusion_models/wan_mini_{file}.safetensors")
+        save_file(wan_published(tensors), folder / part / "diffusion_pytorch_model.safetensors")
+
+
+wan_experts("wan_mini_experts")
 
 
 def unet():

@@ -69,7 +69,7 @@ class Delegation:
     """Doubles what it is given, and keeps it."""
 
     def __init__(self):
-        self.engine = types.SimpleNamespace(name="x", release=lambda: setattr(self, "has_released", True))
+        self.engine = types.SimpleNamespace(name="x", holds=False, release=lambda: setattr(self, "has_released", True))
         self.shapes, self.has_released = {}, False
         self.files = types.SimpleNamespace(of=lambda identity, patches, shapes: [f"{identity}: {sorted(patches)}"])
 

@@ -9,11 +9,12 @@ import inspect
 import json
 import struct
 
-from . import host
-from .alterations import Parts, refuse_compiling, refuse_object_patches, refuse_options
+from .alterations import Parts, refuse_options
 from .errors import EngineError
+from .experts import Experts
 from .families import config_by_sizes, family_of
-from .lora import AdapterFiles
+from .lora import PARTS, AdapterFiles
+from .patcher import patcher_class
 
 # Of a safetensors header -> torch's.
 TYPES = {
@@ -101,10 +102,11 @@ def _detected(detection, tensors, metadata):
         return None
 
 
-def build(config, tensors, engine, folder, most=0):
+def build(config, tensors, engine, folder, most=0, experts=None):
     """The MODEL of a stock config, its denoiser in the engine.
 
-    folder: for adapter files; most: pictures that one evaluation takes, 0: any number. Raises EngineError.
+    folder: for adapter files; most: pictures that one evaluation takes, 0: any number; experts: None: the model has one.
+    Raises EngineError.
     """
     import comfy.model_management as management
     import torch
@@ -118,7 +120,7 @@ def build(config, tensors, engine, folder, most=0):
     served = engine.start()["family"]
     if served not in family.names:
         raise EngineError(f"ComfyUI takes this file for {family.names[0]}, the engine for {served}", "checkpoint")
-    delegation = Delegation(engine, family, AdapterFiles(folder), most)
+    delegation = Delegation(engine, family, AdapterFiles(folder), most, experts)
     delegation.settle(model, tensors)
     return patcher_class()(model, management.get_torch_device(), torch.device("cpu"), size=1)
 
@@ -126,9 +128,10 @@ def build(config, tensors, engine, folder, most=0):
 class Delegation:
     """What a delegated model knows of its engine. Copies of a patcher share it through their model."""
 
-    def __init__(self, engine, family, files, most=0):
+    def __init__(self, engine, family, files, most=0, experts=None):
         self.engine, self.family, self.files, self.most = engine, family, files, most
-        self.adapters, self.expert = [], 0
+        self.experts = experts or Experts()
+        self.adapters = {}  # of each expert
         self.channels = 0  # of a prediction
         self.shapes = {}
         self.unread = ()  # inputs that this file's network leaves alone
@@ -137,6 +140,12 @@ class Delegation:
     # A patcher's clones share the model; nothing here is copied with it.
     def __deepcopy__(self, memo):
         return self
+
+    def prepare(self, patcher):
+        """Before the first call of a run: the workers with their weights, and the files of the patcher's LoRAs."""
+        for expert in self.experts.all():
+            self.adapters[expert] = self.files.of(patcher.patches_uuid, patcher.patches, self.shapes, PARTS[expert])
+        self.engine.load(self.experts.all()[0])
 
     def settle(self, model, tensors):
         """Puts the engine behind the model's network; tensors: of its file."""
@@ -175,10 +184,6 @@ class Delegation:
 
     def evaluate(self, x, timesteps, arguments, options, adapters=None):
         """One forward call of the network; adapters: None for those of the patcher that was loaded last."""
-        import torch
-
-        adapters = self.adapters if adapters is None else adapters
-
         if self.family.prepare:
             self.family.prepare(arguments)
         inputs = {}
@@ -199,13 +204,22 @@ class Delegation:
         if timesteps.dim() == 0 or timesteps.shape[0] != x.shape[0]:
             timesteps = timesteps.reshape(-1).expand(x.shape[0])
         out = None
-        for rows in self._parts(x.shape[0], len(options.get("cond_or_uncond") or [0])):
+        for expert, rows in self._passes(timesteps, len(options.get("cond_or_uncond") or [0])):
             named = {name: value[rows] for name, value in inputs.items()}
-            got = self.engine.predict(padded[rows].float(), timesteps[rows], named, self.channels, adapters, self.expert)
+            mine = self.adapters.get(expert, []) if adapters is None else adapters
+            got = self.engine.predict(padded[rows].float(), timesteps[rows], named, self.channels, mine, expert)
             if out is None:
                 out = got.new_empty(x.shape[0], *got.shape[1:])
             out[rows] = got
         return out[..., :height, :width].to(device=x.device, dtype=x.dtype)
+
+    def _passes(self, timesteps, conditionings):
+        """(expert, rows) of each evaluation. timesteps: [B], or by frame [B, frames], where frames that are given have 0."""
+        highest = timesteps.reshape(timesteps.shape[0], -1).amax(1).tolist()
+        for rows in self._parts(len(highest), conditionings):
+            experts = [self.experts.of(highest[row]) for row in rows]
+            for expert in sorted(set(experts)):
+                yield expert, [row for row, of in zip(rows, experts) if of == expert]
 
     def _parts(self, batch, conditionings):
         """Rows of each evaluation: some pictures, each with all of its conditionings."""
@@ -275,80 +289,3 @@ def network_class(stock):
 def model_class(stock):
     """A model that needs no memory here, so that all conditionings of a step come in one call."""
     return _derived("model", stock, {"memory_required": lambda self, *args, **kwargs: 0})
-
-
-def patcher_class():
-    """The patcher of delegated models; made late, as ComfyUI is not there when this file is tested.
-
-    No weight is here, so none is moved, merged or counted.
-    """
-    import comfy.model_patcher
-    import comfy.utils
-    from comfy.patcher_extension import CallbacksMP
-
-    stock = comfy.model_patcher.ModelPatcher
-    if stock in _patchers:
-        return _patchers[stock]
-
-    class AtelierModelPatcher(stock):
-        def model_size(self):
-            return 1
-
-        def loaded_size(self):
-            return 1 if self.model.current_weight_patches_uuid is not None else 0
-
-        def patch_model(self, *args, **kwargs):
-            refuse_object_patches(self.object_patches)
-            refuse_compiling(self.wrappers)
-            return super().patch_model(*args, **kwargs)
-
-        def load(self, device_to=None, *args, **kwargs):
-            host.raise_if_interrupted()
-            delegation = self.model.atelier
-            delegation.adapters = delegation.files.of(self.patches_uuid, self.patches, delegation.shapes)
-            delegation.engine.load()
-            self.model.device = device_to
-            self.model.current_weight_patches_uuid = self.patches_uuid
-            for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
-                callback(self, device_to, *(list(args) + [0, False, True])[:3])
-
-        def partially_load(self, device_to, *args, **kwargs):
-            self.unpatch_model(None, unpatch_weights=False)
-            self.patch_model(device_to)
-            return 0
-
-        def partially_unload(self, device_to, *args, **kwargs):
-            return 0
-
-        def unpatch_model(self, device_to=None, unpatch_weights=True):
-            self.eject_model()
-            if unpatch_weights:
-                self.model.current_weight_patches_uuid = None
-            for name, value in self.object_patches_backup.items():
-                comfy.utils.set_attr(self.model, name, value)
-            self.object_patches_backup.clear()
-
-        def detach(self, unpatch_all=True):
-            self.eject_model()
-            if unpatch_all:
-                self.unpatch_model(self.offload_device)
-                self.model.atelier.engine.release()
-            for callback in self.get_all_callbacks(CallbacksMP.ON_DETACH):
-                callback(self, unpatch_all)
-            return self.model
-
-        def get_key_patches(self, *args, **kwargs):
-            raise EngineError(f"another node wants this model's weights, to merge or to save models; {ELSEWHERE}")
-
-        def add_hook_patches(self, *args, **kwargs):
-            raise EngineError(f"LoRA hooks change the weights within a run; {ELSEWHERE}, or a LoRA loader node")
-
-        def add_weight_wrapper(self, name, *args, **kwargs):
-            raise EngineError(f"another node wraps the weight {name}; {ELSEWHERE}")
-
-    _patchers[stock] = AtelierModelPatcher
-    return AtelierModelPatcher
-
-
-_patchers = {}
-ELSEWHERE = "the weights are in the engine: use the stock loader"

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 import select
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from .errors import EngineError
 POLL_S = 0.05  # between two looks at ComfyUI's cancel button
 PATIENCE_S = 0.5  # for a cancelled call; an evaluation that is under way ends by itself
 START_S = 120  # until the program says what it serves
+END_S = 0.5  # for a program whose socket was closed to leave by itself; killed, it takes its workers with it
 MESSAGE_BYTES = 128 << 10
 
 log = logging.getLogger("atelier")
@@ -35,7 +37,7 @@ def _forward(pipe, name):
 def _end(process, connection):
     connection.close()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -47,6 +49,11 @@ class Engine:
     def __init__(self, program, arguments, name):
         self.program, self.arguments, self.name = program, list(arguments), name
         self.hello = None
+        self.alone = None  # of a model with two experts: folders with one of them (experts.Alone)
+        self.holds = False  # memory for weights, as far as is known
+        self._needs_room = False  # it did not fit beside others
+        self._expert = None  # the only one of this process; None: all are in it
+        self._adapters = {}  # of each expert's last call
         self._ids = itertools.count(1)
         self._arena = Arena()
         self._process = self._socket = self._finalizer = None
@@ -63,7 +70,7 @@ class Engine:
             return self.hello
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [self.program, "tensor_server", "--fd", str(theirs.fileno()), *self.arguments]
+        command = [self.program, "tensor_server", "--fd", str(theirs.fileno()), *self._flags()]
         with theirs:
             self._process = subprocess.Popen(
                 command,
@@ -76,9 +83,10 @@ class Engine:
         self._said = []
         threading.Thread(target=_forward, args=(self._tee(), self.name), daemon=True).start()
         self._finalizer = weakref.finalize(self, _end, self._process, ours)
-        self.hello = self._message(time.monotonic() + START_S)
-        if self.hello is None:
+        hello = self._message(time.monotonic() + START_S)
+        if hello is None:
             self._fail_start()
+        self.hello = self.hello or hello  # of the whole model, also where one expert is served later
         log.info(
             "[atelier %s] %s, %s on %s ranks of %s: %s",
             self.name,
@@ -89,6 +97,13 @@ class Engine:
             self.hello["layout"],
         )
         return self.hello
+
+    def _flags(self):
+        if self._expert is None:
+            return self.arguments
+        flags = list(self.arguments)
+        flags[flags.index("--model_name") + 1] = self.alone.path(self._expert)
+        return flags
 
     def _tee(self):
         """The process's output, of which the last lines are kept for messages."""
@@ -116,22 +131,28 @@ class Engine:
         if self._finalizer:
             self._finalizer()
         self._process = self._socket = self._finalizer = None
+        self.holds = False
 
     # Calls
 
-    def load(self):
+    def load(self, expert=0):
         """Starts the workers, who read the weights."""
-        self._ask({"do": "load"})
+        self._ask({"do": "load", "expert": expert})
 
     def release(self):
         """Gives the memory back; the next call loads again."""
         if self.is_running():
             self._ask({"do": "release"}, is_cancellable=False)
+        self.holds = False
 
     def predict(self, latents, timesteps, inputs, channels, adapters=(), expert=0):
-        """One evaluation of the denoiser: latents [B, C, ...], timesteps [B], inputs {name: [B, ...]} -> [B, channels, ...]."""
+        """One evaluation of the denoiser: latents [B, C, ...], timesteps [B], inputs {name: [B, ...]} -> [B, channels, ...].
+
+        adapters: of this expert; those of the other one stay what its own calls said, so that no weight is read again.
+        """
         tensors = {"latents": latents, "timesteps": timesteps.float(), **inputs}
-        extra = {"adapters": list(adapters), "expert": expert}
+        self._adapters[expert] = list(adapters)
+        extra = {"adapters": self._adapters, "expert": expert}
         shape = [latents.shape[0], channels, *latents.shape[2:]]
         return self._call("predict", tensors, shape, list(inputs), extra)
 
@@ -172,7 +193,52 @@ class Engine:
         return [(name, data) for (_, name), data in sorted(files.items())]
 
     def _ask(self, message, descriptor=-1, on_event=None, is_cancellable=True):
-        """Sends, waits for the answer, tries once more where the process had died unnoticed."""
+        """Sends and waits for the answer; where memory did not suffice, once more for all that others can give back."""
+        while True:
+            try:
+                return self._tell(self._settled(message), descriptor, on_event, is_cancellable)
+            except EngineError as error:
+                if error.kind != "capacity" or not self._find_room():
+                    raise
+                log.info("[atelier %s] %s; once more with the memory that others have given back", self.name, error)
+
+    def _settled(self, message):
+        """The message for the process that takes it, which serves one expert where there is no room for both."""
+        if message["do"] == "release":
+            return message
+        expert = message.get("expert", 0)
+        if self._expert is not None and self._expert != expert:
+            self.close()
+            self._expert = expert
+        if self._needs_room and not self.holds:
+            release_others(self)
+            host.make_room()
+        self.holds = True
+        message = dict(message)
+        if "adapters" in message:
+            of_all = [(e, a) for e, some in sorted(message["adapters"].items()) for a in some]
+            message["adapters"] = [a for e, a in of_all if e == expert or self._expert is None and _is_there(a)]
+            if self._expert is not None:
+                message["adapters"] = [self.alone.adapter(a, self._expert) for a in message["adapters"]]
+        if self._expert is not None:
+            message["expert"] = 0
+        return message
+
+    def _find_room(self):
+        """False where nobody has anything to give."""
+        self._needs_room = True
+        others, stock = release_others(self), host.make_room()
+        if others or stock:
+            return True
+        if self.alone is None or self._expert is not None:
+            return False
+        log.info("[atelier %s] there is no room for both experts: one at a time is loaded from now on", self.name)
+        self.close()
+        self._expert = 0
+        return True
+
+    def _tell(self, message, descriptor, on_event, is_cancellable):
+        """Tries once more where the process had died unnoticed."""
         for is_last in (False, True):
             self.start()
             identity = next(self._ids)
@@ -240,6 +306,11 @@ class Engine:
         return (json.loads(data), descriptors) if data else "gone"
 
 
+def _is_there(adapter):
+    """Whether a call's "PATH:strength" is still a file: who made it may be gone."""
+    return os.path.exists(adapter.rpartition(":")[0])
+
+
 _served = weakref.WeakValueDictionary()
 
 
@@ -253,7 +324,10 @@ def serve(program, arguments, name):
 
 
 def release_others(engine):
-    """Two models on the same devices: the one that is to run has their memory."""
+    """Two models on the same devices: the one that is to run has their memory. How many have given theirs back."""
+    count = 0
     for other in list(_served.values()):
-        if other is not engine and other.is_running():
+        if other is not engine and other.is_running() and other.holds:
             other.release()
+            count += 1
+    return count

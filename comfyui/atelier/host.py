@@ -23,11 +23,19 @@ def raise_if_interrupted():
 
 
 def make_room():
-    """Before the engine loads onto devices that ComfyUI uses too."""
+    """Before the engine loads onto devices that ComfyUI uses too: its own models go, those in engines stay.
+
+    How many went.
+    """
     management = _management()
-    if management and management.get_torch_device().type != "cpu":
-        management.unload_all_models()
-        management.soft_empty_cache()
+    if management is None or management.get_torch_device().type == "cpu":
+        return 0
+    loaded = management.current_loaded_models
+    ours = [one for one in loaded if hasattr(getattr(one.model, "model", None), "atelier")]
+    before = len(loaded)
+    management.free_memory(1e30, management.get_torch_device(), keep_loaded=ours)
+    management.soft_empty_cache()
+    return before - len(management.current_loaded_models)
 
 
 def gpu_count():

@@ -3,7 +3,7 @@
 import json
 import os
 
-from . import delegate, engine, host, hunyuan_names, program, sdxl_names, wan_names
+from . import delegate, engine, experts, host, hunyuan_names, program, sdxl_names, wan_names
 from .errors import EngineError
 from .settings import XDitUSPConfig
 
@@ -72,19 +72,25 @@ def serve(path, config, parts, base_precision=None, attention_mode=None, extra=(
     return engine.serve(program.require(config.program), arguments, os.path.basename(str(path)))
 
 
-def load(path, config=None, base_precision=None, attention_mode=None):
-    """A delegated MODEL of a file or a diffusers folder. Raises EngineError."""
+def load(path, config=None, base_precision=None, attention_mode=None, expert=experts.BY_NOISE):
+    """A delegated MODEL of a file or a diffusers folder. expert: of experts.CHOICES. Raises EngineError."""
     config = config or XDitUSPConfig(num_gpus=1)
     served = serve(path, config, "denoiser", base_precision, attention_mode)
     host.make_room()
     hello = served.start()
-    tensors, metadata = _tensors(path if os.path.isfile(path) else hello["folder"])
+    folder = "" if os.path.isfile(path) else hello["folder"]
+    chosen = experts.chosen(folder, expert)
+    if experts.has_two(folder):
+        served.alone = served.alone or experts.Alone(folder)
+    tensors, metadata = _tensors(folder or path)
     for names in (wan_names, hunyuan_names, sdxl_names):
         if names.MARK in tensors:
             tensors = names.original(tensors)
     stock, tensors = delegate.stock_config(tensors, metadata, hello)
     _settle_sizes(stock, hello)
-    model = delegate.build(stock, tensors, served, _adapter_folder(), config.max_batch_size)
+    model = delegate.build(stock, tensors, served, _adapter_folder(), config.max_batch_size, chosen)
+    if not served.holds:  # ComfyUI counts what it has loaded, which nobody has asked for yet
+        served.close()
     return model
 
 

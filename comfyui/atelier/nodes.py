@@ -2,7 +2,7 @@
 
 import io
 
-from . import host, loading
+from . import experts, host, loading, patcher
 from .delegate import Delegation
 from .errors import EngineError
 from .settings import ATTENTION, DTYPES, XDitUSPConfig
@@ -29,11 +29,18 @@ class AtelierModelLoader:
                 "model": (loading.models(), {"tooltip": "a file, or a folder of models/diffusers"}),
                 "weight_dtype": (list(DTYPES), {"default": "bf16"}),
             },
-            "optional": {"xdit_usp_config": CONFIG, "attention_mode": (list(ATTENTION), {"default": "sdpa"})},
+            "optional": {
+                "xdit_usp_config": CONFIG,
+                "attention_mode": (list(ATTENTION), {"default": "sdpa"}),
+                "expert": (
+                    list(experts.CHOICES),
+                    {"default": experts.BY_NOISE, "tooltip": "of a folder with two denoisers (Wan 2.2 A14B): both, or one for its KSamplerAdvanced"},
+                ),
+            },
         }
 
-    def load_model(self, model, weight_dtype, xdit_usp_config=None, attention_mode="sdpa"):
-        return (loading.load(loading.path_of_model(model), xdit_usp_config, weight_dtype, attention_mode),)
+    def load_model(self, model, weight_dtype, xdit_usp_config=None, attention_mode="sdpa", expert=experts.BY_NOISE):
+        return (loading.load(loading.path_of_model(model), xdit_usp_config, weight_dtype, attention_mode, expert),)
 
 
 class AtelierKSampler:
@@ -117,11 +124,13 @@ class AtelierVAEDecode:
             "optional": {"xdit_usp_config": CONFIG},
         }
 
+    _held = None  # the engine lives as long as the node
+
     def decode(self, samples, model, xdit_usp_config=None):
         config = xdit_usp_config or XDitUSPConfig(num_gpus=1)
         path = loading.path_of_model(model)
         served = loading.serve(path, config, "vae", extra=["--use_parallel_vae"])
-        host.make_room()
+        self._held = patcher.hold(served, self._held)
         latents = samples["samples"].float()
         facts = served.start()["vae"]
         height, width = (n * facts["spatial"] for n in latents.shape[-2:])
@@ -159,6 +168,8 @@ class _WholePipeline:
             "optional": {"xdit_usp_config": CONFIG, "weight_dtype": (list(DTYPES), {"default": "bf16"})},
         }
 
+    _held = None  # the engine lives as long as the node
+
     def frames(self, model, config, weight_dtype, row):
         """All that is drawn, [frames, H, W, 3]; what is None or left at its neutral value goes unsaid."""
         import torch
@@ -167,6 +178,7 @@ class _WholePipeline:
         flags = [*self.FLAGS, *(["--use_parallel_vae"] if config.num_gpus > 1 else [])]
         served = loading.serve(loading.path_of_model(model), config, "all", weight_dtype, extra=flags)
         host.make_room()
+        self._held = patcher.hold(served, self._held)
         if row.get("guidance_scale", 0) < 0:
             del row["guidance_scale"]
         said = {name: value for name, value in row.items() if value not in (None, "") and (value or name in ("seed", "guidance_scale"))}

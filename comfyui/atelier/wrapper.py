@@ -6,6 +6,7 @@ import sys
 import weakref
 
 from .errors import EngineError
+from .patcher import hold
 
 MISSING = (
     "this output is for ComfyUI-WanVideoWrapper's sampler, and that package is not loaded in this ComfyUI: "
@@ -210,11 +211,19 @@ def forward_of(base):
             else:
                 arguments[name] = value
         refuse_state(self, arguments.get("freqs"))
+        keep_loaded(self)
         predictions = predict(self.atelier, arguments, adapters_of(self), _defaults_of(signature))
         state = arguments.get("pred_id")
         return (predictions, None, state) if has_audio else (predictions, state)
 
     return forward
+
+
+def keep_loaded(network):
+    """The wrapper's sampler calls a network by itself: ComfyUI is told what it may unload."""
+    held = network.__dict__.get("held")
+    if held is None or not network.atelier.engine.holds:
+        network.__dict__["held"] = hold(network.atelier.engine, held)
 
 
 def _defaults_of(signature):

@@ -1,0 +1,67 @@
+"""How long engines live in a ComfyUI: between prompts for as long as the graph has them, and not after `/free`."""
+
+import time
+
+from _comfyui import Graph, processes_of
+
+WITHIN_S = 5
+UNLOAD, BOTH = {"unload_models": True}, {"unload_models": True, "free_memory": True}
+
+
+def whole_picture(server, config, seed):
+    graph = Graph(server)
+    settings = config(graph, 2)
+    given = {"prompt": "a red circle", "steps": 1, "width": 64, "height": 64, "weight_dtype": "fp32"}
+    pictures = graph.add("AtelierTextToImage", model="mini", seed=seed, xdit_usp_config=settings, **given)
+    graph.add("PreviewImage", images=pictures)
+    latent = graph.add("TestLatent", shape=f"1,8,{8 + seed % 8},16")
+    graph.add("PreviewImage", images=graph.add("AtelierVAEDecode", samples=latent, model="mini", xdit_usp_config=settings))
+    return graph.nodes
+
+
+def engines(pid):
+    return set(processes_of(pid, "tensor_server"))
+
+
+def engines_stay(server, pid, config):
+    """Whole pictures and decoding: a second prompt finds the weights where the first one left them."""
+    server.run(whole_picture(server, config, 1))
+    before = engines(pid)
+    server.run(whole_picture(server, config, 2))
+    assert len(before) >= 2 and before <= engines(pid), (before, engines(pid))
+
+
+def is_free(server, pid, what, found, label):
+    """Nothing of any engine is left soon after."""
+    assert engines(pid), f"{label}: there was nothing to give back"
+    began = time.monotonic()
+    server.post("/free", what)
+    while processes_of(pid, "tensor_server") or processes_of(pid, " worker --fd"):
+        assert time.monotonic() - began < WITHIN_S, f"{label}: {processes_of(pid, 'tensor_server')} live {WITHIN_S} s after /free"
+        time.sleep(0.05)
+    found[f"free, {label}"] = {"seconds": round(time.monotonic() - began, 2)}
+    print(f"free, {label}: {found[f'free, {label}']}", flush=True)
+
+
+def after_every_use(server, pid, config, flux, long_graph, wait_for_progress, found):
+    for seed, what in enumerate((UNLOAD, BOTH, {"free_memory": True})):
+        server.run(long_graph(200 + seed, steps=1).nodes)
+        is_free(server, pid, what, found, f"a sampler, {' and '.join(what)}")
+    for seed, what in enumerate((UNLOAD, BOTH)):
+        server.run(whole_picture(server, config, 3 + seed))
+        is_free(server, pid, what, found, f"a whole picture and a decoder, {' and '.join(what)}")
+
+    graph = Graph(server)
+    model = graph.add("TestPatch", model=flux(graph))
+    latent = graph.add("TestLatent", shape="1,8,16,16")
+    texts = [graph.add("TestConditioning", seed=i) for i in (1, 2)]
+    graph.add("TestCompare", a=latent, b=graph.add("KSampler", model=model, positive=texts[0], negative=texts[1], latent_image=latent))
+    server.fail(graph.nodes)
+    is_free(server, pid, BOTH, found, "a prompt that failed")
+
+    identity = server.queue(long_graph(210).nodes)
+    wait_for_progress(identity)
+    server.post("/interrupt")
+    is_free(server, pid, UNLOAD, found, "a cancel")
+    server.wait(identity, 60)
+    server.run(long_graph(211, steps=1).nodes)
