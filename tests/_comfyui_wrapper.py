@@ -16,8 +16,10 @@ ROPE_COLUMNS = ((12, 6), (10, 5), (10, 5))  # of heads of 32: width of frames, r
 
 def networks(torch):
     class Old(torch.nn.Module):
-        def __init__(self, dim=64, in_dim=16, num_heads=2, attention_mode="sdpa"):
+        def __init__(self, dim=64, in_dim=16, num_heads=2, attention_mode="sdpa", vace_layers=None, vace_in_dim=None):
             super().__init__()
+            self.vace_layers, self.vace_in_dim = vace_layers, vace_in_dim
+            self.steered = {block: n for n, block in enumerate(vace_layers or [])}
             self.dim, self.in_dim, self.num_heads = dim, in_dim, num_heads
             self.blocks = torch.nn.ModuleList([torch.nn.Linear(dim, dim)])
             self.rope_embedder = types.SimpleNamespace(k=None, num_frames=None)
@@ -143,8 +145,8 @@ def wrapper_package(torch, base):
                 sys.modules[name] = module
 
 
-def stock_of(delegation, patches=None):
-    config = types.SimpleNamespace(unet_config=SIZES)
+def stock_of(delegation, patches=None, **sizes):
+    config = types.SimpleNamespace(unet_config={**SIZES, **sizes})
     model = types.SimpleNamespace(atelier=delegation, model_config=config, latent_format=None)
     patcher = Patcher(model)
     patcher.patches = patches or {}
@@ -185,7 +187,7 @@ def cases(package, raises):
             raises(words, lambda: network(**plain_call(torch, base, [z], [text], **more)))
 
         for base in (old, new):
-            refused(["vace_data"], base, vace_data=[1])
+            refused(["vace_data"], base, vace_data=[{"context": [z], "scale": [1.0] * 5, "start": 0.0, "end": 1.0}])
             refused(["enhance_enabled"], base, enhance_enabled=True)
             refused(["riflex_freq_index"], base, freqs=turns(torch, 21))
             refused(["riflex_freq_index"], base, {"rope_embedder": types.SimpleNamespace(k=6, num_frames=21)}, freqs=None)
@@ -197,6 +199,32 @@ def cases(package, raises):
         refused(["unianimate_poses"], new, unianimate_poses=z)
         refused(["ntk_alphas"], new, ntk_alphas=(1.0, 2.0, 2.0))
         refused(["attention_mode_override"], new, transformer_options={"merge_loras": True, "attention_mode_override": {"mode": "sageattn"}})
+
+    def wrapper_steers(torch):
+        """VACE: one control with its strength of the step, nothing outside of its part of the run; two at once are refused."""
+        g = torch.Generator().manual_seed(0)
+        z, context, text = (torch.randn(*shape, generator=g) for shape in ((16, 3, 4, 4), (96, 3, 4, 4), (7, 64)))
+        one = {"context": [context], "scale": [0.5, 0.6, 0.7, 0.8], "start": 0.2, "end": 0.6, "seq_len": 12}
+        late = {**one, "start": 0.5, "end": 1.0}
+        for base in networks(torch):
+            delegation = Delegation()
+            delegation.engine.hello = {"config": {"vace_layers": [0, 1]}}
+            network = wrapper.delegated_network(base, delegation, stock_of(delegation, vace_layers=2, vace_in_dim=96))
+            assert network.vace_layers == [0, 1]
+
+            def given(data, step, share):
+                network(**plain_call(torch, base, [z], [text], vace_data=data, current_step=step, current_step_percentage=share))
+                inputs = delegation.seen[2]
+                assert inputs["vace_context"].shape == (1, 1, 96, 3, 4, 4)
+                return inputs["vace_context"][0, 0], inputs["vace_strength"]
+
+            got, strength = given([one], 2, 0.4)
+            assert strength == [0.7] and (got == context).all()
+            assert given([one], 0, 0.3)[1] == [0.5] and given([one, late], 2, 0.4)[1] == [0.7]
+            for data, step, share in (([one], 3, 0.7), ([one], 1, 0.1), (None, 1, 0.4), ([{**one, "scale": [0.0] * 4}], 1, 0.4)):
+                got, strength = given(data, step, share)
+                assert strength == [0.0] and not got.any(), (step, share)
+            raises(["2 VACE controls", "prev_vace_embeds"], lambda: given([one, late], 2, 0.55))
 
     def wrapper_has_its_loras(torch):
         """Of the loader, and of nodes that clone a model and add theirs to it."""
@@ -228,4 +256,4 @@ def cases(package, raises):
         new = "base_dtype weight_dtype base_path model_name quantization auto_cpu_offload control_lora compile_args gguf_reader fp8_matmul scale_weights sd lora"
         assert set(f"{old} {new}".split()) <= set(items) and items["sd"] is None
 
-    return [wrapper_calls_agree, wrapper_features_are_refused, wrapper_has_its_loras, wrapper_items_are_there]
+    return [wrapper_calls_agree, wrapper_features_are_refused, wrapper_steers, wrapper_has_its_loras, wrapper_items_are_there]

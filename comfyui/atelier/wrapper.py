@@ -173,6 +173,8 @@ def delegated_network(base, delegation, stock):
 
     known = dict(stock.model.model_config.unet_config)
     known.update(ffn2_dim=known.get("ffn_dim"), attention_mode="sdpa", in_features=known.get("dim"), out_features=known.get("dim"))
+    if known.get("vace_layers"):  # ComfyUI counts them, the wrapper lists which blocks they steer
+        known["vace_layers"] = list(delegation.engine.hello["config"]["vace_layers"])
     takes = inspect.signature(base.__init__).parameters
     arguments = {name: known[name] for name in takes if name in known}
     with torch.device("meta"):
@@ -212,7 +214,8 @@ def forward_of(base):
                 arguments[name] = value
         refuse_state(self, arguments.get("freqs"))
         keep_loaded(self)
-        predictions = predict(self.atelier, arguments, adapters_of(self), _defaults_of(signature))
+        control = control_of(self, arguments)
+        predictions = predict(self.atelier, arguments, adapters_of(self), _defaults_of(signature), control)
         state = arguments.get("pred_id")
         return (predictions, None, state) if has_audio else (predictions, state)
 
@@ -230,10 +233,36 @@ def _defaults_of(signature):
     return {name: parameter.default for name, parameter in signature.parameters.items()}
 
 
-def predict(delegation, arguments, adapters=(), defaults=None):
+def control_of(network, arguments):
+    """VACE's inputs of a call, as a network of ComfyUI's takes them; `vace_data` leaves the arguments. {} for other models.
+
+    A control counts from its start to its end, shares of the run, and in the first step from its start on.
+    """
+    import torch
+
+    if not getattr(network, "vace_layers", None):
+        return {}
+    step, share, counted = arguments.get("current_step", 0), arguments.get("current_step_percentage", 0.0), []
+    for one in arguments.pop("vace_data", None) or []:
+        if not isinstance(one, dict):
+            raise EngineError("the wrapper's sampler gives VACE's control in a form that is not known here: use its VACE encode node")
+        is_on = one["start"] <= share <= one["end"] or one["end"] > 0 and step == 0 and share >= one["start"]
+        if is_on and one["scale"][step] != 0:
+            counted.append((one["context"], float(one["scale"][step])))
+    if len(counted) > 1:
+        raise EngineError(f"{len(counted)} VACE controls count in one step; the engine takes one: unlink prev_vace_embeds, or give them apart by start and end")
+    if counted:
+        (context,), strength = counted[0]
+    else:  # nothing of the control stream reaches the model
+        frames, height, width = arguments["x"][0].shape[1:]
+        context, strength = torch.zeros(network.vace_in_dim, frames, height, width), 0.0
+    return {"vace_context": context[None, None], "vace_strength": [strength]}
+
+
+def predict(delegation, arguments, adapters=(), defaults=None, more=None):
     """One call of the wrapper's network: a list of videos in, the list of their predictions out.
 
-    defaults: of the network's own forward call.
+    defaults: of the network's own forward call; more: inputs besides texts and pictures.
     """
     import torch
 
@@ -247,7 +276,7 @@ def predict(delegation, arguments, adapters=(), defaults=None):
     context = torch.stack([_padded(t) for t in texts])
     if context.shape[0] == 1 and x.shape[0] > 1:
         context = context.expand(x.shape[0], *context.shape[1:])
-    inputs = {"context": context}
+    inputs = {"context": context, **(more or {})}
     if seen is not None:
         inputs["clip_fea"] = seen
     return list(delegation.evaluate(x, times, inputs, {}, adapters))
@@ -310,7 +339,9 @@ def _are_plain(freqs, network):
 
 def refuse_vace_part(vace_model):
     if vace_model:
-        raise EngineError("vace_model names a VACE module apart from its model: give the loader a file that holds both (wan2.1_vace_...)")
+        raise EngineError(
+            "vace_model names a VACE module apart from its model: unlink it, and give the loader a file that holds both (wan2.1_vace_...)"
+        )
 
 
 def with_loras(stock, loras):
