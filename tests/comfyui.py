@@ -81,6 +81,7 @@ def settings_refuse():
     flags = config(gpu_memory_fraction=0.35).arguments("bf16", "sdpa")
     assert flags[flags.index("--gpu_memory_fraction") + 1] == "0.35" and "--enable_activation_checkpointing" in flags, flags
     flags = config(device="cpu", enable_activation_checkpointing=False).arguments("fp32", "sdpa")
+    assert "--no_overlap_p2p_comm" not in flags and "--no_overlap_p2p_comm" in config(overlap_p2p_comm=False).arguments("fp32", "sdpa")
     assert "--gpu_memory_fraction" not in flags and "--enable_activation_checkpointing" not in flags, flags
     raises(["WanVideoWrapper", "MODEL"], lambda: wrapper.XDitUSPWanVideoModel.of(None, "bf16").model)
     raises(["VACE"], lambda: wrapper.refuse_vace_part({"path": "x"}))

@@ -77,8 +77,6 @@ class XDitUSPConfig:
             said.append("max_sequence_length is computed from the picture or video; the value has no effect")
         if self.enable_gradient_checkpointing:
             said.append("enable_gradient_checkpointing has no effect: nothing is trained")
-        if not self.overlap_p2p_comm:
-            said.append("overlap_p2p_comm off has no effect: messages always run beside the work")
         if self.pipeline_parallel_size > 1:
             said.append("pipeline stages run whole steps here, as the sampler outside owns the loop over them")
         return said
@@ -121,6 +119,7 @@ class XDitUSPConfig:
         else:
             flags += ["--torch_dtype", DTYPES[base_precision]]
         flags += ["--enable_activation_checkpointing"] if self.enable_activation_checkpointing else []
+        flags += [] if self.overlap_p2p_comm else ["--no_overlap_p2p_comm"]
         pipeline, tensor, halves = self.pipeline_parallel_size, self.tensor_parallel_size, self.data_parallel_size
         if pipeline * tensor * halves > 1:
             flags += ["--pipefusion_degree", str(pipeline), "--tensor_parallel_degree", str(tensor)]
