@@ -93,7 +93,8 @@ def dependencies(_):
 
 
 def comfyui(_):
-    for folder in [*HERE.parents, *map(pathlib.Path, sys.path)]:
+    as_installed = pathlib.Path(__file__).absolute()  # by a link, perhaps
+    for folder in [*as_installed.parents, *HERE.parents, *map(pathlib.Path, sys.path)]:
         if (folder / "comfy" / "model_patcher.py").is_file():
             break
     else:

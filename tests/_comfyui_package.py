@@ -3,9 +3,11 @@
 comfyui.py runs these. What the registry asks of pyproject.toml is its documentation's page registry/specifications.
 """
 
+import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 
 from _comfyui import ROOT
@@ -61,4 +63,36 @@ def installer_looks():
     assert test.stdout.count("\n") == 6 and "passed   configuration creation" in test.stdout, test.stdout
 
 
-CASES = [explains_an_absent_engine, installer_looks, registry_has_what_it_asks_for]
+def installed_by_a_link_it_finds_its_comfyui():
+    """Into a ComfyUI and into a portable build, twice; the self-test is started from where the nodes then are."""
+    stubs = {
+        "main.py": "",
+        "comfy/__init__.py": "",
+        "comfy/utils.py": "",
+        "comfy/options.py": "def enable_args_parsing():\n    pass\n",
+        "comfy/model_patcher.py": "class ModelPatcher:\n    pass\n",
+        "comfy/patcher_extension.py": "class CallbacksMP:\n    pass\n",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        home = pathlib.Path(folder, "ComfyUI")
+        for name, text in stubs.items():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(text)
+        embedded = pathlib.Path(folder, "python_embeded/python")
+        embedded.parent.mkdir()
+        embedded.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        embedded.chmod(0o755)
+        script = ["bash", str(PACKAGE / "install_xdit_usp.sh")]
+        for named in (["--comfyui", str(home), "--python", sys.executable], ["--portable", folder]):
+            looked = subprocess.run([*script, *named, "--check-only"], capture_output=True, text=True)
+            assert ("MISSING  the nodes are not in" in looked.stdout) == (named[0] == "--comfyui"), looked.stdout
+            for _ in range(2):
+                placed = subprocess.run([*script, *named], capture_output=True, text=True)
+                assert "ok       the nodes are in" in placed.stdout, placed.stdout
+        linked = home / "custom_nodes/atelier-xdit-usp"
+        assert linked.resolve() == PACKAGE
+        test = subprocess.run([sys.executable, str(linked / "test_xdit_usp.py")], capture_output=True, text=True)
+        assert f"passed   ComfyUI integration: in {home}" in test.stdout, test.stdout
+
+
+CASES = [installed_by_a_link_it_finds_its_comfyui, explains_an_absent_engine, installer_looks, registry_has_what_it_asks_for]
