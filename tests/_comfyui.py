@@ -94,6 +94,8 @@ class Graph:
                 inputs[name] = spec[0][0]
             elif "default" in options:
                 inputs[name] = options["default"]
+            elif spec[0] == "COMBO":
+                inputs[name] = options["options"][0]
         number = str(len(self.nodes) + 1)
         self.nodes[number] = {"class_type": kind, "inputs": inputs}
         return [number, 0]

@@ -9,6 +9,7 @@ import time
 import _comfyui_experts
 import _comfyui_families
 import _comfyui_free
+import _comfyui_page
 import _comfyui_video
 from _comfyui import ROOT, Graph, Server, processes_of, reason
 
@@ -201,6 +202,26 @@ def shift_and_cache_nodes_work():
 
     compare("wan, EasyCache", cached(stock_wan("high")), cached(our_wan("high")), **VIDEO, steps=8)
 
+    def windowed(loader):
+        sizes = {"context_length": 9, "context_overlap": 4}  # of frames, of which a latent holds four
+        return lambda graph: graph.add("WanContextWindowsManual", model=loader(graph), **sizes)
+
+    long = {**VIDEO, "shape": "1,16,7,13,10"}
+    compare("wan, context windows", windowed(stock_wan("high")), windowed(our_wan("high", 2)), **long)
+
+
+def the_page_is_served():
+    _comfyui_page.examples_fit(server)
+    _comfyui_page.help_is_there(server)
+
+
+def previews_arrive():
+    graph = Graph(server)
+    texts = [graph.add("TestConditioning", seed=i, width=4096, pooled=0) for i in (1, 2)]
+    latent = graph.add("TestLatent", shape=VIDEO["shape"])
+    graph.add("TestCompare", a=latent, b=sampled(graph, our_wan("high", 2)(graph), *texts, latent, seed=31, steps=4))
+    _comfyui_page.previews_arrive(server, graph.nodes, 4)
+
 
 def alterations_are_refused():
     graph = Graph(server)
@@ -313,6 +334,8 @@ CASES = [
     videos_come_back,
     two_experts_agree,
     shift_and_cache_nodes_work,
+    the_page_is_served,
+    previews_arrive,
     alterations_are_refused,
     pictures_come_back,
     decodes,

@@ -22,7 +22,7 @@ ln -s "$root/models/mini-video/text_encoder/model.safetensors" "$work/models/tex
 "$home/venv/bin/python" "$root/tests/_comfyui_files.py" "$home/ComfyUI" "$work/models"
 port=$("$home/venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 started=$(bash "$root/tests/comfyui/start.sh" --home "$home" --port "$port" --base "$work/base" --custom-nodes "$work/nodes" \
-  --models "$work/models" --detach)
+  --models "$work/models" --detach -- --preview-method latent2rgb)
 pid=$(sed -n 's/^pid //p' <<<"$started")
 log=$(sed -n 's/^log //p' <<<"$started")
 if ! "$home/venv/bin/python" "$root/tests/_comfyui_cases.py" "http://127.0.0.1:$port" "$pid" "$log" "$root/tests/results/comfyui.json"; then
