@@ -176,6 +176,10 @@ def frames_agree():
     _comfyui_families.frames_agree(compare, stock_wan, our_wan)
 
 
+def forms_agree():
+    _comfyui_families.forms_agree(compare, stock_wan, our_wan)
+
+
 def other_families_agree():
     _comfyui_families.unets_agree(compare, config)
     _comfyui_families.hunyuan_agrees(compare_with, config)
@@ -327,6 +331,7 @@ CASES = [
     samplers_agree,
     videos_agree,
     frames_agree,
+    forms_agree,
     other_families_agree,
     other_families_refuse,
     mini_video_agrees,

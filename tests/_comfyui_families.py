@@ -32,6 +32,15 @@ def frames_agree(compare, stock, ours):
     compare("wan 5b, branches side by side", stock("5b"), ours("5b", 2, data_parallel_size=2), **large, known=1)
 
 
+def forms_agree(compare, stock, ours):
+    """Files as they are published; beside a form that this ComfyUI does not read lies the same file in one that it does."""
+    video = {"width": 4096, "pooled": 0, "shape": "1,16,3,12,10"}
+    beside = {"quantised_by_layer": "quantised", "prefixed_by_trainers": "bare"}
+    for name in ("fp8", "scaled", "quantised", "quantised_by_layer", "prefixed", "prefixed_by_trainers"):
+        compare(f"wan, {name}, one rank", stock(beside.get(name, name)), ours(name), **video)
+        compare(f"wan, {name}, two ranks", stock(beside.get(name, name)), ours(name, 2), **video)
+
+
 def ours_of(model, config, gpus=1, **settings):
     return lambda graph: graph.add("AtelierModelLoader", model=model, weight_dtype="fp32", xdit_usp_config=config(graph, gpus, **settings))
 

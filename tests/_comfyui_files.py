@@ -97,6 +97,37 @@ save_file(fill(wan(VaceWanModel, vace_layers=1, vace_in_dim=96), 4), f"{models}/
 
 
 
+
+def wan_forms():
+    """Ways in which Wan's files are published: prefixes, 8-bit floats as they are, with scales in two namings."""
+    # ComfyUI keeps the biases of scaled files in 8 bits, whatever the file has.
+    tensors = {n: t.to(torch.float8_e4m3fn).float() if n.endswith(".bias") else t for n, t in fill(wan(), 1).items()}
+    linear = [n.removesuffix(".weight") for n, t in tensors.items() if n.endswith(".weight") and t.dim() == 2]
+    rest = {n: t for n, t in tensors.items() if n.removesuffix(".weight") not in linear}
+    scales = {n: tensors[f"{n}.weight"].abs().max() / 448 for n in linear}
+    scaled = {f"{n}.weight": (tensors[f"{n}.weight"] / scale).to(torch.float8_e4m3fn) for n, scale in scales.items()}
+
+    def named(ending):
+        return {**rest, **scaled, **{f"{n}.{ending}": scale for n, scale in scales.items()}}
+
+    layer = {"format": "float8_e4m3fn"}
+    said = json.dumps({"format_version": "1.0", "layers": dict.fromkeys(linear, layer)})
+    said_by_layer = {f"{n}.comfy_quant": torch.tensor(list(json.dumps(layer).encode()), dtype=torch.uint8) for n in linear}
+    forms = {
+        "fp8": ({**rest, **{f"{n}.weight": tensors[f"{n}.weight"].to(torch.float8_e4m3fn) for n in linear}}, None),
+        "scaled": ({"scaled_fp8": torch.ones(2).to(torch.float8_e4m3fn), **named("scale_weight")}, None),
+        "quantised": (named("weight_scale"), {"_quantization_metadata": said}),
+        "quantised_by_layer": ({**named("weight_scale"), **said_by_layer}, None),
+        "prefixed": ({f"model.diffusion_model.{n}": t for n, t in tensors.items()}, None),
+        "prefixed_by_trainers": ({f"diffusion_model.{n}": t for n, t in tensors.items()}, None),
+        "bare": (tensors, None),
+    }
+    for name, (stored, metadata) in forms.items():
+        save_file(stored, f"{models}/diffusion_models/wan_mini_{name}.safetensors", metadata)
+
+
+wan_forms()
+
 def wan_published(tensors):
     """The names of diffusers, of a model with the layers of a recorded one."""
     spec = importlib.util.spec_from_file_location("wan_names", ROOT / "comfyui/atelier/wan_names.py")

@@ -74,6 +74,7 @@ def stock_config(tensors, metadata, hello):
     import comfy.supported_models
     import comfy.utils
 
+    tensors = _bare(tensors)
     prefix = detection.unet_prefix_from_state_dict(tensors)
     without = comfy.utils.state_dict_prefix_replace(dict(tensors), {prefix: ""}, filter_keys=True)
     marks = {name: tensors[name] for name in MARKS if name in tensors}
@@ -91,6 +92,14 @@ def stock_config(tensors, metadata, hello):
     if config is None:
         raise EngineError("ComfyUI does not know what model this file holds: its tensors are of no network that it has", "checkpoint")
     return config, tensors
+
+
+def _bare(tensors):
+    """Without what some tools put before every name, which ComfyUI's detection does not look for."""
+    for prefix in ("model.", "diffusion_model."):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _detected(detection, tensors, metadata):
