@@ -116,9 +116,9 @@ def cases(raises):
             one.load(0)
             ask = lambda expert, adapters: one.predict(torch.zeros(1, 2), torch.zeros(1), {}, 2, adapters, expert)
             for expert in (0, 1, 1, 0):
-                ask(expert, [] if expert else ["0:1"])
+                ask(expert, [f"{expert}:1"])
             first, second = str(FOLDER / "transformer"), str(FOLDER / "transformer_2")
-            wanted = [[first, 0, ["0:1"]], [second, 0, []], [second, 0, []], [first, 0, ["0:1"]]]
+            wanted = [[first, 0, ["0:1"]], [second, 0, ["1:1"]], [second, 0, ["1:1"]], [first, 0, ["0:1"]]]
             assert said() == wanted, said()
             assert one.hello["model"] == str(FOLDER), "what the loader was told stays"
             one.close()
@@ -154,10 +154,9 @@ def cases(raises):
         with tempfile.TemporaryDirectory() as folder:
             from safetensors.torch import save_file
 
-            files = []
-            for expert, part in enumerate(lora.PARTS):
-                files.append(f"{folder}/{expert}.safetensors")
-                save_file({part + name: tensor for name, tensor in change.items()}, files[-1])
+            files = [f"{folder}/{expert}.safetensors" for expert in (0, 1)]
+            for file in files:
+                save_file({lora.PREFIX + name: tensor for name, tensor in change.items()}, file)
             ask = lambda expert, *adapters: one.predict(x, torch.tensor([900.0, 900.0]), {"context": text}, 4, [f"{a}:1" for a in adapters], expert)
             plain, adapted = [ask(0), ask(1)], [ask(0, files[0]), ask(1, files[1])]
             apart = [float((a - b).abs().max()) for a, b in ((plain[0], plain[1]), (plain[0], adapted[0]), (plain[1], adapted[1]))]

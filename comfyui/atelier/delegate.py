@@ -13,7 +13,7 @@ from .alterations import Parts, refuse_options
 from .errors import EngineError
 from .experts import Experts
 from .families import config_by_sizes, family_of
-from .lora import PARTS, AdapterFiles
+from .lora import AdapterFiles
 from .patcher import patcher_class
 
 # Of a safetensors header -> torch's.
@@ -152,8 +152,8 @@ class Delegation:
 
     def prepare(self, patcher):
         """Before the first call of a run: the workers with their weights, and the files of the patcher's LoRAs."""
-        for expert in self.experts.all():
-            self.adapters[expert] = self.files.of(patcher.patches_uuid, patcher.patches, self.shapes, PARTS[expert])
+        named = self.files.of(patcher.patches_uuid, patcher.patches, self.shapes)
+        self.adapters = dict.fromkeys(self.experts.all(), named)
         self.engine.load(self.experts.all()[0])
 
     def settle(self, model, tensors):

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 
-from . import host
+from . import experts, host
 from .arena import Arena, size_of
 from .errors import EngineError
 
@@ -217,9 +217,9 @@ class Engine:
         message = dict(message)
         if "adapters" in message:
             of_all = [(e, a) for e, some in sorted(message["adapters"].items()) for a in some]
-            message["adapters"] = [a for e, a in of_all if e == expert or self._expert is None and _is_there(a)]
-            if self._expert is not None:
-                message["adapters"] = [self.alone.adapter(a, self._expert) for a in message["adapters"]]
+            of_all = [(e, a) for e, a in of_all if e == expert or self._expert is None and _is_there(a)]
+            has_both = self.alone is not None and self._expert is None
+            message["adapters"] = [f"{a}@{experts.FOLDERS[e]}" if has_both else a for e, a in of_all]
         if self._expert is not None:
             message["expert"] = 0
         return message

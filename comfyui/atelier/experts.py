@@ -11,7 +11,6 @@ import weakref
 from dataclasses import dataclass
 
 from .errors import EngineError
-from .lora import PARTS
 
 BY_NOISE, HIGH, LOW = CHOICES = ("by noise level", "high noise", "low noise")
 FOLDERS = ("transformer", "transformer_2")
@@ -73,7 +72,6 @@ class Alone:
     def __init__(self, folder):
         self.folder = folder
         self._made = {}
-        self._adapters = {}
 
     def path(self, expert):
         """The folder that holds this denoiser as its only one."""
@@ -89,16 +87,3 @@ class Alone:
                 json.dump(index, handle)
             self._made[expert] = made
         return self._made[expert]
-
-    def adapter(self, named, expert):
-        """A call's "PATH:strength" of a denoiser, with the file's layers named for the only one."""
-        path, _, strength = named.rpartition(":")
-        if expert == 0:
-            return named
-        if path not in self._adapters:
-            from safetensors.torch import load_file, save_file
-
-            self._adapters[path] = os.path.join(self.path(expert), f"adapter-{len(self._adapters)}.safetensors")
-            tensors = load_file(path)
-            save_file({PARTS[0] + name.removeprefix(PARTS[expert]): value for name, value in tensors.items()}, self._adapters[path])
-        return f"{self._adapters[path]}:{strength}"

@@ -7,7 +7,6 @@ import weakref
 from .errors import EngineError
 
 PREFIX = "diffusion_model."
-PARTS = (PREFIX, "transformer_2.")  # of the engine's model, by expert
 
 
 def _number(value):
@@ -67,8 +66,8 @@ _OF_WEIGHTS = ("OFTAdapter", "BOFTAdapter", "GLoRAAdapter")
 _NORMS = {"LoRAAdapter": 4, "LoHaAdapter": 7, "LoKrAdapter": 8}
 
 
-def tensors_of(patches, shapes, part=PREFIX):
-    """{key: patches of a ModelPatcher}, {key: shape} -> tensors of an adapter file, for a part of the engine's model."""
+def tensors_of(patches, shapes):
+    """{key: patches of a ModelPatcher}, {key: shape} -> tensors of an adapter file."""
     import torch
 
     out = {}
@@ -86,7 +85,6 @@ def tensors_of(patches, shapes, part=PREFIX):
             change = _difference((strength, adapter, strength_model, offset, function), shape, key)
             whole = change if whole is None else whole + change
         layer, _, ending = key.rpartition(".")
-        layer = part + layer.removeprefix(PREFIX)
         if ending not in ("weight", "bias"):
             raise EngineError(f"a patch on {key}, which is neither a weight nor a bias of a layer")
         if ups and whole is not None:  # a layer has one kind of change in a file
@@ -104,24 +102,23 @@ def tensors_of(patches, shapes, part=PREFIX):
 class AdapterFiles:
     """One file for each state of a patcher's patches, in a folder that is swept when the owner goes."""
 
-    KEPT = 8
+    KEPT = 4
 
     def __init__(self, folder):
         self.folder = folder
         self._paths = {}
         self._sweep = weakref.finalize(self, _remove, self._paths)
 
-    def of(self, identity, patches, shapes, part=PREFIX):
+    def of(self, identity, patches, shapes):
         """The adapters of a call: none, or one "PATH:1"."""
         if not patches:
             return []
-        identity = (identity, part)
         if identity not in self._paths:
             from safetensors.torch import save_file
 
             os.makedirs(self.folder, exist_ok=True)
             path = os.path.join(self.folder, f"atelier-lora-{uuid.uuid4().hex}.safetensors")
-            save_file(tensors_of(patches, shapes, part), path)
+            save_file(tensors_of(patches, shapes), path)
             self._paths[identity] = path
             while len(self._paths) > self.KEPT:
                 _remove({0: self._paths.pop(next(iter(self._paths)))})
