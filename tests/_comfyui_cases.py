@@ -128,11 +128,11 @@ def stock_wan(name):
     return lambda graph: graph.add("UNETLoader", unet_name=f"wan_mini_{name}.safetensors", weight_dtype="default")
 
 
-def our_wan(name, gpus=1, **settings):
+def our_wan(name, gpus=1, ending=".safetensors", **settings):
     def load(graph):
         loader = graph.add(
             "XDitUSPWanVideoModelLoader",
-            model=f"wan_mini_{name}.safetensors",
+            model=f"wan_mini_{name}{ending}",
             base_precision="fp32",
             xdit_usp_config=config(graph, gpus, **settings),
         )

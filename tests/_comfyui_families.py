@@ -39,6 +39,7 @@ def forms_agree(compare, stock, ours):
     for name in ("fp8", "scaled", "quantised", "quantised_by_layer", "prefixed", "prefixed_by_trainers"):
         compare(f"wan, {name}, one rank", stock(beside.get(name, name)), ours(name), **video)
         compare(f"wan, {name}, two ranks", stock(beside.get(name, name)), ours(name, 2), **video)
+    compare("wan, GGUF, two ranks", stock("q8_as_read"), ours("q8", 2, ending=".gguf"), **video)
 
 
 def ours_of(model, config, gpus=1, **settings):

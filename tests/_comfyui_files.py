@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pathlib
 import shutil
+import struct
 import sys
 
 import torch
@@ -98,6 +99,35 @@ save_file(fill(wan(VaceWanModel, vace_layers=1, vace_in_dim=96), 4), f"{models}/
 
 
 
+def write_gguf(tensors, path):
+    """Matrices as Q8_0 (32 numbers and their scale in 16 bits), the rest as float32. -> the numbers that are then in the file.
+
+    What has more sides than the form knows is folded, and its own shape said beside it, as ComfyUI-GGUF does.
+    """
+    text = lambda value: struct.pack("<Q", len(value)) + value.encode()
+    entries, data, kept = b"", b"", {}
+    facts = [text("general.architecture") + struct.pack("<I", 8) + text("wan")]
+    for name, tensor in tensors.items():
+        is_matrix = tensor.dim() == 2 and tensor.shape[1] % 32 == 0 and name != "head.modulation"
+        packed, kept[name] = tensor.numpy().tobytes(), tensor
+        if is_matrix:
+            groups = tensor.view(-1, 32)
+            scales = (groups.abs().amax(1, keepdim=True) / 127).half()
+            whole = (groups / scales.float()).round().to(torch.int8)
+            packed = b"".join(s.numpy().tobytes() + w.numpy().tobytes() for s, w in zip(scales, whole))
+            kept[name] = (scales.float() * whole).view(tensor.shape)
+        sides = list(tensor.shape)[::-1]
+        if len(sides) > 4:
+            own = struct.pack(f"<IIQ{len(sides)}i", 9, 5, len(sides), *tensor.shape)
+            facts.append(text(f"comfy.gguf.orig_shape.{name}") + own)
+            sides = [tensor[0].numel(), tensor.shape[0]]
+        entries += text(name) + struct.pack(f"<I{len(sides)}QIQ", len(sides), *sides, 8 if is_matrix else 0, len(data))
+        data += packed + bytes(-len(packed) % 32)
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(facts)) + b"".join(facts) + entries
+    pathlib.Path(path).write_bytes(head + bytes(-len(head) % 32) + data)
+    return kept
+
+
 def wan_forms():
     """Ways in which Wan's files are published: prefixes, 8-bit floats as they are, with scales in two namings."""
     # ComfyUI keeps the biases of scaled files in 8 bits, whatever the file has.
@@ -127,6 +157,8 @@ def wan_forms():
 
 
 wan_forms()
+quantised = write_gguf(fill(wan(), 1), f"{models}/diffusion_models/wan_mini_q8.gguf")
+save_file(quantised, f"{models}/diffusion_models/wan_mini_q8_as_read.safetensors")
 
 def wan_published(tensors):
     """The names of diffusers, of a model with the layers of a recorded one."""

@@ -95,4 +95,25 @@ def installed_by_a_link_it_finds_its_comfyui():
         assert f"passed   ComfyUI integration: in {home}" in test.stdout, test.stdout
 
 
-CASES = [installed_by_a_link_it_finds_its_comfyui, explains_an_absent_engine, installer_looks, registry_has_what_it_asks_for]
+def what_is_no_gguf_is_refused():
+    from nodes_here.atelier import errors, gguf
+
+    head = b"GGUF" + (3).to_bytes(4, "little")
+    number = lambda n: n.to_bytes(8, "little")
+    for data, words in (
+        (b"PK" + bytes(30), "does not begin with GGUF"),
+        (b"GGUF" + bytes(30), "version 0"),
+        (head + number(1) + number(0) + number(3) + b"abc", "ends too early"),
+        (head + number(1 << 40) + number(0), "entries"),
+    ):
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(data)
+            file.flush()
+            try:
+                gguf.read_shapes(file.name)
+                raise AssertionError(f"{data[:8]} was read")
+            except errors.EngineError as error:
+                assert words in str(error) and file.name in str(error), error
+
+
+CASES = [what_is_no_gguf_is_refused, installed_by_a_link_it_finds_its_comfyui, explains_an_absent_engine, installer_looks, registry_has_what_it_asks_for]

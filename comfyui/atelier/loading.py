@@ -3,7 +3,7 @@
 import json
 import os
 
-from . import delegate, engine, experts, host, hunyuan_names, program, sdxl_names, wan_names
+from . import delegate, engine, experts, gguf, host, hunyuan_names, program, sdxl_names, wan_names
 from .errors import EngineError
 from .settings import XDitUSPConfig
 
@@ -20,9 +20,19 @@ def _paths():
 def files(kind):
     """Names for a node's list; one that explains itself where ComfyUI is not there or has none."""
     try:
-        return _paths().get_filename_list(kind) or [f"(nothing in models/{kind})"]
+        listed = [*_paths().get_filename_list(kind), *_gguf_files(kind)]
+        return list(dict.fromkeys(listed)) or [f"(nothing in models/{kind})"]
     except ImportError:
         return ["(no ComfyUI)"]
+
+
+def _gguf_files(kind):
+    """Which ComfyUI does not list."""
+    found = []
+    for root in _paths().get_folder_paths(kind) if kind == "diffusion_models" else []:
+        for folder, _, names in os.walk(root, followlinks=True):
+            found += [os.path.relpath(os.path.join(folder, name), root) for name in names if name.endswith(gguf.ENDING)]
+    return sorted(found)
 
 
 def folders():
@@ -100,6 +110,10 @@ def _adapter_folder():
 
 def _tensors(path):
     """Meta tensors of a file, or of the denoiser of a diffusers folder."""
+    if path.endswith(gguf.ENDING):
+        import torch
+
+        return {name: torch.empty(shape, device="meta") for name, shape in gguf.read_shapes(path).items()}, {}
     if os.path.isfile(path):
         return delegate.read_header(path)
     for part in ("transformer", "unet"):
