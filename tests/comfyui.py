@@ -84,6 +84,7 @@ def settings_refuse():
     assert "--no_overlap_p2p_comm" not in flags and "--no_overlap_p2p_comm" in config(overlap_p2p_comm=False).arguments("fp32", "sdpa")
     assert "--gpu_memory_fraction" not in flags and "--enable_activation_checkpointing" not in flags, flags
     raises(["WanVideoWrapper", "MODEL"], lambda: wrapper.XDitUSPWanVideoModel.of(None, "bf16").model)
+    assert not hasattr(wrapper.XDitUSPWanVideoModel.of(None, "bf16"), "is_dynamic"), "ComfyUI's cache asks every output for that"
     raises(["VACE"], lambda: wrapper.refuse_vace_part({"path": "x"}))
 
 

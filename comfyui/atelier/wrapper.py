@@ -21,6 +21,10 @@ def wrapper_module():
     return sys.modules.get(loader.__module__) if loader else None
 
 
+class AbsentError(EngineError, AttributeError):
+    """Says why, and is what `hasattr` takes for no: caches of ComfyUI look at every output of a node."""
+
+
 class Absent:
     """In place of a value that cannot be made: says why to whoever uses it."""
 
@@ -30,7 +34,7 @@ class Absent:
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        raise EngineError(self._reason)
+        raise AbsentError(self._reason)
 
     def __getitem__(self, key):
         raise EngineError(self._reason)
