@@ -124,6 +124,7 @@ check_flags() {
   expect 0 'note .*--keep_changed' --keep_changed --no_resume --prompt x
   expect 0 'note .*--master_addr' --master_addr 127.0.0.1 --prompt x
   expect 0 'note .*--enable_vae_tiling decodes no tiles' --device cpu --num_gpus 2 --use_parallel_vae --enable_vae_tiling --prompt x
+  expect 0 'decoded by the first rank, in tiles' --device cpu --num_gpus 2 --enable_vae_tiling --prompt x
   expect 0 'note .*--warmup_steps' --warmup_steps 3 --prompt x
 }
 

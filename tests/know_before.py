@@ -72,7 +72,7 @@ def check_plan():
     # The command of a plan is a command: it is parsed, and asks for that layout.
     code, out, _ = atelier("plan", *FLUX, "--hardware", "A100", "--num_gpus", "2", "--prompt", "it's a fox", "--top", "1")
     expect("plan: text", code == 0 and "cited: NVIDIA A100" in out and "--prompt 'it'\\''s a fox'" in out, out)
-    first = {size: plan(*FLUX, "--hardware", "L40", "--num_gpus", "8", "--height", size, "--width", size)["layouts"][0]
+    first = {size: plan(*FLUX, "--hardware", "H200", "--num_gpus", "8", "--height", size, "--width", size)["layouts"][0]
              for size in ("256", "2048")}
     expect("plan: two sizes may choose two layouts", first["256"]["layout"] != first["2048"]["layout"], first)
     nvlink, pcie = (plan(*FLUX, "--hardware", "H100", "--num_gpus", "4", "--links", links, "--strategy", "tensor=4")

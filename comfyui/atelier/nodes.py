@@ -129,7 +129,7 @@ class AtelierVAEDecode:
     def decode(self, samples, model, xdit_usp_config=None):
         config = xdit_usp_config or XDitUSPConfig(num_gpus=1)
         path = loading.path_of_model(model)
-        served = loading.serve(path, config, "vae", extra=["--use_parallel_vae"])
+        served = loading.serve(path, config, "vae")
         self._held = patcher.hold(served, self._held)
         latents = samples["samples"].float()
         facts = served.start()["vae"]
@@ -175,8 +175,7 @@ class _WholePipeline:
         import torch
 
         config = config or XDitUSPConfig(num_gpus=1)
-        flags = [*self.FLAGS, *(["--use_parallel_vae"] if config.num_gpus > 1 else [])]
-        served = loading.serve(loading.path_of_model(model), config, "all", weight_dtype, extra=flags)
+        served = loading.serve(loading.path_of_model(model), config, "all", weight_dtype, extra=self.FLAGS)
         host.make_room()
         self._held = patcher.hold(served, self._held)
         if row.get("guidance_scale", 0) < 0:

@@ -34,6 +34,8 @@ struct CallContext {
 
   // Tokens of the given streams that sequence rank `rank` holds in this call.
   int64_t tokens(std::span<const int> which, int rank, std::optional<int> of_patch) const;
+  // Are these streams not cut over ranks, as those of a picture that one rank codes alone?
+  bool is_on_one_rank(std::span<const int> which) const;
 };
 
 // Free when nobody listens.

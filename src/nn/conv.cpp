@@ -84,11 +84,12 @@ at::Tensor Conv2d::run(const at::Tensor& x, const at::Tensor& bias) const {
   const ConvShape& s = shape_;
   const std::optional<at::Tensor> plus = bias.defined() ? std::optional(bias) : std::nullopt;
   const bool even = s.above == s.below && s.left == s.right && s.above == s.left;
-  if (!rows_ && even) return at::conv2d(x, weight_, plus, s.stride, s.above);
-  if (!rows_) {
+  auto* const others = with_others(rows_);
+  if (!others && even) return at::conv2d(x, weight_, plus, s.stride, s.above);
+  if (!others) {
     return at::conv2d(at::constant_pad_nd(x, {s.left, s.right, s.above, s.below}), weight_, plus, s.stride);
   }
-  auto tall = s.above + s.below > 0 ? rows_->pad(x, s.above, s.below) : x;
+  auto tall = s.above + s.below > 0 ? others->pad(x, s.above, s.below) : x;
   if (tall.size(2) < s.kernel) {  // no row of the result is held here, and the library refuses such a picture
     return at::empty(
         {x.size(0), weight_.size(0), 0, (x.size(3) + s.left + s.right - s.kernel) / s.stride + 1},
@@ -114,8 +115,9 @@ at::Tensor DoublingConv2d::operator()(const at::Tensor& any) const {
   const auto x = laid_out(any);
   const int64_t batch = x.size(0), channels = squares_.size(0) / 4, rows = x.size(2), cols = x.size(3);
   // Each square's pixels see its place and one neighbour to every side.
-  const auto tall = conv_.rows_ ? conv_.rows_->pad(x, 1, 1) : x;
-  const auto y = laid_out(at::conv2d(tall, squares_, {}, 1, at::IntArrayRef{conv_.rows_ ? 0 : 1, 1}));
+  auto* const others = with_others(conv_.rows_);
+  const auto tall = others ? others->pad(x, 1, 1) : x;
+  const auto y = laid_out(at::conv2d(tall, squares_, {}, 1, at::IntArrayRef{others ? 0 : 1, 1}));
   auto out = at::empty({batch, channels, 2 * rows, 2 * cols}, x.options(), kLast);
   kernels::weave(launch_target_of(x), dtype_of(x), out.data_ptr(), y.const_data_ptr(), data_of(conv_.bias_),
                  batch, rows, cols, channels);
@@ -140,7 +142,7 @@ at::Tensor GroupNorm::fused(const Unbiased& in, kernels::Nonlinearity nonlineari
     kernels::group_moments(where, dtype_of(x), pixels, groups_, moments.data_ptr<double>(),
                            scratch.data_ptr<double>());
   }
-  if (positions_) positions_->sum(moments);
+  if (auto* const others = with_others(positions_)) others->sum(moments);
   auto out = at::empty(x.sizes(), x.options(), kLast);
   kernels::group_norm(where, dtype_of(x), out.data_ptr(), pixels,
                       {moments.const_data_ptr<double>(), groups_, eps_, weight_.const_data_ptr(),
@@ -150,11 +152,12 @@ at::Tensor GroupNorm::fused(const Unbiased& in, kernels::Nonlinearity nonlineari
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   if (x.is_cuda()) return fused({x, {}}, kernels::Nonlinearity::kNone);
-  if (!positions_ && !OrderedArithmetic::is_on()) return at::group_norm(x, groups_, weight_, bias_, eps_);
+  auto* const others = with_others(positions_);
+  if (!others && !OrderedArithmetic::is_on()) return at::group_norm(x, groups_, weight_, bias_, eps_);
   const int64_t batch = x.size(0);
   const auto acc_dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto grouped = x.reshape({batch, groups_, -1}).to(acc_dtype);
-  const auto moments = moments_of(x, groups_, positions_);
+  const auto moments = moments_of(x, groups_, others);
   const auto mean = moments[1] / moments[0];
   const auto variance = (moments[2] / moments[0] - mean.square()).clamp_min(0);
   const auto inverse = (variance + eps_).rsqrt();

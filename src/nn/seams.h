@@ -19,6 +19,8 @@ class Reducer {
  public:
   virtual ~Reducer() = default;
   virtual void sum(at::Tensor& value) = 0;
+  // Is there nothing to add, because this rank holds all of what is computed now?
+  virtual bool holds_all() const { return false; }
   // The sum of all ranks' products x W^T; the segments of x fill W's columns held here, in order. The
   // product, then its sum, unless a strategy can do both at a time.
   virtual at::Tensor sum_of_product(std::span<const Activation> x, const Weight& w);
@@ -30,7 +32,14 @@ class RowHalo {
  public:
   virtual ~RowHalo() = default;
   virtual at::Tensor pad(const at::Tensor& x, int64_t above, int64_t below) = 0;
+  // Does this rank hold all rows of what is computed now?
+  virtual bool holds_all() const { return false; }
 };
+// Where other ranks hold a part of what is computed now; else null.
+template <class Seam>
+Seam* with_others(Seam* seam) {
+  return seam && !seam->holds_all() ? seam : nullptr;
+}
 
 // Work that would be equal on all ranks of a stage: each does its share of dimension 0, one gather makes it
 // whole.

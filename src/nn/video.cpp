@@ -57,7 +57,8 @@ at::Tensor pictures_of(const at::Tensor& frames) {
 
 at::Tensor CausalConv3d::with_history(const at::Tensor& x, int64_t batch, at::Tensor& history) const {
   const int64_t halo = shape_.kernel / 2, past = shape_.history();
-  auto frames = frames_of(rows_ && halo > 0 ? rows_->pad(x, halo, halo) : x, batch);
+  auto* const others = with_others(rows_);
+  auto frames = frames_of(others && halo > 0 ? others->pad(x, halo, halo) : x, batch);
   if (!history.defined()) history = at::zeros(with_frames(frames, past), frames.options());
   frames = at::cat({history, frames}, 1);
   history = last(frames, past);
@@ -66,7 +67,7 @@ at::Tensor CausalConv3d::with_history(const at::Tensor& x, int64_t batch, at::Te
 
 at::Tensor CausalConv3d::with_history(const ChannelNorm& norm, const Unbiased& x, int64_t batch,
                                       at::Tensor& history) const {
-  if (rows_) return with_history(norm.silu(x), batch, history);
+  if (with_others(rows_)) return with_history(norm.silu(x), batch, history);
   const auto chunk = frames_of(x.x, batch);
   const int64_t past = shape_.history(), count = chunk.size(1);
   auto frames = at::empty(with_frames(chunk, past + count), chunk.options());
@@ -87,7 +88,7 @@ at::Tensor CausalConv3d::run(const at::Tensor& frames, int64_t rows, const at::T
   const int64_t halo = shape_.kernel / 2;
   const auto y = at::conv3d(channels_first(frames), weight_, optional_of(bias),
                             at::IntArrayRef{shape_.frame_stride, 1, 1},
-                            at::IntArrayRef{0, rows_ && halo > 0 ? 0 : halo, halo});
+                            at::IntArrayRef{0, with_others(rows_) && halo > 0 ? 0 : halo, halo});
   return pictures_of(y.permute({0, 2, 3, 4, 1}).contiguous());
 }
 

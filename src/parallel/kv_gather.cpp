@@ -27,6 +27,7 @@ struct KvGather::GatherFlight : nn::ExchangeBuffers::Flight {
 
 nn::ExchangeBuffers KvGather::buffers(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                       std::span<const nn::Projected> streams) {
+  if (f.is_on_one_rank(layer.streams)) return inner_.buffers(f, layer, streams);
   auto flight = std::make_unique<GatherFlight>();
   for (int r = 0; r < group_.size(); ++r)
     flight->tokens.push_back(sum(tokens_of_ranks(f, layer.streams, first_ + r * together_, together_)));
@@ -61,6 +62,7 @@ void KvGather::gather(GatherFlight& flight, int which, const at::Tensor& mine) {
 }
 
 void KvGather::launch(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::ExchangeBuffers& in) {
+  if (f.is_on_one_rank(layer.streams)) return inner_.launch(f, layer, in);
   auto& flight = static_cast<GatherFlight&>(*in.flight);
   in.slots.clear();
   inner_.launch(f, layer, flight.inner);
@@ -71,6 +73,7 @@ void KvGather::launch(const nn::CallContext& f, const nn::AttentionLayer& layer,
 }
 
 nn::Qkv KvGather::wait(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::ExchangeBuffers& in) {
+  if (f.is_on_one_rank(layer.streams)) return inner_.wait(f, layer, in);
   auto& flight = static_cast<GatherFlight&>(*in.flight);
   if (together_ > 1) {
     flight.mine = inner_.wait(f, layer, flight.inner);
@@ -105,6 +108,7 @@ at::Tensor KvGather::in_order(const nn::CallContext& f, const nn::AttentionLayer
 
 at::Tensor KvGather::scatter_back(const nn::CallContext& f, const nn::AttentionLayer& layer,
                                   nn::ExchangeBuffers& in, at::Tensor out) {
+  if (f.is_on_one_rank(layer.streams)) return inner_.scatter_back(f, layer, in, std::move(out));
   return inner_.scatter_back(f, layer, static_cast<GatherFlight&>(*in.flight).inner, std::move(out));
 }
 

@@ -14,7 +14,7 @@ namespace atelier::parallel {
 // rope, then keys. Without Ulysses the values are on their way while queries and keys are still being
 // normalised and rotated (but for values in e4m3, which are made with the keys), and both while the model
 // does what needs no attention. Each arrives where attention reads it; only several streams (begin_in_order)
-// need a copy into the order of one rank.
+// need a copy into the order of one rank. Calls whose streams are on one rank go to `inner` as they are.
 class KvGather : public nn::SequenceExchange {
  public:
   // group: its ranks in the order of their tokens. inner: brings together the tokens of `together`

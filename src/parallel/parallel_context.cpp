@@ -84,6 +84,10 @@ struct RowParts {
     seams.positions = &positions.emplace(group);
     seams.rows = &halo.emplace(group);
   }
+  void hold_all(bool value) {
+    if (positions) positions->hold_all(value);
+    if (halo) halo->hold_all(value);
+  }
 };
 
 struct ParallelContext::SeamParts {
@@ -141,7 +145,7 @@ struct ParallelContext::SeamParts {
     stack_picture();
   }
 
-  bool splits_pictures() const { return degrees.parallel_vae && replica; }
+  bool splits_pictures() const { return degrees.parallel_vae != plan::PictureRows::kNever && replica; }
 
   // Apart from the other groups: gathering the next block must not wait for this block's exchanges.
   void open_shards() {
@@ -243,6 +247,12 @@ int ParallelContext::picture_parts() const {
 }
 int ParallelContext::picture_rank() const {
   return parts_->splits_pictures() ? parts_->replica->rank() : 0;
+}
+ParallelContext::AloneWithPictures::AloneWithPictures(const ParallelContext& context) : context_(context) {
+  context_.parts_->picture_rows.hold_all(true);
+}
+ParallelContext::AloneWithPictures::~AloneWithPictures() {
+  context_.parts_->picture_rows.hold_all(false);
 }
 comm::Comm* ParallelContext::replica() const {
   return parts_->replica;

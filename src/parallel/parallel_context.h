@@ -32,11 +32,22 @@ class ParallelContext {
   int seq_rank() const;
 
   const nn::Seams& denoiser() const;  // attention, features, tables
-  // The autoencoder's: rows of the picture over all ranks of one replica when degrees.parallel_vae, otherwise
-  // whole.
+  // The autoencoder's: rows of the picture over all ranks of one replica, unless degrees.parallel_vae is
+  // never.
   const nn::Seams& picture() const;
   int picture_parts() const;
   int picture_rank() const;
+  // While it lives, what is built with picture() codes whole pictures on this rank, with calls of one part.
+  class AloneWithPictures {
+   public:
+    explicit AloneWithPictures(const ParallelContext& context);
+    ~AloneWithPictures();
+    AloneWithPictures(const AloneWithPictures&) = delete;
+    AloneWithPictures& operator=(const AloneWithPictures&) = delete;
+
+   private:
+    const ParallelContext& context_;
+  };
   // [..., rows held, W] -> the whole picture, or video, on every rank that has a part; `latent_rows` were
   // cut, each rank holds the same multiple of its share.
   at::Tensor gather_rows(const at::Tensor& part, int64_t latent_rows) const;

@@ -6,8 +6,10 @@
 
 #include <atomic>
 #include <map>
+#include <optional>
 
 #include "nn/conv.h"
+#include "nn/ordered.h"
 #include "parallel/toy_for_test.h"
 
 namespace atelier::parallel::testing {
@@ -15,10 +17,11 @@ namespace {
 
 using Body = std::function<void(ParallelContext&, comm::Transport&)>;
 
-std::string failure_of_layout(const plan::ParallelConfig& d, int blocks, const Body& body) {
+std::string failure_of_layout(const plan::ParallelConfig& d, int blocks, const Body& body,
+                              nn::SdpaBackend kind = nn::SdpaBackend::kAuto) {
   const auto route = plan::straight(blocks, d.pipeline);
   return failure_of(plan::world_size(d), [&](comm::Transport& t) {
-    ParallelContext parallel_context({d, route}, &t, nn::SdpaBackend::kAuto);
+    ParallelContext parallel_context({d, route}, &t, kind);
     body(parallel_context, t);
   });
 }
@@ -40,7 +43,8 @@ TEST(ParallelContext, OpensTheGroupsOfItsLayout) {
        {plan::ParallelConfig{.cfg = 2, .pipeline = 2, .ring = 2, .ulysses = 2},
         plan::ParallelConfig{.data = 2, .cfg = 2, .tensor = 2},
         plan::ParallelConfig{.pipeline = 4, .ulysses = 2}, plan::ParallelConfig{.ring = 3},
-        plan::ParallelConfig{.ring = 2, .ulysses = 2, .parallel_vae = true, .shard = 2},
+        plan::ParallelConfig{.ring = 2, .ulysses = 2, .parallel_vae = plan::PictureRows::kAlways, .shard = 2},
+        plan::ParallelConfig{.ulysses = 2, .parallel_vae = plan::PictureRows::kNever},
         plan::ParallelConfig{.pipeline = 2, .kv_gather = 2, .ulysses = 2, .shard = 4}}) {
     const auto failure = failure_of_layout(d, 4, [&](ParallelContext& a, comm::Transport& t) {
       const auto& mesh = a.mesh();
@@ -56,7 +60,7 @@ TEST(ParallelContext, OpensTheGroupsOfItsLayout) {
         EXPECT_EQ(a.shards()->rank(), a.seq_rank() % d.shard);
         EXPECT_NE(a.shards(), a.sequence());
       }
-      EXPECT_EQ(a.picture_parts(), d.parallel_vae ? mesh.size(replica) : 1);
+      EXPECT_EQ(a.picture_parts(), d.parallel_vae == plan::PictureRows::kNever ? 1 : mesh.size(replica));
     });
     EXPECT_EQ(failure, "") << plan::to_string(d);
   }
@@ -249,13 +253,52 @@ TEST(ParallelContext, PicturesAreCutByRowsOverTheWholeReplica) {
     };
     ParallelContext one({}, nullptr, nn::SdpaBackend::kAuto);
     const auto expected = paint(one.picture(), call(1, 0), x);
-    const plan::ParallelConfig d{.cfg = 2, .ulysses = 2, .parallel_vae = true};
+    const plan::ParallelConfig d{.cfg = 2, .ulysses = 2, .parallel_vae = plan::PictureRows::kAlways};
     const auto failure = failure_of_layout(d, 1, [&](ParallelContext& a, comm::Transport&) {
       const Range mine = Partition{rows, a.picture_parts()}[a.picture_rank()];
       const auto part = paint(a.picture(), call(4, a.picture_rank()), x.narrow(2, mine.begin, mine.size));
       EXPECT_LT(difference(a.gather_rows(part, rows), expected), 1e-12);
       EXPECT_TRUE(a.used().contains("picture rows over 4"));
     });
+    EXPECT_EQ(failure, "");
+  }
+}
+
+// One rank codes a whole picture with what is built for rows, while the others do something else; then they
+// share one again.
+TEST(ParallelContext, ARankCodesAPictureAlone) {
+  const c10::InferenceMode guard;
+  const int64_t rows = 9, cols = 5;
+  const auto x = noise({2, 2, rows, cols}, 1);
+  const auto call = [&](int parts, int rank) {
+    return nn::CallContext{.patch = std::nullopt,
+                           .streams = {{.patches = {rows * cols, 1}, .seq_parts = parts, .unit = cols}},
+                           .seq_rank = rank};
+  };
+  for (const auto kind : {nn::SdpaBackend::kAuto, nn::SdpaBackend::kOrdered}) {
+    const auto in_order = [&](std::optional<nn::OrderedArithmetic>& here) {
+      if (kind == nn::SdpaBackend::kOrdered) here.emplace(nullptr);
+    };
+    std::optional<nn::OrderedArithmetic> ordered;
+    in_order(ordered);
+    ParallelContext one({}, nullptr, kind);
+    const auto expected = paint(one.picture(), call(1, 0), x);
+    const auto failure = failure_of_layout(
+        {.ring = 2}, 1,
+        [&](ParallelContext& a, comm::Transport& t) {
+          std::optional<nn::OrderedArithmetic> also_here;
+          in_order(also_here);
+          if (t.rank() == 0) {
+            const ParallelContext::AloneWithPictures alone(a);
+            EXPECT_EQ(difference(paint(a.picture(), call(1, 0), x), expected), 0);
+            EXPECT_FALSE(a.used().contains("picture rows over 2"));
+          }
+          const Range mine = Partition{rows, 2}[t.rank()];
+          const auto part = paint(a.picture(), call(2, t.rank()), x.narrow(2, mine.begin, mine.size));
+          EXPECT_LT(difference(a.gather_rows(part, rows), expected), 1e-12);
+          EXPECT_TRUE(a.used().contains("picture rows over 2"));
+        },
+        kind);
     EXPECT_EQ(failure, "");
   }
 }

@@ -21,7 +21,7 @@ void merge_(nn::AttentionOutput& all, const nn::AttentionOutput& block) {
 nn::AttentionOutput Ring::run(const nn::CallContext& f, const nn::AttentionLayer& layer, nn::KvExtent held,
                               const at::Tensor& q, const at::Tensor& kv, nn::Lse lse) {
   const int size = group_.size(), me = group_.rank();
-  if (size == 1) return next_.run(f, layer, held, q, kv, lse);
+  if (size == 1 || f.is_on_one_rank(layer.streams)) return next_.run(f, layer, held, q, kv, lse);
   const auto tokens = [&](int place) {
     int64_t n = 0;
     for (int u = 0; u < held.count; ++u) n += f.tokens(layer.streams, place * held.count + u, held.patch);

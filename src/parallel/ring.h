@@ -12,7 +12,8 @@ void merge_(nn::AttentionOutput& all, const nn::AttentionOutput& block);
 
 class Ring : public nn::AttentionOp {
  public:
-  // group: the ring's ranks in order; each call's held.first must be rank * held.count.
+  // group: the ring's ranks in order; each call's held.first must be rank * held.count. A call whose streams
+  // are on one rank does not go round.
   Ring(comm::Comm& group, nn::AttentionOp& next) : group_(group), next_(next) {}
   nn::AttentionOutput run(const nn::CallContext&, const nn::AttentionLayer&, nn::KvExtent,
                           const at::Tensor& q, const at::Tensor& kv, nn::Lse) override;

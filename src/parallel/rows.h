@@ -14,10 +14,13 @@ class RowsHalo : public nn::RowHalo {
   explicit RowsHalo(comm::Comm& group) : group_(group) {}
   // [B, C, rows, W] -> [B, C, above + rows + below, W]; one message to each neighbour that needs rows.
   at::Tensor pad(const at::Tensor& x, int64_t above, int64_t below) override;
+  bool holds_all() const override { return holds_all_; }
+  void hold_all(bool value) { holds_all_ = value; }
   bool ran() const { return ran_; }
 
  private:
   comm::Comm& group_;
+  bool holds_all_ = false;
   bool ran_ = false;
 };
 

@@ -59,6 +59,7 @@ struct Denoise {
   // Of the steps that draw some, in rising order: [N, B, c], float. Never called if none does.
   std::function<at::Tensor(int step)> noise;
   bool has_small_previews = false;  // a dot for each latent, in place of what is decoded
+  bool is_for_all = false;          // what comes out is wanted on every rank of the replica
 };
 
 // In place of what the pictures' generators draw: [B, ...], as the latents. Undefined, or beyond
@@ -85,7 +86,7 @@ struct StepCallbacks {
   // left in them. Where patches flow some of them are a
   // step behind.
   std::function<void(int step, const at::Tensor& latents)> on_latents = {};
-  // On the replica's rank 0, where it decodes alone: what they look like.
+  // On the replica's rank 0, which decodes them alone: what they look like.
   std::function<void(int step, std::vector<media::Artifact> pictures)> on_preview = {};
   // On the replica's rank 0, before the first step: what is done otherwise than asked for one request of the
   // batch, in a sentence.

@@ -135,7 +135,8 @@ TEST(DenoiserCall, LayoutsAgree) {
   const auto want = at::cat({a.prediction, b.prediction, a.prediction});
   const auto repo = ModelRepo::open(kGolden / "model");
   for (const char* strategy : {"cfg=2", "ulysses=2", "tensor=2", "pipefusion=2, sync", "cfg=2, ulysses=2",
-                               "cfg=2, pipefusion=2, sync", "ring=2, parallel_vae", "kv_gather=2"}) {
+                               "cfg=2, pipefusion=2, sync", "cfg=2, pipefusion=2, sync, parallel_vae",
+                               "ring=2, parallel_vae", "kv_gather=2"}) {
     std::mutex mutex;
     std::vector<at::Tensor> got;
     on_ranks(repo, plan::parse_strategy(strategy), {}, [&](Pipeline& pipeline, int rank) {

@@ -106,11 +106,10 @@ void Executor::record_sample(const Op& op, Walk& w, const at::Tensor& prediction
 }
 
 at::Tensor Executor::gather(const Walk& w) {
-  const bool all_decode = parallel_context_.picture_parts() > 1;
-  if (!starts() && !all_decode) return {};
+  if (!starts() && !w.work.is_for_all) return {};
   auto whole = at::empty(w.work.latents.sizes(), w.buffers.latents.options());
   if (starts()) gather_latents(whole, w.buffers, w.buffers.latents, parallel_context_.sequence());
-  if (plan::stages_of(route_) > 1 && all_decode) parallel_context_.replica()->broadcast(whole, 0);
+  if (plan::stages_of(route_) > 1 && w.work.is_for_all) parallel_context_.replica()->broadcast(whole, 0);
   return whole;
 }
 

@@ -10,6 +10,7 @@
 #include "comm/comm.h"
 #include "pipeline/testing.h"
 #include "plan/parallel_config.h"
+#include "plan/picture_rows.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -35,6 +36,10 @@ constexpr int64_t kHeads = 4, kHeadWidth = 16, kWidth = kHeads * kHeadWidth, kDo
 constexpr int64_t kTextWidth = 56, kPooledWidth = 24, kLatentWidth = 64;
 constexpr int64_t kText = 7, kRows = 7, kCols = 5, kImage = kRows * kCols;
 constexpr int kSteps = 3;
+
+bool is_decoded_by_rows(const ParallelConfig& degrees) {
+  return plan::codes_by_rows(degrees, {.latent_rows = 2 * kRows, .pixels = 256 * kImage, .is_device = false});
+}
 
 std::vector<request::Request> batch_of(int branches) {
   auto batch = request_for({"two paper boats"}, {5});
@@ -161,7 +166,7 @@ class Expected {
     if (parts() > 1 && m.index(Axis::kPipeline) == 0) {
       count("all_gather", 1, image(m.sequence_rank(), -1) * kLatentWidth * (parts() - 1));
     }
-    if (d_.pipeline > 1 && d_.parallel_vae) {
+    if (d_.pipeline > 1 && is_decoded_by_rows(d_)) {
       count("broadcast", 1, leads ? kImage * kLatentWidth * (replica() - 1) : 0);
     }
   }
@@ -250,7 +255,7 @@ Traffic rows_of_decoder(int ranks) {
 void expect_arithmetic(const std::string& layout, int branches) {
   const auto d = plan::parse_strategy(layout);
   Traffic expected = Expected(d, branches).traffic;
-  if (d.parallel_vae) {
+  if (is_decoded_by_rows(d)) {
     for (const auto& [verb, c] : rows_of_decoder(plan::world_size(d) / d.data)) {
       expected[verb].calls += c.calls, expected[verb].bytes += c.bytes;
     }
@@ -296,7 +301,9 @@ TEST(Traffic, OfWeightShardsIsWhatArithmeticSays) {
 }
 
 TEST(Traffic, OfPictureRowsIsWhatArithmeticSays) {
-  expect_arithmetic("ulysses=2, parallel_vae", 1);
+  for (const char* layout : {"ulysses=2, parallel_vae", "ulysses=2, parallel_vae=false",
+                             "pipefusion=2, parallel_vae=false", "ulysses=4, parallel_vae"})
+    expect_arithmetic(layout, 1);
   expect_arithmetic("pipefusion=3, parallel_vae", 1);
   expect_arithmetic("cfg=2, ring=2, parallel_vae", 2);
 }

@@ -6,6 +6,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <cstring>
+#include <optional>
 
 namespace atelier::pipeline {
 
@@ -30,6 +31,19 @@ at::Tensor from_encode(const at::Tensor& z, const models::VaeFacts& facts) {
   return (z - by_channel(facts.mean, z)) * facts.scale / by_channel(facts.deviation, z);
 }
 
+// Of the rows, while one picture or batch is coded.
+struct Share {
+  int parts = 1, rank = 0;
+  std::optional<parallel::ParallelContext::AloneWithPictures> alone;
+  Share(const parallel::ParallelContext& context, CodedBy by) {
+    if (by == CodedBy::kThisRank) {
+      alone.emplace(context);
+    } else {
+      parts = context.picture_parts(), rank = context.picture_rank();
+    }
+  }
+};
+
 }  // namespace
 
 ImageStage::ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
@@ -44,19 +58,27 @@ ImageStage::ImageStage(const ModelRepo& model, const parallel::ParallelContext& 
   memory_->release();
 }
 
-at::Tensor ImageStage::decode(const at::Tensor& latents, ActivationRecorder* probes) const {
+at::Tensor ImageStage::decode(const at::Tensor& latents, CodedBy by, ActivationRecorder* probes) const {
+  return decode(latents, by, options_.tiling, probes);
+}
+
+at::Tensor ImageStage::glimpse(const at::Tensor& latents, CodedBy finally) const {
+  return decode(latents, CodedBy::kThisRank, options_.tiling || finally == CodedBy::kAllRanks, nullptr);
+}
+
+at::Tensor ImageStage::decode(const at::Tensor& latents, CodedBy by, bool in_tiles,
+                              ActivationRecorder* probes) const {
   const nn::InPlace here(*memory_);
+  const Share share(parallel_context_, by);
   const auto& facts = vae_->facts();
   const auto z = to_decode(latents, facts).to(options_.type);
-  const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
-  const auto whole = models::image_call(z.size(-2), z.size(-1), parts, rank);
-  const Range rows = Partition{z.size(-2), parts}[rank];
-  const auto run = [&](const at::Tensor& part) {
-    if (options_.tiling && parts == 1) return vae_->decode_tiled(part, facts.tiles);
-    return vae_->decode(whole, parts == 1 ? part : part.narrow(-2, rows.begin, rows.size).contiguous());
-  };
-  auto out = sliced(z, run);
-  if (parts > 1) out = parallel_context_.gather_rows(out, z.size(-2));
+  const auto whole = models::image_call(z.size(-2), z.size(-1), share.parts, share.rank);
+  const Range rows = Partition{z.size(-2), share.parts}[share.rank];
+  auto out = sliced(z, [&](const at::Tensor& part) {
+    if (share.parts > 1) return vae_->decode(whole, part.narrow(-2, rows.begin, rows.size).contiguous());
+    return in_tiles ? vae_->decode_tiled(part, facts.tiles) : vae_->decode(whole, part);
+  });
+  if (share.parts > 1) out = parallel_context_.gather_rows(out, z.size(-2));
   if (facts.is_clamped) out.clamp_(-1, 1);
   const auto image = (out.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
   if (probes) {
@@ -75,27 +97,27 @@ at::Tensor ImageStage::sliced(const at::Tensor& batch,
   return at::cat(each);
 }
 
-at::Tensor ImageStage::encode(const at::Tensor& given) const {
+at::Tensor ImageStage::encode(const at::Tensor& given, CodedBy by) const {
   const nn::InPlace here(*memory_);
+  const Share share(parallel_context_, by);
   const auto& facts = vae_->facts();
   const int64_t rows = given.size(-2) / facts.spatial, cols = given.size(-1) / facts.spatial;
   const auto x = given.to(options_.device).to(options_.type).contiguous();
-  const int parts = parallel_context_.picture_parts(), rank = parallel_context_.picture_rank();
-  const auto whole = models::image_call(rows, cols, parts, rank);
-  const Range mine = Partition{rows, parts}[rank];
+  const auto whole = models::image_call(rows, cols, share.parts, share.rank);
+  const Range mine = Partition{rows, share.parts}[share.rank];
   auto moments = sliced(x, [&](const at::Tensor& part) {
-    if (options_.tiling && parts == 1) return vae_->encode_tiled(part, facts.tiles);
-    return vae_->encode(
-        whole, parts == 1
-                   ? part
-                   : part.narrow(-2, mine.begin * facts.spatial, mine.size * facts.spatial).contiguous());
+    if (share.parts > 1) {
+      return vae_->encode(
+          whole, part.narrow(-2, mine.begin * facts.spatial, mine.size * facts.spatial).contiguous());
+    }
+    return options_.tiling ? vae_->encode_tiled(part, facts.tiles) : vae_->encode(whole, part);
   });
-  if (parts > 1) moments = parallel_context_.gather_rows(moments, rows);
+  if (share.parts > 1) moments = parallel_context_.gather_rows(moments, rows);
   return moments.to(at::kFloat);
 }
 
-at::Tensor ImageStage::encode_mode(const at::Tensor& x) const {
-  return from_encode(encode(x).chunk(2, 1)[0], vae_->facts());
+at::Tensor ImageStage::encode_mode(const at::Tensor& x, CodedBy by) const {
+  return from_encode(encode(x, by).chunk(2, 1)[0], vae_->facts());
 }
 
 at::Tensor from_bytes(const at::Tensor& pixels) {

@@ -14,6 +14,9 @@
 
 namespace atelier::pipeline {
 
+// Who codes a picture. Ranks that share it all take part, each with its rows.
+enum class CodedBy : uint8_t { kThisRank, kAllRanks };
+
 class ImageStage {
  public:
   struct DecodeOptions {
@@ -22,20 +25,24 @@ class ImageStage {
     bool slicing = false, tiling = false;  // one image at a time; overlapping tiles
     Residency residency = Residency::kResident;
   };
-  // Loads the autoencoder. Its rows are cut over the replica if the layout says so.
+  // Loads the autoencoder. The layout says whether its rows can be cut over the replica.
   ImageStage(const ModelRepo& model, const parallel::ParallelContext& parallel_context,
              const DecodeOptions& options);
 
-  // latents [B, C, (f,) h, w] as the denoiser leaves them -> [B, 3, (F,) H, W] in [0, 1], float; by rows:
-  // on every rank.
-  at::Tensor decode(const at::Tensor& latents, ActivationRecorder* probes) const;
-  // x [B, 3, (F,) H, W] in [-1, 1] -> moments [B, 2C, (f,) h, w]: means, then log-variances; float. By rows:
+  // latents [B, C, (f,) h, w] as the denoiser leaves them -> [B, 3, (F,) H, W] in [0, 1], float; by all: on
+  // every rank, which all call it with the same latents.
+  at::Tensor decode(const at::Tensor& latents, CodedBy by, ActivationRecorder* probes) const;
+  // The same of latents that are still on their way, by this rank. finally: who decodes them at the end; what
+  // all ranks share is looked at in tiles, so that it takes no more memory than one of them.
+  at::Tensor glimpse(const at::Tensor& latents, CodedBy finally) const;
+  // x [B, 3, (F,) H, W] in [-1, 1] -> moments [B, 2C, (f,) h, w]: means, then log-variances; float. By all:
   // on every rank, which all call it with the same x.
-  at::Tensor encode(const at::Tensor& x) const;
+  at::Tensor encode(const at::Tensor& x, CodedBy by) const;
   // The same -> latents [B, C, (f,) h, w] as the denoiser works on them: the posterior's mode.
-  at::Tensor encode_mode(const at::Tensor& x) const;
+  at::Tensor encode_mode(const at::Tensor& x, CodedBy by) const;
 
  private:
+  at::Tensor decode(const at::Tensor& latents, CodedBy by, bool in_tiles, ActivationRecorder* probes) const;
   // Whole, or one picture at a time.
   at::Tensor sliced(const at::Tensor& batch, const std::function<at::Tensor(const at::Tensor&)>& run) const;
   const parallel::ParallelContext& parallel_context_;

@@ -8,10 +8,12 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "models/vae.h"
 #include "nn/streamed_memory.h"
 #include "parallel/shards.h"
 #include "pipeline/device.h"
 #include "pipeline/tier.h"
+#include "plan/picture_rows.h"
 
 namespace atelier::pipeline {
 
@@ -27,6 +29,13 @@ at::TensorOptions on(const LoadOptions& o, at::ScalarType type) {
 at::ScalarType vae_type(const ModelRepo& model, at::ScalarType asked) {
   const bool overflows = model.family().obeys_force_upcast && model.vae().value("force_upcast", true);
   return asked == at::kHalf && overflows ? at::kFloat : asked;
+}
+
+// Sizes of what is decoded in the end: without what is only drawn along.
+std::vector<int64_t> shown_latents(const models::Grid& grid, int64_t batch) {
+  auto sizes = grid.latent(batch);
+  if (grid.left_out > 0) sizes[2] -= grid.left_out;
+  return sizes;
 }
 
 const at::Tensor& finite(const at::Tensor& images) {
@@ -53,7 +62,8 @@ Pipeline::Pipeline(const ModelRepo& model, parallel::ParallelContext& parallel_c
   const int64_t before = allocated_bytes(options.device);
   auto changes = adapters_.bind(options.adapters);
   if (!model.experts().empty()) load_denoiser(route, changes);
-  if (model.has("vae") && (parallel_context.picture_parts() > 1 || leads())) {
+  if (model.has("vae") &&
+      (leads() || plan::may_code_by_rows(parallel_context.degrees(), options.vae_tiling))) {
     images_.emplace(model, parallel_context,
                     ImageStage::DecodeOptions{options.device, vae_type(model, options.vae),
                                               options.vae_slicing, options.vae_tiling, options.residency});
@@ -187,6 +197,8 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   synchronize(options_.device);
   lap("encode");
 
+  const auto by = coders(shown_latents(work.grid, std::ssize(batch)));
+  work.is_for_all = by == CodedBy::kAllRanks;
   if (callbacks.on_plan) callbacks.on_plan(static_cast<int>(work.sampler->steps().size()));
   begin_with(drawn.get(), noise, pictures, work, callbacks.probes);
   const auto tokens = denoise(work, callbacks);
@@ -196,10 +208,10 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   RECORD_USER_SCOPE("decode");
   const auto unpacked = [&](const at::Tensor& of) { return model_.family().unpack(of, work.grid); };
   if (callbacks.probes) callbacks.probes->whole("latents.final", unpacked(tokens));
-  if (!images_) return {};
+  if (!images_ || (by == CodedBy::kThisRank && !leads())) return {};
   const auto latents = unpacked(work.given.with_known(tokens));
   const auto shown = work.grid.left_out > 0 ? latents.slice(2, work.grid.left_out) : latents;
-  const auto images = images_->decode(shown, callbacks.probes);
+  const auto images = images_->decode(shown, by, callbacks.probes);
   synchronize(options_.device);
   parallel_context_.check_alive();
   lap("decode");
@@ -212,10 +224,24 @@ std::vector<media::Artifact> Pipeline::generate(request::Requests batch, const S
   return artifacts;
 }
 
+CodedBy Pipeline::coders(at::IntArrayRef latents) const {
+  if (!model_.has("vae")) return CodedBy::kThisRank;
+  const auto vae = models::find_vae(model_.vae()).facts(model_.vae());
+  const int64_t frames = latents.size() > 4 ? std::min(vae.frames(latents[2]), vae.temporal) : 1;
+  const int64_t at_once = (options_.vae_slicing ? 1 : latents[0]) * frames;
+  const int64_t rows = latents[latents.size() - 2], cols = latents.back();
+  const bool is_shared = plan::codes_by_rows(parallel_context_.degrees(),
+                                             {.latent_rows = rows,
+                                              .pixels = at_once * rows * cols * vae.spatial * vae.spatial,
+                                              .is_device = options_.device.is_cuda(),
+                                              .has_tiles = options_.vae_tiling});
+  return is_shared ? CodedBy::kAllRanks : CodedBy::kThisRank;
+}
+
 // latents [B, C, (f,) h, w]
 std::vector<media::Artifact> Pipeline::look_at(const at::Tensor& latents, bool is_small) {
   const double fps = model_.defaults().fps;
-  if (!is_small) return to_artifacts(images_->decode(latents, nullptr), fps);
+  if (!is_small) return to_artifacts(images_->glimpse(latents, coders(latents.sizes())), fps);
   if (!preview_) preview_.emplace(*images_, models::find_vae(model_.vae()).facts(model_.vae()));
   return preview_->draw(latents, fps);
 }
@@ -225,7 +251,7 @@ at::Tensor Pipeline::denoise(const Denoise& work, const StepCallbacks& given) {
   std::vector<std::unique_ptr<nn::InPlace>> here;
   for (const auto& e : experts_) here.push_back(std::make_unique<nn::InPlace>(*e.memory));
   StepCallbacks callbacks = given;
-  if (given.on_preview && leads() && images_ && parallel_context_.picture_parts() == 1) {
+  if (given.on_preview && leads() && images_) {
     callbacks.on_latents = [&](int step, const at::Tensor& latents) {
       given.on_preview(step, look_at(model_.family().unpack(latents, work.grid), work.has_small_previews));
     };

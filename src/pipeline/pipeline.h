@@ -126,6 +126,8 @@ class Pipeline {
                   ActivationRecorder* probes) const;
   void begin_at(const EncodedPictures& pictures, const at::Tensor& clean, const at::Tensor& noise,
                 Denoise& work) const;
+  // Of latents [B, C, (f,) h, w]; the same on every rank of the replica.
+  CodedBy coders(at::IntArrayRef latents) const;
   std::vector<media::Artifact> look_at(const at::Tensor& latents, bool is_small);
   at::Tensor denoise(const Denoise& work,
                      const StepCallbacks& callbacks);  // as Executor::denoise, timed, whole on return
@@ -139,7 +141,7 @@ class Pipeline {
   std::vector<LoadedExpert> experts_;
   std::optional<TextStage> texts_;              // on the leader, and on all who share its encoders
   std::optional<VisionStage> vision_;           // on the leader
-  std::optional<ImageStage> images_;            // on the leader, and on every rank that decodes rows
+  std::optional<ImageStage> images_;            // on the leader, and on every rank that may decode rows
   std::optional<LatentPreview> preview_;        // made where one is first asked for
   std::unique_ptr<Executor> executor_;          // null: the model has no denoiser
   std::unique_ptr<sampling::Sampler> sampler_;  // of the running request

@@ -52,12 +52,6 @@ at::Tensor Pipeline::predict(const DenoiserCall& call, const StepCallbacks& call
   const int64_t first = halves && batch > 1 ? (batch + 1) / 2 : 0;
   const auto checked = as_request_error([&] {
     if (!executor_) throw Error(Kind::kUsage, "no denoiser is loaded");
-    // Stages give whole latents to all ranks that decode, which would mix the halves.
-    const auto& degrees = parallel_context_.degrees();
-    if (halves && degrees.pipeline > 1 && parallel_context_.picture_parts() > 1)
-      throw Error(Kind::kUsage,
-                  str("calls of halves with stages need a layout without parallel_vae, this is ",
-                      plan::to_string(degrees)));
     return check_call(model_.family(), model_.denoiser(), call, static_cast<int>(model_.experts().size()),
                       first);
   });
@@ -122,12 +116,14 @@ at::Tensor Pipeline::decode(const at::Tensor& latents, const StepCallbacks& call
     return 0;
   });
   if (callbacks.may_begin && !callbacks.may_begin(0)) throw Error(Kind::kInterrupted, "cancelled");
-  if (!images_) return {};
+  const auto by = coders(latents.sizes());
+  if (!images_ || (by == CodedBy::kThisRank && !leads())) return {};
   // The stage takes latents as denoisers leave them.
   const auto z = latents.to(options_.device);
   const auto nothing = at::zeros_like(z);
   const auto facts = models::find_vae(model_.vae()).facts(model_.vae());
-  const auto pictures = images_->decode(sampled_latents(at::cat({z, nothing}, 1), nothing, facts), nullptr);
+  const auto pictures =
+      images_->decode(sampled_latents(at::cat({z, nothing}, 1), nothing, facts), by, nullptr);
   synchronize(options_.device);
   parallel_context_.check_alive();
   lap("decode");

@@ -224,8 +224,9 @@ void Pipeline::show(request::Requests batch, const ShownInputs& on_leader, Denoi
                     ActivationRecorder* probes) const {
   const auto& family = model_.family();
   const auto facts = models::find_vae(model_.vae()).facts(model_.vae());
-  const bool by_rows = parallel_context_.picture_parts() > 1;
-  const auto encode = [&](const at::Tensor& video) { return images_->encode_mode(video).to(at::kFloat); };
+  const auto by = coders(work.grid.latent(std::ssize(batch)));
+  const bool by_rows = by == CodedBy::kAllRanks;
+  const auto encode = [&](const at::Tensor& video) { return images_->encode_mode(video, by).to(at::kFloat); };
   const auto make = [&](const models::ShownPictures& pictures) {
     return family.given(model_.index(), model_.denoiser(), work.grid, pictures, encode);
   };
@@ -254,18 +255,19 @@ void Pipeline::show(request::Requests batch, const ShownInputs& on_leader, Denoi
 // The leader reads the files and encodes them, unless all ranks encode their rows.
 Pipeline::EncodedPictures Pipeline::encode(request::Requests batch, const models::Grid& grid) const {
   if (!begins_with_picture(model_, batch.front())) return {};
-  const bool by_rows = parallel_context_.picture_parts() > 1;
+  const auto by = coders(grid.latent(std::ssize(batch)));
+  const bool by_rows = by == CodedBy::kAllRanks;
   const int64_t spatial = models::find_vae(model_.vae()).facts(model_.vae()).spatial;
   const auto of_leader = from_leader(parallel_context_.replica(), options_.device, [&] {
     const auto inputs = read_inputs(batch, grid, spatial);
     nn::Conditioning sent;
     sent.whole["drawn"] = inputs.drawn;
-    sent.whole["picture"] = by_rows ? inputs.pixels : images_->encode(from_bytes(inputs.pixels));
+    sent.whole["picture"] = by_rows ? inputs.pixels : images_->encode(from_bytes(inputs.pixels), by);
     return Conditionings{sent};
   });
   const auto& whole = of_leader.front().whole;
   const auto& picture = whole.at("picture");
-  return {.moments = by_rows ? images_->encode(from_bytes(picture)) : picture,
+  return {.moments = by_rows ? images_->encode(from_bytes(picture), by) : picture,
           .drawn = whole.at("drawn"),
           .strength = *batch.front().strength};
 }

@@ -172,7 +172,8 @@ TEST(PipelineReports, ThatLookUnderEveryLayout) {
   media::Image alone;
   SmallModel().generate(request, {.wants_preview = [](int step) { return step == 0; },
                                   .on_preview = [&](int, auto pictures) { alone = image_of(pictures[0]); }});
-  for (const char* layout : {"ulysses=2", "ring=2", "tensor=2", "pipefusion=2", "pipefusion=2, ulysses=2"}) {
+  for (const char* layout : {"ulysses=2", "ring=2", "tensor=2", "pipefusion=2", "pipefusion=2, ulysses=2",
+                             "ulysses=2, parallel_vae", "ring=2, parallel_vae=false"}) {
     SCOPED_TRACE(layout);
     auto degrees = plan::parse_strategy(layout);
     degrees.warmup = 3;  // whole steps: exact

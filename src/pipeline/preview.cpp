@@ -41,7 +41,7 @@ LatentPreview::LatentPreview(const ImageStage& images, const models::VaeFacts& f
                      .unflatten(4, {kCells, facts.spatial})
                      .mean(at::IntArrayRef({3, 5}));
   if (facts.has_frames) picture = picture.unsqueeze(2);
-  auto latents = images.encode_mode(picture).to(at::kCPU).to(at::kDouble);
+  auto latents = images.encode_mode(picture, CodedBy::kThisRank).to(at::kCPU).to(at::kDouble);
   if (facts.has_frames) latents = latents.select(2, 0);
   const auto a = with_ones(latents[0].flatten(1).t());
   const auto wanted = colours[0].flatten(1).t().to(at::kDouble);

@@ -12,8 +12,8 @@ namespace atelier::pipeline {
 // One colour for each latent, linear in its channels.
 class LatentPreview {
  public:
-  // Finds the factors: the autoencoder encodes a picture of known colours, least squares do the rest. On
-  // every rank that encodes.
+  // Finds the factors: the autoencoder encodes a picture of known colours on this rank, least squares do the
+  // rest.
   LatentPreview(const ImageStage& images, const models::VaeFacts& facts);
   // latents [B, C, (f,) h, w] -> pictures of h x w, or videos of f frames.
   std::vector<media::Artifact> draw(const at::Tensor& latents, double fps) const;

@@ -17,10 +17,11 @@ namespace atelier::plan {
 namespace {
 
 struct Word {
-  int ParallelConfig::*number;  // exactly one of the two is set
+  int ParallelConfig::*number;  // exactly one of the two is set, or neither: parallel_vae
   bool ParallelConfig::*flag;
   int least, most;                      // of a number; 0: no upper bound
   std::vector<std::string_view> names;  // the first is the canonical one
+  bool is_switch() const { return !number; }
 };
 
 const std::vector<Word>& words() {
@@ -62,7 +63,7 @@ const std::vector<Word>& words() {
       {&ParallelConfig::warmup, nullptr, 0, 0, {"warmup", "warmup_steps"}},
       {&ParallelConfig::shard, nullptr, 1, 0, {"shard", "fully_shard", "fully_shard_degree"}},
       {nullptr, &ParallelConfig::sync, 0, 0, {"sync", "pipefusion_sync"}},
-      {nullptr, &ParallelConfig::parallel_vae, 0, 0, {"parallel_vae", "use_parallel_vae"}},
+      {nullptr, nullptr, 0, 0, {"parallel_vae", "use_parallel_vae"}},
       {nullptr, &ParallelConfig::collective, 0, 0, {"collective"}},
       {nullptr, &ParallelConfig::overlap, 0, 0, {"overlap_p2p_comm"}},
   };
@@ -119,9 +120,10 @@ std::optional<int> as_number(std::string_view value) {
 
 void set(ParallelConfig& degrees, const Word& word, std::string_view name, std::string_view value,
          std::string_view text) {
-  if (word.flag) {
+  if (word.is_switch()) {
     const auto flag = as_switch(value.empty() ? "true" : value);
-    if (flag) return void(degrees.*word.flag = *flag);
+    if (flag && word.flag) return void(degrees.*word.flag = *flag);
+    if (flag) return void(degrees.parallel_vae = *flag ? PictureRows::kAlways : PictureRows::kNever);
     throw Error(Kind::kUsage,
                 str("strategy \"", text, "\": ", name, "=", value, " is neither true nor false"));
   }
@@ -210,7 +212,7 @@ ParallelConfig parse_strategy(std::string_view text) {
     }
     seen.push_back(&word);
     const std::string_view value = has_value ? entry.substr(equals + 1) : std::string_view();
-    const bool may_stand_alone = word.flag || word.number == &ParallelConfig::cfg;
+    const bool may_stand_alone = word.is_switch() || word.number == &ParallelConfig::cfg;
     if (value.empty() && (has_value || !may_stand_alone)) {
       throw Error(Kind::kUsage,
                   str("strategy \"", text, "\": ", name, " needs a value, such as ", name, "=2"));
@@ -242,14 +244,18 @@ std::string to_string(const ParallelConfig& degrees) {
   const ParallelConfig plain;
   std::string text;
   for (const Word& word : words()) {
-    if (word.flag ? degrees.*word.flag == plain.*word.flag : degrees.*word.number == plain.*word.number)
-      continue;
-    text += str(text.empty() ? "" : ", ", word.names.front());
-    if (!word.flag) {
-      text += str("=", degrees.*word.number);
-    } else if (!(degrees.*word.flag)) {
-      text += "=false";
+    std::string value;
+    if (word.number) {
+      if (degrees.*word.number == plain.*word.number) continue;
+      value = str("=", degrees.*word.number);
+    } else if (word.flag) {
+      if (degrees.*word.flag == plain.*word.flag) continue;
+      value = degrees.*word.flag ? "" : "=false";
+    } else {
+      if (degrees.parallel_vae == plain.parallel_vae) continue;
+      value = degrees.parallel_vae == PictureRows::kAlways ? "" : "=false";
     }
+    text += str(text.empty() ? "" : ", ", word.names.front(), value);
   }
   return text.empty() ? "data=1" : text;
 }

@@ -1,6 +1,7 @@
 // The degrees of one run, and their short spelling: "cfg=2, pipefusion=2, ring=2".
 #pragma once
 #include <array>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,17 +10,21 @@
 
 namespace atelier::plan {
 
+// Whether ranks that draw together code pictures by rows, each its own: where a picture is worth it
+// (codes_by_rows), always, or never, which leaves all of it to the first of them.
+enum class PictureRows : uint8_t { kBySize, kAlways, kNever };
+
 struct ParallelConfig {
   int data = 1;
   int cfg = 1;  // 2: one branch of classifier-free guidance per half
   int pipeline = 1;
   int ring = 1, kv_gather = 1, ulysses = 1, tensor = 1;
-  int patches = 0;            // 0: as many as stages; see patch_count
-  int warmup = 1;             // whole steps before the patches start to flow
-  bool sync = false;          // every step whole: exact
-  bool simulate = false;      // patches flow with one stage too: what several stages draw, for comparison
-  bool parallel_vae = false;  // reuses the ranks
-  int shard = 1;              // ranks of the sequence group that share each block's weights; reuses the ranks
+  int patches = 0;        // 0: as many as stages; see patch_count
+  int warmup = 1;         // whole steps before the patches start to flow
+  bool sync = false;      // every step whole: exact
+  bool simulate = false;  // patches flow with one stage too: what several stages draw, for comparison
+  PictureRows parallel_vae = PictureRows::kBySize;  // reuses the ranks
+  int shard = 1;  // ranks of the sequence group that share each block's weights; reuses the ranks
   bool collective =
       false;  // Ulysses sends messages although ranks can store into each other's memory: the same bits
   bool overlap =
@@ -40,9 +45,9 @@ int world_size(const ParallelConfig& degrees);
 int patch_count(const ParallelConfig& degrees);
 
 // Reads "word=value, word=value"; separators are commas, semicolons and white space, case and -/_ do not
-// matter. Words without a value are switches: "cfg" is cfg=2, "sync", "parallel_vae". An empty text is one
-// rank. Throws Error(kUsage) naming a word that is unknown (with the known ones), given twice or whose value
-// is wrong.
+// matter. Words without a value are switches: "cfg" is cfg=2, "sync", "parallel_vae" (of pictures of any
+// size). An empty text is one rank. Throws Error(kUsage) naming a word that is unknown (with the known ones),
+// given twice or whose value is wrong.
 ParallelConfig parse_strategy(std::string_view text);
 // The texts of several, between bars: "ulysses=2 | ring=2". At least one; it may be empty.
 std::vector<std::string> split_strategies(std::string_view text);

@@ -50,7 +50,8 @@ TEST(Strategy, CaseDashesSpacesAndSwitchesDoNotMatter) {
   EXPECT_EQ(parse_strategy("cfg=off"), ParallelConfig{});
   EXPECT_EQ(parse_strategy("cfg=1"), ParallelConfig{});
   EXPECT_EQ(parse_strategy("pipefusion=4, patches=8, warmup=0, parallel_vae, shard=2"),
-            (ParallelConfig{.pipeline = 4, .patches = 8, .warmup = 0, .parallel_vae = true, .shard = 2}));
+            (ParallelConfig{
+                .pipeline = 4, .patches = 8, .warmup = 0, .parallel_vae = PictureRows::kAlways, .shard = 2}));
   EXPECT_EQ(parse_strategy(""), ParallelConfig{});
 }
 
@@ -85,7 +86,8 @@ TEST(Strategy, SpellIsReadBack) {
   for (const ParallelConfig& d :
        {ParallelConfig{}, ParallelConfig{.cfg = 2, .ulysses = 4},
         ParallelConfig{.data = 3, .tensor = 2, .warmup = 0}, ParallelConfig{.ring = 2, .kv_gather = 3},
-        ParallelConfig{.pipeline = 2, .patches = 6, .sync = true, .parallel_vae = true, .shard = 1}}) {
+        ParallelConfig{
+            .pipeline = 2, .patches = 6, .sync = true, .parallel_vae = PictureRows::kAlways, .shard = 1}}) {
     EXPECT_EQ(parse_strategy(to_string(d)), d) << to_string(d);
   }
   EXPECT_EQ(to_string({.cfg = 2, .pipeline = 2, .ring = 2}), "cfg=2, pipefusion=2, ring=2");

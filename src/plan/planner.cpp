@@ -14,10 +14,12 @@ namespace {
 // middle (docs/plan.md); its convolutions grow with pixels, its attention with their square.
 constexpr double kDecodeFlop = 0.0153 * 728e12 / (1024.0 * 1024);  // per pixel
 constexpr double kDecoderWidth = 128, kMiddleWidth = 512, kPixelsPerPosition = 64;
-constexpr double kMiddleRate = 0.2;     // of attention's rate: one head of 512
-constexpr double kEncodeFixed = 2e-3;   // s: tokens there, states back
-constexpr double kDecodeByRows = 1.15;  // what neighbours' rows and moments cost where ranks decode together
-constexpr double kWorthRows = 0.1;      // of a picture's time that decoding must be before rows are proposed
+constexpr double kMiddleRate = 0.2;    // of attention's rate: one head of 512
+constexpr double kEncodeFixed = 2e-3;  // s: tokens there, states back
+constexpr double kKernelFrames = 3;    // of a video decoder's kernels
+// Where ranks decode together: what neighbours' rows add to a rank's share; what their messages take in each
+// pass, and the sums of group norms, which decoders of videos do without. In seconds.
+constexpr double kDecodeByRows = 1.1, kRowsOfNeighbours = 3e-3, kSumsOfNorms = 3e-3;
 
 double groups_of(const ParallelConfig& d) {
   return double{1} * d.data;
@@ -29,16 +31,28 @@ double encode_seconds(const PlanQuery& q) {
   return kEncodeFixed + 2 * static_cast<double>(q.memory.encoders) * tokens / q.hardware.products;
 }
 
-double decode_seconds(const PlanQuery& q, const ParallelConfig& d) {
-  const auto pixels = static_cast<double>(q.memory.pixels);
-  const double width = static_cast<double>(q.memory.vae_width) / kDecoderWidth;
+// One picture, or the frames that one latent frame makes.
+double pass_seconds(const PlanQuery& q) {
+  const auto& m = q.memory;
+  const auto pixels = static_cast<double>(m.pixels), frames = static_cast<double>(m.frames_at_once);
+  const double width = static_cast<double>(m.vae_width) / (frames * kDecoderWidth);
   const double positions = pixels / kPixelsPerPosition;
   const double attention =
       4 * positions * positions * kMiddleWidth * width / (kMiddleRate * q.hardware.attention);
-  const double one = pixels * kDecodeFlop * width * width / q.hardware.products + attention;
-  const double ranks = world_size(d) / groups_of(d);
-  const double batch = std::max(1, q.step.layout.work.batch / d.data);
-  return batch * (d.parallel_vae && ranks > 1 ? kDecodeByRows * one / ranks : one);
+  const double depth = frames > 1 ? frames * kKernelFrames : 1;
+  return pixels * kDecodeFlop * width * width * depth / q.hardware.products + attention;
+}
+
+double decode_seconds(const PlanQuery& q, const ParallelConfig& d) {
+  const auto& m = q.memory;
+  const bool is_video = m.frames_at_once > 1;
+  const int64_t passes = is_video ? 1 + (m.frames - 1) / m.frames_at_once : 1;
+  const int batch = std::max(1, q.step.layout.work.batch / d.data);
+  const double one = static_cast<double>(passes) * pass_seconds(q);
+  if (!codes_by_rows(d, coded_picture(m, batch))) return batch * one;
+  const double messages = kRowsOfNeighbours + (is_video ? 0 : kSumsOfNorms);
+  return static_cast<double>(passes * (m.has_slices ? batch : 1)) * messages +
+         kDecodeByRows * batch * one / replica_size(d);
 }
 
 bool draws_exactly(const ParallelConfig& d, int steps) {
@@ -89,7 +103,8 @@ std::string cuts(const Prediction& p, const PlanQuery& q) {
     parts.push_back(str("each rank multiplies 1/", d.tensor, " of the features of every token"));
   if (d.shard > 1)
     parts.push_back(str("blocks are gathered from ", d.shard, " shards while they are needed"));
-  if (d.parallel_vae) parts.push_back("all ranks decode, each its rows");
+  const int batch = std::max(1, q.step.layout.work.batch / d.data);
+  if (codes_by_rows(d, coded_picture(q.memory, batch))) parts.push_back("all ranks decode, each its rows");
   std::string out;
   for (const auto& part : parts) out += (out.empty() ? "" : ", ") + part;
   return out.empty() ? "one rank does everything" : out;
@@ -121,12 +136,6 @@ std::vector<Prediction> ranked(const PlanQuery& q, int num_gpus) {
     if (sequence > 1) {
       d.shard = sequence;
       out.push_back(predict(q, d));
-      d.shard = 1;
-    }
-    const Prediction& plain = out[out.size() - (sequence > 1 ? 2 : 1)];
-    if (num_gpus > d.data && plain.decode_s > kWorthRows * plain.picture_s) {
-      d.parallel_vae = true;
-      out.push_back(predict(q, d));
     }
   }
   std::stable_sort(out.begin(), out.end(), [](const Prediction& a, const Prediction& b) {
@@ -139,7 +148,7 @@ Prediction best_exact(const PlanQuery& q, int num_gpus) {
   const auto all = ranked(q, num_gpus);
   ENSURE(!all.empty());
   for (const Prediction& p : all) {
-    if (p.fits && p.is_exact && !p.degrees.parallel_vae) return p;
+    if (p.fits && p.is_exact) return p;
   }
   const auto least = [](const Prediction& a, const Prediction& b) {
     return a.most().total() < b.most().total();

@@ -33,12 +33,12 @@ struct Prediction {
 
 Prediction predict(const PlanQuery& query, const ParallelConfig& degrees);
 
-// All layouts of exactly so many ranks, with weights in shards and decoding by rows where either changes
-// something: what fits first, then by the time of the run.
+// All layouts of exactly so many ranks, with weights in shards where that changes something: what fits first,
+// then by the time of the run.
 std::vector<Prediction> ranked(const PlanQuery& query, int num_gpus);
 
-// The fastest of those that fit and are exact, decoding by rows left to whoever asks for it; if there is
-// none, what fits; if nothing does, the one that comes nearest to fitting.
+// The fastest of those that fit and are exact; if there is none, what fits; if nothing does, the one that
+// comes nearest to fitting.
 Prediction best_exact(const PlanQuery& query, int num_gpus);
 
 // One sentence: what cuts the work, what the exchange costs, what it holds and why. `one`: the same work

@@ -112,11 +112,12 @@ struct Group {
                : 0;
   }
 
+  int64_t batch() const { return std::max(1, query.layout.work.batch / d.data); }
+  bool is_shared() const { return codes_by_rows(d, coded_picture(memory, batch())); }
   double pictures() const {
     if (memory.has_tiles) return decoded();
-    const double at_once = memory.has_slices ? 1 : std::max(1, query.layout.work.batch / d.data);
-    const double ranks = double{1} * world_size(d) / d.data;
-    const double cut = d.parallel_vae && ranks > 1 && memory.is_device ? kHalves / ranks : 1;
+    const auto at_once = static_cast<double>(memory.has_slices ? 1 : batch());
+    const double cut = is_shared() && memory.is_device ? kHalves / replica_size(d) : 1;
     return (memory.is_device ? kPictureBuffers : kHostBuffers) * memory.sizes.vae * at_once *
                static_cast<double>(memory.vae_width) * static_cast<double>(memory.pixels) *
                std::min(1.0, cut) +
@@ -157,10 +158,17 @@ double encoder_numbers(const MemoryQuery& memory, int rank, int ranks) {
 
 }  // namespace
 
+CodedPicture coded_picture(const MemoryQuery& m, int64_t batch) {
+  return {.latent_rows = m.latent_rows,
+          .pixels = (m.has_slices ? 1 : batch) * m.pixels * std::min(m.frames, m.frames_at_once),
+          .is_device = m.is_device,
+          .has_tiles = m.has_tiles};
+}
+
 std::vector<RankMemory> rank_memory(const StepQuery& query, const MemoryQuery& memory,
                                     const ParallelConfig& degrees) {
   const Group g{query, memory, degrees, plan_for(degrees, query.layout.model)};
-  const int ranks = world_size(degrees) / degrees.data;
+  const int ranks = replica_size(degrees);
   auto sizes = mesh_sizes(degrees);
   sizes[static_cast<int>(Axis::kData)] = 1;
   std::vector<RankMemory> out;
@@ -169,12 +177,10 @@ std::vector<RankMemory> rank_memory(const StepQuery& query, const MemoryQuery& m
     RankMemory r{.denoiser = bytes(g.denoiser(stage)),
                  .keys = bytes(g.keys(stage)),
                  .activations = bytes(g.activations())};
-    const bool decodes = rank == 0 || degrees.parallel_vae;
     r.encoders = bytes(memory.sizes.encoders * encoder_numbers(memory, rank, ranks));
-    if (decodes) {
+    if (rank == 0 || may_code_by_rows(degrees, memory.has_tiles))
       r.vae = bytes(memory.sizes.vae * static_cast<double>(memory.vae));
-      r.pictures = bytes(g.pictures());
-    }
+    if (rank == 0 || g.is_shared()) r.pictures = bytes(g.pictures());
     r.moved = moved_away(r, g);
     out.push_back(r);
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "plan/parallel_config.h"
+#include "plan/picture_rows.h"
 #include "plan/step_time.h"
 
 namespace atelier::plan {
@@ -27,12 +28,17 @@ struct MemoryQuery {
   int64_t shared_encoders = 0;                 // of encoders: cut over the ranks of a data group
   int64_t denoisers = 1;                       // experts, each of model.weights
   int64_t pixels = 0;                          // of one picture or frame
+  int64_t latent_rows = 0;                     // of it
   int64_t frames = 1;                          // decoded one after another, kept as numbers of 32 bits
+  int64_t frames_at_once = 1;                  // of these, that one latent frame makes
   int64_t vae_width = 128;                     // its channels at the size of the picture
   bool has_tiles = false, has_slices = false;  // the picture is decoded in tiles; pictures one by one
   Offload offload = Offload::kNone;
   bool is_device = true;  // a GPU; otherwise a lower bound: host memory is given back while it runs
 };
+
+// What the autoencoder of a data group is given at once, of a batch of so many.
+CodedPicture coded_picture(const MemoryQuery& memory, int64_t batch);
 
 // Of one rank, in bytes.
 struct RankMemory {

@@ -217,7 +217,9 @@ TEST(RankMemory, EveryCutTakesItsShare) {
   const auto four = of("ulysses=4");
   ASSERT_EQ(four.size(), 4u);
   EXPECT_EQ(four[0].encoders, one.encoders);
-  EXPECT_EQ(four[1].encoders + four[1].vae + four[1].pictures, 0);
+  EXPECT_EQ(four[1].encoders + four[1].pictures, 0);  // a picture of unknown rows is not shared
+  EXPECT_EQ(four[1].vae, one.vae) << "it may be asked for one that is";
+  EXPECT_EQ(of("ulysses=4, parallel_vae=false")[1].vae, 0);
   // Only the tables are shared.
   const int64_t tables = 2 * q.step.model.weights.tables;
   EXPECT_NEAR(static_cast<double>(one.denoiser - four[1].denoiser), 0.75 * static_cast<double>(tables), 2);
@@ -236,6 +238,46 @@ TEST(RankMemory, EveryCutTakesItsShare) {
   EXPECT_EQ(of("pipefusion=2, sync")[0].keys, 0);
   EXPECT_GT(of("ulysses=4, parallel_vae")[1].pictures, 0);
   EXPECT_LT(of("ulysses=4, parallel_vae")[0].pictures, four[0].pictures);
+}
+
+TEST(RankMemory, RanksShareThePictureByDefault) {
+  auto q = plan_of(query());
+  q.memory.latent_rows = 128;
+  const auto of = [&](const std::string& strategy) {
+    return rank_memory(q.step, q.memory, parse_strategy(strategy));
+  };
+  const auto one = of("").front(), shared = of("ulysses=4").back();
+  EXPECT_NEAR(static_cast<double>(shared.pictures), 0.35 * static_cast<double>(one.pictures), 2);
+  EXPECT_EQ(of("ulysses=4, parallel_vae=false").back().pictures, 0);
+  EXPECT_EQ(of("ulysses=4, parallel_vae=false").front().pictures, one.pictures);
+  q.memory.has_tiles = true;
+  EXPECT_EQ(of("ulysses=4").back().vae, 0) << "the first rank decodes tiles";
+}
+
+// Wan 1.3B, 81 frames in 480p, as measured: results/families_gpus_4.json, and _2.
+TEST(Planner, DecodingAVideoIsWithinAnEighthOfWhatItTook) {
+  auto q = plan_of(query());
+  q.memory.pixels = 832 * 480, q.memory.latent_rows = 60, q.memory.vae_width = 384;
+  q.memory.frames = 81, q.memory.frames_at_once = 4;
+  for (const auto& [layout, measured] : {std::pair{"", 0.801}, {"ulysses=2", 0.515}, {"ulysses=4", 0.292}})
+    EXPECT_NEAR(predict(q, parse_strategy(layout)).decode_s / measured, 1, 0.125) << layout;
+}
+
+// Of 1024 x 1024 pixels: two ranks gain a little, four half; what is smaller is left to one.
+TEST(Planner, DecodingIsSharedWhereThatIsFaster) {
+  auto q = plan_of(query());
+  q.memory.latent_rows = 128;
+  const auto of = [&](const std::string& strategy) { return predict(q, parse_strategy(strategy)).decode_s; };
+  const double one = of("");
+  EXPECT_LT(of("ulysses=2"), 0.9 * one);
+  EXPECT_LT(of("ulysses=4"), 0.6 * one);
+  EXPECT_EQ(of("ulysses=4, parallel_vae=false"), one);
+  EXPECT_EQ(of("data=4"), one);
+  const auto text = explanation(predict(q, parse_strategy("ulysses=4")), predict(q, {}), q);
+  EXPECT_NE(text.find("all ranks decode, each its rows"), std::string::npos) << text;
+  q.memory.latent_rows = 64, q.memory.pixels = 512 * 512;
+  EXPECT_EQ(of("ulysses=4"), of(""));
+  EXPECT_GT(of("ulysses=4, parallel_vae"), of("")) << "messages take longer than what they save";
 }
 
 // Five times the tokens, of every picture and branch, in the model's type.

@@ -50,7 +50,6 @@ class Api : public http::HttpHandler {
   void draw(ApiCall& call, const std::string& kind, const Draft& draft, const std::string& body_hash,
             const std::string& id);
   void settle_hints(const Draft& draft) const;
-  void check_previews(const Draft& draft) const;
   std::vector<request::Request> requests_of(const Draft& draft) const;
   void follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record);
   void follow_earlier(const ApiCall& call, const Draft& draft, const std::string& id,

@@ -54,14 +54,6 @@ void Api::settle_hints(const Draft& draft) const {
                    "layout");
 }
 
-// What the layout of the server keeps it from.
-void Api::check_previews(const Draft& draft) const {
-  if (draft.partial_images > 0 && !maker_.card().has_previews)
-    throw ApiError(400, "unsupported_value",
-                   "partial_images: no rank of this server decodes alone (use_parallel_vae)",
-                   "partial_images");
-}
-
 std::vector<request::Request> Api::requests_of(const Draft& draft) const {
   request::PromptRow row = draft.row;
   // of a model of videos one frame is a picture
@@ -91,7 +83,6 @@ std::vector<request::Request> Api::requests_of(const Draft& draft) const {
 void Api::draw(ApiCall& call, const std::string& kind, const Draft& draft, const std::string& body_hash,
                const std::string& id) {
   settle_hints(draft);
-  check_previews(draft);
   JobRecord record{.id = id, .owner = call.owner, .kind = kind, .format = draft.format};
   record.idempotency = call.request.header("idempotency-key").value_or("");
   if (record.idempotency.size() > 255)

@@ -37,27 +37,25 @@ class ModelRequestMaker : public RequestMaker {
         adapters_(spec.model.folder, resolved.settings.input.lora_scale) {
     const auto& d = spec.model.folder.defaults();
     const auto& common = resolved.settings.input.row.request;
-    card_ = {
-        .id = spec.model.name,
-        .family = std::string(spec.model.folder.family().name),
-        .tier = spec.job.engine.tier,
-        .attention_dtype = spec.job.engine.attention_dtype,
-        .layout = plan::to_string(spec.layout.degrees),
-        .dtype = spec.job.engine.precision.denoiser,
-        .device = spec.job.engine.device,
-        .width = common.width.value_or(d.width),
-        .height = common.height.value_or(d.height),
-        .steps = common.num_inference_steps.value_or(d.steps),
-        .groups = spec.layout.degrees.data,
-        .batch = std::max(1, resolved.settings.input.batch_size / spec.layout.degrees.data),
-        .guidance = common.guidance_scale.value_or(d.guidance),
-        .has_previews = !spec.layout.degrees.parallel_vae || spec.layout.ranks == spec.layout.degrees.data,
-        .is_video = spec.model.folder.draws_videos(),
-        .fps = common.fps.value_or(d.fps),
-        .frame_step = frame_step(spec.model.folder),
-        .video_format = video_format(),
-        .needs_image = spec.model.folder.video().image == models::Shown::kMust,
-        .needs_last_image = spec.model.folder.video().last_image == models::Shown::kMust};
+    card_ = {.id = spec.model.name,
+             .family = std::string(spec.model.folder.family().name),
+             .tier = spec.job.engine.tier,
+             .attention_dtype = spec.job.engine.attention_dtype,
+             .layout = plan::to_string(spec.layout.degrees),
+             .dtype = spec.job.engine.precision.denoiser,
+             .device = spec.job.engine.device,
+             .width = common.width.value_or(d.width),
+             .height = common.height.value_or(d.height),
+             .steps = common.num_inference_steps.value_or(d.steps),
+             .groups = spec.layout.degrees.data,
+             .batch = std::max(1, resolved.settings.input.batch_size / spec.layout.degrees.data),
+             .guidance = common.guidance_scale.value_or(d.guidance),
+             .is_video = spec.model.folder.draws_videos(),
+             .fps = common.fps.value_or(d.fps),
+             .frame_step = frame_step(spec.model.folder),
+             .video_format = video_format(),
+             .needs_image = spec.model.folder.video().image == models::Shown::kMust,
+             .needs_last_image = spec.model.folder.video().last_image == models::Shown::kMust};
   }
 
   std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {

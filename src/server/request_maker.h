@@ -13,7 +13,7 @@ struct ModelCard {
   std::string id, family, tier, attention_dtype, layout, dtype, device;
   int width = 0, height = 0, steps = 0, groups = 1, batch = 1;
   double guidance = 0;
-  bool has_previews = true, is_video = false;
+  bool is_video = false;
   double fps = 0;                     // of videos
   int frame_step = 1;                 // frames that belong together, but for the first, which is alone
   std::string video_format = "webp";  // where a request does not say

@@ -120,7 +120,7 @@ void Api::capabilities(ApiCall& call) {
              {"tier", card.tier},
              {"attention_dtype", card.attention_dtype},
              {"layout", card.layout},
-             {"previews", card.has_previews},
+             {"previews", true},
              {"defaults",
               {{"size", str(card.width, "x", card.height)},
                {"num_inference_steps", card.steps},

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "models/vae.h"
+#include "plan/picture_rows.h"
 #include "verify/golden_part.h"
 #include "verify/requests.h"
 #include "verify/thread_ranks.h"
@@ -219,8 +220,9 @@ Produced produce_vaes(const VerifyOptions& o, const Json& golden, const Tensors&
       });
     };
     Produced by_rows, whole;
-    run(o.degrees.parallel_vae ? o.degrees : alone, by_rows);
-    if (o.degrees.parallel_vae && world > 1) run(alone, whole);
+    const bool is_shared = plan::may_code_by_rows(o.degrees, false);
+    run(is_shared ? o.degrees : alone, by_rows);
+    if (is_shared) run(alone, whole);
     for (const auto& each : by_rows.order) out.add(each, by_rows.tensors.at(each));
     for (const auto& each : whole.order) {
       if (!out.tensors.contains(each)) out.add(each, whole.tensors.at(each));

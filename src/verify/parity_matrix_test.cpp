@@ -44,7 +44,7 @@ std::set<std::string> strategies(const ParallelConfig& d) {
   if (d.kv_gather > 1) used.insert("kv_gather");
   if (d.ulysses > 1) used.insert("ulysses");
   if (d.tensor > 1) used.insert("tensor");
-  if (d.parallel_vae) used.insert("parallel_vae");
+  if (d.parallel_vae == plan::PictureRows::kAlways) used.insert("parallel_vae");
   if (d.shard > 1) used.insert("shard");
   return used;
 }

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/json_problem.h"
 #include "base/text.h"
+#include "plan/picture_rows.h"
 #include "verify/golden_adapters.h"
 #include "verify/golden_cases.h"
 #include "verify/golden_files.h"
@@ -195,7 +196,8 @@ Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& r
     const auto produced = without_given(name, ours.tensors.at(name), found->second);
     const auto golden = without_variance(name, found->second, produced);
     result.rows.push_back(
-        compare(prefix + name, produced, golden, tolerance_of(name, accuracy, kind, o.degrees.parallel_vae)));
+        compare(prefix + name, produced, golden,
+                tolerance_of(name, accuracy, kind, plan::may_code_by_rows(o.degrees, false))));
     auto& row = result.rows.back();
     if (row.note.empty() && golden.sizes() != found->second.sizes())
       row.note = "without the learned variance";

@@ -27,7 +27,7 @@ bench dev --dummy FLUX.1-dev $(square 1024) --num_inference_steps 4 --true_cfg_s
   --num_iterations 3 --strategy "$guided"
 for size in 2048 4096; do
   bench "vae$size" --dummy FLUX.1-schnell $(square $size) --num_inference_steps 1 --num_iterations 2 --warmup_calls 2 \
-    --strategy "ulysses=$gpus, parallel_vae | ulysses=$gpus"
+    --strategy "ulysses=$gpus | ulysses=$gpus, parallel_vae=false"
 done
 python3 - "$scratch" "$out/many_gpus.json" <<'P'
 import json, pathlib, sys

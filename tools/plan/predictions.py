@@ -50,6 +50,8 @@ def measured_rows():
 
 def predict(atelier, model, layout, side, steps, branches, text, flags):
     """The row of `atelier plan` for one layout on H200s."""
+    if "parallel_vae" not in layout:
+        layout += ", parallel_vae=false"  # results/ is older than the default
     command = [atelier, "plan", "--json", "--hardware", "H200", "--links", "nvlink", "--dummy", model, "--height", str(side),
                "--width", str(side), "--num_inference_steps", str(steps), "--max_sequence_length", str(text), "--strategy",
                layout, "--torch_dtype", "bfloat16", *flags]

@@ -50,7 +50,7 @@ constexpr Group kGroups[] = {
      "memory_efficient_sharding"},
     {Treated::kNoted, kXditFlags, "has no effect: the ranks are the product of the degrees",
      "dit_parallel_size=0"},
-    {Treated::kNoted, kXditFlags, "has no effect: --use_parallel_vae reuses the ranks",
+    {Treated::kNoted, kXditFlags, "has no effect: all ranks decode, each its rows, and none is added",
      "vae_parallel_size=0"},
     {Treated::kNoted, kXditFlags, "has no effect: pictures are always brought to the size that is drawn",
      "resize_input_images"},

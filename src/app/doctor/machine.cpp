@@ -191,7 +191,9 @@ Findings memory_findings(int64_t there) {
     if (kind == pipeline::Component::ComponentKind::kVae) q.memory.vae += count;
   }
   q.memory.pixels = 1024 * 1024;
-  q.memory.vae_width = models::find_vae(repo.vae()).facts(repo.vae()).full_width;
+  const auto vae = models::find_vae(repo.vae()).facts(repo.vae());
+  q.memory.latent_rows = 1024 / vae.spatial;
+  q.memory.vae_width = vae.full_width;
   Findings out;
   for (const int gpus : {1, 2, 4, 8}) {
     std::string line = str(gpus, gpus == 1 ? " GPU:  " : " GPUs: ");

@@ -293,7 +293,7 @@ class Check {
     const bool is_script = resolved_.surface == kScripts, is_whole = engine.offload == "none" && !is_script;
     if (is_cuda && is_whole) out.push_back(offload("encoders"));
     if (is_cuda && (is_whole || engine.offload == "encoders")) out.push_back(offload("model"));
-    if (size.height > 0 && !engine.vae_tiling && !d.parallel_vae)
+    if (size.height > 0 && !engine.vae_tiling && d.parallel_vae != plan::PictureRows::kAlways)
       out.push_back({{{"enable_vae_tiling", {}}}, [](Holding& h) { h.engine.vae_tiling = true; }});
     if (is_cuda && engine.offload != "sequential") out.push_back(offload("sequential"));
     if (is_cuda) add_layouts(out);

@@ -165,7 +165,11 @@ plan::ParallelConfig degrees_of(const Resolved& resolved) {
   m.take("num_pipeline_patch", &D::patches, b.num_pipeline_patch.value_or(0));
   m.take("warmup_steps", &D::warmup, b.warmup_steps);
   m.take("pipefusion_sync", &D::sync, b.pipefusion_sync);
-  m.take("use_parallel_vae", &D::parallel_vae, b.use_parallel_vae);
+  using Rows = plan::PictureRows;
+  m.take("use_parallel_vae", &D::parallel_vae,
+         !b.use_parallel_vae   ? Rows::kBySize
+         : *b.use_parallel_vae ? Rows::kAlways
+                               : Rows::kNever);
   m.take("fully_shard_degree", &D::shard, b.fully_shard_degree);
   m.take("overlap_p2p_comm", &D::overlap, b.overlap_p2p_comm);
   D d = m.degrees();

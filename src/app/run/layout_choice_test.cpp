@@ -81,6 +81,23 @@ TEST(LayoutChoice, AStrategyAndAFlagAddUpUnlessTheyDisagree) {
   expect_mentions(refused({"--strategy", "ulyses=2"}), {"--strategy", "unknown word \"ulyses\"", "ulysses"});
 }
 
+TEST(LayoutChoice, PicturesAreSharedBySizeUntilSomebodySaysOtherwise) {
+  using plan::PictureRows;
+  const auto of = [](const Arguments& arguments, const Environment& variables = {}) {
+    return chosen(arguments, variables).degrees.parallel_vae;
+  };
+  EXPECT_EQ(of({"--ulysses_degree", "2"}), PictureRows::kBySize);
+  EXPECT_EQ(of({"--num_gpus", "4"}), PictureRows::kBySize);
+  EXPECT_EQ(of({"--ulysses_degree", "2", "--use_parallel_vae"}), PictureRows::kAlways);
+  EXPECT_EQ(of({"--ulysses_degree", "2", "--use_parallel_vae", "false"}), PictureRows::kNever);
+  EXPECT_EQ(of({"--ulysses_degree", "2"}, {{"DG_XDIT_USE_PARALLEL_VAE", "false"}}), PictureRows::kNever);
+  EXPECT_EQ(of({"--strategy", "ulysses=2, parallel_vae=false"}), PictureRows::kNever);
+  EXPECT_EQ(layout({"--strategy", "ulysses=2, parallel_vae=no"}), "ulysses=2, parallel_vae=false");
+  EXPECT_EQ(layout({"--strategy", "ulysses=2, parallel_vae"}), "ulysses=2, parallel_vae");
+  expect_mentions(refused({"--strategy", "ulysses=2, parallel_vae", "--use_parallel_vae", "false"}),
+                  {"--use_parallel_vae", "say different things"});
+}
+
 TEST(LayoutChoice, RefusesACountThatIsNotTheProduct) {
   expect_mentions(refused({"--num_gpus", "4", "--ulysses_degree", "3"}),
                   {"need 3 ranks", "ulysses 3", "but 4", "layouts of 4 ranks that work: ulysses=4"});

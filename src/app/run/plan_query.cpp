@@ -82,7 +82,10 @@ plan::MemoryQuery memory_query(const pipeline::ModelRepo& folder, const ModelFac
              .vae = size(types.vae)};
   if (engine.tier != "exact") q.sizes.blocks = 1;
   q.pixels = height * width;
-  q.vae_width = models::find_vae(folder.vae()).facts(folder.vae()).full_width;
+  const auto vae = models::find_vae(folder.vae()).facts(folder.vae());
+  q.latent_rows = height / vae.spatial;
+  q.frames_at_once = vae.temporal;
+  q.vae_width = vae.full_width;
   q.has_tiles = engine.vae_tiling;
   q.has_slices = engine.vae_slicing;
   q.offload = is_device ? offload_of(engine.offload) : plan::Offload::kNone;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/run/capacity.h"
+#include "app/run/decoding.h"
 #include "app/run/kernel_checks.h"
 #include "app/run/plan_query.h"
 #include "app/run/record.h"
@@ -15,6 +16,7 @@
 #include "pipeline/device.h"
 #include "pipeline/model_work.h"
 #include "pipeline/step_cache.h"
+#include "plan/picture_rows.h"
 
 namespace atelier::app {
 namespace {
@@ -240,7 +242,7 @@ std::string layout_line(const RunSpec& spec) {
   if (spec.facts.has_convolution_mixer && plan::sequence_size(d) > 1)
     add(str("rows of the picture in ", plan::sequence_size(d), " parts"));
   if (d.shard > 1) add(str("weights of the blocks in ", d.shard, " shards"));
-  if (d.parallel_vae && plan::world_size(d) > d.data) add("decoded by all ranks, each its rows");
+  if (const auto who = decoding_line(spec); !who.empty()) add(who);
   if (!d.overlap && plan::world_size(d) > d.data) add("messages are waited for at once");
   return out;
 }
@@ -276,8 +278,7 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
   engine.deterministic = s.engine.deterministic;
   engine.shard_t5_encoder = s.engine.shard_t5_encoder;
   engine.vae_slicing = s.engine.enable_vae_slicing;
-  const bool is_cut = spec.layout.degrees.parallel_vae && spec.layout.ranks > spec.layout.degrees.data;
-  engine.vae_tiling = s.engine.enable_vae_tiling && !is_cut;
+  engine.vae_tiling = s.engine.enable_vae_tiling && !plan::may_code_by_rows(spec.layout.degrees, true);
   engine.tf32 = s.device.enable_tf32;
   engine.chunked_forward = s.engine.enable_activation_checkpointing;
   engine.memory_fraction = s.device.gpu_memory_fraction;
@@ -360,7 +361,7 @@ RunSpec make_served_spec(const Resolved& resolved, FoundModel model) {
                                   ": use cfg, ulysses, ring or tensor in place of data"));
   }
   degrees.sync = true;  // what patches remember is of their own loop over steps
-  if (spec.model.spec.parts == "denoiser") degrees.parallel_vae = false;
+  if (spec.model.spec.parts == "denoiser") degrees.parallel_vae = plan::PictureRows::kNever;
   if (spec.layout.ranks == 1 && spec.device.device.is_cuda() && !spec.device.device.has_index())
     spec.device.device = c10::Device(c10::kCUDA, 0);
   spec.job = job_of(resolved, spec);

@@ -54,7 +54,26 @@ TEST(Header, TellsOfTheLayoutWhatItsProductDoesNot) {
   EXPECT_THAT(cut, HasSubstr("decoded by all ranks"));
   const auto plain = header_line("layout", {"--ulysses_degree", "2"});
   EXPECT_THAT(plain, Not(HasSubstr("shards")));
-  EXPECT_THAT(plain, Not(HasSubstr("decoded by all ranks")));
+}
+
+TEST(Header, TellsWhoDecodes) {
+  const auto of = [](Arguments more) {
+    Arguments arguments{"--ulysses_degree", "2"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return header_line("layout", arguments);
+  };
+  EXPECT_THAT(of({"--height", "512", "--width", "512"}), HasSubstr("decoded by all ranks, each its rows"));
+  EXPECT_THAT(of({"--height", "64", "--width", "64"}),
+              HasSubstr("decoded by the first rank, too small to share"));
+  EXPECT_THAT(of({"--height", "64", "--width", "64", "--use_parallel_vae"}),
+              HasSubstr("decoded by all ranks"));
+  EXPECT_THAT(of({"--use_parallel_vae", "false"}), HasSubstr("decoded by the first rank\n"));
+  EXPECT_THAT(of({"--no_use_parallel_vae"}), HasSubstr("decoded by the first rank\n"));
+  EXPECT_THAT(of({"--enable_vae_tiling"}), HasSubstr("decoded by the first rank, in tiles"));
+  EXPECT_THAT(of({"--enable_vae_tiling", "--use_parallel_vae"}), HasSubstr("decoded by all ranks"));
+  EXPECT_THAT(of({"--data_parallel_degree", "2", "--use_parallel_vae", "false"}),
+              HasSubstr("decoded by the first rank of each group"));
+  EXPECT_THAT(header_line("layout", {"--data_parallel_degree", "2"}), Not(HasSubstr("decoded")));
 }
 
 TEST(Header, SaysWhatARunDrawsAndNotWhatAServerMayBeAsked) {

@@ -36,8 +36,8 @@ std::string imbalance(const std::vector<cluster::RankStats>& ranks) {
   return str("memory is not balanced: rank ", most->rank, " held ",
              report::bytes_text(most->peak_device_bytes), " at most and rank ", least->rank, " ",
              report::bytes_text(least->peak_device_bytes), ", ", std::round(100 * ratio) / 100,
-             " times less; the first rank of a group also encodes and decodes ",
-             "(--use_parallel_vae shares decoding, --offload model takes the encoders out)");
+             " times less; the first rank of a group also encodes, and decodes what ranks do not share ",
+             "(--use_parallel_vae shares all of it, --offload model takes the encoders out)");
 }
 
 }  // namespace

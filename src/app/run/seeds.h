@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "request/request.h"
+#include "request/request_list.h"
 
 namespace atelier::app {
 

@@ -112,7 +112,8 @@ void BackendSettings::fields(const Visit& visit) {
   visit({"attn_layer_num_for_pp", "blocks of every stage: 10 9; default: by cost"}, &attn_layer_num_for_pp);
   visit({"pipefusion_sync", "every step whole: exact"}, &pipefusion_sync);
   visit({.name = "use_parallel_vae",
-         .help = "decode by rows on all ranks",
+         .help = "decode by rows on all ranks, pictures of any size; default: those that are worth it; "
+                 "false: the first rank of a group decodes alone",
          .variable = "DG_XDIT_USE_PARALLEL_VAE"},
         &use_parallel_vae);
   visit({"overlap_p2p_comm",

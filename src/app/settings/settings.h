@@ -52,7 +52,8 @@ struct BackendSettings {
   int warmup_steps = 1;
   std::optional<int> num_pipeline_patch;
   std::vector<int> attn_layer_num_for_pp;
-  bool pipefusion_sync = false, use_parallel_vae = false, shard_dit = false, overlap_p2p_comm = true;
+  bool pipefusion_sync = false, shard_dit = false, overlap_p2p_comm = true;
+  std::optional<bool> use_parallel_vae;  // unset: where a picture is worth it
   int fully_shard_degree = 1;
   void fields(const Visit& visit);
 };

@@ -7,6 +7,7 @@
 #include "media/image.h"
 #include "models/family.h"
 #include "pipeline/model_repo.h"
+#include "plan/picture_rows.h"
 
 namespace atelier::app {
 namespace {
@@ -54,11 +55,11 @@ void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
 void add_layout(Notes& notes, const Resolved& r, const RunSpec& spec) {
   const auto& device = r.settings.device;
   const auto& degrees = spec.layout.degrees;
-  notes.add(spec.layout.ranks == 1 && r.settings.backend.use_parallel_vae, "use_parallel_vae",
+  notes.add(spec.layout.ranks == 1 && r.settings.backend.use_parallel_vae == true, "use_parallel_vae",
             "has no effect with one rank");
   notes.add(spec.layout.ranks == 1 && r.settings.backend.shard_dit, "shard_dit",
             "has no effect with one rank");
-  const bool is_cut = degrees.parallel_vae && spec.layout.ranks > degrees.data;
+  const bool is_cut = plan::may_code_by_rows(degrees, true);
   for (const char* name : {"enable_vae_tiling", "optimize"}) {
     notes.add(is_cut && r.settings.engine.enable_vae_tiling, name,
               "decodes no tiles: with parallel VAE every rank decodes its rows");
