@@ -174,6 +174,9 @@ TEST(Samplers, TakeStepsByHand) {
   const auto euler = make_sampler(stable("EulerDiscreteScheduler"), {.sigmas = {14.6, 2.0, 0.5, 0.0}});
   EXPECT_EQ(euler->steps().size(), 3u);
   EXPECT_EQ(euler->sigmas()[1], 2.0f);
+  // diffusers 0.39.0, whose arithmetic is that of the given sigmas: float.
+  const auto exact = make_sampler(stable("EulerDiscreteScheduler"), {.sigmas = {10.0, 3.0, 0.5}});
+  EXPECT_EQ(times(*exact), (std::vector<float>{933.5067138671875f, 673.1553344726562f}));
   const auto ddpm = make_sampler(stable("DDPMScheduler"), {.timesteps = {900, 400, 0}});
   EXPECT_EQ(times(*ddpm), (std::vector<float>{900, 400, 0}));
   EXPECT_FALSE(ddpm->steps()[2].draws_noise);

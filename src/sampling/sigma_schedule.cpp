@@ -29,7 +29,7 @@ Knots given_sigmas(const Call& call, std::span<const float> log_sigmas) {
     const bool last = i + 1 == call.sigmas.size();
     if (!(s > 0 || (last && s == 0)))
       throw Error(Kind::kUsage, str("sigmas must be above 0 (the last may be 0), found ", s));
-    if (!last) k.times.push_back(timestep_of(static_cast<double>(static_cast<float>(s)), log_sigmas));
+    if (!last) k.times.push_back(timestep_of_given(static_cast<float>(s), log_sigmas));
     k.sigmas.push_back(s);
   }
   return k;

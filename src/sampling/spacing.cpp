@@ -92,16 +92,30 @@ std::vector<double> curved_sigmas(SigmaCurve curve, const SchedulerConfig& c, do
   return out;
 }
 
-double timestep_of(double sigma, std::span<const float> log_sigmas) {
-  const double wanted = std::log(std::max(sigma, 1e-10));
+namespace {
+
+// wanted: a logarithm, whose type is that of the arithmetic; positions are double, as integers make them.
+template <class Real>
+double position_of(Real wanted, std::span<const float> log_sigmas) {
   // The last one that is not larger.
   const auto above = std::upper_bound(log_sigmas.begin(), log_sigmas.end(), wanted,
-                                      [](double value, float entry) { return value < entry; });
+                                      [](Real value, float entry) { return value < entry; });
   const auto last = static_cast<int64_t>(log_sigmas.size()) - 2;
   const auto low = static_cast<size_t>(std::clamp<int64_t>(above - log_sigmas.begin() - 1, 0, last));
-  const double w = (log_sigmas[low] - wanted) / static_cast<double>(log_sigmas[low] - log_sigmas[low + 1]);
-  const double share = std::clamp(w, 0.0, 1.0), index = static_cast<double>(low);
-  return (1 - share) * index + share * (index + 1);
+  const Real w = (log_sigmas[low] - wanted) / static_cast<Real>(log_sigmas[low] - log_sigmas[low + 1]);
+  const Real share = std::clamp<Real>(w, 0, 1);
+  const auto index = static_cast<double>(low);
+  return static_cast<double>(1 - share) * index + static_cast<double>(share) * (index + 1);
+}
+
+}  // namespace
+
+double timestep_of(double sigma, std::span<const float> log_sigmas) {
+  return position_of(std::log(std::max(sigma, 1e-10)), log_sigmas);
+}
+
+double timestep_of_given(float sigma, std::span<const float> log_sigmas) {
+  return position_of(numpy_log(std::max(sigma, 1e-10f)), log_sigmas);
 }
 
 std::vector<float> logs_of(std::span<const float> sigmas) {

@@ -36,6 +36,8 @@ std::vector<double> curved_sigmas(SigmaCurve curve, const SchedulerConfig& confi
 // The timestep, with a fraction, at which training had this sigma. log_sigmas: of all trained timesteps,
 // rising.
 double timestep_of(double sigma, std::span<const float> log_sigmas);
+// Of a sigma that was given by hand, which the reference keeps as a float and computes with as such.
+double timestep_of_given(float sigma, std::span<const float> log_sigmas);
 std::vector<float> logs_of(std::span<const float> sigmas);
 
 // Throws Error(kUsage) naming what the class cannot be given.
