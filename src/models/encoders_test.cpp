@@ -122,6 +122,15 @@ TEST(T5, TakesTheActivationThatItsConfigNames) {
   EXPECT_GT(distance(states("gelu"), states("gelu_new")), 1e-6) << "by the error function, or its tanh form";
   EXPECT_TRUE(at::equal(states(nullptr), states("relu"))) << "T5's default";
   EXPECT_TRUE(at::equal(states(nullptr, "MT5EncoderModel"), states("gated-gelu", "MT5EncoderModel")));
+  const auto written = [&](const char* key, const Json& value) {
+    Json config = t5_config(24);
+    config[key] = value;
+    const auto store = weights::WeightStore::dummy(3);
+    return build(config, *store)->encode(ids, {}).states;
+  };
+  EXPECT_TRUE(at::equal(written("dense_act_fn", "relu"), states("gated-relu")))
+      << "what is written out counts";
+  EXPECT_TRUE(at::equal(written("is_gated_act", false), states("gelu_new")));
 }
 
 TEST(T5, HidesPaddingInHalfTypesToo) {

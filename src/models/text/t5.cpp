@@ -44,9 +44,12 @@ struct T5Config {
     const std::string classes = j.at("architectures").dump();
     const bool is_newer = classes.find("MT5") != std::string::npos;  // mT5 and umT5
     const std::string form = read.text("feed_forward_proj", is_newer ? "gated-gelu" : "relu");
-    gated = form.starts_with("gated-");
-    const std::string name = form == "gated-gelu" ? "gelu_new" : gated ? form.substr(6) : form;
-    const auto named = find_activation(name, "T5: feed_forward_proj");
+    const bool is_gated_form = form.starts_with("gated-");
+    const std::string usual = form == "gated-gelu" ? "gelu_new" : is_gated_form ? form.substr(6) : form;
+    // Both are also written out, and then count.
+    gated = read.boolean("is_gated_act", is_gated_form);
+    const std::string name = read.text("dense_act_fn", usual);
+    const auto named = find_activation(name, "T5: feed_forward_proj or dense_act_fn");
     if (!gated || name != "gelu_new") activation = named;
     if (buckets < 4 || distance <= buckets / 4) {
       throw Error(Kind::kCheckpoint,
