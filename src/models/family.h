@@ -169,7 +169,9 @@ struct NetworkCall {
 
 struct Family {
   std::string_view name;
-  std::string_view pipeline;              // _class_name in model_index.json
+  std::string_view pipeline;  // _class_name in model_index.json
+  std::vector<std::string_view> editing =
+      {};                                 // or one of these: the reference's that edit with the same parts
   std::string_view denoiser;              // _class_name in the denoiser's config.json
   std::vector<std::string_view> experts;  // folders of the denoisers, of one class; a step names one
   std::vector<EncoderSpec> encoders;

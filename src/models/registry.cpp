@@ -1,4 +1,6 @@
 // The table of models.
+#include <algorithm>
+
 #include "models/family.h"
 
 namespace atelier::models {
@@ -20,6 +22,7 @@ std::span<const Family* const> families() {
 const Family* find_family(std::string_view class_name) {
   for (const Family* f : families()) {
     if (f->pipeline == class_name || f->denoiser == class_name) return f;
+    if (std::find(f->editing.begin(), f->editing.end(), class_name) != f->editing.end()) return f;
   }
   return nullptr;
 }

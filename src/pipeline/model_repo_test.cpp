@@ -64,6 +64,15 @@ TEST(Folder, ThatIsNoneOrOfAnotherFamilyIsAUsersMistake) {
   }
 }
 
+// As the reference's pipelines that edit pictures save it; the parts are the same.
+TEST(Folder, MayBeNamedAfterAPipelineThatEdits) {
+  const Copy copy(kGolden / "model");
+  for (const char* name : {"FluxImg2ImgPipeline", "FluxInpaintPipeline"}) {
+    copy.edit_json("model_index.json", [&](Json& j) { j["_class_name"] = name; });
+    EXPECT_EQ(ModelRepo::open(copy.path()).family().pipeline, "FluxPipeline") << name;
+  }
+}
+
 TEST(Folder, AnIndexAtOddsWithItsPartsIsNamed) {
   const Copy copy(kGolden / "model");
   const auto refused = [&](const char* part, const Json& named) {

@@ -283,6 +283,7 @@ std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span
 extern const Family kFlux{
     .name = "flux",
     .pipeline = "FluxPipeline",
+    .editing = {"FluxImg2ImgPipeline", "FluxInpaintPipeline"},
     .denoiser = "FluxTransformer2DModel",
     .experts = {"transformer"},
     .encoders = {{"text_encoder", "tokenizer"}, {"text_encoder_2", "tokenizer_2"}},

@@ -277,6 +277,7 @@ std::unique_ptr<nn::Model> build(const Json& config, const Builder& b, std::span
 extern const Family kSd3{
     .name = "sd3",
     .pipeline = "StableDiffusion3Pipeline",
+    .editing = {"StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"},
     .denoiser = "SD3Transformer2DModel",
     .experts = {"transformer"},
     .encoders = {{"text_encoder", "tokenizer"},

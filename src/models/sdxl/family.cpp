@@ -131,6 +131,7 @@ std::unique_ptr<nn::Model> build(const Json& config, const nn::Builder& b, std::
 extern const Family kSdxl{
     .name = "sdxl",
     .pipeline = "StableDiffusionXLPipeline",
+    .editing = {"StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"},
     .denoiser = "UNet2DConditionModel",
     .experts = {"unet"},
     .encoders = {{"text_encoder", "tokenizer", true}, {"text_encoder_2", "tokenizer_2"}},
