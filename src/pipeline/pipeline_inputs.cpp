@@ -19,9 +19,13 @@ namespace atelier::pipeline {
 
 namespace {
 
-// The negative branch has sizes of its own where both are given; otherwise it is told the same.
+// The negative branch has sizes of its own where both are given; otherwise it is told the same. Of an edit
+// each that is given is its own, but for the crop.
 models::PictureSizes sizes_of(const request::Request& r, request::CfgBranch branch) {
   const bool has_own = r.negative_original_size && r.negative_target_size;
+  if (branch == request::CfgBranch::kNegative && r.image)
+    return {r.negative_original_size ? r.negative_original_size : r.original_size, r.crops_coords_top_left,
+            r.negative_target_size ? r.negative_target_size : r.target_size};
   if (branch == request::CfgBranch::kPositive || !has_own)
     return {r.original_size, r.crops_coords_top_left, r.target_size};
   return {r.negative_original_size, r.negative_crops_coords_top_left, r.negative_target_size};

@@ -129,6 +129,24 @@ TEST(UNet, SizesThatItIsToldMatterToTheBranchThatIsTold) {
   EXPECT_GT(distance(latents({}, half), usual), 1e-3);
 }
 
+// As the reference's pipelines that edit: half a size of its own counts, and the crop is the other branch's.
+TEST(UNet, SizesOfTheNegativeBranchOfAnEditCountOneByOne) {
+  const TemporaryFolder files;
+  const media::Image image{20, 30, std::vector<uint8_t>(1800, 90)};
+  auto batch = batch_of();
+  for (auto& r : batch) {
+    r.image = (files / "image.png").string(), r.strength = 0.7;
+    write_file_atomically(*r.image, media::encode(image, media::Format::kPng));
+    r.crops_coords_top_left = {3, 5};
+  }
+  const auto usual = latents({}, batch);
+  auto own = batch;
+  for (auto& r : own) r.negative_original_size = {20, 30};
+  EXPECT_GT(distance(latents({}, own), usual), 1e-3);
+  for (auto& r : own) r.negative_original_size.reset(), r.negative_crops_coords_top_left = {40, 90};
+  EXPECT_EQ(distance(latents({}, own), usual), 0);
+}
+
 TEST(UNet, AutoencodersThatOverflowInHalfRunInFloat) {
   const auto drawn = [&](const Json& of, at::ScalarType vae) {
     const auto repo = ModelRepo::random(*models::find_family("StableDiffusionXLPipeline"), of, "unet", 5);

@@ -58,11 +58,14 @@ void visit_told_sizes(Request& r, const Visit& visit) {
   visit(pixels("crops_coords_top_left", "top and left of the cut out of it; default: 0 0"),
         &r.crops_coords_top_left);
   visit(pixels("target_size", "height and width that are aimed at; default: the picture's"), &r.target_size);
-  visit(pixels("negative_original_size", "for the negative branch; counts beside negative_target_size"),
+  visit(pixels("negative_original_size",
+               "for the negative branch; counts beside negative_target_size, or with an image"),
         &r.negative_original_size);
-  visit(pixels("negative_crops_coords_top_left", "for the negative branch; default: 0 0"),
+  visit(pixels("negative_crops_coords_top_left",
+               "for the negative branch; default: 0 0, with an image the other branch's"),
         &r.negative_crops_coords_top_left);
-  visit(pixels("negative_target_size", "for the negative branch; counts beside negative_original_size"),
+  visit(pixels("negative_target_size",
+               "for the negative branch; counts beside negative_original_size, or with an image"),
         &r.negative_target_size);
 }
 
