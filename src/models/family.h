@@ -73,9 +73,10 @@ struct PictureSizes {
 struct PromptBatch {
   // prompt, prompt_2 and prompt_3 of each sample, the first where another is not given.
   std::array<std::vector<std::string>, 3> texts;
-  bool is_absent = false;  // nobody gave a negative prompt: the texts are empty
-  const Json& pipeline;    // model_index.json
-  const Json& denoiser;    // config.json of the denoiser
+  bool is_negative = false;  // of the second branch
+  bool is_absent = false;    // nobody gave a negative prompt: the texts are empty
+  const Json& pipeline;      // model_index.json
+  const Json& denoiser;      // config.json of the denoiser
   int64_t max_sequence_length = 0;
   int clip_skip = 0;              // last layers of the CLIP encoders left out, besides those that always are
   int64_t height = 0, width = 0;  // pixels

@@ -20,11 +20,12 @@ namespace atelier::pipeline {
 namespace {
 
 // The negative branch has sizes of its own where both are given; otherwise it is told the same. Of an edit
-// each that is given is its own, but for the crop.
-models::PictureSizes sizes_of(const request::Request& r, request::CfgBranch branch) {
+// each that is given is its own, but for the crop, which is a model's own that takes a score beside it.
+models::PictureSizes sizes_of(const request::Request& r, request::CfgBranch branch, bool has_score) {
   const bool has_own = r.negative_original_size && r.negative_target_size;
   if (branch == request::CfgBranch::kNegative && r.image)
-    return {r.negative_original_size ? r.negative_original_size : r.original_size, r.crops_coords_top_left,
+    return {r.negative_original_size ? r.negative_original_size : r.original_size,
+            has_score ? r.negative_crops_coords_top_left : r.crops_coords_top_left,
             r.negative_target_size ? r.negative_target_size : r.target_size};
   if (branch == request::CfgBranch::kPositive || !has_own)
     return {r.original_size, r.crops_coords_top_left, r.target_size};
@@ -34,15 +35,17 @@ models::PictureSizes sizes_of(const request::Request& r, request::CfgBranch bran
 // The prompts of one branch as the family sees them.
 models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, request::CfgBranch branch) {
   const auto& r = batch.front();
-  models::PromptBatch out{.is_absent = request::is_absent(r, branch),
-                          .pipeline = model.index(),
-                          .denoiser = model.denoiser(),
-                          .max_sequence_length = *r.max_sequence_length,
-                          .clip_skip = branch == request::CfgBranch::kPositive ? r.clip_skip.value_or(0) : 0,
-                          .height = *r.height,
-                          .width = *r.width,
-                          .sizes = sizes_of(r, branch),
-                          .guidance_scale = *r.guidance_scale};
+  models::PromptBatch out{
+      .is_negative = branch == request::CfgBranch::kNegative,
+      .is_absent = request::is_absent(r, branch),
+      .pipeline = model.index(),
+      .denoiser = model.denoiser(),
+      .max_sequence_length = *r.max_sequence_length,
+      .clip_skip = branch == request::CfgBranch::kPositive ? r.clip_skip.value_or(0) : 0,
+      .height = *r.height,
+      .width = *r.width,
+      .sizes = sizes_of(r, branch, model.index().value("requires_aesthetics_score", false)),
+      .guidance_scale = *r.guidance_scale};
   for (size_t encoder = 0; encoder < out.texts.size(); ++encoder) {
     for (const auto& one : batch) out.texts[encoder].push_back(request::prompt_of(one, branch, encoder));
   }

@@ -66,14 +66,24 @@ at::Tensor coordinates(const Json&, const Grid& g, int, int64_t) {
   return nn::grid_coordinates(g.rows, g.cols);
 }
 
-// original height and width, top and left of the crop, target height and width: [B, 6], float.
+// Of the refiner, which is told how well its pictures please in place of their target: the defaults of the
+// reference's call.
+constexpr int64_t kScores = 5;
+constexpr double kScore = 6, kNegativeScore = 2.5;
+
+// original height and width, top and left of the crop, target height and width: [B, 6], float; or a score for
+// the last two: [B, 5].
 at::Tensor time_ids(const PromptBatch& p) {
   const PictureSizes& s = p.sizes;
   const std::array<int, 2> picture{static_cast<int>(p.height), static_cast<int>(p.width)};
   const auto original = s.original.value_or(picture), target = s.target.value_or(picture);
   const auto crop = s.crop.value_or(std::array<int, 2>{0, 0});
-  const auto row = at::tensor({original[0], original[1], crop[0], crop[1], target[0], target[1]},
-                              at::TensorOptions(at::kFloat));
+  auto row = at::tensor({original[0], original[1], crop[0], crop[1], target[0], target[1]},
+                        at::TensorOptions(at::kFloat));
+  if (p.pipeline.value("requires_aesthetics_score", false)) {
+    row = row.narrow(0, 0, kScores).clone();
+    row[kScores - 1] = p.is_negative ? kNegativeScore : kScore;
+  }
   return row.repeat({std::ssize(p.texts[0]), 1});
 }
 
@@ -93,15 +103,17 @@ nn::Conditioning condition(Encoders& encoders, const PromptBatch& p) {
     embeds = at::cat({first.states, embeds}, -1);
   }
   auto pooled = second.projected;
-  if (embeds.size(-1) != c.text_width || pooled.size(-1) + 6 * c.size_width != c.added_width) {
+  const auto told = time_ids(p);
+  if (embeds.size(-1) != c.text_width || pooled.size(-1) + told.size(1) * c.size_width != c.added_width) {
     throw Error(Kind::kCheckpoint,
                 str("unet/config.json: cross_attention_dim is ", c.text_width, " for text states of ",
                     embeds.size(-1), ", projection_class_embeddings_input_dim is ", c.added_width, " for ",
-                    pooled.size(-1), " + 6 * ", c.size_width));
+                    pooled.size(-1), " + ", told.size(1), " * ", c.size_width,
+                    ", as requires_aesthetics_score of model_index.json says"));
   }
   if (p.is_absent && p.pipeline.value("force_zeros_for_empty_prompt", true))
     embeds = at::zeros_like(embeds), pooled = at::zeros_like(pooled);
-  return {.whole = {{"embeds", embeds}, {"pooled", pooled}, {"time_ids", time_ids(p)}}};
+  return {.whole = {{"embeds", embeds}, {"pooled", pooled}, {"time_ids", told}}};
 }
 
 // `y` is the pooled text; the six sizes, whose sinusoids the published network takes behind it,

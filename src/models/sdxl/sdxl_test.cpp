@@ -275,6 +275,26 @@ TEST(Unet, ConditionsOnBothEncodersAndSixNumbers) {
   EXPECT_GT(sdxl().condition(encoders, empty).whole.at("pooled").abs().sum().item<double>(), 0);
 }
 
+// The refiner, as StableDiffusionXLImg2ImgPipeline conditions it.
+TEST(Unet, MayBeToldAScoreInPlaceOfATarget) {
+  auto config = small();
+  config["projection_class_embeddings_input_dim"] =
+      config["projection_class_embeddings_input_dim"].get<int64_t>() -
+      config["addition_time_embed_dim"].get<int64_t>();
+  const Json index = {{"requires_aesthetics_score", true}};
+  FakeEncoders encoders;
+  PromptBatch p{.texts = {{{"a"}, {"b"}, {"a"}}}, .pipeline = index, .denoiser = config};
+  p.height = 72, p.width = 104;
+  const auto told = [&] { return sdxl().condition(encoders, p).whole.at("time_ids"); };
+  EXPECT_TRUE(at::equal(told(), at::tensor({72.f, 104.f, 0.f, 0.f, 6.f}).view({1, 5})));
+  p.is_negative = true;
+  EXPECT_EQ(told()[0][4].item<double>(), 2.5);
+  const Json plain = Json::object();
+  const PromptBatch other{.texts = p.texts, .pipeline = plain, .denoiser = config};
+  EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [&] { sdxl().condition(encoders, other); }),
+                  "requires_aesthetics_score"));
+}
+
 TEST(Unet, DrawsWithTheSecondEncoderAloneWhichReadsTheFirstText) {
   auto config = small();
   config["cross_attention_dim"] = 6;
