@@ -129,7 +129,9 @@ struct ImageToImage {
   // Of n steps. kSteps: n * strength are run; kFirst: n - n * strength are left out; cut off to an
   // integer either way.
   enum Cut { kSteps, kFirst } cut = kSteps;
-  double strength = 0.6, masked = 0.6;  // where a call does not say, without and with a mask
+  // Where a call of the reference does not say, without and with a mask.
+  double strength = 0.6, masked = 0.6;
+  double guidance = 7, masked_guidance = 7;
 };
 
 // What a request shows to a model of videos, of a batch, float, pixels in [-1, 1] in the size that is drawn.

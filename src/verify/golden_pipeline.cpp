@@ -40,6 +40,17 @@ pipeline::GivenNoise noise_of(const Tensors& recorded) {
   return noise;
 }
 
+// Of a call that does not say, by the pipeline of the reference that it is of; nothing: the model's own.
+std::optional<double> usual_guidance(const pipeline::ModelRepo& folder, const Json& call) {
+  const auto& family = folder.family();
+  const auto& edits = family.image_to_image;
+  const auto has = [&](const char* name) { return !call.value(name, Json()).is_null(); };
+  if (has("image") && !folder.draws_videos())
+    return has("mask") || has("mask_image") ? edits.masked_guidance : edits.guidance;
+  if (family.call_guidance > 0) return family.call_guidance;
+  return std::nullopt;
+}
+
 // The defaults are those of the reference's call, or what the recording shows.
 Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded,
                      const std::filesystem::path& files) {
@@ -60,7 +71,7 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
   const auto& family = folder.family();
   usual.max_sequence_length =
       static_cast<int>(family.call_text_tokens > 0 ? family.call_text_tokens : family.most_text_tokens);
-  if (family.call_guidance > 0) usual.guidance_scale = family.call_guidance;
+  usual.guidance_scale = usual_guidance(folder, call).value_or(*usual.guidance_scale);
   Repeated out{.batch = requests_of(call, usual, "golden.json: the call",
                                     {.folder = files, .usual = pipeline::usual_strength(family)}),
                .noise = std::move(noise)};

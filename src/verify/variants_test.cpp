@@ -68,6 +68,18 @@ TEST(Variants, EditsPassUnderLayouts) {
   }
 }
 
+// FluxImg2ImgPipeline and FluxInpaintPipeline, 7; FluxPipeline has 3.5.
+TEST(Variants, EditsHaveTheGuidanceOfTheirPipelines) {
+  const auto difference = [](const Json& guidance) {
+    const Copy copy(kGoldens / "flux_edits");
+    copy.edit_json("golden.json", [&](Json& j) { j["call"]["guidance_scale"] = guidance; });
+    const auto c = verify({.folder = copy.path()});
+    return std::pair(row(c, "latents.final").max, row(c, "masked.latents.final").max);
+  };
+  EXPECT_EQ(difference(nullptr), difference(7.0));
+  EXPECT_NE(difference(nullptr), difference(3.5));
+}
+
 TEST(Variants, EditsCanFail) {
   const Copy copy(kGoldens / "flux_edits");
   copy.edit_json("golden.json", [](Json& j) { j["masked_run"]["strength"] = 0.5; });

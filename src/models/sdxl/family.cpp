@@ -156,7 +156,7 @@ extern const Family kSdxl{
     .has_size_conditions = true,
     .obeys_force_upcast = true,
     .sigmas = Sigmas::kFromScheduler,
-    .image_to_image = {.strength = 0.3, .masked = 0.9999},
+    .image_to_image = {.strength = 0.3, .masked = 0.9999, .guidance = 5, .masked_guidance = 7.5},
     .facts = facts,
     .work = work_sdxl,
     .defaults = defaults,
