@@ -3,6 +3,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -173,8 +174,14 @@ at::Tensor as_tokens(const models::Family& family, const at::Tensor& value, cons
   return packs ? family.pack(value).transpose(0, 1) : value;
 }
 
+// Whether one row, [1, ...], stands for all of a batch.
+bool is_shared_row(const at::Tensor& value, int64_t want) {
+  return want == 1 && value.size(0) > 1 && at::equal(value, value.narrow(0, 0, 1).expand_as(value));
+}
+
 // Forms in which the reference may have recorded the same: what its encoders did once per prompt, where
-// several pictures share one; both branches in one call, whose first half is the negative one; and pictures.
+// several pictures share one, or once for all prompts; both branches in one call, whose first half is the
+// negative one; and pictures.
 void take_form_of(const Tensors& recorded, int64_t each, int64_t frames, Produced& ours) {
   for (auto& [name, value] : ours.tensors) {
     const auto found = recorded.find(name);
@@ -185,6 +192,8 @@ void take_form_of(const Tensors& recorded, int64_t each, int64_t frames, Produce
       value = at::cat({other->second, value});
     else if (each > 1 && have == each * want)
       value = value.slice(0, 0, std::nullopt, each);
+    else if (is_shared_row(value, want))
+      value = value.narrow(0, 0, 1);
     if (frames > 0 && name.find(".condition_embedder.") != std::string::npos)
       value = of_two_times(value, found->second, frames);
     value = as_picture(value, found->second);

@@ -136,6 +136,19 @@ TEST(Variants, TwoBranchesPassUnderLayouts) {
   }
 }
 
+// What the reference encodes once for all prompts of a list.
+TEST(Variants, OneNegativePromptIsThatOfEveryPrompt) {
+  const Copy copy(kGoldens / "flux_two_branches");
+  copy.edit_json("golden.json", [](Json& j) {
+    auto& call = j["call"];
+    for (const char* name : {"prompt", "prompt_2"}) call[name] = {call[name], call[name]};
+    call.erase("num_images_per_prompt");
+  });
+  const auto c = verify({.folder = copy.path()});
+  EXPECT_TRUE(c.passed()) << wrong_rows(c);
+  EXPECT_EQ(row(c, "negative.embeds").verdict, Verdict::kPass);
+}
+
 // In every kind of folder a changed value fails its row, and what nobody computes is missing.
 TEST(Variants, RowsCanFailAndBeMissing) {
   struct Case {
