@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/upsample_bilinear2d.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -52,6 +53,27 @@ std::optional<double> usual_guidance(const pipeline::ModelRepo& folder, const Js
   return std::nullopt;
 }
 
+// The reference rounds sizes that a model cannot have down, and others to the nearest entry of a table where
+// the call lets it: the noise has the size that was drawn, `drawn`.
+int rounded(int asked, int drawn, int64_t spatial, const Json& call) {
+  constexpr int64_t kCells = 2;  // latents along a token
+  const bool is_cut = asked > drawn && asked < drawn + kCells * spatial;
+  return is_cut || call.value(kRounds, Json()) == Json(true) ? drawn : asked;
+}
+
+// The picture that was asked for of one that was decoded in a rounded size, [B, 3, H, W], pixels in [-1, 1]:
+// stretched until it covers it, the rest cut off evenly (diffusers' resize_and_crop_tensor).
+at::Tensor fitted(const at::Tensor& decoded, at::IntArrayRef sizes) {
+  const int64_t rows = decoded.size(2), cols = decoded.size(3), height = sizes[2], width = sizes[3];
+  const double ratio = std::max(static_cast<double>(height) / static_cast<double>(rows),
+                                static_cast<double>(width) / static_cast<double>(cols));
+  const auto scaled = [&](int64_t n) { return static_cast<int64_t>(static_cast<double>(n) * ratio); };
+  const auto large = at::upsample_bilinear2d(decoded, {scaled(rows), scaled(cols)}, /*align_corners=*/false);
+  const auto cut =
+      large.narrow(2, (scaled(rows) - height) / 2, height).narrow(3, (scaled(cols) - width) / 2, width);
+  return (cut * 0.5 + 0.5).clamp(0, 1);
+}
+
 // The defaults are those of the reference's call, or what the recording shows.
 Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const Tensors& recorded,
                      const std::filesystem::path& files) {
@@ -77,6 +99,10 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
                                     {.folder = files, .usual = pipeline::usual_strength(family)}),
                .noise = std::move(noise)};
   out.each = outputs_per_prompt(call);
+  for (auto& request : out.batch) {
+    request.height = rounded(*request.height, *usual.height, spatial, call);
+    request.width = rounded(*request.width, *usual.width, spatial, call);
+  }
   const auto& r = out.batch.front();
   out.grid = folder.grid(*r.height, *r.width, r.num_frames.value_or(1), references);
   for (auto& drawn : out.noise.steps) {  // by a scheduler whose latents are tokens
@@ -267,6 +293,11 @@ Produced produce_pipeline(const VerifyOptions& o, const Json& call, const Tensor
   if (const auto t = out.tensors.find("timesteps"); t != out.tensors.end())
     out.add("model_timesteps", t->second / (1 / folder.family().pipeline_time_scale));
   if (repeated.batch.front().image) take_left_out_steps_of(recorded, out);
+  const auto image = recorded.find("image");
+  const bool is_fitted =
+      image != recorded.end() && out.tensors.contains("vae.out") && image->second.dim() == 4 &&
+      image->second.sizes() != out.tensors.at("vae.out").sizes() && call.value(kRounds, Json()) == Json(true);
+  if (is_fitted) out.add("image", fitted(out.tensors.at("vae.out"), image->second.sizes()));
   take_form_of(recorded, repeated.each, repeated.grid.latent_frames, out);
   return out;
 }

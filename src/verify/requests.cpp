@@ -31,14 +31,14 @@ void CallArguments::finish() const {
 
 namespace {
 
-// What a diffusers call may say and no request does, with the one value that is what is drawn: sizes as they
-// are asked for, prompts as they are written.
+// What a diffusers call may say and no request does: that sizes are rounded, which the noise shows, and that
+// prompts are rewritten, which is not done here.
 void check_fixed(CallArguments& arguments, const std::string& where) {
-  for (const char* name : {"use_resolution_binning", "clean_caption"}) {
-    const Json* value = arguments.find(name);
-    if (value && *value != Json(false))
-      throw Error(Kind::kUsage, str(where, " has ", name, " ", value->dump(), "; only false is repeated"));
-  }
+  arguments.find(kRounds);
+  const char* name = "clean_caption";
+  const Json* value = arguments.find(name);
+  if (value && *value != Json(false))
+    throw Error(Kind::kUsage, str(where, " has ", name, " ", value->dump(), "; only false is repeated"));
 }
 
 // By its own name or another one.

@@ -12,6 +12,9 @@
 
 namespace atelier::verify {
 
+// The argument of a call that lets the reference draw in another size than the one asked for.
+inline constexpr const char* kRounds = "use_resolution_binning";
+
 // What a JSON object says, each key taken once. null counts as absent.
 class CallArguments {
  public:

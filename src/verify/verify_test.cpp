@@ -191,9 +191,29 @@ TEST(Verify, ComparesPicturesAndTheShareOfOutputsThatSamplersTake) {
   EXPECT_TRUE(has(row(c, "step1.model_out").note, "variance"));
   copy.edit_tensors(kRecorded, [](weights::Tensors& t) { t.at("step0.model_out").narrow(1, 0, 1).add_(1); });
   EXPECT_EQ(row(verify({.folder = copy.path()}), "step0.model_out").verdict, Verdict::kFail);
-  copy.edit_json("golden.json", [](Json& j) { j["call"]["use_resolution_binning"] = true; });
-  const auto binned = error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); });
-  EXPECT_TRUE(has(binned, "use_resolution_binning true")) << binned;
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["clean_caption"] = true; });
+  const auto cleaned = error_of(Kind::kUsage, [&] { verify({.folder = copy.path()}); });
+  EXPECT_TRUE(has(cleaned, "clean_caption true")) << cleaned;
+}
+
+// 64 x 96 pixels were drawn: rounded down, or to an entry of a table, whose picture is then cut.
+TEST(Verify, DrawsInTheSizeThatTheReferenceRoundedTo) {
+  const pipeline::Copy copy(pipeline::kGolden);
+  const auto passes = [&] {
+    const auto c = verify({.folder = copy.path()});
+    return c.passed() ? "" : ::testing::PrintToString(named(c, Verdict::kFail));
+  };
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["width"] = 79, j["call"]["height"] = 97; });
+  EXPECT_EQ(passes(), "");
+  copy.edit_json("golden.json", [](Json& j) { j["call"]["width"] = 80; });
+  EXPECT_TRUE(has(error_of(Kind::kUsage, passes), "but the call of golden.json makes"));
+  copy.edit_json("golden.json", [](Json& j) {
+    j["call"]["width"] = 64, j["call"]["height"] = 90, j["call"]["use_resolution_binning"] = true;
+  });
+  EXPECT_EQ(passes(), "") << "HunyuanDiT's stay whole";
+  copy.edit_tensors(kRecorded,
+                    [](weights::Tensors& t) { t.at("image") = t.at("image").narrow(2, 3, 90).contiguous(); });
+  EXPECT_EQ(passes(), "");
 }
 
 TEST(Verify, OnlyNarrowsWhatIsCompared) {
