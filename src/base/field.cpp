@@ -108,7 +108,7 @@ struct FromText {
   std::string chosen(const std::string& word) const {
     if (field.choices.empty()) return word;
     const auto known = words_of(field.choices);
-    const std::string asked = lower(word);
+    std::string asked = lower(word);
     if (std::find(known.begin(), known.end(), asked) == known.end())
       refuse(field, where, wanted<std::string>(field), in_quotes(word));
     return asked;

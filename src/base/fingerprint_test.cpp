@@ -27,7 +27,7 @@ TEST(Fingerprint, OfASmallFileIsItsContents) {
 
 // A sparse file: no disk space is taken.
 fs::path large(const Scratch& dir, const char* name, int64_t at, char byte) {
-  const fs::path file = dir.write(name, "");
+  fs::path file = dir.write(name, "");
   fs::resize_file(file, kSmallFile + 100000);
   std::fstream out(file, std::ios::in | std::ios::out | std::ios::binary);
   out.seekp(at);

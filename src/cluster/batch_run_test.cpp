@@ -5,13 +5,12 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <thread>
 
 #include "base/digest.h"
 #include "cluster/testing.h"
-
-extern char** environ;
 
 namespace atelier::cluster {
 namespace {

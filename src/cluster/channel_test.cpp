@@ -130,7 +130,7 @@ TEST(Wire_BytesTravelBehindTheText, AsTheyAre) {
       const auto found = pair.pool->wait(5s);
       sender.join();
       ASSERT_TRUE(found);
-      EXPECT_EQ(found->at("data").get_binary(), data);
+      EXPECT_EQ(static_cast<const std::vector<uint8_t>&>(found->at("data").get_binary()), data);
       EXPECT_EQ(found->at("step"), 1);
     }
   }

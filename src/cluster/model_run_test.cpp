@@ -19,6 +19,12 @@ namespace fs = std::filesystem;
 const fs::path kModel = "tests/goldens/flux_dev/model";
 
 class ModelRun : public ::testing::Test {
+ public:
+  ~ModelRun() override {
+    ::unsetenv("ATELIER_FAULT");
+    fs::remove_all(folder_);
+  }
+
  protected:
   ModelRun() {
     std::string name = (fs::temp_directory_path() / "atelier-run-XXXXXX").string();
@@ -26,10 +32,6 @@ class ModelRun : public ::testing::Test {
     job_.engine.model.folder = kModel;
     job_.pool.max_retries = 1;
     job_.sink.folder = folder_ / "out";
-  }
-  ~ModelRun() override {
-    ::unsetenv("ATELIER_FAULT");
-    fs::remove_all(folder_);
   }
 
   static request::Request request(int i) {

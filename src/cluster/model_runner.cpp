@@ -119,7 +119,9 @@ std::vector<media::Artifact> ModelRunner::generate(request::Requests requests,
                    " at once do not fit in the memory of ", device,
                    "; make the batch or the pictures smaller, or try enable_vae_tiling");
       });
-  if (settles_after_ > 0 && --settles_after_ == 0) settle();
+  const bool is_last = settles_after_ == 1;
+  if (settles_after_ > 0) --settles_after_;
+  if (is_last) settle();
   return made;
 }
 

@@ -33,7 +33,7 @@ class Full {
     port_ = ntohs(address.sin_port);
     for (int i = 0; i < 8; ++i) {
       waiting_.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-      ::connect(waiting_.back().get(), any, length);
+      (void)::connect(waiting_.back().get(), any, length);
     }
   }
   int port() const { return port_; }

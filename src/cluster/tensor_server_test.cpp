@@ -1,5 +1,6 @@
 #include "cluster/tensor_server.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
@@ -63,7 +64,7 @@ class Served {
   // The last message of this id.
   Json end_of(int64_t id) {
     for (;;) {
-      const auto message = next().message;
+      auto message = next().message;
       const std::string is = message.at("is").get<std::string>();
       const bool is_last =
           is == "done" || is == "failed" || is == "cancelled" || is == "nothing" || is == "gone";

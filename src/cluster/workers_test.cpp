@@ -143,7 +143,7 @@ bool is_odd(int fd) {
   Json ready = message_of(message::kReady);
   ready["stats"] = to_json(RankStats{.rank = rank});
   channel.send(ready);
-  for (int i = 0;; ++i) {
+  for (;;) {
     Json alive = message_of(message::kAlive, 0);
     alive["phase"] = "idle", alive["step"] = 0, alive["collectives"] = 0;
     if (!channel.send(alive)) ::_exit(1);

@@ -67,7 +67,7 @@ std::shared_ptr<LocalGroup::Collective> LocalGroup::collect(int rank, int64_t tu
     slot->awaited.resize(size_);
     std::iota(slot->awaited.begin(), slot->awaited.end(), 0);
   }
-  const auto mine = slot;
+  auto mine = slot;
   mine->calls[rank] = std::move(call);
   std::erase(mine->awaited, rank);
   if (!mine->awaited.empty()) return mine;

@@ -158,7 +158,7 @@ std::string listening_host(const Rendezvous& rendezvous) {
   constexpr const char* kLoopback = "127.0.0.1";
   if (!rendezvous.interface_host.empty()) return rendezvous.interface_host;
   if (!rendezvous.file.empty()) return kLoopback;
-  const auto address = address_towards(rendezvous.host, rendezvous.port);
+  auto address = address_towards(rendezvous.host, rendezvous.port);
   if (address.empty()) {
     throw Error(Kind::kUsage, str("no route to rank 0 at ", rendezvous.host,
                                   ": check the address, or name this host's own "

@@ -184,8 +184,8 @@ Remote Hub::find(const std::string& file) {
   request.url = file_url(file);
   const auto response = ask(request, file);
   const std::string linked = response.header("x-linked-etag"), size = response.header("x-linked-size");
-  const Remote remote{file, plain_etag(linked.empty() ? response.header("etag") : linked),
-                      number(size.empty() ? response.header("content-length") : size)};
+  Remote remote{file, plain_etag(linked.empty() ? response.header("etag") : linked),
+                number(size.empty() ? response.header("content-length") : size)};
   if (remote.etag.empty() || remote.bytes < 0) {
     throw Error(Kind::kCheckpoint, str("cannot download ", file, " of ", id_, ": ", options_.endpoint,
                                        " tells neither its size nor its checksum"));

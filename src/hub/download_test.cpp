@@ -120,7 +120,7 @@ class DownloadTest : public ::testing::Test {
   fs::path big_file() const { return repository() / "snapshots" / kCommit / big_name_; }
   fs::path big_blob() const { return repository() / "blobs" / digest(big_, EVP_sha256()); }
   std::string error(Kind kind) {
-    const auto message = message_of(kind, [&] { download(kId, options()); });
+    auto message = message_of(kind, [&] { download(kId, options()); });
     EXPECT_THAT(message, Not(HasSubstr(kToken)));
     EXPECT_THAT(message, Not(HasSubstr("signature")));
     return message;

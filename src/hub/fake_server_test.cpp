@@ -79,7 +79,7 @@ void FakeServer::answer(int connection) {
   const Reply reply = handler_(request);
   std::string out =
       str("HTTP/1.1 ", reply.status, " x\r\nConnection: close\r\nContent-Length: ", reply.body.size());
-  for (const auto& [name, value] : reply.headers) out += "\r\n" + name + ": " + value;
+  for (const auto& [name, value] : reply.headers) out += str("\r\n", name, ": ", value);
   out += "\r\n\r\n";
   if (request.method != "HEAD")
     out += reply.cut_after < 0 ? reply.body : reply.body.substr(0, reply.cut_after);

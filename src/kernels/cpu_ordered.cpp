@@ -178,7 +178,7 @@ ATELIER_INLINE void softmax(A* x, const A* bias, const SoftmaxRows& s) {
   constexpr A kLeast = -std::numeric_limits<A>::infinity();
   const A scale = static_cast<A>(s.scale);
   const auto larger = [](A a, A b) __attribute__((always_inline)) {
-    return b > a || b != b ? b : a;
+    return b > a || b != b ? b : a;  // NOLINT(misc-redundant-expression): nan stays
   };
   const auto sum_of = [](A a, A b) __attribute__((always_inline)) {
     return a + b;

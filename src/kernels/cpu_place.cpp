@@ -56,7 +56,7 @@ ATELIER_INLINE void head(T* out, const T* in, const Rule<Arith<T>>& rule, const 
   if (cos != nullptr) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < d / 2; ++i) {
-      const A x0 = values[2 * i], x1 = values[2 * i + 1];
+      const A x0 = values[2 * i], x1 = values[2 * i + 1];  // NOLINT(clang-analyzer-core*): loaded above
       out[2 * i] = round_to<T>(x0 * cos[i] - x1 * sin[i]);
       out[2 * i + 1] = round_to<T>(x0 * sin[i] + x1 * cos[i]);
     }

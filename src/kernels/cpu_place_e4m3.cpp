@@ -61,8 +61,10 @@ struct PlacingBytes {
       if (cos != nullptr) {
 #pragma GCC ivdep
         for (int64_t i = 0; i < d / 2; ++i) {
+          // NOLINTBEGIN(clang-analyzer-core*): values are loaded above, cos and sin come together
           const float x0 = values[2 * i], x1 = values[2 * i + 1];
           const float c = static_cast<float>(cos[i]), s = static_cast<float>(sin[i]);
+          // NOLINTEND(clang-analyzer-core*)
           values[2 * i] = e4m3::turned_first(x0, x1, c, s);
           values[2 * i + 1] = e4m3::turned_second(x0, x1, c, s);
         }

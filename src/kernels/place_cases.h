@@ -125,7 +125,7 @@ inline std::vector<PlaceCase> place_cases() {
 // Those whose heads can go as bytes, and heads of other widths.
 inline std::vector<PlaceCase> byte_cases() {
   std::vector<PlaceCase> cases;
-  const auto add = [&](PlaceCase c) { cases.push_back(c), cases.back().is_e4m3 = true; };
+  const auto add = [&](const PlaceCase& c) { cases.push_back(c), cases.back().is_e4m3 = true; };
   for (const PlaceCase& c : place_cases()) {
     if (c.dim % 16 == 0) add(c);
   }

@@ -203,7 +203,7 @@ TEST(Image, FilesOnDiskAreChecked) {
   const std::string bytes = encode(sample(16, 16), Format::kPng);
   std::ofstream(folder / "whole.png", std::ios::binary) << bytes;
   std::ofstream(folder / "cut.png", std::ios::binary) << bytes.substr(0, bytes.size() - 1);
-  std::ofstream(folder / "empty.png");
+  std::ofstream(folder / "empty.png").close();
   EXPECT_TRUE(is_complete(folder / "whole.png"));
   EXPECT_FALSE(is_complete(folder / "cut.png"));
   EXPECT_FALSE(is_complete(folder / "empty.png"));
@@ -261,7 +261,7 @@ TEST(Image, PngOfAMegapixelIsFast) {
   double best = 1e9;
   for (int i = 0; i < 3; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    const std::string bytes = encode(p, Format::kPng);
+    EXPECT_FALSE(encode(p, Format::kPng).empty());
     best = std::min(
         best, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }

@@ -16,7 +16,6 @@
 namespace atelier::models {
 namespace {
 
-using nn::distance;
 using nn::error_of;
 using nn::has;
 

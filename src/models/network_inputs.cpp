@@ -22,7 +22,7 @@ std::string list(const auto& names) {
 }  // namespace
 
 at::Tensor NetworkInputs::take(std::string_view name, const std::vector<int64_t>& sizes) {
-  const auto found = take_if_there(name, sizes);
+  auto found = take_if_there(name, sizes);
   if (!found.defined())
     throw Error(Kind::kUsage, str("a call of the family ", family_, " needs ", name, ", and there is none"));
   return found;

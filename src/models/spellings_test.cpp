@@ -81,7 +81,7 @@ TEST(Spellings, HaveTheNamesThatOthersWrote) {
 
 TEST(Spellings, StandBehindAPrefixOrAreRefused) {
   auto names = in(recognise_names(transformer(), "").model.spellings[1], transformer());
-  for (auto& name : names) name = "model.diffusion_model." + name;
+  for (auto& name : names) name.insert(0, "model.diffusion_model.");
   EXPECT_EQ(recognise_names(names, "here").prefix, "model.diffusion_model.");
   names.push_back("first_stage_model.conv1.weight");
   const auto refused = [](std::span<const std::string> given) {

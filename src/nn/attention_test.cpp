@@ -80,7 +80,7 @@ struct Stream {
   Projected projected() const { return split_qkv(fused, kWidth, norm_q, norm_k, rope); }
 };
 
-CallContext frame_of(std::vector<int64_t> tokens) {
+CallContext frame_of(const std::vector<int64_t>& tokens) {
   CallContext f;
   for (const int64_t n : tokens) f.streams.push_back({.patches = {n, 1}});
   return f;

@@ -167,7 +167,7 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   return affine.to(x.scalar_type());
 }
 
-at::Tensor sum(Unbiased a, const Unbiased& b) {
+at::Tensor sum(const Unbiased& a, const Unbiased& b) {
   if (!a.x.is_cuda()) return b.x + a.x;
   const auto from = laid_out(b.x);
   const auto bias =

@@ -83,7 +83,7 @@ class GroupNorm {
 };
 
 // a + b, which may take the place of a.
-at::Tensor sum(Unbiased a, const Unbiased& b);
+at::Tensor sum(const Unbiased& a, const Unbiased& b);
 
 // Nearest neighbour, twice as high and wide.
 at::Tensor upsample2(const at::Tensor& x);

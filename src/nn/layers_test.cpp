@@ -215,7 +215,7 @@ struct KnownRows : RowHalo {
 };
 
 // Each rank's rows of the output are those of the whole picture's.
-void expect_cut_equals_whole(ConvShape shape, int64_t rows, std::vector<Range> cut) {
+void expect_cut_equals_whole(ConvShape shape, int64_t rows, const std::vector<Range>& cut) {
   const auto x = random({2, 3, rows, 6}, at::kDouble, 13);
   const auto w = random({4, 3, shape.kernel, shape.kernel}, at::kDouble, 14),
              b = random({4}, at::kDouble, 15);

@@ -66,14 +66,14 @@ at::Tensor ModulationTables::linears(const at::Tensor& condition) const {
   constexpr int tables[] = {BlockMemory::kTables};
   memory_->will_run(tables);
   memory_->before(BlockMemory::kTables);
-  const auto part = at::linear(condition, weight_, bias_);  // [rows, B, mine]
+  auto part = at::linear(condition, weight_, bias_);  // [rows, B, mine]
   if (!sharded_eval_) return part;
   const auto whole = sharded_eval_->gather(part.permute({2, 0, 1}).contiguous(), linear_rows_);
   return whole.permute({1, 2, 0}).contiguous();
 }
 
 at::Tensor ModulationTables::evaluate(const at::Tensor& condition, const at::Tensor& embedding) const {
-  const auto of_linears = linears(condition);
+  auto of_linears = linears(condition);
   if (linear_rows_ == total_) return of_linears;
   std::vector<at::Tensor> pieces;
   int64_t column = 0;

@@ -50,7 +50,7 @@ Tensor wide_copy(const Tensor& x) {
   return at::empty(x.sizes(), x.options().dtype(wide_type(x))).copy_(x);
 }
 
-Tensor added(Tensor y, const Tensor& to, const Scalar& beta, const Scalar& alpha) {
+Tensor added(const Tensor& y, const Tensor& to, const Scalar& beta, const Scalar& alpha) {
   if (alpha.toDouble() != 1) y.mul_(alpha);
   if (beta.toDouble() != 0)
     y.add_(beta.toDouble() == 1 ? to.to(y.scalar_type()) : to.to(y.scalar_type()) * beta);

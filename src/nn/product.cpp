@@ -93,7 +93,7 @@ at::Tensor product(std::span<const Activation> x, const Weight& w, const at::Ten
   if (is_dense && x.size() == 1) {
     // Of three dimensions that lie otherwise the library makes a product for each index of the first.
     const auto rows = first.rows().contiguous();
-    const auto y = tuned_product(rows, w.rows(), bias, bias.defined() ? Epilogue::kBias : Epilogue::kNone);
+    auto y = tuned_product(rows, w.rows(), bias, bias.defined() ? Epilogue::kBias : Epilogue::kNone);
     if (y.defined()) return y;
     return bias.defined() ? at::linear(rows, w.rows(), bias) : at::linear(rows, w.rows());
   }

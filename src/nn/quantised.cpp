@@ -66,7 +66,7 @@ at::Tensor as_rows(const at::Tensor& x) {
 // {rows, scale [..., 1]}
 Quantised quantise(const at::Tensor& x, at::ScalarType type) {
   if (type == at::kFloat8_e4m3fn) {
-    const auto out = empty_e4m3(x.sizes(), x.device());
+    auto out = empty_e4m3(x.sizes(), x.device());
     quantise_e4m3_into(x, out.rows, out.scale);
     return out;
   }

@@ -206,12 +206,14 @@ TEST(ParallelContext, StaleKeysAreThoseOfAllTokensForTheHeadsOfARank) {
   for (const auto& [strategy, heads] : {std::pair{"ulysses=2", 2}, {"ring=2", 4}, {"kv_gather=2", 4}}) {
     auto d = plan::parse_strategy(strategy);
     d.patches = 2, d.simulate = true;
-    const auto failure = failure_of_layout(d, toy.blocks, [&](ParallelContext& a, comm::Transport&) {
-      auto mine = at::zeros_like(toy.input(1));
-      run_toy(toy, a.denoiser(), a.seq_parts(), a.seq_rank(), mine);
-      EXPECT_EQ(a.kept_bytes(0), 2 /*blocks*/ * 2 /*k, v*/ * (5 + 8) * 2 /*batch*/ * heads * 4 /*width*/ * 8)
-          << strategy;
-    });
+    const auto failure = failure_of_layout(
+        d, toy.blocks, [&, strategy = strategy, heads = heads](ParallelContext& a, comm::Transport&) {
+          auto mine = at::zeros_like(toy.input(1));
+          run_toy(toy, a.denoiser(), a.seq_parts(), a.seq_rank(), mine);
+          EXPECT_EQ(a.kept_bytes(0),
+                    2 /*blocks*/ * 2 /*k, v*/ * (5 + 8) * 2 /*batch*/ * heads * 4 /*width*/ * 8)
+              << strategy;
+        });
     EXPECT_EQ(failure, "");
   }
 }

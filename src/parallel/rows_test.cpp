@@ -63,15 +63,16 @@ TEST(RowsHalo, IsWhatThePictureHasThere) {
       const auto x = noise({2, 3, total(rows), 4}, 1);
       const auto edge = [&](int64_t n) { return at::zeros({2, 3, n, 4}, x.options()); };
       const auto tall = at::cat({edge(above), x, edge(below)}, 2);
-      const auto failure = failure_of(static_cast<int>(rows.size()), [&](comm::Transport& t) {
-        const auto group = everybody(t);
-        int64_t begin = 0;
-        for (int r = 0; r < t.rank(); ++r) begin += rows[static_cast<size_t>(r)];
-        const int64_t mine = rows[static_cast<size_t>(t.rank())];
-        const auto padded = halo_and_rows(*group, x.narrow(2, begin, mine), above, below);
-        EXPECT_TRUE(padded.equal(tall.narrow(2, begin, above + mine + below)))
-            << t.rank() << " " << above << below;
-      });
+      const auto failure =
+          failure_of(static_cast<int>(rows.size()), [&, above = above, below = below](comm::Transport& t) {
+            const auto group = everybody(t);
+            int64_t begin = 0;
+            for (int r = 0; r < t.rank(); ++r) begin += rows[static_cast<size_t>(r)];
+            const int64_t mine = rows[static_cast<size_t>(t.rank())];
+            const auto padded = halo_and_rows(*group, x.narrow(2, begin, mine), above, below);
+            EXPECT_TRUE(padded.equal(tall.narrow(2, begin, above + mine + below)))
+                << t.rank() << " " << above << below;
+          });
       EXPECT_EQ(failure, "");
     }
   }

@@ -63,7 +63,7 @@ class ToyAdapters : public ::testing::Test {
   // Of the last of several requests that follow each other.
   static at::Tensor latents(const plan::ParallelConfig& layout,
                             const std::vector<std::vector<std::string>>& adapters,
-                            LoadOptions load = {.denoiser = at::kDouble}) {
+                            const LoadOptions& load = {.denoiser = at::kDouble}) {
     ActivationRecorder probes;
     on_ranks(model(), layout, load, [&](Pipeline& p, int) {
       for (size_t i = 0; i < adapters.size(); ++i) {

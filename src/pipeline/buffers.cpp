@@ -90,7 +90,7 @@ BufferKey key_of(const Denoise& w, int patches, bool are_together) {
 
 bool fit_together(std::span<const nn::Conditioning> branches) {
   if (branches.size() != 2) return false;
-  const auto& [a, b] = std::tie(branches[0], branches[1]);
+  const nn::Conditioning &a = branches[0], &b = branches[1];
   const auto fits = [](const at::Tensor& x, const at::Tensor& y) { return x.sizes() == y.sizes(); };
   if (!std::equal(a.streams.begin(), a.streams.end(), b.streams.begin(), b.streams.end(), fits)) return false;
   if (a.whole.size() != b.whole.size() || a.lengths.size() != b.lengths.size() || a.guidance != b.guidance)

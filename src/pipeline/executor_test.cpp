@@ -3,6 +3,7 @@
 #include "pipeline/executor.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
@@ -87,7 +88,7 @@ struct Loop {
       {family, config, {{&model, &memory}}}, parallel_context, route, ExecutorOptions{kWide, nullptr}};
   sampling::FlowEuler sampler{Json{{"shift", 3.0}}, {.steps = 2, .linear_sigmas = true}};
 
-  Denoise work(std::vector<double> branches, double cfg = 1) {
+  Denoise work(const std::vector<double>& branches, double cfg = 1) {
     Denoise w;
     for (const double first : branches)
       w.branches.push_back({.streams = {at::full({2, 1, 4}, first, kWide)}});

@@ -134,8 +134,9 @@ class FakeGraphs : public GraphBackend {
     explicit TrackingAllocator(c10::Allocator* inner) : inner_(inner) {}
     c10::DataPtr allocate(size_t n) override {
       FakeGraphs* fake = running();
-      if (fake && fake->recording_ && fake->allocations_left >= 0 && fake->allocations_left-- == 0) {
-        TORCH_CHECK_WITH(OutOfMemoryError, false, "the recording's memory is used up");
+      if (fake && fake->recording_ && fake->allocations_left >= 0) {
+        TORCH_CHECK_WITH(OutOfMemoryError, fake->allocations_left > 0, "the recording's memory is used up");
+        --fake->allocations_left;
       }
       if (!fake || n == 0) return inner_->allocate(n);
       void* p = inner_->raw_allocate(n);
@@ -227,7 +228,7 @@ class FakeGraphs : public GraphBackend {
   }
   // A recording that fails has done nothing, on a device.
   void save(const at::Tensor& t) {
-    const auto storage = t.storage();
+    const auto& storage = t.storage();
     if (saved_->count(storage.unsafeGetStorageImpl())) return;
     const auto* begin = static_cast<const char*>(storage.data());
     saved_->emplace(storage.unsafeGetStorageImpl(), SavedStorage{storage, {begin, begin + storage.nbytes()}});

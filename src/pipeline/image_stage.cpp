@@ -80,7 +80,7 @@ at::Tensor ImageStage::decode(const at::Tensor& latents, CodedBy by, bool in_til
   });
   if (share.parts > 1) out = parallel_context_.gather_rows(out, z.size(-2));
   if (facts.is_clamped) out.clamp_(-1, 1);
-  const auto image = (out.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
+  auto image = (out.to(at::kFloat) * 0.5 + 0.5).clamp(0, 1);
   if (probes) {
     probes->whole("vae.in", z);
     probes->whole("vae.out", out);

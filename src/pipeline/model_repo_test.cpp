@@ -78,7 +78,7 @@ TEST(Folder, AnIndexAtOddsWithItsPartsIsNamed) {
   const auto refused = [&](const char* part, const Json& named) {
     const Json before = read_json(copy.path() / "model_index.json");
     copy.edit_json("model_index.json", [&](Json& j) { j[part] = named; });
-    const auto message = open_error(Kind::kCheckpoint, copy.path());
+    auto message = open_error(Kind::kCheckpoint, copy.path());
     copy.edit_json("model_index.json", [&](Json& j) { j = before; });
     return message;
   };
@@ -108,7 +108,9 @@ TEST(Folder, ItsOwnDefaultsMustBeOfUse) {
   const Copy copy(kGolden / "model");
   for (const auto& [key, value] :
        {std::pair{"max_sequence_length", Json(-1)}, {"true_cfg_scale", Json("NaN")}}) {
-    copy.edit_json("model_index.json", [&](Json& j) { j["_atelier"] = {{key, value}}; });
+    copy.edit_json("model_index.json", [&key = key, &value = value](Json& j) {
+      j["_atelier"] = {{key, value}};
+    });
     const auto message = open_error(Kind::kCheckpoint, copy.path());
     EXPECT_TRUE(has(message, "_atelier") && has(message, key)) << message;
   }

@@ -122,8 +122,7 @@ at::Tensor Pipeline::decode(const at::Tensor& latents, const StepCallbacks& call
   const auto z = latents.to(options_.device);
   const auto nothing = at::zeros_like(z);
   const auto facts = models::find_vae(model_.vae()).facts(model_.vae());
-  const auto pictures =
-      images_->decode(sampled_latents(at::cat({z, nothing}, 1), nothing, facts), by, nullptr);
+  auto pictures = images_->decode(sampled_latents(at::cat({z, nothing}, 1), nothing, facts), by, nullptr);
   synchronize(options_.device);
   parallel_context_.check_alive();
   lap("decode");

@@ -220,7 +220,7 @@ class ToyRank {
     };
     Denoise work;
     for (int b = 0; b < r.branches; ++b) {
-      const auto u = static_cast<uint64_t>(10 + b);
+      const auto u = 10 + static_cast<uint64_t>(b);
       work.branches.push_back(
           {.streams = {wanted(parallel::testing::noise({r.text, r.batch, kToyWidth}, number(u)), 1)},
            .whole = {{"pooled", wanted(parallel::testing::noise({r.batch, kToyWidth}, number(u + 50)), 0)}}});

@@ -108,7 +108,7 @@ std::string refusal(const ParallelConfig& d, const LayoutQuery& p) {
         " in its place, or ask for real guidance with a negative prompt and true_cfg_scale above 1, which "
         "makes cfg=2 legal");
   }
-  const std::string cut = cut_refusal(d, p);
+  std::string cut = cut_refusal(d, p);
   if (cut.empty() && sequence_size(d) % d.shard != 0) {
     return str("shard=", d.shard, ": weights are shared among the ", sequence_product(d), " = ",
                sequence_size(d), " ranks of a sequence group, so shard must divide ", sequence_size(d));

@@ -99,7 +99,8 @@ struct Group {
                           std::sqrt(double{1} * d.tensor);
     const double rows = std::ceil(tokens() / sequence()) * samples();
     double kept = 0;  // long skips, step caches
-    if (query.layout.model.has_skips) kept = double{1} * (query.layout.model.blocks / 2 - 1) / d.pipeline;
+    if (const int64_t skips = query.layout.model.blocks / 2 - 1; query.layout.model.has_skips)
+      kept = static_cast<double>(skips) / d.pipeline;
     if (query.layout.work.has_step_cache) kept += kCachedWidths;
     return kFixed + rows * width() * memory.sizes.denoiser * (widths + kept);
   }

@@ -18,7 +18,7 @@ void Stopwatch::restart() {
 
 std::string time_text(double seconds) {
   char text[48];
-  const auto whole = static_cast<long long>(std::llround(std::max(0.0, seconds)));
+  const auto whole = std::llround(std::max(0.0, seconds));
   if (seconds < 9.995) {
     std::snprintf(text, sizeof text, "%.2f s", std::max(0.0, seconds));
   } else if (seconds < 59.95) {

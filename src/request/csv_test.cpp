@@ -11,7 +11,6 @@
 #include "request/work.h"
 
 namespace atelier::request {
-namespace fs = std::filesystem;
 namespace {
 
 using Indices = std::vector<int64_t>;

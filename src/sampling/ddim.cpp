@@ -22,7 +22,8 @@ AlphaPlan ddim_plan(const SchedulerConfig& c, const Call& call) {
     throw Error(Kind::kUsage, str("eta must be from 0 to 1, found ", call.eta));
   const auto times = spaced_timesteps(c, call.steps, {});
   std::vector<double> next;
-  for (const double t : times) next.push_back(t - static_cast<double>(c.trained() / call.steps));
+  const int64_t stride = c.trained() / call.steps;
+  for (const double t : times) next.push_back(t - static_cast<double>(stride));
   auto out = alpha_plan(trained_alphas(c, {}), times, next);
   for (size_t i = 0; i < times.size(); ++i)
     out.plan.steps[i].draws_noise = call.eta > 0 && out.alphas[i].to != 1;

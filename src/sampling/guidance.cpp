@@ -25,7 +25,7 @@ at::Tensor guide(const Guidance& guidance, std::span<const at::Tensor> branches,
   ENSURE(branches.size() == 1 || branches.size() == 2);
   const auto& positive = branches[0];
   if (branches.size() == 1) return positive;
-  const auto guided = branches[1] + guidance.scale * (positive - branches[1]);
+  auto guided = branches[1] + guidance.scale * (positive - branches[1]);
   if (guidance.rescale == 0) return guided;
   const auto p = positive.to(at::kDouble), g = guided.to(at::kDouble);
   at::Tensor moments;  // [5, B]

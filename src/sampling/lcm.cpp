@@ -23,7 +23,8 @@ std::vector<double> lcm_timesteps(const SchedulerConfig& c, const Call& call) {
   const double stride = static_cast<double>(original) / call.steps;
   for (int i = 0; i < call.steps; ++i) {
     const auto index = original - static_cast<int64_t>(i * stride);
-    out.push_back(static_cast<double>(index * (trained / original) - 1));
+    const int64_t time = index * (trained / original) - 1;
+    out.push_back(static_cast<double>(time));
   }
   return out;
 }

@@ -74,7 +74,7 @@ std::vector<double> SchedulerConfig::numbers(const char* key) const {
 std::string SchedulerConfig::word(const char* key, const std::string& otherwise,
                                   std::span<const std::string_view> known) const {
   const Json* value = find(json_, key);
-  const std::string found = !value ? otherwise : value->is_string() ? value->get<std::string>() : "";
+  std::string found = !value ? otherwise : value->is_string() ? value->get<std::string>() : "";
   std::string list;
   for (size_t i = 0; i < known.size(); ++i) {
     if (found == known[i]) return found;

@@ -4,6 +4,7 @@
 #include <queue>
 #include <stdexcept>
 
+#include "base/error.h"
 #include "text/unicode.h"
 
 namespace atelier::text {
@@ -61,8 +62,8 @@ ByteLevelBpe::ByteLevelBpe(const Vocabulary& vocabulary, const Merges& merges, s
   for (const auto& [left, right] : merges) {
     for (const std::string& token : {left, right, left + right}) {
       if (!vocabulary.contains(token)) {
-        throw std::invalid_argument("merge " + std::to_string(rank + 1) + " (" + left + " " + right +
-                                    ") needs the token " + token + ", which the vocabulary lacks");
+        throw std::invalid_argument(str("merge ", rank + 1, " (", left, " ", right, ") needs the token ",
+                                        token, ", which the vocabulary lacks"));
       }
     }
     merges_[pair_key(vocabulary.at(left), vocabulary.at(right))] = {rank++, vocabulary.at(left + right)};

@@ -62,8 +62,7 @@ Tally compare_plain(const fs::path& file, const Tokenizer& tokenizer, int64_t le
 
 // A copy of a vocabulary of testdata/ with another folder's settings over it.
 fs::path assemble(const std::string& vocabulary, const std::string& settings) {
-  const fs::path folder =
-      fs::path(testing::TempDir()) / ("atelier_text_" + std::to_string(::getpid()) + settings);
+  fs::path folder = fs::path(testing::TempDir()) / ("atelier_text_" + std::to_string(::getpid()) + settings);
   fs::remove_all(folder);
   for (const std::string& part : {vocabulary, settings}) {
     fs::copy(fs::path("src/text/testdata") / part, folder,

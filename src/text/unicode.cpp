@@ -23,7 +23,7 @@ std::string valid_utf8(std::string_view text) {
   const auto length = static_cast<int64_t>(text.size());
   for (int64_t at = 0; at < length;) {
     UChar32 c = 0;
-    U8_NEXT_OR_FFFD(text.data(), at, length, c);
+    U8_NEXT_OR_FFFD(text.data(), at, length, c);  // NOLINT(bugprone-inc-dec-in-conditions)
     append_char(out, static_cast<char32_t>(c));
   }
   return out;
@@ -36,7 +36,8 @@ bool is_ascii(std::string_view text) {
 char32_t next_char(std::string_view text, size_t& at) {
   UChar32 c = 0;
   auto position = static_cast<int64_t>(at);
-  U8_NEXT_OR_FFFD(text.data(), position, static_cast<int64_t>(text.size()), c);
+  const auto length = static_cast<int64_t>(text.size());
+  U8_NEXT_OR_FFFD(text.data(), position, length, c);  // NOLINT(bugprone-inc-dec-in-conditions)
   at = static_cast<size_t>(position);
   return static_cast<char32_t>(c);
 }
@@ -152,7 +153,7 @@ struct RegexReplace::Compiled {
   icu::UnicodeString replacement;  // with $ and \ escaped
 };
 
-RegexReplace::RegexReplace(const std::string& pattern, std::string replacement)
+RegexReplace::RegexReplace(const std::string& pattern, const std::string& replacement)
     : compiled_(std::make_unique<Compiled>()) {
   UErrorCode status = U_ZERO_ERROR;
   UParseError where;

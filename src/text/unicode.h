@@ -44,7 +44,7 @@ void for_each_grapheme(std::string_view text, const std::function<void(std::stri
 class RegexReplace {
  public:
   // Throws std::invalid_argument for a pattern that does not compile.
-  RegexReplace(const std::string& pattern, std::string replacement);
+  RegexReplace(const std::string& pattern, const std::string& replacement);
   ~RegexReplace();
   RegexReplace(RegexReplace&&) noexcept;
   // Throws std::runtime_error when matching exceeds ICU's limits.

@@ -73,7 +73,7 @@ Json bench_layout(const BenchOptions& o, report::RunReport& report, const std::s
   auto job = o.job;
   job.engine.settles_after = o.warmups > 0 ? 1 : 0;
   const auto result = cluster::run_batches(
-      std::move(job), std::move(batches),
+      job, std::move(batches),
       {.on_generated = [&](const cluster::BatchGenerated& e) { tally.generated(e.group, e.times); },
        .on_stored = [&](const cluster::ArtifactStored& e) { tally.stored(e); },
        .on_restart =

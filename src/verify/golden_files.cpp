@@ -33,7 +33,7 @@ fs::path FrameFolders::of(const Json& pictures, const fs::path& root) {
     if (!::mkdtemp(name.data())) throw Error(Kind::kUsage, str("cannot make a folder like ", name));
     place_ = name;
   }
-  const fs::path folder = place_ / std::to_string(count_++);
+  fs::path folder = place_ / std::to_string(count_++);
   fs::create_directory(folder);
   for (size_t i = 0; i < pictures.size(); ++i) {
     const fs::path file = fs::absolute(root / pictures[i].at("png").get<std::string>());

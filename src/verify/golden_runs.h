@@ -1,5 +1,6 @@
 // The runs of a recorded pipeline: one call, and others that differ from it in some arguments.
 #pragma once
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 

@@ -166,7 +166,7 @@ TEST(Variants, RowsCanFailAndBeMissing) {
         Case{"encoder_forms", "masked_eos.text_embeds", "small.text_embeds"},
         Case{"encoder_forms", "words.long_last_hidden_state", "words.skip9_final_norm"}}) {
     const Copy copy(kGoldens / folder);
-    copy.edit_tensors(kRecorded, [&](weights::Tensors& t) {
+    copy.edit_tensors(kRecorded, [changed = changed, added = added](weights::Tensors& t) {
       t.at(changed).flatten()[0] += 1e-3 * t.at(changed).abs().max();
       t[added] = at::zeros({1});
     });
@@ -196,7 +196,7 @@ TEST(Variants, OuterModulesAreProduced) {
         Case{"pixart_small", {"block.norm_out"}},
         Case{"wan_first", {"block.condition_embedder.0", "block.condition_embedder.1@1"}}}) {
     const Copy copy(kGoldens / folder);
-    copy.edit_tensors(kRecorded, [&](weights::Tensors& t) {
+    copy.edit_tensors(kRecorded, [&names = names](weights::Tensors& t) {
       for (const auto& name : names) t[name] = at::zeros({1});
     });
     const auto c = verify({.folder = copy.path()});

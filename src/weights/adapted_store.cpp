@@ -42,7 +42,7 @@ class Difference {
   }
 
   // to: this part of the layer.
-  void add_to(at::Tensor to, Range rows, Range cols) const {
+  void add_to(const at::Tensor& to, Range rows, Range cols) const {
     if (whole_.defined()) {
       to.add_(whole_.narrow(0, rows.begin, rows.size).narrow(1, cols.begin, cols.size), scale_);
     } else {

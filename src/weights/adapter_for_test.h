@@ -57,7 +57,7 @@ inline Changes changes_of(const std::shared_ptr<const AdapterFile>& file, const 
   return out;
 }
 
-inline at::Tensor read(const WeightStore& store, std::string_view name, std::vector<int64_t> full,
+inline at::Tensor read(const WeightStore& store, std::string_view name, const std::vector<int64_t>& full,
                        const std::vector<Range>& rows = {}, const std::vector<Range>& cols = {},
                        at::ScalarType type = at::kFloat) {
   auto sizes = full;

@@ -17,7 +17,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-at::Tensor read(const WeightStore& store, std::string_view name, std::vector<int64_t> full,
+at::Tensor read(const WeightStore& store, std::string_view name, const std::vector<int64_t>& full,
                 std::vector<Range> rows = {}, std::vector<Range> cols = {}) {
   auto shape = full;
   if (!rows.empty()) shape[0] = rows[0].size;

@@ -1,5 +1,7 @@
 #include "weights/reduced.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -135,9 +137,9 @@ TEST(RealFiles, OfComfyAreReadAsItReadsThem) {
     const auto store = WeightStore::open(kWritten / (name + ".safetensors"));
     EXPECT_EQ(store->names(), (std::vector<std::string>{"net.a.bias", "net.a.weight"})) << name;
     for (const std::string part : {"weight", "bias"}) {
-      const at::Tensor& want = values.at(name + "." + part);
+      const at::Tensor& want = values.at(str(name, ".", part));
       at::Tensor got = at::full(want.sizes(), 9, at::kFloat);
-      store->read_into(got, "net.a." + part, want.sizes(), {}, {});
+      store->read_into(got, str("net.a.", part), want.sizes(), {}, {});
       EXPECT_LE((got - want).abs().max().item<double>(), 1e-6 * want.abs().max().item<double>())
           << name << part;
     }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -50,7 +51,7 @@ TEST(Safetensors, ReadsWhatTheWriterWrote) {
   EXPECT_EQ(entry.offset % 8, 0);
   std::array<std::byte, 24> bytes{};
   file.read(entry.offset, bytes);
-  EXPECT_EQ(std::memcmp(bytes.data(), a.data(), 24), 0);
+  EXPECT_TRUE(std::ranges::equal(bytes, std::as_bytes(std::span(a))));
   std::array<int8_t, 3> got{};
   file.read(file.entries().at("b").offset, std::as_writable_bytes(std::span(got)));
   EXPECT_EQ(got[2], 9);

@@ -24,13 +24,13 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-at::Tensor counting(std::vector<int64_t> shape, double first = 0) {
+at::Tensor counting(const std::vector<int64_t>& shape, double first = 0) {
   int64_t n = 1;
   for (const auto s : shape) n *= s;
   return at::arange(n, at::kFloat).add_(first).view(shape);
 }
 
-at::Tensor read(const WeightStore& store, std::string_view name, std::vector<int64_t> full,
+at::Tensor read(const WeightStore& store, std::string_view name, const std::vector<int64_t>& full,
                 std::vector<Range> rows = {}, std::vector<Range> cols = {},
                 at::ScalarType dtype = at::kFloat) {
   auto shape = full;

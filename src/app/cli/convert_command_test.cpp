@@ -1,4 +1,5 @@
 // Checkpoints under other names, and back again to the byte.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
@@ -92,7 +93,7 @@ TEST(Convert, WritesNothingThatItCannotWriteWhole) {
   tensors["blocks.0.norm1.weight"] = at::ones({2});
   weights::write_tensors(at("a.safetensors"), tensors);
   const auto refused = [&](Kind kind, const Arguments& arguments) {
-    const auto said = message_of(kind, [&] { convert_command(arguments); });
+    auto said = message_of(kind, [&] { convert_command(arguments); });
     EXPECT_FALSE(fs::exists(at("out.safetensors"))) << said;
     return said;
   };

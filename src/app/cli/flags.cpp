@@ -157,7 +157,7 @@ class Parser {
 
   static std::string spelling_in(const Arguments& arguments, const Flag& flag) {
     for (auto a = arguments.rbegin(); a != arguments.rend(); ++a) {
-      const std::string key = a->substr(0, a->find('='));
+      std::string key = a->substr(0, a->find('='));
       for (const auto& name : flag.names) {
         if (key == dashed(name) || key == "--no_" + name) return key;
       }

@@ -67,7 +67,7 @@ int tune_batch_command(const Arguments& arguments) {
   }
   const Interrupt interrupt;
   const auto found = largest_that_fits(most, [&](int64_t size) {
-    const auto tried = draw(resolved, variables, interrupt, size);
+    auto tried = draw(resolved, variables, interrupt, size);
     std::cout << "batch " << size << ": "
               << (tried.fits ? str(tried.pictures_per_second, " pictures per second")
                              : "does not fit: " + tried.reason)

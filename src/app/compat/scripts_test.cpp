@@ -133,7 +133,7 @@ TEST(Scripts, NamedGpusAreTheOnlyOnesThatAreSeen) {
     before ? ::setenv("CUDA_VISIBLE_DEVICES", before, 1) : ::unsetenv("CUDA_VISIBLE_DEVICES");
     show_gpus(resolved(arguments));
     const char* after = std::getenv("CUDA_VISIBLE_DEVICES");
-    const std::string out = after ? after : "(all)";
+    std::string out = after ? after : "(all)";
     ::unsetenv("CUDA_VISIBLE_DEVICES");
     ::unsetenv("CUDA_DEVICE_ORDER");
     return out;

@@ -92,7 +92,7 @@ TEST(Capacity, ABatchIsNoLargerThanWhatThereIsToDraw) {
 }
 
 // A run on GPUs that need not be there.
-Planned on_gpus(Arguments arguments, Surface surface = kT2i) {
+Planned on_gpus(const Arguments& arguments, Surface surface = kT2i) {
   const Parsed parsed = parse_flags({surface, "test", "", {}}, one_spelling(arguments));
   auto resolved = resolve(surface, parsed.flags, {}, parsed.config);
   RunSpec spec{.model = find_model(resolved, {}, [](const std::string&) {}, {})};

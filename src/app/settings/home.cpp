@@ -44,7 +44,7 @@ fs::path cache_folder(const Environment& environment) {
 
 std::string hub_token(const Environment& environment) {
   for (const char* name : {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}) {
-    const std::string token(trim(value_of(environment, name)));
+    std::string token(trim(value_of(environment, name)));
     if (!token.empty()) return token;
   }
   if (is_true(value_of(environment, "HF_HUB_DISABLE_IMPLICIT_TOKEN"))) return {};

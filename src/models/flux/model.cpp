@@ -189,7 +189,7 @@ class Flux : public nn::Model {
     const auto m = chunks(last_, s, 2);  // scale first: AdaLayerNormContinuous
     const auto x = norm(s.stream(kImage), {m[1], m[0], {}});
     probe(f, "norm_out", x, kImage);
-    const auto out = out_(x);
+    auto out = out_(x);
     probe(f, "proj_out", out, kImage);
     return out;
   }

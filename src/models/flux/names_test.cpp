@@ -26,7 +26,7 @@ using weights::save_checkpoint;
 using weights::SaveOptions;
 using weights::WeightStore;
 
-at::Tensor read(const WeightStore& store, std::string_view name, std::vector<int64_t> full,
+at::Tensor read(const WeightStore& store, std::string_view name, const std::vector<int64_t>& full,
                 std::vector<Range> rows = {}, std::vector<Range> cols = {}) {
   auto shape = full;
   if (!rows.empty()) shape[0] = rows[0].size;

@@ -120,7 +120,7 @@ class Plain {
     const auto x = at::cat({t5.mean(0, true), t5}) + weight(p + "positional_embedding");
     const auto pooled =
         attend(linear(p + "q_proj", x.narrow(0, 0, 1)), linear(p + "k_proj", x), linear(p + "v_proj", x), 2);
-    const auto projected = linear(p + "c_proj", pooled);
+    auto projected = linear(p + "c_proj", pooled);
     if (!c_.has_sizes) return projected;
     return at::cat(
         {projected, wave(sizes).flatten().unsqueeze(0), weight("time_extra_emb.style_embedder.weight")}, 1);
@@ -198,7 +198,8 @@ struct Built {
   }
 };
 
-nn::Conditioning prompts_of(const HunyuanConfig& c, std::vector<int64_t> texts, std::vector<int64_t> t5s) {
+nn::Conditioning prompts_of(const HunyuanConfig& c, const std::vector<int64_t>& texts,
+                            const std::vector<int64_t>& t5s) {
   const auto mask = [](const std::vector<int64_t>& lengths, int64_t tokens) {
     return (at::arange(tokens) < at::tensor(lengths).unsqueeze(1)).to(at::kLong);
   };

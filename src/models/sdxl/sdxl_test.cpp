@@ -147,7 +147,9 @@ TEST(Unet, ConfigsOfOtherKindsAreRefusedByName) {
       {"transformer_layers_per_block", {1, {2, 1}, 1}},
       {"down_block_types", {"DownBlock2D", "AttnDownBlock2D", "DownBlock2D"}}};
   for (const auto& [key, value] : others) {
-    EXPECT_TRUE(has(error_of(Kind::kCheckpoint, [&] { UNetConfig c(with(key, value)); }), key)) << key;
+    EXPECT_TRUE(has(
+        error_of(Kind::kCheckpoint, [&key = key, &value = value] { UNetConfig c(with(key, value)); }), key))
+        << key;
   }
   UNetConfig plain(with("only_cross_attention", {false, false, false}));
   EXPECT_EQ(plain.levels.size(), 3u);

@@ -159,7 +159,7 @@ class UNet : public nn::Model {
   // Sinusoids of numbers [n], float, on the CPU: those of numbers up to 1000 and more magnify the last bit of
   // a frequency, and the CPU's serve every device. -> [n, width]
   at::Tensor numbers(const at::Tensor& values, int64_t width) const {
-    const auto waves = nn::sinusoid(values, width);
+    auto waves = nn::sinusoid(values, width);
     if (c_.cosines_first) return waves;
     const auto halves = waves.chunk(2, -1);
     return at::cat({halves[1], halves[0]}, -1);

@@ -6,7 +6,7 @@
 
 namespace atelier::models {
 
-extern const ImageEncoderFamily kClipVision;
+extern const ImageEncoderFamily kClipVision;  // NOLINT(readability-redundant-declaration): of clip.cpp
 
 const ImageEncoderFamily& find_image_encoder(const Json& config) {
   const Json named = config.is_object() ? config.value("architectures", Json()) : Json();
