@@ -23,14 +23,15 @@ class CudaHostCopy : public ::testing::Test {
 TEST_F(CudaHostCopy, IsQueuedBehindWorkThatIsNotDone) {
   const auto options = at::TensorOptions(c10::kCUDA).dtype(at::kDouble);
   const auto noise = random({1, 4, 256, 256}, at::kFloat, 1);
-  queued_copy(noise, options);  // its pinned memory is kept from here on
+  std::vector<at::Tensor> copies(3);
+  // Pinned memory of these is kept from here on: only the first ones wait, for it to be made.
+  for (auto& copy : copies) copy = queued_copy(noise, options);
   auto busy = at::ones({8192, 8192}, options);
   c10::cuda::device_synchronize();
   for (int i = 0; i < 4; ++i) busy = at::matmul(busy, busy) / 8192;  // tens of milliseconds each
   at::cuda::CUDAEvent end_of_work;
   end_of_work.record();
-  std::vector<at::Tensor> copies;
-  for (int i = 0; i < 3; ++i) copies.push_back(queued_copy(noise * i, options));
+  for (int i = 0; i < 3; ++i) copies[i] = queued_copy(noise * i, options);
   EXPECT_FALSE(end_of_work.query()) << "the host has waited for the device";
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(copies[i].cpu().equal((noise * i).to(at::kDouble)));
 }
