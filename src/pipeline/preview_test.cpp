@@ -31,7 +31,7 @@ TEST(LatentPreview, FindsTheColoursOfAPictureThatItNeverSaw) {
     // large patches of random colours
     const auto patches = at::rand({1, 3, 3, 3}, generator);
     const auto picture = at::upsample_bilinear2d(patches, {side, side}, false);
-    const auto made = preview.draw(images.encode_mode(picture * 2 - 1), 0);
+    const auto made = preview.draw(images.encode_mode(picture * 2 - 1, CodedBy::kThisRank), 0);
     const auto& small = image_of(made.at(0));
     ASSERT_EQ(small.width, 8);
     const auto wanted = (at::adaptive_avg_pool2d(picture, {8, 8})[0].permute({1, 2, 0}) * 255).contiguous();
