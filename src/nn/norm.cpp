@@ -78,8 +78,8 @@ class Normalised : public Activation::Producer {
     int64_t first = 0;
     for (const auto& [tokens, m] : parts_) {
       if (tokens == 0) continue;
-      over_rows(where, x_.narrow(0, first, tokens), [&, &m = m](int64_t begin, int64_t end) {
-        f(where, m, from + (first + begin) * row, first + begin, end - begin);
+      over_rows(where, x_.narrow(0, first, tokens), [&, &modulation = m](int64_t begin, int64_t end) {
+        f(where, modulation, from + (first + begin) * row, first + begin, end - begin);
       });
       first += tokens;
     }

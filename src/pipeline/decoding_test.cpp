@@ -1,4 +1,5 @@
 // Who decodes: all ranks of a replica, each its rows, where a picture is worth it.
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <mutex>
@@ -27,8 +28,8 @@ struct Drawn {
 };
 
 // late: the rank that comes last to the decoder.
-Drawn drawn(const std::string& layout, const std::vector<request::Request>& batch, LoadOptions load = {},
-            int late = -1) {
+Drawn drawn(const std::string& layout, const std::vector<request::Request>& batch,
+            const LoadOptions& load = {}, int late = -1) {
   const auto folder = ModelRepo::open(kGolden / "model");
   auto degrees = plan::parse_strategy(layout);
   degrees.warmup = 2;  // whole steps: exact

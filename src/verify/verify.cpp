@@ -208,7 +208,7 @@ Comparison compare_all(const VerifyOptions& o, GoldenKind kind, const Tensors& r
         is_inner(name, modules))
       continue;
     const auto why = std::find_if(ours.refused.begin(), ours.refused.end(),
-                                  [&name = name](const auto& r) { return name.starts_with(r.first); });
+                                  [&missing = name](const auto& r) { return missing.starts_with(r.first); });
     result.rows.push_back({prefix + name, shape_text(value),
                            why == ours.refused.end() ? "not produced" : "refused: " + why->second, 0, 0,
                            Verdict::kMissing});

@@ -12,9 +12,8 @@ std::string decoding_line(const RunSpec& spec) {
   const auto& d = spec.layout.degrees;
   const auto& engine = spec.job.engine;
   if (plan::replica_size(d) == 1 || spec.model.spec.parts == "denoiser") return {};
-  const std::string all = "decoded by all ranks, each its rows",
-                    first =
-                        d.data > 1 ? "decoded by the first rank of each group" : "decoded by the first rank";
+  std::string all = "decoded by all ranks, each its rows";
+  std::string first = d.data > 1 ? "decoded by the first rank of each group" : "decoded by the first rank";
   if (d.parallel_vae == plan::PictureRows::kAlways) return all;
   if (d.parallel_vae == plan::PictureRows::kNever) return first;
   if (engine.vae_tiling) return first + ", in tiles";

@@ -130,7 +130,7 @@ void settle_cache_switches(Resolved& r) {
   for (const auto& [name, is_on, type] : switches) {
     if (!is_on) continue;
     auto& asked = r.settings.input.texts["cache_type"];
-    const auto differs = [type = type](const std::string& other) { return lower(other) != type; };
+    const auto differs = [meant = type](const std::string& other) { return lower(other) != meant; };
     if (std::any_of(asked.begin(), asked.end(), differs)) {
       fail(str(r.origin(name).text, " means --cache_type ", type, ", but ", r.origin("cache_type").text,
                " says otherwise: give one of them"));
