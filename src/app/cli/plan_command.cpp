@@ -275,10 +275,11 @@ int plan_command(const Arguments& arguments) {
   const Parsed parsed = parse_flags(kFlags, arguments);
   if (parsed.is_help) return 0;
   const auto variables = environment();
-  const Resolved resolved = resolve(kT2i, parsed.flags, variables, parsed.config);
+  Resolved resolved = resolve(kT2i, parsed.flags, variables, parsed.config);
   for (const auto& warning : resolved.warnings) log::warning(warning);
   const bool is_cpu = resolved.settings.device.device == "cpu" && !parsed.values.contains("hardware");
   const auto spec = question_of(resolved, variables, !is_cpu);
+  if (spec.model.folder.draws_videos()) resolved.surface = kVideo;  // what the commands it prints are for
   for (const auto& note : resolved.notes) log::warning(note);
   if (!is_cpu) {
     const auto here = choose_device(resolved.settings.device.device, pipeline::cuda_devices());
