@@ -61,6 +61,7 @@ class Finder {
     for (const auto& [name, entry] : entries_) {
       if (!found_.marks.contains(name)) refuse_by_type(name, entry);
     }
+    check_scales_are_there();
     return std::move(found_);
   }
 
@@ -86,6 +87,31 @@ class Finder {
       refuse("weights stored as " + in_quotes(text), layer);
   }
 
+  // Of layers that are said to be scaled, and of those whose like in other blocks are. A mark of the whole
+  // file says it of some.
+  void check_scales_are_there() const {
+    std::set<std::string> scaled;  // without the numbers of blocks
+    for (const auto& [weight, _] : found_.scale_of) scaled.insert(without_digits(weight));
+    for (const auto& [name, entry] : entries_) {
+      if (entry.shape.size() < 2 || !is_eight_bit(entry.dtype) || found_.scale_of.contains(name)) continue;
+      const bool is_promised = promised_.contains(name) || (is_marked_ && scaled.empty());
+      if (!is_promised && !scaled.contains(without_digits(name))) continue;
+      throw Error(
+          Kind::kCheckpoint,
+          str(file_, ": the 8-bit floats of ", in_quotes(name),
+              " need a scale (scale_weight or weight_scale), and the file has none for them; download "
+              "the file again"));
+    }
+  }
+
+  static bool is_eight_bit(DType type) { return type == DType::kF8E4M3 || type == DType::kF8E5M2; }
+  static std::string without_digits(std::string_view name) {
+    std::string out;
+    std::copy_if(name.begin(), name.end(), std::back_inserter(out),
+                 [](char c) { return c < '0' || c > '9'; });
+    return out;
+  }
+
   Json parse(const std::string& text, std::string_view where) const {
     Json json = parse_json(text);
     if (json.is_discarded()) {
@@ -96,7 +122,7 @@ class Finder {
   }
 
   // {"format": "float8_e4m3fn", ...}, or the format alone.
-  void check_layer(const Json& json, std::string_view layer) const {
+  void check_layer(const Json& json, std::string_view layer, const std::string& weight) {
     const Json* format = &json;
     if (json.is_object()) {
       const auto at = json.find("format");
@@ -104,22 +130,24 @@ class Finder {
       format = &*at;
     }
     check_format(format->is_string() ? format->get<std::string>() : format->dump(), layer);
+    promised_.insert(weight);
   }
 
-  void read_metadata(const FileMetadata& metadata) const {
+  void read_metadata(const FileMetadata& metadata) {
     constexpr const char* kKey = "_quantization_metadata";
     const auto at = metadata.find(kKey);
     if (at == metadata.end()) return;
     const Json json = parse(at->second, kKey);
     const auto layers = json.is_object() ? json.find("layers") : json.end();
     if (!json.is_object() || layers == json.end() || !layers->is_object()) return;
-    for (const auto& [layer, value] : layers->items()) check_layer(value, layer);
+    for (const auto& [layer, value] : layers->items()) check_layer(value, layer, layer + ".weight");
   }
 
   void look_at(const std::string& name, const TensorEntry& entry) {
     const auto dot = name.rfind('.');
     const std::string last = dot == std::string::npos ? name : name.substr(dot + 1);
     if (last == "scaled_fp8") {
+      is_marked_ = true;
       found_.marks.insert(name);
       return;
     }
@@ -138,7 +166,7 @@ class Finder {
         throw Error(Kind::kCheckpoint, str(file_, ": ", in_quotes(name), " must be a text of bytes, found ",
                                            name_of(entry.dtype), " ", shape_text(entry.shape)));
       }
-      check_layer(parse(read_(entry), name), name);
+      check_layer(parse(read_(entry), name), name, weight);
     } else if (last != "scale_input" && last != "input_scale") {
       return;
     }
@@ -179,6 +207,8 @@ class Finder {
   const Entries& entries_;
   const ReadBytes& read_;
   Reduced found_;
+  bool is_marked_ = false;          // the whole file: "scaled_fp8"
+  std::set<std::string> promised_;  // weights that the file says to be scaled
 };
 
 }  // namespace

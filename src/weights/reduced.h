@@ -25,7 +25,8 @@ using ReadBytes = std::function<std::string(const TensorEntry&)>;
 // Understands 8-bit floats with "X.scale_weight" or "X.weight_scale", announced by "scaled_fp8",
 // "X.comfy_quant" or "_quantization_metadata", or by nothing. Throws Error(kCheckpoint), beginning with
 // `file`, that names the format and what to take instead for everything else: 4-bit and integer formats of
-// any writer, scales of blocks, and files that hold a change to a model and none. Open to fuzzing.
+// any writer, scales of blocks, and files that hold a change to a model and none; and for floats that are
+// scaled, or whose like in other blocks are, without a scale. Open to fuzzing.
 Reduced find_reduced(std::string_view file, const Entries& entries, const FileMetadata& metadata,
                      const ReadBytes& read);
 

@@ -67,7 +67,26 @@ TEST_F(ReducedTest, EverySpellingOfAScaleCounts) {
   const auto rows = at::rand({6, 1});
   EXPECT_TRUE(at::equal(eight_.to(at::kFloat) * rows,
                         read({{"net.a.weight", eight_}, {"net.a.weight_scale", rows}})));
-  EXPECT_TRUE(at::equal(eight_.to(at::kFloat), read({{"net.a.weight", eight_}, {"scaled_fp8", marker}})));
+}
+
+TEST_F(ReducedTest, ScaledFloatsNeedTheirScales) {
+  const auto marker = at::zeros({}, at::TensorOptions(at::kFloat8_e4m3fn));
+  const Tensors plain{{"b.0.a.weight", eight_}, {"b.1.a.weight", eight_}, {"table.weight", eight_}};
+  const auto with = [&](Tensors others) {
+    others.insert(plain.begin(), plain.end());
+    return others;
+  };
+  EXPECT_EQ(refusal(plain), "no error");
+  EXPECT_THAT(refusal(with({{"scaled_fp8", marker}})), HasSubstr("\"b.0.a.weight\" need a scale"));
+  EXPECT_THAT(refusal(with({{"b.1.a.comfy_quant", bytes(R"({"format": "float8_e4m3fn"})")}})),
+              HasSubstr("\"b.1.a.weight\" need a scale"));
+  EXPECT_THAT(
+      refusal(plain, {{"_quantization_metadata", R"({"layers": {"b.1.a": {"format": "float8_e4m3fn"}}})"}}),
+      HasSubstr("\"b.1.a.weight\" need a scale"));
+  EXPECT_THAT(refusal(with({{"b.0.a.weight_scale", scale_}})), HasSubstr("\"b.1.a.weight\" need a scale"));
+  EXPECT_EQ(
+      refusal(with({{"b.0.a.scale_weight", scale_}, {"b.1.a.scale_weight", scale_}, {"scaled_fp8", marker}})),
+      "no error");  // a table of its own kind is not one of them
 }
 
 TEST_F(ReducedTest, SlicesAreScaledByTheirOwnRows) {
