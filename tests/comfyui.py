@@ -32,6 +32,7 @@ def load_package():
 
 
 PACKAGE = load_package()
+import _comfyui_cancel  # noqa: E402
 import _comfyui_memory  # noqa: E402
 import _comfyui_package  # noqa: E402
 import _comfyui_wrapper  # noqa: E402
@@ -367,7 +368,7 @@ def main():
         return 77
     logging.basicConfig(level=logging.WARNING)
     of_memory, of_memory_with_tensors = _comfyui_memory.cases(raises)
-    cases = [*_comfyui_package.CASES, *of_memory, registers, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, engine_draws_a_video, wan_files_are_wan]
+    cases = [*_comfyui_package.CASES, *of_memory, *_comfyui_cancel.cases(), registers, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, engine_draws_a_video, wan_files_are_wan]
     with_tensors = [*of_memory_with_tensors, *_comfyui_wrapper.cases(PACKAGE, raises), changes_of_a_network_are_seen, wan_names_agree, hunyuan_names_are_the_originals, calls_agree, video_calls_agree, decodes, survives, cancels]
     try:
         import torch

@@ -1,5 +1,6 @@
 """The engine as a process: started when it is needed, called over a socket, started again when it has died."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ PATIENCE_S = 0.5  # for a cancelled call; an evaluation that is under way ends b
 START_S = 120  # until the program says what it serves
 END_S = 0.5  # for a program whose socket was closed to leave by itself; killed, it takes its workers with it
 MESSAGE_BYTES = 128 << 10
+LAST = ("done", "cancelled", "failed")  # of a call
 
 log = logging.getLogger("atelier")
 
@@ -185,7 +187,7 @@ class Engine:
             elif message["is"] == "note":
                 log.info("[atelier %s] %s", self.name, message["note"])
             elif message["is"] == "artifact":
-                with open(descriptors[0], "rb") as file:
+                with open(descriptors[0], "rb", closefd=False) as file:
                     file.seek(0)
                     files[message["index"], message["name"]] = file.read()
 
@@ -242,10 +244,7 @@ class Engine:
         for is_last in (False, True):
             self.start()
             identity = next(self._ids)
-            try:
-                answer = self._exchange(dict(message, id=identity), descriptor, on_event, is_cancellable)
-            except ConnectionError:
-                answer = None
+            answer = self._exchange(dict(message, id=identity), descriptor, on_event, is_cancellable)
             if answer:
                 return answer
             code = self._process.poll() if self._process else None
@@ -254,35 +253,51 @@ class Engine:
         raise EngineError("the engine ended twice during one call; its last lines are in the log", "peer")
 
     def _exchange(self, message, descriptor, on_event, is_cancellable):
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))] if descriptor >= 0 else []
-        self._socket.sendmsg([json.dumps(message).encode()], rights)
-        deadline = None
+        """The answer; None where the process has ended. What on_event(message, descriptors) raises cancels the call."""
+        self._send(message, descriptor)
+        deadline = raised = None
         while True:
             got = self._receive(POLL_S)
             if got == "gone":
+                if raised:
+                    raise raised
                 return None
             if got:
                 answer, descriptors = got
-                if answer.get("id") == message["id"]:
-                    if answer["is"] == "done":
-                        return answer
-                    if answer["is"] == "cancelled":
-                        host.raise_if_interrupted()
-                        raise EngineError("the engine gave the call up", "interrupted")
-                    if answer["is"] == "failed":
-                        if answer["kind"] == "interrupted":
-                            host.raise_if_interrupted()
-                        raise EngineError(answer["reason"], answer["kind"])
-                    if on_event:
+                is_ours = answer.get("id") == message["id"]  # else of a call that nobody waits for any more
+                try:
+                    if is_ours and answer["is"] not in LAST and on_event and not raised:
                         on_event(answer, descriptors)
-            if is_cancellable and deadline is None and host.is_interrupted():
-                self._socket.sendmsg([json.dumps({"do": "cancel", "id": message["id"]}).encode()])
+                except BaseException as error:  # such as ComfyUI's progress bar, when cancel was pressed
+                    raised = error
+                finally:
+                    for one in descriptors:
+                        os.close(one)
+                if is_ours and answer["is"] in LAST:
+                    return self._outcome(answer, raised)
+            if is_cancellable and deadline is None and (raised or host.is_interrupted()):
+                self._send({"do": "cancel", "id": message["id"]})
                 deadline = time.monotonic() + PATIENCE_S
             if deadline and time.monotonic() > deadline:
                 # What is left of the call still reads and writes this memory.
                 self._arena.close()
+                if raised:
+                    raise raised
                 host.raise_if_interrupted()
                 deadline = None
+
+    @staticmethod
+    def _outcome(answer, raised):
+        """Of the last message of a call: itself, or what there is to raise."""
+        if raised:
+            raise raised
+        if answer["is"] == "done":
+            return answer
+        if answer["is"] == "cancelled" or answer["kind"] == "interrupted":
+            host.raise_if_interrupted()
+        if answer["is"] == "cancelled":
+            raise EngineError("the engine gave the call up", "interrupted")
+        raise EngineError(answer["reason"], answer["kind"])
 
     def _message(self, until):
         while time.monotonic() < until:
@@ -294,6 +309,12 @@ class Engine:
             if self._process.poll() is not None:
                 return None
         return None
+
+    def _send(self, message, descriptor=-1):
+        """What an engine that has ended does not take is noticed where its answer is read."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))] if descriptor >= 0 else []
+        with contextlib.suppress(ConnectionError):
+            self._socket.sendmsg([json.dumps(message).encode()], rights)
 
     def _receive(self, seconds):
         """A (message, descriptors), None where nothing came, "gone" where the other end is."""
