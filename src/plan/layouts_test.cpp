@@ -221,7 +221,8 @@ TEST(Layouts, WarnsOfStepsThatAllRunWhole) {
         ParallelConfig{.pipeline = 4, .warmup = 20}}) {
     const auto lines = warnings(d, with(kSkips, 20));
     ASSERT_EQ(lines.size(), 1u) << to_string(d);
-    expect_mentions(lines[0], {"pipefusion=4 cannot pay here", "every step runs whole", "at least 75 %"});
+    expect_mentions(lines[0], {d.sync ? "4 exact stages" : "pipefusion=4 cannot pay here",
+                               "every step runs whole", "at least 75 %"});
   }
   expect_mentions(warnings({.pipeline = 4, .warmup = 5}, with(kSkips, 4)).at(0),
                   {"4 steps, 5 of them warm-up"});

@@ -17,8 +17,8 @@ namespace atelier::plan {
 namespace {
 
 struct Word {
-  int ParallelConfig::*number;  // exactly one of the two is set, or neither: parallel_vae
-  bool ParallelConfig::*flag;
+  int ParallelConfig::*number;          // at least one of the two is set, or neither: parallel_vae
+  bool ParallelConfig::*flag;           // beside a number: what a number above 1 switches on
   int least, most;                      // of a number; 0: no upper bound
   std::vector<std::string_view> names;  // the first is the canonical one
   bool is_switch() const { return !number; }
@@ -41,7 +41,7 @@ const std::vector<Word>& words() {
        1,
        0,
        {"pipefusion", "pipefusion_parallel", "pipefusion_degree", "pipefusion_parallel_degree", "pp", "p",
-        "stages", "pipeline_parallel", "pipeline_parallel_size"}},
+        "stages"}},
       {&ParallelConfig::ring, nullptr, 1, 0, {"ring", "ring_degree", "ring_parallel", "r"}},
       {&ParallelConfig::kv_gather,
        nullptr,
@@ -66,6 +66,11 @@ const std::vector<Word>& words() {
       {nullptr, nullptr, 0, 0, {"parallel_vae", "use_parallel_vae"}},
       {nullptr, &ParallelConfig::collective, 0, 0, {"collective"}},
       {nullptr, &ParallelConfig::overlap, 0, 0, {"overlap_p2p_comm"}},
+      {&ParallelConfig::pipeline,
+       &ParallelConfig::sync,  // exact stages: every step whole
+       1,
+       0,
+       {"pipeline_parallel_size", "pipeline_parallel"}},
   };
   return kWords;
 }
@@ -139,6 +144,7 @@ void set(ParallelConfig& degrees, const Word& word, std::string_view name, std::
                 str("strategy \"", text, "\": ", name, "=", value, ": the value must be ", range));
   }
   degrees.*word.number = *number;
+  if (word.flag && *number > 1) degrees.*word.flag = true;
 }
 
 bool separates(char c) {
@@ -206,7 +212,10 @@ ParallelConfig parse_strategy(std::string_view text) {
     const std::string_view name = entry.substr(0, equals);
     const bool has_value = equals != std::string_view::npos;
     const Word& word = look_up(name, text);
-    if (std::find(seen.begin(), seen.end(), &word) != seen.end()) {
+    const auto says_the_same = [&word](const Word* other) {
+      return other == &word || (word.number && other->number == word.number);
+    };
+    if (std::any_of(seen.begin(), seen.end(), says_the_same)) {
       throw Error(Kind::kUsage,
                   str("strategy \"", text, "\": ", word.names.front(), " is given twice (", name, ")"));
     }
@@ -245,6 +254,7 @@ std::string to_string(const ParallelConfig& degrees) {
   std::string text;
   for (const Word& word : words()) {
     std::string value;
+    if (word.number && word.flag) continue;  // another word for a number and a switch
     if (word.number) {
       if (degrees.*word.number == plain.*word.number) continue;
       value = str("=", degrees.*word.number);

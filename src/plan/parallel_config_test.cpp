@@ -32,6 +32,8 @@ TEST(Strategy, EverySpellingOfTheSourcesResolves) {
   EXPECT_EQ(parse_strategy("cfg_parallel=2, pipefusion_parallel=4"),
             (ParallelConfig{.cfg = 2, .pipeline = 4}));
   EXPECT_EQ(parse_strategy("pipefusion=2"), (ParallelConfig{.pipeline = 2}));
+  EXPECT_EQ(parse_strategy("pipeline_parallel_size=2"), (ParallelConfig{.pipeline = 2, .sync = true}));
+  EXPECT_EQ(parse_strategy("pipeline_parallel=1"), ParallelConfig());
   EXPECT_EQ(parse_strategy("cfg=2, pipefusion=4"), (ParallelConfig{.cfg = 2, .pipeline = 4}));
   EXPECT_EQ(parse_strategy("cfg=2,pipefusion=2,ring=2"),
             (ParallelConfig{.cfg = 2, .pipeline = 2, .ring = 2}));

@@ -44,9 +44,10 @@ std::vector<std::string> warnings(const ParallelConfig& d, const LayoutQuery& qu
     const std::string why = d.sync || patch_count(d) == 1
                                 ? ""
                                 : str(" (", query.work.steps, " steps, ", d.warmup, " of them warm-up)");
-    lines.push_back(str("pipefusion=", d.pipeline, " cannot pay here: every step runs whole", why,
-                        ", one stage after another, so at least ", percent(1 - 1.0 / d.pipeline),
-                        " % of the stages' time is idle; ", d.pipeline,
+    const std::string what =
+        d.sync ? str(d.pipeline, " exact stages") : str("pipefusion=", d.pipeline, " cannot pay here");
+    lines.push_back(str(what, ": every step runs whole", why, ", one stage after another, so at least ",
+                        percent(1 - 1.0 / d.pipeline), " % of the stages' time is idle; ", d.pipeline,
                         " stages share the weights' memory, but a picture gets no faster"));
     return lines;
   }

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/partition.h"
+#include "plan/mesh.h"
 
 namespace atelier::plan {
 namespace {
@@ -167,6 +168,29 @@ Plan plan_for(const ParallelConfig& config, const ModelFacts& facts) {
     plan.chunks = facts.cost.empty() ? straight(facts.blocks, stages) : straight(facts.cost, stages);
   }
   return plan;
+}
+
+std::string blocks_by_rank(const ParallelConfig& config, const ModelFacts& facts) {
+  const auto route = plan_for(config, facts).chunks;
+  const auto span = [](int first, int last) { return first == last ? str(first) : str(first, "-", last); };
+  std::string out;
+  for (int stage = 0; stage < stages_of(route); ++stage) {
+    std::vector<int> ranks;
+    for (int rank = 0; rank < world_size(config); ++rank) {
+      if (Mesh(mesh_sizes(config), rank).index(Axis::kPipeline) == stage) ranks.push_back(rank);
+    }
+    out += str(out.empty() ? "" : ", ", ranks.size() == 1 ? "rank " : "ranks ");
+    for (size_t i = 0, next = 0; i < ranks.size(); i = next) {
+      for (next = i + 1; next < ranks.size() && ranks[next] == ranks[next - 1] + 1;) ++next;
+      out += str(i ? "+" : "", span(ranks[i], ranks[next - 1]));
+    }
+    const auto chunks = chunks_of(route, stage);
+    for (size_t i = 0, next = 0; i < chunks.size(); i = next) {
+      for (next = i + 1; next < chunks.size() && chunks[next].begin == chunks[next - 1].end;) ++next;
+      out += str(i ? "+" : " blocks ", span(chunks[i].begin, chunks[next - 1].end - 1));
+    }
+  }
+  return out;
 }
 
 }  // namespace atelier::plan

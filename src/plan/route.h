@@ -2,6 +2,7 @@
 // data.
 #pragma once
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/model_facts.h"
@@ -44,5 +45,8 @@ Plan plan_for(const ParallelConfig& config, const ModelFacts& facts);
 // The blocks a stage builds, ascending; the folded route gives a stage two runs.
 std::vector<ModelChunk> chunks_of(std::span<const ModelChunk> route, int stage);
 int stages_of(std::span<const ModelChunk> route);
+// Which ranks have which blocks: "rank 0 blocks 0-14, rank 1 blocks 15-29"; both ends counted. Throws as
+// plan_for does.
+std::string blocks_by_rank(const ParallelConfig& config, const ModelFacts& facts);
 
 }  // namespace atelier::plan

@@ -121,6 +121,20 @@ TEST(Route, DoubleBlocksAtTwiceTheCostMakeTheirStageShorter) {
   EXPECT_EQ(straight(57, 4)[0].end, 15);
 }
 
+TEST(Route, RanksAreNamedWithTheirBlocks) {
+  const ModelFacts plain{.blocks = 30};
+  EXPECT_EQ(blocks_by_rank({.pipeline = 2}, plain), "rank 0 blocks 0-14, rank 1 blocks 15-29");
+  EXPECT_EQ(blocks_by_rank({.pipeline = 2, .tensor = 2}, plain),
+            "ranks 0-1 blocks 0-14, ranks 2-3 blocks 15-29");
+  EXPECT_EQ(blocks_by_rank({.cfg = 2, .pipeline = 2}, plain),
+            "ranks 0+2 blocks 0-14, ranks 1+3 blocks 15-29");
+  EXPECT_EQ(blocks_by_rank({.pipeline = 2, .stage_blocks = {29, 1}}, plain),
+            "rank 0 blocks 0-28, rank 1 blocks 29");
+  ModelFacts skips = plain;
+  skips.blocks = 9, skips.has_skips = true;
+  EXPECT_EQ(blocks_by_rank({.pipeline = 2}, skips), "rank 0 blocks 0-1+7-8, rank 1 blocks 2-6");
+}
+
 TEST(Route, FoldedKeepsMirroredBlocksOnOneStage) {
   for (int blocks = 2; blocks <= 60; ++blocks) {
     for (int stages = 2; stages <= std::min((blocks + 1) / 2, 8); ++stages) {

@@ -57,7 +57,8 @@ void remark_on_dropped(const Resolved& resolved, std::vector<std::string>& remar
        {"data_parallel_degree", "use_cfg_parallel", "pipefusion_degree", "ring_degree", "kv_gather_degree",
         "ulysses_degree", "tensor_parallel_degree", "num_pipeline_patch", "warmup_steps", "pipefusion_sync",
         "use_parallel_vae", "fully_shard_degree", "overlap_p2p_comm"}) {
-    if (is_dropped(resolved, name)) list += (list.empty() ? "" : ", ") + resolved.origin(name).text;
+    const std::string by = resolved.origin(name).text;  // one of another tool may say two of them
+    if (is_dropped(resolved, name) && !list.ends_with(by)) list += (list.empty() ? "" : ", ") + by;
   }
   if (list.empty()) return;
   remarks.push_back(

@@ -230,7 +230,7 @@ std::string layout_line(const RunSpec& spec) {
   std::string out;
   const auto add = [&](const std::string& fact) { out += (out.empty() ? "" : ", ") + fact; };
   const int patches = plan::patch_count(d);
-  if (d.pipeline > 1) add(str(d.pipeline, " stages"));
+  if (d.pipeline > 1) add(str(d.pipeline, " stages (", plan::blocks_by_rank(d, spec.facts), ")"));
   if (patches > 1 && least_steps > d.warmup) {
     add(str(patches, " patches with stale keys after ", d.warmup,
             d.warmup == 1 ? " whole step" : " whole steps",

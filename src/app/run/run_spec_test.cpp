@@ -90,6 +90,9 @@ TEST(Header, TellsWhichPipelinesAreApproximate) {
   const auto whole = header_line("layout", {"--pipefusion_degree", "2", "--warmup_steps", "4"});
   EXPECT_THAT(whole, HasSubstr("every step whole: exact"));
   EXPECT_THAT(whole, Not(HasSubstr("approximate")));
+  const auto exact = header_line("layout", {"--pipeline_parallel_size", "2"});
+  EXPECT_THAT(exact, HasSubstr("2 stages (rank 0 blocks 0-"));
+  EXPECT_THAT(exact, HasSubstr("every step whole: exact"));
 }
 
 // What is written into files and ledger.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "base/quote.h"
 
 namespace atelier::app {
@@ -57,14 +58,26 @@ bool is_own(const Field& field, std::string spelling) {
   return spelling == field.name || std::find(aliases.begin(), aliases.end(), spelling) != aliases.end();
 }
 
+// Whether what set a setting is a key of files that no flag has.
+bool by_hidden_key(const Resolved& resolved, const Origin& origin) {
+  bool is_hidden = false;
+  Settings settings = resolved.settings;
+  settings.fields([&](const std::string&, const Field& field, const FieldRef&) {
+    if (field.surfaces == 0 && origin.text.starts_with(str(field.name, " in "))) is_hidden = true;
+  });
+  return is_hidden;
+}
+
 // A setting as a flag that gives it: as it was typed, or for one of a file under its own name. Empty: nobody
 // set it, or the environment did, where it still is.
 std::string as_flag(const Resolved& resolved, const Field& field, const FieldRef& slot) {
   const std::string name(field.name);
   if (!resolved.is_set(name)) return {};
   const Origin origin = resolved.origin(name);
-  const bool is_typed = origin.level == Precedence::kFlag && is_own(field, origin.text);
+  const bool is_mine = is_own(field, origin.text.substr(0, origin.text.find(' ')));  // "KEY in FILE"
+  const bool is_typed = origin.level == Precedence::kFlag && is_mine;
   if (!is_typed && origin.level != Precedence::kFile) return {};
+  if (field.surfaces == 0 || (!is_mine && !by_hidden_key(resolved, origin))) return {};
   std::string flag = is_typed ? origin.text : spelled(resolved.surface, name);
   const Json value = json_of(slot);
   if (!is_switch(slot)) return with_words(flag, words_of_json(value));
@@ -82,6 +95,7 @@ const std::set<std::string>& layout_flags() {
                                            "kv_gather_degree",
                                            "ring_degree",
                                            "pipefusion_degree",
+                                           "pipeline_parallel_size",
                                            "use_cfg_parallel",
                                            "tensor_parallel_degree",
                                            "fully_shard_degree",

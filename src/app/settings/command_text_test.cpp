@@ -5,6 +5,7 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/flags.h"
+#include "base/scratch.h"
 
 namespace atelier::app {
 namespace {
@@ -36,6 +37,14 @@ TEST(CommandText, SpeaksTheSurface) {
   const auto run = given(kRun, {"--model", "mini", "--prompt", "a \"b\"", "--ulysses_degree", "2"});
   EXPECT_EQ(command_text(run, {{"strategy", {"ring=2"}}}, layout_flags()),
             "atelier run --model mini --prompt 'a \"b\"' --strategy ring=2");
+}
+
+// Keys that stand for another setting, or for two.
+TEST(CommandText, GivesSettingsOfAFileAsFlagsThatExist) {
+  const Scratch scratch;
+  const auto file = scratch.write("node.json", R"({"pipeline_parallel_size": 2, "use_fp16": true})");
+  const auto text = command_text(resolve(kVideo, {}, {}, file), {});
+  EXPECT_EQ(text, "atelier video --torch_dtype float16 --pipeline_parallel_size 2");
 }
 
 }  // namespace

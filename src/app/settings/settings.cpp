@@ -93,10 +93,12 @@ void BackendSettings::fields(const Visit& visit) {
   visit(degree("ring_degree", "DG_XDIT_RING_DEGREE",
                "ranks that share a picture's tokens, keys passed round a ring"),
         &ring_degree);
-  visit(
-      degree("pipefusion_degree", "DG_XDIT_PIPEFUSION_DEGREE", "stages of blocks through which patches flow",
-             "pipefusion_parallel_degree pipeline_parallel_size"),
-      &pipefusion_degree);
+  visit(degree("pipefusion_degree", "DG_XDIT_PIPEFUSION_DEGREE",
+               "stages of blocks through which patches flow", "pipefusion_parallel_degree"),
+        &pipefusion_degree);
+  visit(degree("pipeline_parallel_size", "",
+               "exact stages of blocks: every step whole, as pipefusion_degree with pipefusion_sync"),
+        &pipeline_parallel_size);
   visit({.name = "use_cfg_parallel",
          .help = "one half of the ranks per branch of true guidance",
          .variable = "DG_XDIT_USE_CFG_PARALLEL"},

@@ -45,7 +45,7 @@ struct DeviceSettings {
 // The degrees, under the keys that configurations of Diffgentor's backend have.
 struct BackendSettings {
   int data_parallel_degree = 1, ulysses_degree = 1, kv_gather_degree = 1, ring_degree = 1;
-  int pipefusion_degree = 1;
+  int pipefusion_degree = 1, pipeline_parallel_size = 1;
   bool use_cfg_parallel = false;
   int tensor_parallel_degree = 1;
   std::string strategy;

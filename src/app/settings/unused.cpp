@@ -65,6 +65,8 @@ void add_layout(Notes& notes, const Resolved& r, const RunSpec& spec) {
               "decodes no tiles: with parallel VAE every rank decodes its rows");
   }
   notes.add(degrees.pipeline == 1, "warmup_steps", "has no effect with one stage");
+  for (const char* name : {"warmup_steps", "num_pipeline_patch"})
+    notes.add(degrees.pipeline > 1 && degrees.sync, name, "has no effect: every step is whole");
   notes.add(!device.span_nodes, "master_addr", "has no effect without --span_nodes");
   notes.add(!device.span_nodes, "master_port", "has no effect without --span_nodes");
 }

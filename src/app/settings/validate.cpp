@@ -162,6 +162,29 @@ void settle_dtype(Resolved& r) {
   r.origins["torch_dtype"] = r.origin(key);
 }
 
+// Exact stages under the name that configurations for video nodes have: PipeFusion whose steps are all whole.
+void settle_stages(Resolved& r) {
+  auto& b = r.settings.backend;
+  if (!r.is_set("pipeline_parallel_size")) return;
+  const Origin exact = r.origin("pipeline_parallel_size"), patches = r.origin("pipefusion_degree");
+  const bool are_beside = r.is_set("pipefusion_degree") && patches.level == exact.level;
+  const bool is_one_layout = b.pipefusion_degree == b.pipeline_parallel_size && b.pipefusion_sync;
+  if (are_beside && b.pipefusion_degree > 1 && b.pipeline_parallel_size > 1 && !is_one_layout)
+    fail(str(exact.text, " ", b.pipeline_parallel_size, " means exact stages of blocks and ", patches.text,
+             " ", b.pipefusion_degree, " stages through which patches flow: give one of them"));
+  if (patches.level > exact.level || (are_beside && b.pipeline_parallel_size == 1)) return;
+  b.pipefusion_degree = b.pipeline_parallel_size;
+  r.origins["pipefusion_degree"] = exact;
+  if (b.pipeline_parallel_size == 1 || b.pipefusion_sync) return;
+  const Origin sync = r.origin("pipefusion_sync");
+  if (r.is_set("pipefusion_sync") && sync.level >= exact.level)
+    fail(str(exact.text, " ", b.pipeline_parallel_size, " means exact stages, whose steps are whole, but ",
+             sync.text,
+             " says otherwise: leave one out; patches flow through stages of --pipefusion_degree"));
+  b.pipefusion_sync = true;
+  r.origins["pipefusion_sync"] = exact;
+}
+
 // Configurations for video nodes count latent tokens, which follow from the size; a prompt's length
 // is another number.
 void drop_latent_tokens(Resolved& r) {
@@ -210,6 +233,7 @@ void validate(Resolved& resolved) {
   check_words(resolved);
   settle_tier(resolved);
   settle_dtype(resolved);
+  settle_stages(resolved);
   drop_latent_tokens(resolved);
   check_numbers(resolved);
   refuse_contradictions(resolved);

@@ -69,8 +69,7 @@ TEST(VideoNodes, DictionaryIsTakenAsItStands) {
   const auto r = resolved({"--config", shown.string()});
   EXPECT_EQ(r.settings.device.num_gpus, "4");
   EXPECT_EQ(r.settings.device.gpu_memory_fraction, 0.8);
-  EXPECT_EQ(r.settings.backend.pipefusion_degree, 2);
-  EXPECT_EQ(r.settings.backend.tensor_parallel_degree, 2);
+  EXPECT_EQ(degrees_of(r), (plan::ParallelConfig{.pipeline = 2, .tensor = 2, .sync = true}));
   EXPECT_EQ(r.settings.device.torch_dtype, "float16");
   EXPECT_TRUE(r.settings.engine.enable_activation_checkpointing);
   const auto w = resolved({"--config", whole.string()});
@@ -80,6 +79,33 @@ TEST(VideoNodes, DictionaryIsTakenAsItStands) {
   EXPECT_TRUE(w.settings.backend.overlap_p2p_comm);
   EXPECT_FALSE(w.settings.input.row.request.max_sequence_length);
   EXPECT_FALSE(w.notes.empty());
+}
+
+// Layers split across GPUs, as its documentation has it: exact on every surface; xDiT's flag has patches.
+TEST(VideoNodes, StagesAreExact) {
+  const Scratch scratch;
+  const auto file = scratch.write("node.json", R"({"pipeline_parallel_size": 2})").string();
+  const plan::ParallelConfig exact{.pipeline = 2, .sync = true}, patches{.pipeline = 2};
+  for (const Surface surface : {kT2i, kRun, kVideo}) {
+    const auto of = [&](const Arguments& arguments) { return degrees_of(resolved(arguments, surface)); };
+    EXPECT_EQ(of({"--pipeline_parallel_size", "2"}), exact);
+    EXPECT_EQ(of({"--config", file}), exact);
+    EXPECT_EQ(of({"--strategy", "pipeline_parallel_size=2"}), exact);
+    EXPECT_EQ(of({"--pipefusion_parallel_degree", "2"}), patches);
+    EXPECT_EQ(of({"--config", file, "--pipefusion_degree", "2"}), patches) << "the flag wins";
+    EXPECT_EQ(of({"--config", file, "--pipeline_parallel_size", "1"}), plan::ParallelConfig());
+    EXPECT_EQ(of({"--pipeline_parallel_size", "1", "--pipefusion_degree", "2"}), patches);
+    EXPECT_EQ(of({"--pipeline_parallel_size", "2", "--pipefusion_degree", "2", "--pipefusion_sync"}), exact);
+    EXPECT_EQ(of({"--pipeline_parallel_size", "2", "--strategy", "tensor=2"}),
+              (plan::ParallelConfig{.pipeline = 2, .tensor = 2, .sync = true}));
+    const auto refused = [&](const Arguments& arguments) {
+      return message_of(Kind::kUsage, [&] { resolved(arguments, surface); });
+    };
+    const auto both = refused({"--pipeline_parallel_size", "2", "--pipefusion_degree", "2"});
+    EXPECT_NE(both.find("--pipeline_parallel_size 2 means exact stages"), std::string::npos) << both;
+    const auto denied = refused({"--pipeline_parallel_size", "2", "--no_pipefusion_sync"});
+    EXPECT_NE(denied.find("--no_pipefusion_sync says otherwise"), std::string::npos) << denied;
+  }
 }
 
 TEST(VideoNodes, MessagesTravelBesideTheWorkUnlessThatIsSwitchedOff) {
