@@ -64,6 +64,7 @@ nn::AttentionDtype attention_dtype_named(const std::string& name) {
 void EngineConfig::fields(const Visit& visit) {
   visit({.name = "folder"}, &model.folder);
   visit({.name = "single_file"}, &model.single_file);
+  visit({.name = "second_file"}, &model.second_file);
   visit({.name = "preset"}, &model.preset);
   visit({.name = "dummy_seed"}, &model.dummy_seed);
   visit({.name = "parts"}, &model.parts);
@@ -111,7 +112,10 @@ namespace {
 
 ModelRepo open_whole(const ModelSpec& spec) {
   if (!spec.preset.empty()) return ModelRepo::dummy(spec.preset, spec.dummy_seed);
-  if (!spec.single_file.empty()) return ModelRepo::open_single_file(spec.single_file, spec.folder);
+  if (!spec.second_file.empty())
+    return ModelRepo::open_single_files(std::array{spec.single_file, spec.second_file}, spec.folder);
+  if (!spec.single_file.empty())
+    return ModelRepo::open_single_files(std::array{spec.single_file}, spec.folder);
   return ModelRepo::open(spec.folder);
 }
 

@@ -19,6 +19,7 @@ namespace atelier::pipeline {
 struct ModelSpec {
   std::filesystem::path folder;       // diffusers folder
   std::filesystem::path single_file;  // of a denoiser, perhaps of more; the rest from `folder`
+  std::filesystem::path second_file;  // beside it: that of the second expert
   std::string preset;                 // built-in configuration with dummy weights
   uint64_t dummy_seed = 0;
   std::string parts = "all";  // that are loaded: all, denoiser, vae

@@ -164,10 +164,10 @@ ModelRepo ModelRepo::open(const fs::path& folder, const std::vector<fs::path>& f
   return m;
 }
 
-ModelRepo ModelRepo::open_single_file(const fs::path& file, const fs::path& rest) {
+ModelRepo ModelRepo::open_single_files(std::span<const fs::path> files, const fs::path& rest) {
   ModelRepo m = open(rest);
-  m.label_ = file.filename().string();
-  take_from_file(*m.family_, file, m.components_);
+  m.label_ = files.front().filename().string();
+  take_from_files(*m.family_, files, m.components_);
   Json index = *m.index_;
   index.erase("_atelier");  // says how the other denoiser draws
   m.index_ = share(std::move(index));
@@ -206,7 +206,7 @@ ModelRepo ModelRepo::open_denoiser(const fs::path& file) {
   const auto name = m.family_->experts.front();
   m.components_.push_back(
       {Component::ComponentKind::kDenoiser, std::string(name), share(like.at(std::string(name))), {}, {}});
-  take_from_file(*m.family_, file, m.components_);
+  take_from_files(*m.family_, std::span(&file, 1), m.components_);
   m.family_ = sibling_of(*m.family_, *m.components_.front().config);
   m.scheduler_ = share(like.at("scheduler"));
   m.index_ = share(Json::object());

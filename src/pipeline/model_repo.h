@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,9 +28,11 @@ class ModelRepo {
   // files: where parts are looked for whose sub-folders have no weights.
   static ModelRepo open(const std::filesystem::path& folder,
                         const std::vector<std::filesystem::path>& files = {});
-  // A single-file checkpoint: a denoiser in any naming that its family knows, behind any prefix, and perhaps
-  // autoencoder and encoders with it. Everything else comes from `rest`, a diffusers folder of the family.
-  static ModelRepo open_single_file(const std::filesystem::path& file, const std::filesystem::path& rest);
+  // Single-file checkpoints, one for each of the experts: a denoiser in any naming that its family knows,
+  // behind any prefix, and perhaps autoencoder and encoders with it. Everything else comes from `rest`, a
+  // diffusers folder of the family.
+  static ModelRepo open_single_files(std::span<const std::filesystem::path> files,
+                                     const std::filesystem::path& rest);
   // A single-file checkpoint's denoiser and nothing else, of whichever family its tensors are. Throws
   // Error(kCheckpoint) where no family knows them.
   static ModelRepo open_denoiser(const std::filesystem::path& file);

@@ -204,7 +204,8 @@ TEST(Folder, ATokenizerThatIsMissingIsNamedBeforeAnythingLoads) {
 
 TEST(Folder, ASingleFileMustHoldTheFamilysDenoiser) {
   const auto message = error_of(Kind::kCheckpoint, [] {
-    ModelRepo::open_single_file(kGolden / "model/vae/diffusion_pytorch_model.safetensors", kGolden / "model");
+    ModelRepo::open_single_files(std::vector{kGolden / "model/vae/diffusion_pytorch_model.safetensors"},
+                                 kGolden / "model");
   });
   EXPECT_TRUE(has(message, "no denoiser of the family flux")) << message;
 }

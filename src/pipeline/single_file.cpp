@@ -105,34 +105,76 @@ Json config_of(const models::Family& family, const fs::path& file, const weights
 
 }  // namespace
 
-void take_from_file(const models::Family& family, const fs::path& file, std::vector<Component>& components) {
+namespace {
+
+// Throws Error(kUsage) unless there is a file for each denoiser.
+void check_count(std::span<const fs::path> files, const std::vector<Component>& components) {
   const auto denoisers = std::count_if(components.begin(), components.end(), [](const Component& c) {
     return c.kind == Component::ComponentKind::kDenoiser;
   });
-  if (denoisers > 1) {
-    throw Error(Kind::kUsage, str(file.string(), ": the base model has ", denoisers,
-                                  " denoisers, one file is not enough; name a diffusers folder"));
+  if (std::ssize(files) == denoisers) return;
+  if (files.size() == 1)
+    throw Error(Kind::kUsage, str(files.front().string(), ": the base model has ", denoisers,
+                                  " denoisers, so one file is not enough; name the file of ",
+                                  components[1].name, " too, or a diffusers folder"));
+  throw Error(Kind::kUsage,
+              str(files.back().string(), ": the base model has one denoiser, which is read from ",
+                  files.front().string(), "; a second file is for models of two experts"));
+}
+
+// Experts are two trainings of one network. Throws Error(kUsage) with what tells the second file from the
+// first.
+void check_kinds(std::span<const fs::path> files, const Json& first, const Json& second) {
+  std::string unlike;
+  for (const auto& [key, value] : first.items()) {
+    const Json other = second.value(key, Json());
+    if (value == other || key.starts_with('_')) continue;
+    unlike += str(unlike.empty() ? "" : ", ", key, " ", value.dump(), " and ", other.dump());
   }
-  const auto names = weights::WeightStore::open(file)->names();
-  auto& denoiser = components.front();
+  if (unlike.empty()) return;
+  throw Error(Kind::kUsage, str(files.front().string(), " and ", files.back().string(),
+                                " are not the two experts of one model: ", unlike));
+}
+
+void take_denoiser(const models::Family& family, const fs::path& file, const std::vector<std::string>& names,
+                   std::span<const Component> parts, Component& denoiser) {
   const auto place = find_denoiser(family, denoiser, names);
-  if (!place) {
-    fail_without_denoiser(family, file, parts_in(family, file, names, std::span(components).subspan(1)),
-                          *denoiser.config);
-  }
-  std::vector<std::string> prefixes{place->prefix};
-  for (auto& c : std::span(components).subspan(1)) {
-    auto found = find_part(family, c, file, names, prefixes);
-    if (!found) continue;
-    prefixes.push_back(found->prefix);
-    c.file = file;
-    c.section = std::move(*found);
-  }
+  if (!place) fail_without_denoiser(family, file, parts_in(family, file, names, parts), *denoiser.config);
   denoiser.file = file;
   denoiser.section = {place->prefix, {}};
+}
+
+// The components that a file holds beside its denoiser.
+void take_parts(const models::Family& family, const std::vector<std::string>& names,
+                std::span<Component> parts, Component& denoiser) {
+  std::vector<std::string> prefixes{denoiser.section.prefix};
+  for (auto& c : parts) {
+    if (!c.file.empty()) continue;  // of the first file that holds it
+    auto found = find_part(family, c, denoiser.file, names, prefixes);
+    if (!found) continue;
+    prefixes.push_back(found->prefix);
+    c.file = denoiser.file;
+    c.section = std::move(*found);
+  }
   keep_apart(denoiser.section, prefixes);
-  if (!family.config_of_file) return;
-  denoiser.config = std::make_shared<const Json>(config_of(family, file, denoiser.section, *denoiser.config));
+}
+
+}  // namespace
+
+void take_from_files(const models::Family& family, std::span<const fs::path> files,
+                     std::vector<Component>& components) {
+  check_count(files, components);
+  const auto parts = std::span(components).subspan(files.size());
+  for (size_t i = 0; i < files.size(); ++i) {
+    auto& denoiser = components[i];
+    const auto names = weights::WeightStore::open(files[i])->names();
+    take_denoiser(family, files[i], names, parts, denoiser);
+    take_parts(family, names, parts, denoiser);
+    if (!family.config_of_file) continue;
+    denoiser.config =
+        std::make_shared<const Json>(config_of(family, files[i], denoiser.section, *denoiser.config));
+    if (i > 0) check_kinds(files, *components.front().config, *denoiser.config);
+  }
 }
 
 namespace {

@@ -10,11 +10,13 @@
 
 namespace atelier::pipeline {
 
-// Lets every component whose tensors the file holds read them there, and gives the denoiser the config that
-// the file shows; `components` begin with it, their configs are those of another model of the family. Reads
-// headers only. Throws Error(kCheckpoint) that says what the file holds if that is no denoiser of the family.
-void take_from_file(const models::Family& family, const std::filesystem::path& file,
-                    std::vector<Component>& components);
+// Lets every component whose tensors the files hold read them there, and gives each denoiser the config that
+// its file shows: the first file is the first expert's. `components` begin with the experts; their configs
+// are those of another model of the family. Reads headers only. Throws Error(kUsage) unless there is a file
+// for each expert and all are of one kind, Error(kCheckpoint) that says what a file holds if that is no
+// denoiser of the family.
+void take_from_files(const models::Family& family, std::span<const std::filesystem::path> files,
+                     std::vector<Component>& components);
 
 // The same for components whose sub-folder of `root` has a config and no weights: each reads the first file
 // that holds it, no two denoisers the same one, or stays as it is.

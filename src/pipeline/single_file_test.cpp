@@ -32,7 +32,7 @@ class SingleFile : public ::testing::Test {
  protected:
   ModelRepo open(const weights::Tensors& tensors, const fs::path& rest = kGolden / "model") const {
     weights::write_tensors(file_, tensors);
-    return ModelRepo::open_single_file(file_, rest);
+    return ModelRepo::open_single_files(std::span(&file_, 1), rest);
   }
   // Whether a component reads what the folder's does.
   static void expect_same(const ModelRepo& m, const std::string& component) {
@@ -126,8 +126,7 @@ weights::Tensors renamed(const weights::Tensors& all, const Pairs& pairs) {
   return out;
 }
 
-TEST(Files, BesideAFolderAreOneForEachDenoiser) {
-  const Pairs names{{"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
+const Pairs kWanOwn{{"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
                     {"condition_embedder.text_embedder.linear_2", "text_embedding.2"},
                     {"condition_embedder.time_embedder.linear_1", "time_embedding.0"},
                     {"condition_embedder.time_embedder.linear_2", "time_embedding.2"},
@@ -143,12 +142,42 @@ TEST(Files, BesideAFolderAreOneForEachDenoiser) {
                     {"norm2", "norm3"},
                     {"ffn.net.0.proj", "ffn.0"},
                     {"ffn.net.2", "ffn.2"}};
+
+// Of Wan 2.2, as ComfyUI names them: the folder has configurations alone.
+TEST(Files, AreTakenForBothExperts) {
   const Copy model("tests/goldens/wan_experts/model");
   std::vector<fs::path> files;
   for (const std::string expert : {"transformer", "transformer_2"}) {
     const auto own = model.path() / expert / "diffusion_pytorch_model.safetensors";
     files.push_back(model.path() / (expert + ".safetensors"));
-    weights::write_tensors(files.back(), renamed(weights::read_tensors(own), names));
+    weights::write_tensors(files.back(), renamed(weights::read_tensors(own), kWanOwn));
+    fs::remove(own);
+  }
+  const auto m = ModelRepo::open_single_files(files, model.path());
+  EXPECT_NO_THROW(m.check());
+  EXPECT_EQ(m.component("transformer").file, files[0]);
+  EXPECT_EQ(m.component("transformer_2").file, files[1]);
+  const auto refused = [&](std::span<const fs::path> some, const fs::path& rest) {
+    return error_of(Kind::kUsage, [&] { ModelRepo::open_single_files(some, rest); });
+  };
+  EXPECT_TRUE(has(refused(std::span(files).first(1), model.path()), "name the file of transformer_2 too"));
+  EXPECT_TRUE(has(refused(files, "models/mini-video"), "has one denoiser"));
+  auto wide = weights::read_tensors(files[1]);
+  auto& first = wide.at("patch_embedding.weight");
+  first = at::cat({first, first}, 1);
+  weights::write_tensors(files[1], wide);
+  const auto unlike = refused(files, model.path());
+  EXPECT_TRUE(has(unlike, "not the two experts of one model")) << unlike;
+  EXPECT_TRUE(has(unlike, "in_channels")) << unlike;
+}
+
+TEST(Files, BesideAFolderAreOneForEachDenoiser) {
+  const Copy model("tests/goldens/wan_experts/model");
+  std::vector<fs::path> files;
+  for (const std::string expert : {"transformer", "transformer_2"}) {
+    const auto own = model.path() / expert / "diffusion_pytorch_model.safetensors";
+    files.push_back(model.path() / (expert + ".safetensors"));
+    weights::write_tensors(files.back(), renamed(weights::read_tensors(own), kWanOwn));
     fs::remove(own);
   }
   const auto m = ModelRepo::open(model.path(), files);
@@ -181,7 +210,8 @@ TEST(Files, InDiffusersNamesAreReadBehindAnyPrefix) {
         weights::Tensors behind;
         for (const auto& [name, tensor] : tensors) behind[before + name] = tensor;
         weights::write_tensors(file, behind);
-        EXPECT_NO_THROW(ModelRepo::open_single_file(file, folder).check()) << golden << " " << before;
+        EXPECT_NO_THROW(ModelRepo::open_single_files(std::vector{file}, folder).check())
+            << golden << " " << before;
         const Copy rest(folder);
         fs::remove(rest.path() / part / "diffusion_pytorch_model.safetensors");
         const std::vector<fs::path> beside{file};
@@ -209,7 +239,7 @@ TEST(Files, OfSdxlMaySayHowPredictionsAreMeant) {
     tensors[name] = at::zeros({1});
   const TemporaryFolder made;
   weights::write_tensors(made / "unet.safetensors", tensors);
-  EXPECT_NO_THROW(ModelRepo::open_single_file(made / "unet.safetensors", folder).check());
+  EXPECT_NO_THROW(ModelRepo::open_single_files(std::vector{made / "unet.safetensors"}, folder).check());
 }
 
 TEST(Parts, ThatDoNotFitAreNamedBeforeLoading) {

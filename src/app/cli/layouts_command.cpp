@@ -14,9 +14,9 @@ namespace {
 
 // What decides about layouts: the model, the number of ranks, and the request but for its noise.
 std::set<std::string> used() {
-  std::set<std::string> names{"model_name", "model_type", "backend",      "revision",    "base_model",
-                              "download",   "cache_dir",  "dummy",        "dummy_seed",  "num_gpus",
-                              "batch_size", "limit",      "prompts_file", "dataset_path"};
+  std::set<std::string> names{"model_name", "model_type", "backend",      "revision",     "base_model",
+                              "download",   "cache_dir",  "dummy",        "dummy_seed",   "num_gpus",
+                              "batch_size", "limit",      "prompts_file", "dataset_path", "transformer_2"};
   request::Request().fields(
       [&](const Field& field, const FieldRef&) { names.insert(std::string(field.name)); });
   names.erase("seed");

@@ -2,11 +2,14 @@
 #include "app/run/find_model.h"
 
 #include <algorithm>
+#include <array>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "app/settings/home.h"
 #include "base/error.h"
 #include "base/quote.h"
+#include "base/text.h"
 #include "hub/download.h"
 #include "hub/sources.h"
 #include "models/family.h"
@@ -107,6 +110,57 @@ std::string own_name(const fs::path& file) {
   return (error || !real.has_filename() ? file : real).filename().string();
 }
 
+// The expert that a file's name says it is: "high" or "low". Empty: none.
+std::string expert_in(const fs::path& file) {
+  std::string name = lower(file.filename().string());
+  std::replace(name.begin(), name.end(), '-', '_');
+  const bool is_high = name.find("high_noise") != name.npos || name.find("highnoise") != name.npos;
+  const bool is_low = name.find("low_noise") != name.npos || name.find("lownoise") != name.npos;
+  return is_high == is_low ? "" : is_high ? "high" : "low";
+}
+
+// Of files too large to be read whole: the same size, and the same bytes at 64 places.
+bool hold_the_same(const fs::path& a, const fs::path& b) {
+  constexpr int kPlaces = 64, kEach = 4096;
+  const auto size = fs::file_size(a);
+  if (fs::equivalent(a, b)) return true;
+  if (size != fs::file_size(b)) return false;
+  std::ifstream one(a, std::ios::binary), other(b, std::ios::binary);
+  std::array<char, kEach> left{}, right{};
+  for (int i = 0; i < kPlaces; ++i) {
+    const auto at = static_cast<std::streamoff>(size / kPlaces * i);
+    one.clear(), other.clear();
+    one.seekg(at).read(left.data(), kEach);
+    other.seekg(at).read(right.data(), kEach);
+    if (left != right) return false;
+  }
+  return true;
+}
+
+// The file of the second expert. Throws Error(kUsage) where it is that of the first, by its name or by what
+// it holds.
+fs::path second_file(const ModelSettings& m, const pipeline::ModelSpec& spec) {
+  const fs::path first = spec.single_file, second = m.transformer_2;
+  if (first.empty() || spec.folder.empty())
+    throw Error(Kind::kUsage,
+                "--transformer_2 is for two single files, one of each expert: name that of high noise with "
+                "--model_name, and a diffusers folder with --base_model");
+  if (!fs::is_regular_file(second))
+    throw Error(Kind::kUsage, str("--transformer_2: ", second.string(), " is no file"));
+  const std::string both = str("--model_name ", first.string(), " and --transformer_2 ", second.string());
+  const auto by_first = expert_in(first), by_second = expert_in(second);
+  if (!by_first.empty() && by_first == by_second)
+    throw Error(Kind::kUsage,
+                str(both, " are both of ", by_first, " noise by their names: name a file of each"));
+  if (by_first == "low" || by_second == "high")
+    throw Error(Kind::kUsage, str(both,
+                                  ": the other way round, by their names; --model_name is the expert of "
+                                  "high noise, which begins"));
+  if (hold_the_same(first, second))
+    throw Error(Kind::kUsage, str(both, " hold the same weights: name a file of each expert"));
+  return second;
+}
+
 FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
                        const hub::SourceOptions& options, const std::string& parts) {
   pipeline::ModelSpec spec{.folder = source.folder, .parts = parts};
@@ -127,10 +181,13 @@ FoundModel open_source(const ModelSettings& m, const hub::ModelSource& source,
     spec.single_file = source.folder;
     spec.folder = m.base_model.empty() ? fs::path() : hub::resolve(m.base_model, options).folder;
   }
+  if (!m.transformer_2.empty()) spec.second_file = second_file(m, spec);
   auto folder = pipeline::open_model(spec);
   const bool is_hub = source.how == hub::Provenance::kCache || source.how == hub::Provenance::kDownload;
-  const std::string name =
-      is_hub || source.how == hub::Provenance::kBuiltIn ? source.id : own_name(source.folder);
+  const std::string name = is_hub || source.how == hub::Provenance::kBuiltIn ? source.id
+                           : spec.second_file.empty()
+                               ? own_name(source.folder)
+                               : str(own_name(source.folder), " + ", own_name(spec.second_file));
   return {spec, std::move(folder), name, std::string(hub::to_string(source.how)), source.revision, is_hub};
 }
 

@@ -67,6 +67,7 @@ Json hashes_of(const pipeline::ModelSpec& spec, std::span<const std::string_view
     if (!files.empty()) out[part + std::string(request::kHashSuffix)] = hash_of(files, depth);
   };
   if (!spec.single_file.empty()) add("checkpoint", {spec.single_file});
+  if (!spec.second_file.empty()) add("checkpoint_2", {spec.second_file});
   const fs::path index = spec.folder / "model_index.json";
   if (spec.folder.empty() || !fs::exists(index)) return out;
   add("model_index", {index});

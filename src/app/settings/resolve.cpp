@@ -136,10 +136,11 @@ void read_flags(const std::vector<Given>& flags, const Entries& entries, Resolve
 
 // A shell does so for words of their own only: not behind "=", and not in files.
 void expand_homes(const Environment& environment, Settings& s) {
-  for (std::string* path : {&s.model.model_name, &s.model.base_model, &s.model.cache_dir, &s.model.save_dummy,
-                            &s.engine.gemm_cache, &s.input.prompts_file, &s.input.dataset_path,
-                            &s.output.output_dir, &s.output.log_dir, &s.serve.api_key_file, &s.serve.tls_cert,
-                            &s.serve.tls_key, &s.serve.data_dir, &s.serve.lora_dir})
+  for (std::string* path :
+       {&s.model.model_name, &s.model.base_model, &s.model.transformer_2, &s.model.cache_dir,
+        &s.model.save_dummy, &s.engine.gemm_cache, &s.input.prompts_file, &s.input.dataset_path,
+        &s.output.output_dir, &s.output.log_dir, &s.serve.api_key_file, &s.serve.tls_cert, &s.serve.tls_key,
+        &s.serve.data_dir, &s.serve.lora_dir})
     *path = expand_home(*path, environment);
 }
 

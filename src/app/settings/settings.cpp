@@ -36,6 +36,10 @@ void ModelSettings::fields(const Visit& visit) {
   visit({"base_model",
          "for a single .safetensors or .gguf file: the diffusers folder that everything else comes from"},
         &base_model);
+  visit({.name = "transformer_2",
+         .help = "for a model of two experts in two single files: that of low noise; --model_name names that "
+                 "of high noise"},
+        &transformer_2);
   visit({"download", "fetch the model if it is not on this machine (HF_ENDPOINT, HF_TOKEN, HF_HOME)"},
         &download);
   visit({"cache_dir", "where models from the hub are kept; default: as HF_HUB_CACHE and HF_HOME say",

@@ -24,7 +24,7 @@ enum Surface : unsigned {
 };
 
 struct ModelSettings {
-  std::string backend = "xdit", model_name, model_type, revision, base_model, cache_dir, dummy;
+  std::string backend = "xdit", model_name, model_type, revision, base_model, transformer_2, cache_dir, dummy;
   std::optional<uint64_t> dummy_seed;
   bool download = false, hash_model = false;
   std::string save_dummy;
