@@ -109,6 +109,7 @@ struct FromText {
     if (field.choices.empty()) return word;
     const auto known = words_of(field.choices);
     std::string asked = lower(word);
+    if (field.choice_of) asked = field.choice_of(asked);
     if (std::find(known.begin(), known.end(), asked) == known.end())
       refuse(field, where, wanted<std::string>(field), in_quotes(word));
     return asked;

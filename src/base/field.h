@@ -35,6 +35,8 @@ struct Field {
   double least = -kNoLimit, most = kNoLimit;  // of a number; most of a text: bytes
   Effect effect = Effect::kPlace;
   std::string_view unset = "";  // a word that means the same as saying nothing
+  // The choice that another word, in small letters, stands for; where it stands for none, that word.
+  std::string (*choice_of)(std::string_view word) = nullptr;
 };
 
 // Where a value lives. Optionals are unset until somebody says.

@@ -48,6 +48,15 @@ request::UsualStrength usual_strength(const models::Family& family) {
   return {.plain = family.image_to_image.strength, .masked = family.image_to_image.masked};
 }
 
+std::string settle_sampler(request::Request& r, const Json& scheduler) {
+  if (!r.sampler) return {};
+  auto form = sampling::form_for(*r.sampler, sampling::is_flow(scheduler));
+  if (form == *r.sampler) return {};
+  const std::string note = str("sampler ", *r.sampler, " is ", form, " here: the model follows a flow");
+  r.sampler = std::move(form);
+  return note;
+}
+
 std::unique_ptr<sampling::Sampler> sampler_of(const request::Request& r, const Json& scheduler,
                                               sampling::Call call, models::ImageToImage::Cut cut) {
   call.begin = left_out(r, laid_out(r), cut);

@@ -1,6 +1,7 @@
 // The sampler of a request: the folder's, or what the request asks for instead.
 #pragma once
 #include <memory>
+#include <string>
 
 #include "models/family.h"
 #include "request/request.h"
@@ -16,6 +17,10 @@ int laid_out(const request::Request& request);
 
 // What strength means to requests that do not say.
 request::UsualStrength usual_strength(const models::Family& family);
+
+// Gives the sampler of a request the name of its form for models that follow a flow, where the model does; a
+// sentence about that, or nothing.
+std::string settle_sampler(request::Request& request, const Json& scheduler_config);
 
 // usual: what the pipeline says of its own. Throws Error(kUsage) for what does not fit the model or is no
 // list of numbers, Error(kCheckpoint) for an option of the folder that is not supported.

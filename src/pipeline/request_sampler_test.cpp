@@ -45,6 +45,15 @@ TEST(RequestSampler, TakesWhatTheRequestSays) {
   EXPECT_EQ(by_hand->sigmas()[1], 0.5f);
 }
 
+TEST(RequestSampler, HasTheNameOfItsFormForTheModel) {
+  request::Request r;
+  EXPECT_EQ(settle_sampler(r, kFlow), "");
+  r.sampler = "euler";
+  EXPECT_EQ(settle_sampler(r, {{"_class_name", "DDIMScheduler"}}), "");
+  EXPECT_EQ(settle_sampler(r, kFlow), "sampler euler is flow_euler here: the model follows a flow");
+  EXPECT_EQ(r.sampler, "flow_euler");
+}
+
 TEST(RequestSampler, RefusesWhatIsNoListOrDoesNotFit) {
   request::Request r;
   r.num_inference_steps = 4, r.sigmas = "1.0,half";

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "request/sampler_names.h"
 
 namespace atelier::request {
 namespace {
@@ -23,7 +24,7 @@ constexpr std::string_view kSamplers =
     "dpmpp_2m_sde_exponential dpmpp_2m_sde_beta unipc unipc_karras unipc_exponential unipc_beta flow_euler "
     "flow_euler_karras flow_euler_exponential flow_euler_beta flow_heun flow_heun_karras "
     "flow_heun_exponential "
-    "flow_heun_beta";
+    "flow_heun_beta flow_lcm";
 
 // diffusers' FirstBlockCacheConfig, and the mildest of those that TeaCache was published with for FLUX.
 constexpr double kFirstBlockThreshold = 0.05, kTeaThreshold = 0.25;
@@ -182,7 +183,8 @@ void Request::fields(const Visit& visit) {
   visit({.name = "sampler",
          .help = "instead of the one that the model's folder asks for",
          .choices = kSamplers,
-         .effect = Effect::kShape},
+         .effect = Effect::kShape,
+         .choice_of = sampler_named},
         &sampler);
   visit({.name = "scheduler_shift",
          .help = "shift of flow matching; default: the model's, fixed or by size",

@@ -37,8 +37,11 @@ const NamedSampler kNamed[] = {
     {"dpmpp_2m", "DPMSolverMultistepScheduler", kAllModels, kNoiseModels, kMultistep},
     {"dpmpp_2m_sde", "DPMSolverMultistepScheduler", kAllModels, kNoiseModels, kMultistepSde},
     {"unipc", "UniPCMultistepScheduler", kAllModels, kNoiseModels, kUnipc},
-    {"flow_euler", "FlowMatchEulerDiscreteScheduler", kFlowModels, kFlowModels, "{}"},
+    {"flow_euler", "FlowMatchEulerDiscreteScheduler", kFlowModels, kFlowModels,
+     R"({"stochastic_sampling": false})"},
     {"flow_heun", "FlowMatchHeunDiscreteScheduler", kFlowModels, kFlowModels, "{}"},
+    {"flow_lcm", "FlowMatchEulerDiscreteScheduler", kFlowModels, kNoModel,
+     R"({"stochastic_sampling": true})"},
 };
 
 struct Curve {
@@ -130,6 +133,15 @@ bool is_flow(const Json& config) {
          type == "flow_prediction" || config.value("use_flow_sigmas", Json()) == true;
 }
 
+std::string form_for(const std::string& sampler, bool flow) {
+  std::string form = sampler;
+  if (!flow) return form;
+  for_each_name([&](const std::string& name, const Found& found) {
+    if (name == "flow_" + sampler && fits(found, true)) form = name;
+  });
+  return form;
+}
+
 std::vector<std::string> sampler_names(bool flow) {
   std::vector<std::string> names;
   for_each_name([&](const std::string& name, const Found& found) {
@@ -152,7 +164,7 @@ Json chosen_config(const Json& folder, const SamplerChoice& choice) {
     config["use_dynamic_shifting"] = false;
   }
   if (choice.sampler.empty()) return config;
-  const auto found = find(choice.sampler, flow);
+  const auto found = find(form_for(choice.sampler, flow), flow);
   if (config["_class_name"] != found.sampler->class_name) config.erase("variance_type");
   flow ? say_shift(config) : say_betas(config);
   for (const char* key : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"})

@@ -15,6 +15,9 @@ struct SamplerChoice {
 
 // Whether the model behind this scheduler_config.json follows a flow, and does not predict noise.
 bool is_flow(const Json& scheduler_config);
+// The name of the flow form of a sampler, where there is one: euler of such a model is flow_euler. Any other
+// name as it is.
+std::string form_for(const std::string& sampler, bool flow);
 // The names that fit such a model.
 std::vector<std::string> sampler_names(bool flow);
 // The scheduler_config.json that a folder would have which asked for this choice: the noise the model was

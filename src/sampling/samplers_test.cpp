@@ -251,6 +251,25 @@ TEST(Samplers, AreChosenByTheirShortNames) {
   EXPECT_EQ(chosen_config(noise, {}), noise);
 }
 
+// As people type them who know only what a sampler does.
+TEST(Samplers, HaveFormsForModelsThatFollowAFlow) {
+  const Json flow{
+      {"_class_name", "UniPCMultistepScheduler"}, {"flow_shift", 3.0}, {"use_flow_sigmas", true},
+      {"prediction_type", "flow_prediction"},     {"solver_order", 2}, {"num_train_timesteps", 1000}};
+  for (const auto& [name, form] : {std::pair{"euler", "flow_euler"},
+                                   {"euler_beta", "flow_euler_beta"},
+                                   {"heun", "flow_heun"},
+                                   {"lcm", "flow_lcm"}}) {
+    EXPECT_EQ(form_for(name, true), form);
+    EXPECT_EQ(form_for(name, false), name);
+    EXPECT_EQ(chosen_config(flow, {.sampler = name}), chosen_config(flow, {.sampler = form})) << name;
+  }
+  for (const char* as_it_is : {"unipc", "dpmpp_2m", "dpmpp_2m_sde", "flow_euler", "euler_a", "ddim", "none"})
+    EXPECT_EQ(form_for(as_it_is, true), as_it_is);
+  EXPECT_EQ(chosen_config(flow, {.sampler = "euler"})["shift"], 3.0);
+  EXPECT_TRUE(make_sampler(chosen_config(flow, {.sampler = "lcm"}), {.steps = 4})->steps()[0].draws_noise);
+}
+
 TEST(Samplers, ThatDoNotFitTheModelAreRefusedWithThoseThatDo) {
   const Json noise = stable("DDPMScheduler"), flow{{"_class_name", "FlowMatchHeunDiscreteScheduler"}};
   const auto refused = [](const Json& config, const SamplerChoice& choice) {

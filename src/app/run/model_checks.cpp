@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "pipeline/request_sampler.h"
+#include "request/sampler_names.h"
 
 namespace atelier::app {
 namespace {
@@ -50,7 +52,8 @@ const std::string& SizeCheck::problem(const request::Request& r) {
   return at->second;
 }
 
-const std::string& SamplerCheck::problem(const request::Request& r, int64_t tokens) {
+const std::string& SamplerCheck::problem(request::Request& r, int64_t tokens) {
+  if (const auto note = pipeline::settle_sampler(r, model_.scheduler()); !note.empty()) notes_.insert(note);
   const auto text = [](const std::optional<std::string>& value) { return value.value_or(""); };
   const Json asked{text(r.sampler),
                    text(r.sigmas),
@@ -72,6 +75,15 @@ const std::string& SamplerCheck::problem(const request::Request& r, int64_t toke
     at->second = e.what();
   }
   return at->second;
+}
+
+std::vector<std::string> sampler_notes(const std::vector<std::string>& typed) {
+  std::vector<std::string> out;
+  for (const auto& text : typed) {
+    const std::string name = request::sampler_named(lower(text));
+    if (name != lower(text)) out.push_back(str("sampler ", text, " is ", name, " here"));
+  }
+  return out;
 }
 
 std::string VideoCheck::problem(request::Request& r) const {

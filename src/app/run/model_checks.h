@@ -3,7 +3,9 @@
 #pragma once
 #include <array>
 #include <map>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "pipeline/model_repo.h"
 #include "request/request.h"
@@ -27,13 +29,20 @@ class SizeCheck {
 class SamplerCheck {
  public:
   explicit SamplerCheck(const pipeline::ModelRepo& model) : model_(model) {}
-  // What keeps a request of so many tokens from being drawn, or nothing.
-  const std::string& problem(const request::Request& request, int64_t tokens);
+  // What keeps a request of so many tokens from being drawn, or nothing. Gives its sampler the name that it
+  // has for the model.
+  const std::string& problem(request::Request& request, int64_t tokens);
+  // Sentences for people about samplers that have another name here.
+  std::vector<std::string> notes() const { return {notes_.begin(), notes_.end()}; }
 
  private:
   const pipeline::ModelRepo& model_;
   std::map<std::string, std::string> known_;
+  std::set<std::string> notes_;
 };
+
+// Which samplers those are that were asked for by names of other tools.
+std::vector<std::string> sampler_notes(const std::vector<std::string>& typed);
 
 class VideoCheck {
  public:

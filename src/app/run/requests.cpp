@@ -318,6 +318,8 @@ class RowCheck {
     return problem;
   }
 
+  std::vector<std::string> notes() const { return samplers_.notes(); }
+
  private:
   const pipeline::ModelRepo& folder_;
   const plan::ParallelConfig asked_;
@@ -381,7 +383,8 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   }
   out.adapters = adapters.lines();
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
-  for (auto& note : pictures.notes()) out.notes.push_back(std::move(note));
+  for (const auto& notes : {sampler_notes(s.input.texts_of("sampler")), checks.notes(), pictures.notes()})
+    out.notes.insert(out.notes.end(), notes.begin(), notes.end());
   out.extent = extent_of(out.requests, common, sizes, s.input.batch_size, folder.family());
   return out;
 }
