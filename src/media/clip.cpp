@@ -50,28 +50,65 @@ AnimationFacts read_folder(const fs::path& folder, const TakeFrame& take) {
   return facts;
 }
 
+constexpr size_t kHeadBytes = 512;
+
 // The first bytes of a file.
 std::string head_of(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
-  std::string head(64, '\0');
+  std::string head(kHeadBytes, '\0');
   in.read(head.data(), static_cast<std::streamsize>(head.size()));
   head.resize(static_cast<size_t>(in.gcount()));
   return head;
 }
 
-AnimationFacts read_video(const fs::path& file, const TakeFrame& take) {
+// Whether a file begins as one of the usual containers and streams of videos does.
+bool begins_as_video(std::string_view head) {
+  using namespace std::string_view_literals;
+  constexpr size_t kPacket = 188;  // bytes, of MPEG transport streams; their players' ones have 4 in front
+  const auto has_packets = [head](size_t from) {
+    return head.size() > from + kPacket && head[from] == 'G' && head[from + kPacket] == 'G';
+  };
+  if (has_packets(0) || (head.size() > kPacket + 8 && head[4] == 'G' && head[kPacket + 8] == 'G'))
+    return true;
+  if (head.starts_with("RIFF") && head.size() >= 12 && head.substr(8, 4) == "AVI "sv) return true;
+  for (const std::string_view box : {"ftyp"sv, "moov"sv, "mdat"sv, "free"sv, "skip"sv, "wide"sv, "pnot"sv}) {
+    if (head.size() >= 8 && head.substr(4, 4) == box) return true;
+  }
+  for (const std::string_view mark :
+       {"\x1a\x45\xdf\xa3"sv, "FLV"sv, "OggS"sv, "YUV4MPEG2"sv, "DKIF"sv, "\x30\x26\xb2\x75"sv, ".RMF"sv,
+        "\0\0\1"sv, "\0\0\0\1"sv, "\x12\0\x0a"sv, "\x06\x0e\x2b\x34"sv, "nut/"sv}) {
+    if (head.starts_with(mark)) return true;
+  }
+  return false;
+}
+
+// Why a file that begins as no video does is none.
+std::string unlike_video(std::string_view head) {
+  if (head.empty()) return "it is empty, so no video";
+  return "it is no video and no picture, by its first bytes";
+}
+
+AnimationFacts read_video(const fs::path& file, std::string_view head, const TakeFrame& take) {
   std::error_code error;
   const auto bytes = fs::file_size(file, error);
   if (error || bytes > static_cast<uintmax_t>(kMaxVideoBytes))
     fail(file, error ? error.message()
                      : str("it has ", bytes, " bytes; videos of at most ", kMaxVideoBytes, " are read"));
-  const auto& module = ffmpeg_module();
+  const bool is_known = begins_as_video(head);
+  if (head.empty()) fail(file, unlike_video(head));
+  const FfmpegModule* module = nullptr;
   try {
-    return module.read(file.string(), take);
+    module = &ffmpeg_module();  // which may know more
+  } catch (const Error&) {
+    if (is_known) throw;
+    fail(file, unlike_video(head));
+  }
+  try {
+    return module->read(file.string(), take);
   } catch (const Error&) {
     throw;  // of whoever takes the frames
   } catch (const std::runtime_error& e) {
-    fail(file, e.what());
+    fail(file, is_known ? e.what() : str(unlike_video(head), ": ", e.what()));
   }
 }
 
@@ -86,7 +123,7 @@ AnimationFacts read_file_of_frames(const fs::path& file, const TakeFrame& take) 
                           (head.starts_with("RIFF") && head.size() >= 12 && head.substr(8, 4) == "WEBP");
   if (!is_gif && !is_picture && is_named_picture(file))
     fail(file, "it holds no PNG, JPEG or WebP, though its name says so");
-  if (!is_gif && !is_picture) return read_video(file, take);
+  if (!is_gif && !is_picture) return read_video(file, head, take);
   const auto bytes = read_picture_file(file);
   try {
     if (is_gif) return read_gif(bytes, take);

@@ -313,6 +313,24 @@ TEST_F(Videos, ThatAreNamedLikePicturesAreNotTakenForFilms) {
   EXPECT_NE(broken.find("r.png: it holds no PNG"), std::string::npos) << broken;
 }
 
+// With FFmpeg's libraries or without: installing them would not help.
+TEST_F(Videos, ThatAreNoneByWhatTheyHoldAreSoCalled) {
+  EXPECT_NE(refusal(put("empty.mp4", "")).find("empty.mp4: it is empty, so no video"), std::string::npos);
+  std::string noise(4096, ' ');
+  std::mt19937 random(7);
+  for (char& c : noise) c = static_cast<char>(random());
+  for (const auto& text : {noise, std::string("a note about a video\n")}) {
+    const auto said = refusal(put("noise.mov", text));
+    EXPECT_NE(said.find("noise.mov: it is no video and no picture"), std::string::npos) << said;
+    EXPECT_EQ(said.find("libavcodec-dev"), std::string::npos) << said;
+  }
+  if (has_module()) return;
+  for (const char* begin : {"\x1a\x45\xdf\xa3", "....ftypisom", "RIFF....AVI ", "OggS"}) {
+    const auto said = refusal(put("video.bin", std::string(begin) + noise));
+    EXPECT_NE(said.find("libavcodec-dev"), std::string::npos) << said;
+  }
+}
+
 TEST_F(Videos, AsMp4CutOffOrDamagedAreRefused) {
   if (!has_module()) GTEST_SKIP() << "FFmpeg's libraries are not here, so no MP4 was read";
   const auto bytes = encode_mp4(sample(64, 64, 20), 95, sample_metadata()).bytes;
