@@ -1,6 +1,7 @@
 #include "app/run/picture_check.h"
 
 #include <cmath>
+#include <tuple>
 
 #include "base/digest.h"
 #include "base/error.h"
@@ -59,43 +60,75 @@ const PictureCheck::PictureFile& PictureCheck::look_at_clip(const std::string& f
   const auto [at, is_new] = clips_.try_emplace({file, most});
   if (!is_new) return at->second;
   PictureFile& found = at->second;
+  found.frames = 0;
   try {
-    const auto facts = media::read_clip(file, most, [](const media::Image&) {});
-    found.digest = media::digest_of_clip(file);
-    found.width = facts.width, found.height = facts.height, found.frames = facts.frames;
+    media::read_clip(file, most + 1, [&](const media::Image& frame) {
+      if (found.frames++ == 0) found.width = frame.width, found.height = frame.height;
+    });
   } catch (const Error& e) {
-    found.problem = e.what();
+    if (found.frames < most) found.problem = e.what();  // what is damaged behind them is not read
+    if (found.frames == most) ++found.frames;
   }
+  if (found.problem.empty()) found.digest = media::digest_of_clip(file);
   return found;
 }
 
+std::string PictureCheck::settle_picture(const std::string& file, std::string& digest, const char* what) {
+  const auto& found = look_at_clip(file, 1);
+  digest = found.digest;
+  if (found.problem.empty() && found.frames > 1)
+    notes_.insert(str(file, " has more than one frame: its first is the ", what));
+  return found.problem;
+}
+
+std::string PictureCheck::settle_clip(const std::string& file, std::string& digest, const request::Request& r,
+                                      bool is_mask) {
+  const int64_t drawn = *r.num_frames;
+  const auto& found = look_at_clip(file, drawn);
+  if (!found.problem.empty()) return found.problem;
+  digest = found.digest;
+  tell_shape(file, r, found);
+  if (is_mask && found.frames == 1 && drawn > 1) {
+    notes_.insert(str(file, " has one frame, which is the mask of all ", drawn));
+    return {};
+  }
+  if (found.frames > drawn)
+    notes_.insert(str(file, " has more frames than are drawn: its first ", drawn, " are used"));
+  return pipeline::frames_problem(file, found.frames, drawn);
+}
+
+// The reference takes a mask of as many frames as its video has, and no other.
+std::string PictureCheck::settle_clips(request::Request& r) {
+  if (!r.control_video) return {};
+  const int64_t drawn = *r.num_frames;
+  auto problem = settle_clip(*r.control_video, r.control_video_sha256.emplace(), r, false);
+  if (!problem.empty() || !r.mask_video) return problem;
+  problem = settle_clip(*r.mask_video, r.mask_video_sha256.emplace(), r, true);
+  if (!problem.empty()) return problem;
+  const auto control = look_at_clip(*r.control_video, drawn).frames,
+             mask = look_at_clip(*r.mask_video, drawn).frames;
+  if (mask == control || (mask == 1 && drawn > 1)) return {};
+  const auto count = [drawn](int64_t frames) {
+    return frames > drawn ? str("more than ", drawn) : str(frames);
+  };
+  return str(*r.mask_video, " has ", count(mask), " frames and ", *r.control_video, " ", count(control),
+             ": a mask has as many frames as its video, or one for all");
+}
+
 std::string PictureCheck::of_video(request::Request& r) {
-  using Text = std::optional<std::string>;
-  for (const auto& [file, digest] :
-       {std::pair{&r.image, &r.image_sha256}, {&r.last_image, &r.last_image_sha256}}) {
+  for (const auto& [file, digest, what] :
+       {std::tuple{&r.image, &r.image_sha256, "first frame of the video"},
+        {&r.last_image, &r.last_image_sha256, "last frame of the video"}}) {
     if (!*file) continue;
-    const auto& found = look_at_clip(**file, 1);
-    if (!found.problem.empty()) return found.problem;
-    *digest = found.digest;
-    tell_shape(**file, r, found);
+    if (auto problem = settle_picture(**file, digest->emplace(), what); !problem.empty()) return problem;
+    tell_shape(**file, r, look_at_clip(**file, 1));
   }
   if (r.reference_images) r.reference_images_sha256.emplace();
   for (const auto& file : r.reference_images.value_or(std::vector<std::string>{})) {
-    const auto& found = look_at_clip(file, 1);
-    if (!found.problem.empty()) return found.problem;
-    r.reference_images_sha256->push_back(found.digest);
+    auto& digest = r.reference_images_sha256->emplace_back();
+    if (auto problem = settle_picture(file, digest, "reference"); !problem.empty()) return problem;
   }
-  const auto clip = [&](const Text& file, Text& digest, bool may_be_one) -> std::string {
-    if (!file) return {};
-    const auto& found = look_at_clip(*file, *r.num_frames);
-    if (!found.problem.empty()) return found.problem;
-    digest = found.digest;
-    tell_shape(*file, r, found);
-    return may_be_one && found.frames == 1 ? ""
-                                           : pipeline::frames_problem(*file, found.frames, *r.num_frames);
-  };
-  std::string problem = clip(r.control_video, r.control_video_sha256, false);
-  return problem.empty() ? clip(r.mask_video, r.mask_video_sha256, true) : problem;
+  return settle_clips(r);
 }
 
 int steps_of(const request::Request& r, const models::Family& family) {

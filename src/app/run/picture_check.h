@@ -29,8 +29,15 @@ class PictureCheck {
     int64_t frames = 1;
   };
   const PictureFile& look_at(const std::string& file);
-  // A video, or a picture of one frame: its first `most` frames.
+  // A video, or a picture of one frame: its first `most` frames, and whether there are more: then their
+  // number is most + 1.
   const PictureFile& look_at_clip(const std::string& file, int64_t most);
+  // One picture that a request names; what is wrong with it, or nothing.
+  std::string settle_picture(const std::string& file, std::string& digest, const char* what);
+  // The same of a control video, or of a mask, which may be one frame for all.
+  std::string settle_clip(const std::string& file, std::string& digest, const request::Request& request,
+                          bool is_mask);
+  std::string settle_clips(request::Request& request);
   std::string of_video(request::Request& request);
   void tell_shape(const std::string& file, const request::Request& request, const PictureFile& found);
 

@@ -76,6 +76,57 @@ TEST(PictureCheck, NamesTheFileThatCannotBeUsed) {
   says(wrong(dir.write("bomb.png", bomb).string()), "bomb.png: ");
 }
 
+// A folder of so many frames.
+std::string frames_in(const Scratch& dir, const std::string& name, int frames) {
+  std::filesystem::create_directories(dir / name);
+  for (int i = 0; i < frames; ++i) dir.write(str(name, "/", 100 + i, ".png"), png(6, 4));
+  return (dir / name).string();
+}
+
+TEST(PictureCheck, SaysWhichFramesOfVideosCount) {
+  const Scratch dir;
+  const auto& vace = *models::find_family("WanVACEPipeline");
+  request::Request of_five;
+  of_five.height = 4, of_five.width = 6, of_five.num_frames = 5;
+  struct Case {
+    int control, mask;
+    const char *problem, *note;
+  };
+  for (const auto& c : {Case{5, 0, "", ""},
+                        {9, 0, "", "control_9 has more frames than are drawn: its first 5 are used"},
+                        {4, 0, "control_4 has 4 frames; 5 are drawn", ""},
+                        {5, 5, "", ""},
+                        {9, 9, "", "mask_9 has more frames than are drawn: its first 5 are used"},
+                        {5, 1, "", "mask_1 has one frame, which is the mask of all 5"},
+                        {5, 4, "mask_4 has 4 frames; 5 are drawn", ""},
+                        {5, 9, "mask_9 has more than 5 frames and ", ""},
+                        {9, 5, "mask_5 has 5 frames and ", ""}}) {
+    PictureCheck check(vace);
+    auto r = of_five;
+    r.control_video = frames_in(dir, str("control_", c.control), c.control);
+    if (c.mask > 0) r.mask_video = frames_in(dir, str("mask_", c.mask), c.mask);
+    const auto problem = check.problem(r);
+    std::string notes;
+    for (const auto& note : check.notes()) notes += note + "\n";
+    SCOPED_TRACE(str(c.control, " ", c.mask, ": ", problem, "\n", notes));
+    EXPECT_EQ(problem.empty(), *c.problem == 0);
+    EXPECT_NE(problem.find(c.problem), std::string::npos);
+    EXPECT_NE(notes.find(c.note), std::string::npos);
+    if (*c.note == 0 && *c.problem == 0) EXPECT_EQ(notes, "");
+    if (*c.problem == 0) EXPECT_EQ(r.mask_video_sha256.has_value(), c.mask > 0);
+  }
+}
+
+TEST(PictureCheck, SaysThatAPictureIsTheFirstOfSeveral) {
+  const Scratch dir;
+  PictureCheck check(*models::find_family("WanImageToVideoPipeline"));
+  request::Request r;
+  r.height = 4, r.width = 6, r.num_frames = 5, r.image = frames_in(dir, "clip", 3);
+  EXPECT_EQ(check.problem(r), "");
+  ASSERT_EQ(check.notes().size(), 1u);
+  EXPECT_NE(check.notes()[0].find("more than one frame: its first is the first frame"), std::string::npos);
+}
+
 TEST(PictureCheck, AStrengthMustLeaveSteps) {
   const Scratch dir;
   PictureCheck check(flux());
