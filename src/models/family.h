@@ -110,6 +110,7 @@ struct VideoTraits {
   Shown reference_images = Shown::kNever;
   Shown control_video = Shown::kNever, mask_video = Shown::kNever;
   bool has_second_guidance = false;  // a second expert, with a scale of its own
+  int64_t control_blocks = 0;        // of a control stream: as many weights a request may have
 };
 
 // How the schedule is called: the sigmas that the pipeline passes in, and whether the token count shifts

@@ -52,12 +52,6 @@ models::PromptBatch prompts_of(const ModelRepo& model, request::Requests batch, 
   return out;
 }
 
-bool has_control_stream(const ModelRepo& model) {
-  const auto& streams = model.family().streams;
-  return std::any_of(streams.begin(), streams.end(),
-                     [](const auto& stream) { return stream.kind == models::StreamSpec::kControl; });
-}
-
 // Whether its model is given latents of what it is shown.
 bool is_shown(const ModelRepo& model, const request::Request& r) {
   return model.family().given && (has_control_stream(model) || r.image || r.control_video);
@@ -104,19 +98,10 @@ void Pipeline::hand_over(const request::Request& r) {
   sampler_->hand_over_below(boundary.get<double>() * trained, r.guidance_scale_2.value_or(*r.guidance_scale));
 }
 
-// A control video goes to a control stream, or to the inputs that an adapter adds. Throws Error(kUsage) for
-// one without the other.
+// Throws Error(kUsage) for a control video without what follows it, or the other way round.
 void Pipeline::check_control(const request::Request& r, std::span<const request::AdapterRef> refs) {
-  if (!model_.draws_videos() || has_control_stream(model_)) return;
-  const auto adapter = adapters_.widening(refs);
-  if (adapter.empty() && r.control_video)
-    throw Error(Kind::kUsage,
-                str(r.name, ": a control video was given, which this model follows only under a control ",
-                    "LoRA: name one as lora"));
-  if (!adapter.empty() && !r.control_video)
-    throw Error(Kind::kUsage,
-                str(r.name, ": ", adapter, " is a control LoRA, which follows a control video, and ",
-                    "none was given: add control_video"));
+  const auto problem = control_problem(model_, adapters_.widening(refs), r);
+  if (!problem.empty()) throw Error(Kind::kUsage, str(r.name, ": ", problem));
 }
 
 // What a request needs besides its conditioning. Its noise is drawn beside the encoders: the CPU needs longer

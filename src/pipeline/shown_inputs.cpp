@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -82,6 +83,22 @@ std::string frames_problem(const std::string& file, int64_t made, int64_t frames
   if (made >= frames) return {};
   return str(file, " has ", made, made == 1 ? " frame" : " frames", "; ", frames,
              " are drawn: give a longer one, or a smaller num_frames");
+}
+
+bool has_control_stream(const ModelRepo& model) {
+  const auto& streams = model.family().streams;
+  return std::any_of(streams.begin(), streams.end(),
+                     [](const auto& stream) { return stream.kind == models::StreamSpec::kControl; });
+}
+
+std::string control_problem(const ModelRepo& model, const std::string& adapter, const request::Request& r) {
+  if (!model.draws_videos() || has_control_stream(model)) return {};
+  if (adapter.empty() && r.control_video)
+    return "a control video was given, which this model follows only under a control LoRA: name one as lora";
+  if (!adapter.empty() && !r.control_video)
+    return str(adapter, " is a control LoRA, which follows a control video, and none was given: add ",
+               "control_video");
+  return {};
 }
 
 ShownInputs read_shown(request::Requests batch, int64_t height, int64_t width) {

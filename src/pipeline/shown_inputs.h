@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "media/image.h"
+#include "pipeline/model_repo.h"
 #include "request/request.h"
 
 namespace atelier::pipeline {
@@ -24,6 +25,13 @@ struct ShownInputs {
 // Error(kUsage) naming the file that cannot be used, that has too few frames, or that no longer holds what
 // its request says.
 ShownInputs read_shown(request::Requests batch, int64_t height, int64_t width);
+
+// Whether a control video goes to a stream of the model's own.
+bool has_control_stream(const ModelRepo& model);
+// Else it goes to the inputs that an adapter adds. adapter: the file that adds some; empty: none does. What
+// keeps one from going without the other, in a sentence; empty: nothing.
+std::string control_problem(const ModelRepo& model, const std::string& adapter,
+                            const request::Request& request);
 
 // What keeps a video of `made` frames from guiding one of `frames`, in a sentence; empty: nothing.
 std::string frames_problem(const std::string& file, int64_t made, int64_t frames);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "pipeline/shown_inputs.h"
 
 namespace atelier::app {
 namespace {
@@ -66,6 +67,12 @@ void AdapterChoice::settle(request::Request& request) {
     request.lora->push_back(to_string(ref));
     request.lora_digest->push_back(digest(ref));
   }
+}
+
+std::string AdapterChoice::control_problem(const request::Request& request) {
+  const auto refs = request::adapter_refs(request.lora.value_or(std::vector<std::string>{}));
+  const std::scoped_lock lock(mutex_);
+  return pipeline::control_problem(model_, adapters_.widening(refs), request);
 }
 
 std::vector<std::string> AdapterChoice::lines() const {

@@ -16,11 +16,14 @@ namespace atelier::app {
 class AdapterChoice {
  public:
   // strength: of those that do not say their own.
-  AdapterChoice(const pipeline::ModelRepo& model, double strength) : adapters_(model), strength_(strength) {}
+  AdapterChoice(const pipeline::ModelRepo& model, double strength)
+      : model_(model), adapters_(model), strength_(strength) {}
 
   // Says every strength and what the files hold, in the request itself. Throws Error(kUsage, kCheckpoint)
   // unless all of them fit the model. Each file is read once, and again when it has changed.
   void settle(request::Request& request);
+  // What keeps a settled request's control video and its adapters from going together; empty: nothing.
+  std::string control_problem(const request::Request& request);
   // What each of them changes, a line for people.
   std::vector<std::string> lines() const;
 
@@ -36,6 +39,7 @@ class AdapterChoice {
   const std::string& digest(const request::AdapterRef& adapter);
   std::string described(const request::AdapterRef& adapter);
 
+  const pipeline::ModelRepo& model_;
   pipeline::Adapters adapters_;
   double strength_;
   mutable std::mutex mutex_;

@@ -107,6 +107,24 @@ std::string VideoCheck::of_pictures(request::Request& r) const {
   return {};
 }
 
+// What is wrong with the weights of the control blocks, or nothing.
+std::string VideoCheck::scales_problem(const request::Request& r) const {
+  int64_t given = 0;
+  try {
+    given = std::ssize(request::conditioning_scales(r));
+  } catch (const Error& e) {
+    return e.what();
+  }
+  const int64_t blocks = traits_.control_blocks;
+  if (given > 0 && blocks == 0)
+    return str("conditioning_scale was given; ", model_.label(),
+               " has no control blocks that it weighs: a control LoRA has its strength, PATH:strength");
+  if (given > 1 && given != blocks)
+    return str("conditioning_scale has ", given, " numbers; this model takes one, or ", blocks,
+               ", one for each of its control blocks");
+  return {};
+}
+
 std::string VideoCheck::of_videos(request::Request& r) const {
   for (const auto& [name, is_given] :
        {std::pair{"mask", r.mask.has_value()}, {"strength", r.strength.has_value()}}) {
@@ -124,12 +142,7 @@ std::string VideoCheck::of_videos(request::Request& r) const {
     return "conditioning_scale was given, but no control_video whose weight it is";
   if (r.mask_video && !r.control_video)
     return "mask_video was given, but no control_video that it applies to";
-  try {
-    request::conditioning_scales(r);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return {};
+  return scales_problem(r);
 }
 
 }  // namespace atelier::app

@@ -53,9 +53,12 @@ class VideoCheck {
   // to models of pictures.
   std::string problem(request::Request& request) const;
 
+  bool is_probe() const { return is_probe_; }
+
  private:
   std::string of_pictures(request::Request& request) const;
   std::string of_videos(request::Request& request) const;
+  std::string scales_problem(const request::Request& request) const;
 
   const pipeline::ModelRepo& model_;
   models::VideoTraits traits_;

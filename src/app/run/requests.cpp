@@ -134,11 +134,11 @@ std::string settle_problem(request::Request& r, const request::CfgRule& rule) {
   }
 }
 
-// Empty if the adapters fit the model.
-std::string adapter_problem(request::Request& r, AdapterChoice& adapters) {
+// Empty if the adapters fit the model, and what the request shows it.
+std::string adapter_problem(request::Request& r, AdapterChoice& adapters, bool is_probe) {
   try {
     adapters.settle(r);
-    return {};
+    return is_probe ? "" : adapters.control_problem(r);
   } catch (const Error& e) {
     return e.what();
   }
@@ -311,7 +311,7 @@ class RowCheck {
     if (problem.empty()) problem = field_problem(r, family_);
     if (problem.empty()) problem = pipeline::step_cache_problem(r, folder_, asked_);
     if (problem.empty() && is_deterministic_) problem = pipeline::deterministic_problem(r);
-    if (problem.empty()) problem = adapter_problem(r, adapters_);
+    if (problem.empty()) problem = adapter_problem(r, adapters_, videos_.is_probe());
     if (problem.empty()) problem = pictures_.problem(r);
     if (problem.empty()) problem = steps_problem(r);
     if (problem.empty()) problem = samplers_.problem(r, sizes_.tokens(r));

@@ -129,6 +129,7 @@ VideoTraits traits(const Json& pipeline, const Json& denoiser) {
     made.last_image = c.image_positions > 0 ? Shown::kMust : c.image_width > 0 ? Shown::kNever : Shown::kMay;
   }
   if (c.can_be_steered() && made.image == Shown::kNever) made.control_video = Shown::kMay;
+  made.control_blocks = std::ssize(c.control_layers);
   if (!c.control_layers.empty()) made.reference_images = made.control_video = made.mask_video = Shown::kMay;
   return made;
 }
