@@ -169,6 +169,9 @@ std::set<std::string> Pipeline::used() const {
     if (expert.chunks && expert.chunks->whole_bytes > 0)
       all.insert(str("chunked forward: hidden states of an MLP take ", expert.chunks->held_bytes,
                      " bytes instead of ", expert.chunks->whole_bytes));
+    else if (expert.chunks)
+      all.insert(str("chunked forward: no effect at this size: no MLP has more than the ",
+                     expert.chunks->tokens, " tokens that are computed at once"));
     const auto &linears = expert.linears, &attentions = expert.attentions;
     if (options_.tier != nn::Tier::kExact)
       all.insert(str("products: e4m3 rows in ", linears.e4m3, " of ", linears.e4m3 + linears.dense,

@@ -273,6 +273,7 @@ class Session {
       if (failure.kind == Kind::kCapacity) advise_for_memory(failure.request);
     }
     if (list_) memory_ = memory_lines(spec_, outcome.ranks);
+    for (const auto& line : chunk_lines(outcome.ranks)) memory_.push_back(line);
     if (outcome.ranks.size() > 1) report_.add_note(samples_line(outcome.ranks));
     if (outcome.restarts > 0)
       report_.add_note(str("workers were started again ", outcome.restarts, " times"));

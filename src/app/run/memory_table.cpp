@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "report/clock.h"
@@ -54,6 +55,16 @@ std::vector<std::string> memory_lines(const RunSpec& spec, const std::vector<clu
           line("VAE", bytes[Part::kVae], kCitedVae),
           line("buffers", buffers, kCitedBuffers),
           line("peak", peak_of(*fullest), kCitedAll)};
+}
+
+std::vector<std::string> chunk_lines(const std::vector<cluster::RankStats>& ranks) {
+  std::set<std::string> lines;
+  for (const auto& rank : ranks) {
+    for (const auto& used : rank.used) {
+      if (used.starts_with("chunked forward: ")) lines.insert("memory   " + used);
+    }
+  }
+  return {lines.begin(), lines.end()};
 }
 
 }  // namespace atelier::app

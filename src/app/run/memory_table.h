@@ -12,4 +12,8 @@ namespace atelier::app {
 // without its weights, measured. Empty where no rank has told anything.
 std::vector<std::string> memory_lines(const RunSpec& spec, const std::vector<cluster::RankStats>& ranks);
 
+// What computing MLPs by chunks of tokens has saved on the ranks, or that it had no effect. Empty where
+// nobody asked for it.
+std::vector<std::string> chunk_lines(const std::vector<cluster::RankStats>& ranks);
+
 }  // namespace atelier::app
