@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 
+import _png
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ATELIER = os.environ.get('ATELIER', str(ROOT / 'build/cpu/src/atelier'))
 GOLDENS = ROOT / 'tests/goldens'
@@ -151,10 +153,111 @@ def node_dictionary(folder):
     config.write_text(json.dumps({'num_gpus': 4, 'gpu_memory_fraction': 0.8, 'pipeline_parallel_size': 2,
                                   'tensor_parallel_size': 2, 'use_fp16': True, 'enable_activation_checkpointing': True}))
     flags = [f for f in COMMON if f not in ('--num_gpus', '1')]
-    result = subprocess.run([ATELIER, 'video', *flags, *map(str, TEXT), *FOX, '--num_frames', '5', '--config', str(config),
-                             '--output_dir', str(folder / 'node')], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    text = result.stdout + result.stderr
-    check(result.returncode == 0 and '4 ranks' in text and 'float16' in text, 'the dictionary of the nodes as it stands: ' + text[-1500:])
+
+    def draw(name, *more):
+        result = subprocess.run([ATELIER, 'video', *flags, *map(str, TEXT), *FOX, '--num_frames', '5', *more,
+                                 '--output_dir', str(folder / name)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        return result.returncode, result.stdout + result.stderr
+
+    code, text = draw('node', '--config', str(config))
+    check(code == 0 and '4 ranks' in text and 'float16' in text, 'the dictionary of the nodes as it stands: ' + text[-1500:])
+    check('2 stages (ranks 0-1 blocks 0, ranks 2-3 blocks 1), every step whole: exact' in text,
+          'its stages are exact, and who has which blocks is said: ' + text[:1500])
+    check('no effect at this size' in text, 'what checkpointing saves is said: ' + text[-1500:])
+    draw('one', '--num_inference_steps', '4')
+    draw('stages', '--num_inference_steps', '4', '--pipeline_parallel_size', '2')
+    draw('patches', '--num_inference_steps', '4', '--pipefusion_degree', '2')
+    one, stages, patches = ((folder / n / '000000.webp').read_bytes() for n in ('one', 'stages', 'patches'))
+    check(one == stages, 'exact stages draw what one rank draws')
+    check(one != patches, 'patches do not')
+
+
+def samplers(folder):
+    for name, form, note in (('euler', 'flow_euler', 'sampler euler is flow_euler here'),
+                             ('dpm++', 'dpmpp_2m', 'sampler dpm++ is dpmpp_2m here'),
+                             ('uni_pc', 'unipc', 'sampler uni_pc is unipc here'),
+                             ('lcm', 'flow_lcm', 'sampler lcm is flow_lcm here')):
+        drawn = [(folder / n, run('video', folder / n, *TEXT, *FOX, '--num_frames', 5, '--sampler', n)) for n in (form, name)]
+        check((drawn[0][0] / '000000.webp').read_bytes() == (drawn[1][0] / '000000.webp').read_bytes(),
+              f'--sampler {name} draws with {form}')
+        check(note in drawn[1][1], f'a note about {name}: ' + drawn[1][1][:1200])
+    text = run('video', folder / 'x', *TEXT, *FOX, '--num_frames', 5, '--sampler', 'euler_ancestral', code=2)
+    check('euler_a is for models that predict noise' in text and 'flow_lcm' in text, 'what has no such form: ' + text[-800:])
+
+
+def two_files(folder):
+    """Of Wan 2.2, as ComfyUI has them: the folder has configurations alone."""
+    golden, rest = GOLDENS / 'wan_experts/model', folder / 'rest'
+    shutil.copytree(golden, rest)
+    files = []
+    for part, noise in (('transformer', 'high'), ('transformer_2', 'low')):
+        files.append(folder / f'wan2.2_t2v_{noise}_noise_14B.safetensors')
+        subprocess.run([ATELIER, 'convert', golden / part, files[-1], '--to', 'native'], cwd=ROOT, capture_output=True, check=True)
+        (rest / part / 'diffusion_pytorch_model.safetensors').unlink()
+    size = ['--height', 16, '--width', 48, '--num_frames', 5, *FOX]
+    run('video', folder / 'whole', *TEXT, *FOX, '--num_frames', 5, '--output_format', 'frames')
+    named = ['--model', files[0], '--transformer_2', files[1], '--base_model', rest]
+    text = run('video', folder / 'files', *named, *size, '--output_format', 'frames')
+    whole, parts = (_png.pixels(folder / n / '000000.frames/0004.png') for n in ('whole', 'files'))
+    check(whole == parts, 'two files draw what a folder draws')
+    check('high_noise_14B.safetensors + wan2.2' in text, 'the header names both: ' + text[:600])
+    plan = [ATELIER, 'plan', *named[:1], *map(str, named[1:]), '--num_gpus', '2', '--hardware', 'A100', '--height', '16', '--width', '48']
+    result = subprocess.run(list(map(str, plan)), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    check(result.returncode == 0, 'plan takes them too: ' + result.stdout + result.stderr)
+    copy = folder / 'copy.safetensors'
+    shutil.copy(files[0], copy)
+    wide = folder / 'wide.safetensors'
+    subprocess.run([ATELIER, 'convert', GOLDENS / 'wan_frames/model/transformer', wide, '--to', 'native'], cwd=ROOT, capture_output=True, check=True)
+    for first, second, words in ((files[1], files[0], 'the other way round'), (files[0], files[0], 'are both of high noise'),
+                                 (copy, copy, 'hold the same weights'), (files[0], copy, 'hold the same weights'),
+                                 (files[0], wide, 'not the two experts of one model'), (files[0], folder / 'none', 'is no file')):
+        text = run('video', folder / 'x', '--model', first, '--transformer_2', second, '--base_model', rest, *size, code=2)
+        check(words in text, f'{first.name} with {second.name}: ' + text[-600:])
+    text = run('video', folder / 'x', '--model', files[0], '--base_model', rest, *size, code=2)
+    check('name the file of transformer_2 too' in text, 'one of two files says how the other is named: ' + text[-600:])
+    text = run('video', folder / 'x', *TEXT, '--transformer_2', files[1], *FOX, code=2)
+    check('--transformer_2 is for two single files' in text, 'a folder takes no second file: ' + text[-600:])
+
+
+def control_lora(path, channels):
+    """One that makes the first layer take as many channels more, in native names."""
+    tensors = {'diffusion_model.patch_embedding.lora_A.weight': (2, 2 * channels, 1, 2, 2), 'diffusion_model.patch_embedding.lora_B.weight': (18, 2, 1, 1, 1)}
+    header, at = {}, 0
+    for name, shape in tensors.items():
+        size = 4
+        for n in shape:
+            size *= n
+        header[name] = {'dtype': 'F32', 'shape': shape, 'data_offsets': [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack('<Q', len(text)) + text + struct.pack(f'<{at // 4}f', *[0.01] * (at // 4)))
+
+
+def controls(folder):
+    """Contradictions are told before anything is loaded; frames that do not count are told."""
+    control_lora(folder / 'control.safetensors', 4)
+    steered = GOLDENS / 'wan_steered'
+    for count in (5, 9):
+        (folder / f'video{count}').mkdir()
+        for i in range(count):
+            shutil.copy(steered / f'inputs/video_{i % 5:02d}.png', folder / f'video{count}/{i:02d}.png')
+    video, lora = ['--control_video', folder / 'video5'], ['--lora', folder / 'control.safetensors']
+    frames = [*FOX, '--num_frames', 5]
+    vace = ['--model_name', steered / 'model', '--height', 32, '--width', 32, *frames]
+    run('video', folder / 'both', *TEXT, *frames, *lora, *video)
+    for flags, words in (([*TEXT, *frames, *lora], 'is a control LoRA, which follows a control video'),
+                         ([*TEXT, *frames, *video], 'only under a control LoRA'),
+                         ([*TEXT, *frames, *lora, *video, '--conditioning_scale', 0.5], 'has no control blocks'),
+                         ([*vace, *video, '--conditioning_scale', '1,1,1,1,1,1,1'], 'conditioning_scale has 7 numbers')):
+        text = run('video', folder / 'x', *flags, code=2)
+        check(words in text and 'layout ' not in text, f'{words}, before it loads: ' + text[-800:])
+    text = run('video', folder / 'long', *vace, '--control_video', folder / 'video9')
+    check('video9 has more frames than are drawn: its first 5 are used' in text, 'a longer control video: ' + text[:1500])
+    (folder / 'empty.mp4').write_bytes(b'')
+    (folder / 'noise.mp4').write_bytes(bytes(range(7, 250)) * 9)
+    for name, words in (('empty.mp4', 'it is empty, so no video'), ('noise.mp4', 'it is no video and no picture')):
+        text = run('video', folder / 'x', *vace, '--control_video', folder / name, code=2)
+        check(words in text and 'libavcodec-dev' not in text, f'{name}: ' + text[-600:])
 
 
 def main():
@@ -162,7 +265,7 @@ def main():
         print(f'{ATELIER} is not built')
         return 77
     with tempfile.TemporaryDirectory() as name:
-        for test in (one_video, other_formats, shown, rows_and_refusals, node_dictionary):
+        for test in (one_video, other_formats, shown, rows_and_refusals, node_dictionary, samplers, two_files, controls):
             folder = pathlib.Path(name) / test.__name__
             folder.mkdir()
             test(folder)
