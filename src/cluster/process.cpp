@@ -13,12 +13,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/process_state.h"
 
 namespace atelier::cluster {
 namespace {
@@ -144,10 +143,7 @@ void Child::signal(int number) const {
 }
 
 bool Child::is_stopped() const {
-  std::ifstream file(str("/proc/", id_, "/stat"));
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
-  const size_t name_end = text.rfind(") ");  // the name itself may hold anything
-  return name_end != std::string::npos && text.substr(name_end + 2, 1) == "T";
+  return process_state(id_) == 'T';
 }
 
 std::optional<int> Child::status() {

@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/process_state.h"
 #include "cluster/batch_run.h"
 #include "media/image.h"
 
@@ -99,9 +100,8 @@ class HeldSteps {
 };
 
 inline bool is_running(pid_t id) {
-  std::ifstream stat(str("/proc/", id, "/stat"));
-  std::string number, name, state;
-  return stat >> number >> name >> state && state != "Z";
+  const char state = process_state(id);
+  return state != '\0' && state != 'Z';
 }
 
 inline double seconds_since(std::chrono::steady_clock::time_point begin) {

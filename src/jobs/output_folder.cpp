@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/process_state.h"
 #include "request/names.h"
 
 namespace atelier::jobs {
@@ -83,6 +84,12 @@ void remove_in(int folder, const std::string& name) {
   fs::remove_all(fs::path(str("/proc/self/fd/", folder)) / name, ignored);
 }
 
+// One that has ended but that nobody has waited for yet writes no more either.
+bool has_ended(pid_t process) {
+  const char state = process_state(process);
+  return state == 'Z' || state == 'X' || (::kill(process, 0) != 0 && errno == ESRCH);
+}
+
 // Removes temporary files of this host's processes that no longer live.
 void remove_leftovers(int folder) {
   const int copy = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -97,7 +104,7 @@ void remove_leftovers(int folder) {
     if (!name.starts_with(prefix) || !name.ends_with(".tmp")) continue;
     int pid = 0;
     std::from_chars(name.data() + prefix.size(), name.data() + name.size(), pid);
-    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) remove_in(folder, entry->d_name);
+    if (pid > 0 && has_ended(pid)) remove_in(folder, entry->d_name);
   }
   ::closedir(listing);
 }

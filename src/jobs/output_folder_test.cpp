@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <fstream>
 #include <thread>
 
 #include "base/files.h"
@@ -141,6 +142,23 @@ TEST(OutputFolder, AKilledWriterLeavesNothingForLong) {
   out.write("z.png", "z");
   for (const auto& entry : fs::directory_iterator(dir.path()))
     EXPECT_EQ(entry.path().extension(), ".png") << entry.path();
+}
+
+// Where nobody waits for a dead worker its number stays taken: the first process of some containers never does.
+TEST(OutputFolder, WhatAnEndedWriterLeftIsRemovedBeforeAnybodyHasWaitedForIt) {
+  const Scratch dir;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::ofstream(dir / temporary_name()) << "half";
+    ::_exit(0);
+  }
+  siginfo_t ended{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT), 0);
+  ASSERT_EQ(count_files(dir.path()), 1);
+  OutputFolder out(dir.path());
+  out.write("z.png", "z");
+  EXPECT_EQ(count_files(dir.path()), 1);
+  ::waitpid(child, nullptr, 0);
 }
 
 }  // namespace
