@@ -11,7 +11,7 @@ enum class Kind {
   kUsage,        // the request is wrong: exit 2
   kCheckpoint,   // the model's files are wrong: exit 2
   kCapacity,     // does not fit in memory or on disk: exit 3
-  kPeer,         // another rank failed or went silent: exit 1
+  kPeer,         // another rank, or a server that is asked, failed or went silent: exit 1
   kItem,         // one item of work failed, others may go on: exit 1
   kInterrupted,  // Ctrl-C or SIGTERM: exit 130
 };

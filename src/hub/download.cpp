@@ -112,6 +112,13 @@ void Hub::wait(int try_number, const HttpResponse& response) {
   }
 }
 
+// Whether the same question may get another answer, now or when the command is run again.
+bool may_help_again(const HttpResponse& response) {
+  if (!response.failure.empty() || response.is_transient) return response.is_transient;
+  const int status = response.status;
+  return status == 429 || status == 408 || status >= 500 || status == 200 || status == 206;  // or was cut off
+}
+
 void Hub::refuse(const HttpResponse& response, std::string_view what) const {
   const std::string page = options_.endpoint + "/" + id_;
   const std::string about = str("cannot download ", what, " of ", id_, " from ", options_.endpoint, ": ");
@@ -130,10 +137,10 @@ void Hub::refuse(const HttpResponse& response, std::string_view what) const {
       throw Error(Kind::kUsage, str(about, "there is none at revision ", in_quotes(options_.revision),
                                     "; check the spelling (404)"));
     case 429:
-      throw Error(Kind::kCheckpoint, about + "the server asks to slow down; try again later (429)");
+      throw Error(Kind::kPeer, about + "the server asks to slow down; try again later (429)");
     default:
       throw Error(
-          Kind::kCheckpoint,
+          may_help_again(response) ? Kind::kPeer : Kind::kCheckpoint,
           str(about,
               response.failure.empty() ? str("the server answers ", response.status) : response.failure,
               "; run again to go on from here"));
@@ -145,11 +152,8 @@ HttpResponse Hub::ask(HttpRequest request, std::string_view what) {
   request.token = options_.token;
   for (int i = 0;; ++i) {
     auto response = client_.send(request);
-    const int status = response.status;
-    if (response.failure.empty() && status >= 200 && status < 400) return response;
-    const bool is_busy = status == 429 || status == 408 || status >= 500;
-    const bool may_help = response.failure.empty() ? is_busy : response.is_transient;
-    if (!may_help || i + 1 >= options_.tries) refuse(response, what);
+    if (response.failure.empty() && response.status >= 200 && response.status < 400) return response;
+    if (!may_help_again(response) || i + 1 >= options_.tries) refuse(response, what);
     wait(i, response);
   }
 }
@@ -221,13 +225,10 @@ bool Hub::fetch_blob(const Remote& remote, Blob& blob) {
     request.from = blob.size();
     const auto response = client_.send(request);
     if (response.status == 416) blob.restart();
-    const bool is_busy = response.status == 429 || response.status == 408 || response.status >= 500;
-    const bool is_cut = response.status == 200 || response.status == 206;
-    if (response.failure.empty() && is_cut && blob.size() >= remote.bytes) break;
-    if ((!is_busy && !is_cut && !response.is_transient && response.status != 416) ||
-        i + 1 >= options_.tries) {
+    const bool has_bytes = response.status == 200 || response.status == 206;
+    if (response.failure.empty() && has_bytes && blob.size() >= remote.bytes) break;
+    if ((!may_help_again(response) && response.status != 416) || i + 1 >= options_.tries)
       refuse(response, remote.file);
-    }
     if (blob.size() > request.from) i = -1;  // progress: the count begins anew
     wait(std::max(i, 0), response);
   }

@@ -245,9 +245,9 @@ TEST_F(DownloadTest, TriesAgainWhenTheServerIsBusy) {
     download(kId, options());
   }
   failures_ = 1000;
-  EXPECT_THAT(error(Kind::kCheckpoint), HasSubstr("503"));
+  EXPECT_THAT(error(Kind::kPeer), HasSubstr("503"));
   failure_ = 429;
-  EXPECT_THAT(error(Kind::kCheckpoint), HasSubstr("slow down"));
+  EXPECT_THAT(error(Kind::kPeer), HasSubstr("slow down"));
 }
 
 TEST_F(DownloadTest, SaysWhatToDoWhenRefused) {
@@ -312,7 +312,7 @@ TEST(Download, NamesTheServerThatIsNotThere) {
   o.cache = folder.path();
   o.tries = 2;
   o.first_wait_ms = 1;
-  EXPECT_THAT(message_of(Kind::kCheckpoint, [&] { download(kId, o); }), HasSubstr("http://127.0.0.1:1"));
+  EXPECT_THAT(message_of(Kind::kPeer, [&] { download(kId, o); }), HasSubstr("http://127.0.0.1:1"));
 }
 
 TEST(Download, RefusesRedirectsInACircle) {
