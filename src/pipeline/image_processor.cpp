@@ -98,14 +98,22 @@ ImageProcessor::ImageProcessor(const Json& config, int64_t side) {
   filter_ = filter_of(config.value("resample", Json(kBicubic)));
 }
 
+std::array<int, 2> ImageProcessor::resized_to(const media::Image& picture) const {
+  if (size_[1] != 0) return size_;
+  const int shorter = std::min(picture.height, picture.width),
+            longer = std::max(picture.height, picture.width);
+  // Cut off to whole pixels, as the reference does.
+  const auto other = static_cast<int64_t>(static_cast<double>(int64_t{size_[0]} * longer) / shorter);
+  if (other * size_[0] > media::kMaxPixels)
+    throw Error(Kind::kUsage, str("a picture of ", picture.width, "x", picture.height,
+                                  " is resized for the image encoder until its shorter side has ", size_[0],
+                                  " pixels; the other one would have ", other, ": cut the picture first"));
+  const int far = static_cast<int>(other);
+  return picture.height <= picture.width ? std::array{size_[0], far} : std::array{far, size_[0]};
+}
+
 at::Tensor ImageProcessor::operator()(const media::Image& picture) const {
-  std::array<int, 2> size = size_;
-  if (size[1] == 0) {  // cut off to whole pixels, as the reference does
-    const int shorter = std::min(picture.height, picture.width),
-              longer = std::max(picture.height, picture.width);
-    const int other = static_cast<int>(static_cast<double>(int64_t{size_[0]} * longer) / shorter);
-    size = picture.height <= picture.width ? std::array{size_[0], other} : std::array{other, size_[0]};
-  }
+  const auto size = resizes_ ? resized_to(picture) : std::array{picture.height, picture.width};
   auto x = pixels_of(resizes_ ? media::resized(picture, size[1], size[0], filter_) : picture)
                .permute({2, 0, 1})
                .to(at::kFloat);
