@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "nn/host_copy.h"
 #include "pipeline/executor_walk.h"
 #include "pipeline/patch_moments.h"
 
@@ -79,9 +78,8 @@ void Executor::sample(const Op& op, Walk& w) {
   const auto patch = op.patch < 0 ? std::nullopt : std::optional(op.patch);
   at::Tensor noise;
   if (w.steps[static_cast<size_t>(op.step)].draws_noise)
-    noise = nn::queued_copy(
-        rows_of(w.work.noise(op.step), b.latent_layout().held(parallel_context_.seq_rank(), patch)),
-        b.latents.options());
+    noise = rows_of(w.work.noise(op.step), b.latent_layout().held(parallel_context_.seq_rank(), patch))
+                .to(b.latents.options());
   for (int p = patch.value_or(0); p <= patch.value_or(b.patches - 1); ++p) {
     const Range rows{patch ? 0 : b.rows[static_cast<size_t>(p)].begin, b.rows[static_cast<size_t>(p)].size};
     const auto part = [&](const at::Tensor& t) {
