@@ -292,10 +292,11 @@ void pass_on(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit
   op.redispatchBoxed(keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey), stack);
 }
 
-// Once, for all threads: without effect where the key is not included.
+// Once, for all threads: without effect where the key is not included. Never taken back: the dispatcher that would be told may
+// have ended before.
 void put_in_place() {
-  static torch::Library all(torch::Library::IMPL, "_", kKey, __FILE__, __LINE__);
-  static torch::Library aten(torch::Library::IMPL, "aten", kKey, __FILE__, __LINE__);
+  static auto& all = *new torch::Library(torch::Library::IMPL, "_", kKey, __FILE__, __LINE__);
+  static auto& aten = *new torch::Library(torch::Library::IMPL, "aten", kKey, __FILE__, __LINE__);
   [[maybe_unused]] static const bool done = [] {
     all.fallback(torch::CppFunction::makeFromBoxedFunction<&pass_on>());
     aten.impl("mm", mm).impl("addmm", addmm).impl("addmm_", addmm_).impl("bmm", bmm).impl("baddbmm", baddbmm);
