@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Odd inputs: no crash, no hang, no sanitizer's report, a documented exit code and words of the program's own.
-slow_odd_inputs.py [--program FILE] [--inputs N] [--minutes N] [--seed N] [--only TEXT] [--slower N] [--all] [--result FILE]
+slow_odd_inputs.py [--program FILE] [--inputs N] [--minutes N] [--seed N] [--only TEXT] [--slower N] [--jobs N] [--all] [--result FILE]
 Half are written down, half are drawn: a wrong value at any key of any JSON file, random bytes or a tensor of another shape in
 any file. --program may have sanitizers: cmake -DATELIER_SANITIZE=address,undefined
 -DCMAKE_CXX_FLAGS=-fno-sanitize-recover=undefined"""
 import argparse
 import collections
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -261,7 +262,7 @@ def chosen(program, given):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--program", default=os.environ.get("ATELIER", str(ROOT / "build/cpu/src/atelier")))
-    for flag, kind, usual in (("--inputs", int, 800), ("--seed", int, 1), ("--minutes", float, 25), ("--slower", float, 1), ("--only", str, ""), ("--result", str, "")):
+    for flag, kind, usual in (("--inputs", int, 800), ("--seed", int, 1), ("--minutes", float, 25), ("--slower", float, 1), ("--jobs", int, 1), ("--only", str, ""), ("--result", str, "")):
         parser.add_argument(flag, type=kind, default=usual)
     parser.add_argument("--all", action="store_true", help="print every answer")
     given = parser.parse_args()
@@ -270,19 +271,24 @@ def main():
     counts, began = collections.defaultdict(collections.Counter), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="odd", ignore_cleanup_errors=True) as work:
         test_planted(pathlib.Path(work))
-        for i, test in enumerate(chosen(program, given)):
+        def tried(place):
             if time.monotonic() - began > 60 * given.minutes:
-                break
+                return None
+            i, test = place
             folder = pathlib.Path(work, str(i))
             folder.mkdir()
             (test.make or files({}))(folder)
-            code, said, reports = run(program, test, folder, 60 * given.slower, 0 if is_sanitized else 12 << 30)
+            answer = run(program, test, folder, 60 * given.slower, 0 if is_sanitized else 12 << 30)
+            shutil.rmtree(folder, ignore_errors=True)
+            return test, answer
+
+        cases = enumerate(chosen(program, given))
+        for test, (code, said, reports) in filter(None, concurrent.futures.ThreadPoolExecutor(given.jobs).map(tried, cases)):
             wrong = judge(code, said, reports, test)
             counts[test.kind]["failed" if wrong else str(code)] += 1
             if wrong or given.all:
                 words = [line for line in said.decode(errors="replace").splitlines() if not re.match(r"(model|draw|layout|device|seed) {2,}", line)]
                 print(f"{'FAILED ' if wrong else code}  {test.kind}: {test.name}: {wrong}\n        {' | '.join(words)[-700:]!r} {reports[-3000:]}", flush=True)
-            shutil.rmtree(folder, ignore_errors=True)
     total = sum(counts.values(), collections.Counter())
     print(f"{sum(total.values())} inputs in {time.monotonic() - began:.0f} s; exit codes {dict(sorted(total.items()))}")
     if given.result:
