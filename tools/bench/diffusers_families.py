@@ -1,6 +1,7 @@
 """Times diffusers' pipelines of the other families with random weights: eager, and with their denoiser and decoder compiled.
 
 python3 tools/bench/diffusers_families.py --out FILE [--only TEXT ...] [--steps 10] [--runs 3]
+    [--video_size 832x480] [--video_steps 2]
 
 Per family, in the sizes of the published model and bfloat16, on one GPU: milliseconds per step of the denoising loop (both
 branches of guidance and the scheduler in it), milliseconds of decoding and of encoding (eager in both), seconds of a whole
@@ -137,7 +138,8 @@ def hunyuan():
     return pipeline, call | dict(guidance_scale=5.0), encoders, normal(1, 4, 128, 128)
 
 
-def wan(layers: int, heads: int, inner: int):
+def wan(layers: int, heads: int, inner: int, width: int, height: int):
+    """A video of 81 frames."""
     transformer = on_gpu(lambda: WanTransformer3DModel(num_layers=layers, num_attention_heads=heads, ffn_dim=inner, **WAN))
     rope = type(transformer.rope)(128, transformer.config.patch_size, transformer.config.rope_max_seq_len)
     transformer.rope = rope.to("cuda")  # its tables are buffers, which were made of random numbers
@@ -145,8 +147,8 @@ def wan(layers: int, heads: int, inner: int):
     pipeline = WanPipeline(tokenizer=None, text_encoder=None, vae=vae, transformer=transformer,
                            scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True,
                                                              flow_shift=3.0))
-    call = pairs(prompt_embeds=normal(1, 512, 4096)) | dict(height=480, width=832, num_frames=81, guidance_scale=5.0)
-    return pipeline, call, [encoder(UMT5EncoderModel, UMT5Config(**UMT5_XXL), 512)], normal(1, 16, 21, 60, 104)
+    call = pairs(prompt_embeds=normal(1, 512, 4096)) | dict(height=height, width=width, num_frames=81, guidance_scale=5.0)
+    return pipeline, call, [encoder(UMT5EncoderModel, UMT5Config(**UMT5_XXL), 512)], normal(1, 16, 21, height // 8, width // 8)
 
 
 FAMILIES = {
@@ -155,8 +157,8 @@ FAMILIES = {
     "stable-diffusion-3.5-large": lambda: sd3(38, 38, qk_norm="rms_norm"),
     "PixArt-Sigma-XL-2-1024-MS": pixart,
     "HunyuanDiT-v1.2-Diffusers": hunyuan,
-    "Wan2.1-T2V-1.3B-Diffusers": lambda: wan(30, 12, 8960),
-    "Wan2.1-T2V-14B-Diffusers": lambda: wan(40, 40, 13824),
+    "Wan2.1-T2V-1.3B-Diffusers": lambda *size: wan(30, 12, 8960, *size),
+    "Wan2.1-T2V-14B-Diffusers": lambda *size: wan(40, 40, 13824, *size),
 }
 
 
@@ -189,9 +191,9 @@ def time_pipeline(pipeline, call: dict, latents, steps: int, runs: int) -> dict:
     return row
 
 
-def time_family(name: str, steps: int, runs: int) -> dict:
-    """All of one family; its encoders are measured alone and then freed."""
-    pipeline, call, encoders, latents = FAMILIES[name]()
+def time_family(name: str, steps: int, runs: int, *size: int) -> dict:
+    """All of one family; its encoders are measured alone and then freed. size: width and height of a video."""
+    pipeline, call, encoders, latents = FAMILIES[name](*size)
     pipeline.set_progress_bar_config(disable=True)
     encode = time_calls(lambda: [each() for each in encoders], runs, 2)
     encoders.clear()
@@ -221,6 +223,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--video_size", default="832x480")
+    parser.add_argument("--video_steps", type=int, default=2)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -229,9 +233,11 @@ def main() -> None:
     for name in FAMILIES:
         if not any(text in name for text in args.only):
             continue
-        is_video = name.startswith("Wan")
         try:
-            row = time_family(name, 2 if is_video else args.steps, 1 if is_video else args.runs)
+            if name.startswith("Wan"):
+                row = time_family(name, args.video_steps, 1, *map(int, args.video_size.split("x")))
+            else:
+                row = time_family(name, args.steps, args.runs)
         except Exception as error:
             row = dict(error=str(error)[:300])
             print(name, row, flush=True)
