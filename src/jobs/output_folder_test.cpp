@@ -144,7 +144,8 @@ TEST(OutputFolder, AKilledWriterLeavesNothingForLong) {
     EXPECT_EQ(entry.path().extension(), ".png") << entry.path();
 }
 
-// Where nobody waits for a dead worker its number stays taken: the first process of some containers never does.
+// Where nobody waits for a dead worker its number stays taken: the first process of some containers never
+// does.
 TEST(OutputFolder, WhatAnEndedWriterLeftIsRemovedBeforeAnybodyHasWaitedForIt) {
   const Scratch dir;
   const pid_t child = ::fork();

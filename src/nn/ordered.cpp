@@ -292,8 +292,8 @@ void pass_on(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit
   op.redispatchBoxed(keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey), stack);
 }
 
-// Once, for all threads: without effect where the key is not included. Never taken back: the dispatcher that would be told may
-// have ended before.
+// Once, for all threads: without effect where the key is not included. Never taken back: the dispatcher that
+// would be told may have ended before.
 void put_in_place() {
   static auto& all = *new torch::Library(torch::Library::IMPL, "_", kKey, __FILE__, __LINE__);
   static auto& aten = *new torch::Library(torch::Library::IMPL, "aten", kKey, __FILE__, __LINE__);
