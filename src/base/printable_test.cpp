@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/quote.h"
+
 namespace atelier {
 namespace {
 
@@ -13,6 +15,17 @@ TEST(Printable, EscapeCodesStayText) {
             "\\xc2\\x9b31m");  // CSI in one character
   EXPECT_EQ(printable("\xFFx\xE7\x8C"), "\\xffx\\xe7\\x8c");
   EXPECT_EQ(printable(""), "");
+}
+
+TEST(ShellWord, SaysWhatAShellReadsBack) {
+  EXPECT_EQ(shell_word("data=2"), "data=2");
+  EXPECT_EQ(shell_word(""), "''");
+  EXPECT_EQ(shell_word("two words, it's 猫\\"), "'two words, it'\\''s 猫\\'");
+}
+
+TEST(ShellWord, HoldsNoControlCharacters) {
+  EXPECT_EQ(shell_word("\x1b[31mred"), "$'\\x1b[31mred'");
+  EXPECT_EQ(shell_word("it's \\ \xff"), "$'it\\'s \\\\ \\xff'");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/printable.h"
 
 namespace atelier {
 
@@ -30,7 +31,12 @@ std::string shell_word(std::string_view text) {
   };
   if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return std::string(text);
   std::string out = "'";
-  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  if (printable(text) == text) {
+    for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  } else {
+    for (const char c : text) out += c == '\'' || c == '\\' ? std::string{'\\', c} : std::string(1, c);
+    out = "$" + printable(out);
+  }
   return out + "'";
 }
 

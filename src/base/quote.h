@@ -9,7 +9,8 @@ namespace atelier {
 
 // In quotes, control characters replaced, at most 160 characters.
 std::string in_quotes(std::string_view text);
-// As a POSIX shell reads it back: as it stands where nothing in it is special, in single quotes elsewhere.
+// As a POSIX shell reads it back: as it stands where nothing in it is special, in single quotes elsewhere;
+// with control characters and bytes that are not UTF-8 as in $'\x1b[31m'.
 std::string shell_word(std::string_view text);
 // "[3, 4]"
 std::string shape_text(std::span<const int64_t> shape);
