@@ -275,6 +275,10 @@ def cancel_in_the_middle():
     server.run(long_graph(101, steps=1).nodes)
 
 
+def cancel_of_whole_pipelines():
+    _comfyui_free.cancelled_in_the_middle(server, pid, config, found)
+
+
 def wait_for_progress(identity, seconds=5):
     until = time.monotonic() + 120
     while time.monotonic() < until:
@@ -345,6 +349,7 @@ CASES = [
     pictures_come_back,
     decodes,
     cancel_in_the_middle,
+    cancel_of_whole_pipelines,
     a_worker_is_killed,
     the_engine_is_killed,
     engines_stay,

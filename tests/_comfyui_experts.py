@@ -1,26 +1,48 @@
 """Workflows with Wan's two experts, in two files and in one diffusers folder, which _comfyui_cases.py runs."""
 
+from dataclasses import dataclass
+
 from _comfyui import Graph
 
 SHAPE = "1,16,3,13,10"
 STEPS = 4
-HANDOVER = 3  # of these steps the first whose timestep lies below the folder's boundary, 800 of 1000
 BOUND = 1e-4
 GIVEN = {"cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "steps": STEPS}
+
+
+@dataclass
+class Pair:
+    """Two experts: two files, and a folder with both."""
+
+    label: str
+    high: str
+    low: str
+    folder: str
+    handover: int  # of STEPS the first whose timestep lies below the folder's boundary
+    given: str = ""  # a kind of TestGivenFrames
+
+
+PAIRS = (
+    Pair("two experts", "high", "low", "wan_mini_experts", handover=3),  # below 800 of 1000
+    Pair("two experts, image to video", "i2v", "i2v_low", "wan_mini_i2v_experts", handover=2, given="image"),  # below 900
+)
 
 
 class Paths:
     """Ways to draw one latent in one graph."""
 
-    def __init__(self, server, stock, ours, config):
-        self.graph, self._stock, self._ours, self._config = Graph(server), stock, ours, config
+    def __init__(self, server, stock, ours, config, pair):
+        self.graph, self._stock, self._ours, self._config, self._pair = Graph(server), stock, ours, config, pair
         add = self.graph.add
-        self._texts = dict(zip(("positive", "negative"), (add("TestConditioning", seed=i, tokens=16, width=4096, pooled=0) for i in (1, 2))))
+        texts = [add("TestConditioning", seed=i, tokens=16, width=4096, pooled=0) for i in (1, 2)]
+        if pair.given:
+            texts = [add("TestGivenFrames", conditioning=text, shape=SHAPE, what=pair.given) for text in texts]
+        self._texts = dict(zip(("positive", "negative"), texts))
         self._latent = add("TestLatent", shape=SHAPE)
 
     def folder(self, gpus, **choice):
         given = {"weight_dtype": "fp32", "xdit_usp_config": self._config(self.graph, gpus)}
-        return self.graph.add("AtelierModelLoader", model="wan_mini_experts", **given, **choice)
+        return self.graph.add("AtelierModelLoader", model=self._pair.folder, **given, **choice)
 
     def stock(self, name):
         return self._stock(name)(self.graph)
@@ -34,7 +56,8 @@ class Paths:
     def whole(self, model):
         return self.graph.add("KSampler", model=model, latent_image=self._latent, seed=9, denoise=1.0, **self._texts, **GIVEN)
 
-    def chain(self, high, low, at=HANDOVER):
+    def chain(self, high, low, at=None):
+        at = at or self._pair.handover
         given = {"noise_seed": 9, **self._texts, **GIVEN}
         first = self.graph.add("KSamplerAdvanced", model=high, latent_image=self._latent, add_noise="enable", start_at_step=0, end_at_step=at, return_with_leftover_noise="enable", **given)
         return self.graph.add("KSamplerAdvanced", model=low, latent_image=first, add_noise="disable", start_at_step=at, end_at_step=10000, return_with_leftover_noise="disable", **given)
@@ -45,22 +68,27 @@ class Paths:
 
 def agree(server, stock, ours, config, found):
     """Two files with a loader each; one folder with a loader for each expert; one folder and one sampler."""
-    p = Paths(server, stock, ours, config)
-    high, low = p.stock("high"), p.stock("low")
+    for pair in PAIRS:
+        pair_agrees(pair, Paths(server, stock, ours, config, pair), server, found)
+
+
+def pair_agrees(pair, p, server, found):
+    high, low = p.stock(pair.high), p.stock(pair.low)
     wanted = p.chain(high, low)
     adapted = p.chain(p.adapted(high), p.adapted(low, 0.4))
     same = p.chain(p.adapted(high), p.adapted(low))
-    nodes = {
-        "two experts, a file each": p.compare(p.chain(high, low, 2), p.chain(p.file("high", 2), p.file("low", 2), 2)),
-        "two experts, all steps by the first": p.compare(wanted, p.whole(p.folder(1, expert="high noise"))),
-    }
+    nodes = {f"{pair.label}, all steps by the first": p.compare(wanted, p.whole(p.folder(1, expert="high noise")))}
     for gpus, ranks in ((1, "one rank"), (2, "two ranks")):
         first, second = (p.folder(gpus, expert=f"{noise} noise") for noise in ("high", "low"))
         both = p.folder(gpus)
-        nodes[f"two experts, a folder, a loader each, {ranks}"] = p.compare(wanted, p.chain(first, second))
-        nodes[f"two experts, a folder, one sampler, {ranks}"] = p.compare(wanted, p.whole(both))
-        nodes[f"two experts, a folder, LoRAs of their own, {ranks}"] = p.compare(adapted, p.chain(p.adapted(first), p.adapted(second, 0.4)))
-        nodes[f"two experts, a folder, one LoRA, {ranks}"] = p.compare(same, p.whole(p.adapted(both)))
+        files = p.chain(p.file(pair.high, gpus), p.file(pair.low, gpus), 1)
+        nodes |= {
+            f"{pair.label}, a file each, {ranks}": p.compare(p.chain(high, low, 1), files),
+            f"{pair.label}, a folder, a loader each, {ranks}": p.compare(wanted, p.chain(first, second)),
+            f"{pair.label}, a folder, one sampler, {ranks}": p.compare(wanted, p.whole(both)),
+            f"{pair.label}, a folder, LoRAs of their own, {ranks}": p.compare(adapted, p.chain(p.adapted(first), p.adapted(second, 0.4))),
+            f"{pair.label}, a folder, one LoRA, {ranks}": p.compare(same, p.whole(p.adapted(both))),
+        }
     out = server.run(p.graph.nodes)
     for label, node in nodes.items():
         difference, largest = (float(f"{out[node][name][0]:.3g}") for name in ("difference", "largest"))

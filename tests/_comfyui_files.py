@@ -88,6 +88,7 @@ def wan(kind=WanModel, channels=16, out=16, model_type="t2v", **more):
 save_file(fill(wan(), 1), f"{models}/diffusion_models/wan_mini_high.safetensors")
 save_file(fill(wan(), 2), f"{models}/diffusion_models/wan_mini_low.safetensors")
 save_file(fill(wan(channels=36), 3), f"{models}/diffusion_models/wan_mini_i2v.safetensors")
+save_file(fill(wan(channels=36), 14), f"{models}/diffusion_models/wan_mini_i2v_low.safetensors")
 save_file(fill(wan(channels=36, model_type="i2v"), 5), f"{models}/diffusion_models/wan_mini_seeing.safetensors")
 save_file(
     fill(wan(channels=36, model_type="i2v", flf_pos_embed_token_number=514), 6),
@@ -169,19 +170,23 @@ def wan_published(tensors):
     return {name: tensors[original] for original, name in names.original({name: name for name in known}).items()}
 
 
-def wan_experts(name):
-    """A folder with the two files above as its denoisers."""
+def wan_experts(name, high, low, channels=16, **index):
+    """A folder with two of the files above as its denoisers. index: of model_index.json."""
     folder = pathlib.Path(models, "diffusers", name)
     shutil.copytree(ROOT / "tests/goldens/wan_experts/model", folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    for part, file in (("transformer", "high"), ("transformer_2", "low")):
+    said = folder / "model_index.json"
+    said.write_text(json.dumps({**json.loads(said.read_text()), **index}))
+    for part, file in (("transformer", high), ("transformer_2", low)):
         config = json.loads((folder / part / "config.json").read_text())
         sizes = {"num_attention_heads": 2, "attention_head_dim": 128, "ffn_dim": 512, "freq_dim": 256, "text_dim": 4096}
-        (folder / part / "config.json").write_text(json.dumps({**config, **sizes, "in_channels": 16, "out_channels": 16}))
+        (folder / part / "config.json").write_text(json.dumps({**config, **sizes, "in_channels": channels, "out_channels": 16}))
         tensors = load_file(f"{models}/diffusion_models/wan_mini_{file}.safetensors")
         save_file(wan_published(tensors), folder / part / "diffusion_pytorch_model.safetensors")
 
 
-wan_experts("wan_mini_experts")
+wan_experts("wan_mini_experts", "high", "low")
+image = {"_class_name": "WanImageToVideoPipeline", "boundary_ratio": 0.9}
+wan_experts("wan_mini_i2v_experts", "i2v", "i2v_low", channels=36, **image)
 
 
 def unet():

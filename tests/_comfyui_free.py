@@ -1,8 +1,10 @@
-"""How long engines live in a ComfyUI: between prompts for as long as the graph has them, and not after `/free`."""
+"""How long engines and their work live in a ComfyUI: between prompts for as long as the graph has them, not after `/free`, and no
+call after a cancel."""
 
+import os
 import time
 
-from _comfyui import Graph, processes_of
+from _comfyui import Graph, processes_of, reason
 
 WITHIN_S = 5
 UNLOAD, BOTH = {"unload_models": True}, {"unload_models": True, "free_memory": True}
@@ -17,6 +19,43 @@ def whole_picture(server, config, seed):
     latent = graph.add("TestLatent", shape=f"1,8,{8 + seed % 8},16")
     graph.add("PreviewImage", images=graph.add("AtelierVAEDecode", samples=latent, model="mini", xdit_usp_config=settings))
     return graph.nodes
+
+
+def whole_graph(server, config, kind, seed, **given):
+    graph = Graph(server)
+    frames = graph.add(kind, prompt="a red circle", seed=seed, weight_dtype="fp32", xdit_usp_config=config(graph, 2), **given)
+    graph.add("PreviewImage", images=frames)
+    return graph.nodes
+
+
+def cancelled_in_the_middle(server, pid, config, found):
+    """Whole pictures and videos: steps quicker than the client looks at the button, many pictures, and a prompt behind them."""
+    for label, kind, given, more in (
+        ("whole pictures", "AtelierTextToImage", {"model": "mini", "width": 64, "height": 64}, {"batch_size": 64, "steps": 500}),
+        ("a whole video", "AtelierTextToVideo", {"model": "mini-video"}, {"steps": 10000}),
+    ):
+        server.run(whole_graph(server, config, kind, 300, **given, steps=1))
+        before = engines(pid), memory_files(pid)
+        identity = server.queue(whole_graph(server, config, kind, 301, **given, **more))
+        time.sleep(4)
+        assert any(row[1] == identity for row in server.get("/queue")["queue_running"]), f"{label}: it does not run"
+        began = time.monotonic()
+        server.post("/interrupt")
+        entry = server.wait(identity, 60)
+        seconds = [time.monotonic() - began]
+        assert reason(entry) == "interrupted", (label, entry["status"])
+        server.run(whole_graph(server, config, kind, 302, **given, steps=1), 60)
+        seconds.append(time.monotonic() - began - seconds[0])
+        found[f"cancel, {label}"] = dict(zip(("seconds", "seconds of the next prompt"), (round(s, 2) for s in seconds)))
+        print(f"cancel, {label}: {found[f'cancel, {label}']}", flush=True)
+        left = engines(pid), memory_files(pid)
+        assert left[0] and left[0] <= before[0] and left[1] == before[1], f"{label}: {before}, then {left}"
+
+
+def memory_files(pid):
+    """Pictures of engines that this process has open."""
+    links = [os.path.join(f"/proc/{pid}/fd", name) for name in os.listdir(f"/proc/{pid}/fd")]
+    return sum("memfd:" in os.readlink(link) for link in links if os.path.islink(link))
 
 
 def engines(pid):
