@@ -43,7 +43,7 @@ while True:
     if message["do"] == "release":
         if os.path.exists(own):
             os.remove(own)
-    elif experts > 1 or any(name.startswith("held-") and name != os.path.basename(own) for name in os.listdir(room)):
+    elif experts > int(os.environ["ROOM_FOR"]) or any(name.startswith("held-") and name != os.path.basename(own) for name in os.listdir(room)):
         say(**{{"is": "failed"}}, id=message["id"], kind="capacity", reason="no room")
         continue
     else:
@@ -57,18 +57,18 @@ if os.path.exists(own):
 
 
 @contextlib.contextmanager
-def small_room():
-    """(program, what it is asked to evaluate) of stand-ins for which there is room for one denoiser."""
+def small_room(denoisers=1):
+    """(program, what it is asked to evaluate) of stand-ins, one of which at a time has room for so many denoisers."""
     with tempfile.TemporaryDirectory() as folder:
         program = pathlib.Path(folder, "engine")
         program.write_text(STAND_IN.format(python=sys.executable))
         program.chmod(0o755)
-        os.environ["ROOM"] = folder
+        os.environ["ROOM"], os.environ["ROOM_FOR"] = folder, str(denoisers)
         said = pathlib.Path(folder, "said")
         try:
             yield str(program), lambda: [json.loads(line) for line in said.read_text().splitlines()] if said.exists() else []
         finally:
-            del os.environ["ROOM"]
+            del os.environ["ROOM"], os.environ["ROOM_FOR"]
 
 
 def cases(raises):
@@ -93,7 +93,6 @@ def cases(raises):
         """No engine gives its memory back before another one lacks it; from then on it goes at once."""
         with small_room() as (program, _):
             high, low = (engine.serve(program, ["--model_name", name], name) for name in ("high", "low"))
-            high.load()
             high.load()
             assert high.holds
             low.load()

@@ -215,7 +215,6 @@ class Engine:
         if self._needs_room and not self.holds:
             release_others(self)
             host.make_room()
-        self.holds = True
         message = dict(message)
         if "adapters" in message:
             of_all = [(e, a) for e, some in sorted(message["adapters"].items()) for a in some]
@@ -243,6 +242,7 @@ class Engine:
         """Tries once more where the process had died unnoticed."""
         for is_last in (False, True):
             self.start()
+            self.holds = self.holds or message["do"] != "release"
             identity = next(self._ids)
             answer = self._exchange(dict(message, id=identity), descriptor, on_event, is_cancellable)
             if answer:
