@@ -35,6 +35,7 @@ PACKAGE = load_package()
 import _comfyui_cancel  # noqa: E402
 import _comfyui_memory  # noqa: E402
 import _comfyui_package  # noqa: E402
+import _comfyui_pairs  # noqa: E402
 import _comfyui_wrapper  # noqa: E402
 from nodes_here.atelier import alterations, delegate, engine, errors, hunyuan_names, loading, program, settings, wan_names, wrapper  # noqa: E402
 
@@ -368,8 +369,9 @@ def main():
         return 77
     logging.basicConfig(level=logging.WARNING)
     of_memory, of_memory_with_tensors = _comfyui_memory.cases(raises)
-    cases = [*_comfyui_package.CASES, *of_memory, *_comfyui_cancel.cases(), registers, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, engine_draws_a_video, wan_files_are_wan]
-    with_tensors = [*of_memory_with_tensors, *_comfyui_wrapper.cases(PACKAGE, raises), changes_of_a_network_are_seen, wan_names_agree, hunyuan_names_are_the_originals, calls_agree, video_calls_agree, decodes, survives, cancels]
+    of_pairs, of_pairs_with_tensors = _comfyui_pairs.cases()
+    cases = [*_comfyui_package.CASES, *of_memory, *of_pairs, *_comfyui_cancel.cases(), registers, settings_refuse, workflows_fit, engine_says_what_it_serves, engine_draws, engine_draws_a_video, wan_files_are_wan]
+    with_tensors = [*of_memory_with_tensors, *of_pairs_with_tensors, *_comfyui_wrapper.cases(PACKAGE, raises), changes_of_a_network_are_seen, wan_names_agree, hunyuan_names_are_the_originals, calls_agree, video_calls_agree, decodes, survives, cancels]
     try:
         import torch
     except ImportError:

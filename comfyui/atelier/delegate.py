@@ -9,6 +9,7 @@ import inspect
 import json
 import struct
 
+from . import pairs
 from .alterations import Parts, refuse_options
 from .errors import EngineError
 from .experts import Experts
@@ -145,6 +146,7 @@ class Delegation:
         self.shapes = {}
         self.unread = ()  # inputs that this file's network leaves alone
         self.parts = None
+        self.file = None  # of pairs.register
 
     # A patcher's clones share the model; nothing here is copied with it.
     def __deepcopy__(self, memo):
@@ -152,6 +154,7 @@ class Delegation:
 
     def prepare(self, patcher):
         """Before the first call of a run: the workers with their weights, and the files of the patcher's LoRAs."""
+        pairs.settle(self)
         named = self.files.of(patcher.patches_uuid, patcher.patches, self.shapes)
         self.adapters = dict.fromkeys(self.experts.all(), named)
         self.engine.load(self.experts.all()[0])

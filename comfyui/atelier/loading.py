@@ -3,7 +3,7 @@
 import json
 import os
 
-from . import delegate, engine, experts, gguf, host, hunyuan_names, program, sdxl_names, wan_names
+from . import delegate, engine, experts, gguf, host, hunyuan_names, pairs, program, sdxl_names, wan_names
 from .errors import EngineError
 from .settings import XDitUSPConfig
 
@@ -99,6 +99,8 @@ def load(path, config=None, base_precision=None, attention_mode=None, expert=exp
     stock, tensors = delegate.stock_config(tensors, metadata, hello)
     _settle_sizes(stock, hello)
     model = delegate.build(stock, tensors, served, _adapter_folder(), config.max_batch_size, chosen)
+    if not folder:
+        pairs.register(model.model.atelier, path, served, hello)
     if not served.holds:  # ComfyUI counts what it has loaded, which nobody has asked for yet
         served.close()
     return model
