@@ -217,6 +217,7 @@ def shift_and_cache_nodes_work():
 def the_page_is_served():
     _comfyui_page.examples_fit(server)
     _comfyui_page.help_is_there(server)
+    _comfyui_page.absence_is_explained(server, config)
 
 
 def previews_arrive():
@@ -321,6 +322,7 @@ def memory_is_given_back():
 
 def engines_stay():
     _comfyui_free.engines_stay(server, pid, config)
+    _comfyui_free.engines_go_with_their_nodes(server, pid, config, flux)
 
 
 def log_has_the_engine():

@@ -70,6 +70,28 @@ def engines_stay(server, pid, config):
     assert len(before) >= 2 and before <= engines(pid), (before, engines(pid))
 
 
+def engines_go_with_their_nodes(server, pid, config, flux):
+    """A graph that has other loaders leaves no process of the one before; what both have stays."""
+    def sampled(*settings):
+        graph = Graph(server)
+        latent = graph.add("TestLatent", shape="1,8,16,16")
+        texts = [graph.add("TestConditioning", seed=i) for i in (1, 2)]
+        for gpus, seed in settings:
+            drawn = graph.add("KSampler", model=flux(graph, gpus), positive=texts[0], negative=texts[1], latent_image=latent, seed=seed, steps=1)
+            graph.add("TestCompare", a=latent, b=drawn)
+        return graph.nodes
+
+    server.post("/free", BOTH)
+    time.sleep(1)
+    server.run(sampled((1, 400), (2, 401)))
+    both, began = engines(pid), time.monotonic()
+    server.run(sampled((1, 402)))
+    while len(engines(pid)) > 1 or len(processes_of(pid, " worker --fd")) > 1:
+        assert time.monotonic() - began < 60, (both, engines(pid), processes_of(pid, " worker --fd"))
+        time.sleep(0.1)
+    assert len(both) == 2 and engines(pid) < both, (both, engines(pid))
+
+
 def is_free(server, pid, what, found, label):
     """Nothing of any engine is left soon after."""
     assert engines(pid), f"{label}: there was nothing to give back"

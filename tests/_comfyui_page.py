@@ -68,6 +68,24 @@ def help_is_there(server):
         assert server.get_bytes(f"/extensions/{PACKAGE}/docs/{file.name}").startswith(b"# "), file.name
 
 
+def absence_is_explained(server, config):
+    """Where there is no engine every node says so, and what to do."""
+    for kind, inputs in (
+        ("AtelierModelLoader", {"model": "mini"}),
+        ("XDitUSPWanVideoModelLoader", {"model": "wan_mini_high.safetensors"}),
+        ("AtelierTextToImage", {"model": "mini"}),
+        ("AtelierTextToVideo", {"model": "mini-video"}),
+        ("AtelierVAEDecode", {"model": "mini"}),
+    ):
+        graph = Graph(server)
+        if kind == "AtelierVAEDecode":
+            inputs["samples"] = graph.add("TestLatent")
+        node = graph.add(kind, **inputs, xdit_usp_config=config(graph, 2, atelier_program="/nowhere/atelier"))
+        graph.add("PreviewAny", source=node)
+        text = server.fail(graph.nodes)
+        assert "engine was not found" in text and "/nowhere/atelier" in text, (kind, text)
+
+
 def previews_arrive(server, graph, steps):
     """(previews, steps told) of one prompt. graph: nodes in API form."""
     import aiohttp

@@ -124,7 +124,10 @@ def frames_come_back(server, config, found):
         frames = graph.add("AtelierTextToVideo", model="mini-video", prompt=CAPTION, seed=SEED, weight_dtype="fp32", xdit_usp_config=config(graph, gpus))
         pictures = graph.add("SaveImage", images=frames, filename_prefix=f"video{gpus}")
         film = graph.add("SaveAnimatedWEBP", images=frames, filename_prefix=f"film{gpus}", fps=8.0, lossless=True, quality=100, method="default")
+        stream = graph.add("CreateVideo", images=frames, fps=8.0)
+        mp4 = graph.add("SaveVideo", video=stream, filename_prefix=f"stream{gpus}", format="mp4", codec="h264")
         out = server.run(graph.nodes)
+        assert read(server, out[mp4[0]]["images"][0])[4:8] == b"ftyp", out[mp4[0]]
         count = see(server, out[pictures[0]]["images"])
         with Image.open(io.BytesIO(read(server, out[film[0]]["images"][0]))) as file:
             assert file.format == "WEBP" and file.n_frames == count, file.n_frames
