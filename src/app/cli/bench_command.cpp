@@ -134,6 +134,7 @@ const FlagSet kProtocol{
                "kv_gather_degree",
                "ring_degree",
                "pipefusion_degree",
+               "pipeline_parallel_size",
                "use_cfg_parallel",
                "tensor_parallel_degree",
                "overlap_p2p_comm",

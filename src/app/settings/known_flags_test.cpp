@@ -143,6 +143,8 @@ constexpr Known kXdit[] = {
     {"use_hybrid_attn_schedule", "false"},
     {"use_ssta_sparse_text_to_image", "false"},
     {"pipefusion_sync", nullptr},
+    {"pipeline_parallel_size", "2"},
+    {"transformer_2", "low_noise.safetensors"},
 };
 
 // In every spelling, alone on the command line.
