@@ -40,6 +40,7 @@ find_comfyui() {
   if [[ -z $comfyui ]]; then
     note "no ComfyUI was named (--comfyui DIR): only the engine and Python are looked at"
   elif [[ -e $comfyui/main.py && -d $comfyui/comfy ]]; then
+    comfyui=$(cd "$comfyui" && pwd -P)
     good "ComfyUI $(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$comfyui/comfyui_version.py" 2>/dev/null) in $comfyui"
   else
     bad "$comfyui has no main.py and no comfy/: name ComfyUI's own folder with --comfyui"
@@ -76,10 +77,17 @@ print(" ".join(n for n in ("torch", "numpy", "PIL", "safetensors") if importlib.
   fi
 }
 
+# Nodes that are copied, or will be, do not find the build beside this folder.
+are_copied() {
+  local target=${comfyui:-/nonexistent}/custom_nodes/atelier-xdit-usp
+  [[ $here != "${comfyui:-/nonexistent}"/custom_nodes/* ]] || return
+  [[ $copy == yes || ($check_only == yes && -d $target && ! -L $target) ]]
+}
+
 check_engine() {
   local program=${ATELIER:-$(command -v atelier || true)}
   for built in "$here"/../build/{cuda,cpu}/src/atelier; do
-    [[ -z $program && -x $built ]] && program=$built
+    [[ -z $program && -x $built ]] && ! are_copied && program=$built
   done
   if [[ -z $program || ! -x $program ]]; then
     bad "the engine: a program named atelier on PATH, or its path in the variable ATELIER; build it with ./atelier doctor in its folder"
@@ -93,7 +101,9 @@ check_engine() {
 place_nodes() {
   [[ -n $comfyui ]] || return
   local target=$comfyui/custom_nodes/atelier-xdit-usp
-  if [[ $here == "$comfyui"/custom_nodes/* || $(readlink -f "$target" 2>/dev/null) == "$here" ]]; then
+  local is_here=no
+  [[ $(readlink -f "$target" 2>/dev/null) == "$here" ]] && is_here=yes
+  if [[ $here == "$comfyui"/custom_nodes/* || ($is_here == yes && ($copy == no || ! -L $target)) ]]; then
     good "the nodes are in $comfyui/custom_nodes"
   elif [[ -e $target && ! -e $target/nodes_xdit_usp_loader.py ]]; then
     bad "$target is something else: move it away"
@@ -103,11 +113,13 @@ place_nodes() {
     good "the nodes are in $target"
   else
     mkdir -p "$comfyui/custom_nodes" || { bad "cannot write to $comfyui/custom_nodes"; return; }
+    rm -rf "$target"
     if [[ $copy == yes ]]; then
-      rm -rf "$target" && cp -R "$here" "$target"
+      cp -R "$here" "$target"
     else
-      ln -sfn "$here" "$target"
-    fi && good "the nodes are in $target" || bad "cannot write $target"
+      ln -s "$here" "$target"
+    fi
+    if [[ -e $target/nodes_xdit_usp_loader.py ]]; then good "the nodes are in $target"; else bad "cannot write $target"; fi
   fi
 }
 

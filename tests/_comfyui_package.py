@@ -5,6 +5,7 @@ comfyui.py runs these. What the registry asks of pyproject.toml is its documenta
 
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,45 @@ def installed_by_a_link_it_finds_its_comfyui():
         assert f"passed   ComfyUI integration: in {home}" in test.stdout, test.stdout
 
 
+def a_copy_is_told_where_its_engine_is_not():
+    """Beside a link lies the build that the nodes find; a copy of them does not lie beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        home, source = pathlib.Path(folder, "ComfyUI"), pathlib.Path(folder, "source")
+        (home / "comfy").mkdir(parents=True)
+        (home / "main.py").touch()
+        built = source / "build/cpu/src/atelier"
+        built.parent.mkdir(parents=True)
+        built.write_text("#!/bin/sh\necho atelier 0\n")
+        built.chmod(0o755)
+        shutil.copytree(PACKAGE, source / "comfyui", ignore=shutil.ignore_patterns("__pycache__"))
+        script = ["bash", str(source / "comfyui/install_xdit_usp.sh"), "--comfyui", str(home), "--python", sys.executable]
+        looks = "import sys; sys.path.insert(0, sys.argv[1]); from atelier import program; print(program.find()[1])"
+        environment = {"PATH": "/usr/bin:/bin"}
+        for more, is_found in (([], True), (["--copy"], False), (["--check-only"], False), ([], True)):
+            placed = subprocess.run([*script, *more], env=environment, capture_output=True, text=True).stdout
+            assert (f"at {built}" in placed or f"at {source}/comfyui/../build" in placed) == is_found, placed
+            assert is_found or "MISSING  the engine" in placed and "ATELIER" in placed, placed
+            linked = home / "custom_nodes/atelier-xdit-usp"
+            said = subprocess.run([sys.executable, "-c", looks, str(linked)], env=environment, capture_output=True, text=True)
+            assert (said.stdout.strip() == "") == is_found, (more, said)
+
+
+def nodes_that_lie_in_comfyui_stay():
+    """Also where --copy is asked for, by a relative path or through a link."""
+    with tempfile.TemporaryDirectory() as folder:
+        home, elsewhere = pathlib.Path(folder, "ComfyUI"), pathlib.Path(folder, "elsewhere")
+        (home / "comfy").mkdir(parents=True)
+        (home / "main.py").touch()
+        elsewhere.mkdir()
+        (home / "custom_nodes").symlink_to(elsewhere)
+        shutil.copytree(PACKAGE, elsewhere / "atelier-xdit-usp", ignore=shutil.ignore_patterns("__pycache__"))
+        for named in (".", str(home)):
+            command = ["bash", str(elsewhere / "atelier-xdit-usp/install_xdit_usp.sh"), "--comfyui", named, "--copy", "--python", sys.executable]
+            placed = subprocess.run(command, cwd=home, capture_output=True, text=True).stdout
+            assert "ok       the nodes are in" in placed and (elsewhere / "atelier-xdit-usp/__init__.py").is_file(), placed
+            assert [one.name for one in elsewhere.iterdir()] == ["atelier-xdit-usp"], list(elsewhere.iterdir())
+
+
 def what_is_no_gguf_is_refused():
     from nodes_here.atelier import errors, gguf
 
@@ -116,4 +156,4 @@ def what_is_no_gguf_is_refused():
                 assert words in str(error) and file.name in str(error), error
 
 
-CASES = [what_is_no_gguf_is_refused, installed_by_a_link_it_finds_its_comfyui, explains_an_absent_engine, installer_looks, registry_has_what_it_asks_for]
+CASES = [a_copy_is_told_where_its_engine_is_not, nodes_that_lie_in_comfyui_stay, what_is_no_gguf_is_refused, installed_by_a_link_it_finds_its_comfyui, explains_an_absent_engine, installer_looks, registry_has_what_it_asks_for]
