@@ -64,7 +64,8 @@ def settle(delegation):
     paths = sorted({one.file.path for one in peers})
     if len(paths) == 1:
         _move(delegation, mine.engine, experts.Experts())
-    if len(paths) != 2 or any(one.file.engine.holds for one in peers):
+    alone = [one.file.engine for one in peers]
+    if len(paths) != 2 or any(one.holds and one.is_running() for one in alone):
         return
     pair = _pair(mine, paths)
     for one in peers if pair else []:
