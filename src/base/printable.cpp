@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "base/secrets.h"
 #include "base/text.h"
 
 namespace atelier {
@@ -34,7 +35,9 @@ bool is_control(std::string_view character) {
 
 }  // namespace
 
-std::string printable(std::string_view text) {
+std::string printable(std::string_view raw) {
+  const std::string hidden = hide_secrets(raw);
+  std::string_view text = hidden;
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {

@@ -6,7 +6,7 @@
 namespace atelier {
 
 // The text with every control character but line ends and tabs, and every byte that is not UTF-8, as "\x1b":
-// nobody else's escape codes reach a terminal.
+// nobody else's escape codes reach a terminal. Credentials of URLs are hidden (base/secrets.h).
 std::string printable(std::string_view text);
 
 }  // namespace atelier

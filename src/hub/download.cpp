@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/parse_json.h"
 #include "base/quote.h"
+#include "base/secrets.h"
 #include "hub/blob.h"
 #include "hub/http.h"
 
@@ -78,6 +79,7 @@ class Hub {
   bool fetch_blob(const Remote& remote, Blob& blob);
   void link(const Remote& remote) const;
   void check_room(const std::vector<Remote>& remotes) const;
+  std::string place() const { return hide_secrets(options_.endpoint); }  // for messages
   std::string file_url(const std::string& file) const {
     return options_.endpoint + "/" + id_ + "/resolve/" + commit_ + "/" + url_path(file);
   }
@@ -120,8 +122,8 @@ bool may_help_again(const HttpResponse& response) {
 }
 
 void Hub::refuse(const HttpResponse& response, std::string_view what) const {
-  const std::string page = options_.endpoint + "/" + id_;
-  const std::string about = str("cannot download ", what, " of ", id_, " from ", options_.endpoint, ": ");
+  const std::string page = place() + "/" + id_;
+  const std::string about = str("cannot download ", what, " of ", id_, " from ", place(), ": ");
   switch (response.status) {
     case 401:
       throw Error(Kind::kUsage,
@@ -160,10 +162,10 @@ HttpResponse Hub::ask(HttpRequest request, std::string_view what) {
 
 void Hub::list_files() {
   HttpRequest request;
-  request.url = options_.endpoint + "/api/models/" + id_ + "/revision/" + url_path(options_.revision);
+  request.url = options_.endpoint + "/api/models/" + id_ + "/revision/" + url_part(options_.revision);
   const auto response = ask(request, "the list of files");
   const auto bad = [&](std::string_view what) -> Error {
-    return Error(Kind::kCheckpoint, str("the list of files of ", id_, " from ", options_.endpoint, " ", what,
+    return Error(Kind::kCheckpoint, str("the list of files of ", id_, " from ", place(), " ", what,
                                         "; is HF_ENDPOINT a Hugging Face hub?"));
   };
   const Json json = parse_json(response.body);
@@ -191,7 +193,7 @@ Remote Hub::find(const std::string& file) {
   Remote remote{file, plain_etag(linked.empty() ? response.header("etag") : linked),
                 number(size.empty() ? response.header("content-length") : size)};
   if (remote.etag.empty() || remote.bytes < 0) {
-    throw Error(Kind::kCheckpoint, str("cannot download ", file, " of ", id_, ": ", options_.endpoint,
+    throw Error(Kind::kCheckpoint, str("cannot download ", file, " of ", id_, ": ", place(),
                                        " tells neither its size nor its checksum"));
   }
   return remote;
@@ -254,8 +256,8 @@ void Hub::fetch(const Remote& remote) {
         is_right = fetch_blob(remote, blob);
       }
       if (!is_right) {
-        throw Error(Kind::kCheckpoint, str(remote.file, " of ", id_, ": the checksum of what ",
-                                           options_.endpoint, " sends is not the announced ", remote.etag,
+        throw Error(Kind::kCheckpoint, str(remote.file, " of ", id_, ": the checksum of what ", place(),
+                                           " sends is not the announced ", remote.etag,
                                            "; nothing of it was kept, try again later"));
       }
     }

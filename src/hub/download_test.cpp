@@ -268,6 +268,30 @@ TEST_F(DownloadTest, SaysWhatToDoWhenRefused) {
   EXPECT_THAT(message_of(Kind::kUsage, [&] { download("org/other", options()); }), HasSubstr("404"));
 }
 
+TEST_F(DownloadTest, CredentialsOfTheAddressAreNotShown) {
+  auto o = options();
+  o.endpoint.insert(std::string("http://").size(), "alice:secret@");
+  for (const int status : {401, 403, 404, 500}) {
+    failures_ = 1;
+    failure_ = status;
+    o.tries = 1;
+    try {
+      download(kId, o);
+      ADD_FAILURE() << status;
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), Not(HasSubstr("secret"))) << status;
+      EXPECT_THAT(e.what(), HasSubstr("http://***@127.0.0.1")) << status;
+    }
+  }
+}
+
+TEST_F(DownloadTest, ARevisionIsOnePartOfTheAddress) {
+  auto o = options();
+  o.revision = "refs/pr/3";
+  message_of(Kind::kUsage, [&] { download(kId, o); });
+  EXPECT_EQ(hub_.requests().back().path, std::string("/api/models/") + kId + "/revision/refs%2Fpr%2F3");
+}
+
 TEST_F(DownloadTest, RefusesFilesOutsideOfTheFolder) {
   for (const char* path : {"../evil", "/etc/evil", "transformer/../../evil", "a\\b", "a\nb"}) {
     files_["x"] = "";

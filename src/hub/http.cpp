@@ -217,18 +217,30 @@ HttpResponse HttpClient::send(const HttpRequest& request) {
   return lost;
 }
 
-std::string url_path(std::string_view text) {
+namespace {
+
+std::string encoded(std::string_view text, std::string_view kept) {
   constexpr std::string_view kHex = "0123456789ABCDEF";
   std::string out;
   for (const char c : text) {
     const auto u = static_cast<unsigned char>(c);
-    if (std::isalnum(u) || std::string_view("-._~/").find(c) != std::string_view::npos) {
+    if (std::isalnum(u) || kept.find(c) != std::string_view::npos) {
       out += c;
     } else {
       out += {'%', kHex[u >> 4], kHex[u & 15]};
     }
   }
   return out;
+}
+
+}  // namespace
+
+std::string url_path(std::string_view text) {
+  return encoded(text, "-._~/");
+}
+
+std::string url_part(std::string_view text) {
+  return encoded(text, "-._~");
 }
 
 }  // namespace atelier::hub

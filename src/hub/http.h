@@ -55,5 +55,7 @@ class HttpClient {
 
 // Percent-encodes everything but letters, digits and -._~/
 std::string url_path(std::string_view text);
+// The slash too: of one part of a path.
+std::string url_part(std::string_view text);
 
 }  // namespace atelier::hub

@@ -12,6 +12,8 @@
 #include "app/settings/command_text.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/printable.h"
+#include "base/secrets.h"
 #include "pipeline/device.h"
 #include "plan/parallel_config.h"
 
@@ -25,13 +27,19 @@ bool is_shown(const Resolved& resolved, const std::string& section, const Field&
   return resolved.is_set(std::string(field.name)) || is_offered;
 }
 
+Json without_secrets(Json value) {
+  if (value.is_string()) return hide_secrets(value.get<std::string>());
+  if (value.is_array()) std::transform(value.begin(), value.end(), value.begin(), without_secrets);
+  return value;
+}
+
 void print_json(Resolved& resolved) {
   Json out = Json::object();
   resolved.settings.fields([&](const std::string& section, const Field& field, const FieldRef& slot) {
     if (!is_shown(resolved, section, field)) return;
     const std::string key(field.name);
-    out[section][key] = json_of(slot);
-    out["sources"][key] = resolved.origin(key).text;
+    out[section][key] = without_secrets(json_of(slot));
+    out["sources"][key] = hide_secrets(resolved.origin(key).text);
   });
   std::cout << out.dump(2) << "\n";
 }
@@ -43,8 +51,8 @@ void print_table(Resolved& resolved) {
     if (section != last) std::cout << "[" << section << "]\n";
     last = section;
     const std::string key(field.name);
-    std::cout << "  " << std::left << std::setw(33) << key << std::setw(28) << shown(slot) << "  "
-              << resolved.origin(key).text << "\n";
+    std::cout << "  " << std::left << std::setw(33) << key << std::setw(28) << printable(shown(slot)) << "  "
+              << printable(resolved.origin(key).text) << "\n";
   });
 }
 
@@ -93,7 +101,7 @@ int config_command(const Arguments& arguments) {
                 : is_one ? "one rank"
                          : plan::to_string(degrees))
             << "\n";
-  for (const auto& note : resolved.notes) std::cout << "note: " << note << "\n";
+  for (const auto& note : resolved.notes) std::cout << "note: " << printable(note) << "\n";
   return 0;
 }
 

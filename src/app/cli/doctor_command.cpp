@@ -8,6 +8,7 @@
 #include "app/run/find_model.h"
 #include "app/settings/home.h"
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/version.h"
 #include "hub/sources.h"
 #include "models/family.h"
@@ -80,8 +81,8 @@ Findings link_findings(int gpus) {
 void print(const Findings& findings, int& problems) {
   for (const auto& f : findings) {
     const char* mark = f.grade == Grade::kProblem ? "PROBLEM " : f.grade == Grade::kAdvice ? "note " : "";
-    std::printf("%-12s%s%s%s\n", f.what.c_str(), mark, f.found.c_str(),
-                f.todo.empty() ? "" : (": " + f.todo).c_str());
+    std::printf("%-12s%s%s%s\n", f.what.c_str(), mark, printable(f.found).c_str(),
+                f.todo.empty() ? "" : printable(": " + f.todo).c_str());
     problems += f.grade == Grade::kProblem;
   }
 }

@@ -8,6 +8,7 @@
 #include "app/run/run_spec.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/printable.h"
 
 namespace atelier::app {
 namespace {
@@ -73,8 +74,8 @@ int layouts_command(const Arguments& arguments) {
             << query.work.image_tokens << " tokens and " << query.work.text_tokens << " of text, "
             << query.model.heads << " heads, " << query.model.blocks << " blocks, " << query.work.branches
             << (query.work.branches == 1 ? " branch" : " branches") << "\n";
-  for (const auto& note : resolved.notes) std::cout << "note     " << note << "\n";
-  for (const auto& note : pictures.notes) std::cout << "note     " << note << "\n";
+  for (const auto& note : resolved.notes) std::cout << "note     " << printable(note) << "\n";
+  for (const auto& note : pictures.notes) std::cout << "note     " << printable(note) << "\n";
   for (const auto& bad : pictures.bad) log::warning(bad.where + ": " + bad.reason);
   print(query, ranks);
   return 0;

@@ -11,6 +11,7 @@
 #include "app/settings/dtype.h"
 #include "base/error.h"
 #include "base/json_problem.h"
+#include "base/printable.h"
 #include "pipeline/device.h"
 #include "pipeline/engine_config.h"
 #include "plan/parallel_config.h"
@@ -83,7 +84,7 @@ bool verify_layout(const verify::VerifyOptions& options, bool is_one_of_many) {
     return result.passed();
   } catch (const Error& e) {
     if (!is_one_of_many) throw;
-    std::cout << "error: " << e.what() << std::endl;
+    std::cout << "error: " << printable(e.what()) << std::endl;
     return false;
   }
 }

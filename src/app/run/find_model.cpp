@@ -9,6 +9,7 @@
 #include "app/settings/home.h"
 #include "base/error.h"
 #include "base/quote.h"
+#include "base/secrets.h"
 #include "base/text.h"
 #include "hub/download.h"
 #include "hub/sources.h"
@@ -59,8 +60,8 @@ hub::ModelSource download(const ModelSettings& m, const Environment& environment
   hub::DownloadOptions o;
   if (const std::string endpoint = value_of(environment, "HF_ENDPOINT"); !endpoint.empty()) {
     if (!endpoint.starts_with("https://") && !endpoint.starts_with("http://"))
-      throw Error(Kind::kUsage,
-                  "HF_ENDPOINT must begin with https:// or http://, found " + in_quotes(endpoint));
+      throw Error(Kind::kUsage, "HF_ENDPOINT must begin with https:// or http://, found " +
+                                    in_quotes(hide_secrets_of_url(endpoint)));
     o.endpoint = endpoint;
   }
   o.token = hub_token(environment);
