@@ -51,6 +51,24 @@ TEST(Settings, DifferencesAreNamed) {
             Keys{"negative_prompt"});
 }
 
+TEST(Settings, AnAdapterIsKnownByItsContents) {
+  const auto with = [](Json names, Json digests) { return Json{{"lora", names}, {"lora_digest", digests}}; };
+  const Json a = with({"s.safetensors:0.5@transformer_2"}, {"ab"});
+  EXPECT_TRUE(request::differing_keys(a, with({"/x/./t:0.5@transformer_2"}, {"ab"})).empty());
+  const std::vector<std::string> name{"lora"};
+  EXPECT_EQ(request::differing_keys(a, with({"s.safetensors:1@transformer_2"}, {"ab"})), name);
+  EXPECT_EQ(request::differing_keys(a, with({"s.safetensors:0.5"}, {"ab"})), name);
+  EXPECT_EQ(request::differing_keys(a, with({"s.safetensors:0.5@transformer_2"}, {"cd"})),
+            std::vector<std::string>{"lora_digest"});
+  EXPECT_EQ(request::differing_keys(a, with({"t:0.5@transformer_2"}, {"cd"})).size(), 2U);
+  EXPECT_EQ(request::differing_keys(a, {{"lora", a["lora"]}}), std::vector<std::string>{"lora_digest"});
+  // as a picture's file has it
+  const auto text = [](const Json& list) { return list.dump(); };
+  EXPECT_TRUE(request::differing_keys(with(text({"a:1", "b;c:2"}), text({"x", "y"})),
+                                      with(text({"d:1", "e:2"}), text({"x", "y"})))
+                  .empty());
+}
+
 TEST(Settings, AModelWhoseFilesAreKnownMayHaveAnyName) {
   const Json a{{"model", "a"}, {"vae_hash", "1"}}, b{{"model", "b"}, {"vae_hash", "1"}};
   EXPECT_TRUE(request::differing_keys(a, b).empty());

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/digest.h"
+#include "base/parse_json.h"
 
 namespace atelier::request {
 namespace {
@@ -41,6 +42,30 @@ bool is_name_only(std::string_view key) {
   return key == "model" || key == "revision";
 }
 
+// Adapters as they were asked for, without the paths to their files: ":0.5@transformer_2". Also of a list
+// that stands in a picture's file as text.
+Json without_paths(const Json& adapters) {
+  if (adapters.is_string()) {
+    const Json list = parse_json(adapters.get<std::string>());
+    return list.is_array() ? without_paths(list) : adapters;
+  }
+  Json out = Json::array();
+  for (const Json& name : adapters) {
+    const std::string text = name.is_string() ? name.get<std::string>() : name.dump();
+    out.push_back(text.substr(std::min(text.rfind(':'), text.size())));
+  }
+  return out;
+}
+
+// What the files of adapters hold says more than how the way to them is spelled.
+bool are_same_adapters(const Json& a, const Json& b) {
+  const auto is_known = [](const Json& side) {
+    return side.contains("lora") && side.contains("lora_digest");
+  };
+  return is_known(a) && is_known(b) && a["lora_digest"] == b["lora_digest"] &&
+         without_paths(a["lora"]) == without_paths(b["lora"]);
+}
+
 }  // namespace
 
 std::string canonical(const Json& settings) {
@@ -64,6 +89,7 @@ std::vector<std::string> differing_keys(const Json& asked, const Json& recorded)
   for (const auto& [key, unused] : keys.items()) {
     if (key == "seed" && !a.contains(key)) continue;
     if (skips_names && is_name_only(key)) continue;
+    if (key == "lora" && are_same_adapters(a, b)) continue;
     if (!a.contains(key) || !b.contains(key) || a[key] != b[key]) out.push_back(key);
   }
   return out;

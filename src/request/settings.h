@@ -18,7 +18,8 @@ inline constexpr std::string_view kHashSuffix = "_hash";
 // 16 hexadecimal digits of the SHA-256 of the canonical text.
 std::string settings_hash(const Json& settings);
 
-// Keys whose values differ, in order. A missing key is null. A seed that is not asked for differs from none,
+// Keys whose values differ, in order. A missing key is null. Of adapters whose files hold the same the paths
+// do not count, strengths and experts do. A seed that is not asked for differs from none,
 // because any would do.
 std::vector<std::string> differing_keys(const Json& asked, const Json& recorded);
 
