@@ -140,6 +140,21 @@ TEST(Suggestion, GoesByMeaningThenBySpellingAndNeverGuesses) {
   EXPECT_EQ(suggestion("numInferenceSteps", known), "num_inference_steps");
   EXPECT_EQ(suggestion("Negative Prompt", known), "negative_prompt");
   EXPECT_EQ(suggestion("negativePromt", known), "negative_prompt");
+  const std::vector<std::string> video{
+      "image", "mask",    "strength",      "num_frames",  "fps",
+      "seed",  "offload", "use_fp8_gemms", "output_path", "num_inference_steps"};
+  const std::pair<const char*, const char*> meant[] = {{"denoising_strength", "strength"},
+                                                       {"init_image", "image"},
+                                                       {"maskPath", "mask"},
+                                                       {"frames", "num_frames"},
+                                                       {"frame_rate", "fps"},
+                                                       {"base_seed", "seed"},
+                                                       {"offload_model", "offload"},
+                                                       {"fp8", "use_fp8_gemms"},
+                                                       {"infer_steps", "num_inference_steps"},
+                                                       {"task", ""},
+                                                       {"size", ""}};
+  for (const auto& [word, ours] : meant) EXPECT_EQ(suggestion(word, video), ours) << word;
   const std::vector<std::string> variables{"DG_XDIT_RING_DEGREE"};
   EXPECT_EQ(suggestion("DG_XDIT_RING_DEGRE", variables), "DG_XDIT_RING_DEGREE");
   for (const char* word : {"shift", "sampler", "memory", "frobnicate", "cfg"})

@@ -7,16 +7,17 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/json_problem.h"
-#include "base/suggest.h"
 #include "base/text.h"
 #include "request/csv.h"
+#include "request/index_lines.h"
 #include "request/lines.h"
+#include "request/paths.h"
+#include "request/row_names.h"
 
 namespace atelier::request {
 namespace fs = std::filesystem;
@@ -27,6 +28,15 @@ const std::string kNameColumn = "output_path";
 // Why one row cannot be used; ends in a BadRow.
 [[noreturn]] void bad(const std::string& reason) {
   throw Error(Kind::kItem, reason);
+}
+
+// Of the fields that a row may have.
+std::vector<std::string> known_names(const std::string& name_column) {
+  std::vector<std::string> names;
+  PromptRow().fields([&](const Field& field, const FieldRef&) { names.emplace_back(field.name); });
+  names.push_back(kNameColumn);
+  if (!name_column.empty()) names.push_back(name_column);
+  return names;
 }
 
 PromptRow row_of(const Json& object, const std::string& name_column, int64_t default_index) {
@@ -46,7 +56,7 @@ PromptRow row_of(const Json& object, const std::string& name_column, int64_t def
     return at == object.end() || at->is_null() ? nullptr : &*at;
   };
   std::string& prompt = row.request.prompt;
-  if (!given("prompt")) bad("it has no prompt");
+  if (!given("prompt")) bad("it has no prompt" + prompt_meant_in(object));
   prompt = std::string(trim(prompt));
   if (prompt.empty()) bad("its prompt is empty");
   const std::string& column = name_column.empty() ? kNameColumn : name_column;
@@ -58,27 +68,6 @@ PromptRow row_of(const Json& object, const std::string& name_column, int64_t def
   return row;
 }
 
-// Which line has which index, in four bytes for each where they count from 0.
-class IndexLines {
- public:
-  // The line that has it already; 0: none, and this one has it from now on.
-  int64_t take(int64_t index, int64_t line) {
-    constexpr int64_t kDense = 1 << 24;
-    if (index >= kDense || line > INT32_MAX) {
-      const auto [at, is_new] = far_.emplace(index, line);
-      return is_new ? 0 : at->second;
-    }
-    const auto i = static_cast<size_t>(index);
-    if (i >= near_.size()) near_.resize(std::max(i + 1, 2 * near_.size()));
-    if (near_[i] == 0) return near_[i] = static_cast<int32_t>(line), 0;
-    return near_[i];
-  }
-
- private:
-  std::vector<int32_t> near_;
-  std::unordered_map<int64_t, int64_t> far_;
-};
-
 // Collects rows and bad rows of one file.
 class Collector {
  public:
@@ -86,11 +75,9 @@ class Collector {
       : file_(file.string()),
         column_(options.output_name_column),
         needs_name_(options.needs_name),
-        limit_(options.limit) {
-    PromptRow().fields([this](const Field& field, const FieldRef&) { known_.emplace_back(field.name); });
-    known_.push_back(kNameColumn);
-    if (!column_.empty()) known_.push_back(column_);
-  }
+        limit_(options.limit),
+        spelled_out_(options.spelled_out),
+        names_(known_names(column_)) {}
 
   bool is_full() const { return limit_ && std::ssize(prompts_.rows) >= *limit_; }
 
@@ -104,9 +91,10 @@ class Collector {
       PromptRow row = row_of(object, column_, default_index);
       if (needs_name_ && row.custom_name.empty())
         bad(str("it has no ", column_.empty() ? kNameColumn : column_));
+      if (spelled_out_) rewrite_paths(row.request, spelled_out_);
       place_pictures(row.request, fs::path(file_).parent_path());
       row.request.where = where;
-      warn_of_unknown(object, where);
+      names_.tell_of_unknown(object, where, prompts_.warnings);
       // rows with a name of their own are not named by index
       if (row.custom_name.empty()) {
         const int64_t first = lines_.take(row.request.index, line);
@@ -135,21 +123,12 @@ class Collector {
   }
 
  private:
-  // Once for every name, at the first row that has it.
-  void warn_of_unknown(const Json& object, const std::string& where) {
-    for (const auto& [name, value] : object.items()) {
-      if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
-      prompts_.warnings.push_back(
-          str(where, ": the field \"", name.substr(0, 60), "\" has no effect", did_you_mean(name, known_)));
-      known_.push_back(name);
-    }
-  }
-
   std::string file_, column_;
   bool needs_name_;
   std::optional<int64_t> limit_;
   bool has_column_ = false;
-  std::vector<std::string> known_;  // names of fields, also unknown ones that have been told of
+  std::function<std::string(const std::string&)> spelled_out_;
+  RowNames names_;
   Prompts prompts_;
   IndexLines lines_;
 };
@@ -251,13 +230,12 @@ std::vector<std::string> header_of(const CsvRecord& first, const fs::path& file)
   if (std::find(header.begin(), header.end(), "prompt") == header.end()) {
     std::string found;
     for (const std::string& cell : header) found += (found.empty() ? "" : ", ") + cell.substr(0, 40);
-    throw Error(
-        Kind::kUsage,
-        str(file.string(),
-            " needs a header line with the column \"prompt\", separated by commas; its first line is: ",
-            found.empty()    ? "empty"
-            : is_utf8(found) ? found.substr(0, 200)
-                             : "not UTF-8"));
+    throw Error(Kind::kUsage,
+                str(file.string(), " needs a header line with the column \"prompt\", separated by commas",
+                    meant_as_prompt(header), "; its first line is: ",
+                    found.empty()    ? "empty"
+                    : is_utf8(found) ? found.substr(0, 200)
+                                     : "not UTF-8"));
   }
   for (auto at = header.begin(); at != header.end(); ++at) {
     if (!at->empty() && std::find(header.begin(), at, *at) != at) {

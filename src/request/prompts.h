@@ -1,6 +1,7 @@
 // Prompt files: .jsonl, .json, .txt and .csv become rows; a bad row is reported and the others go on.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,6 +38,8 @@ struct PromptOptions {
   std::string output_name_column = {};  // the field to name files by instead of output_path; empty: none
   std::optional<int64_t> limit = {};    // good rows; nothing behind the last of them is looked at
   bool needs_name = false;              // rows without a name are bad
+  // What a path in a row means where it does not stand for itself ("~/a.png"); empty: nothing else.
+  std::function<std::string(const std::string&)> spelled_out = {};
 };
 
 // A row holds the fields of PromptRow, of which it needs a prompt, and output_path. Numbers may be written as

@@ -85,6 +85,16 @@ TEST(PromptFile, PicturesLieRelativeToTheFileThatNamesThem) {
   EXPECT_EQ(own.warnings.size(), 1u) << "what files hold is found out, not said";
 }
 
+TEST(PromptFile, PathsOfRowsAreSpelledOut) {
+  const auto p = parse_prompts(R"({"prompt":"a","image":"~/a.png","lora":["~/s:0.5; ~/t","u"]})"
+                               "\n",
+                               "/in/p.jsonl", {.spelled_out = [](const std::string& path) {
+                                 return path.starts_with('~') ? "/h" + path.substr(1) : path;
+                               }});
+  EXPECT_EQ(p.rows[0].request.image, "/h/a.png");
+  EXPECT_EQ(p.rows[0].request.lora, (std::vector<std::string>{"/h/s:0.5;/h/t", "u"}));
+}
+
 TEST(PromptFile, NullMeansUnsetAndAnEmptyNegativeIsOne) {
   const Scratch dir;
   const auto file = dir.write("p.jsonl",

@@ -6,6 +6,8 @@
 #include <iostream>
 #include <map>
 
+#include "app/compat/environment.h"
+#include "app/settings/home.h"
 #include "base/error.h"
 #include "base/suggest.h"
 
@@ -76,7 +78,7 @@ class Parser {
       throw Error(Kind::kUsage, e.what());
     }
     if (const auto rest = app_.remaining(); !rest.empty()) refuse(rest.front());
-    out.config = config_;
+    out.config = expand_home(config_, environment());
     if (config_.empty() && app_.get_option("--config")->count() > 0)
       throw Error(Kind::kUsage, "--config needs a .yaml or .json file, found an empty name");
     for (const auto& [name, option] : switches_) {

@@ -349,6 +349,16 @@ TEST(Settings, TextOfAFileIsTakenAsItIsWritten) {
   EXPECT_FALSE(r.settings.output.resume);
 }
 
+TEST(Settings, HomesStandInThePlaceOfTildes) {
+  const auto input =
+      resolved({"--lora=~/s:0.5;~/t", "--image=~/a.png", "--reference_images", "~/b.png", "c.png"}, kT2i,
+               {{"HOME", "/h"}})
+          .settings.input;
+  EXPECT_EQ(input.row.request.lora, (std::vector<std::string>{"/h/s:0.5;/h/t"}));
+  EXPECT_EQ(input.texts_of("image"), std::vector<std::string>{"/h/a.png"});
+  EXPECT_EQ(input.row.request.reference_images, (std::vector<std::string>{"/h/b.png", "c.png"}));
+}
+
 TEST(Prompts, RunDrawsItsOwnWhereNoneIsGivenAndSaysSo) {
   const auto prompts = read_prompts(resolved({"--seed", "1"}, kRun));
   EXPECT_EQ(prompts.rows[0].request.prompt, "a fox in the snow");
