@@ -234,6 +234,7 @@ TEST_F(Files, LogLinesReachTheFileWithTheirContext) {
   EXPECT_TRUE(has(text, "warning rank=3 twice is fine")) << text;
   const auto refused = error_of(Kind::kUsage, [&] { log::add_file(folder_ / "logs" / "run.log" / "below"); });
   EXPECT_TRUE(has(refused, "cannot write the log file")) << refused;
+  EXPECT_TRUE(has(refused, ": Not a directory; choose another log_dir")) << refused;
 }
 
 // While what lines begin with, and where else they go, changes under them.

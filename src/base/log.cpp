@@ -69,6 +69,10 @@ void set_console(Level level) {
 }
 
 void add_file(const std::filesystem::path& path) {
+  const auto refuse = [&](const std::string& why) {
+    throw Error(Kind::kUsage,
+                str("cannot write the log file ", path.string(), ": ", why, "; choose another log_dir"));
+  };
   try {
     std::filesystem::create_directories(path.parent_path());
     auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string());
@@ -77,8 +81,10 @@ void add_file(const std::filesystem::path& path) {
     const std::scoped_lock lock(s.mutex);
     s.logger.sinks().push_back(sink);
     s.logger.set_level(spdlog::level::debug);
+  } catch (const std::filesystem::filesystem_error& e) {
+    refuse(e.code().message());
   } catch (const std::exception& e) {
-    throw Error(Kind::kUsage, str("cannot write the log file ", path.string(), ": ", e.what()));
+    refuse(e.what());
   }
 }
 

@@ -245,7 +245,9 @@ fs::path config_beside(const fs::path& file) {
 
 fs::path find_adapter(const fs::path& place) {
   if (!fs::exists(place)) none_in(place, "there is no such file or folder");
-  if (!fs::is_directory(place)) return place;
+  if (fs::is_regular_file(place)) return place;
+  if (!fs::is_directory(place))
+    none_in(place, "it is no file; a .safetensors file is needed, or a folder with one");
   for (const char* name : {kPeftFile, "pytorch_lora_weights.safetensors"}) {
     if (fs::exists(place / name)) return place / name;
   }

@@ -162,6 +162,8 @@ TEST_F(AdapterFiles, APlaceWithoutOneIsNamed) {
   };
   EXPECT_THAT(refused("nowhere"), HasSubstr("no such file"));
   EXPECT_THAT(refused("."), HasSubstr("no .safetensors"));
+  std::filesystem::create_symlink("/dev/null", folder_.path() / "device");
+  EXPECT_THAT(refused("device"), HasSubstr("it is no file"));
   const auto one = folder_.write({{"l.lora_down.weight", down_}});
   EXPECT_EQ(find_adapter(folder_.path()), one);
   folder_.write({{"l.lora_down.weight", down_}}, {}, "other.safetensors");
