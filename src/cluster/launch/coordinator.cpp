@@ -207,7 +207,10 @@ void Coordinator::finish(int code) {
     std::unique_lock lock(mutex_);
     if (is_finished_) return;
     is_finished_ = true;
-    changed_.wait_for(lock, kPatience, [&] { return present() + lost_ >= env_.size; });  // late ones too
+    // who stops a run is not kept waiting for processes that may never come
+    const bool is_stopped = code == exit_code(Kind::kInterrupted);
+    changed_.wait_for(lock, is_stopped ? kStopPatience : kPatience,
+                      [&] { return present() + lost_ >= env_.size; });  // late ones too
     Json end = message_of(message::kEnd);
     end["code"] = code;
     for (const auto& agent : agents_) agent.channel->send(end);

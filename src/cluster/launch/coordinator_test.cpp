@@ -76,6 +76,13 @@ struct LaunchedRun {
   }
 };
 
+TEST(Launch_WhoStopsARun, DoesNotWaitForProcessesThatHaveNotCome) {
+  Launched launched(3);
+  const auto began = std::chrono::steady_clock::now();
+  launched.coordinator->finish(exit_code(Kind::kInterrupted));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, Coordinator::kStopPatience + 4s);
+}
+
 TEST(Launch_RanksOfOtherProcessesDraw, AndAreStartedAgainAlone) {
   const Variable fault("ATELIER_FAULT", "2:step:1:kill");
   Launched launched(3);

@@ -77,10 +77,11 @@ class Coordinator {
   // Workers for those of the ranks that are not this process's own, in place of those of earlier starts.
   void start(RankRange ranks, int number);
   void end_workers(RankRange ranks);
-  // Waits up to kPatience for processes that have not come yet, and tells all of them their exit code.
+  // Waits up to kPatience, up to kStopPatience of a run that was interrupted, for processes that have not
+  // come yet, and tells all of them their exit code.
   void finish(int code);
 
-  static constexpr std::chrono::seconds kPatience{10};
+  static constexpr std::chrono::seconds kPatience{10}, kStopPatience{1};
   static constexpr std::chrono::seconds kTold{3};  // of silence before a line says who is waited for
 
  private:
