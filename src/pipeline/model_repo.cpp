@@ -158,6 +158,7 @@ ModelRepo ModelRepo::open(const fs::path& folder, const std::vector<fs::path>& f
     m.components_.push_back({kind, name, share(std::move(config)), {}, {}});
   }
   if (!files.empty()) take_missing(*m.family_, folder, files, m.components_);
+  take_prefixed(*m.family_, folder, m.components_);
   m.scheduler_ = share(read_config(folder, "scheduler", "scheduler_config.json"));
   m.settle_defaults();
   m.has_vocabulary_ = !index.contains("_atelier_dummy_seed");
@@ -311,9 +312,8 @@ std::vector<std::string> ModelRepo::presets() {
 }
 
 std::unique_ptr<weights::WeightStore> ModelRepo::weights(const Component& c) const {
-  auto store = dummy_seed_      ? weights::WeightStore::dummy(*dummy_seed_)
-               : c.file.empty() ? weights::WeightStore::open(root_ / c.name)
-                                : weights::WeightStore::open(c.file, c.section);
+  auto store = dummy_seed_ ? weights::WeightStore::dummy(*dummy_seed_)
+                           : weights::WeightStore::open(c.file.empty() ? root_ / c.name : c.file, c.section);
   store->adopt(names_of(*family_, c));
   return store;
 }

@@ -218,6 +218,45 @@ void take_missing(const models::Family& family, const fs::path& root, std::span<
   }
 }
 
+namespace {
+
+// What all names begin with, up to a dot; names of marks, which have none, aside.
+std::string common_prefix(const std::vector<std::string>& names) {
+  std::optional<std::string> common;
+  for (const auto& name : names) {
+    if (name.find('.') == std::string::npos) continue;
+    if (!common) common = name;
+    const auto end = std::mismatch(common->begin(), common->end(), name.begin(), name.end()).first;
+    common->erase(end, common->end());
+  }
+  const size_t dot = common.value_or("").rfind('.');
+  return dot == std::string::npos ? "" : common->substr(0, dot + 1);
+}
+
+// Where the most of a component's tensors stand, if more do than under their own names.
+std::string prefix_of(const models::Family& family, const Component& c,
+                      const std::vector<std::string>& names) {
+  const auto places = places_of(family, c, names, tensors_of(family, c));
+  if (places.empty()) return {};
+  const auto own =
+      std::find_if(places.begin(), places.end(), [](auto& place) { return place.prefix.empty(); });
+  return own != places.end() && own->found >= places.front().found ? "" : places.front().prefix;
+}
+
+}  // namespace
+
+void take_prefixed(const models::Family& family, const fs::path& root, std::vector<Component>& components) {
+  for (auto& c : components) {
+    if (!c.file.empty() || !has_weights(root / c.name)) continue;
+    try {
+      const auto names = weights::WeightStore::open(root / c.name)->names();
+      if (!common_prefix(names).empty()) c.section.prefix = prefix_of(family, c, names);
+    } catch (const Error&) {
+      continue;
+    }
+  }
+}
+
 const models::Family* family_of(const fs::path& file) {
   const auto names = weights::WeightStore::open(file)->names();
   const models::Family* best = nullptr;

@@ -23,6 +23,11 @@ void take_from_files(const models::Family& family, std::span<const std::filesyst
 void take_missing(const models::Family& family, const std::filesystem::path& root,
                   std::span<const std::filesystem::path> files, std::vector<Component>& components);
 
+// The same for components whose own sub-folder of `root` holds weights all of which stand behind a prefix, as
+// other tools save a part alone. What cannot be read is left to those who need it.
+void take_prefixed(const models::Family& family, const std::filesystem::path& root,
+                   std::vector<Component>& components);
+
 // Of the denoiser that the file holds most of; null: none that is known.
 const models::Family* family_of(const std::filesystem::path& file);
 // What a file holds, of all families of this build: "a denoiser of the family ...". Empty: nothing

@@ -62,6 +62,29 @@ TEST_F(SingleFile, IsReadBehindAnyPrefix) {
   }
 }
 
+TEST_F(SingleFile, APartOfAFolderMayStandBehindAnyPrefix) {
+  const std::pair<const char*, const char*> parts[] = {{"transformer", "diffusion_model."},
+                                                       {"vae", "first_stage_model."},
+                                                       {"text_encoder", "text_encoders.clip_l.transformer."},
+                                                       {"text_encoder_2", "module."}};
+  for (const auto& [component, prefix] : parts) {
+    const TemporaryFolder copy;
+    fs::copy(kGolden / "model", copy.path(), fs::copy_options::recursive);
+    weights::Tensors tensors;
+    add(tensors, component, prefix);
+    for (const auto& item : fs::directory_iterator(copy / component)) {
+      if (item.path().extension() == ".safetensors") fs::remove(item.path());
+    }
+    weights::write_tensors(copy / component / "model.safetensors", tensors);
+    const auto m = ModelRepo::open(copy.path());
+    EXPECT_EQ(m.component(component).section.prefix, prefix);
+    EXPECT_NO_THROW(m.check()) << component;
+    expect_same(m, component);
+  }
+  const auto own = ModelRepo::open(kGolden / "model");
+  for (const auto& [component, prefix] : parts) EXPECT_EQ(own.component(component).section.prefix, "");
+}
+
 TEST_F(SingleFile, MayHoldTheWholePipeline) {
   weights::Tensors tensors;
   add(tensors, "transformer", "model.diffusion_model.");
