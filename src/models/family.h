@@ -186,6 +186,7 @@ struct Family {
   int64_t call_text_tokens = 0;  // that it is where a call of the reference does not say; 0: the most
   double call_guidance = 0;      // guidance_scale where a call of the reference does not say; 0: as defaults
   int prompts = 1;               // texts of a request that its encoders read: prompt, prompt_2, prompt_3
+  bool has_text_length = true;   // prompts may be read to fewer tokens, as max_sequence_length says
   bool has_clip_skip = false;    // takes states of the CLIP encoders from a layer that may be asked for
   bool has_size_conditions =
       false;  // original_size, target_size and crops_coords_top_left are inputs of its denoiser

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "models/vae.h"
 #include "pipeline/activation_recorder.h"
+#include "pipeline/known_inputs.h"
 #include "pipeline/model_repo.h"
 #include "pipeline/request_sampler.h"
 #include "verify/requests.h"
@@ -100,6 +101,10 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
                .noise = std::move(noise)};
   out.each = outputs_per_prompt(call);
   for (auto& request : out.batch) {
+    auto asked = request;  // a length that the call does not say is the reference's, not asked for
+    if (!call.contains("max_sequence_length")) asked.max_sequence_length.reset();
+    if (const auto problem = pipeline::texts_problem(asked, folder); !problem.empty())
+      throw Error(Kind::kUsage, "golden.json: the call: " + problem);
     request.height = rounded(*request.height, *usual.height, spatial, call);
     request.width = rounded(*request.width, *usual.width, spatial, call);
   }

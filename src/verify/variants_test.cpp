@@ -251,6 +251,15 @@ TEST(Variants, ArgumentsThatNobodyUnderstandsAreNamed) {
   const auto encoder = refused("encoder_forms", [](Json& j) { j["encoders"]["small"]["clip_skip"] = 1; });
   EXPECT_TRUE(has(encoder, "encoder small has clip_skip")) << encoder;
   EXPECT_EQ(refused("flux_two_branches", [](Json& j) { j["call"]["sigmas"] = nullptr; }), "no error");
+  // what other families understand
+  const std::tuple<const char*, const char*, Json> others[] = {
+      {"flux_two_branches", "prompt_3", "a"},      {"flux_two_branches", "clip_skip", 1},
+      {"sdxl_small", "negative_prompt_3", "a"},    {"sdxl_small", "max_sequence_length", 8},
+      {"hunyuan_small", "max_sequence_length", 8}, {"pixart_small", "prompt_2", "a"}};
+  for (const auto& [folder, name, value] : others) {
+    const auto problem = refused(folder, [&](Json& j) { j["call"][name] = value; });
+    EXPECT_TRUE(has(problem, name)) << folder << ": " << problem;
+  }
 }
 
 TEST(Variants, TilesAreThoseThatAreRecorded) {

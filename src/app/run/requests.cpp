@@ -9,12 +9,14 @@
 #include "app/run/adapters.h"
 #include "app/run/model_checks.h"
 #include "app/run/picture_check.h"
+#include "app/settings/home.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "media/image.h"
 #include "media/limits.h"
 #include "media/video.h"
 #include "pipeline/deterministic.h"
+#include "pipeline/known_inputs.h"
 #include "pipeline/request_sampler.h"
 #include "pipeline/step_cache.h"
 #include "request/work.h"
@@ -154,37 +156,6 @@ std::string steps_problem(request::Request& r) {
   }
 }
 
-// Empty if the model can encode so many tokens.
-std::string length_problem(int tokens, const models::Family& family) {
-  if (tokens <= family.most_text_tokens) return {};
-  return str(tokens, " tokens were asked for; prompts of ", family.name, " have at most ",
-             family.most_text_tokens);
-}
-
-// Empty if the model can leave layers of its encoders out.
-std::string clip_skip_problem(const request::Request& r, const models::Family& family) {
-  if (r.clip_skip.value_or(0) == 0 || family.has_clip_skip) return {};
-  return str("clip_skip ", *r.clip_skip, " was asked for; ", family.name,
-             " reads the last layer of its text ", "encoders alone");
-}
-
-// Empty if the model takes the sizes of photographs that are asked for.
-std::string size_conditions_problem(const request::Request& r, const models::Family& family) {
-  if (family.has_size_conditions) return {};
-  const std::pair<const char*, bool> asked[] = {
-      {"original_size", r.original_size.has_value()},
-      {"target_size", r.target_size.has_value()},
-      {"crops_coords_top_left", r.crops_coords_top_left.has_value()},
-      {"negative_original_size", r.negative_original_size.has_value()},
-      {"negative_target_size", r.negative_target_size.has_value()},
-      {"negative_crops_coords_top_left", r.negative_crops_coords_top_left.has_value()}};
-  for (const auto& [name, is_asked] : asked) {
-    if (is_asked)
-      return str(name, " was asked for; ", family.name, " has no sizes of photographs among its inputs");
-  }
-  return {};
-}
-
 // Empty if something is left to rescale.
 std::string rescale_problem(const request::Request& r) {
   if (r.guidance_rescale.value_or(0) == 0 || request::branches(r) > 1) return {};
@@ -219,7 +190,11 @@ request::Prompts read_prompts(const Resolved& resolved) {
     std::cerr << "prompts  from " << file << ", a pipe: waits until somebody writes to it" << std::endl;
   return request::read_prompts(file, {.output_name_column = input.output_name_column,
                                       .limit = input.limit,
-                                      .needs_name = resolved.surface == kScripts});
+                                      .needs_name = resolved.surface == kScripts,
+                                      .spelled_out = [](const std::string& path) {
+                                        return path.starts_with('~') ? expand_home(path, environment())
+                                                                     : path;
+                                      }});
 }
 
 namespace {
@@ -232,11 +207,11 @@ void check_common(const Resolved& resolved, const request::Request& common,
   const auto refuse = [&](const char* setting, const std::string& problem) {
     if (!problem.empty()) throw Error(Kind::kUsage, str(resolved.origin(setting).text, ": ", problem));
   };
-  refuse("max_sequence_length", length_problem(*common.max_sequence_length, family));
-  refuse("clip_skip", clip_skip_problem(common, family));
+  refuse("max_sequence_length", pipeline::text_length_problem(common, model));
+  refuse("clip_skip", pipeline::clip_skip_problem(common, family));
   refuse("cache_type", pipeline::step_cache_problem(common, model, degrees_of(resolved)));
   if (resolved.settings.engine.deterministic) refuse("cache_type", pipeline::deterministic_problem(common));
-  const auto sizes = size_conditions_problem(common, family);
+  const auto sizes = pipeline::size_conditions_problem(common, family);
   if (!sizes.empty()) refuse(sizes.substr(0, sizes.find(' ')).c_str(), sizes);
   if (common.guidance_is_cfg && common.true_cfg_scale)
     refuse("true_cfg_scale", str(family.name, " is guided by guidance_scale; give that one alone"));
@@ -264,11 +239,10 @@ std::string format_problem(const request::Request& r, const models::Family& fami
 }
 
 // Empty if the family and the file's format take what the request asks for.
-std::string field_problem(const request::Request& r, const models::Family& family) {
-  std::string problem = length_problem(*r.max_sequence_length, family);
-  if (problem.empty()) problem = clip_skip_problem(r, family);
-  if (problem.empty()) problem = size_conditions_problem(r, family);
-  if (problem.empty()) problem = request::prompts_problem(r, family.prompts, family.name);
+std::string field_problem(const request::Request& r, const pipeline::ModelRepo& model) {
+  const auto& family = model.family();
+  std::string problem = pipeline::texts_problem(r, model);
+  if (problem.empty()) problem = pipeline::size_conditions_problem(r, family);
   if (problem.empty()) problem = rescale_problem(r);
   if (problem.empty()) problem = format_problem(r, family);
   if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);
@@ -297,7 +271,6 @@ class RowCheck {
       : folder_(folder),
         asked_(degrees_of(resolved)),
         is_deterministic_(resolved.settings.engine.deterministic),
-        family_(folder.family()),
         videos_(videos),
         sizes_(sizes),
         adapters_(adapters),
@@ -308,7 +281,7 @@ class RowCheck {
   std::string problem(request::Request& r) {
     std::string problem = videos_.problem(r);
     if (problem.empty()) problem = sizes_.problem(r);
-    if (problem.empty()) problem = field_problem(r, family_);
+    if (problem.empty()) problem = field_problem(r, folder_);
     if (problem.empty()) problem = pipeline::step_cache_problem(r, folder_, asked_);
     if (problem.empty() && is_deterministic_) problem = pipeline::deterministic_problem(r);
     if (problem.empty()) problem = adapter_problem(r, adapters_, videos_.is_probe());
@@ -324,7 +297,6 @@ class RowCheck {
   const pipeline::ModelRepo& folder_;
   const plan::ParallelConfig asked_;
   const bool is_deterministic_;
-  const models::Family& family_;
   VideoCheck videos_;
   SizeCheck& sizes_;
   AdapterChoice& adapters_;

@@ -309,6 +309,7 @@ extern const Family kHunyuanDit{
     .guidance_scale = GuidanceScale::kClassifierFree,
     .most_text_tokens = 256,
     .prompts = 2,
+    .has_text_length = false,
     .sigmas = Sigmas::kFromScheduler,
     .facts = facts,
     .work = work_hunyuan_dit,

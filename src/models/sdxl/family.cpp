@@ -152,6 +152,7 @@ extern const Family kSdxl{
     .most_text_tokens = kTextTokens,
     .call_guidance = 5,
     .prompts = 2,
+    .has_text_length = false,
     .has_clip_skip = true,
     .has_size_conditions = true,
     .obeys_force_upcast = true,
