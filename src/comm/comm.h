@@ -142,9 +142,6 @@ struct Rendezvous {
   int port = 0;
   std::string name;  // ... or a RendezvousServer, where these ranks, and no others, meet under this name
   int rank = 0, size = 1;
-  // The address on which this rank's sockets listen. Empty: loopback for a file, else the one from which host
-  // is reached.
-  std::string interface_host;
   std::chrono::milliseconds timeout{120000};
 };
 
@@ -177,10 +174,6 @@ std::vector<std::unique_ptr<Transport>> connect_local(int size, const LocalOptio
 // once by all others, in whichever group they wait. The meeting's file must be new: what an earlier run left
 // in it misleads this one. Ignores SIGPIPE for the whole process, unless a handler is set.
 std::unique_ptr<Transport> connect_gloo(const Rendezvous& rendezvous);
-struct NcclOptions {
-  // Of the streams on which NCCL runs: at high priority its kernels start before waiting compute kernels.
-  enum class Priority { kNormal, kHigh } priority = Priority::kHigh;
-};
 // Gives the environment variables that NCCL and c10d read the values this program needs, where they are
 // not set: what the user has set stays. Changes the environment, so call it before there is a second thread.
 void set_nccl_defaults();
@@ -189,6 +182,6 @@ void set_nccl_defaults();
 // process shows in the next verb, or in the next host synchronisation's end. The verbs may be recorded into
 // CUDA graphs, which must be gone before their group. A verb that fails aborts its group; where it was memory
 // that did not suffice it throws c10::OutOfMemoryError or Error(kCapacity).
-std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous, const NcclOptions& options = {});
+std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous);
 
 }  // namespace atelier::comm

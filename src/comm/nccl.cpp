@@ -55,7 +55,7 @@ class NcclGroup : public AbortableGroup {
 
   // run: of all runs that this process may take part in.
   NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, const std::string& run, GroupPlace place,
-            c10::Device device, const NcclOptions& options, std::chrono::milliseconds timeout);
+            c10::Device device, std::chrono::milliseconds timeout);
   ~NcclGroup() override;
 
   const GroupPlace& place() const override { return place_; }
@@ -86,9 +86,10 @@ class NcclGroup : public AbortableGroup {
 };
 
 NcclGroup::NcclGroup(const c10::intrusive_ptr<c10d::Store>& store, const std::string& run, GroupPlace place,
-                     c10::Device device, const NcclOptions& options, std::chrono::milliseconds timeout)
+                     c10::Device device, std::chrono::milliseconds timeout)
     : place_(std::move(place)), device_(device), store_(store_of(store, place_.key)), timeout_(timeout) {
-  const auto settings = Nccl::Options::create(options.priority == NcclOptions::Priority::kHigh);
+  // At high priority its kernels start before compute kernels that wait.
+  const auto settings = Nccl::Options::create(/*is_high_priority_stream=*/true);
   settings->timeout = timeout;
   settings->group_name = str(run, "/", text_of(place_.key));
   const c10::cuda::CUDAGuard guard(device_);
@@ -332,9 +333,8 @@ void NcclComm::start_barrier() {
 
 class NcclTransport : public Transport {
  public:
-  NcclTransport(const Rendezvous& rendezvous, const NcclOptions& options)
+  explicit NcclTransport(const Rendezvous& rendezvous)
       : rendezvous_(rendezvous),
-        options_(options),
         device_(c10::kCUDA, c10::cuda::current_device()),
         store_(comm::open_store(rendezvous)) {
     auto link = std::make_shared<GlooLink>(store_, place(everyone(), "watch"),
@@ -351,8 +351,7 @@ class NcclTransport : public Transport {
     // Nobody can wake NCCL while it waits for ranks that do not come: so all are there before it begins.
     exchange_words(*store_of(store_, group_place.key), group_place, "here", ".",
                    {rendezvous_.timeout, [this] { monitor_->check_alive(); }});
-    auto group =
-        std::make_shared<NcclGroup>(store_, run(), group_place, device_, options_, rendezvous_.timeout);
+    auto group = std::make_shared<NcclGroup>(store_, run(), group_place, device_, rendezvous_.timeout);
     monitor_->add(group);
     return std::make_unique<NcclComm>(std::move(group), monitor_, observer_, device_);
   }
@@ -376,7 +375,6 @@ class NcclTransport : public Transport {
   }
 
   Rendezvous rendezvous_;
-  NcclOptions options_;
   c10::Device device_;
   c10::intrusive_ptr<c10d::Store> store_;
   GroupNames names_;
@@ -386,10 +384,10 @@ class NcclTransport : public Transport {
 
 }  // namespace
 
-std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous, const NcclOptions& options) {
+std::unique_ptr<Transport> connect_nccl(const Rendezvous& rendezvous) {
   ignore_broken_pipes();
   at::globalContext().lazyInitDevice(c10::kCUDA);
-  return std::make_unique<NcclTransport>(rendezvous, options);
+  return std::make_unique<NcclTransport>(rendezvous);
 }
 
 }  // namespace atelier::comm

@@ -2,12 +2,15 @@
 #include "comm/store.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string_view>
 #include <thread>
@@ -17,6 +20,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/quote.h"
 
 namespace atelier::comm {
 namespace {
@@ -51,6 +55,29 @@ std::string address_towards(const std::string& host, int port) {
                         getnameinfo(mine, length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0;
   if (socket >= 0) close(socket);
   return is_known ? text : "";
+}
+
+// The address of a network interface of this host, as GLOO_SOCKET_IFNAME names it.
+std::string address_of_interface(const std::string& name) {
+  ifaddrs* first = nullptr;
+  if (getifaddrs(&first) != 0)
+    throw Error(Kind::kUsage, "the network interfaces of this host cannot be read");
+  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(first, freeifaddrs);
+  std::set<std::string> known;
+  for (const ifaddrs* each = first; each != nullptr; each = each->ifa_next) {
+    const int family = each->ifa_addr == nullptr ? AF_UNSPEC : each->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    known.insert(each->ifa_name);
+    char text[NI_MAXHOST] = "";
+    const auto length =
+        static_cast<socklen_t>(family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
+    if (name == each->ifa_name &&
+        getnameinfo(each->ifa_addr, length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
+      return text;
+  }
+  throw Error(Kind::kUsage,
+              str("GLOO_SOCKET_IFNAME is ", in_quotes(name), "; the interfaces of this host are ",
+                  list_text(std::vector<std::string>(known.begin(), known.end()), 16)));
 }
 
 // Where a socket of this process listens, as one connects to it from here: localhost for all addresses.
@@ -156,13 +183,14 @@ c10::intrusive_ptr<c10d::Store> store_of(const c10::intrusive_ptr<c10d::Store>& 
 
 std::string listening_host(const Rendezvous& rendezvous) {
   constexpr const char* kLoopback = "127.0.0.1";
-  if (!rendezvous.interface_host.empty()) return rendezvous.interface_host;
+  const char* const interface = std::getenv("GLOO_SOCKET_IFNAME");
+  if (interface != nullptr && interface[0] != '\0') return address_of_interface(interface);
   if (!rendezvous.file.empty()) return kLoopback;
   auto address = address_towards(rendezvous.host, rendezvous.port);
   if (address.empty()) {
     throw Error(Kind::kUsage, str("no route to rank 0 at ", rendezvous.host,
-                                  ": check the address, or name this host's own "
-                                  "address as interface_host"));
+                                  ": check the address, or name this host's network "
+                                  "interface in GLOO_SOCKET_IFNAME"));
   }
   return address;
 }

@@ -31,7 +31,8 @@ std::vector<std::string> exchange_words(c10d::Store& store, const GroupPlace& pl
                                         const std::string& mine, const Patience& patience);
 // The part of the store that belongs to one group alone.
 c10::intrusive_ptr<c10d::Store> store_of(const c10::intrusive_ptr<c10d::Store>& store, const GroupKey& key);
-// The address on which this rank's sockets listen.
+// The address on which this rank's sockets listen: that of the interface that GLOO_SOCKET_IFNAME names, else
+// loopback for a file, else the one from which the rendezvous' host is reached.
 std::string listening_host(const Rendezvous& rendezvous);
 
 }  // namespace atelier::comm

@@ -88,5 +88,23 @@ TEST(RendezvousServer, ListensWhereItIsTold) {
   EXPECT_THROW(RendezvousServer(-1), Error);
 }
 
+TEST(ListeningHost, IsTheInterfaceThatTheVariableNames) {
+  Rendezvous rendezvous;
+  rendezvous.host = "192.0.2.1";
+  rendezvous.port = 1;
+  ::setenv("GLOO_SOCKET_IFNAME", "lo", 1);
+  EXPECT_EQ(listening_host(rendezvous), "127.0.0.1");
+  ::setenv("GLOO_SOCKET_IFNAME", "no_such_0", 1);
+  try {
+    listening_host(rendezvous);
+    ADD_FAILURE() << "an interface that is not there was taken";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), Kind::kUsage);
+    EXPECT_NE(std::string(e.what()).find("no_such_0"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("lo"), std::string::npos) << e.what();
+  }
+  ::unsetenv("GLOO_SOCKET_IFNAME");
+}
+
 }  // namespace
 }  // namespace atelier::comm
