@@ -1,4 +1,4 @@
-// One logger for the program. Rooms below engine/ do not log.
+// One logger for the program. Rooms below pipeline/ do not log.
 #pragma once
 #include <filesystem>
 #include <string_view>

@@ -26,8 +26,8 @@ class Channel {
   enum class Side : char { kPool = 's', kWorker = 'w' };
   static constexpr uint32_t kMaxBytes = 256u << 20;
   static constexpr uint32_t kMaxFirstBytes = 1u << 20;  // of the first message
-  static constexpr uint32_t kMaxHelloBytes = 64u
-                                             << 10;     // of that to the pool with a key: it may be anybody's
+  // Of the first message to a pool with a key: it may be anybody's.
+  static constexpr uint32_t kMaxHelloBytes = 64u << 10;
   static constexpr size_t kMaxQueuedBytes = 16u << 20;  // not yet taken, when another message comes
 
   Channel(int fd, Side side, std::string key = {});  // owns fd

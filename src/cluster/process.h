@@ -27,7 +27,7 @@ class Descriptor {
 
 struct ChildPlan {
   int socket = -1;                       // of its messages; becomes kChildSocket
-  int rendezvous = -1;                   // of the file where ranks meet, or none; becomes kChildMeeting
+  int rendezvous = -1;                   // of the file where ranks meet, or none; becomes kChildRendezvous
   std::vector<std::string> environment;  // "NAME=value", in front of what this process has
 };
 inline constexpr int kChildSocket = 3, kChildRendezvous = 4;

@@ -1,4 +1,4 @@
-// What each file format offers to picture.cpp. Formats check declared sizes with check_size before they
+// What each file format offers to image.cpp. Formats check declared sizes with check_size before they
 // allocate.
 #pragma once
 #include <optional>

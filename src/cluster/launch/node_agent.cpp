@@ -14,8 +14,8 @@ namespace atelier::cluster {
 namespace {
 
 constexpr std::chrono::seconds kAnswer{15};  // of rank 0's process
-constexpr std::chrono::seconds kConnect{
-    2};  // at one port: a firewall, or a host that is not up, says nothing
+// At one port: a firewall, or a host that is not up, says nothing.
+constexpr std::chrono::seconds kConnect{2};
 
 class NodeAgent {
  public:
