@@ -63,7 +63,9 @@ lonely() { # rank, words
   done
   # the shell around it keeps its children
   pkill -P $process 2>/dev/null || kill $process 2>/dev/null || true
+  local told=$SECONDS
   wait $process 2>/dev/null || true
+  ((SECONDS - told <= 5)) || fail "rank $1 alone goes on for $((SECONDS - told)) s after SIGTERM"
   grep "waiting for" "$log" | grep -q "$2.*127.0.0.1.*28441.*RANK=$1 WORLD_SIZE=2" || fail "rank $1 alone says nothing within 5 s"
   echo "passed: rank $1 alone says who is waited for"
 }

@@ -72,34 +72,41 @@ int save_dummy(const Resolved& resolved, const FoundModel& model, const std::sto
   return 0;
 }
 
-// Draws alone, or leads the processes of a launcher.
-int lead(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt,
-         const std::optional<cluster::LauncherEnv>& env) {
+// Its exit code. coordinator: of the processes of a launcher, or null.
+int draw_here(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt,
+              cluster::Coordinator* coordinator) {
   const report::Stopwatch clock;
-  std::optional<cluster::Coordinator> coordinator;
-  if (env) coordinator.emplace(*env);
   const bool is_quiet = resolved.settings.output.quiet;
   const auto tell = [is_quiet](const std::string& line) {
     if (!is_quiet) std::cout << line << std::endl;
   };
-  if (!resolved.settings.model.save_dummy.empty()) {
-    const int code =
-        save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()), interrupt.token());
-    if (coordinator) coordinator->finish(code);
-    return code;
-  }
+  if (!resolved.settings.model.save_dummy.empty())
+    return save_dummy(resolved, find_model(resolved, variables, tell, interrupt.token()), interrupt.token());
   auto prompts = read_prompts(resolved);
   auto model = find_model(resolved, variables, tell, interrupt.token());
   check_surface(resolved, model);
-  auto spec = make_run_spec(resolved, std::move(model), std::move(prompts), env ? env->size : 0);
+  auto spec = make_run_spec(resolved, std::move(model), std::move(prompts),
+                            coordinator ? coordinator->env().size : 0);
   spec.clock = clock;
   const StartRun start = [&](const cluster::Job& job, const Batches& batches,
                              const cluster::RunEvents& events, const std::stop_token& stop) {
-    return cluster::run_batches(job, batches.source(), events, stop, coordinator ? &*coordinator : nullptr);
+    return cluster::run_batches(job, batches.source(), events, stop, coordinator);
   };
-  const int code = draw(std::move(spec), resolved, interrupt, start);
-  if (coordinator) coordinator->finish(code);
-  return code;
+  return draw(std::move(spec), resolved, interrupt, start);
+}
+
+// Leads the processes of a launcher: they end as this one does.
+int lead(const Resolved& resolved, const Environment& variables, const Interrupt& interrupt,
+         const cluster::LauncherEnv& env) {
+  cluster::Coordinator coordinator(env);
+  try {
+    const int code = draw_here(resolved, variables, interrupt, &coordinator);
+    coordinator.finish(code);
+    return code;
+  } catch (const Error& e) {
+    coordinator.finish(exit_code(e.kind()));
+    throw;
+  }
 }
 
 int draw_command(const FlagSet& set, const Arguments& arguments) {
@@ -115,7 +122,8 @@ int draw_command(const FlagSet& set, const Arguments& arguments) {
   for (const auto& warning : resolved.warnings) log::warning(warning);
   const Interrupt interrupt;
   try {
-    return lead(resolved, variables, interrupt, env);
+    return env ? lead(resolved, variables, interrupt, *env)
+               : draw_here(resolved, variables, interrupt, nullptr);
   } catch (const Error& e) {
     throw Error(e.kind(), with_origins(e.what(), resolved));
   }
