@@ -23,6 +23,7 @@ from comfy.ldm.hydit.models import HunYuanDiT  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
 from comfy.ldm.wan.model import VaceWanModel, WanModel  # noqa: E402
+from comfy.ldm.wan.vae import WanVAE  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 
@@ -98,6 +99,13 @@ save_file(fill(wan(channels=48, out=48), 7), f"{models}/diffusion_models/wan_min
 save_file(fill(wan(VaceWanModel, vace_layers=1, vace_in_dim=96), 4), f"{models}/diffusion_models/wan_mini_vace.safetensors")
 
 
+def wan_vae():
+    """In the form that ComfyUI's own loader takes, which reads the width alone."""
+    network = WanVAE(8, 16, [1, 2, 4, 4], 2, [], [False, True, True])
+    save_file(fill(network, 15), f"{models}/vae/wan_mini_vae.safetensors")
+
+
+wan_vae()
 
 
 def write_gguf(tensors, path):

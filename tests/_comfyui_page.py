@@ -49,16 +49,50 @@ def check(kind, name, value, given, options):
         assert options.get("min", value) <= value <= options.get("max", value), (kind, name, value)
 
 
+# What stands in for published files in the examples: (class, inputs that are then others).
+SMALL = {
+    "xdit_usp_example": {
+        "XDitUSPConfigNode": (None, {"device": "cpu"}),
+        "XDitUSPWanVideoModelLoader": (None, {"model": "wan_mini_high.safetensors"}),
+        "CLIPTextEncode": ("TestConditioning", {"tokens": 16, "width": 4096, "pooled": 0}),
+        "EmptyHunyuanLatentVideo": (None, {"width": 64, "height": 48, "length": 5}),
+        "KSampler": (None, {"steps": 2}),
+        "VAELoader": (None, {"vae_name": "wan_mini_vae.safetensors"}),
+    },
+    "atelier_flux": {
+        "XDitUSPConfigNode": (None, {"device": "cpu"}),
+        "AtelierModelLoader": (None, {"model": "mini"}),
+        "CLIPTextEncode": ("TestConditioning", {"tokens": 16, "width": 128, "pooled": 64}),
+        "EmptySD3LatentImage": ("TestLatent", {"shape": "1,8,16,16", "known": 0}),
+        "KSampler": (None, {"steps": 2}),
+        "VAEDecode": ("AtelierVAEDecode", {"model": "mini"}),
+    },
+    "atelier_mini": {},
+}
+
+
+def with_small_files(name, nodes):
+    """An example's graph with small models of random weights; of nodes that load text encoders there are none left."""
+    for number, node in nodes.items():
+        kind, others = SMALL[name].get(node["class_type"], (None, {}))
+        if kind:
+            node["class_type"] = kind
+            node["inputs"] = {key: value for key, value in node["inputs"].items() if key == "samples"}
+            others = {**others, "seed": int(number)} if kind == "TestConditioning" else others
+        node["inputs"].update(others)
+    unused = {"CLIPLoader", "DualCLIPLoader", *(["VAELoader"] if name == "atelier_flux" else [])}
+    return {number: node for number, node in nodes.items() if node["class_type"] not in unused}
+
+
 def examples_fit(server):
-    """Every node, socket and value of the examples is one that this ComfyUI has; the one that needs no download is drawn."""
+    """Every node, socket and value of the examples is one that this ComfyUI has, and with small files each draws."""
     listed = server.get("/workflow_templates")
     assert sorted(listed[PACKAGE]) == [file.stem for file in EXAMPLES], listed
     for file in EXAMPLES:
         assert server.get_bytes(f"/api/workflow_templates/{PACKAGE}/{file.stem}.jpg").startswith(b"\xff\xd8"), file
         nodes = api_form(server, json.loads(file.read_text()))
-        if file.stem == "atelier_mini":
-            out = server.run(nodes)
-            assert any("images" in of_node for of_node in out.values()), out
+        out = server.run(with_small_files(file.stem, nodes))
+        assert any("images" in of_node for of_node in out.values()), (file, out)
 
 
 def help_is_there(server):
