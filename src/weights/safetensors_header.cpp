@@ -176,7 +176,7 @@ void check_places(std::string_view file, const Entries& entries, int64_t data_by
   const auto fail = [&](const std::string& what) { throw Error(Kind::kCheckpoint, str(file, ": ", what)); };
   std::vector<const Entries::value_type*> order;
   order.reserve(entries.size());
-  int64_t promised = 0;
+  int64_t needed = 0;
   for (const auto& item : entries) {
     const auto& [name, entry] = item;
     const auto bytes = checked_bytes(entry.dtype, entry.shape);
@@ -188,11 +188,11 @@ void check_places(std::string_view file, const Entries& entries, int64_t data_by
       fail(str("tensor ", in_quotes(name), ": shape ", shape_text(entry.shape), " of ", name_of(entry.dtype),
                " needs ", *bytes, " bytes, data_offsets give ", entry.bytes));
     }
-    promised = std::max(promised, entry.offset + entry.bytes);
+    needed = std::max(needed, entry.offset + entry.bytes);
     order.push_back(&item);
   }
-  if (promised > data_bytes) {
-    fail(str("truncated: the header promises ", promised, " bytes of tensors, the file has ", data_bytes,
+  if (needed > data_bytes) {
+    fail(str("truncated: the header promises ", needed, " bytes of tensors, the file has ", data_bytes,
              "; download it again"));
   }
   std::sort(order.begin(), order.end(), [](auto* a, auto* b) {
