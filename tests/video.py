@@ -260,12 +260,18 @@ def controls(folder):
         check(words in text and 'libavcodec-dev' not in text, f'{name}: ' + text[-600:])
 
 
+def flags_of_videos(folder):
+    """A model of pictures does not take a rate in silence."""
+    text = run('t2i', folder / 'picture', '--model_name', 'mini', '--height', 32, '--width', 32, '--prompt', 'x', '--fps', 8)
+    check('--fps has no effect: this model draws pictures' in text, 'a rate of a picture: ' + text[:800])
+
+
 def main():
     if not pathlib.Path(ATELIER).exists():
         print(f'{ATELIER} is not built')
         return 77
     with tempfile.TemporaryDirectory() as name:
-        for test in (one_video, other_formats, shown, rows_and_refusals, node_dictionary, samplers, two_files, controls):
+        for test in (one_video, other_formats, shown, rows_and_refusals, node_dictionary, samplers, two_files, controls, flags_of_videos):
             folder = pathlib.Path(name) / test.__name__
             folder.mkdir()
             test(folder)

@@ -50,6 +50,7 @@ void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
   const bool is_scale = spec.requests.cfg_source == CfgSource::kGuidance;
   notes.add(!is_embedded && !is_scale, "guidance_scale",
             "has no effect: this model takes no guidance; --true_cfg_scale weighs a negative prompt");
+  notes.add(!spec.model.folder.family().video, "fps", "has no effect: this model draws pictures");
 }
 
 void add_layout(Notes& notes, const Resolved& r, const RunSpec& spec) {
