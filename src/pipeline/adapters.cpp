@@ -282,6 +282,11 @@ std::string Adapters::widening(std::span<const request::AdapterRef> adapters) {
   return {};
 }
 
+weights::Changes changes_of(const ChangesOf& all, std::string_view component) {
+  const auto found = all.find(component);
+  return found == all.end() ? weights::Changes() : found->second;
+}
+
 ChangesOf Adapters::bind(std::span<const request::AdapterRef> adapters) {
   ChangesOf out;
   for (const auto& adapter : adapters) {

@@ -20,6 +20,8 @@ namespace atelier::pipeline {
 
 // By the components' names; those that are not there stay as they are.
 using ChangesOf = std::map<std::string, weights::Changes, std::less<>>;
+// A copy: what is done with it may fail, and be tried again.
+weights::Changes changes_of(const ChangesOf& all, std::string_view component);
 
 // Knows the denoisers and text encoders of one model, by the names that their families declare.
 class Adapters {

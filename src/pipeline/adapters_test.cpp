@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <new>
+
 #include "base/quote.h"
 #include "pipeline/testing.h"
 #include "pipeline/toy_family.h"
@@ -131,6 +133,31 @@ TEST_F(ToyAdapters, OnlyWhatTheyTouchIsReadAgain) {
     EXPECT_EQ(bytes({dora_}), 4 * (kDenoiser + kEncoders));
     EXPECT_EQ(bytes({}), 4 * kDora);
   });
+}
+
+// Where memory is short the leader encodes once more, with what an encoder's adapter changes.
+TEST_F(ToyAdapters, OfEncodersAreStillThereAtTheSecondTry) {
+  Tensors tensors;
+  add(tensors, "text_encoder.text_model.encoder.layers.0.self_attn.v_proj", 24, 24);
+  const auto lora = folder_.write(tensors, {}, "encoder.safetensors").string();
+  auto batch = request_for({"a fox in the snow"}, {3});
+  for (int i = 0; i < 12; ++i) batch.front().prompt += " and another fox";  // which is told of
+  const auto pooled = [&](const std::vector<std::string>& adapters, int failures) {
+    ActivationRecorder probes;
+    if (!adapters.empty()) batch.front().lora = adapters;
+    on_ranks(ModelRepo::open(kGolden / "model"), plan::parse_strategy("ulysses=2"), {},
+             [&](Pipeline& p, int rank) {
+               int left = rank == 0 ? failures : 0;
+               p.generate(batch, {.probes = &probes, .on_note = [&](size_t, const std::string&) {
+                                    if (left-- > 0) throw std::bad_alloc();
+                                  }});
+               EXPECT_LT(left, 1) << "no failure was met";
+             });
+    return probes.tensors().at("prompt.pooled");
+  };
+  const auto none = pooled({}, 0), expected = pooled({lora}, 0);
+  EXPECT_GT(distance(expected, none), 1e-3);
+  EXPECT_TRUE(pooled({lora}, 1).equal(expected));
 }
 
 class AdapterNames : public ToyAdapters {

@@ -22,7 +22,8 @@ using Conditionings = std::vector<nn::Conditioning>;  // one per branch
 
 // Runs `make` on the leader (rank 0 of the replica; null: the only rank) and gives its result to every rank,
 // on `device`. Whatever it throws becomes one RequestError on all ranks; where memory is short it is tried
-// once more with an empty cache. On a single rank only an Error becomes one.
+// once more with an empty cache, so `make` must be one that can be repeated. On a single rank only an Error
+// becomes one.
 Conditionings from_leader(comm::Comm* replica, c10::Device device,
                           const std::function<Conditionings()>& make);
 // The same where `make` needs every rank (weights that are cut over them): all run it, alike, and the

@@ -183,9 +183,9 @@ std::set<std::string> Pipeline::used() const {
   return all;
 }
 
-void Pipeline::adapt(ChangesOf& changes) {
+void Pipeline::adapt(const ChangesOf& changes) {
   for (auto& expert : experts_)
-    timing_.reread_bytes += expert.weights->adapt(std::move(changes[expert.name]), *expert.memory).bytes;
+    timing_.reread_bytes += expert.weights->adapt(changes_of(changes, expert.name), *expert.memory).bytes;
   synchronize(options_.device);
 }
 

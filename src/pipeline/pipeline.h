@@ -108,7 +108,7 @@ class Pipeline {
     at::Tensor drawn;    // [B, h, w], bytes; undefined: the whole picture is drawn anew
     double strength = 1;
   };
-  void adapt(ChangesOf& changes);  // the denoisers
+  void adapt(const ChangesOf& changes);  // the denoisers
   void adapt(const std::vector<std::string>& adapters);
   at::Tensor evaluate(const DenoiserCall& call, const CheckedCall& checked, const SampleGroup& group,
                       int step, const StepCallbacks& callbacks);
@@ -116,7 +116,7 @@ class Pipeline {
   std::future<DrawnNoise> plan(request::Requests batch, Denoise& work, ChangesOf& changes);
   std::future<DrawnNoise> condition(request::Requests batch, Denoise& work, const StepCallbacks& callbacks);
   Conditionings encode_texts(request::Requests batch, const Denoise& work, const StepCallbacks& callbacks,
-                             ChangesOf& changes, const std::exception_ptr& problem, ShownInputs& shown);
+                             const ChangesOf& changes, const std::exception_ptr& problem, ShownInputs& shown);
   void tell(request::Requests batch, const Denoise& work, const TextNote& on_note) const;
   EncodedPictures encode(request::Requests batch, const models::Grid& grid) const;
   at::Tensor seen(const ShownInputs& shown, ActivationRecorder* probes) const;

@@ -130,7 +130,7 @@ std::future<Pipeline::DrawnNoise> Pipeline::plan(request::Requests batch, Denois
 // The branches' conditioning on every rank, and the encoders' adapters changed. problem: what this rank met
 // before; shown: gets what the leader reads of pictures and videos.
 Conditionings Pipeline::encode_texts(request::Requests batch, const Denoise& work,
-                                     const StepCallbacks& callbacks, ChangesOf& changes,
+                                     const StepCallbacks& callbacks, const ChangesOf& changes,
                                      const std::exception_ptr& problem, ShownInputs& shown) {
   ActivationRecorder unheard;  // encoders that are shared do the same on all ranks
   auto* const probes = callbacks.probes && !leads() ? &unheard : callbacks.probes;

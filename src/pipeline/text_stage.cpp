@@ -138,10 +138,10 @@ std::vector<std::string> TextStage::shared() const {
   return names;
 }
 
-int64_t TextStage::adapt(ChangesOf& changes) {
+int64_t TextStage::adapt(const ChangesOf& changes) {
   nn::Reread all;
   for (auto& [name, loaded] : encoders_) {
-    const auto done = loaded.weights->adapt(std::move(changes[name]), *loaded.memory);
+    const auto done = loaded.weights->adapt(changes_of(changes, name), *loaded.memory);
     all.tensors += done.tensors;
     all.bytes += done.bytes;
   }

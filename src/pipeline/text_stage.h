@@ -70,7 +70,7 @@ class TextStage : public models::Encoders {
   models::TextStates encode(const models::TextCall& call, std::span<const std::string> texts) override;
   bool has(std::string_view encoder) const override { return encoders_.contains(encoder); }
   // From now on the encoders have these adapters and no others; bytes read for it. Throws Error(kCheckpoint).
-  int64_t adapt(ChangesOf& changes);
+  int64_t adapt(const ChangesOf& changes);
   // Encoders whose weights are cut over ranks.
   std::vector<std::string> shared() const;
   int64_t encoded() const { return encoded_; }  // texts that were not in the cache
