@@ -40,7 +40,13 @@ void Replica::start(int store_port) {
   // whose process is gone cannot be started, whenever that was heard
   std::erase_if(failures_, [](const WorkerFailure& f) { return !f.is_final; });
   status_ = Status::kLoading;
-  workers_.start(store_port);
+  try {
+    workers_.start(store_port);
+  } catch (const Error& e) {  // no processes, no descriptors: others may end any moment, so it is no verdict
+    int rank = workers_.ranks().first;
+    while (workers_.has_come(rank) && rank + 1 < workers_.ranks().first + workers_.ranks().count) ++rank;
+    fail({.rank = rank, .severity = WorkerFailure::Severity::kGone, .reason = e.what()});
+  }
 }
 
 std::vector<InFlightBatch> Replica::end(Status next) {

@@ -54,6 +54,7 @@ class Replica {
   Status status() const { return status_; }
   const std::map<int, RankStats>& stats() const { return stats_; }  // by rank
 
+  // Workers that the system does not start have failed while loading.
   void start(int store_port);
   // Kills the workers, without waiting; what was in flight is the caller's.
   std::vector<InFlightBatch> end(Status next);

@@ -1,17 +1,12 @@
 // A pool as a server has it: what is cancelled and when, bad requests, bytes in place of files, many clients.
 #include "cluster/worker_pool.h"
 
-#include <fcntl.h>
-#include <sys/ptrace.h>
-
-#include <array>
 #include <csignal>
-#include <memory>
 #include <set>
 #include <thread>
 
 #include "base/digest.h"
-#include "cluster/testing.h"
+#include "cluster/heard_pool_for_test.h"
 
 namespace atelier::cluster {
 namespace {
@@ -20,58 +15,9 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-struct Resident {
-  Trial trial;
-  Variable fake{kFakeVariable, "1"}, where{kFolderVariable, trial.folder.path()};
-  std::optional<WorkerPool> pool;
-  std::map<int64_t, BatchDone> done;
-  std::map<int64_t, std::vector<ArtifactStored>> stored;
-  std::vector<RequestFailed> failed;
-  std::set<int> ready;  // groups
-  int restarts = 0, lost = 0;
-  std::function<void(const StepDone&)> on_step;
-
-  explicit Resident(int data = 1, int ulysses = 1) : trial(0, data, ulysses) {}
-
-  void start() {
-    trial.config.sink.folder = trial.folder.path();
-    pool.emplace(trial.config, nullptr);
-  }
-  int64_t submit(const std::vector<std::string>& prompts, int steps = 3) {
-    if (!pool) start();
-    std::vector<request::Request> requests;
-    for (const auto& prompt : prompts) {
-      trial.prompts.push_back(prompt);
-      requests.push_back(trial.request(trial.prompts.size() - 1));
-      requests.back().num_inference_steps = steps;
-    }
-    return pool->submit(std::move(requests));
-  }
-  void poll() {
-    for (const auto& event : pool->poll(1s)) {
-      if (const auto* e = std::get_if<BatchDone>(&event)) done[e->batch] = *e;
-      if (const auto* e = std::get_if<ArtifactStored>(&event)) stored[e->batch].push_back(*e);
-      if (const auto* e = std::get_if<RequestFailed>(&event)) failed.push_back(*e);
-      if (const auto* e = std::get_if<StepDone>(&event); e && on_step) on_step(*e);
-      if (const auto* e = std::get_if<GroupReady>(&event)) ready.insert(e->group);
-      lost += std::holds_alternative<GroupLost>(event);
-      restarts += std::holds_alternative<GroupRestarted>(event);
-    }
-  }
-  void wait_for(int64_t batch) {
-    const auto begin = Clock::now();
-    while (done.count(batch) == 0 && seconds_since(begin) < 30) poll();
-    ASSERT_EQ(done.count(batch), 1u) << "batch " << batch << " is not done";
-  }
-  void end() {
-    pool.reset();
-    trial.expect_nothing_left();
-  }
-};
-
 TEST(WorkerPool_ACancelAtAnyStepEndsTheBatch, AndTheWorkersLiveOn) {
   for (const auto& [data, ulysses] : {std::pair{1, 1}, std::pair{1, 2}, std::pair{1, 4}, std::pair{2, 2}}) {
-    Resident r(data, ulysses);
+    HeardPool r(data, ulysses);
     for (int step = 1; step <= 4; ++step) {
       SCOPED_TRACE(str("data ", data, " ulysses ", ulysses, " step ", step));
       const auto batch = r.submit({"slow", "b"}, 40);
@@ -96,7 +42,7 @@ TEST(WorkerPool_ACancelAtAnyStepEndsTheBatch, AndTheWorkersLiveOn) {
 }
 
 TEST(WorkerPool_ABatchThatWaitsIsCancelled, AtOnce) {
-  Resident r(1, 2);
+  HeardPool r(1, 2);
   const auto first = r.submit({"slow"}, 5);
   const auto second = r.submit({"x", "y", "z"});
   const auto third = r.submit({"x"});
@@ -118,7 +64,7 @@ TEST(WorkerPool_ABatchThatWaitsIsCancelled, AtOnce) {
 
 // Whenever it comes, a batch is either stored as a whole or dropped as a whole.
 TEST(WorkerPool_ACancelAtAnyMoment, LeavesNoHalfBatch) {
-  Resident r(1, 2);
+  HeardPool r(1, 2);
   r.wait_for(r.submit({"warm"}));
   int dropped = 0;
   for (int i = 0; i < 60; ++i) {
@@ -143,7 +89,7 @@ TEST(WorkerPool_ACancelAtAnyMoment, LeavesNoHalfBatch) {
 }
 
 TEST(WorkerPool_ABadPromptOnManyRanks_IsAnsweredWithoutARestart, AndItsNeighboursAreDrawn) {
-  Resident r(1, 4);
+  HeardPool r(1, 4);
   const auto batch = r.submit({"a", "bad", "c"});
   r.wait_for(batch);
   const auto alone = r.submit({"bad"});
@@ -162,7 +108,7 @@ TEST(WorkerPool_ABadPromptOnManyRanks_IsAnsweredWithoutARestart, AndItsNeighbour
 }
 
 TEST(WorkerPool_ARankThatFailsAloneIsOutOfStep_SoItsGroupStartsAgain, Once) {
-  Resident r(1, 2);
+  HeardPool r(1, 2);
   const auto batch = r.submit({"rank 1 alone fails"});
   r.wait_for(batch);
   ASSERT_EQ(r.failed.size(), 1u);
@@ -175,7 +121,7 @@ TEST(WorkerPool_ARankThatFailsAloneIsOutOfStep_SoItsGroupStartsAgain, Once) {
 }
 
 TEST(WorkerPool_ArtifactsComeBackAsBytes, ThroughTheChannel) {
-  Resident r(2);
+  HeardPool r(2);
   r.trial.config.sink.returns_bytes = true;
   const auto batch = r.submit({"a", "b"});
   r.wait_for(batch);
@@ -193,7 +139,7 @@ TEST(WorkerPool_ArtifactsComeBackAsBytes, ThroughTheChannel) {
 // A folder that cannot be written is everybody's; bytes that cannot be made are one request's own.
 TEST(WorkerPool_BytesThatCannotBeMade, EndNoPool) {
   const Variable broken("ATELIER_FAULT", "0:write:0:oom");
-  Resident r(1);
+  HeardPool r(1);
   r.trial.config.sink.returns_bytes = true;
   const auto batch = r.submit({"a"});
   r.wait_for(batch);
@@ -203,7 +149,7 @@ TEST(WorkerPool_BytesThatCannotBeMade, EndNoPool) {
 }
 
 TEST(WorkerPool_ABatchThatGoesOnIsNotLate, HoweverLongItTakesInAll) {
-  Resident r(1, 2);
+  HeardPool r(1, 2);
   r.trial.config.pool.batch_timeout_s = 1.5;
   const auto batch = r.submit({"slow"}, 40);  // 4 s
   r.wait_for(batch);
@@ -214,7 +160,7 @@ TEST(WorkerPool_ABatchThatGoesOnIsNotLate, HoweverLongItTakesInAll) {
 
 // As systemd and container runtimes do it: what is to end is the pool's to say.
 TEST(WorkerPool_ASigtermForEveryProcess, EndsNoWorkerInTheMiddleOfItsPicture) {
-  Resident r(1, 2);
+  HeardPool r(1, 2);
   const auto batch = r.submit({"slow"}, 10);
   r.on_step = [&](const StepDone& e) {
     if (e.step != 2) return;
@@ -227,7 +173,7 @@ TEST(WorkerPool_ASigtermForEveryProcess, EndsNoWorkerInTheMiddleOfItsPicture) {
 }
 
 TEST(WorkerPool_AnArtifactOfManyPieces, ComesBackWhole) {
-  Resident r;
+  HeardPool r;
   r.trial.config.sink.returns_bytes = true;
   for (const char* prompt : {"large", "small"}) {
     const auto batch = r.submit({prompt});
@@ -242,100 +188,8 @@ TEST(WorkerPool_AnArtifactOfManyPieces, ComesBackWhole) {
   r.pool.reset();
 }
 
-// What is sent to a worker that does not read waits in a bounded queue; nobody else waits.
-TEST(WorkerPool_AWorkerThatDoesNotReadHoldsUpNobody, AndIsReplaced) {
-  const Variable odd(kOddVariable, "deaf 0");
-  Resident r(2);
-  r.start();
-  while (r.ready.count(0) == 0 && !::testing::Test::HasFailure()) r.poll();
-  const auto big = r.submit({std::string(24 << 20, 'x')});  // for the first group, the one that does not read
-  const auto begin = Clock::now();
-  std::vector<int64_t> small;
-  for (int i = 0; i < 20; ++i) small.push_back(r.submit({"small"}));
-  for (const auto batch : small) r.wait_for(batch);
-  EXPECT_LT(seconds_since(begin), 10);
-  EXPECT_EQ(r.restarts, 0);
-  r.pool->cancel(big);  // one message more than the queue takes
-  r.wait_for(big);
-  EXPECT_EQ(r.done[big].cancelled, 1);
-  EXPECT_EQ(r.restarts, 1);
-  r.end();
-}
-
-// Another process has taken the memory that its worker had: the other group is at work.
-TEST(WorkerPool_AGroupThatCannotLoadAgainIsGivenUp, AndTheOthersDrawOn) {
-  Resident r(2);
-  r.trial.config.pool.max_retries = 1;
-  r.wait_for(r.submit({"a"}));
-  while (r.ready.size() < 2 && !HasFailure()) r.poll();
-  std::ofstream(r.trial.folder.path() / "full") << ' ';
-  ::kill(r.trial.folder.processes()[0], SIGKILL);
-  const auto begin = Clock::now();
-  while (r.lost == 0 && seconds_since(begin) < 30) ASSERT_NO_THROW(r.poll());
-  EXPECT_EQ(r.lost, 1);
-  const auto next = r.submit({"b"});
-  r.wait_for(next);
-  EXPECT_EQ(r.stored[next].size(), 1u);
-  r.end();
-}
-
-// To its parent a process that another one traces has not ended when it is dead: like one that hangs
-// in a driver.
-class Tracer {
- public:
-  explicit Tracer(pid_t traced) : id_(::fork()) {
-    if (id_ == 0) {
-      const bool is_traced = ::ptrace(PTRACE_SEIZE, traced, nullptr, nullptr) == 0;
-      const char answer = is_traced ? 'y' : 'n';
-      [[maybe_unused]] const auto written = ::write(pipe_[1], &answer, 1);
-      for (;;) ::pause();
-    }
-    char answer = 'n';
-    [[maybe_unused]] const auto read = ::read(pipe_[0], &answer, 1);
-    holds_ = answer == 'y';
-  }
-  ~Tracer() {
-    ::kill(id_, SIGKILL);
-    ::waitpid(id_, nullptr, 0);
-    for (const int fd : pipe_) ::close(fd);
-  }
-  bool holds() const { return holds_; }
-
- private:
-  std::array<int, 2> pipe_ = [] {
-    std::array<int, 2> ends{};
-    EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
-    return ends;
-  }();
-  pid_t id_;
-  bool holds_ = false;
-};
-
-TEST(WorkerPool_AWorkerThatDoesNotEndIsLeftBehind, AndHoldsUpNeitherItsPoolNorItsEnd) {
-  Resident r(2);
-  r.trial.config.pool.end_timeout_s = 0.5;
-  r.wait_for(r.submit({"a"}));
-  while (r.ready.size() < 2 && !HasFailure()) r.poll();
-  const auto workers = r.trial.folder.processes();
-  std::vector<std::unique_ptr<Tracer>> tracers;
-  for (const pid_t id : workers) tracers.push_back(std::make_unique<Tracer>(id));
-  if (!tracers.front()->holds()) GTEST_SKIP() << "no process can be traced here";
-  ::kill(workers[0], SIGKILL);
-  auto begin = Clock::now();
-  while (r.lost == 0 && seconds_since(begin) < 20) r.poll();
-  EXPECT_EQ(r.lost, 1);
-  const auto next = r.submit({"b"});
-  r.wait_for(next);
-  EXPECT_EQ(r.stored[next].size(), 1u);
-  begin = Clock::now();
-  r.pool.reset();
-  EXPECT_LT(seconds_since(begin), 10);
-  tracers.clear();
-  while (::waitpid(-1, nullptr, 0) > 0) continue;
-}
-
 TEST(WorkerPool_ManyThreadsSubmitAndCancel, OnePolls) {
-  Resident r(2);
+  HeardPool r(2);
   r.start();
   std::mutex mutex;
   std::vector<int64_t> all;
@@ -361,7 +215,7 @@ TEST(WorkerPool_ManyThreadsSubmitAndCancel, OnePolls) {
 }
 
 TEST(WorkerPool_AnotherThreadMayNotPoll, BecauseWorkersDieWithTheThreadThatStartedThem) {
-  Resident r;
+  HeardPool r;
   r.wait_for(r.submit({"a"}));
   std::thread([&] { EXPECT_THROW(r.pool->poll(0ms), std::logic_error); }).join();
   EXPECT_THROW(r.pool->submit(std::vector<request::Request>{}), Error);
