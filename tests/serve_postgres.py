@@ -60,6 +60,12 @@ class Database:
         done = subprocess.run(self._as_user([f"{programs[0]}/{command[0]}", *map(str, command[1:])]), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
+    def ask(self, text):
+        done = subprocess.run([f"{programs[0]}/psql", "-h", str(self.folder), "-U", "atelier", "-d", "postgres", "-Atc", text],
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
     def close(self):
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGINT)
@@ -174,6 +180,18 @@ def test_signed_addresses_hold_at_every_front_end():
         b.wait_job(body["job"])
         path = body["data"][0]["url"].removeprefix("http://here")
         assert b.ask("GET", path)[0] == 200, path
+
+
+def test_pictures_that_no_job_has_are_removed():
+    with tempfile.TemporaryDirectory() as data:
+        with front_end(data) as one:
+            job = one.wait_job(one.ask("POST", "/v1/images/generations", SMALL)[1]["job"])["id"]
+        database.ask("UPDATE atelier_pictures SET stored = now() - interval '2 hours'")
+        database.ask("INSERT INTO atelier_pictures (job, name, bytes, stored) VALUES ('nobodys', 'input_image', 'x', now() - interval '2 hours'), "
+                     "('to_come', 'input_image', 'x', now())")
+        with front_end(data):
+            left = database.ask("SELECT DISTINCT job FROM atelier_pictures")
+            assert "nobodys" not in left and {job, "to_come"} <= set(left), left
 
 
 def test_a_database_that_is_not_there_is_named():

@@ -11,6 +11,7 @@
 #include "server/api_fields.h"
 #include "server/call.h"
 #include "server/dispatcher.h"
+#include "server/job_inputs.h"
 #include "server/request_maker.h"
 
 namespace atelier::server {
@@ -48,18 +49,17 @@ class Api : public http::HttpHandler {
   void generations(ApiCall& call);
   void edits(ApiCall& call);
   void draw(ApiCall& call, const std::string& kind, const Draft& draft, const std::string& body_hash,
-            const std::string& id);
+            JobInputs& inputs);
   void settle_hints(const Draft& draft) const;
   std::vector<request::Request> requests_of(const Draft& draft) const;
-  void follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record);
-  void follow_earlier(const ApiCall& call, const Draft& draft, const std::string& id,
-                      const std::string& earlier, const Listener& listener);
+  void follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record,
+              JobInputs& inputs);
+  void follow_earlier(const ApiCall& call, const Draft& draft, const std::string& earlier,
+                      const Listener& listener);
   void stream_event(const ApiCall& call, const Draft& draft, const std::string& prefix,
                     const JobEvent& e) const;
   void answer_accepted(const ApiCall& call, const JobRecord& record) const;
   Json images_answer(const Draft& draft, const JobRecord& record, const std::vector<Bytes>& pictures) const;
-
-  std::string keep_input(const std::string& id, const char* name, const std::string& bytes) const;
 
   // videos_api.cpp
   void create_video(ApiCall& call);

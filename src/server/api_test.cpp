@@ -119,6 +119,9 @@ struct ApiDesk {
   }
 };
 
+// A PNG of one pixel.
+constexpr const char* kSmallPicture =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
 constexpr const char* kGenerations = "/v1/images/generations";
 
 // Its connection may break before its request is in the queue.
@@ -196,17 +199,15 @@ TEST(Api_TheTryOfAPicture, IsOneFrameOfAModelOfVideosAndShowsItWhatItNeeds) {
 
 TEST(Api_AVideoMayBeGivenItsFrames, TheFirstAndTheLast) {
   ApiDesk desk({}, std::make_unique<VideoMaker>());
-  const std::string picture =
-      "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
   const auto ask = [&](const Json& last) {
     const Json body{{"prompt", "a fox"},
                     {"num_frames", 9},
                     {"output_format", "webp"},
-                    {"input_reference", picture},
+                    {"input_reference", kSmallPicture},
                     {"last_image", last}};
     return desk.ask("POST", "/v1/videos", body, {{"Content-Type", "application/json"}});
   };
-  EXPECT_EQ(ask(picture).status, 200);
+  EXPECT_EQ(ask(kSmallPicture).status, 200);
   desk.wait_until([&] {
     const std::scoped_lock lock(desk.seen.mutex);
     return !desk.seen.batches.empty();
@@ -220,15 +221,45 @@ TEST(Api_AVideoMayBeGivenItsFrames, TheFirstAndTheLast) {
   const auto refused = ask("bm8gcGljdHVyZQ==");
   EXPECT_EQ(refused.status, 400);
   EXPECT_NE(refused.body.find("last_image"), std::string::npos) << refused.body;
-  EXPECT_EQ(ask(Json::array({picture, picture})).status, 400);
+  EXPECT_EQ(ask(Json::array({kSmallPicture, kSmallPicture})).status, 400);
+}
+
+// A refusal may come after the stream of its answer has begun.
+TEST(Api_PicturesOfARequestThatIsRefused, GoWithIt) {
+  for (const char* path : {"/v1/images/edits", "/v1/videos"}) {
+    const bool is_video = std::string_view(path) == "/v1/videos";
+    ApiDesk desk({}, is_video ? std::make_unique<VideoMaker>() : nullptr);
+    const auto kept = [&] {
+      std::filesystem::directory_iterator at(desk.folder->path() / "pictures"), end;
+      return std::distance(at, end);
+    };
+    const auto ask = [&](Json more, const std::string& key) {
+      more.update({{"prompt", "a fox"}, {is_video ? "input_reference" : "image", kSmallPicture}});
+      if (is_video) more["output_format"] = "webp";
+      return desk.ask("POST", path, more, {{"Content-Type", "application/json"}, {"Idempotency-Key", key}});
+    };
+    EXPECT_EQ(ask({{"size", "70x70"}}, "other").status, 400);
+    EXPECT_EQ(kept(), 0) << path;
+    EXPECT_EQ(ask(Json::object(), "once").status, 200);
+    EXPECT_EQ(kept(), 1) << path;
+    EXPECT_EQ(ask(Json::object(), "once").status, 200);
+    EXPECT_EQ(kept(), 1) << path << ": the job of this key has its own";
+    const Json stream = is_video ? Json::object() : Json{{"stream", true}};
+    Json another = stream;
+    another["seed"] = 8;
+    EXPECT_EQ(ask(another, "once").status, is_video ? 422 : 200);
+    EXPECT_EQ(kept(), 1) << path << ": the key is another request's";
+    desk.dispatcher->drain(20s);
+    EXPECT_EQ(ask(stream, "late").status, is_video ? 503 : 200);
+    EXPECT_EQ(kept(), 1) << path << ": the server ends";
+  }
 }
 
 TEST(Api_SecondsOfAVideo, AreWholeStepsOfItsModelsFrames) {
   ApiDesk desk({}, std::make_unique<VideoMaker>());
   const auto frames = [&](const Json& seconds) {
     Json body{{"prompt", "a fox"}, {"seconds", seconds}, {"output_format", "webp"}};
-    body["input_reference"] =
-        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
+    body["input_reference"] = kSmallPicture;
     const auto answer = desk.ask("POST", "/v1/videos", body, {{"Content-Type", "application/json"}});
     EXPECT_EQ(answer.status, 200) << answer.body;
     return Json::parse(answer.body).at("num_frames").get<int>();

@@ -4,7 +4,6 @@
 
 #include "base/digest.h"
 #include "base/error.h"
-#include "base/files.h"
 #include "media/alpha.h"
 #include "server/api.h"
 #include "server/upload.h"
@@ -30,14 +29,6 @@ media::Image mask_of(const std::string& bytes) {
 
 }  // namespace
 
-// Where workers find it; a store that other hosts share holds it, too.
-std::string Api::keep_input(const std::string& id, const char* name, const std::string& bytes) const {
-  const auto file = options_.inputs / id / name;
-  write_file_atomically(file, bytes);
-  if (store_.is_shared()) store_.put_picture(id, name, bytes);
-  return file.string();
-}
-
 void Api::edits(ApiCall& call) {
   if (options_.mode == "t2i")
     throw ApiError(400, "wrong_mode", "this server runs with --mode t2i: POST /v1/images/generations");
@@ -55,17 +46,12 @@ void Api::edits(ApiCall& call) {
     throw ApiError(400, "unknown_parameter", "last_image: it is the last frame of a video", "last_image");
   auto draft = edit_fields_.read(upload.fields);
   decoded("image", upload.images.front());  // before anything is kept
-  const std::string id = new_id("job_");
-  try {
-    draft.row.request.image = keep_input(id, "input_image", upload.images.front());
-    if (!upload.masks.empty())
-      draft.row.request.mask =
-          keep_input(id, "input_mask", media::encode(mask_of(upload.masks.front()), media::Format::kPng));
-    draw(call, "images.edits", std::move(draft), hash, id);
-  } catch (...) {
-    store_.remove(id);
-    throw;
-  }
+  JobInputs inputs(store_, options_.inputs, new_id("job_"));
+  draft.row.request.image = inputs.keep("image", upload.images.front());
+  if (!upload.masks.empty())
+    draft.row.request.mask =
+        inputs.keep("mask", media::encode(mask_of(upload.masks.front()), media::Format::kPng));
+  draw(call, "images.edits", draft, hash, inputs);
 }
 
 }  // namespace atelier::server

@@ -27,7 +27,8 @@ void Api::generations(ApiCall& call) {
   if (options_.mode == "edit")
     throw ApiError(400, "wrong_mode", "this server runs with --mode edit: POST /v1/images/edits");
   const auto draft = generation_fields_.read(parsed_json(call.request.body));
-  draw(call, "images.generations", draft, sha256(call.request.body), new_id("job_"));
+  JobInputs inputs(store_, options_.inputs, new_id("job_"));  // none
+  draw(call, "images.generations", draft, sha256(call.request.body), inputs);
 }
 
 // What the server does for everybody can be asked for, but not changed by one request.
@@ -81,9 +82,9 @@ std::vector<request::Request> Api::requests_of(const Draft& draft) const {
 }
 
 void Api::draw(ApiCall& call, const std::string& kind, const Draft& draft, const std::string& body_hash,
-               const std::string& id) {
+               JobInputs& inputs) {
   settle_hints(draft);
-  JobRecord record{.id = id, .owner = call.owner, .kind = kind, .format = draft.format};
+  JobRecord record{.id = inputs.id(), .owner = call.owner, .kind = kind, .format = draft.format};
   record.idempotency = call.request.header("idempotency-key").value_or("");
   if (record.idempotency.size() > 255)
     throw ApiError(400, "invalid_value", "Idempotency-Key: at most 255 letters are expected");
@@ -111,7 +112,7 @@ void Api::draw(ApiCall& call, const std::string& kind, const Draft& draft, const
     request.name = str(record.id, "_", i, ".", draft.format == "jpeg" ? "jpg" : draft.format);
     request.index = static_cast<int64_t>(i);
   }
-  follow(call, kind, draft, std::move(record));
+  follow(call, kind, draft, std::move(record), inputs);
 }
 
 Json Api::images_answer(const Draft& draft, const JobRecord& record,
@@ -162,7 +163,8 @@ void Api::answer_accepted(const ApiCall& call, const JobRecord& record) const {
   call.json(202, shown_job(record));
 }
 
-void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record) {
+void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record,
+                 JobInputs& inputs) {
   call.request.body = {};  // listeners keep the call until the job is done
   call.request.form = {};
   const std::string id = record.id;
@@ -192,7 +194,8 @@ void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, Job
     const bool is_awaited = !draft.is_async && !is_named;
     const auto known =
         dispatcher_.submit(std::move(record), listener, is_awaited ? Acceptance::kAtOnce : Acceptance::kKept);
-    if (known != id) return follow_earlier(call, draft, id, known, listener);
+    if (known != id) return follow_earlier(call, draft, known, listener);
+    inputs.accepted();
     // now that it can be cancelled: a client that has left already is noticed at once
     if (is_awaited && !options_.keep_on_disconnect)
       call.reply.on_gone([this, id] { dispatcher_.cancel(id); });
@@ -204,9 +207,8 @@ void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, Job
 }
 
 // The request is one that the client has made before.
-void Api::follow_earlier(const ApiCall& call, const Draft& draft, const std::string& id,
-                         const std::string& earlier, const Listener& listener) {
-  store_.remove(id);  // the pictures that it came with
+void Api::follow_earlier(const ApiCall& call, const Draft& draft, const std::string& earlier,
+                         const Listener& listener) {
   const ApiError gone(409, "being_forgotten",
                       "the job of this Idempotency-Key is being forgotten: try again");
   if (!draft.is_async) {

@@ -25,12 +25,16 @@ constexpr const char* kPostgresSchema = R"(
   CREATE UNIQUE INDEX IF NOT EXISTS atelier_by_idempotency ON atelier_jobs (owner, idempotency);
   CREATE INDEX IF NOT EXISTS atelier_by_open ON atelier_jobs (is_open, seq);
   CREATE TABLE IF NOT EXISTS atelier_pictures (job TEXT NOT NULL, name TEXT NOT NULL, bytes BYTEA NOT NULL, PRIMARY KEY (job, name));
+  ALTER TABLE atelier_pictures ADD COLUMN IF NOT EXISTS stored TIMESTAMPTZ NOT NULL DEFAULT now();
   CREATE TABLE IF NOT EXISTS atelier_front_ends (name TEXT PRIMARY KEY, seen TIMESTAMPTZ NOT NULL);
   CREATE TABLE IF NOT EXISTS atelier_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 )";
 constexpr int kSchemaLock = 0x61746c72;  // of pg_advisory_xact_lock: two front ends start at once
 constexpr std::chrono::seconds kHeartbeat{2};
 constexpr const char* kGone = "interval '10 seconds'";  // without a heartbeat
+// Of pictures that no job has: one that is about to be accepted may still come.
+constexpr const char* kForgotten = "interval '1 hour'";
+constexpr std::chrono::hours kSweep{1};
 
 class PostgresStore : public JobStore {
  public:
@@ -42,6 +46,7 @@ class PostgresStore : public JobStore {
       return !ids("SELECT id FROM atelier_jobs WHERE id = $1", {id}).empty();
     });
     beat();
+    sweep();
     heart_ = std::thread([this] { keep_beating(); });
   }
   ~PostgresStore() override {
@@ -127,7 +132,7 @@ class PostgresStore : public JobStore {
     const std::scoped_lock lock(mutex_);
     connection_.ask(
         "INSERT INTO atelier_pictures (job, name, bytes) VALUES ($1, $2, $3) ON CONFLICT (job, name) DO "
-        "UPDATE SET bytes = excluded.bytes",
+        "UPDATE SET bytes = excluded.bytes, stored = now()",
         {job, name, SqlValue::binary(bytes)});
   }
   std::optional<std::string> picture(const std::string& job, const std::string& name) override {
@@ -224,11 +229,21 @@ class PostgresStore : public JobStore {
         "seen = now()",
         {front_end_});
   }
+  // A front end that ended between its pictures and their job leaves them to nobody.
+  void sweep() {
+    swept_ = std::chrono::steady_clock::now();
+    const std::scoped_lock lock(mutex_);
+    connection_.ask(str("DELETE FROM atelier_pictures p WHERE stored < now() - ", kForgotten,
+                        " AND NOT EXISTS (SELECT 1 FROM atelier_jobs j WHERE j.id = p.job)")
+                        .c_str(),
+                    {});
+  }
   void keep_beating() {
     std::unique_lock lock(heart_mutex_);
     while (!heart_changed_.wait_for(lock, kHeartbeat, [this] { return is_over_; })) {
       try {
         beat();
+        if (std::chrono::steady_clock::now() - swept_ > kSweep) sweep();
       } catch (const std::exception& e) {
         log::warning(e.what());
       }
@@ -244,6 +259,7 @@ class PostgresStore : public JobStore {
   std::mutex heart_mutex_;
   std::condition_variable heart_changed_;
   bool is_over_ = false;
+  std::chrono::steady_clock::time_point swept_;  // by whoever runs the heart
   std::thread heart_;
 };
 

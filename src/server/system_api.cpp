@@ -69,7 +69,8 @@ std::vector<request::Request> smallest(const RequestMaker& maker, request::Promp
 // frames as can be, and a model that must be shown pictures is shown grey ones.
 void Api::try_generation(ApiCall& call) {
   const auto& card = maker_.card();
-  JobRecord record{.id = new_id("job_"), .owner = call.owner, .kind = "health", .priority = 100};
+  JobInputs inputs(store_, options_.inputs, new_id("job_"));
+  JobRecord record{.id = inputs.id(), .owner = call.owner, .kind = "health", .priority = 100};
   record.format = card.needs_last_image ? "webp" : "png";
   record.created = unix_time();
   record.timeout = 60;
@@ -85,17 +86,12 @@ void Api::try_generation(ApiCall& call) {
     call.json(is_good ? 200 : 503,
               {{"status", is_good ? "ok" : "failed"}, {"seconds", unix_time() - e.record.created}});
   };
-  const std::string id = record.id;
-  try {
-    if (card.needs_image) row.request.image = keep_input(id, "input_image", grey_picture());
-    if (card.needs_last_image) row.request.last_image = row.request.image;
-    record.requests = smallest(maker_, row, record.format);
-    record.requests.front().name = str(id, "_0.", record.format);
-    dispatcher_.submit(std::move(record), answer, Acceptance::kAtOnce);
-  } catch (...) {
-    store_.remove(id);
-    throw;
-  }
+  if (card.needs_image) row.request.image = inputs.keep("image", grey_picture());
+  if (card.needs_last_image) row.request.last_image = row.request.image;
+  record.requests = smallest(maker_, row, record.format);
+  record.requests.front().name = str(inputs.id(), "_0.", record.format);
+  dispatcher_.submit(std::move(record), answer, Acceptance::kAtOnce);
+  inputs.accepted();
 }
 
 void Api::metrics(ApiCall& call) {

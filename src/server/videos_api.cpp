@@ -98,17 +98,11 @@ void Api::create_video(ApiCall& call) {
   draft.is_async = true;
   if (draft.format.empty()) draft.format = maker_.card().video_format;
   settle_frames(draft);
-  const std::string id = new_id("video_");
+  JobInputs inputs(store_, options_.inputs, new_id("video_"));
   auto& request = draft.row.request;
-  try {
-    if (!upload.images.empty()) request.image = keep_input(id, "input_image", upload.images.front());
-    if (!upload.last_images.empty())
-      request.last_image = keep_input(id, "input_last_image", upload.last_images.front());
-    draw(call, kKind, draft, hash, id);
-  } catch (...) {
-    store_.remove(id);
-    throw;
-  }
+  if (!upload.images.empty()) request.image = inputs.keep("image", upload.images.front());
+  if (!upload.last_images.empty()) request.last_image = inputs.keep("last_image", upload.last_images.front());
+  draw(call, kKind, draft, hash, inputs);
 }
 
 JobRecord Api::video_of(const ApiCall& call) const {
