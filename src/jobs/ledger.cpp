@@ -25,13 +25,24 @@ namespace {
 // the whole file, which would wait for the own claim for ever.
 class Lock {
  public:
-  explicit Lock(int fd) : fd_(fd) {
-    while (set(F_WRLCK) != 0 && errno == EINTR) {
+  // Throws Error(kUsage) where waiting for it fails; some file systems have no locks at all.
+  Lock(int fd, const std::filesystem::path& file) : fd_(fd) {
+    int failed = 0;
+    while ((failed = set(F_WRLCK)) != 0 && errno == EINTR) {
     }
+    holds_ = failed == 0;
+    const bool has_none = errno == ENOSYS || errno == EOPNOTSUPP || errno == EINVAL || errno == ENOLCK;
+    if (!holds_ && !has_none)
+      throw Error(Kind::kUsage, str("cannot lock the ledger ", file.string(), ": ", std::strerror(errno)));
   }
-  ~Lock() { set(F_UNLCK); }
+  ~Lock() {
+    if (holds_) set(F_UNLCK);
+  }
   Lock(const Lock&) = delete;
   Lock& operator=(const Lock&) = delete;
+
+  // False: others may be writing, so nothing may be cut off.
+  bool holds() const { return holds_; }
 
  private:
   int set(short type) const {
@@ -42,6 +53,7 @@ class Lock {
     return ::fcntl(fd_, F_OFD_SETLKW, &lock);
   }
   int fd_;
+  bool holds_ = false;
 };
 
 std::string now_utc() {
@@ -91,14 +103,17 @@ std::optional<Record> to_record(std::string_view line) {
 
 constexpr size_t kMany = 1 << 16, kLine = 1 << 12;  // bytes read at once, for all lines and for one
 
-// Calls take(chunk) for the bytes of a file from `at` on, until it says no.
+// Calls take(chunk) for the bytes of a file from `at` on, until it says no or the file ends. Throws
+// Error(kUsage) where they cannot be read: a disk that fails for a moment is no end.
 template <class Take>
-void read_from(int fd, int64_t at, size_t chunk, const Take& take) {
+void read_from(int fd, const std::filesystem::path& file, int64_t at, size_t chunk, const Take& take) {
   std::string buffer(chunk, '\0');
   for (;;) {
     const ssize_t n = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(at));
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0 || !take(std::string_view(buffer).substr(0, static_cast<size_t>(n)))) return;
+    if (n < 0)
+      throw Error(Kind::kUsage, str("cannot read the ledger ", file.string(), ": ", std::strerror(errno)));
+    if (n == 0 || !take(std::string_view(buffer).substr(0, static_cast<size_t>(n)))) return;
     at += n;
   }
 }
@@ -146,7 +161,12 @@ Ledger::Ledger(const std::filesystem::path& file) : path_(file) {
     throw Error(Kind::kUsage, str("cannot open the ledger ", file.string(), ": ", why,
                                   "; mend its permissions or choose another output_dir"));
   }
-  load();
+  try {
+    load();
+  } catch (...) {
+    ::close(fd_);
+    throw;
+  }
 }
 
 Ledger::~Ledger() {
@@ -154,10 +174,10 @@ Ledger::~Ledger() {
 }
 
 void Ledger::load() {
-  const Lock lock(fd_);
+  const Lock lock(fd_, path_);
   std::string line;
   int64_t begin = 0;
-  read_from(fd_, 0, kMany, [&](std::string_view chunk) {
+  read_from(fd_, path_, 0, kMany, [&](std::string_view chunk) {
     for (size_t end; (end = chunk.find('\n')) != std::string_view::npos; chunk.remove_prefix(end + 1)) {
       line += chunk.substr(0, end);
       take(line, begin);
@@ -175,7 +195,10 @@ void Ledger::load() {
     return;
   }
   had_torn_tail_ = true;
-  if (::ftruncate(fd_, static_cast<off_t>(begin)) != 0)
+  // unlocked it may be the line that another process is writing
+  const bool is_mended =
+      lock.holds() ? ::ftruncate(fd_, static_cast<off_t>(begin)) == 0 : ::write(fd_, "\n", 1) == 1;
+  if (!is_mended)
     throw Error(Kind::kUsage, str("cannot mend the ledger ", path_.string(), ": ", std::strerror(errno)));
 }
 
@@ -196,7 +219,7 @@ void Ledger::sort() const {
 
 std::optional<Record> Ledger::read(int64_t at) const {
   std::string line;
-  read_from(fd_, at, kLine, [&](std::string_view chunk) {
+  read_from(fd_, path_, at, kLine, [&](std::string_view chunk) {
     const size_t end = chunk.find('\n');
     line += chunk.substr(0, end);
     return end == std::string_view::npos;
@@ -235,7 +258,7 @@ void Ledger::append(Record record) {
   const std::scoped_lock guard(mutex_);
   int64_t begin = 0;
   {
-    const Lock lock(fd_);
+    const Lock lock(fd_, path_);
     const off_t before = ::lseek(fd_, 0, SEEK_END);
     begin = before;
     ssize_t n = 0;
@@ -246,7 +269,7 @@ void Ledger::append(Record record) {
       // a short write without an error means that the disk ran full on the way
       const int error = n < 0 || n == static_cast<ssize_t>(line.size()) ? errno : ENOSPC;
       // nothing more can be done if this fails too: the next load cuts the torn line off
-      static_cast<void>(!::ftruncate(fd_, before));
+      static_cast<void>(lock.holds() ? !::ftruncate(fd_, before) : !::write(fd_, "\n", 1));
       const Kind kind = error == ENOSPC || error == EDQUOT ? Kind::kCapacity : Kind::kUsage;
       throw Error(kind, str("cannot write the ledger ", path_.string(), ": ", std::strerror(error)));
     }

@@ -47,13 +47,14 @@ Record failed_record(const request::Request& request, const Json& settings, cons
 class Ledger {
  public:
   // Creates the file if there is none, cuts off a last line that a crash left half written, reads the rest.
-  // Lines that are no records are left alone and counted. Throws Error(kUsage) if the file cannot be opened.
+  // Lines that are no records are left alone and counted; so is a half one on file systems without
+  // locks. Throws Error(kUsage) if the file cannot be opened or read.
   explicit Ledger(const std::filesystem::path& file);
   ~Ledger();
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  // The latest record of this name; none if there is none.
+  // The latest record of this name; none if there is none. Throws Error(kUsage) if the file cannot be read.
   std::optional<Record> find(const std::string& name) const;
   // Pictures whose latest record is a failure, by name.
   std::vector<Record> failed() const;

@@ -2,8 +2,12 @@
 #include "jobs/ledger.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/file.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -261,6 +265,52 @@ TEST(Ledger, AFullDiskLeavesNoHalfLine) {
     EXPECT_EQ(Ledger(dir / kLedgerName).garbage_lines(), 0);
   }
   ::umount(dir.path().c_str());
+}
+
+// Every lock of bytes fails from now on as on a file system that has none.
+void lose_locks() {
+  sock_filter steps[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_OFD_SETLKW, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOLCK),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program{std::size(steps), steps};
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+    ::_exit(77);
+}
+
+// What stands behind the last whole line may be another process's, which is writing it.
+TEST(Ledger, WithoutLocksNothingIsCutOff) {
+  const Scratch dir;
+  const fs::path file = dir / kLedgerName;
+  { Ledger(file).append(failed_record(request(0), kRun, "NaN")); }
+  const std::string torn = read_file(file) + "{\"name\":\"1.png\",";
+  dir.write(kLedgerName, torn);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    lose_locks();
+    Ledger ledger(file);
+    ledger.append(failed_record(request(2), kRun, "NaN"));
+    ::_exit(ledger.find("0.png") && ledger.find("2.png") ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "system calls cannot be made to fail here";
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(read_file(file).starts_with(torn + "\n"));
+  const Ledger again(file);
+  EXPECT_EQ(again.garbage_lines(), 1);
+  EXPECT_TRUE(again.find("0.png") && again.find("2.png"));
+}
+
+// Its first bytes cannot be read: EIO.
+TEST(Ledger, WhatCannotBeReadIsNoEnd) {
+  EXPECT_NE(message_of(Kind::kUsage, [&] { Ledger ledger("/proc/self/mem"); }).find("cannot read"),
+            std::string::npos);
 }
 
 TEST(Ledger, UnusableFilesAreNamed) {
