@@ -17,7 +17,7 @@ std::vector<uint8_t> last_of_four(const std::vector<uint8_t>& rgba) {
   return out;
 }
 
-std::vector<uint8_t> opacity_of_png(std::string_view bytes) {
+Opacity opacity_of_png(std::string_view bytes) {
   png_image picture{};
   picture.version = PNG_IMAGE_VERSION;
   if (!png_image_begin_read_from_memory(&picture, bytes.data(), bytes.size()))
@@ -31,10 +31,10 @@ std::vector<uint8_t> opacity_of_png(std::string_view bytes) {
   picture.format = PNG_FORMAT_RGBA;
   std::vector<uint8_t> rgba(PNG_IMAGE_SIZE(picture));
   if (!png_image_finish_read(&picture, nullptr, rgba.data(), 0, nullptr)) damaged("PNG", picture.message);
-  return last_of_four(rgba);
+  return {static_cast<int>(picture.width), static_cast<int>(picture.height), last_of_four(rgba)};
 }
 
-std::vector<uint8_t> opacity_of_webp(std::string_view bytes) {
+Opacity opacity_of_webp(std::string_view bytes) {
   WebPBitstreamFeatures features;
   if (WebPGetFeatures(raw(bytes), bytes.size(), &features) != VP8_STATUS_OK)
     damaged("WebP", "its header is not valid");
@@ -44,12 +44,12 @@ std::vector<uint8_t> opacity_of_webp(std::string_view bytes) {
                             static_cast<size_t>(features.height));
   if (!WebPDecodeRGBAInto(raw(bytes), bytes.size(), rgba.data(), rgba.size(), 4 * features.width))
     damaged("WebP", "its picture data is not whole");
-  return last_of_four(rgba);
+  return {features.width, features.height, last_of_four(rgba)};
 }
 
 }  // namespace
 
-std::vector<uint8_t> opacity(std::string_view bytes) {
+Opacity opacity(std::string_view bytes) {
   if (bytes.starts_with("\x89PNG")) return opacity_of_png(bytes);
   if (bytes.size() > 12 && bytes.starts_with("RIFF") && bytes.substr(8, 4) == "WEBP")
     return opacity_of_webp(bytes);

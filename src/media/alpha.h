@@ -4,12 +4,15 @@
 #include <string_view>
 #include <vector>
 
-#include "media/image.h"
-
 namespace atelier::media {
 
-// How opaque each pixel is, [height, width], 0 to 255, of a PNG or WebP; empty where the file has no such
-// channel. Throws as decode() does.
-std::vector<uint8_t> opacity(std::string_view bytes);
+struct Opacity {
+  int width = 0, height = 0;
+  std::vector<uint8_t> values;  // [height, width], 0 to 255; empty: the file has no such channel
+};
+
+// How opaque each pixel of a PNG or WebP is, as it is stored; opacity_upright() of media/input.h turns it.
+// Throws as decode() does.
+Opacity opacity(std::string_view bytes);
 
 }  // namespace atelier::media

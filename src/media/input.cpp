@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -27,20 +29,29 @@ constexpr std::array<Turn, 9> kTurns{{{},
                                       {true, true, true},
                                       {true, true, false}}};
 
-Image turned(const Image& in, Turn t) {
-  const int width = t.exchanged ? in.height : in.width, height = t.exchanged ? in.width : in.height;
-  Image out{width, height, std::vector<uint8_t>(in.rgb.size())};
+// values: [height, width, channels]; sizes become those of the picture as it stands upright.
+std::vector<uint8_t> turned(const std::vector<uint8_t>& values, int& width, int& height, size_t channels,
+                            Turn t) {
+  const int old_width = width, old_height = height;
+  if (t.exchanged) std::swap(width, height);
+  std::vector<uint8_t> out(values.size());
   size_t to = 0;
   for (int y = 0; y < height; ++y) {
     for (int x = 0; x < width; ++x) {
       const int col = t.exchanged ? y : x, row = t.exchanged ? x : y;
-      const auto c = static_cast<size_t>(t.from_right ? in.width - 1 - col : col);
-      const auto r = static_cast<size_t>(t.from_below ? in.height - 1 - row : row);
-      const size_t from = 3 * (r * static_cast<size_t>(in.width) + c);
-      for (size_t k = 0; k < 3; ++k) out.rgb[to++] = in.rgb[from + k];
+      const auto c = static_cast<size_t>(t.from_right ? old_width - 1 - col : col);
+      const auto r = static_cast<size_t>(t.from_below ? old_height - 1 - row : row);
+      const size_t from = channels * (r * static_cast<size_t>(old_width) + c);
+      for (size_t k = 0; k < channels; ++k) out[to++] = values[from + k];
     }
   }
   return out;
+}
+
+// None: it stands as it is stored.
+std::optional<Turn> turn_of(std::string_view bytes) {
+  const int orientation = orientation_of(exif_of(bytes));
+  return orientation > 1 ? std::optional(kTurns[static_cast<size_t>(orientation)]) : std::nullopt;
 }
 
 }  // namespace
@@ -66,8 +77,16 @@ std::string read_picture_file(const fs::path& file) {
 
 Image decode_upright(std::string_view bytes) {
   Image picture = decode(bytes);
-  const int orientation = orientation_of(exif_of(bytes));
-  return orientation > 1 ? turned(picture, kTurns[static_cast<size_t>(orientation)]) : picture;
+  if (const auto turn = turn_of(bytes))
+    picture.rgb = turned(picture.rgb, picture.width, picture.height, 3, *turn);
+  return picture;
+}
+
+Opacity opacity_upright(std::string_view bytes) {
+  Opacity found = opacity(bytes);
+  if (const auto turn = turn_of(bytes); turn && !found.values.empty())
+    found.values = turned(found.values, found.width, found.height, 1, *turn);
+  return found;
 }
 
 std::vector<uint8_t> binary(const Image& picture) {

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "media/alpha.h"
 #include "media/image.h"
 
 namespace atelier::media {
@@ -18,6 +19,8 @@ std::string read_picture_file(const std::filesystem::path& file);
 // As decode(), turned as the file's EXIF block says (PIL.ImageOps.exif_transpose). Alpha is dropped, as
 // PIL's convert("RGB") drops it.
 Image decode_upright(std::string_view bytes);
+// As opacity(), turned as decode_upright() turns the colours.
+Opacity opacity_upright(std::string_view bytes);
 
 // Whether each pixel's grey (ITU-R 601-2 luma, as PIL's convert("L") rounds it) is at least a half: [height,
 // width], 0 or 1.

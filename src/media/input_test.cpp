@@ -3,6 +3,8 @@
 #include "media/input.h"
 
 #include <gtest/gtest.h>
+#include <png.h>
+#include <webp/encode.h>
 #include <zlib.h>
 
 #include <filesystem>
@@ -82,11 +84,14 @@ std::string exif_with(uint32_t orientation, bool is_big) {
          n(orientation, 2) + n(0, 2) + n(0, 4);
 }
 
-std::string png_with(const Image& p, const std::string& exif) {
+std::string png_with(std::string file, const std::string& exif) {
   const std::string body = "eXIf" + exif;
   const auto crc = static_cast<uint32_t>(
       ::crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size())));
-  return encode(p, Format::kPng).insert(33, big(static_cast<uint32_t>(exif.size()), 4) + body + big(crc, 4));
+  return file.insert(33, big(static_cast<uint32_t>(exif.size()), 4) + body + big(crc, 4));
+}
+std::string png_with(const Image& p, const std::string& exif) {
+  return png_with(encode(p, Format::kPng), exif);
 }
 
 std::string jpeg_with(const Image& p, const std::string& exif) {
@@ -95,10 +100,12 @@ std::string jpeg_with(const Image& p, const std::string& exif) {
       .insert(2, "\xFF\xE1" + big(static_cast<uint32_t>(body.size() + 2), 2) + body);
 }
 
-std::string webp_with(const Image& p, const std::string& exif) {
-  std::string file =
-      encode(p, Format::kWebp, 100) + "EXIF" + little(static_cast<uint32_t>(exif.size()), 4) + exif;
+std::string webp_with(std::string file, const std::string& exif) {
+  file += "EXIF" + little(static_cast<uint32_t>(exif.size()), 4) + exif;
   return file.replace(4, 4, little(static_cast<uint32_t>(file.size() - 8), 4));
+}
+std::string webp_with(const Image& p, const std::string& exif) {
+  return webp_with(encode(p, Format::kWebp, 100), exif);
 }
 
 std::vector<int> reds(const Image& p) {
@@ -121,6 +128,34 @@ TEST(Input, PicturesStandUprightAsExifSays) {
       EXPECT_EQ(decode_upright(jpeg_with(p, exif)).width, expected[o - 1][0]) << o;
     }
   }
+}
+
+// A row of four pixels of which the first is transparent, as WebP (lossless) and PNG.
+TEST(Input, TransparencyIsTurnedAsColoursAre) {
+  const std::vector<uint8_t> rgba{9, 9, 9, 0, 9, 9, 9, 255, 9, 9, 9, 255, 9, 9, 9, 255};
+  uint8_t* coded = nullptr;
+  const size_t size = WebPEncodeLosslessRGBA(rgba.data(), 4, 1, 16, &coded);
+  const std::string webp(reinterpret_cast<const char*>(coded), size);
+  WebPFree(coded);
+  png_image picture{};
+  picture.version = PNG_IMAGE_VERSION, picture.width = 4, picture.height = 1;
+  picture.format = PNG_FORMAT_RGBA;
+  std::string png(PNG_IMAGE_PNG_SIZE_MAX(picture), '\0');
+  png_alloc_size_t bytes = png.size();
+  ASSERT_TRUE(png_image_write_to_memory(&picture, png.data(), &bytes, 0, rgba.data(), 0, nullptr));
+  png.resize(bytes);
+  for (uint32_t o = 1; o <= 8; ++o) {
+    const bool is_last = o == 2 || o == 3 || o == 7 || o == 8, stands = o >= 5;
+    for (const auto& file : {png_with(png, exif_with(o, true)), webp_with(webp, exif_with(o, true))}) {
+      const auto found = opacity_upright(file);
+      EXPECT_EQ(found.width, stands ? 1 : 4) << o;
+      EXPECT_EQ(found.height, stands ? 4 : 1) << o;
+      EXPECT_EQ(found.values,
+                is_last ? (std::vector<uint8_t>{255, 255, 255, 0}) : (std::vector<uint8_t>{0, 255, 255, 255}))
+          << o;
+    }
+  }
+  EXPECT_TRUE(opacity_upright(png_with(sample(3, 2), exif_with(6, true))).values.empty());
 }
 
 TEST(Input, DamagedExifTurnsNothing) {

@@ -4,7 +4,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
-#include "media/alpha.h"
+#include "media/input.h"
 #include "server/api.h"
 #include "server/upload.h"
 
@@ -15,15 +15,16 @@ namespace {
 // opaque, where it is white.
 media::Image mask_of(const std::string& bytes) {
   media::Image mask = decoded("mask", bytes);
-  std::vector<uint8_t> opacity;
+  media::Opacity opacity;
   try {
-    opacity = media::opacity(bytes);
+    opacity = media::opacity_upright(bytes);
   } catch (const Error& e) {
     throw ApiError(400, "invalid_image", str("mask: ", e.what()), "mask");
   }
-  const bool is_opaque = std::all_of(opacity.begin(), opacity.end(), [](uint8_t o) { return o == 255; });
-  if (is_opaque || opacity.size() * 3 != mask.rgb.size()) return mask;
-  for (size_t i = 0; i < mask.rgb.size(); ++i) mask.rgb[i] = opacity[i / 3] < 128 ? 255 : 0;
+  const auto& values = opacity.values;
+  const bool is_opaque = std::all_of(values.begin(), values.end(), [](uint8_t o) { return o == 255; });
+  if (is_opaque || values.size() * 3 != mask.rgb.size()) return mask;
+  for (size_t i = 0; i < mask.rgb.size(); ++i) mask.rgb[i] = values[i / 3] < 128 ? 255 : 0;
   return mask;
 }
 
