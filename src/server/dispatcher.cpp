@@ -91,19 +91,34 @@ void Dispatcher::admit(const JobRecord& record) const {
   if (of_owner >= options_.max_per_owner)
     refuse("too_many_jobs",
            str("max_per_key ", options_.max_per_owner, ": so many jobs of this key are open already"));
-  double own = 0;
-  for (const auto& request : record.requests) own += work_of(request);
-  const auto needs = costs_.seconds_of_work(own);
+  const auto needs = seconds_of(record);
   if (needs && record.timeout > 0) {
     const double left = record.timeout;
-    if (*needs / std::max(1, groups_) > left)
+    if (*needs > left)
       throw ApiError(400, "deadline",
                      str("the pictures take about ", std::ceil(*needs), " s, but timeout leaves ",
                          std::floor(left), " s"),
                      "timeout");
-    if (predicted_wait_locked() + *needs / std::max(1, groups_) > left)
+    if (predicted_wait_locked() + *needs > left)
       refuse("deadline", "what waits already takes longer than timeout allows");
   }
+}
+
+// Of a job that has all groups for itself; none before anything was drawn. Groups take turns at its batches,
+// and no two share one: the first has the most to draw.
+std::optional<double> Dispatcher::seconds_of(const JobRecord& record) const {
+  const auto count = std::ssize(record.requests), most = std::max<int64_t>(1, options_.batch.most);
+  const int64_t stride = most * live_groups();
+  double work = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (i % stride < most) work += work_of(record.requests[static_cast<size_t>(i)]);
+  }
+  return costs_.seconds_of_work(work);
+}
+
+// Those that draw, or will again.
+int Dispatcher::live_groups() const {
+  return std::max(1, groups_ - static_cast<int>(std::ssize(lost_groups_)));
 }
 
 std::string Dispatcher::submit(JobRecord record, Listener listener, Acceptance acceptance) {
@@ -287,7 +302,7 @@ std::optional<std::string> Dispatcher::picture(const JobRecord& record, size_t i
 
 double Dispatcher::predicted_wait_locked() const {
   const auto seconds = costs_.seconds_of_work(batcher_.work() + open_work());
-  return seconds ? *seconds / std::max(1, groups_) : 0;
+  return seconds ? *seconds / live_groups() : 0;
 }
 
 double Dispatcher::open_work() const {

@@ -149,6 +149,8 @@ class Dispatcher {
   std::optional<double> seconds_left(const LiveJob& job) const;
   double open_work() const;
   double predicted_wait_locked() const;  // s, of a job that came now
+  std::optional<double> seconds_of(const JobRecord& record) const;
+  int live_groups() const;
   bool is_idle() const;
   void update_gauges(Engine& engine);
 

@@ -124,6 +124,12 @@ TEST(Dispatcher_ABrokenEngineIsStartedAgain, AndNothingIsLost) {
   for (const auto& waiter : waiters) EXPECT_EQ(waiter.wait().record.state, JobState::kDone);
 }
 
+TEST(Dispatcher_AnEngineThatIsStartedAgain, HasAllItsGroups) {
+  Desk desk({.groups = 2, .step_time = 20ms, .breaks_at = 1, .loses = 1}, {.batch = {.most = 1}});
+  for (const char* prompt : {"a", "b"}) desk.dispatcher->submit(desk.record(prompt, 1, 100), nullptr);
+  wait_until([&] { return desk.dispatcher->status().at("open_batches") == 2; });
+}
+
 TEST(Dispatcher_AFailedPictureFailsItsJob, WithoutAWordOfThisMachine) {
   Desk desk({.fails = "bad"});
   const Waiter bad, good;
@@ -206,6 +212,31 @@ TEST(Dispatcher_ADeadlineThatCannotBeMetIsRefused, OnceCostsAreKnown) {
   }
   const std::scoped_lock lock(desk.seen.mutex);
   EXPECT_EQ(desk.seen.batches.size(), 1u);
+}
+
+TEST(Dispatcher_ADeadline_CountsWholePictures, OfGroupsThatAreLeft) {
+  for (const int lost : {0, 3}) {
+    Desk desk({.groups = 4, .step_time = 5ms, .loses = lost}, {.batch = {.most = 1}});
+    const Waiter waiter;
+    desk.dispatcher->submit(desk.record("first", 1, 4), waiter.listener());
+    waiter.wait();
+    const auto status = [&](int pictures, double share) {
+      auto record = desk.record("long", pictures, 100);
+      record.timeout = share * desk.dispatcher->costs().seconds(record.requests.front()).value();
+      try {
+        desk.dispatcher->cancel(desk.dispatcher->submit(std::move(record), nullptr));
+      } catch (const ApiError& e) {
+        return e.status;
+      }
+      wait_until([&] { return desk.dispatcher->status().at("open_batches") == 0; });
+      return 200;
+    };
+    EXPECT_EQ(status(1, 0.7), 400) << "no other group can help with it";
+    EXPECT_EQ(status(1, 1.5), 200);
+    EXPECT_EQ(status(2, 1.5), lost > 0 ? 400 : 200);
+    EXPECT_EQ(status(5, 1.5), 400);
+    EXPECT_EQ(status(5, 2.5), lost > 0 ? 400 : 200);
+  }
 }
 
 TEST(Dispatcher_OneIdempotencyKeyIsOneJob, AlsoAfterARestart) {

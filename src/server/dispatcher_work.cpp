@@ -168,7 +168,7 @@ void Dispatcher::tell_remote(const EndedJob& job) {
 void Dispatcher::dispatch(Engine& engine) {
   const auto drawing =
       std::count_if(open_.begin(), open_.end(), [](const auto& open) { return !open.second.is_generated; });
-  for (auto free = std::max<int64_t>(1, groups_ - std::ssize(lost_groups_)) - drawing; free > 0; --free) {
+  for (auto free = live_groups() - drawing; free > 0; --free) {
     std::vector<std::string> running;
     for (const auto& [id, batch] : open_) {
       for (const auto& picture : batch.pictures) running.push_back(picture.job);
@@ -207,6 +207,7 @@ void Dispatcher::on_broken(const Error& error) {
     const std::scoped_lock lock(mutex_);
     is_ready_ = false;
     ready_groups_.clear();
+    lost_groups_.clear();  // the next engine begins with all of them
     if (is_hopeless(error.kind())) {
       fatal_ = error;
       return;

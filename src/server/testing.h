@@ -25,6 +25,7 @@ class StubEngine : public Engine {
     int breaks_at = 0;        // the engine breaks down in this batch, counted from 1; 0: never
     std::string fails = {};   // requests with this prompt fail
     int finds_no_memory = 0;  // so many pictures fail at first
+    int loses = 0;            // the last groups, which are given up when the others are ready
   };
   // What the tests look at afterwards; outlives the engine.
   struct Seen {
@@ -58,7 +59,9 @@ class StubEngine : public Engine {
   std::vector<cluster::PoolEvent> poll(std::chrono::milliseconds time) override {
     std::vector<cluster::PoolEvent> events;
     if (!std::exchange(is_ready_, true)) {
-      for (int g = 0; g < groups(); ++g) events.push_back(cluster::GroupReady{g});
+      for (int g = 0; g < groups() - behaviour_.loses; ++g) events.push_back(cluster::GroupReady{g});
+      for (int g = groups() - behaviour_.loses; g < groups(); ++g)
+        events.push_back(cluster::GroupLost{g, "no memory"});
     }
     while (!waiting_.empty() && std::ssize(drawn_) < groups()) {
       drawn_.push_back(std::move(waiting_.front()));
