@@ -78,11 +78,11 @@ std::vector<WaitingPicture> Batcher::next(double now, const std::vector<std::str
   return out;
 }
 
-std::optional<double> Batcher::ripe_at() const {
+std::optional<double> Batcher::ripe_at(double now) const {
   std::optional<double> least;
   for (const auto& entry : waiting_) {
     const double at = entry.picture.since + limits_.wait_s;
-    least = std::min(least.value_or(at), at);
+    if (at > now) least = std::min(least.value_or(at), at);
   }
   return least;
 }

@@ -38,8 +38,8 @@ class Batcher {
   // The most urgent picture with all that can be drawn beside it. None: nothing waits, or what does may still
   // wait for others. running: jobs that are drawn now.
   std::vector<WaitingPicture> next(double now, const std::vector<std::string>& running = {});
-  // When next() may give what it does not give now; none: never by itself.
-  std::optional<double> ripe_at() const;
+  // When next() may give what it does not give at `now`; none: never by itself.
+  std::optional<double> ripe_at(double now) const;
 
   size_t size() const { return waiting_.size(); }
   double work() const;  // of all that wait, see cost_model.h

@@ -47,7 +47,8 @@ TEST(Batcher_APictureWaitsForOthers, AtMostItsTime) {
   Batcher b({.most = 2, .wait_s = 0.5});
   b.add(picture("a", 4, 1));
   EXPECT_TRUE(b.next(1.2).empty());
-  EXPECT_EQ(b.ripe_at(), 1.5);
+  EXPECT_EQ(b.ripe_at(1.2), 1.5);
+  EXPECT_EQ(b.ripe_at(1.5), std::nullopt) << "it waits for something else";
   b.add(picture("b", 4, 1.3));
   EXPECT_EQ(jobs_of(b.next(1.3)), "ab");  // full
   b.add(picture("c", 4, 2));

@@ -78,6 +78,21 @@ TEST(Dispatcher_BatchesWhatFits, OfSeveralJobs) {
   EXPECT_EQ(desk.seen.batches[2].size(), 1u);
 }
 
+TEST(Dispatcher_APictureWaitsForOthers, AsLongAsItIsToldAndNoLonger) {
+  Desk desk({}, {.batch = {.most = 4, .wait_s = 0.02}});
+  double least = 1;
+  for (int i = 0; i < 10; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    const Waiter waiter;
+    desk.dispatcher->submit(desk.record("alone", 1, 1), waiter.listener(), Acceptance::kAtOnce);
+    waiter.wait();
+    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    EXPECT_GE(took, 0.02);
+    least = std::min(least, took);
+  }
+  EXPECT_LT(least, 0.08);
+}
+
 TEST(Dispatcher_CancelsAWaitingJob, WithoutTheEngine) {
   Desk desk({.step_time = 30ms}, {.batch = {.most = 1}});
   const Waiter first, second;

@@ -1,5 +1,6 @@
 // The dispatcher's own thread: what it hands to the engine, and what it makes of its events.
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/log.h"
@@ -11,7 +12,7 @@ namespace {
 using namespace std::chrono_literals;
 using Steady = std::chrono::steady_clock;
 
-constexpr auto kPoll = 100ms;
+constexpr auto kPoll = 100ms;    // at most
 constexpr auto kBreath = 500ms;  // before an engine that broke down is started again
 constexpr auto kLook = 100ms;    // between two looks at deadlines
 constexpr auto kKeepAgain = 1s;  // after the store has failed
@@ -75,6 +76,7 @@ bool Dispatcher::is_idle() const {
 
 void Dispatcher::turn(Engine& engine) {
   std::vector<cluster::PoolEvent> events;
+  std::chrono::milliseconds patience = kPoll;
   {
     const std::scoped_lock lock(mutex_);
     take_commands(engine);
@@ -90,12 +92,17 @@ void Dispatcher::turn(Engine& engine) {
   try {
     {
       const std::scoped_lock lock(mutex_);
+      const double now = steady_seconds();
       if (!is_draining_ && !fatal_) dispatch(engine);
+      if (const auto ripe = batcher_.ripe_at(now))
+        patience = std::min(
+            patience,
+            std::chrono::milliseconds(static_cast<int>(std::ceil(1e3 * std::clamp(*ripe - now, 0.0, 1.0)))));
     }
     if (fatal_) {
       std::this_thread::sleep_for(kPoll);
     } else {
-      events = engine.poll(std::chrono::duration_cast<std::chrono::milliseconds>(kPoll));
+      events = engine.poll(patience);
     }
   } catch (const Error& e) {
     on_broken(e);
