@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "request/file_inputs.h"
 #include "request/sampler_names.h"
 
 namespace atelier::request {
@@ -312,8 +313,8 @@ void place_pictures(Request& r, const std::filesystem::path& folder) {
     if (!files.empty()) take_listed(r.image, files[0], "image");
     if (files.size() == 2) take_listed(r.last_image, files[1], "last_image");
   }
-  for (auto* file : {&r.image, &r.mask, &r.last_image, &r.control_video, &r.mask_video}) {
-    if (*file) place(**file);
+  for (const auto& input : kFileInputs) {
+    if (r.*input.file) place(*(r.*input.file));
   }
   if (!r.reference_images) return;
   for (auto& file : *r.reference_images) place(file);
@@ -361,9 +362,7 @@ Json look(const Request& request, const Json& record) {
 
 std::string batch_key(const Request& request) {
   Json key = Json::array({branches(request), request.negative_prompt.has_value()});
-  for (const auto* file :
-       {&request.image, &request.mask, &request.last_image, &request.control_video, &request.mask_video})
-    key.push_back(file->has_value());
+  for (const auto& input : kFileInputs) key.push_back((request.*input.file).has_value());
   key.push_back(request.reference_images ? request.reference_images->size() : 0);
   fields_of(request)([&](const Field& field, const FieldRef& slot) {
     if (field.effect == Effect::kShape) key.push_back(json_of(slot));

@@ -38,6 +38,8 @@ class VideoMaker : public StubMaker {
   std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
     if (format == "png" && row.request.num_frames.value_or(81) != 1)
       throw Error(Kind::kUsage, "a png file holds one picture");
+    if (row.request.prompt == "odd frames")
+      throw Error(Kind::kUsage, str(row.request.last_image.value(), " has another size"));
     if (!row.request.image) throw Error(Kind::kUsage, "nothing is drawn without an image");
     return StubMaker::make(std::move(row), format);
   }
@@ -199,8 +201,8 @@ TEST(Api_TheTryOfAPicture, IsOneFrameOfAModelOfVideosAndShowsItWhatItNeeds) {
 
 TEST(Api_AVideoMayBeGivenItsFrames, TheFirstAndTheLast) {
   ApiDesk desk({}, std::make_unique<VideoMaker>());
-  const auto ask = [&](const Json& last) {
-    const Json body{{"prompt", "a fox"},
+  const auto ask = [&](const Json& last, const char* prompt = "a fox") {
+    const Json body{{"prompt", prompt},
                     {"num_frames", 9},
                     {"output_format", "webp"},
                     {"input_reference", kSmallPicture},
@@ -221,6 +223,9 @@ TEST(Api_AVideoMayBeGivenItsFrames, TheFirstAndTheLast) {
   const auto refused = ask("bm8gcGljdHVyZQ==");
   EXPECT_EQ(refused.status, 400);
   EXPECT_NE(refused.body.find("last_image"), std::string::npos) << refused.body;
+  const auto odd = ask(kSmallPicture, "odd frames");
+  EXPECT_EQ(odd.status, 400);
+  EXPECT_NE(odd.body.find("\"last_image has another size\""), std::string::npos) << odd.body;
   EXPECT_EQ(ask(Json::array({kSmallPicture, kSmallPicture})).status, 400);
 }
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/quote.h"
 #include "request/adapters.h"
+#include "request/file_inputs.h"
 #include "server/api.h"
 #include "server/base64.h"
 #include "server/json_body.h"
@@ -74,9 +75,8 @@ std::vector<request::Request> Api::requests_of(const Draft& draft) const {
   } catch (const Error& e) {
     if (e.kind() != Kind::kUsage && e.kind() != Kind::kCapacity && e.kind() != Kind::kCheckpoint) throw;
     std::string message = replaced(e.what(), folder, "");
-    for (const auto& [file, name] :
-         {std::pair{row.request.image, "image"}, std::pair{row.request.mask, "mask"}})
-      message = replaced(std::move(message), file.value_or(""), name);
+    for (const auto& input : request::kFileInputs)
+      message = replaced(std::move(message), (row.request.*input.file).value_or(""), std::string(input.name));
     throw ApiError(400, e.kind() == Kind::kCapacity ? "does_not_fit" : "invalid_value", message);
   }
 }

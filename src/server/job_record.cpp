@@ -124,7 +124,9 @@ Json shown_job(const JobRecord& r) {
   if (!r.requests.empty()) {
     Json parameters = request::look(r.requests.front(), nullptr);
     // what the server adds for itself, and what would say where its files are
-    for (const char* hidden : {"lora_digest", "image_sha256", "mask_sha256"}) parameters.erase(hidden);
+    fields_of(r.requests.front())([&](const Field& field, const FieldRef&) {
+      if (field.help.empty()) parameters.erase(std::string(field.name));
+    });
     if (parameters.contains("lora")) {
       for (auto& adapter : parameters["lora"]) {
         const std::string name = adapter;

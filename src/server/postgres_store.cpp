@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "request/file_inputs.h"
 #include "server/job_store.h"
 #include "server/postgres_connection.h"
 
@@ -208,17 +209,18 @@ class PostgresStore : public JobStore {
 
   // Workers read the pictures that a request begins with from files of their own host.
   void bring_inputs(JobRecord& record) {
-    using Input = std::optional<std::string> request::Request::*;
-    const std::pair<const char*, Input> inputs[] = {{"input_image", &request::Request::image},
-                                                    {"input_mask", &request::Request::mask},
-                                                    {"input_last_image", &request::Request::last_image}};
-    for (const auto& [name, input] : inputs) {
-      const auto bytes = picture(record.id, name);
-      if (!bytes) continue;
-      const auto file = inputs_ / record.id / name;
-      write_file_atomically(file, *bytes);
-      for (auto& request : record.requests)
-        if (request.*input) request.*input = file.string();
+    for (const auto& [field, input, digest] : request::kFileInputs) {
+      for (auto& request : record.requests) {
+        if (!(request.*input)) continue;
+        const auto name = fs::path(*(request.*input)).filename();
+        const auto file = inputs_ / record.id / name;
+        if (!fs::exists(file)) {  // nor brought for another picture of the job
+          const auto bytes = picture(record.id, name.string());
+          if (!bytes) continue;
+          write_file_atomically(file, *bytes);
+        }
+        request.*input = file.string();
+      }
     }
   }
 
