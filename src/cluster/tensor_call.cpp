@@ -37,9 +37,8 @@ at::ScalarType type_of(const std::string& dtype) {
 int64_t TensorRef::bytes() const {
   int64_t all = static_cast<int64_t>(c10::elementSize(type_of(dtype)));
   for (const int64_t n : shape) {
-    if (n < 0 || n > kMostBytes || all * n > kMostBytes)
+    if (n < 0 || n > kMostBytes || __builtin_mul_overflow(all, n, &all) || all > kMostBytes)
       throw Error(Kind::kUsage, "a tensor of impossible size");
-    all *= n;
   }
   return all;
 }

@@ -252,6 +252,9 @@ TEST(MappedTensors, RefusesWhatLiesOutside) {
   EXPECT_THROW(memory.view({"float32", {4}, 8}), Error);
   EXPECT_THROW(memory.view({"float32", {4}, -16}), Error);
   EXPECT_THROW(memory.view({"float32", {int64_t{1} << 39, int64_t{1} << 39}, 0}), Error);
+  // 2^64 bytes, and numbers of which there are none
+  EXPECT_THROW(memory.view({"float32", {int64_t{1} << 38, int64_t{1} << 24}, 0}), Error);
+  EXPECT_THROW(memory.view({"float32", {0, int64_t{1} << 62, 4}, 0}), Error);
   EXPECT_THROW(memory.view({"float8", {4}, 0}), Error);
   EXPECT_THROW(MappedTensors("/nowhere"), Error);
 }
