@@ -29,6 +29,12 @@ std::string sub_text(std::optional<int> sub) {
 
 }  // namespace
 
+std::string numbered_name(std::string_view name, size_t number) {
+  const fs::path path(name);
+  const auto file = str(path.stem().string(), "-", number, path.extension().string());
+  return fs::path(path).replace_filename(file).string();
+}
+
 std::string default_name(int64_t index, std::optional<int> sub, std::string_view suffix) {
   char text[32];
   std::snprintf(text, sizeof text, "%06lld", static_cast<long long>(index));

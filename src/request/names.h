@@ -1,6 +1,7 @@
 // Names of output files, relative to the output folder. Nothing here can name a file outside of it.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -20,6 +21,9 @@ std::string default_name(int64_t index, std::optional<int> sub, std::string_view
 // Error(kItem) as check_name does.
 std::string custom_name(std::string_view name, std::optional<int> sub, std::string_view suffix,
                         std::span<const std::string_view> kept = kPictureEndings);
+
+// "a/b.png", 2 -> "a/b-2.png".
+std::string numbered_name(std::string_view name, size_t number);
 
 // Throws Error(kItem) naming the rule unless the name is relative, has no "..", no empty or overlong part, no
 // control character, is UTF-8 and does not begin a part with the prefix that temporary files have.

@@ -30,6 +30,8 @@ TEST(Names, DefaultNamesArePadded) {
   EXPECT_EQ(default_name(0, {}, ".png"), "000000.png");
   EXPECT_EQ(default_name(12, 3, ".png"), "000012_03.png");
   EXPECT_EQ(default_name(1234567, 100, ".webp"), "1234567_100.webp");
+  EXPECT_EQ(numbered_name("a/x.png", 2), "a/x-2.png");
+  EXPECT_EQ(numbered_name("b.c/x", 11), "b.c/x-11");
 }
 
 TEST(Names, CustomNamesKeepKnownSuffixes) {

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "plan/parallel_config.h"
+#include "request/names.h"
 #include "verify/bench.h"
 
 namespace atelier::app {
@@ -27,8 +28,7 @@ request::RequestList fill(const request::RequestList& given, size_t count) {
     auto next = given[i % given.size()];
     seeds.fill(next);
     if (i >= given.size()) {
-      const std::filesystem::path name = next.name;
-      next.name = str(name.stem().string(), "-", i / given.size() + 1, name.extension().string());
+      next.name = request::numbered_name(next.name, i / given.size() + 1);
       next.seed = *next.seed + i;
     }
     out.push_back(next);
