@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/constant_time.h"
 #include "base/digest.h"
 #include "base/error.h"
 
@@ -20,14 +21,6 @@ namespace atelier::cluster {
 namespace {
 
 constexpr size_t kTagBytes = 64, kLengthBytes = 4, kNonceBytes = 32;
-
-// Does not end at the first difference: the time tells nothing.
-bool are_equal(std::string_view a, std::string_view b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
-    difference |= static_cast<unsigned char>(a[i] ^ b[i]);
-  return difference == 0;
-}
 
 uint32_t length_at(const std::string& buffer, size_t at) {
   uint32_t length = 0;
@@ -155,7 +148,7 @@ std::optional<Json> Channel::next() {
   if (!key_.empty()) {
     const Side other = side_ == Side::kWorker ? Side::kPool : Side::kWorker;
     const auto found = std::string_view(buffer_).substr(consumed_ + kLengthBytes + length, kTagBytes);
-    if (!are_equal(found, tag(other, received_, text))) {
+    if (!is_equal_in_constant_time(found, tag(other, received_, text))) {
       throw Error(Kind::kPeer,
                   "a message between processes was made with another key; is another run using this port?");
     }

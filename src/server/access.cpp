@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/constant_time.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/files.h"
@@ -29,15 +30,6 @@ bool is_loopback_name(std::string_view name) {
 }
 
 }  // namespace
-
-bool is_equal_in_constant_time(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  unsigned char difference = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    difference = static_cast<unsigned char>(
-        difference | (static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i])));
-  return difference == 0;
-}
 
 void KeyRing::add(std::string_view text, const std::string& where) {
   text = trim(text);

@@ -51,6 +51,5 @@ AccessVerdict check_origin(const AccessRules& rules, const http::IncomingRequest
 
 // The key of "Authorization: Bearer KEY" or "X-Api-Key: KEY".
 std::string key_in(const http::IncomingRequest& request);
-bool is_equal_in_constant_time(std::string_view a, std::string_view b);
 
 }  // namespace atelier::server

@@ -1,6 +1,7 @@
 // Jobs: lists, one of them, its pictures.
 #include <nlohmann/json.hpp>
 
+#include "base/constant_time.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/text.h"
