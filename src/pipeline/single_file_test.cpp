@@ -77,7 +77,8 @@ TEST_F(SingleFile, APartOfAFolderMayStandBehindAnyPrefix) {
     }
     weights::write_tensors(copy / component / "model.safetensors", tensors);
     const auto m = ModelRepo::open(copy.path());
-    EXPECT_EQ(m.component(component).section.prefix, prefix);
+    const auto& found = m.component(component).section.prefix;  // CLIP's own text_model. may be part of it
+    EXPECT_TRUE(found.starts_with(prefix)) << found;
     EXPECT_NO_THROW(m.check()) << component;
     expect_same(m, component);
   }
