@@ -11,7 +11,7 @@ cd "$build"
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 
-flags=(-std=c++20 -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "-I$root/src")
+flags=(-DSPDLOG_COMPILED_LIB -DSPDLOG_SHARED_LIB -DSPDLOG_FMT_EXTERNAL -DFMT_SHARED -std=c++20 -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "-I$root/src")
 echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' >probe.cpp
 if clang++ -fsanitize=fuzzer,address,undefined probe.cpp -o probe >/dev/null 2>&1; then
   compiler=(clang++) reach=(-fsanitize=fuzzer-no-link) engine=(-fsanitize=fuzzer)
@@ -22,8 +22,17 @@ fi
 launcher=()
 if command -v ccache >/dev/null; then launcher=(ccache); fi
 
-readers=(base/{error,check,field,files,json,quote,suggest,text} weights/{tensor_file,safetensors_header,safetensors_writer,gguf,decode,reduced}
-  request/{csv,lines,names,prompts,request,work} app/settings/config http/{form,message} server/{router,api_error,api_fields,api_field_list,json_values,json_body})
+# Of rooms that stand on no other library but small ones, all.
+whole=()
+for room in base request; do
+  for file in "$root/src/$room"/*.cpp; do
+    name=${file#"$root/src/"}
+    [[ $name == *_test.cpp ]] || whole+=("${name%.cpp}")
+  done
+done
+libraries=(-lyaml-cpp -lspdlog -lfmt -lcrypto)
+readers=("${whole[@]}" weights/{tensor_file,safetensors_header,safetensors_writer,gguf,decode,reduced}
+  app/settings/config http/{form,message} server/{router,api_error,api_fields,api_field_list,json_values,json_body})
 tests=(weights/safetensors_test request/prompts_test app/settings/config_test http/form_test server/router_test server/api_fields_test)
 objects() { printf '%s.o ' "${@//\//_}"; }
 
@@ -48,7 +57,7 @@ for job in "${running[@]}"; do wait "$job" || failed=1; done
 echo "compiled after $SECONDS s by ${compiler[0]}"
 
 # shellcheck disable=SC2046
-"${compiler[@]}" "${flags[@]}" $(objects "${readers[@]}" "${tests[@]}") -lgmock_main -lgmock -lgtest -lyaml-cpp -o tests
+"${compiler[@]}" "${flags[@]}" $(objects "${readers[@]}" "${tests[@]}") -lgmock_main -lgmock -lgtest "${libraries[@]}" -o tests
 if ./tests --gtest_brief=1 --gtest_filter='-*Slow*' >tests.log 2>&1; then
   echo "ok      tests: $(grep -E '^\[  PASSED' tests.log)"
 else
@@ -63,7 +72,7 @@ fuzz() { # TARGET SECONDS: its exit code; what it said is in TARGET/log
   mkdir -p "$folder/found"
   # shellcheck disable=SC2046
   "${compiler[@]}" "${flags[@]}" "${reach[@]}" "$root/tests/fuzz/$target.cpp" "${engine[@]}" $(objects "${readers[@]}") \
-    -lyaml-cpp -o "$folder/target" >"$folder/log" 2>&1 || return 2
+    "${libraries[@]}" -o "$folder/target" >"$folder/log" 2>&1 || return 2
   cd "$folder"
   if [[ ${engine[0]} == -fsanitize=fuzzer ]]; then
     ./target -seed=1 -max_total_time="$2" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \

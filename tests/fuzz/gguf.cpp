@@ -48,7 +48,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::memcpy(out.data(), data + offset, out.size());
   };
   weights::Entries entries;
-  weights::Metadata metadata;
+  weights::FileMetadata metadata;
   try {
     weights::parse_gguf("fuzz.gguf", {length, read}, entries, metadata);
   } catch (const Error& e) {

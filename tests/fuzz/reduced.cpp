@@ -37,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto header = all.substr(0, data[0] + 256u * data[1]);
   const auto tensors = all.substr(header.size());
   weights::Entries entries;
-  weights::Metadata metadata;
+  weights::FileMetadata metadata;
   try {
     weights::parse_header("fuzz", header, static_cast<int64_t>(tensors.size()), entries, metadata);
     const auto begin = static_cast<int64_t>(8 + header.size());

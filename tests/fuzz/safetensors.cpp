@@ -44,7 +44,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int64_t tensor_bytes = data[0] + 256 * data[1];
   const std::string_view header(reinterpret_cast<const char*>(data) + 2, size - 2);
   weights::Entries entries;
-  weights::Metadata metadata;
+  weights::FileMetadata metadata;
   try {
     weights::parse_header("fuzz.safetensors", header, tensor_bytes, entries, metadata);
   } catch (const Error& e) {
