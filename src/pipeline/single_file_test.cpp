@@ -167,16 +167,21 @@ const Pairs kWanOwn{{"condition_embedder.text_embedder.linear_1", "text_embeddin
                     {"ffn.net.0.proj", "ffn.0"},
                     {"ffn.net.2", "ffn.2"}};
 
-// Of Wan 2.2, as ComfyUI names them: the folder has configurations alone.
-TEST(Files, AreTakenForBothExperts) {
-  const Copy model("tests/goldens/wan_experts/model");
+// Of Wan 2.2, as ComfyUI names them: the folder keeps configurations alone.
+std::vector<fs::path> experts_as_files(const fs::path& model) {
   std::vector<fs::path> files;
   for (const std::string expert : {"transformer", "transformer_2"}) {
-    const auto own = model.path() / expert / "diffusion_pytorch_model.safetensors";
-    files.push_back(model.path() / (expert + ".safetensors"));
+    const auto own = model / expert / "diffusion_pytorch_model.safetensors";
+    files.push_back(model / (expert + ".safetensors"));
     weights::write_tensors(files.back(), renamed(weights::read_tensors(own), kWanOwn));
     fs::remove(own);
   }
+  return files;
+}
+
+TEST(Files, AreTakenForBothExperts) {
+  const Copy model("tests/goldens/wan_experts/model");
+  const auto files = experts_as_files(model.path());
   const auto m = ModelRepo::open_single_files(files, model.path());
   EXPECT_NO_THROW(m.check());
   EXPECT_EQ(m.component("transformer").file, files[0]);
@@ -197,13 +202,7 @@ TEST(Files, AreTakenForBothExperts) {
 
 TEST(Files, BesideAFolderAreOneForEachDenoiser) {
   const Copy model("tests/goldens/wan_experts/model");
-  std::vector<fs::path> files;
-  for (const std::string expert : {"transformer", "transformer_2"}) {
-    const auto own = model.path() / expert / "diffusion_pytorch_model.safetensors";
-    files.push_back(model.path() / (expert + ".safetensors"));
-    weights::write_tensors(files.back(), renamed(weights::read_tensors(own), kWanOwn));
-    fs::remove(own);
-  }
+  const auto files = experts_as_files(model.path());
   const auto m = ModelRepo::open(model.path(), files);
   EXPECT_EQ(m.component("transformer").file, files[0]);
   EXPECT_EQ(m.component("transformer_2").file, files[1]);
