@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "request/file_inputs.h"
 
 namespace atelier::request {
 namespace {
@@ -23,8 +24,8 @@ std::string rewritten(const std::string& list, const PathRule& spelled_out) {
 }  // namespace
 
 void rewrite_paths(Request& r, const PathRule& spelled_out) {
-  for (auto* file : {&r.image, &r.mask, &r.last_image, &r.control_video, &r.mask_video}) {
-    if (*file) **file = spelled_out(**file);
+  for (const auto& input : kFileInputs) {
+    if (auto& file = r.*input.file) *file = spelled_out(*file);
   }
   for (auto* list : {&r.input_images, &r.reference_images}) {
     if (!*list) continue;

@@ -9,6 +9,7 @@
 #include "app/settings/home.h"
 #include "base/error.h"
 #include "base/suggest.h"
+#include "request/file_inputs.h"
 #include "request/paths.h"
 
 namespace atelier::app {
@@ -143,8 +144,8 @@ void expand_homes(const Environment& environment, Settings& s) {
         &s.output.output_dir, &s.output.log_dir, &s.serve.api_key_file, &s.serve.tls_cert, &s.serve.tls_key,
         &s.serve.data_dir, &s.serve.lora_dir})
     *path = expand_home(*path, environment);
-  for (const char* name : {"image", "mask", "last_image", "control_video", "mask_video"}) {
-    const auto texts = s.input.texts.find(name);
+  for (const auto& input : request::kFileInputs) {
+    const auto texts = s.input.texts.find(std::string(input.name));
     if (texts == s.input.texts.end()) continue;
     for (auto& path : texts->second) path = expand_home(path, environment);
   }
