@@ -1,4 +1,5 @@
 // atelier clean: what caches take, and their removal, one scope at a time.
+#include <algorithm>
 #include <iostream>
 
 #include "app/cli/commands.h"
@@ -9,6 +10,24 @@
 #include "report/clock.h"
 
 namespace atelier::app {
+namespace {
+
+// The folder, where it leads if it is a link, and what of it is meant where that is not all.
+std::string place_of(const CacheFolder& cache) {
+  std::string out = cache.folder.string();
+  std::error_code error;
+  if (std::filesystem::is_symlink(cache.folder, error))
+    out += " -> " + std::filesystem::weakly_canonical(cache.folder, error).string();
+  if (cache.parts == std::vector{cache.folder}) return out;
+  constexpr size_t kNamed = 4;
+  std::string names;
+  for (size_t i = 0; i < std::min(kNamed, cache.parts.size()); ++i)
+    names += (i == 0 ? "" : ", ") + cache.parts[i].lexically_relative(cache.folder).string();
+  if (cache.parts.size() > kNamed) names += str(" and ", cache.parts.size() - kNamed, " more");
+  return out + ": " + (names.empty() ? "nothing" : names) + "; what else is in it stays";
+}
+
+}  // namespace
 
 int clean_command(const Arguments& arguments) {
   CLI::App app(
@@ -30,7 +49,7 @@ int clean_command(const Arguments& arguments) {
   int64_t all = 0;
   for (const auto& c : caches) {
     std::cout << (c.is_wanted ? is_sure ? "remove  " : "would   " : "keep    ") << report::bytes_text(c.bytes)
-              << "  " << c.folder.string() << "  (" << c.what << (c.is_wanted ? "" : "; " + c.flag) << ")\n";
+              << "  " << place_of(c) << "  (" << c.what << (c.is_wanted ? "" : "; " + c.flag) << ")\n";
     for (const auto& kept : c.kept) std::cout << "keep    token  " << kept.string() << "\n";
     if (c.is_wanted) all += c.bytes;
   }

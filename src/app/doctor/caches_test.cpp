@@ -74,5 +74,42 @@ TEST(Caches, VariablesMoveThemAndAVenvMustBeOne) {
             std::string::npos);
 }
 
+// HF_HOME=/workspace is common: what others put there is no cache.
+TEST(Caches, OfAFolderThatAVariableNamesOnlyTheirOwnNamesGo) {
+  const Scratch home;
+  const auto at = [&](const char* name) { return home / "work" / name; };
+  for (const char* name : {"hub/models--a--b/blobs/x", "hub/.locks/l", "hub/version.txt", "xet/logs/l",
+                           "http-v2/a", "hub/checkpoints/c", "hub/pytorch_vision_main/hubconf.py"})
+    write(at(name), 1);
+  const std::vector<const char*> others{"picture.png", "hub/notes.txt",     "hub/mine/a", "modules/app.py",
+                                        "src/a.cpp",   "datasets/mine.csv", "token"};
+  for (const char* name : others) write(at(name), 10);
+  const auto work = (home / "work").string();
+  for (const auto& variables :
+       {Environment{
+            {"HOME", home.path().string()}, {"HF_HOME", work}, {"TORCH_HOME", work}, {"PIP_CACHE_DIR", work}},
+        Environment{{"HOME", home.path().string()}, {"HF_HUB_CACHE", (home / "work/hub").string()}},
+        Environment{{"HOME", home.path().string()}, {"HF_HUB_CACHE", work}}}) {
+    for (const auto& cache : find_caches(variables, {.hub = true, .torch = true, .pip = true})) {
+      EXPECT_LT(cache.bytes, 10) << cache.folder;
+      remove_cache(cache);
+    }
+    for (const char* name : others) EXPECT_TRUE(fs::exists(at(name))) << name;
+  }
+  for (const char* name :
+       {"hub/models--a--b", "hub/.locks", "xet", "http-v2", "hub/checkpoints", "hub/pytorch_vision_main"})
+    EXPECT_FALSE(fs::exists(at(name))) << name;
+}
+
+TEST(Caches, AVenvThatSharesItsFolderIsRefused) {
+  const Scratch home;
+  for (const char* name : {"pyvenv.cfg", "bin/python", "lib/a", "main.py"}) write(home / "project" / name, 1);
+  const auto clean = [&] { return find_caches({}, {.venv = (home / "project").string()}); };
+  EXPECT_NE(message_of(Kind::kUsage, clean).find("main.py"), std::string::npos);
+  fs::remove(home / "project/main.py");
+  EXPECT_EQ(remove_cache(clean().back()), 3);
+  EXPECT_FALSE(fs::exists(home / "project"));
+}
+
 }  // namespace
 }  // namespace atelier::app
