@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "pipeline/device.h"
 
 namespace atelier::app {
 namespace {
@@ -41,6 +42,17 @@ DeviceChoice choose_device(std::string_view asked, int devices) {
   }
   if (index >= devices) throw Error(Kind::kUsage, str("--device ", asked, ": ", there_are(devices)));
   return {c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index)), "as asked"};
+}
+
+const char* usual_type(c10::Device device, int capability, Surface surface) {
+  constexpr int kBfloat16 = 80;
+  if (!device.is_cuda()) return "float32";
+  return capability > 0 && capability < kBfloat16 ? "float16" : half_type(surface);
+}
+
+std::string denoiser_type(const Resolved& resolved, c10::Device device) {
+  const auto& asked = resolved.settings.device.torch_dtype;
+  return asked.empty() ? usual_type(device, pipeline::cuda_capability(device), resolved.surface) : asked;
 }
 
 }  // namespace atelier::app

@@ -64,9 +64,7 @@ Json traffic_of(const bench::Measurement& m, const std::string& layout, const Js
 }  // namespace
 
 std::string ProtocolRows::dtype() const {
-  const auto& asked = s_.resolved.settings.device.torch_dtype;
-  if (!asked.empty()) return asked;
-  return s_.is_gpu ? half_type(s_.resolved.surface) : "float32";
+  return denoiser_type(s_.resolved, s_.is_gpu ? c10::kCUDA : c10::kCPU);
 }
 
 plan::ParallelConfig ProtocolRows::degrees_of(const bench::Measurement& m) const {

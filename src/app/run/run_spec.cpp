@@ -265,8 +265,7 @@ pipeline::EngineConfig engine_config(const Resolved& resolved, const RunSpec& sp
   pipeline::EngineConfig engine;
   engine.model = spec.model.spec;
   engine.device = cuda ? spec.device.device.str() : "cpu";
-  engine.precision.denoiser =
-      s.device.torch_dtype.empty() ? (cuda ? half_type(resolved.surface) : "float32") : s.device.torch_dtype;
+  engine.precision.denoiser = denoiser_type(resolved, spec.device.device);
   // Encoders and the VAE overflow in float16, and are a small part of the work on the CPU.
   const bool is_half = cuda && engine.precision.denoiser != "float32";
   engine.precision.encoders = engine.precision.vae = is_half ? "bfloat16" : "float32";

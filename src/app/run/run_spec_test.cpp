@@ -6,6 +6,7 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/flags.h"
+#include "app/run/device_choice.h"
 #include "app/run/record.h"
 #include "app/run/requests.h"
 
@@ -43,6 +44,14 @@ std::string header_line(std::string_view word, Arguments arguments, HeaderOf who
     if (is_ours) out += line + "\n";
   }
   return out;
+}
+
+TEST(DeviceChoice, WithoutBfloat16ItIsFloat16) {
+  EXPECT_STREQ(usual_type(c10::kCUDA, 75, kT2i), "float16");  // T4
+  EXPECT_STREQ(usual_type(c10::kCUDA, 80, kT2i), "bfloat16");
+  EXPECT_STREQ(usual_type(c10::kCUDA, 0, kT2i), "bfloat16");
+  EXPECT_STREQ(usual_type(c10::kCUDA, 90, kScripts), "float16");
+  EXPECT_STREQ(usual_type(c10::kCPU, 0, kT2i), "float32");
 }
 
 TEST(Header, TellsOfTheLayoutWhatItsProductDoesNot) {
