@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -22,7 +23,7 @@ Cell number_cell(const FamilyRow& row, double value) {
 // How a layout shares the work: one method alone, or several.
 std::string method_of(const std::string& layout) {
   if (layout.find(',') != std::string::npos) return "hybrid";
-  for (const auto* name : {"ulysses", "ring", "pipefusion", "cfg", "tensor"}) {
+  for (const auto* name : {"ulysses", "ring", "kv_gather", "pipefusion", "cfg", "tensor"}) {
     if (layout.starts_with(name)) return name;
   }
   return "one GPU";
@@ -82,7 +83,7 @@ std::optional<Chart> scaling_chart(const std::string& hardware, const std::vecto
     if (fastest(rows, n)) counts.push_back(n), chart.categories.push_back(std::to_string(n));
   }
   if (counts.size() < 2) return std::nullopt;
-  for (const auto* method : {"ulysses", "ring", "pipefusion", "cfg", "hybrid"}) {
+  for (const auto* method : {"ulysses", "ring", "kv_gather", "pipefusion", "cfg", "tensor", "hybrid"}) {
     ChartSeries s{method, one->source, {}};
     for (const int n : counts) {
       const auto* r = n == 1 ? one : fastest(rows, n, method);
@@ -239,13 +240,29 @@ std::vector<FamilyRow> family_rows(const Json& result, const std::string& model,
   return out;
 }
 
+void add_measured(FamilyQuery& query, std::vector<FamilyRow> rows) {
+  std::map<std::string, std::set<std::string>> models, files;
+  for (const auto& r : rows) models[r.hardware].insert(r.model), files[r.hardware].insert(r.from);
+  std::vector<std::string> sections;
+  for (auto& r : rows) {
+    const auto machine = r.hardware;
+    if (models[machine].size() > 1) r.hardware += ", " + r.model;
+    if (files[machine].size() > 1) r.hardware += ", " + r.from;
+    if (std::find(sections.begin(), sections.end(), r.hardware) == sections.end())
+      sections.push_back(r.hardware);
+    query.rows.push_back(std::move(r));
+  }
+  query.hardware.insert(query.hardware.begin(), sections.begin(), sections.end());
+}
+
 Document family_page(const FamilyQuery& query) {
   Document out{.title = "Performance of " + query.family, .lead = {}, .sections = {}};
   out.lead.push_back(
       {"Measured numbers are bold and come from the files that are named beside them; modelled ones are "
-       "italic; "
-       "cited ones are grey, with their source: " +
-       std::string(query.is_reported ? kReportSource : "none") + "."});
+       "italic" +
+       (query.is_reported ? str("; cited ones are grey, with their source: ", kReportSource)
+                          : std::string()) +
+       "."});
   for (const auto& hardware : query.hardware) out.sections.push_back(hardware_section(query, hardware));
   if (query.is_reported) out.sections.push_back(reading_section());
   return out;

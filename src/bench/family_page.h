@@ -33,6 +33,10 @@ struct FamilyQuery {
   std::vector<std::string> hardware;  // in the order of the sections
   std::vector<FamilyRow> rows;
 };
+// Adds rows that were measured. Times are compared within one model and one file alone, for other models
+// compute other things and other files are of other days: each has a section of its own where a machine has
+// several.
+void add_measured(FamilyQuery& query, std::vector<FamilyRow> rows);
 Document family_page(const FamilyQuery& query);
 
 }  // namespace atelier::bench

@@ -82,5 +82,30 @@ TEST(FamilyPage, TakesItsRowsFromResultFiles) {
   EXPECT_EQ(rows[0].from, "families.json");
 }
 
+TEST(FamilyPage, OtherModelsAndFilesAreSectionsOfTheirOwn) {
+  FamilyQuery q{.family = "sd3", .hardware = {}, .rows = {}};
+  std::vector<FamilyRow> rows;
+  for (const char* model : {"medium", "large"}) {
+    for (const char* file : {"a.json", "b.json"}) {
+      for (const char* layout : {"data=1", "cfg=2", "kv_gather=2"}) {
+        rows.push_back(row("H200", layout, *layout == 'd' ? 1 : 2, 60, Basis::kMeasured));
+        rows.back().model = model, rows.back().from = file;
+      }
+    }
+  }
+  add_measured(q, rows);
+  const auto page = family_page(q);
+  ASSERT_EQ(page.sections.size(), 4u);
+  EXPECT_EQ(page.sections[1].title, "H200, medium, b.json");
+  for (const auto& section : page.sections) {
+    EXPECT_EQ(section.tables[0].rows[0][2].text, "cfg=2; kv_gather=2");
+    EXPECT_EQ(section.charts[1].series.size(), 2u) << "a line for each method";
+  }
+  EXPECT_EQ(page.lead[0].text.find("cited"), std::string::npos) << "nothing is";
+  FamilyQuery alone{.family = "sd3", .hardware = {}, .rows = {}};
+  add_measured(alone, {row("H200", "data=1", 1, 60, Basis::kMeasured)});
+  EXPECT_EQ(alone.hardware, std::vector<std::string>{"H200"});
+}
+
 }  // namespace
 }  // namespace atelier::bench

@@ -1,6 +1,8 @@
 // atelier report: pages from results, without drawing anything.
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -30,12 +32,16 @@ bench::Document page_of_folder(const std::filesystem::path& folder) {
   if (const auto problems = bench::schema_problems(result); !problems.empty())
     throw Error(Kind::kUsage, str(file.string(), " is no result of a protocol: ", problems.front()));
   std::map<std::string, std::string> pictures;
-  for (const auto& q : result.value("quality", Json::array())) {
-    const auto id = q.at("id").get<std::string>();
-    const auto picture = file.parent_path() / "heat" / (id + ".webp");
-    if (std::filesystem::exists(picture)) pictures[id] = read_file(picture);
+  try {
+    for (const auto& q : result.value("quality", Json::array())) {
+      const auto id = q.at("id").get<std::string>();
+      const auto picture = file.parent_path() / "heat" / (id + ".webp");
+      if (std::filesystem::exists(picture)) pictures[id] = read_file(picture);
+    }
+    return bench::protocol_page(result, pictures);
+  } catch (const Json::exception& e) {
+    throw Error(Kind::kUsage, str(file.string(), " is no result of a protocol: ", json_problem(e)));
   }
-  return bench::protocol_page(result, pictures);
 }
 
 // Without --from: what ships, the files of results/ that hold families.
@@ -66,14 +72,15 @@ bench::Document page_of_family(const std::string& family, const std::vector<std:
   for (const auto& f : from) files.push_back(file_of(f));
   if (files.empty()) files = shipped_results(variables);
   auto query = family_query(family, variables);
+  std::vector<bench::FamilyRow> measured;
   for (const auto& file : files) {
-    for (auto& row : rows_of_family(file, model_prefix(family))) {
-      const bool is_new =
-          std::find(query.hardware.begin(), query.hardware.end(), row.hardware) == query.hardware.end();
-      if (is_new) query.hardware.insert(query.hardware.begin(), row.hardware);
-      query.rows.push_back(std::move(row));
-    }
+    auto rows = rows_of_family(file, model_prefix(family));
+    if (rows.empty() && !from.empty())
+      throw Error(Kind::kUsage, str(file.string(), " holds no square picture of the family ", family,
+                                    " that was timed exactly and alone"));
+    std::move(rows.begin(), rows.end(), std::back_inserter(measured));
   }
+  bench::add_measured(query, std::move(measured));
   return bench::family_page(query);
 }
 
