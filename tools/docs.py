@@ -16,7 +16,7 @@ import docs_measured  # noqa: E402
 from docs_program import ROOT, filled  # noqa: E402
 
 PAGES = {
-    "flags.md": {"flags": docs_flags.flags, "refused": docs_flags.refused},
+    "flags.md": {"flags": docs_flags.flags, "own": docs_flags.own, "refused": docs_flags.refused},
     "environment.md": {"variables": docs_flags.variable_table, "idle": docs_flags.idle_variables},
     "layouts.md": {"families": docs_layouts.families, "compatibility": docs_layouts.compatibility, "eight_bits": docs_measured.eight_bits},
     "performance.md": {"performance": docs_measured.performance, "beside_diffusers": docs_measured.beside_diffusers, "aims": docs_measured.aims, "kernels": docs_measured.kernels, "attention": docs_measured.attention},

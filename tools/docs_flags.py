@@ -88,6 +88,14 @@ def flags() -> str:
     return "\n\n".join(f"### {TITLES[s]}\n\n" + table(["Flag", "Meaning", "Default", "Commands"], rows) for s, rows in sections.items())
 
 
+def own() -> str:
+    """Flags of the other commands that no drawing command has, in the words of their --help."""
+    drawing = {flag for c in COMMANDS for flag in completion()[c]}
+    rows = [[command, ", ".join(f"`{dashed(n)}`" for n in names), help_] for command, flags_ in completion().items() if command not in COMMANDS
+            for flag, (names, help_, _) in flags_.items() if flag not in drawing and help_]
+    return table(["Command", "Flag", "Meaning"], rows)
+
+
 def known_elsewhere() -> list:
     """(name, takes a value, only in files) of the settings that the source lists as refused or without effect."""
     source = (ROOT / "src/app/compat/unsupported.cpp").read_text()

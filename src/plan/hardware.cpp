@@ -46,11 +46,13 @@ constexpr int kSocket = 4;  // GPUs behind one of the two sockets of an eight-GP
 constexpr double kPcie3 = 15.75 * kGiga, kPcie4 = 31.5 * kGiga, kPcie5 = 63 * kGiga;  // x16 [PCI-SIG]
 constexpr double kThroughHost = 0.4;  // of PCIe: written to the host's memory, then read from it
 
-constexpr Hardware cited(std::string_view name, std::string_view source, int64_t memory, double peak,
-                         double bandwidth, int multiprocessors, const Links& links, double flash3 = 1) {
+constexpr Hardware cited(std::string_view name, std::string_view source, int64_t memory, int capability,
+                         double peak, double bandwidth, int multiprocessors, const Links& links,
+                         double flash3 = 1) {
   return {.name = name,
           .source = source,
           .memory = memory,
+          .capability = capability,
           .products = peak * kH200Products / kH200ProductsPeak,
           .attention = peak * kH200Attention / kH200ProductsPeak,
           .flash3 = flash3,
@@ -63,23 +65,24 @@ constexpr std::array<Hardware, 7> kPresets{
     {{.name = "H200",
       .source = "measured on H200s with NVLink",
       .memory = 139 * kGiB,
+      .capability = 90,
       .products = kH200Products,
       .attention = kH200Attention,
       .flash3 = kFlash3,
       .bandwidth = kH200Bandwidth,
       .multiprocessors = 132,
       .links = links_of("nvlink", kNvlinkPeak, kAnyIsland)},
-     cited("H100", "cited: NVIDIA H100 SXM data sheet", 80 * kGiB, 989 * kTera, 3.35e12, 132,
+     cited("H100", "cited: NVIDIA H100 SXM data sheet", 80 * kGiB, 90, 989 * kTera, 3.35e12, 132,
            links_of("nvlink", 450 * kGiga, kAnyIsland), kFlash3),
-     cited("A100", "cited: NVIDIA A100 80GB SXM data sheet", 80 * kGiB, 312 * kTera, 2.039e12, 108,
+     cited("A100", "cited: NVIDIA A100 80GB SXM data sheet", 80 * kGiB, 80, 312 * kTera, 2.039e12, 108,
            links_of("nvlink", 300 * kGiga, kAnyIsland)),
      cited("L40", "cited: xDiT's performance page (181.05 TFLOPS in FP16); NVIDIA L40 data sheet", 48 * kGiB,
-           181.05 * kTera, 864 * kGiga, 142, links_of("pcie", kPcie4, kSocket)),
+           89, 181.05 * kTera, 864 * kGiga, 142, links_of("pcie", kPcie4, kSocket)),
      cited("L20", "cited: xDiT's performance page (119.5 TFLOPS in FP16); NVIDIA L20 data sheet", 48 * kGiB,
-           119.5 * kTera, 864 * kGiga, 92, links_of("pcie", kPcie4, kSocket)),
-     cited("V100", "cited: NVIDIA V100 SXM2 data sheet", 32 * kGiB, 125 * kTera, 900 * kGiga, 80,
+           89, 119.5 * kTera, 864 * kGiga, 92, links_of("pcie", kPcie4, kSocket)),
+     cited("V100", "cited: NVIDIA V100 SXM2 data sheet", 32 * kGiB, 70, 125 * kTera, 900 * kGiga, 80,
            links_of("nvlink", 150 * kGiga, kAnyIsland)),
-     cited("T4", "cited: NVIDIA T4 data sheet", 16 * kGiB, 65 * kTera, 320 * kGiga, 40,
+     cited("T4", "cited: NVIDIA T4 data sheet", 16 * kGiB, 75, 65 * kTera, 320 * kGiga, 40,
            links_of("pcie", kPcie3, kSocket))}};
 
 std::string upper(std::string_view text) {

@@ -29,12 +29,15 @@ struct Hardware {
   std::string_view name;
   std::string_view source;  // of its peaks: "measured", or "cited: ..."
   int64_t memory = 0;       // bytes of one GPU
+  int capability = 0;       // compute capability, 90 for 9.0
   double products = 0;      // FLOP/s of large products in 16 bits
   double attention = 0;     // FLOP/s of attention with heads of 128, all multiprocessors busy
   double flash3 = 1;  // attention's rate with FlashAttention-3, of that with cuDNN; 1: it is not for this GPU
   double bandwidth = 0;  // bytes/s of its memory, by kernels that do little else
   int multiprocessors = 1;
   Links links;
+
+  bool has_e4m3() const { return capability >= 89; }  // products of numbers in e4m3
 };
 
 // The presets: those of source hardware pages (A100, L40, L20, V100, T4) and the H100 and H200.

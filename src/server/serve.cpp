@@ -194,7 +194,7 @@ int serve(const app::Arguments& arguments) {
                                     "log_dir",
                                     "output_format"},
                          .why = "requests say what to draw, and answers carry it",
-                         .values = {"mode"}};
+                         .values = {{"mode", "t2i: no edits, edit: edits alone; both without it"}}};
   const auto parsed = app::parse_flags(set, arguments);
   if (parsed.is_help) return 0;
   const auto asked = parsed.values.find("mode");

@@ -150,7 +150,10 @@ const FlagSet kProtocol{
                "use_teacache",
                "use_fbcache"},
     .why = "a protocol says itself what is measured",
-    .values = {"protocol", "sizes", "batches", "hardware"}};
+    .values = {{"protocol", "flux or throughput: what is measured"},
+               {"sizes", "sides of pictures in place of the usual ones: 1024,2048"},
+               {"batches", "sizes of batches in place of the usual ones: 1,2"},
+               {"hardware", "what GPUs that are not here are modelled as (H200)"}}};
 
 std::optional<plan::Hardware> hardware_asked(const Parsed& parsed) {
   const auto name = parsed.values.find("hardware");

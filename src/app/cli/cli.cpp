@@ -12,11 +12,13 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "app/cli/commands.h"
 #include "app/cli/flag_table.h"
+#include "app/cli/parse.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
@@ -42,10 +44,10 @@ constexpr Command kCommands[] = {
      scripts_command},
     {{"edit", "edit pictures by instruction: needs a model for it, of which this build has none", kT2i},
      edit_command},
-    {{"serve", "stay loaded and draw what is asked over HTTP; a page for browsers"}, serve_command},
+    {{"serve", "stay loaded and draw what is asked over HTTP; a page for browsers", kServe}, serve_command},
     {{"verify", "repeat recorded calls of a model and compare, or run the parity matrix"}, verify_command},
     {{"convert", "a checkpoint's tensors under the names of another tool"}, convert_command},
-    {{"config", "config show: every setting, its value and who set it"}, config_command},
+    {{"config", "config show: every setting, its value and who set it", kT2i}, config_command},
     {{"bench", "times of layouts as JSON; --protocol: a whole benchmark, as a page", kBoth}, bench_command},
     {{"report", "a page from results: of a benchmark, or of a family of models on all hardware"},
      report_command},
@@ -122,6 +124,23 @@ std::span<const CommandInfo> commands() {
     return out;
   }();
   return shown;
+}
+
+std::vector<FlagInfo> own_flags_of(std::string_view name) {
+  const std::map<std::string_view, std::vector<Arguments>> unusual{{"bench", {{}, {"--protocol"}}},
+                                                                   {"config", {{"show"}}},
+                                                                   {"serve", {}},  // another program
+                                                                   {"completion", {}},
+                                                                   {"man", {}}};
+  const auto at = unusual.find(name);
+  std::vector<FlagInfo> out;
+  for (const auto& c : kCommands) {
+    if (c.info.name != name) continue;
+    for (const auto& arguments : at == unusual.end() ? std::vector<Arguments>{{}} : at->second) {
+      for (auto& flag : own_flags(c.run, arguments)) out.push_back(std::move(flag));
+    }
+  }
+  return out;
 }
 
 std::vector<std::string> one_spelling(std::vector<std::string> arguments) {

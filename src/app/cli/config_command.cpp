@@ -79,7 +79,7 @@ int config_command(const Arguments& arguments) {
   const FlagSet set{surface,
                     "config show " + command,
                     "Prints every setting of " + command + ", its value, and who set it.",
-                    {"json"}};
+                    {{"json", "as JSON"}}};
   const Parsed parsed = parse_flags(set, {arguments.begin() + (is_named ? 2 : 1), arguments.end()});
   if (parsed.is_help) return 0;
   Resolved resolved = resolve(set.surface, parsed.flags, environment(), parsed.config);

@@ -26,8 +26,12 @@ int edit_command(const Arguments& arguments) {
       .about =
           "Edits pictures by instruction. Flags as Diffgentor has them; --a_b and --a-b are one "
           "flag. No family of this build can: t2i --image begins with a picture instead.",
-      .values = {"input", "output_csv", "instruction_key", "image_cache_dir", "filter_rows",
-                 "prompt_enhance_type"}};
+      .values = {{"input"},
+                 {"output_csv"},
+                 {"instruction_key"},
+                 {"image_cache_dir"},
+                 {"filter_rows"},
+                 {"prompt_enhance_type"}}};
   const Parsed parsed = parse_flags(set, arguments);
   if (parsed.is_help) return 0;
   throw Error(

@@ -9,7 +9,7 @@
 
 namespace atelier::app {
 
-// A command as a user sees it. surface 0: it has flags of its own, which its --help lists.
+// A command as a user sees it. surface 0: all its flags are its own.
 struct CommandInfo {
   std::string_view name, help;
   unsigned surface = 0;
@@ -24,6 +24,8 @@ struct FlagInfo {
 };
 
 std::span<const CommandInfo> commands();
+// Those that a command has beside its surface's: what its own parser takes, in the order of --help.
+std::vector<FlagInfo> own_flags_of(std::string_view command);
 // Of a surface, in the order of --help.
 std::vector<FlagInfo> flag_table(unsigned surface);
 

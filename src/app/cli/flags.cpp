@@ -6,6 +6,7 @@
 #include <iostream>
 #include <map>
 
+#include "app/cli/parse.h"
 #include "app/compat/environment.h"
 #include "app/settings/home.h"
 #include "base/error.h"
@@ -41,9 +42,12 @@ class Parser {
     app_.add_option("--config", config_,
                     "settings from a .yaml or .json file; flags and DG_ variables win over it");
     known_ = {"--config", "--help"};
-    for (const auto& s : set.switches) switches_[s] = app_.add_flag("--" + s);
-    for (const auto& name : set.values) {
-      values_[name] = app_.add_option("--" + name);
+    for (const auto& [name, help] : set.switches) {
+      switches_[name] = app_.add_flag("--" + name, help);
+      known_.push_back("--" + name);
+    }
+    for (const auto& [name, help] : set.values) {
+      values_[name] = app_.add_option("--" + name, help);
       known_.push_back("--" + name);
       takes_value_.insert("--" + name);
     }
@@ -63,6 +67,10 @@ class Parser {
 
   Parsed parse(const Arguments& arguments) {
     Parsed out;
+    if (tell_flags(app_)) {
+      out.is_help = true;
+      return out;
+    }
     check_values(arguments);
     try {
       const auto apart = values_apart(arguments);

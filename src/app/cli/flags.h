@@ -11,13 +11,18 @@
 
 namespace atelier::app {
 
+// A flag of one command.
+struct OwnFlag {
+  std::string name, help = "";
+};
+
 struct FlagSet {
   Surface surface = kT2i;
-  std::string name, about;               // for --help
-  std::vector<std::string> switches;     // of this command only: "json"
-  std::set<std::string> unused;          // flags of the surface that this command has no use for
-  std::string why;                       // a clause about them: "it draws nothing"
-  std::vector<std::string> values = {};  // flags of this command only that take one value: "input"
+  std::string name, about;           // for --help
+  std::vector<OwnFlag> switches;     // of this command only: "json"
+  std::set<std::string> unused;      // flags of the surface that this command has no use for
+  std::string why;                   // a clause about them: "it draws nothing"
+  std::vector<OwnFlag> values = {};  // flags of this command only that take one value: "input"
 };
 
 struct Parsed {

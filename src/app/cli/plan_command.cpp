@@ -1,5 +1,6 @@
 // atelier plan: what layouts would take and hold, before anything is drawn.
 #include <algorithm>
+#include <cstdint>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -17,12 +18,14 @@
 #include "base/text.h"
 #include "pipeline/device.h"
 #include "pipeline/model_work.h"
+#include "pipeline/tier.h"
 #include "report/clock.h"
 
 namespace atelier::app {
 namespace {
 
 constexpr size_t kShown = 5, kMeasured = 3;
+constexpr int kLeastCapability = 75;  // of GPUs that CUDA 13 has code for
 constexpr double kGiga = 1e9;
 
 std::string command_line(const Resolved& resolved, const plan::ParallelConfig& degrees) {
@@ -40,6 +43,10 @@ plan::Hardware hardware_asked(const Parsed& parsed, const DeviceChoice& device) 
   std::optional<plan::Hardware> hardware;
   if (const auto name = value("hardware"); !name.empty()) {
     hardware = hardware_named(name);
+    if (hardware->capability < kLeastCapability)
+      log::warning(
+          str("this program has no code for a ", hardware->name,
+              ": CUDA 13 ended compute capability below 7.5; the plan is what its data sheet gives"));
   } else {
     hardware = hardware_here(device);
   }
@@ -80,13 +87,15 @@ RunSpec question_of(const Resolved& resolved, const Environment& variables, bool
   return spec;
 }
 
-// Degrees that are asked for, if any are.
-std::vector<plan::ParallelConfig> asked_layouts(Resolved resolved) {
+// Degrees that are asked for, if any are: "a | b" are several, of which what is settled once takes the first.
+std::vector<plan::ParallelConfig> take_layouts(Resolved& of) {
   std::vector<plan::ParallelConfig> out;
+  auto resolved = of;
   for (const auto& text : plan::split_strategies(resolved.settings.backend.strategy)) {
     resolved.settings.backend.strategy = text;
     out.push_back(degrees_of(resolved));
   }
+  of.settings.backend.strategy = plan::split_strategies(of.settings.backend.strategy).front();
   const bool is_none =
       resolved.settings.backend.strategy.empty() && out.size() == 1 && plan::world_size(out[0]) == 1;
   return is_none ? std::vector<plan::ParallelConfig>() : out;
@@ -125,9 +134,19 @@ struct Candidate {
   double modelled_ms = 0;
 };
 
+// What is measured is this machine. Throws Error(kUsage) where the plan is about another.
+void check_measurable(const plan::Hardware& planned, const DeviceChoice& device) {
+  const auto here = hardware_here(device);
+  if (here && here->name == planned.name) return;
+  throw Error(Kind::kUsage,
+              str("--measure draws on this machine, which has no ", planned.name,
+                  ": leave it out, or plan for what is here (--device cpu: ranks on this CPU)"));
+}
+
 // Draws with each of them; the one that drew most pictures per second comes first.
 Json measure(const std::vector<Candidate>& candidates, Resolved resolved, const Environment& variables) {
   const Interrupt interrupt;
+  if (!has_prompts(resolved)) resolved.settings.input.texts["prompt"] = {"-"};
   const std::filesystem::path folder = resolved.settings.output.output_dir;
   resolved.settings.output.quiet = true;
   std::vector<Json> rows;
@@ -162,26 +181,49 @@ std::vector<std::string> measured_lines(const Json& rows) {
   return out;
 }
 
+// Why the pictures of spec cannot be drawn under its layout, for want of memory; empty: they can.
+std::string memory_problem(const RunSpec& spec, const Resolved& resolved, const Room& room) {
+  RequestSet pictures;
+  pictures.requests = spec.requests.requests.only([](const request::Request&) { return true; });
+  pictures.extent = spec.requests.extent;
+  try {
+    check_memory(spec, pictures, resolved, room);
+  } catch (const Error& e) {
+    if (e.kind() != Kind::kCapacity) throw;
+    return e.what();
+  }
+  return "";
+}
+
 // Ranks on the CPU share its cores: what is refused, and the order of the rule, but no speed.
-int plan_cpu(const RunSpec& spec, const Resolved& resolved, const Environment& variables, int ranks,
-             bool measures) {
-  const auto& work = spec.requests.extent.work;
-  const plan::LayoutQuery query{spec.facts, work};
-  check_ranks(ranks, room_here(spec.device));
-  const auto engine = engine_config(resolved, spec);
-  const auto memory = memory_query(spec.model.folder, spec.facts, engine, false, spec.requests.extent.height,
-                                   spec.requests.extent.width);
+int plan_cpu(RunSpec& spec, const Resolved& resolved, const Environment& variables,
+             const std::vector<plan::ParallelConfig>& asked, bool measures) {
+  const int ranks = ranks_of(resolved, asked, 0);
+  const plan::LayoutQuery query{spec.facts, spec.requests.extent.work};
+  const Room room = room_here(spec.device);
+  check_ranks(ranks, room);
+  spec.job.engine = engine_config(resolved, spec);
+  const auto memory = memory_query(spec.model.folder, spec.facts, spec.job.engine, false,
+                                   spec.requests.extent.height, spec.requests.extent.width);
   const auto chosen = plan::automatic(query, ranks);
   std::vector<Candidate> candidates;
+  std::pair<int64_t, std::string> nearest{INT64_MAX, ""};
   std::cout << spec.model.name << ", " << ranks
             << " ranks on the CPU, which share its cores: no speed is modelled\n";
-  for (const auto& d : plan::layouts(query, ranks)) {
-    if (candidates.size() < kMeasured) candidates.push_back({d});
+  for (const auto& d : asked.empty() ? plan::layouts(query, ranks) : asked) {
+    plan::validate(d, query, asked_ranks(resolved));
     int64_t all = 0;
     for (const auto& r : plan::rank_memory({query, spec.work}, memory, d)) all += r.weights();
-    std::cout << "  " << plan::to_string(d) << ": weights " << report::bytes_text(d.data * all)
-              << " on all ranks" << (d == chosen ? "  (taken when only --num_gpus is given)" : "") << "\n";
+    all *= d.data;
+    spec.job.engine.layout = d;
+    const auto problem = memory_problem(spec, resolved, room);
+    if (problem.empty() && candidates.size() < kMeasured) candidates.push_back({d});
+    if (!problem.empty()) nearest = std::min(nearest, {all, plan::to_string(d) + ": " + problem});
+    std::cout << "  " << plan::to_string(d) << ": weights " << report::bytes_text(all) << " on all ranks"
+              << (d == chosen ? "  (taken when only --num_gpus is given)" : "")
+              << (problem.empty() ? "" : "  does not fit") << "\n";
   }
+  if (candidates.empty()) throw Error(Kind::kCapacity, str("no layout fits; ", nearest.second));
   if (measures) {
     for (const auto& line : measured_lines(measure(candidates, resolved, variables)))
       std::cout << line << "\n";
@@ -189,24 +231,29 @@ int plan_cpu(const RunSpec& spec, const Resolved& resolved, const Environment& v
   return 0;
 }
 
-const FlagSet kFlags{.surface = kBoth,
-                     .name = "plan",
-                     .about =
-                         "Predicts what the layouts of --num_gpus GPUs take per step and hold per rank, "
-                         "refuses those that do not fit, "
-                         "and ranks the rest, each with a sentence and the command that draws with it. "
-                         "--strategy \"a | b\" asks for "
-                         "some only. --hardware NAME plans for other GPUs (H200, H100, A100, L40, L20, V100, "
-                         "T4), --links nvlink, pcie "
-                         "or host for what lies between them, --link_gbps N with a measured rate. --measure "
-                         "draws with the first "
-                         "three. --top N shows more, --json prints everything.",
-                     .switches = {"json", "measure"},
-                     .unused = {"resume", "keep_changed", "save_dummy", "span_nodes", "num_nodes",
-                                "node_rank", "master_addr", "master_port", "output_name_column", "cache_type",
-                                "cache_threshold", "use_teacache", "use_fbcache"},
-                     .why = "it predicts whole steps on one machine and keeps no pictures",
-                     .values = {"hardware", "links", "link_gbps", "top"}};
+const FlagSet kFlags{
+    .surface = kBoth,
+    .name = "plan",
+    .about =
+        "Predicts what the layouts of --num_gpus GPUs take per step and hold per rank, "
+        "refuses those that do not fit, "
+        "and ranks the rest, each with a sentence and the command that draws with it. "
+        "--strategy \"a | b\" asks for "
+        "some only. --hardware NAME plans for other GPUs (H200, H100, A100, L40, L20, V100, "
+        "T4), --links nvlink, pcie "
+        "or host for what lies between them, --link_gbps N with a measured rate. --measure "
+        "draws with the first "
+        "three. --top N shows more, --json prints everything.",
+    .switches = {{"json", "everything, as JSON"},
+                 {"measure", "draw with the first three on this machine, and say what they took"}},
+    .unused = {"resume", "keep_changed", "save_dummy", "span_nodes", "num_nodes", "node_rank", "master_addr",
+               "master_port", "output_name_column", "cache_type", "cache_threshold", "use_teacache",
+               "use_fbcache"},
+    .why = "it predicts whole steps on one machine and keeps no pictures",
+    .values = {{"hardware", "plan for these GPUs: H200, H100, A100, L40, L20, V100 or T4"},
+               {"links", "what lies between them: nvlink, pcie or host"},
+               {"link_gbps", "GB/s that were measured between two of them, in its place"},
+               {"top", "layouts that are shown (5)"}}};
 
 std::vector<plan::Prediction> predictions(const plan::PlanQuery& query,
                                           const std::vector<plan::ParallelConfig>& asked, int ranks,
@@ -221,10 +268,13 @@ std::vector<plan::Prediction> predictions(const plan::PlanQuery& query,
 }
 
 int plan_gpus(const RunSpec& spec, const Resolved& resolved, const Environment& variables,
-              const Parsed& parsed, const plan::Hardware& hardware) {
-  const auto asked = asked_layouts(resolved);
+              const Parsed& parsed, const plan::Hardware& hardware,
+              const std::vector<plan::ParallelConfig>& asked) {
   const int ranks = ranks_of(resolved, asked, pipeline::cuda_devices());
   const auto& extent = spec.requests.extent;
+  const auto engine = engine_config(resolved, spec);
+  check_hardware(hardware, engine);
+  pipeline::check_tier(pipeline::load_options(engine, c10::kCPU).tier, spec.facts, c10::kCPU);
   if (spec.work.blocks.empty()) {
     throw Error(Kind::kUsage,
                 str("the family of ", spec.model.name,
@@ -236,8 +286,7 @@ int plan_gpus(const RunSpec& spec, const Resolved& resolved, const Environment& 
       .height = extent.height,
       .width = extent.width,
       .ranks = ranks,
-      .query = plan_query(spec.model.folder, spec.facts, spec.work, spec.requests,
-                          engine_config(resolved, spec), hardware),
+      .query = plan_query(spec.model.folder, spec.facts, spec.work, spec.requests, engine, hardware),
       .command = [&resolved](const plan::ParallelConfig& d) { return command_line(resolved, d); }};
   report.layouts = predictions(report.query, asked, ranks, asked_ranks(resolved));
   report.one = plan::predict(report.query, {});
@@ -277,16 +326,18 @@ int plan_command(const Arguments& arguments) {
   const auto variables = environment();
   Resolved resolved = resolve(kT2i, parsed.flags, variables, parsed.config);
   for (const auto& warning : resolved.warnings) log::warning(warning);
+  const auto asked = take_layouts(resolved);
   const bool is_cpu = resolved.settings.device.device == "cpu" && !parsed.values.contains("hardware");
-  const auto spec = question_of(resolved, variables, !is_cpu);
+  auto spec = question_of(resolved, variables, !is_cpu);
   if (spec.model.folder.draws_videos()) resolved.surface = kVideo;  // what the commands it prints are for
   for (const auto& note : resolved.notes) log::warning(note);
   if (!is_cpu) {
     const auto here = choose_device(resolved.settings.device.device, pipeline::cuda_devices());
-    return plan_gpus(spec, resolved, variables, parsed, hardware_asked(parsed, here));
+    const auto hardware = hardware_asked(parsed, here);
+    if (parsed.switches.contains("measure")) check_measurable(hardware, here);
+    return plan_gpus(spec, resolved, variables, parsed, hardware, asked);
   }
-  return plan_cpu(spec, resolved, variables, ranks_of(resolved, asked_layouts(resolved), 0),
-                  parsed.switches.contains("measure"));
+  return plan_cpu(spec, resolved, variables, asked, parsed.switches.contains("measure"));
 }
 
 }  // namespace atelier::app

@@ -23,12 +23,24 @@ std::string words(const std::vector<std::string>& list) {
   return out;
 }
 
-// Every spelling of a surface's flags.
-std::vector<std::string> spellings(unsigned surface) {
-  std::vector<std::string> out{"--config", "--help"};
-  for (const auto& flag : flag_table(surface)) {
-    for (const auto& name : flag.names) out.push_back(dashed(name));
-    if (flag.is_switch) out.push_back("--no_" + flag.names.front());
+// A command's flags: its own, then its surface's.
+std::vector<FlagInfo> flags_of(const CommandInfo& command) {
+  auto out = own_flags_of(command.name);
+  if (command.surface == 0) return out;
+  for (auto& flag : flag_table(command.surface)) out.push_back(std::move(flag));
+  return out;
+}
+
+// Every spelling of a command's flags.
+std::vector<std::string> spellings(const CommandInfo& command) {
+  std::vector<std::string> out{"--help"};
+  if (command.surface != 0) out.emplace_back("--config");
+  for (const auto& flag : flags_of(command)) {
+    for (const auto& name : flag.names) {
+      out.push_back(dashed(name));
+      const bool can_be_off = flag.is_switch && flag.section != "own" && name.size() > 1;
+      if (can_be_off && !name.starts_with("no_")) out.push_back("--no_" + name);
+    }
   }
   return out;
 }
@@ -48,7 +60,7 @@ constexpr const char* kBashEnd = R"(  esac
     mapfile -t COMPREPLY < <(compgen -f -- "$cur")
   fi
 }
-complete -o filenames -F _atelier atelier
+complete -o filenames -F _atelier atelier diffgentor
 )";
 
 void print_bash(std::ostream& out) {
@@ -66,9 +78,9 @@ void print_bash(std::ostream& out) {
           << words(flag.choices) << "\" -- \"$cur\"); return ;;\n";
     }
   }
-  out << "  esac\n  case ${COMP_WORDS[1]} in\n";
+  out << "  esac\n  case ${COMP_WORDS[1]//-/_} in\n";
   for (const auto& c : commands()) {
-    if (c.surface != 0) out << "    " << c.name << ") flags=\"" << words(spellings(c.surface)) << "\" ;;\n";
+    out << "    " << c.name << ") flags=\"" << words(spellings(c)) << "\" ;;\n";
   }
   out << "    *) flags=--help ;;\n" << kBashEnd;
 }
@@ -84,8 +96,7 @@ void print_fish(std::ostream& out) {
   for (const auto& c : commands()) {
     out << "complete -c atelier -n __fish_use_subcommand -a " << c.name << " -d "
         << quoted_for_fish(std::string(c.help)) << "\n";
-    if (c.surface == 0) continue;
-    for (const auto& flag : flag_table(c.surface)) {
+    for (const auto& flag : flags_of(c)) {
       out << "complete -c atelier -n '__fish_seen_subcommand_from " << c.name << "'";
       for (const auto& name : flag.names) out << (name.size() == 1 ? " -s " : " -l ") << name;
       if (!flag.help.empty()) out << " -d " << quoted_for_fish(flag.help);
@@ -122,9 +133,15 @@ std::string troff(const std::string& text) {
   return !out.empty() && (out[0] == '.' || out[0] == '\'') ? "\\&" + out : out;
 }
 
-void print_flags(std::ostream& out, unsigned surface, std::set<std::string>& told) {
-  std::string section;
-  for (const auto& flag : flag_table(surface)) {
+std::string upper(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::toupper(c); });
+  return out;
+}
+
+void print_flags(std::ostream& out, const std::vector<FlagInfo>& flags, std::set<std::string>& told) {
+  std::string section = "own";
+  for (const auto& flag : flags) {
     if (flag.help.empty() || !told.insert(flag.names.front()).second) continue;
     if (flag.section != section) out << ".SS " << (section = flag.section) << "\n";
     std::string names;
@@ -168,12 +185,19 @@ int man_command(const Arguments& arguments) {
   out << ".SH FLAGS OF T2I, RUN, BENCH AND PLAN\n"
       << troff("--a_b and --a-b are one flag. Precedence: flag, environment, --config file, default.")
       << "\n";
-  print_flags(out, kT2i | kRun, told);
-  std::string scripts = command_of(kScripts);
-  std::transform(scripts.begin(), scripts.end(), scripts.begin(),
-                 [](unsigned char c) { return std::toupper(c); });
-  out << ".SH FURTHER FLAGS OF " << scripts << "\n";
-  print_flags(out, kScripts, told);
+  print_flags(out, flag_table(kT2i | kRun), told);
+  for (const auto& [surface, name] :
+       {std::pair{kVideo, command_of(kVideo)}, {kScripts, command_of(kScripts)}, {kServe, "serve"}}) {
+    out << ".SH FURTHER FLAGS OF " << upper(name) << "\n";
+    print_flags(out, flag_table(surface), told);
+  }
+  for (const auto& c : commands()) {
+    const auto own = own_flags_of(c.name);
+    if (own.empty()) continue;
+    out << ".SH OWN FLAGS OF " << upper(c.name) << "\n";
+    std::set<std::string> of_this;
+    print_flags(out, own, of_this);
+  }
   out << ".SH EXIT STATUS\n0 done; 1 some item or comparison failed; 2 wrong usage or unusable model; 3 does "
          "not fit; 130 "
          "interrupted.\n";

@@ -67,7 +67,7 @@ int tensor_server_command(const Arguments& arguments) {
                     .about = "Answers calls on tensors over a socket. Started by other programs.",
                     .unused = {},
                     .why = "",
-                    .values = {"fd", "parts"}};
+                    .values = {{"fd"}, {"parts"}}};
   const Parsed parsed = parse_flags(set, arguments);
   if (parsed.is_help) return 0;
   const int fd = socket_of(parsed);

@@ -53,7 +53,7 @@ int tune_batch_command(const Arguments& arguments) {
       .unused = {"resume", "keep_changed", "save_dummy", "span_nodes", "num_nodes", "node_rank",
                  "master_addr", "master_port", "output_name_column", "batch_size"},
       .why = "it looks for the batch size by drawing, on this machine",
-      .values = {"most"}};
+      .values = {{"most", "the largest batch that is tried (64)"}}};
   const Parsed parsed = parse_flags(set, arguments);
   if (parsed.is_help) return 0;
   const auto variables = environment();

@@ -296,8 +296,9 @@ class Check {
     if (size.height > 0 && !engine.vae_tiling && d.parallel_vae != plan::PictureRows::kAlways)
       out.push_back({{{"enable_vae_tiling", {}}}, [](Holding& h) { h.engine.vae_tiling = true; }});
     if (is_cuda && engine.offload != "sequential") out.push_back(offload("sequential"));
-    if (is_cuda) add_layouts(out);
-    if (!is_cuda && d.data > 1) out.push_back(with_layout({}));
+    const int ranks = plan::world_size(d);
+    if (is_cuda || ranks > 1) add_layouts(out);
+    if (!is_cuda && ranks > 1) out.push_back(with_layout({}));
     return out;
   }
 

@@ -55,6 +55,18 @@ const plan::Hardware& hardware_named(const std::string& name) {
   throw Error(Kind::kUsage, str("--hardware ", name, " is unknown; there are ", names));
 }
 
+void check_hardware(const plan::Hardware& hardware, const pipeline::EngineConfig& engine) {
+  const auto refuse = [&](const std::string& what, const char* needed, const char* instead) {
+    throw Error(Kind::kUsage,
+                str(what, " needs compute capability ", needed, "; the ", hardware.name, " has ",
+                    hardware.capability / 10, ".", hardware.capability % 10, ": take ", instead));
+  };
+  if (engine.tier != "exact" && !hardware.has_e4m3())
+    refuse(str("tier ", engine.tier, " multiplies in FP8, which"), "8.9", "--tier exact");
+  if (engine.attention_dtype != "auto" && hardware.capability / 10 != 9)
+    refuse("attention_dtype " + engine.attention_dtype, "9", "--attention_dtype auto");
+}
+
 int64_t kept_by_libraries() {
   return kLibraries;
 }

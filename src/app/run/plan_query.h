@@ -19,6 +19,9 @@ std::optional<plan::Hardware> hardware_here(const DeviceChoice& device);
 // The preset that --hardware asks for. Throws Error(kUsage) with the names that there are.
 const plan::Hardware& hardware_named(const std::string& name);
 
+// Throws Error(kUsage) for a tier, or attention, in eight bits where this hardware computes none.
+void check_hardware(const plan::Hardware& hardware, const pipeline::EngineConfig& engine);
+
 // What a GPU's memory keeps for the driver, the libraries and their workspaces, in bytes.
 int64_t kept_by_libraries();
 

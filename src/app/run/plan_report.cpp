@@ -48,10 +48,11 @@ std::string seconds_text(double s) {
 
 std::string row(const plan::Prediction& p, size_t place) {
   std::ostringstream out;
+  const double ms = 1e3 * p.step.seconds();
   out << std::setw(3) << place << "  " << std::left << std::setw(34) << plan::to_string(p.degrees)
-      << std::right << std::fixed << std::setprecision(1) << std::setw(9) << 1e3 * p.step.seconds()
-      << " ms/step" << std::setw(10) << seconds_text(p.picture_s) << std::setw(12)
-      << report::bytes_text(p.most().total()) << " on rank " << plan::fullest(p.ranks);
+      << std::right << std::fixed << std::setprecision(ms < 1 ? 3 : 1) << std::setw(9) << ms << " ms/step"
+      << std::setw(10) << seconds_text(p.picture_s) << std::setw(12) << report::bytes_text(p.most().total())
+      << " on rank " << plan::fullest(p.ranks);
   return out.str();
 }
 
@@ -111,12 +112,15 @@ std::vector<std::string> lines(const PlanReport& r, size_t most) {
     out.push_back("       " + r.command(p.degrees));
   }
   if (left_out > 0) out.push_back(str("     and ", left_out, " slower ones (--top N shows more)"));
+  size_t too_large = 0;
   for (const auto& p : r.layouts) {
-    if (p.fits) continue;
+    if (p.fits || ++too_large > most) continue;
     out.push_back(str("  --  ", plan::to_string(p.degrees), " does not fit: rank ", plan::fullest(p.ranks),
                       " would hold ", report::bytes_text(p.most().total()), " (", plan::in_words(p.most()),
                       ") of ", report::bytes_text(r.query.room)));
   }
+  if (too_large > most)
+    out.push_back(str("  --  and ", too_large - most, " more do not fit (--top N shows more)"));
   return out;
 }
 
@@ -143,10 +147,19 @@ std::vector<std::vector<FlagChange>> ways_to_fit(const plan::PlanQuery& query, i
     if (query.memory.offload == plan::Offload::kNone && add(changed, ranks, {{"offload", {name}}})) break;
   }
   changed = query;
+  for (int batch = query.step.layout.work.batch / 2; batch >= 1; batch /= 2) {
+    changed.step.layout.work.batch = batch;
+    if (add(changed, ranks, {{"batch_size", {std::to_string(batch)}}})) break;
+  }
+  changed = query;
   changed.memory.sizes.blocks = 1;
-  if (query.memory.sizes.blocks == 2) add(changed, ranks, {{"tier", {"fast"}}});
+  const bool may_be_eight_bits = query.hardware.has_e4m3() && !query.step.layout.model.has_convolution_mixer;
+  if (query.memory.sizes.blocks == 2 && may_be_eight_bits) add(changed, ranks, {{"tier", {"fast"}}});
   for (int n = ranks + 1; n <= kMostRanks && !add(query, n, {}); ++n) {
   }
+  changed = query;
+  changed.memory.offload = plan::Offload::kBlocks;
+  for (int n = ranks + 1; out.empty() && n <= kMostRanks; ++n) add(changed, n, {{"offload", {"sequential"}}});
   return out;
 }
 

@@ -26,8 +26,8 @@ Json to_json(const PlanReport& report);
 // A head, then up to `most` layouts that fit, each with its sentence and its command; what does not fit in
 // a line each.
 std::vector<std::string> lines(const PlanReport& report, size_t most);
-// The smallest changes of each kind that make a layout fit: offloading, eight bits, more GPUs.
-// Empty: none does.
+// The smallest changes of each kind that make a layout fit: offloading, smaller batches, eight bits, more
+// GPUs, or the first and the last together. Empty: none does.
 std::vector<std::vector<FlagChange>> ways_to_fit(const plan::PlanQuery& query, int ranks);
 
 }  // namespace atelier::app
