@@ -54,9 +54,22 @@ def blocks(page):
     return out
 
 
+def untried(page):
+    """Lines of commands that no test tries: in blocks without a language, or in indented ones."""
+    rest = re.sub(r'^```bash.*?^```$', lambda m: '\n' * m[0].count('\n'), page, flags=re.M | re.S)
+    is_command = re.compile(r'(?: {4})?(?:\./)?(?:atelier|diffgentor|generate_images\w*\.py) +[a-z\-]')
+    out, is_block = [], False
+    for number, line in enumerate(rest.splitlines(), 1):
+        if line.startswith('```'):
+            is_block = not is_block
+        elif is_command.match(line) and (is_block or line.startswith('    ')):
+            out.append(f'line {number}: {line.strip()}')
+    return out
+
+
 def settle(folder, program):
     """A folder in which commands find what a checkout has: the program, scripts, and files to read."""
-    for name in ('tests', 'comfyui', 'tools', 'models', 'results'):
+    for name in ('tests', 'comfyui', 'docs', 'tools', 'models', 'results'):
         (folder / name).symlink_to(ROOT / name)
     bin_ = folder / '.bin'
     bin_.mkdir()
@@ -96,7 +109,7 @@ def problems_of(page, name, program):
         all_ = blocks(page)
     except ValueError as error:
         return [f'{name}: {error}']
-    out = []
+    out = [f'{name}: {command}: stands in no ```bash block, so nobody tries it' for command in untried(page)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         (folder / '.home').mkdir()

@@ -50,6 +50,8 @@ def slips_are_seen():
     found = _docs.problems_of(page, 'planted', '/bin/true')
     assert len(found) == 2 and 'exit 1, not 0' in found[0] and 'one ... three' in found[1], found
     assert _docs.problems_of('```bash\ntrue\n```\n', 'planted', '/bin/true'), 'a block without a mode is taken'
+    for unseen in ('    atelier plan --top 1\n', '```\n./atelier serve\n```\n'):
+        assert _docs.problems_of(unseen, 'planted', '/bin/true'), 'a command that is not tried is taken'
     assert broken_links('planted.md', '[a](nowhere.md) [b](docs/README.md#nothing)', ROOT) == ['planted.md: nowhere.md', 'planted.md: docs/README.md#nothing']
 
 
