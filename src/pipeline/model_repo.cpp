@@ -373,6 +373,22 @@ ModelFacts ModelRepo::check() const {
   return facts;
 }
 
+Json ModelRepo::saved_index() const {
+  Json index = Json::object();
+  for (const auto& [key, value] : index_->items()) {
+    if (!value.is_object()) index[key] = value;
+  }
+  for (const auto& c : components_) {
+    const auto& config = *c.config;
+    index[c.name] = config.contains("architectures") ? Json{"transformers", config["architectures"].front()}
+                                                     : Json{"diffusers", config["_class_name"]};
+  }
+  index["scheduler"] = {"diffusers", (*scheduler_)["_class_name"]};
+  index["_class_name"] = std::string(family_->pipeline);
+  if (dummy_seed_) index["_atelier_dummy_seed"] = *dummy_seed_;
+  return index;
+}
+
 void ModelRepo::save(const fs::path& folder, at::ScalarType dtype) const {
   if (!is_dummy()) throw Error(Kind::kUsage, "only dummy weights can be saved as a dummy folder");
   for (const auto& c : components_) {
@@ -386,13 +402,7 @@ void ModelRepo::save(const fs::path& folder, at::ScalarType dtype) const {
   }
   fs::create_directories(folder / "scheduler");
   write_json(folder / "scheduler/scheduler_config.json", *scheduler_);
-  Json index = Json::object();
-  for (const auto& [key, value] : index_->items()) {
-    if (!value.is_object()) index[key] = value;
-  }
-  index["_class_name"] = std::string(family_->pipeline);
-  index["_atelier_dummy_seed"] = *dummy_seed_;
-  write_json(folder / "model_index.json", index);
+  write_json(folder / "model_index.json", saved_index());
 }
 
 }  // namespace atelier::pipeline

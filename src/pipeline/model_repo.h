@@ -88,6 +88,8 @@ class ModelRepo {
   // Of a picture or video, in the denoiser; those that are never split count as one. Throws as grid() does.
   int64_t image_tokens(int64_t height, int64_t width, int64_t frames = 1) const;
 
+  // Its model_index.json as save() writes it: [library, class] of each part, as diffusers reads them.
+  Json saved_index() const;
   // Writes the folder of a dummy model: configs and weights in the published names, without tokenizers.
   void save(const std::filesystem::path& folder, at::ScalarType dtype) const;
 

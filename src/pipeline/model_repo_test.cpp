@@ -258,5 +258,25 @@ TEST(Folder, DummiesHaveThePublishedSizesAndNoFiles) {
   EXPECT_TRUE(has(error_of(Kind::kUsage, [] { ModelRepo::dummy("FLUX.9", 3); }), "FLUX.1-dev"));
 }
 
+TEST(Folder, DummiesAreSavedAsOtherProgramsReadFolders) {
+  for (const auto& name : ModelRepo::presets()) {
+    const auto m = ModelRepo::dummy(name, 3);
+    const auto index = m.saved_index();
+    for (const auto& [part, config] : m.index().items()) {
+      if (!config.is_object()) continue;
+      const bool is_ours = config.contains("_class_name");
+      const auto of = is_ours ? config["_class_name"] : config["architectures"].front();
+      EXPECT_EQ(index.value(part, Json()), Json({is_ours ? "diffusers" : "transformers", of}))
+          << name << part;
+    }
+    EXPECT_EQ(index["scheduler"][0], "diffusers") << name;
+    const Json& vae = m.vae();
+    if (vae["_class_name"] != "AutoencoderKL") continue;
+    // Without these lists diffusers builds one block.
+    for (const auto* list : {"down_block_types", "up_block_types"})
+      EXPECT_EQ(vae.value(list, Json::array()).size(), vae["block_out_channels"].size()) << name << list;
+  }
+}
+
 }  // namespace
 }  // namespace atelier::pipeline

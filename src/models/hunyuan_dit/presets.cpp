@@ -16,6 +16,8 @@ Json hunyuan_dit(bool has_sizes, double beta_end) {
       "num_attention_heads": 16, "num_layers": 40, "patch_size": 2, "pooled_projection_dim": 1024,
       "sample_size": 128, "text_len": 77, "text_len_t5": 256},
     "vae": {"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4,
+      "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+      "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
       "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32, "act_fn": "silu",
       "sample_size": 512, "scaling_factor": 0.13025, "force_upcast": true},
     "text_encoder": {"architectures": ["BertModel"], "hidden_size": 1024, "intermediate_size": 4096,

@@ -16,6 +16,8 @@ Json pixart_sigma(int sample_size) {
       "attention_bias": true, "patch_size": 2, "activation_fn": "gelu-approximate", "norm_type": "ada_norm_single",
       "norm_elementwise_affine": false, "norm_eps": 1e-06, "use_additional_conditions": false},
     "vae": {"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4,
+      "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+      "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
       "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32, "act_fn": "silu",
       "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": true},
     "text_encoder": {"architectures": ["T5EncoderModel"], "d_model": 4096, "d_kv": 64, "d_ff": 10240,

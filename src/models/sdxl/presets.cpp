@@ -18,6 +18,8 @@ Json base() {
       "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "flip_sin_to_cos": true, "freq_shift": 0,
       "projection_class_embeddings_input_dim": 2816},
     "vae": {"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4,
+      "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+      "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
       "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32, "act_fn": "silu",
       "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": true},
     "text_encoder": {"architectures": ["CLIPTextModel"], "hidden_size": 768, "intermediate_size": 3072,
