@@ -138,6 +138,7 @@ Conditionings Pipeline::encode_texts(request::Requests batch, const Denoise& wor
   at::Tensor states;  // of pictures
   const auto encode = [&] {
     timing_.reread_bytes += texts_->adapt(changes);
+    const TextStage::Stay both_branches(*texts_);
     const auto one = [&](request::CfgBranch branch, const char* prefix) {
       auto prompts = prompts_of(model_, batch, branch);
       prompts.image_states = states;

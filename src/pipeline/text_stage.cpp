@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "models/blocked_encoder.h"
@@ -182,11 +183,24 @@ void TextStage::tell_cut(const Loaded& loaded, const models::TextCall& call, con
                         call.length, " tokens for ", call.encoder, ", which leaves out ", quoted(rest)));
 }
 
+void TextStage::place(const Loaded& loaded) {
+  if (placed_ == loaded.memory.get()) return;
+  release();
+  placed_ = loaded.memory.get();
+  placed_->will_run({});
+  ++moved_;
+}
+
+void TextStage::release() {
+  if (auto* const left = std::exchange(placed_, nullptr)) left->release();
+}
+
 models::TextStates TextStage::encode_one(const Loaded& loaded, const models::TextCall& call,
                                          const text::Encoding& tokens) {
   ++encoded_;
   const bool is_masked = call.padding == models::TextCall::Padding::kMasked;
-  const nn::InPlace here(*loaded.memory);
+  const Stay at_least_this_text(*this);
+  place(loaded);
   if (loaded.is_shared) loaded.memory->will_run(loaded.blocks);
   auto [one, is_finite] =
       loaded.encoder->encode(row(tokens.ids), is_masked ? row(tokens.mask) : at::Tensor(), call.layer);
@@ -200,6 +214,7 @@ models::TextStates TextStage::encode_one(const Loaded& loaded, const models::Tex
 
 models::TextStates TextStage::encode(const models::TextCall& call, std::span<const std::string> texts) {
   const auto& loaded = encoders_.find(call.encoder)->second;
+  const Stay all_texts(*this);
   std::vector<models::TextStates> each;
   std::vector<at::Tensor> ids, masks;
   models::TextStates all;

@@ -61,6 +61,21 @@ class TextStage : public models::Encoders {
             Residency residency = Residency::kResident, GraphMode graphs = GraphMode::kOff,
             ChangesOf changes = {}, comm::Comm* sharers = nullptr);
 
+  // While one lives, the encoder that ran last stays where it runs, so that texts one behind another, of both
+  // branches too, move its weights once. There is room for one encoder: the next one takes its place.
+  class Stay {
+   public:
+    explicit Stay(TextStage& stage) : stage_(stage) { ++stage_.stays_; }
+    ~Stay() {
+      if (--stage_.stays_ == 0) stage_.release();
+    }
+    Stay(const Stay&) = delete;
+    Stay& operator=(const Stay&) = delete;
+
+   private:
+    TextStage& stage_;
+  };
+
   // One branch of a batch, of the family of the model. Reports tokens and states as `prefix`... if there are
   // probes.
   nn::Conditioning condition(const models::PromptBatch& prompts, ActivationRecorder* probes,
@@ -74,6 +89,7 @@ class TextStage : public models::Encoders {
   // Encoders whose weights are cut over ranks.
   std::vector<std::string> shared() const;
   int64_t encoded() const { return encoded_; }  // texts that were not in the cache
+  int64_t moved() const { return moved_; }      // how often an encoder had to be brought to where it runs
 
  private:
   struct Loaded {
@@ -88,6 +104,8 @@ class TextStage : public models::Encoders {
   text::Encoding tokens(const Loaded& loaded, const std::string& text, int64_t length) const;
   void tell_cut(const Loaded& loaded, const models::TextCall& call, const std::string& text,
                 size_t request) const;
+  void place(const Loaded& loaded);
+  void release();
   models::TextStates encode_one(const Loaded& loaded, const models::TextCall& call,
                                 const text::Encoding& tokens);
   // As the reference's recordings name them; ids [B, T].
@@ -101,7 +119,9 @@ class TextStage : public models::Encoders {
   ActivationRecorder* probes_ = nullptr;  // of the running condition()
   std::string prefix_;
   TextNote on_note_;
-  int64_t encoded_ = 0;
+  int64_t encoded_ = 0, moved_ = 0;
+  int stays_ = 0;
+  nn::BlockMemory* placed_ = nullptr;  // of the encoder that is where it runs
 };
 
 }  // namespace atelier::pipeline

@@ -54,6 +54,27 @@ TEST(TextStage, EncodesEqualTextsOnceAndRemembersThem) {
   EXPECT_EQ(s.stage.encoded(), 5) << "the first encoder's length is its own";
 }
 
+TEST(TextStage, MovesAnEncoderOnceForTextsOneBehindAnother) {
+  const c10::InferenceMode guard;
+  const auto model = ModelRepo::open(kGolden / "model");
+  TextStage stage(model, c10::kCPU, at::kFloat, Residency::kParked);
+  Stage resident;
+  const auto all = prompts({kFox, kBoats, kRain});
+  EXPECT_TRUE(stage.condition(all, nullptr, "").streams[0].equal(resident(all).streams[0]));
+  EXPECT_EQ(stage.moved(), 2) << "two encoders, three texts each";
+  {
+    const TextStage::Stay both_branches(stage);
+    auto longer = all;
+    longer.max_sequence_length = 20;  // only the second encoder is asked
+    stage.condition(longer, nullptr, "");
+    longer.max_sequence_length = 24;
+    stage.condition(longer, nullptr, "");
+    EXPECT_EQ(stage.moved(), 3);
+  }
+  stage.condition(prompts({"snow"}), nullptr, "");
+  EXPECT_EQ(stage.moved(), 5) << "nothing stays behind the last";
+}
+
 TEST(TextStage, GivesATextTheSameBitsWhateverIsBesideOrBeforeIt) {
   Stage alone, crowded;
   crowded(prompts({kBoats, kRain}));
