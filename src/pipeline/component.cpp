@@ -81,4 +81,17 @@ std::span<const std::string_view> ignorable_of(const models::Family& family, con
   }
 }
 
+int64_t numbers_in(const weights::WeightStore& store) {
+  int64_t sum = 0;
+  for (const auto& entry : store.manifest())
+    sum += weights::is_added(entry.name) ? 0 : c10::multiply_integers(entry.shape);
+  return sum;
+}
+
+Json class_of(const Component& c) {
+  const auto& config = *c.config;
+  if (config.contains("architectures")) return {"transformers", config["architectures"].front()};
+  return {"diffusers", config["_class_name"]};
+}
+
 }  // namespace atelier::pipeline

@@ -42,4 +42,9 @@ std::vector<weights::NameRule> names_of(const models::Family& family, const Comp
 // Globs of tensors that may be in its files and nobody reads.
 std::span<const std::string_view> ignorable_of(const models::Family& family, const Component& c);
 
+// Numbers in all tensors that were asked of a store.
+int64_t numbers_in(const weights::WeightStore& store);
+// [library, class] as its configuration names them and model_index.json has them.
+Json class_of(const Component& c);
+
 }  // namespace atelier::pipeline

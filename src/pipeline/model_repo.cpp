@@ -119,14 +119,6 @@ void check_index(const models::Family& family, const Json& index, const std::str
   }
 }
 
-// Numbers in all tensors that were asked for.
-int64_t numbers_in(const weights::WeightStore& s) {
-  int64_t sum = 0;
-  for (const auto& entry : s.manifest())
-    sum += weights::is_added(entry.name) ? 0 : c10::multiply_integers(entry.shape);
-  return sum;
-}
-
 }  // namespace
 
 ModelRepo ModelRepo::open(const fs::path& folder, const std::vector<fs::path>& files) {
@@ -378,14 +370,10 @@ Json ModelRepo::saved_index() const {
   for (const auto& [key, value] : index_->items()) {
     if (!value.is_object()) index[key] = value;
   }
-  for (const auto& c : components_) {
-    const auto& config = *c.config;
-    index[c.name] = config.contains("architectures") ? Json{"transformers", config["architectures"].front()}
-                                                     : Json{"diffusers", config["_class_name"]};
-  }
+  for (const auto& c : components_) index[c.name] = class_of(c);
   index["scheduler"] = {"diffusers", (*scheduler_)["_class_name"]};
   index["_class_name"] = std::string(family_->pipeline);
-  if (dummy_seed_) index["_atelier_dummy_seed"] = *dummy_seed_;
+  index["_atelier_dummy_seed"] = *dummy_seed_;
   return index;
 }
 
