@@ -81,6 +81,8 @@ def check_plan():
     expect("plan: links", pcie["layouts"][0]["run_s"]["value"] > 1.5 * nvlink["layouts"][0]["run_s"]["value"])
     video = plan("--dummy", "Wan2.1-T2V-1.3B-Diffusers", "--hardware", "H200", "--num_gpus", "2")["layouts"][0]["command"]
     expect("the command of a model of videos draws videos", video.startswith("atelier video "), video)
+    shown = plan("--dummy", "Wan2.1-I2V-14B-480P-Diffusers", "--hardware", "H200", "--num_gpus", "2")["layouts"]
+    expect("plan: what a model must be shown need not be there yet", shown and shown[0]["fits"], shown)
     one = plan(*FLUX, "--hardware", "H200", "--num_gpus", "5")
     expect("plan: any number of GPUs", one["layouts"] and one["gpus"] == 5)
     for arguments, words in ((["--hardware", "RTX9"], "there are H200, H100, A100"), (["--strategy", "ulysses=25"], "24 heads"),

@@ -79,9 +79,9 @@ RunSpec question_of(const Resolved& resolved, const Environment& variables, bool
   RunSpec spec{.model = std::move(model), .facts = std::move(facts), .work = std::move(work)};
   spec.device = choose_device(resolved.settings.device.device, pipeline::cuda_devices());
   if (is_for_gpus && !spec.device.device.is_cuda()) spec.device.device = c10::Device(c10::kCUDA);
-  spec.requests = make_requests(resolved, spec.model.folder,
-                                has_prompts(resolved) ? read_prompts(resolved) : request::one_prompt("-"),
-                                spec.model.folder.draws_videos() ? ".webp" : ".png");
+  spec.requests = make_requests(
+      resolved, spec.model.folder, has_prompts(resolved) ? read_prompts(resolved) : request::one_prompt("-"),
+      spec.model.folder.draws_videos() ? ".webp" : ".png", {.is_probe = !has_prompts(resolved)});
   for (const auto& bad : spec.requests.bad) log::warning(bad.where + ": " + bad.reason);
   if (spec.requests.requests.empty()) throw Error(Kind::kUsage, "nothing to plan: no row can be drawn");
   return spec;
