@@ -148,8 +148,21 @@ def check_result(folder, before):
     expect("csv", all(row["source"] or not re.search(r"\d", row["value"]) for row in table) and len(table) > 100, len(table))
     expect("markdown", "**" in (folder / "report.md").read_text() and "(charts/speedup.svg)" in (folder / "report.md").read_text())
     progress = (folder / "progress.md").read_text()
+    drawn = sum(row["status"] == "measured" for row in result["rows"])
+    expect("progress: what is not measured is not done", f"of {len(result['rows'])} measurements {drawn} are done." in progress, progress)
     expect("progress", "## Overall Progress: 85%" in progress and "- [ ] Multi-GPU detection verified (no GPU" in progress and
            progress.count("- [x]") == 6, progress)
+
+
+def check_too_large(scratch):
+    """What does not fit in any layout ends with 3, and is not told as done."""
+    free = int(re.search(r"MemAvailable: *(\d+)", open("/proc/meminfo", encoding="ascii").read())[1]) >> 20
+    if free > 60:  # GiB: there it would fit
+        return
+    code, out = atelier("bench", "--protocol", "throughput", "--dummy", "FLUX.1-dev", "--device", "cpu", "--output_dir", str(scratch / "large"))
+    expect("nothing fits", code == 3 and "nothing of the protocol fits" in out and "denoiser" in out, out)
+    progress = (scratch / "large/progress.md").read_text()
+    expect("nothing is done", "- [ ] Benchmarking completed" in progress and re.search(r"measurements 0 are done, \d+ failed", progress), progress)
 
 
 def check_again(folder, scratch):

@@ -127,6 +127,7 @@ MeasuredRow ProtocolRows::measure(const bench::Measurement& m, const std::filesy
   } catch (const Error& e) {
     if (e.kind() == Kind::kInterrupted) throw;
     row["why"] = e.what();
+    out.lacks_room = e.kind() == Kind::kCapacity;
   }
   return out;
 }

@@ -13,7 +13,8 @@ namespace atelier::app {
 
 struct MeasuredRow {
   Json row;
-  Json traffic;  // null: not traced, or not drawn
+  Json traffic;             // null: not traced, or not drawn
+  bool lacks_room = false;  // it failed for want of memory
 };
 
 class ProtocolRows {

@@ -90,6 +90,7 @@ class ProtocolRun {
       }
     }
     finish();
+    refuse_if_nothing_fits();
     return exit_code();
   }
 
@@ -186,6 +187,7 @@ class ProtocolRun {
   void keep(const bench::Measurement& m) {
     auto measured = rows_.measure(m, folder_);
     if (is_loud_) std::cout << line_of(measured.row) << std::endl;
+    lacking_ += measured.lacks_room;
     result_["rows"].push_back(std::move(measured.row));
     if (!measured.traffic.is_null()) result_["traffic"].push_back(std::move(measured.traffic));
     write_file_atomically(folder_ / bench::kResultName, bench::to_text(result_));
@@ -197,6 +199,22 @@ class ProtocolRun {
     return out + str(bench::measured(row, "ms_per_step").value_or(0), " ms/step, ",
                      bench::measured(row, "picture_s").value_or(0), " s, ",
                      bench::measured(row, "pictures_per_second").value_or(0), " pictures per second");
+  }
+
+  int64_t count(std::string_view status) const {
+    const auto& rows = result_["rows"];
+    return std::count_if(rows.begin(), rows.end(), [&](const Json& row) { return row["status"] == status; });
+  }
+
+  // Throws Error(kCapacity) where nothing could be measured because nothing fits.
+  void refuse_if_nothing_fits() const {
+    const auto failed = count(bench::status::kFailed);
+    if (failed == 0 || lacking_ < failed || count(bench::status::kMeasured) > 0) return;
+    for (const auto& row : result_["rows"]) {
+      if (row["status"] == bench::status::kFailed)
+        throw Error(Kind::kCapacity, str("nothing of the protocol fits; ", row["id"].get<std::string>(), ": ",
+                                         row["why"].get<std::string>()));
+    }
   }
 
   // Rewrites progress.md.
@@ -218,13 +236,15 @@ class ProtocolRun {
     note_.done[bench::kStrategiesTested] =
         is_whole && known(Topic::kStrategies) && several(Topic::kStrategies);
     note_.done[bench::kScalingMeasured] = is_whole && known(Topic::kScaling) && several(Topic::kScaling);
-    note_.done[bench::kBenchmarked] = is_over;
+    note_.done[bench::kBenchmarked] = is_over && count(bench::status::kMeasured) > 0;
     note_.remark[bench::kInstalled] = str("atelier ", kVersion, " in its place");
     if (!here_.is_gpu)
       note_.remark[bench::kDetected] = str("no GPU: ", here_.ranks, " ranks on the CPU stand in");
     else if (here_.ranks < 2)
       note_.remark[bench::kDetected] = "one GPU is here";
-    note_.now = str(now, "; ", result_["rows"].size(), " of ", list_.size(), " measurements are done.");
+    note_.now = str(
+        now, "; of ", list_.size(), " measurements ", count(bench::status::kMeasured), " are done",
+        count(bench::status::kFailed) > 0 ? str(", ", count(bench::status::kFailed), " failed") : "", ".");
     note_.issues.clear();
     for (const auto& row : result_["rows"]) {
       if (row["status"] == bench::status::kFailed)
@@ -299,6 +319,7 @@ class ProtocolRun {
   std::vector<bench::Measurement> list_;
   Json result_;
   bench::ProgressNote note_;
+  int64_t lacking_ = 0;  // measurements that failed for want of memory
 };
 
 }  // namespace
