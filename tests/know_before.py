@@ -224,7 +224,7 @@ def check_runs():
             expect("DG_DEBUG: a time on every line", all(re.match(r"\W*\d{2,4}\W\d\d\W\d\d", l) for l in text.splitlines()), text)
         report = json.loads((pathlib.Path(folder) / "report.json").read_text())
         names = [p["name"] for p in report["phases"]]
-        for name in ("spawn", "rendezvous", "load", "encode", "denoise", "decode", "write"):
+        for name in ("spawn", "rendezvous", "load", "encode", "denoise", "decode", "write", "end"):
             expect(f"report: phase {name}", name in names, names)
         total = sum(p["seconds"] for p in report["phases"])
         expect("report: phases add up", abs(total - report["seconds"]) < 0.05 * report["seconds"] + 0.02, report["phases"])

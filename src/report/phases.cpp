@@ -28,7 +28,8 @@ NamedSeconds start_phases(double start_s, double connect_s, double load_s) {
   return {{"spawn", split.left()}, {"rendezvous", connect}, {"load", load}};
 }
 
-NamedSeconds draw_phases(double draw_s, const std::map<std::string, double>& slowest, double written_s) {
+NamedSeconds draw_phases(double draw_s, const std::map<std::string, double>& slowest, double written_s,
+                         double ended_s) {
   Split split(draw_s);
   NamedSeconds out;
   for (const char* name : {"encode", "denoise", "decode"}) {
@@ -36,6 +37,7 @@ NamedSeconds draw_phases(double draw_s, const std::map<std::string, double>& slo
     out.emplace_back(name, split.take(at == slowest.end() ? 0 : at->second));
   }
   out.emplace_back("write", split.take(written_s));
+  out.emplace_back("end", split.take(ended_s));
   out.emplace_back("waiting", split.left());
   return out;
 }

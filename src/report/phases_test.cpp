@@ -33,14 +33,15 @@ TEST(Phases, StartIsSpawnRendezvousAndLoad) {
   EXPECT_DOUBLE_EQ(sum(start_phases(0, 4, 9)), 0);
 }
 
-TEST(Phases, DrawingIsItsSlowestGroupTheLastFilesAndWaiting) {
-  const auto parts = draw_phases(20, {{"encode", 1}, {"denoise", 12}, {"decode", 2}}, 0.5);
+TEST(Phases, DrawingIsItsSlowestGroupTheLastFilesTheEndAndWaiting) {
+  const auto parts = draw_phases(20, {{"encode", 1}, {"denoise", 12}, {"decode", 2}}, 0.5, 0.25);
   EXPECT_DOUBLE_EQ(sum(parts), 20);
   EXPECT_DOUBLE_EQ(of(parts, "denoise"), 12);
   EXPECT_DOUBLE_EQ(of(parts, "write"), 0.5);
-  EXPECT_DOUBLE_EQ(of(parts, "waiting"), 4.5);
-  EXPECT_DOUBLE_EQ(sum(draw_phases(3, {{"denoise", 12}}, 9)), 3);
-  EXPECT_DOUBLE_EQ(of(draw_phases(3, {}, 0), "waiting"), 3);
+  EXPECT_DOUBLE_EQ(of(parts, "end"), 0.25);
+  EXPECT_DOUBLE_EQ(of(parts, "waiting"), 4.25);
+  EXPECT_DOUBLE_EQ(sum(draw_phases(3, {{"denoise", 12}}, 9, 1)), 3);
+  EXPECT_DOUBLE_EQ(of(draw_phases(3, {}, 0, 0), "waiting"), 3);
 }
 
 }  // namespace

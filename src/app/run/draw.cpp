@@ -217,7 +217,11 @@ class Session {
         .on_preview = [this](const cluster::PreviewReady& e) { on_preview(e); },
         .on_note = [&](const cluster::RequestNote& e) { watch.on_note(e); },
         .on_generated = [&](const cluster::BatchGenerated& e) { watch.on_generated(e); },
-        .on_stored = [this](const cluster::ArtifactStored& e) { on_stored(e); },
+        .on_stored =
+            [&](const cluster::ArtifactStored& e) {
+              watch.on_stored();
+              on_stored(e);
+            },
         .on_restart = [&](const std::string& reason) { watch.on_restart(reason); }};
     try {
       const auto outcome = start(spec_.job, batches(), events, interrupt.token());

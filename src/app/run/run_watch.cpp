@@ -49,6 +49,7 @@ void RunWatch::on_phase(const std::string& phase) {
   start_s_ = since_start_.seconds();
   since_ready_.restart();
   since_generated_.restart();
+  since_stored_.restart();
   log::debug(str("loaded after ", report::time_text(start_s_)));
 }
 
@@ -76,6 +77,7 @@ void RunWatch::on_generated(const cluster::BatchGenerated& e) {
   report_.add_step_cache(e.times.computed, e.times.reused);
   for (const auto& [phase, seconds] : e.times.seconds) group_seconds_[e.group][phase] += seconds;
   since_generated_.restart();
+  since_stored_.restart();
   if (e.times.reread_bytes > 0)
     log::debug(str("group ", e.group, " read ", size_text(e.times.reread_bytes),
                    " of weights again for other adapters"));
@@ -106,8 +108,8 @@ void RunWatch::add_phases(const std::vector<cluster::RankStats>& ranks) {
   for (const auto& [name, s] :
        report::start_phases(start_s_, slowest(ranks, "connect"), slowest(ranks, "load")))
     report_.add_phase(name, s);
-  for (const auto& [name, s] :
-       report::draw_phases(since_ready_.seconds(), slowest_group(), since_generated_.seconds()))
+  const double ended = since_stored_.seconds(), written = since_generated_.seconds() - ended;
+  for (const auto& [name, s] : report::draw_phases(since_ready_.seconds(), slowest_group(), written, ended))
     report_.add_phase(name, s);
 }
 

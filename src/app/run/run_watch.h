@@ -22,6 +22,7 @@ class RunWatch {
   void on_step(const cluster::StepDone& e);
   void on_note(const cluster::RequestNote& e);
   void on_generated(const cluster::BatchGenerated& e);
+  void on_stored() { since_stored_.restart(); }
   void on_restart(const std::string& reason);
   // The end, with what the ranks say of themselves; they are empty where the run failed. Adds phases that sum
   // up to the time since this was made, memory, kernels, versions, and what is out of balance.
@@ -34,7 +35,7 @@ class RunWatch {
   report::RunReport& report_;
   report::Progress& progress_;
   const int pictures_at_once_;
-  report::Stopwatch since_start_, since_ready_, since_generated_;
+  report::Stopwatch since_start_, since_ready_, since_generated_, since_stored_;
   double start_s_ = 0;
   bool is_ready_ = false;
   std::map<int, std::map<std::string, double>> group_seconds_;
