@@ -178,6 +178,10 @@ def check_again(folder, scratch):
 
 def check_compare(folder, scratch):
     """Exit codes of the gate."""
+    other = scratch / "other.json"
+    other.write_text(json.dumps({"rows": [{"ms_per_step": {"median": "x"}, "model": 1}]}))
+    code, out = atelier("compare", str(folder), str(other))
+    expect("compare names the file that it cannot read", code == 2 and "other.json" in out, out)
     code, out = atelier("compare", str(folder), str(folder))
     expect("compare with itself", code == 0 and " 0 worse, 0 gone" in out and "traced" not in out, out)
     result = json.loads((folder / "bench.json").read_text())

@@ -7,6 +7,7 @@
 #include "app/cli/commands.h"
 #include "app/cli/parse.h"
 #include "base/error.h"
+#include "base/json_problem.h"
 #include "bench/compare.h"
 #include "bench/result.h"
 
@@ -15,7 +16,12 @@ namespace {
 
 std::vector<bench::Entry> read_entries(const std::filesystem::path& given) {
   const auto file = std::filesystem::is_directory(given) ? given / bench::kResultName : given;
-  return bench::entries_of(read_json(file), file.string());
+  const Json result = read_json(file);
+  try {
+    return bench::entries_of(result, file.string());
+  } catch (const Json::exception& e) {
+    throw Error(Kind::kUsage, str(file.string(), " has another form than a result: ", json_problem(e)));
+  }
 }
 
 }  // namespace
