@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/thread_pool.h"
+
 namespace atelier::media {
 
 FrameTimes::FrameTimes(double fps, int ticks_per_second)
@@ -15,6 +17,15 @@ uint64_t FrameTimes::ticks(size_t frame) const {
     return static_cast<uint64_t>(std::llround(each_ * static_cast<double>(n)));
   };
   return until(frame + 1) - until(frame);
+}
+
+std::vector<std::string> encode_each(const Video& video,
+                                     const std::function<std::string(const Image&)>& encode) {
+  std::vector<std::string> coded(video.frames.size());
+  ThreadPool(default_workers()).run(std::ssize(coded), [&](int64_t i) {
+    coded[static_cast<size_t>(i)] = encode(video.frames[static_cast<size_t>(i)]);
+  });
+  return coded;
 }
 
 AnimationFacts AnimationFacts::at_rate(double seconds) const {

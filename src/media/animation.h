@@ -22,6 +22,11 @@ class FrameTimes {
   double each_;
 };
 
+// What `encode` makes of each frame, in their order; several frames at the same time, as they do not depend
+// on each other. Rethrows what it throws.
+std::vector<std::string> encode_each(const Video& video,
+                                     const std::function<std::string(const Image&)>& encode);
+
 struct AnimationFacts {
   int width = 0, height = 0;
   int64_t frames = 0;  // that were read

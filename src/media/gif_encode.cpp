@@ -164,10 +164,9 @@ class LzwWriter {
   std::string out_;
 };
 
-void put_frame(std::string& out, const Image& picture, uint64_t hundredths) {
-  out += std::string("\x21\xf9\x04\x04", 4);  // graphic control: the frame stays until the next
-  put_little(out, std::min<uint64_t>(hundredths, 0xffff), 2);
-  out += std::string("\0\0", 2);
+// Everything of a frame that does not depend on its time: palette and pixels.
+std::string coded_frame(const Image& picture) {
+  std::string out;
   out.push_back('\x2c');
   put_little(out, 0, 4);
   put_little(out, static_cast<uint64_t>(picture.width), 2);
@@ -179,6 +178,13 @@ void put_frame(std::string& out, const Image& picture, uint64_t hundredths) {
   for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = palette.index[cell_of(&picture.rgb[3 * i])];
   out.push_back(static_cast<char>(kCodeBits));
   put_blocks(out, LzwWriter().pack(pixels));
+  return out;
+}
+
+void put_time(std::string& out, uint64_t hundredths) {
+  out += std::string("\x21\xf9\x04\x04", 4);  // graphic control: the frame stays until the next
+  put_little(out, std::min<uint64_t>(hundredths, 0xffff), 2);
+  out += std::string("\0\0", 2);
 }
 
 }  // namespace
@@ -199,7 +205,11 @@ std::string encode_gif(const Video& video, const Texts& texts) {
     put_blocks(out, text);
   }
   const FrameTimes times(std::min(video.fps, 50.0), 100);  // viewers slow shorter frames down
-  for (size_t i = 0; i < video.frames.size(); ++i) put_frame(out, video.frames[i], times.ticks(i));
+  const auto coded = encode_each(video, coded_frame);
+  for (size_t i = 0; i < coded.size(); ++i) {
+    put_time(out, times.ticks(i));
+    out += coded[i];
+  }
   out.push_back('\x3b');
   return out;
 }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "media/animation.h"
 #include "media/limits.h"
 #include "media/texts.h"
 
@@ -69,9 +70,10 @@ NamedFiles encode_frames(const Video& video, const Metadata& metadata) {
   check_frames(video, Format::kPng);
   Metadata of_frame = metadata;
   of_frame.values.emplace_back("frames", std::to_string(video.frames.size()));
+  auto coded = encode_each(
+      video, [&](const Image& frame) { return encode(frame, Format::kPng, kDefaultQuality, of_frame); });
   NamedFiles files;
-  for (size_t i = 0; i < video.frames.size(); ++i)
-    files.emplace_back(frame_name(i), encode(video.frames[i], Format::kPng, kDefaultQuality, of_frame));
+  for (size_t i = 0; i < coded.size(); ++i) files.emplace_back(frame_name(i), std::move(coded[i]));
   return files;
 }
 

@@ -5,15 +5,19 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <latch>
 #include <random>
 
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/testing.h"
+#include "base/thread_pool.h"
+#include "media/animation.h"
 #include "media/resample.h"
 
 namespace atelier::media {
@@ -110,6 +114,22 @@ TEST_F(Videos, WebpAndGifComeBackWithFramesRateAndMetadata) {
     EXPECT_EQ(metadata->values, sample_metadata().values);
     EXPECT_TRUE(is_whole(bytes));
   }
+}
+
+TEST_F(Videos, HaveTheirFramesEncodedSideBySideAndInOrder) {
+  const auto video = sample(24, 24, 40);
+  std::latch two(2);
+  std::atomic<int> begun = 0;
+  const auto coded = encode_each(video, [&](const Image& frame) {
+    if (default_workers() > 1 && ++begun <= 2) two.arrive_and_wait();
+    return std::string(frame.rgb.begin(), frame.rgb.end());
+  });
+  ASSERT_EQ(coded.size(), video.frames.size());
+  for (size_t i = 0; i < coded.size(); ++i)
+    EXPECT_TRUE(std::equal(coded[i].begin(), coded[i].end(), video.frames[i].rgb.begin(),
+                           [](char a, uint8_t b) { return static_cast<uint8_t>(a) == b; }));
+  const auto fails = [](const Image&) -> std::string { throw Error(Kind::kItem, "no"); };
+  EXPECT_THROW(encode_each(video, fails), Error);
 }
 
 TEST_F(Videos, OfManyColoursAndSizesComeBackAsGif) {

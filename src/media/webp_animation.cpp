@@ -60,16 +60,17 @@ std::string encode_webp_animation(const Video& video, int quality, const Texts& 
   put_little(settings, 0xff000000, 4);  // the canvas behind: opaque black
   put_little(settings, 0, 2);           // for ever
   body += riff_chunk("ANIM", settings);
+  const auto coded =
+      encode_each(video, [&](const Image& frame) { return encode_plain_webp(frame, quality, kFrameEffort); });
   const FrameTimes times(video.fps, 1000);
-  for (size_t i = 0; i < video.frames.size(); ++i) {
-    const std::string simple = encode_plain_webp(video.frames[i], quality, kFrameEffort);
+  for (size_t i = 0; i < coded.size(); ++i) {
     std::string frame;
     put_little(frame, 0, 6);
     put_little(frame, static_cast<uint64_t>(first.width - 1), 3);
     put_little(frame, static_cast<uint64_t>(first.height - 1), 3);
     put_little(frame, std::min<uint64_t>(times.ticks(i), 0xffffff), 3);
     frame.push_back(kDoNotBlend);
-    frame += simple.substr(kRiffHeader);
+    frame += std::string_view(coded[i]).substr(kRiffHeader);
     body += riff_chunk("ANMF", frame);
   }
   if (has_texts) body += riff_chunk("EXIF", write_exif(texts));

@@ -11,7 +11,7 @@
 #include "weights/slices.h"
 #include "weights/store.h"
 #include "weights/tensor_file.h"
-#include "weights/thread_pool.h"
+#include "base/thread_pool.h"
 #include "weights/upload.h"
 
 namespace atelier::weights {

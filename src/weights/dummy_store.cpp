@@ -16,7 +16,7 @@
 #include "weights/convert.h"
 #include "weights/slices.h"
 #include "weights/store.h"
-#include "weights/thread_pool.h"
+#include "base/thread_pool.h"
 
 namespace atelier::weights {
 namespace {

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "weights/slices.h"
-#include "weights/thread_pool.h"
+#include "base/thread_pool.h"
 
 namespace atelier::weights {
 

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-namespace atelier::weights {
+namespace atelier {
 
 class ThreadPool {
  public:
@@ -38,7 +38,7 @@ class ThreadPool {
   bool is_closing_ = false;
 };
 
-// For one store: at most eight, at most one per core.
+// For one file that is read or written: at most eight, at most one per core.
 int default_workers();
 
-}  // namespace atelier::weights
+}  // namespace atelier

@@ -1,8 +1,8 @@
-#include "weights/thread_pool.h"
+#include "base/thread_pool.h"
 
 #include <algorithm>
 
-namespace atelier::weights {
+namespace atelier {
 
 int default_workers() {
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
@@ -68,4 +68,4 @@ void ThreadPool::run(int64_t tasks, const std::function<void(int64_t)>& work) {
   if (failure_) std::rethrow_exception(failure_);
 }
 
-}  // namespace atelier::weights
+}  // namespace atelier
