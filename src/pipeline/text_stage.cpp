@@ -171,7 +171,7 @@ text::Encoding TextStage::tokens(const Loaded& loaded, const std::string& text, 
   }
   std::vector<int64_t> mask(static_cast<size_t>(length), 0);
   std::fill_n(mask.begin(), std::min(mask.size(), text.size() + 1), 1);
-  return {hashed_ids(text, length, loaded.vocabulary), mask};
+  return {hashed_ids(text, length, loaded.vocabulary), mask, false};
 }
 
 void TextStage::tell_cut(const Loaded& loaded, const models::TextCall& call, const std::string& text,
@@ -221,7 +221,7 @@ models::TextStates TextStage::encode(const models::TextCall& call, std::span<con
   for (size_t i = 0; i < texts.size(); ++i) {
     const auto text = cleaned(call.cleaning, texts[i]);
     const auto t = tokens(loaded, text, call.length);
-    if (!t.mask.empty() && t.mask.back() == 1) tell_cut(loaded, call, text, i);
+    if (t.is_cut) tell_cut(loaded, call, text, i);
     const TextCache::Key key{std::string(call.encoder), call.padding, call.layer, t.ids};
     const auto* known = cache_.find(key);
     if (known) {

@@ -112,6 +112,7 @@ class T5SlowTokenizer final : public Tokenizer {
   }
 
   int64_t pad_id() const override { return pad_; }
+  bool doubles_closing() const override { return false; }
   int64_t model_max_length() const override { return max_length_; }
 
  private:

@@ -16,18 +16,21 @@ namespace atelier::text {
 namespace fs = std::filesystem;
 
 Encoding Tokenizer::encode(std::string_view text, int64_t max_length) const {
-  Encoding out{.ids = ids(text)};
+  Encoding out{.ids = ids(text), .mask = {}};
   const auto length = static_cast<int64_t>(out.ids.size());
-  if (length > max_length) {
+  out.is_cut = length > max_length;
+  // The class that never doubles its closing token makes room for one before it looks whether there is one.
+  if (out.is_cut || (length == max_length && !doubles_closing())) {
     const auto specials = static_cast<int64_t>(ids("").size());
     if (max_length < specials) {
       throw Error(Kind::kUsage,
                   str("cannot encode a prompt into ", max_length, " tokens: the special tokens alone take ",
                       specials, "; ask for a greater length"));
     }
-    const int64_t closing = out.ids.back();
-    out.ids.resize(static_cast<size_t>(max_length));
-    if (max_length > 0) out.ids.back() = closing;
+    const int64_t closing = out.ids.empty() ? 0 : out.ids.back();
+    out.ids.resize(static_cast<size_t>(max_length - (specials > 0 ? 1 : 0)));
+    const bool is_closed = !doubles_closing() && !out.ids.empty() && out.ids.back() == closing;
+    if (specials > 0 && !is_closed) out.ids.push_back(closing);
   }
   out.mask.assign(out.ids.size(), 1);
   out.ids.resize(static_cast<size_t>(std::max<int64_t>(max_length, 0)), pad_id());

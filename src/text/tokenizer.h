@@ -12,6 +12,7 @@ namespace atelier::text {
 // Ids and attention mask (1 for a token, 0 for padding), both of the length asked for.
 struct Encoding {
   std::vector<int64_t> ids, mask;
+  bool is_cut = false;  // the text did not fit
 };
 
 // Immutable once opened: any number of threads may use one tokenizer. Text is UTF-8; malformed bytes count as
@@ -25,6 +26,8 @@ class Tokenizer {
   // max_length has no room for the special tokens.
   Encoding encode(std::string_view text, int64_t max_length) const;
   virtual int64_t pad_id() const = 0;
+  // Whether the closing token comes behind a text that ends in one, or whose rest is cut off behind one.
+  virtual bool doubles_closing() const { return true; }
   // From tokenizer_config.json; the largest int64 where unset.
   virtual int64_t model_max_length() const = 0;
 };

@@ -83,6 +83,32 @@ TEST(Encode, LongText_KeepsTheClosingToken) {
   }
 }
 
+// As transformers 4.57.6: T5Tokenizer drops a token to make room for "</s>", and adds none where what is left
+// ends in one. The fast class, CLIP's and BERT's add theirs always.
+TEST(Encode, SlowT5_DoesNotCloseTwiceAtTheCut) {
+  const auto slow = open_tokenizer(kData / "t5");
+  const Ids plain = slow->ids("a cat sat on the mat");
+  const int64_t end = plain.back(), pad = slow->pad_id();
+  const auto n = static_cast<int64_t>(slow->ids("a cat").size()) - 1;  // of "a cat" alone
+  const Ids cat(plain.begin(), plain.begin() + n);
+  const auto with = [&](Ids more) {
+    Ids all = cat;
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const auto cut = slow->encode("a cat</s> sat on the mat", n + 2);
+  EXPECT_EQ(cut.ids, with({end, pad}));
+  Ids mask(static_cast<size_t>(n + 1), 1);
+  mask.push_back(0);
+  EXPECT_EQ(cut.mask, mask);
+  EXPECT_TRUE(cut.is_cut);
+  EXPECT_EQ(slow->encode("a cat</s></s>", n + 2).ids, with({end, pad}));
+  EXPECT_FALSE(slow->encode("a cat</s></s>", n + 2).is_cut);
+  EXPECT_EQ(slow->encode("a cat</s></s>", n + 3).ids, with({end, end, pad}));
+  EXPECT_EQ(slow->encode("a cat</s>", n + 1).ids, with({end}));
+  EXPECT_EQ(slow->encode("a cat sat on the mat", n + 1).ids, with({end}));
+}
+
 TEST(Encode, NoRoomForSpecialTokens_IsAUsageError) {
   const auto clip = open_tokenizer(kData / "clip");
   EXPECT_EQ(clip->encode("a cat", 2).ids, clip->ids(""));
