@@ -59,6 +59,12 @@ std::string path_of_processor(std::string_view path, bool is_encoder) {
   return out;
 }
 
+// Some trainers write one underscore more: "lora_unet__blocks_0_self_attn_q".
+const weights::LayerPieces* find_flat(const LayerNames& names, std::string_view path) {
+  const std::string plain = weights::unwrapped_flat(path);
+  return names.find_flat(std::string_view(plain).substr(plain.starts_with('_') ? 1 : 0));
+}
+
 std::string shape_of(int64_t rows, int64_t cols) {
   return str("[", rows, ", ", cols, "]");
 }
@@ -74,6 +80,14 @@ std::string other_family(const models::Family& ours, const CountBound& count) {
     if (bound > most) name = family->name, most = bound;
   }
   return name;
+}
+
+// Words that a prefix which means nothing does not hold: names of parts of any model, and numbers.
+bool is_part_or_index(std::string_view word) {
+  constexpr std::array<std::string_view, 7> kParts{"transformer", "unet",          "text_encoder", "vae",
+                                                   "prior",       "image_encoder", "controlnet"};
+  if (!word.empty() && word.find_first_not_of("0123456789") == word.npos) return true;
+  return std::any_of(kParts.begin(), kParts.end(), [&](auto part) { return word.starts_with(part); });
 }
 
 // The experts that a file's layers are named after.
@@ -119,17 +133,15 @@ const std::vector<Adapters::Part>& Adapters::parts() {
 
 // Where an expert is asked for, the others' layers are out of reach, and the first one's names are its own:
 // trainers name whichever they trained like the only one.
-std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer, std::string_view expert) {
-  const std::string_view name = layer.name;
+std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer, std::string_view name,
+                                                       std::string_view expert) {
   size_t longest = 0;
   std::optional<BoundLayer> found;
   const auto look = [&](const Part& part, const auto& prefixes) {
     for (const auto& [prefix, separator] : prefixes) {
       if (!name.starts_with(prefix) || (found && prefix.size() <= longest)) continue;
-      auto path = name.substr(prefix.size());
-      // Some trainers write one underscore more: "lora_unet__blocks_0_self_attn_q".
-      if (separator == '_' && path.starts_with('_')) path.remove_prefix(1);
-      const auto* pieces = separator == '_' ? part.names.find_flat(path) : part.names.find(path);
+      const auto path = name.substr(prefix.size());
+      const auto* pieces = separator == '_' ? find_flat(part.names, path) : part.names.find(path);
       if (!pieces && separator == '.') pieces = part.names.find(path_of_processor(path, part.is_encoder));
       if (!pieces) continue;
       found = {&layer, &part, pieces};
@@ -144,6 +156,32 @@ std::optional<Adapters::BoundLayer> Adapters::place_of(const AdapterLayer& layer
     if (part.is_encoder || expert.empty() || part.name == meant) look(part, part.prefixes);
   }
   return found;
+}
+
+// How much of all names stands before those that belong to the denoiser, where none does as it is written: up
+// to a dot, and neither the name of a part nor within a list. 0: no such prefix.
+size_t Adapters::strange_prefix(const weights::AdapterFile& file, std::string_view expert) {
+  const auto& layers = file.layers();
+  const std::string_view first = layers.front().name;
+  const auto all_belong = [&](size_t begin) {
+    return std::all_of(layers.begin(), layers.end(), [&](const AdapterLayer& layer) {
+      const auto place = place_of(layer, std::string_view(layer.name).substr(begin), expert);
+      return place && !place->part->is_encoder;
+    });
+  };
+  size_t common = layers.size() > 1 ? first.size() : 0;
+  for (const auto& layer : layers) {
+    if (place_of(layer, layer.name, expert)) return 0;
+    const std::string_view name = layer.name;
+    const auto end = std::mismatch(name.begin(), name.end(), first.begin(), first.end()).first;
+    common = std::min(common, static_cast<size_t>(end - name.begin()));
+  }
+  for (size_t begin = 0, dot = first.find('.'); dot < common; begin = dot + 1, dot = first.find('.', begin)) {
+    const auto word = first.substr(begin, dot - begin);
+    if (is_part_or_index(word)) return 0;
+    if (all_belong(dot + 1)) return dot + 1;
+  }
+  return 0;
 }
 
 void Adapters::check_expert(const weights::AdapterFile& file, std::string_view expert) const {
@@ -191,8 +229,9 @@ void Adapters::bind(BoundFile& made) {
   auto& bound = made.layers;
   if (!made.expert.empty()) check_expert(file, made.expert);
   std::vector<std::string> unbound, unused, misfits;
+  const size_t before = strange_prefix(file, made.expert);
   for (const auto& layer : file.layers()) {
-    auto place = place_of(layer, made.expert);
+    auto place = place_of(layer, std::string_view(layer.name).substr(before), made.expert);
     if (!place) {  // the reference has layers whose results it throws away
       const bool is_unused = any_glob_matches(model_.family().ignorable, layer.name + ".weight");
       (is_unused ? unused : unbound).push_back(layer.name);
@@ -234,7 +273,7 @@ void Adapters::refuse_names(const weights::AdapterFile& file, const std::vector<
     Adapters theirs(random);
     return static_cast<size_t>(
         std::count_if(file.layers().begin(), file.layers().end(),
-                      [&](const auto& layer) { return theirs.place_of(layer, {}).has_value(); }));
+                      [&](const auto& layer) { return theirs.place_of(layer, layer.name, {}).has_value(); }));
   });
   if (unbound.size() == file.layers().size() && !other.empty())
     throw Error(Kind::kCheckpoint, str(message, "; it is an adapter for ", other));

@@ -65,7 +65,10 @@ class Adapters {
 
   const std::vector<Part>& parts();
   const BoundFile& open(const request::AdapterRef& adapter);
-  std::optional<BoundLayer> place_of(const weights::AdapterLayer& layer, std::string_view expert);
+  // `name` is the layer's, or what of it stands behind a prefix that nobody knows.
+  std::optional<BoundLayer> place_of(const weights::AdapterLayer& layer, std::string_view name,
+                                     std::string_view expert);
+  size_t strange_prefix(const weights::AdapterFile& file, std::string_view expert);
   void check_expert(const weights::AdapterFile& file, std::string_view expert) const;
   void bind(BoundFile& file);
   static bool widen(BoundLayer& layer, std::list<weights::LayerPieces>& kept);

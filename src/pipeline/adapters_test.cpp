@@ -198,6 +198,29 @@ TEST_F(AdapterNames, OfEveryTrainerMeanTheSameLayer) {
   }
 }
 
+// torch.compile, DDP and FSDP write parts of their own into names, with dots or in kohya's form.
+TEST_F(AdapterNames, MayBeWrappedAsTrainingLeavesThem) {
+  for (const char* name :
+       {"_orig_mod.transformer.blocks.0._orig_mod.out", "transformer._orig_mod.blocks.0.out",
+        "module.diffusion_model.blocks.0.out", "base_model.model.module.blocks.0._fsdp_wrapped_module.out",
+        "transformer.blocks.0._checkpoint_wrapped_module.out", "lora_unet__orig_mod_blocks_0_out",
+        "lora_unet_blocks_0__orig_mod_out", "lora_transformer__fsdp_wrapped_module_blocks_0_out"}) {
+    EXPECT_EQ(refusal(one(name, 40, 40)), "no error") << name;
+  }
+}
+
+TEST_F(AdapterNames, OfTheDenoiserMayStandBehindAPrefixThatNobodyKnows) {
+  const auto two = [](const std::string& prefix) {
+    auto layers = one(prefix + "blocks.0.out", 40, 40);
+    add(layers, prefix + "blocks.1.down", 40, 160);
+    return layers;
+  };
+  for (const char* prefix : {"net.", "pipe.dit.", "model.", "a.b.c."})
+    EXPECT_EQ(refusal(two(prefix)), "no error") << prefix;
+  for (const char* prefix : {"transformer_2.", "text_encoder_3.", "unet.", "0.", "net.1.", "single_"})
+    EXPECT_TRUE(has(refusal(two(prefix)), "belong to nothing")) << prefix;
+}
+
 TEST_F(AdapterNames, ThatBelongToNothingAreListedWithTheNearest) {
   auto half = one("transformer.blocks.0.out", 40, 40);
   add(half, "transformer.blocks.0.outt", 40, 40);

@@ -64,7 +64,8 @@ std::optional<weights::Section> find_part(const models::Family& family, const Co
 void keep_apart(weights::Section& section, const std::vector<std::string>& prefixes) {
   for (const auto& prefix : prefixes) {
     if (prefix.size() <= section.prefix.size() || !prefix.starts_with(section.prefix)) continue;
-    section.others.push_back(prefix.substr(0, prefix.find('.', section.prefix.size()) + 1));
+    const size_t dot = prefix.find('.', section.prefix.size());
+    section.others.push_back(dot == std::string::npos ? prefix : prefix.substr(0, dot + 1));
   }
 }
 
@@ -90,12 +91,26 @@ Json config_of(const models::Family& family, const fs::path& file, const weights
   }
 }
 
+// "247 tensors: "a.weight", "b.weight" and 245 more".
+std::string names_text(const std::vector<std::string>& names) {
+  std::vector<std::string> quoted;
+  for (const auto& name : names) quoted.push_back(in_quotes(name));
+  return str(names.size(), names.size() == 1 ? " tensor: " : " tensors: ", list_text(quoted, 3));
+}
+
 [[noreturn]] void fail_without_denoiser(const models::Family& family, const fs::path& file,
-                                        const std::string& parts, const Json& like) {
+                                        const std::vector<std::string>& names, const std::string& parts,
+                                        const Json& like) {
   const std::string other = parts.empty() ? contents_of(file) : "";
-  if (parts.empty() && other.empty() && family.config_of_file)
-    config_of(family, file, {}, like);  // says what it is
-  std::string what = "; no family of this build knows its tensors' names";
+  const std::string unknown = str("; no family of this build knows the names of its ", names_text(names));
+  if (parts.empty() && other.empty() && family.config_of_file) {
+    try {
+      config_of(family, file, {}, like);  // says what it is
+    } catch (const Error& e) {
+      throw Error(e.kind(), e.what() + unknown);
+    }
+  }
+  std::string what = unknown;
   if (!parts.empty())
     what = str(", but ", parts, ": put it into the folder of that name of a diffusers folder");
   if (!other.empty()) what = str(", but ", other, "; name a base model of that family");
@@ -139,7 +154,8 @@ void check_kinds(std::span<const fs::path> files, const Json& first, const Json&
 void take_denoiser(const models::Family& family, const fs::path& file, const std::vector<std::string>& names,
                    std::span<const Component> parts, Component& denoiser) {
   const auto place = find_denoiser(family, denoiser, names);
-  if (!place) fail_without_denoiser(family, file, parts_in(family, file, names, parts), *denoiser.config);
+  if (!place)
+    fail_without_denoiser(family, file, names, parts_in(family, file, names, parts), *denoiser.config);
   denoiser.file = file;
   denoiser.section = {place->prefix, {}};
 }
@@ -220,7 +236,7 @@ void take_missing(const models::Family& family, const fs::path& root, std::span<
 
 namespace {
 
-// What all names begin with, up to a dot; names of marks, which have none, aside.
+// What all names begin with; names of marks, which have no dot, aside.
 std::string common_prefix(const std::vector<std::string>& names) {
   std::optional<std::string> common;
   for (const auto& name : names) {
@@ -229,8 +245,7 @@ std::string common_prefix(const std::vector<std::string>& names) {
     const auto end = std::mismatch(common->begin(), common->end(), name.begin(), name.end()).first;
     common->erase(end, common->end());
   }
-  const size_t dot = common.value_or("").rfind('.');
-  return dot == std::string::npos ? "" : common->substr(0, dot + 1);
+  return common.value_or("");
 }
 
 // Where the most of a component's tensors stand, if more do than under their own names.

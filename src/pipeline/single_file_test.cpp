@@ -9,8 +9,7 @@
 
 #include <cstring>
 
-#include "pipeline/model_repo.h"
-#include "pipeline/testing.h"
+#include "pipeline/single_file_for_test.h"
 
 namespace atelier::pipeline {
 namespace {
@@ -20,39 +19,9 @@ using nn::has;
 
 namespace fs = std::filesystem;
 
-// The tensors of a component's folder, each behind a prefix.
-void add(weights::Tensors& all, const std::string& component, const std::string& prefix) {
-  for (const auto& item : fs::directory_iterator(kGolden / "model" / component)) {
-    if (item.path().extension() != ".safetensors") continue;
-    for (const auto& [name, tensor] : weights::read_tensors(item.path())) all[prefix + name] = tensor;
-  }
-}
-
-class SingleFile : public ::testing::Test {
- protected:
-  ModelRepo open(const weights::Tensors& tensors, const fs::path& rest = kGolden / "model") const {
-    weights::write_tensors(file_, tensors);
-    return ModelRepo::open_single_files(std::span(&file_, 1), rest);
-  }
-  // Whether a component reads what the folder's does.
-  static void expect_same(const ModelRepo& m, const std::string& component) {
-    const auto folder = ModelRepo::open(kGolden / "model");
-    const auto want = folder.weights(folder.component(component)), got = m.weights(m.component(component));
-    for (const auto& [name, shape] : tensors_of(m.family(), m.component(component))) {
-      at::Tensor a = at::zeros(shape), b = at::zeros(shape);
-      want->read_into(a, name, shape, {}, {});
-      got->read_into(b, name, shape, {}, {});
-      EXPECT_TRUE(at::equal(a, b)) << component << " " << name;
-    }
-    want->check(), got->check();
-  }
-  TemporaryFolder folder_;
-  fs::path file_ = folder_ / "model.safetensors";
-};
-
 TEST_F(SingleFile, IsReadBehindAnyPrefix) {
-  for (const char* prefix :
-       {"", "model.diffusion_model.", "diffusion_model.", "model.", "net.", "module.a.b."}) {
+  for (const char* prefix : {"", "model.diffusion_model.", "diffusion_model.", "model.", "net.", "x.a.b.",
+                             "model", "diffusion_model", "net_", "dit/", "model.diffusion_model/", "a.b_"}) {
     weights::Tensors tensors;
     add(tensors, "transformer", prefix);
     const auto m = open(tensors);
@@ -66,7 +35,11 @@ TEST_F(SingleFile, APartOfAFolderMayStandBehindAnyPrefix) {
   const std::pair<const char*, const char*> parts[] = {{"transformer", "diffusion_model."},
                                                        {"vae", "first_stage_model."},
                                                        {"text_encoder", "text_encoders.clip_l.transformer."},
-                                                       {"text_encoder_2", "module."}};
+                                                       {"text_encoder_2", "encoder_model_"},
+                                                       {"transformer", "diffusion_model"},
+                                                       {"vae", "vae/"},
+                                                       {"text_encoder", "clip"},
+                                                       {"text_encoder_2", "t5."}};
   for (const auto& [component, prefix] : parts) {
     const TemporaryFolder copy;
     fs::copy(kGolden / "model", copy.path(), fs::copy_options::recursive);

@@ -1,8 +1,37 @@
 #include "weights/names.h"
 
 #include <algorithm>
+#include <array>
 
 namespace atelier::weights {
+namespace {
+
+// torch.compile; FSDP; its activation checkpointing; Lightning; DDP and AveragedModel.
+constexpr std::array<std::string_view, 5> kWrappers{
+    "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module"};
+
+}  // namespace
+
+std::string unwrapped(std::string_view name) {
+  std::string out;
+  for (size_t dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.')) {
+    const auto part = name.substr(0, dot);
+    if (std::find(kWrappers.begin(), kWrappers.end(), part) == kWrappers.end())
+      out.append(name.substr(0, dot + 1));
+    name.remove_prefix(dot + 1);
+  }
+  return out.append(name);
+}
+
+std::string unwrapped_flat(std::string_view name) {
+  std::string out(name);
+  for (const auto wrapper : kWrappers) {
+    if (!wrapper.starts_with('_')) continue;
+    const std::string word = std::string(wrapper) + "_";
+    for (size_t at = out.find(word); at != std::string::npos; at = out.find(word)) out.erase(at, word.size());
+  }
+  return out;
+}
 
 std::optional<Match> match(std::string_view pattern, std::string_view name) {
   Match found;

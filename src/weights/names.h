@@ -30,6 +30,13 @@ struct NameRule {
   bool is_transposed = false;  // the one part is a matrix that lies on its side
 };
 
+// A stored name without what training writes into it: compiled, checkpointed and sharded modules put a part
+// of their own before the names of what they wrap (torch.compile, FSDP, DDP, Lightning), anywhere in a name:
+// "blocks.0._orig_mod.attn.weight", "module.blocks.0.attn.weight".
+std::string unwrapped(std::string_view name);
+// The same for names with '_' between all words, where a plain "module" may be a model's own.
+std::string unwrapped_flat(std::string_view name);
+
 // Whether a canonical tensor is one that no checkpoint has: zeros, to which adapters may add.
 bool is_added(std::string_view canonical);
 

@@ -21,5 +21,18 @@ TEST(Names, MatchOnlyWholeComponents) {
   EXPECT_TRUE(match("a.b.weight", "a.b.weight"));
 }
 
+TEST(Names, LoseWhatTrainingWrapsAround) {
+  EXPECT_EQ(unwrapped("_orig_mod.blocks.0.attn.to_q.weight"), "blocks.0.attn.to_q.weight");
+  EXPECT_EQ(unwrapped("blocks.0._orig_mod.attn.to_q.weight"), "blocks.0.attn.to_q.weight");
+  EXPECT_EQ(unwrapped("module.net.module._orig_mod.a.weight"), "net.a.weight");
+  EXPECT_EQ(unwrapped("_fsdp_wrapped_module.blocks.1._checkpoint_wrapped_module.a.bias"), "blocks.1.a.bias");
+  EXPECT_EQ(unwrapped("_forward_module._forward_module.a"), "a");
+  for (const char* own : {"a.weight", "modules.0.a", "my_orig_mod.a", "a.module", "..a.", "module", ""})
+    EXPECT_EQ(unwrapped(own), own);
+  EXPECT_EQ(unwrapped_flat("lora_unet__orig_mod_blocks_0__orig_mod_attn_to_q"),
+            "lora_unet_blocks_0_attn_to_q");
+  EXPECT_EQ(unwrapped_flat("lora_unet_module_blocks_0_to_q"), "lora_unet_module_blocks_0_to_q");
+}
+
 }  // namespace
 }  // namespace atelier::weights

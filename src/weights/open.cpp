@@ -74,7 +74,8 @@ Shards open_index(const fs::path& index) {
   }
   std::vector<std::string> lies;
   for (const auto& [name, shard] : map) {
-    if (!by_name[shard]->entries().contains(name)) lies.push_back(in_quotes(name) + " in " + shard);
+    if (!by_name[shard]->entries().contains(unwrapped(name)))
+      lies.push_back(in_quotes(name) + " in " + shard);
   }
   if (!lies.empty()) {
     unusable(index, str("names ", lies.size(), " tensors that its shards do not hold: ", list_text(lies, 5),

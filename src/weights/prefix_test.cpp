@@ -25,8 +25,17 @@ TEST(Places, AnyPrefixIsFound) {
   EXPECT_EQ(first({"img_in.weight", "layers.0.q.weight", "layers.0.k.weight"}), " 2");
   EXPECT_EQ(first({"a.b.img_in.weight", "a.b.layers.0.q.weight", "x.in.weight"}), "a.b. 2");
   EXPECT_EQ(first({"net.in.weight", "net.block.1.qkv.weight", "other"}), "net. 2");
-  EXPECT_EQ(first({"min.weight", "net_in.weight", "in.weight.x"}), "none");
+  EXPECT_EQ(first({"mini.weight", "net_inn.weight", "in.weight.x"}), "none");
   EXPECT_EQ(first({std::string(4096, '.'), "in.weight"}), " 1");
+}
+
+TEST(Places, APrefixNeedNotEndAtADot) {
+  EXPECT_EQ(first({"modelimg_in.weight", "modellayers.0.q.weight", "modellayers.0.k.weight"}), "model 2");
+  EXPECT_EQ(first({"net_in.weight", "net_block.0.qkv.weight", "net_block.1.qkv.weight"}), "net_ 3");
+  EXPECT_EQ(first({"a.net/in.weight", "a.net/block.0.qkv.weight", "vae.x", "vae.y"}), "a.net/ 2");
+  // A few tensors that happen to end like it are no model, and one behind a dot comes first.
+  EXPECT_EQ(first({"xin.weight", "a", "b", "c"}), "none");
+  EXPECT_EQ(first({"x.in.weight", "x.block.0.qkv.weight", "y_in.weight", "y_block.1.qkv.weight"}), "x. 2");
 }
 
 TEST(Sections, HoldWhatStandsBehindTheirPrefix) {

@@ -10,6 +10,7 @@
 #include "base/quote.h"
 #include "base/text.h"
 #include "weights/decode.h"
+#include "weights/names.h"
 
 namespace atelier::weights {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 constexpr int64_t kMostMarkerText = 1 << 16;
 constexpr std::string_view kInstead =
     "take the file of the same model in 16 bit, in fp8, or as GGUF from Q4_0 to Q8_0";
+constexpr std::string_view kMerged = "merge it into the model (merge_and_unload) and save that";
 constexpr std::string_view kOfAModel =
     "it changes a model and is none: name the model that it was made for, and this file with --lora";
 
@@ -38,6 +40,12 @@ constexpr Refusal kRefusals[] = {
     {"*.weight._data", "weights of quanto", kInstead},
     {"*.pre_quant_scale", "weights whose inputs must be scaled first (pre_quant_scale)", kInstead},
     {"*.weight_scale_inv", "8-bit floats with a scale per block (weight_scale_inv)", kInstead},
+    {"*flat_param*", "parameters that FSDP flattened",
+     "save the whole state dict (StateDictType.FULL_STATE_DICT) and take that"},
+    {"*.parametrizations.*", "weights with parametrizations of torch",
+     "take them off (torch.nn.utils.parametrize.remove_parametrizations) and save again"},
+    {"*.base_layer.*", "a model with an adapter that PEFT has not merged into it", kMerged},
+    {"*.modules_to_save.*", "a model with an adapter that PEFT has not merged into it", kMerged},
     {"*.lora_A.*", "a LoRA", kOfAModel},
     {"*.lora_B.*", "a LoRA", kOfAModel},
     {"*.lora_up.*", "a LoRA", kOfAModel},
@@ -140,7 +148,8 @@ class Finder {
     const Json json = parse(at->second, kKey);
     const auto layers = json.is_object() ? json.find("layers") : json.end();
     if (!json.is_object() || layers == json.end() || !layers->is_object()) return;
-    for (const auto& [layer, value] : layers->items()) check_layer(value, layer, layer + ".weight");
+    for (const auto& [layer, value] : layers->items())
+      check_layer(value, layer, unwrapped(layer + ".weight"));
   }
 
   void look_at(const std::string& name, const TensorEntry& entry) {

@@ -129,6 +129,26 @@ TEST_F(ReducedTest, FormatsThatAreNotReadAreNamed) {
               HasSubstr("int8_tensorwise"));
 }
 
+TEST_F(ReducedTest, WhatTrainingLeavesUnfinishedIsNamed) {
+  const auto a = at::zeros({6, 8});
+  EXPECT_THAT(refusal({{"_fsdp_wrapped_module._flat_param", scale_}}), HasSubstr("FSDP flattened"));
+  EXPECT_THAT(refusal({{"blocks.0._fsdp_wrapped_module.flat_param_0", scale_}}), HasSubstr("FSDP flattened"));
+  EXPECT_THAT(refusal({{"a.parametrizations.weight.original0", a}}), HasSubstr("parametrizations of torch"));
+  EXPECT_THAT(refusal({{"a.base_layer.weight", a}, {"a.lora_A.default.weight", a}}),
+              HasSubstr("not merged into it"));
+  EXPECT_THAT(refusal({{"a.modules_to_save.default.weight", a}}), HasSubstr("merge_and_unload"));
+}
+
+// A scale, a mark and a header's list of layers that training wrapped stand beside their weights.
+TEST_F(ReducedTest, MarksMayBeWrappedAsTheirWeightsAre) {
+  const auto want = eight_.to(at::kFloat) * scale_;
+  EXPECT_TRUE(at::equal(
+      want,
+      read({{"net._orig_mod.a.weight", eight_}, {"net._orig_mod.a.weight_scale", scale_}},
+           {{"_quantization_metadata", R"({"layers": {"net._orig_mod.a": {"format": "float8_e4m3fn"}}})"}})));
+  EXPECT_TRUE(at::equal(want, read({{"module.net.a.weight", eight_}, {"net.a.scale_weight", scale_}})));
+}
+
 TEST_F(ReducedTest, AChangeToAModelIsNoModel) {
   EXPECT_THAT(refusal({{"transformer.a.lora_A.weight", scale_}}), HasSubstr("a LoRA"));
   EXPECT_THAT(refusal({{"lora_unet_a.lora_down.weight", scale_}}),

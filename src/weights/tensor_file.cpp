@@ -13,7 +13,9 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/quote.h"
 #include "weights/gguf.h"
+#include "weights/names.h"
 #include "weights/safetensors.h"
 
 namespace atelier::weights {
@@ -155,8 +157,20 @@ TensorFile TensorFile::open(const std::filesystem::path& path) {
   } else {
     file.open_safetensors(size, text);
   }
+  file.unwrap();
   ::posix_fadvise(file.fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
   return file;
+}
+
+void TensorFile::unwrap() {
+  Entries plain;
+  for (auto& [name, entry] : entries_) {
+    const auto [at, fresh] = plain.try_emplace(unwrapped(name), std::move(entry));
+    if (!fresh)
+      fail(path_, str("it holds ", in_quotes(at->first), " twice, once under ", in_quotes(name),
+                      ", as training wraps it; remove one of them"));
+  }
+  entries_ = std::move(plain);
 }
 
 void TensorFile::open_safetensors(int64_t size, std::string_view start) {

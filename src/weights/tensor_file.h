@@ -95,9 +95,10 @@ class TensorFile {
   // Safetensors headers longer than this are refused.
   static constexpr int64_t kMaxHeaderBytes = 100'000'000;
 
-  // What it is, its first bytes say. Throws Error(kCheckpoint) that names the file, the tensor and what is
-  // wrong: truncated, lying lengths, broken headers, duplicate names, types that are not read here, shapes
-  // that overflow, offsets out of range, overlapping or (safetensors) with holes.
+  // What it is, its first bytes say. Names are without what training wraps around them (weights/names.h).
+  // Throws Error(kCheckpoint) that names the file, the tensor and what is wrong: truncated, lying lengths,
+  // broken headers, duplicate names, types that are not read here, shapes that overflow, offsets out of
+  // range, overlapping or (safetensors) with holes; one tensor with and without a wrapper in its name.
   static TensorFile open(const std::filesystem::path& path);
 
   TensorFile(TensorFile&& other) noexcept;
@@ -117,6 +118,7 @@ class TensorFile {
  private:
   TensorFile() = default;
   void open_safetensors(int64_t size, std::string_view start);
+  void unwrap();
 
   std::filesystem::path path_;
   Entries entries_;
