@@ -74,6 +74,9 @@ class ModelRepo {
   // A fresh store with the names adopted.
   std::unique_ptr<weights::WeightStore> weights(const Component& component) const;
 
+  // A sentence for each part whose folder holds more weights than are read: which are, how to take others.
+  std::vector<std::string> unread_files() const;
+
   // Builds every part on no device and compares the files with it: missing, misshapen and extra tensors of
   // all parts in one Error(kCheckpoint), then a scheduler that this build lacks. Reads headers only. Gives
   // what planning needs, parameters counted.

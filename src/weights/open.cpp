@@ -99,36 +99,61 @@ fs::path preferred(const std::vector<fs::path>& files, std::string_view ending) 
   return {};
 }
 
-Shards open_folder(const fs::path& folder) {
+// Everything in a folder that may be weights, by name.
+struct Listing {
   std::vector<fs::path> indices, files, ggufs, pickles;
+};
+
+Listing list(const fs::path& folder) {
+  Listing all;
   for (const auto& item : fs::directory_iterator(folder)) {
     const auto& path = item.path();
-    if (is_index(path)) indices.push_back(path);
-    if (path.extension() == ".safetensors") files.push_back(path);
-    if (path.extension() == ".gguf") ggufs.push_back(path);
-    if (is_pickle(path)) pickles.push_back(path);
+    if (is_index(path)) all.indices.push_back(path);
+    if (path.extension() == ".safetensors") all.files.push_back(path);
+    if (path.extension() == ".gguf") all.ggufs.push_back(path);
+    if (is_pickle(path)) all.pickles.push_back(path);
   }
-  std::sort(indices.begin(), indices.end());
-  std::sort(files.begin(), files.end());
-  if (const auto index = preferred(indices, ".safetensors.index.json"); !index.empty())
-    return open_index(index);
-  if (const auto file = preferred(files, ".safetensors"); !file.empty()) {
-    Shards out{folder, {}};
-    out.files.push_back(open_file(file));
-    return out;
+  for (auto* some : {&all.indices, &all.files, &all.ggufs, &all.pickles})
+    std::sort(some->begin(), some->end());
+  return all;
+}
+
+std::string names_of(std::span<const fs::path> files) {
+  std::vector<std::string> names;
+  for (const auto& file : files) names.push_back(file.filename().string());
+  return list_text(names, 5);
+}
+
+// An index, or files.
+struct Choice {
+  fs::path index;
+  std::vector<fs::path> files;
+};
+
+Choice choose(const fs::path& folder, const Listing& all) {
+  if (auto index = preferred(all.indices, ".safetensors.index.json"); !index.empty())
+    return {std::move(index), {}};
+  if (auto file = preferred(all.files, ".safetensors"); !file.empty()) return {{}, {std::move(file)}};
+  if (all.indices.size() == 1) return {all.indices[0], {}};
+  if (!all.files.empty()) return {{}, all.files};
+  if (all.ggufs.size() > 1) {
+    unusable(folder, str("holds ", all.ggufs.size(),
+                         " GGUF files, of which one is the component's: ", names_of(all.ggufs),
+                         "; remove the others, or name a denoiser's file with --model_name and the whole "
+                         "model's folder with --base_model"));
   }
-  if (indices.size() == 1) return open_index(indices[0]);
-  if (files.empty() && ggufs.size() > 1) {
-    unusable(folder,
-             str("holds ", ggufs.size(), " GGUF files, of which one is the component's: remove the others"));
-  }
-  if (files.empty()) files = std::move(ggufs);
-  if (files.empty() && !pickles.empty()) fail_pickle(pickles[0]);
-  if (files.empty())
+  if (all.ggufs.empty() && !all.pickles.empty()) fail_pickle(all.pickles[0]);
+  if (all.ggufs.empty())
     unusable(folder,
              "holds no *.safetensors and no *.gguf; is it the folder of one component, fully downloaded?");
+  return {{}, all.ggufs};
+}
+
+Shards open_folder(const fs::path& folder) {
+  const auto chosen = choose(folder, list(folder));
+  if (!chosen.index.empty()) return open_index(chosen.index);
   Shards out{folder, {}};
-  for (const auto& file : files) out.files.push_back(open_file(file));
+  for (const auto& file : chosen.files) out.files.push_back(open_file(file));
   return out;
 }
 
@@ -145,6 +170,29 @@ Shards open_shards(const fs::path& path) {
     return out;
   } catch (const fs::filesystem_error& e) {
     unusable(path, e.code().message());
+  }
+}
+
+FolderFiles files_of(const fs::path& folder) {
+  try {
+    const auto all = list(folder);
+    const auto chosen = choose(folder, all);
+    std::set<std::string> read;
+    for (const auto& file : chosen.files) read.insert(file.filename().string());
+    if (!chosen.index.empty()) {
+      read.insert(chosen.index.filename().string());
+      for (const auto& [_, shard] : read_index(chosen.index)) read.insert(shard);
+    }
+    FolderFiles out{{read.begin(), read.end()}, {}};
+    if (!chosen.index.empty()) out.read = {chosen.index.filename().string()};
+    for (const auto* some : {&all.indices, &all.files, &all.ggufs, &all.pickles}) {
+      for (const auto& path : *some) {
+        if (!read.contains(path.filename().string())) out.beside.push_back(path.filename().string());
+      }
+    }
+    return out;
+  } catch (const fs::filesystem_error& e) {
+    unusable(folder, e.code().message());
   }
 }
 

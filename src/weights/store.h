@@ -30,6 +30,14 @@ struct Section {
   bool holds(std::string_view name) const;
 };
 
+// Names of a component's folder: what WeightStore::open reads there, and what could be weights and is not.
+struct FolderFiles {
+  std::vector<std::string> read;  // an index stands for its shards
+  std::vector<std::string> beside;
+};
+// Throws Error(kCheckpoint) as WeightStore::open does, but opens no file of tensors.
+FolderFiles files_of(const std::filesystem::path& folder);
+
 // All member functions may be called from several threads, except adopt().
 class WeightStore {
  public:

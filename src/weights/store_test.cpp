@@ -302,6 +302,34 @@ TEST(StoreOpen, PrefersIndexThenUsualNames) {
   EXPECT_TRUE(WeightStore::open(folder.path())->has("sharded"));
 }
 
+TEST(StoreOpen, SaysWhichFilesOfAFolderAreNotRead) {
+  const TemporaryFolder folder;
+  using Names = std::vector<std::string>;
+  const auto is = [&](const Names& read, const Names& beside) {
+    const auto found = files_of(folder.path());
+    EXPECT_EQ(found.read, read);
+    EXPECT_EQ(found.beside, beside);
+  };
+  const auto put = [&](const char* name) { write_tensors(folder / name, {{name, counting({2})}}); };
+  put("a.gguf");
+  is({"a.gguf"}, {});
+  write_file_atomically(folder / "pytorch_model.bin", "x");
+  is({"a.gguf"}, {"pytorch_model.bin"});
+  put("b.gguf");
+  EXPECT_THAT(message_of(Kind::kCheckpoint, [&] { files_of(folder.path()); }), HasSubstr("a.gguf, b.gguf"));
+  put("model.fp16.safetensors");
+  is({"model.fp16.safetensors"}, {"a.gguf", "b.gguf", "pytorch_model.bin"});
+  put("model.safetensors");
+  put("model.non_ema.safetensors");
+  is({"model.safetensors"},
+     {"model.fp16.safetensors", "model.non_ema.safetensors", "a.gguf", "b.gguf", "pytorch_model.bin"});
+  put("m-1.safetensors");
+  write_file_atomically(folder / "model.safetensors.index.json",
+                        R"({"weight_map":{"m-1.safetensors":"m-1.safetensors"}})");
+  is({"model.safetensors.index.json"}, {"model.fp16.safetensors", "model.non_ema.safetensors",
+                                        "model.safetensors", "a.gguf", "b.gguf", "pytorch_model.bin"});
+}
+
 TEST(StoreOpen, RefusesPicklesEmptyFoldersAndDuplicates) {
   const TemporaryFolder folder;
   EXPECT_THAT(open_error(folder.path()), HasSubstr("no *.safetensors"));

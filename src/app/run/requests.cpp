@@ -355,7 +355,8 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   }
   out.adapters = adapters.lines();
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
-  for (const auto& notes : {sampler_notes(s.input.texts_of("sampler")), checks.notes(), pictures.notes()})
+  for (const auto& notes :
+       {folder.unread_files(), sampler_notes(s.input.texts_of("sampler")), checks.notes(), pictures.notes()})
     out.notes.insert(out.notes.end(), notes.begin(), notes.end());
   out.extent = extent_of(out.requests, common, sizes, s.input.batch_size, folder.family());
   return out;
