@@ -120,6 +120,37 @@ TEST(Field, OnlyWhatIsUnsetIsFilledIn) {
   EXPECT_EQ(sample.text, "mine");
 }
 
+TEST(Suggestion, KnowsWhatOtherToolsCallAFieldOfARow) {
+  const std::vector<std::string> row{"prompt",
+                                     "seed",
+                                     "width",
+                                     "sampler",
+                                     "lora",
+                                     "guidance_scale",
+                                     "output_path",
+                                     "num_images_per_prompt",
+                                     "scheduler_shift",
+                                     "last_image",
+                                     "clip_skip"};
+  const std::pair<const char*, const char*> others[] = {{"sampler_index", "sampler"},
+                                                        {"distilledCfgScale", "guidance_scale"},
+                                                        {"flow_shift", "scheduler_shift"},
+                                                        {"batch_size", "num_images_per_prompt"},
+                                                        {"image_width", "width"},
+                                                        {"Description", "prompt"},
+                                                        {"end_image", "last_image"},
+                                                        {"lora_path", "lora"},
+                                                        {"outfile", "output_path"},
+                                                        {"seed_value", "seed"},
+                                                        {"clip_stop_at_last_layers", "clip_skip"},
+                                                        {"size", ""}};
+  for (const auto& [word, ours] : others) EXPECT_EQ(suggestion(word, row), ours) << word;
+  const std::vector<std::string> flags{"output_dir", "batch_size", "num_images_per_prompt", "lora_scale"};
+  EXPECT_EQ(suggestion("output", flags), "output_dir");
+  EXPECT_EQ(suggestion("batch", flags), "batch_size");
+  EXPECT_EQ(suggestion("lora_strength", flags), "lora_scale");
+}
+
 TEST(Suggestion, GoesByMeaningThenBySpellingAndNeverGuesses) {
   const std::vector<std::string> known{"num_inference_steps",
                                        "torch_dtype",

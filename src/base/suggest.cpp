@@ -16,27 +16,34 @@ struct Meaning {
   std::string_view words, ours;
 };
 constexpr Meaning kMeanings[] = {
-    {"steps step num_steps sampling_steps sample_steps inference_steps infer_steps ddim_steps n_steps "
-     "iterations",
+    {"steps step num_steps sampling_steps sample_steps sample_step inference_steps infer_steps ddim_steps "
+     "n_steps iterations",
      "num_inference_steps"},
-    {"cfg cfg_scale guidance scale embedded_guidance distilled_cfg_scale guide_scale "
-     "sample_guide_scale",
+    {"cfg cfg_scale guidance scale embedded_guidance embedded_guidance_scale embedded_cfg_scale "
+     "distilled_cfg distilled_cfg_scale distilled_guidance_scale guide_scale sample_guide_scale text_cfg "
+     "unconditional_guidance_scale",
      "guidance_scale"},
     {"true_cfg true_guidance", "true_cfg_scale"},
-    {"sampler_name sampling_method scheduler sample_method", "sampler"},
-    {"shift time_shift sample_shift", "scheduler_shift"},
+    {"sampler_name sampler_index sampling_method scheduler sample_method sample_solver solver schedule_type "
+     "noise_schedule",
+     "sampler"},
+    {"shift time_shift sample_shift flow_shift", "scheduler_shift"},
     {"rescale cfg_rescale rescale_cfg", "guidance_rescale"},
-    {"negative neg neg_prompt n_prompt negative_text uncond uc", "negative_prompt"},
-    {"text caption positive positive_prompt", "prompt"},
+    {"negative neg neg_prompt negprompt n_prompt negative_text neg_text uncond unconditional uc",
+     "negative_prompt"},
+    {"text caption description clip_l positive positive_prompt", "prompt"},
     {"t5_prompt t5xxl clip_g prompt2", "prompt_2"},
-    {"num_images n_samples num_samples n_iter n_images batch_count num_outputs images n count",
+    {"batch", "batch_size"},
+    {"num_images n_samples num_samples n_iter n_images batch_count num_outputs images n count "
+     "num_return_sequences images_per_prompt batch batch_size",
      "num_images_per_prompt"},
-    {"random_seed noise_seed manual_seed rng_seed base_seed", "seed"},
-    {"w", "width"},
-    {"h", "height"},
+    {"random_seed noise_seed manual_seed rng rng_seed base_seed seed_value", "seed"},
+    {"w image_width img_width", "width"},
+    {"h image_height img_height", "height"},
     {"max_length max_seq_len max_tokens text_len t5_len", "max_sequence_length"},
-    {"denoise denoising_strength image_strength", "strength"},
+    {"denoise denoising_strength image_strength img2img_strength denoise_strength", "strength"},
     {"init_image init_img input_image source_image start_image first_frame img", "image"},
+    {"last_frame end_frame end_image", "last_image"},
     {"mask_path mask_img inpaint_mask", "mask"},
     {"frames length video_length frame_num frame_count n_frames num_video_frames", "num_frames"},
     {"frame_rate framerate", "fps"},
@@ -44,6 +51,7 @@ constexpr Meaning kMeanings[] = {
     {"model_id model_path ckpt ckpt_dir ckpt_path checkpoint pretrained_model_name_or_path unet",
      "model_name"},
     {"outdir out output output_folder save_path save_dir output_path", "output_dir"},
+    {"out outfile output output_file save_path", "output_path"},
     {"prompts prompt_file from_file input_file", "prompts_file"},
     {"precision half no_half fp16 bf16", "torch_dtype"},
     {"gpus ngpus ngpu nproc nproc_per_node world_size num_devices", "num_gpus"},
@@ -61,8 +69,10 @@ constexpr Meaning kMeanings[] = {
     {"offload_model cpu_offload", "offload"},
     {"tiling tile_vae vae_tile", "enable_vae_tiling"},
     {"slicing", "enable_vae_slicing"},
+    {"clip_stop_at_last_layers clipskip", "clip_skip"},
     {"format image_format ext extension", "output_format"},
-    {"loras adapter adapters lora_name", "lora"},
+    {"loras adapter adapters lora_name lora_path lora_file lora_weights", "lora"},
+    {"lora_strength lora_weight lora_multiplier", "lora_scale"},
     {"sampler vae strength memory lowvram medvram size resolution image_size img_size aspect_ratio task", ""},
 };
 
