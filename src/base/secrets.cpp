@@ -35,14 +35,15 @@ size_t length_of_user(std::string_view url) {
 bool is_secret(std::string_view parameter) {
   constexpr std::array<std::string_view, 6> kParts{"token",     "secret",     "passw",
                                                    "signature", "credential", "api_key"};
-  constexpr std::array<std::string_view, 7> kWhole{"key", "apikey", "api-key", "sig", "auth", "pwd", "pass"};
+  constexpr std::array<std::string_view, 9> kWhole{"key", "apikey", "api-key", "sig",   "auth",
+                                                   "pwd", "pass",   "jwt",     "bearer"};
   const std::string name = lower(parameter);
   return std::any_of(kParts.begin(), kParts.end(),
                      [&](auto part) { return name.find(part) != std::string::npos; }) ||
          std::find(kWhole.begin(), kWhole.end(), name) != kWhole.end();
 }
 
-// Of what follows the "?" of a URL, or a part of it.
+// Of what follows the "?" or the "#" of a URL, where answers of a login stand, or a part of it.
 std::string hide_parameters(std::string_view text) {
   std::string out;
   while (!text.empty()) {
@@ -67,8 +68,8 @@ std::string hide_in_url(std::string_view url) {
     out = kHidden;
     url.remove_prefix(user);
   }
-  const size_t question = std::min(url.find('?'), url.size());
-  return out.append(url.substr(0, question)).append(hide_parameters(url.substr(question)));
+  const size_t first = std::min(url.find_first_of("?#"), url.size());
+  return out.append(url.substr(0, first)).append(hide_parameters(url.substr(first)));
 }
 
 }  // namespace

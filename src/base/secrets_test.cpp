@@ -20,6 +20,8 @@ TEST(Secrets, AUserOfAUrlIsHidden) {
 TEST(Secrets, ParametersThatAreSecretAreHidden) {
   EXPECT_EQ(hide_secrets("https://h/x?a=1&token=abc&X-Amz-Signature=d&b=2#c"),
             "https://h/x?a=1&token=***&X-Amz-Signature=***&b=2#c");
+  EXPECT_EQ(hide_secrets("https://h/x#access_token=abc&state=1"), "https://h/x#access_token=***&state=1");
+  EXPECT_EQ(hide_secrets("https://h/x?jwt=abc#Bearer=d"), "https://h/x?jwt=***#Bearer=***");
   EXPECT_EQ(hide_secrets("https://h/?api_key=abc next ?token=shown"),
             "https://h/?api_key=*** next ?token=shown");
 }
