@@ -40,7 +40,6 @@ Findings build_findings() {
 }
 
 Findings model_findings(const Environment& variables) {
-  const auto get = [&](const char* name) { return expand_home(value_of(variables, name), variables); };
   Findings out;
   for (const std::string_view name : hub::built_in_models()) {
     const auto folder = share_folder(variables, program_file()) / "models" / name;
@@ -48,8 +47,7 @@ Findings model_findings(const Environment& variables) {
     out.push_back({std::string(name), is_there ? folder.string() : "not found",
                    is_there ? Grade::kFine : Grade::kAdvice, is_there ? "" : "set ATELIER_SHARE"});
   }
-  const auto cache =
-      hub::hub_cache({get("HF_HUB_CACHE"), get("HF_HOME"), get("XDG_CACHE_HOME"), home_folder(variables)});
+  const auto cache = hub_folder(variables);
   const bool has_token = !hub_token(variables).empty();
   out.push_back({"hub cache", cache.string() + (std::filesystem::exists(cache) ? "" : " (absent)")});
   out.push_back(

@@ -116,7 +116,7 @@ class Finder {
     token_ = path_of("HF_TOKEN_PATH");
   }
 
-  fs::path path_of(const char* name) const { return expand_home(value_of(variables_, name), variables_); }
+  fs::path path_of(const char* name) const { return path_variable(variables_, name); }
   const fs::path& cache() const { return cache_; }
 
   void add(std::string what, std::string flag, const fs::path& folder, std::vector<fs::path> parts,
@@ -159,8 +159,8 @@ std::vector<CacheFolder> find_caches(const Environment& variables, const CacheSc
   find.add("Hugging Face: downloaded models; the login stays", "--hf", "HF_HOME", "huggingface",
            parts_of_hub_home, scopes.hub);
   const auto home = find.path_of("HF_HOME").empty() ? find.cache() / "huggingface" : find.path_of("HF_HOME");
-  const auto hub = find.path_of("HF_HUB_CACHE");
-  if (!hub.empty() && hub.lexically_normal() != (home / "hub").lexically_normal())
+  const auto hub = hub_folder(variables);
+  if (hub.lexically_normal() != (home / "hub").lexically_normal())
     find.add("Hugging Face: downloaded models", "--hf", hub, entries_of(hub, is_hub_entry), scopes.hub);
   find.add("PyTorch: hub and compiled kernels", "--torch", "TORCH_HOME", "torch", parts_of_torch,
            scopes.torch);

@@ -25,13 +25,9 @@ namespace fs = std::filesystem;
 constexpr std::string_view kDummyPrefix = "dummy:";
 
 hub::SourceOptions source_options(const ModelSettings& m, const Environment& environment) {
-  const auto get = [&](const char* name) { return expand_home(value_of(environment, name), environment); };
   hub::SourceOptions o;
   o.built_in = share_folder(environment, program_file()) / "models";
-  const std::string cache = get("HF_HUB_CACHE").empty() ? get("HUGGINGFACE_HUB_CACHE") : get("HF_HUB_CACHE");
-  o.cache = !m.cache_dir.empty()
-                ? fs::path(expand_home(m.cache_dir, environment))
-                : hub::hub_cache({cache, get("HF_HOME"), get("XDG_CACHE_HOME"), home_folder(environment)});
+  o.cache = m.cache_dir.empty() ? hub_folder(environment) : fs::path(expand_home(m.cache_dir, environment));
   o.revision = m.revision;
   return o;
 }

@@ -43,5 +43,22 @@ TEST(Home, OfflineIsSaidByEitherVariable) {
   EXPECT_EQ(offline_variable({}), "");
 }
 
+TEST(Home, FilesOfSettingsNameItAsPythonReadsThem) {
+  const Environment known{{"HOME", "/h"}, {"DISK", "/d"}};
+  const auto read = [&](const std::string& value) {
+    Environment all = known;
+    all["HF_HOME"] = value;
+    return path_variable(all, "HF_HOME").string();
+  };
+  EXPECT_EQ(read("$HOME/hf"), "/h/hf");
+  EXPECT_EQ(read("${DISK}/$HOME"), "/d//h");
+  EXPECT_EQ(read("~/a$DISK"), "/h/a/d");
+  for (const char* as_it_stands : {"/a/$NONE/b", "/a/${DISK", "/a/$", "$", "/a$$b", "", "/${}"})
+    EXPECT_EQ(read(as_it_stands), as_it_stands);
+  EXPECT_EQ(hub_folder({{"HOME", "/h"}, {"HF_HOME", "$HOME/x"}}), "/h/x/hub");
+  EXPECT_EQ(hub_folder({{"HOME", "/h"}, {"HUGGINGFACE_HUB_CACHE", "~/old"}}), "/h/old");
+  EXPECT_EQ(hub_folder({{"HOME", "/h"}, {"XDG_CACHE_HOME", "$HOME/c"}}), "/h/c/huggingface/hub");
+}
+
 }  // namespace
 }  // namespace atelier::app
