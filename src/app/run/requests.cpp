@@ -11,6 +11,7 @@
 #include "app/run/picture_check.h"
 #include "app/settings/home.h"
 #include "base/error.h"
+#include "base/quote.h"
 #include "base/text.h"
 #include "media/image.h"
 #include "media/limits.h"
@@ -39,6 +40,12 @@ void check_texts(const Resolved& resolved) {
       throw Error(Kind::kUsage,
                   str(resolved.origin(name).text, " is not UTF-8: set the terminal or file to UTF-8"));
     }
+  }
+  for (const auto& text : resolved.settings.input.row.request.lora.value_or(std::vector<std::string>())) {
+    if (is_utf8(text)) continue;
+    throw Error(Kind::kUsage,
+                str(resolved.origin("lora").text, ": the path ", in_quotes(text),
+                    " is not UTF-8, as the metadata of pictures is: give a link of another name"));
   }
 }
 

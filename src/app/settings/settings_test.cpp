@@ -87,6 +87,8 @@ TEST(Prompts, OfTheCommandLineAreCheckedLikeRows) {
   expect_mentions(reason({"--prompt", " "}), {"--prompt is empty"});
   expect_mentions(reason({"--prompt", "\xff"}), {"--prompt is not UTF-8"});
   expect_mentions(reason({"--prompt", "x", "--negative_prompt", "\xff"}), {"--negative_prompt is not UTF-8"});
+  expect_mentions(reason({"--prompt", "x", "--lora", "s\xff.safetensors:0.5"}),
+                  {"--lora: the path \"s", "is not UTF-8"});
   const Scratch dir;
   const std::string file = dir.write("p.txt", "from the file\n").string();
   EXPECT_EQ(read_prompts(resolved({"--prompt", "", "--prompts_file", file})).rows.front().request.prompt,
