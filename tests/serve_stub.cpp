@@ -23,7 +23,9 @@ class Nothing : public http::HttpHandler {
     reply.send({.body = std::string(700, ' ')});
   }
   void open(http::IncomingRequest, http::WebSocket) override {}
-  std::string error_body(int, const std::string&) override { return "{}"; }
+  http::OutgoingResponse own_answer(int status, const std::string&) override {
+    return {.status = status, .body = "{}"};
+  }
 };
 
 }  // namespace

@@ -34,7 +34,7 @@ BodyPlan ConnectionPool::plan(const IncomingRequest& head) {
 }
 
 OutgoingResponse ConnectionPool::error(int status, const std::string& message) const {
-  OutgoingResponse out{.status = status, .body = handler_.error_body(status, message)};
+  OutgoingResponse out = handler_.own_answer(status, message);
   if (status == 503) out.headers.emplace_back("Retry-After", "1");
   return out;
 }

@@ -50,8 +50,8 @@ class HttpHandler {
   // On one of the handling threads.
   virtual void handle(IncomingRequest request, HttpReply reply) = 0;
   virtual void open(IncomingRequest request, WebSocket socket) = 0;
-  // The body of an answer that the server gives by itself, as JSON.
-  virtual std::string error_body(int status, const std::string& message) = 0;
+  // An answer that the server gives by itself.
+  virtual OutgoingResponse own_answer(int status, const std::string& message) = 0;
 };
 
 class HttpServer {

@@ -100,8 +100,8 @@ class Echo : public HttpHandler {
       socket.write("echo " + text);
     });
   }
-  std::string error_body(int status, const std::string& message) override {
-    return str(status, ": ", message);
+  OutgoingResponse own_answer(int status, const std::string& message) override {
+    return {.status = status, .body = str(status, ": ", message)};
   }
 };
 

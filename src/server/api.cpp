@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "http/form.h"
 
 namespace atelier::server {
@@ -73,9 +74,10 @@ std::string Api::owner_of(const http::IncomingRequest& request) const {
 }
 
 http::BodyPlan Api::plan(const http::IncomingRequest& head) {
-  const auto refused = [](int status, const Json& body, http::HeaderLines headers = {}) {
-    return http::BodyPlan{.refusal = http::OutgoingResponse{
-                              .status = status, .body = body.dump(), .headers = std::move(headers)}};
+  const auto refused = [&](int status, const Json& body, http::HeaderLines headers = {}) {
+    return http::BodyPlan{
+        .refusal = counted({.status = status, .body = body.dump(), .headers = std::move(headers)},
+                           str(" method=", head.method, " path=", head.path, " peer=", head.peer))};
   };
   const auto verdict = check_origin(options_.access, head);
   if (verdict.status != 0)
@@ -139,9 +141,18 @@ void Api::handle(http::IncomingRequest request, http::HttpReply reply) {
   }
 }
 
-std::string Api::error_body(int status, const std::string& message) {
+http::OutgoingResponse Api::own_answer(int status, const std::string& message) {
   const char* code = status == 413 ? "body_too_large" : status == 503 ? "overloaded" : "invalid_request";
-  return error_object(status, message, code).dump();
+  return counted({.status = status, .body = error_object(status, message, code).dump()}, "");
+}
+
+// An answer to what becomes no call: it has an id and is counted as all others.
+http::OutgoingResponse Api::counted(http::OutgoingResponse response, const std::string& asked) const {
+  const std::string id = new_id("req_");
+  for (auto& line : plain_headers(id)) response.headers.push_back(std::move(line));
+  count_answer(metrics_, response.status);
+  log::debug(str("request=", id, asked, " status=", response.status));
+  return response;
 }
 
 }  // namespace atelier::server

@@ -37,13 +37,14 @@ class Api : public http::HttpHandler {
   http::BodyPlan plan(const http::IncomingRequest& head) override;
   void handle(http::IncomingRequest request, http::HttpReply reply) override;
   void open(http::IncomingRequest request, http::WebSocket socket) override;
-  std::string error_body(int status, const std::string& message) override;
+  http::OutgoingResponse own_answer(int status, const std::string& message) override;
 
  private:
   void add(std::string method, std::string pattern, std::string summary, void (Api::*answer)(ApiCall&),
            Route::Body body = Route::Body::kNone, bool is_public = false);
   void add_routes();
   std::string owner_of(const http::IncomingRequest& request) const;  // throws ApiError (401)
+  http::OutgoingResponse counted(http::OutgoingResponse response, const std::string& asked) const;
 
   // images_api.cpp
   void generations(ApiCall& call);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/scratch.h"
 #include "http/reply_state.h"
@@ -258,6 +259,29 @@ TEST(Api_PicturesOfARequestThatIsRefused, GoWithIt) {
     EXPECT_EQ(ask(stream, "late").status, is_video ? 503 : 200);
     EXPECT_EQ(kept(), 1) << path << ": the server ends";
   }
+}
+
+TEST(Api_EveryAnswer_HasAnId, AlsoThoseThatNoHandlerGives) {
+  ApiDesk desk;
+  std::set<std::string> ids;
+  const auto look = [&](const http::OutgoingResponse& answer) {
+    const auto id = http::header_of(answer.headers, "x-request-id");
+    ASSERT_TRUE(id) << answer.status;
+    EXPECT_TRUE(ids.insert(*id).second);
+    EXPECT_EQ(http::header_of(answer.headers, "x-content-type-options"), "nosniff");
+    const std::string line = str("atelier_http_requests_total{code=\"", answer.status, "\"} 1\n");
+    EXPECT_NE(desk.metrics.text().find(line), std::string::npos) << line;
+  };
+  const auto plan = [&](const char* method, const char* path, const char* host = "localhost") {
+    http::IncomingRequest head;
+    head.method = method, head.path = path, head.headers = {{"Host", host}};
+    return desk.api->plan(head).refusal.value();
+  };
+  look(plan("GET", "/nowhere"));
+  look(plan("PUT", "/v1/models"));
+  look(plan("POST", kGenerations));  // of no type
+  look(plan("GET", "/", "evil.example"));
+  for (const int status : {413, 431, 400}) look(desk.api->own_answer(status, "too much"));
 }
 
 TEST(Api_SecondsOfAVideo, AreWholeStepsOfItsModelsFrames) {

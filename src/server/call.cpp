@@ -22,9 +22,16 @@ std::string sse_event(const std::string& name, const Json& data) {
 ApiCall::ApiCall(http::IncomingRequest incoming, http::HttpReply way_back, Metrics& metrics)
     : request(std::move(incoming)), reply(std::move(way_back)), id(new_id("req_")), metrics_(&metrics) {}
 
+http::HeaderLines plain_headers(const std::string& id) {
+  return {{"x-request-id", id}, {"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}};
+}
+
+void count_answer(Metrics& metrics, int status) {
+  metrics.count("atelier_http_requests_total", "answers", str("code=\"", status, "\""));
+}
+
 http::HeaderLines ApiCall::common_headers() const {
-  http::HeaderLines out{
-      {"x-request-id", id}, {"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}};
+  http::HeaderLines out = plain_headers(id);
   if (!cors_origin.empty()) {
     out.emplace_back("Access-Control-Allow-Origin", cors_origin);
     out.emplace_back("Access-Control-Expose-Headers", "x-request-id, Retry-After");
@@ -61,7 +68,7 @@ void ApiCall::end_stream() const {
 void ApiCall::log_answer(int status) const {
   const double ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begun_).count();
-  metrics_->count("atelier_http_requests_total", "answers", str("code=\"", status, "\""));
+  count_answer(*metrics_, status);
   metrics_->observe("atelier_http_seconds", "from a request's last byte to its answer", ms / 1000);
   const auto line =
       str("request=", id, " method=", request.method, " path=", request.path, " status=", status, " ms=", ms,

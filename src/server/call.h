@@ -44,6 +44,10 @@ class ApiCall {
   std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
 };
 
+// Of every answer.
+http::HeaderLines plain_headers(const std::string& id);
+void count_answer(Metrics& metrics, int status);
+
 // "event: NAME\ndata: {...}\n\n"; no name: data alone.
 std::string sse_event(const std::string& name, const Json& data);
 

@@ -1,6 +1,8 @@
 #include "server/metrics.h"
 
 #include <array>
+#include <charconv>
+#include <cmath>
 #include <cstdint>
 
 #include "base/error.h"
@@ -10,6 +12,15 @@ namespace {
 
 constexpr std::array<double, 13> kBounds{0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5,
                                          1,     2.5,    5,     10,   30,   120};  // s
+
+// The shortest text that is this number: a counter that is rounded stands still.
+std::string exact(double value) {
+  std::array<char, 32> text;
+  const bool is_whole = value > -1e15 && value < 1e15 && std::floor(value) == value;
+  const auto end = is_whole ? std::to_chars(text.begin(), text.end(), static_cast<int64_t>(value))
+                            : std::to_chars(text.begin(), text.end(), value);
+  return {text.begin(), end.ptr};
+}
 
 }  // namespace
 
@@ -45,11 +56,11 @@ std::string Metrics::text() const {
   for (const auto& [name, series] : all_) {
     out += str("# HELP ", name, " ", series.help, "\n# TYPE ", name, " ", series.type, "\n");
     for (const auto& [labels, value] : series.values)
-      out += str(name, labels.empty() ? "" : "{" + labels + "}", " ", value, "\n");
+      out += str(name, labels.empty() ? "" : "{" + labels + "}", " ", exact(value), "\n");
     if (series.buckets.empty()) continue;
     for (size_t i = 0; i < kBounds.size(); ++i)
       out += str(name, "_bucket{le=\"", kBounds[i], "\"} ", series.buckets[i], "\n");
-    out += str(name, "_bucket{le=\"+Inf\"} ", series.total, "\n", name, "_sum ", series.sum, "\n", name,
+    out += str(name, "_bucket{le=\"+Inf\"} ", series.total, "\n", name, "_sum ", exact(series.sum), "\n", name,
                "_count ", series.total, "\n");
   }
   return out;
