@@ -1,5 +1,6 @@
 // Requests for pictures: from a body to a job, from a job to an answer.
 #include <algorithm>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
@@ -185,25 +186,27 @@ void Api::follow(ApiCall& call, const std::string& kind, const Draft& draft, Job
     }
   };
   const std::string prefix = kind == "images.edits" ? "image_edit" : "image_generation";
-  const Listener stream = [this, call, draft, prefix](const JobEvent& e) {
+  // it begins when the job is taken, or with its first event: a refusal has a status of its own
+  const auto begin = [call, once = std::make_shared<std::once_flag>()] {
+    std::call_once(*once, [&] { call.begin_stream(); });
+  };
+  const Listener stream = [this, call, draft, prefix, begin](const JobEvent& e) {
+    begin();
     stream_event(call, draft, prefix, e);
   };
   const Listener& listener = draft.is_stream ? stream : whole;
-  if (draft.is_stream) call.begin_stream();
-  try {
-    const bool is_awaited = !draft.is_async && !is_named;
-    const auto known =
-        dispatcher_.submit(std::move(record), listener, is_awaited ? Acceptance::kAtOnce : Acceptance::kKept);
-    if (known != id) return follow_earlier(call, draft, known, listener);
+  const bool is_awaited = !draft.is_async && !is_named;
+  const auto known =
+      dispatcher_.submit(std::move(record), listener, is_awaited ? Acceptance::kAtOnce : Acceptance::kKept);
+  if (known == id) {
     inputs.accepted();
     // now that it can be cancelled: a client that has left already is noticed at once
     if (is_awaited && !options_.keep_on_disconnect)
       call.reply.on_gone([this, id] { dispatcher_.cancel(id); });
-  } catch (const ApiError& e) {
-    if (!draft.is_stream) throw;
-    call.reply.write(sse_event("error", error_object(e.status, e.what(), e.code, e.param)));
-    call.end_stream();
+  } else {
+    follow_earlier(call, draft, known, listener);
   }
+  if (draft.is_stream) begin();
 }
 
 // The request is one that the client has made before.
