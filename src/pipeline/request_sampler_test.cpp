@@ -58,6 +58,9 @@ TEST(RequestSampler, RefusesWhatIsNoListOrDoesNotFit) {
   request::Request r;
   r.num_inference_steps = 4, r.sigmas = "1.0,half";
   EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { sampler_of(r, kFlow, {}); }), "sigmas must be numbers"));
+  r.sigmas = "1.0,0.5", r.timesteps = "900,500";
+  EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { sampler_of(r, kFlow, {}); }), "give one of them"));
+  r.timesteps.reset();
   r.sigmas.reset(), r.sampler = "ddim";
   EXPECT_TRUE(has(error_of(Kind::kUsage, [&] { sampler_of(r, kFlow, {}); }), "flow_euler"));
 }

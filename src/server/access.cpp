@@ -79,6 +79,9 @@ void check_exposure(const AccessRules& rules) {
 AccessVerdict check_origin(const AccessRules& rules, const http::IncomingRequest& request) {
   AccessVerdict out;
   const auto host = request.header("host");
+  const auto hosts = std::count_if(request.headers.begin(), request.headers.end(),
+                                   [](const auto& line) { return lower(line.first) == "host"; });
+  if (hosts > 1) return {400, "invalid_request", "there is more than one Host", ""};
   const std::string name = host_name(host.value_or(""));
   const auto& allowed = rules.allowed_hosts;
   const bool is_any = rules.host == "0.0.0.0" || rules.host == "::";

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "http/form.h"
 
 namespace atelier::server {
@@ -23,6 +24,15 @@ Api::Api(ApiOptions options, const RequestMaker& maker, Dispatcher& dispatcher, 
       signing_key_(store.kept("signing_key", new_id(""))) {
   add_routes();
 }
+
+namespace {
+
+// In any case, with or without parameters.
+bool is_json(std::string_view content_type) {
+  return lower(trim(content_type.substr(0, content_type.find(';')))) == "application/json";
+}
+
+}  // namespace
 
 void Api::add(std::string method, std::string pattern, std::string summary, void (Api::*answer)(ApiCall&),
               Route::Body body, bool is_public) {
@@ -118,7 +128,7 @@ http::BodyPlan Api::plan(const http::IncomingRequest& head) {
   }
   const bool takes_form = match.route->body == Route::Body::kJsonOrForm;
   // a page of elsewhere can send any other type without being asked whether it may
-  if (!type.starts_with("application/json") && !(is_form && takes_form)) {
+  if (!is_json(type) && !(is_form && takes_form)) {
     return refused(415,
                    error_object(415,
                                 takes_form ? "Content-Type must be application/json or multipart/form-data"

@@ -30,14 +30,21 @@ Json integer_schema(int64_t least, int64_t most) {
   return {{"type", "integer"}, {"minimum", least}, {"maximum", most}};
 }
 
+// Digits alone, as the schema says.
+std::optional<int64_t> side_of(std::string_view text) {
+  if (text.starts_with('0') || text.find_first_not_of("0123456789") != std::string_view::npos)
+    return std::nullopt;
+  return to_integer(text);
+}
+
 // "1024x768", or auto: the model's.
 void read_size(Draft& draft, const Json& value) {
   const std::string text = text_of("size", value);
   if (text == "auto") return;
-  const size_t cross = text.find('x');
-  const auto width = cross == std::string::npos ? std::nullopt : to_integer(text.substr(0, cross));
-  const auto height = cross == std::string::npos ? std::nullopt : to_integer(text.substr(cross + 1));
-  if (!width || !height || *width < 1 || *height < 1 || *width > 65536 || *height > 65536)
+  const size_t cross = std::min(text.find('x'), text.size());
+  const auto width = side_of(text.substr(0, cross));
+  const auto height = side_of(text.substr(std::min(cross + 1, text.size())));
+  if (!width || !height || *width > 65536 || *height > 65536)
     refuse("size", str(in_quotes(text), " is no size: WIDTHxHEIGHT or auto is expected, such as 1024x1024"));
   draft.row.request.width = static_cast<int>(*width);
   draft.row.request.height = static_cast<int>(*height);
@@ -208,7 +215,7 @@ std::vector<ApiField> video_fields(std::vector<ApiField> of_pictures, const Requ
                  FieldUse::kHonoured,
                  "how long it is; num_frames says it exactly",
                  {{"anyOf",
-                   {{{"type", "string"}, {"pattern", "^[0-9]{1,3}$"}},
+                   {{{"type", "string"}, {"pattern", "^([1-9][0-9]?|[1-5][0-9]{2}|600)$"}},
                     {{"type", "number"}, {"minimum", 0.01}, {"maximum", 600}}}}},
                  [](Draft& d, const Json& v) { d.seconds = number_of("seconds", v, 0.01, 600); }});
   const bool has_mp4 = caps.has_mp4;

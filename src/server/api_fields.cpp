@@ -54,8 +54,10 @@ Json schema_of(const Field& field, const FieldRef& slot, const RequestCaps& caps
   if (is_number && std::isfinite(field.most)) number["maximum"] = field.most;
   if (field.name == "num_inference_steps") number["maximum"] = caps.steps;
   if (field.name == "num_frames") number["maximum"] = caps.frames;
-  if (field.name == "seed") number["minimum"] = -1, number["maximum"] = INT64_MAX;
+  if (field.name == "seed") number["minimum"] = -1, number["maximum"] = UINT64_MAX;
   if (field.name == "prompt") schema["minLength"] = 1;
+  if (is_text(slot) && field.effect == Effect::kShape)  // a series of numbers
+    return {{"anyOf", {schema, {{"type", "array"}, {"minItems", 1}, {"items", {{"type", "number"}}}}}}};
   return schema;
 }
 
@@ -102,7 +104,7 @@ bool read_request_field(Endpoint endpoint, Draft& draft, const std::string& name
       [&](const Field& field, const FieldRef& slot) {
         if (field.name != canonical) return;
         is_found = true;
-        if (is_text(slot) && text_of(name, value).size() > static_cast<size_t>(caps.prompt_bytes))
+        if (is_text(slot) && !value.is_array() && text_of(name, value).size() > static_cast<size_t>(caps.prompt_bytes))
           refuse(name, str("max_prompt_bytes ", caps.prompt_bytes, ": the text is longer"));
         try {
           set_from_json(field, slot, value, name);
@@ -131,7 +133,16 @@ void check_caps(const Draft& draft, const RequestCaps& caps) {
   }
 }
 
+bool says(const Json& body, std::string_view name) {
+  const auto at = body.find(name);
+  return at != body.end() && !at->is_null();
+}
+
 void check_together(const Draft& draft, const Json& body) {
+  for (const auto& [shorter, full] : kShortNames) {
+    if (says(body, shorter) && says(body, full))
+      refuse(shorter, str("it is ", full, " by a shorter name: give one of them"));
+  }
   if (draft.partial_images > 0 && !draft.is_stream && !draft.is_async)
     refuse("partial_images", "they need stream or async true");
   if (draft.format == "png" && draft.row.request.output_compression)
@@ -139,7 +150,7 @@ void check_together(const Draft& draft, const Json& body) {
   if (draft.is_stream && draft.is_async) refuse("async", "stream and async exclude each other");
   if (draft.is_stream && draft.response_format == "url")
     refuse("response_format", "a stream carries b64_json");
-  if (body.contains("size") && body["size"] != "auto" && (body.contains("width") || body.contains("height")))
+  if (says(body, "size") && body["size"] != "auto" && (says(body, "width") || says(body, "height")))
     refuse("size", "give size, or width and height");
 }
 
@@ -176,6 +187,12 @@ Draft ApiFields::read(const Json& body) const {
   check_caps(draft, caps_);
   check_together(draft, body);
   return draft;
+}
+
+bool ApiFields::is_list(std::string_view name) const {
+  return std::any_of(fields_.begin(), fields_.end(), [&](const ApiField& f) {
+    return f.name == name && f.schema.is_object() && f.schema.value("type", "") == "array";
+  });
 }
 
 Json ApiFields::capabilities() const {

@@ -47,6 +47,7 @@ class ApiFields {
   // Of a body, or of the fields of a form. Throws ApiError (400) naming the field for anything that is not
   // honoured as it stands.
   Draft read(const Json& body) const;
+  bool is_list(std::string_view name) const;  // it takes several values
   // Of every field: name, use ("honoured", "no effect", "refused"), note, schema.
   Json capabilities() const;
   Json schema() const;  // of the body, in JSON Schema

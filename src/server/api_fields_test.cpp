@@ -93,7 +93,7 @@ TEST(ApiFields_WhatIsNotHonoured, IsRefusedByName) {
 }
 
 TEST(ApiFields_ValuesThatDoNotFit, AreRefusedByName) {
-  for (const char* size : {"64", "64x", "x64", "axb", "64x64x64", "-64x64", "0x64", "99999x64", "64X64", ""})
+  for (const char* size : {"64", "64x", "x64", "axb", "64x64x64", "-64x64", "064x64", "1e2x64", "+64x64", "0x64", "99999x64", "64X64", ""})
     EXPECT_EQ(refusal({{"size", size}}), "size: invalid_value") << size;
   EXPECT_EQ(refusal({{"n", 0}}), "n: invalid_value");
   EXPECT_EQ(refusal({{"n", 1.5}}), "n: invalid_value");
@@ -112,6 +112,19 @@ TEST(ApiFields_ValuesThatDoNotFit, AreRefusedByName) {
   EXPECT_EQ(refusal({{"stream", true}, {"async", true}}), "async: invalid_value");
   EXPECT_EQ(refusal({{"size", "64x64"}, {"width", 32}}), "size: invalid_value");
   EXPECT_EQ(refusal({{"output_compression", 5}}), "output_compression: invalid_value");
+}
+
+TEST(ApiFields_OneFieldByTwoNames, IsRefused) {
+  EXPECT_EQ(refusal({{"steps", 1}, {"num_inference_steps", 2}}), "steps: invalid_value");
+  EXPECT_EQ(refusal({{"guidance", 1}, {"guidance_scale", 1}}), "guidance: invalid_value");
+  EXPECT_EQ(refusal({{"steps", nullptr}, {"num_inference_steps", 2}}), "taken");
+  EXPECT_EQ(refusal({{"size", nullptr}, {"width", 64}}), "taken");
+}
+
+TEST(ApiFields_Sigmas, AreAListOrAText) {
+  EXPECT_EQ(read({{"sigmas", {1.0, 0.5}}}).row.request.sigmas, "1.0,0.5");
+  EXPECT_EQ(read({{"sigmas", "1,0.5"}}).row.request.sigmas, "1,0.5");
+  EXPECT_EQ(refusal({{"prompt", {"a", "b"}}}), "prompt: invalid_value");
 }
 
 TEST(ApiFields_Caps, AreNamedWithTheirValues) {

@@ -3,11 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/scratch.h"
 #include "http/reply_state.h"
+#include "server/base64.h"
 #include "server/passing_store.h"
 #include "server/testing.h"
 
@@ -105,12 +107,15 @@ struct ApiDesk {
                              http::HeaderLines headers = {}) const {
     const auto reply = state();
     begin(reply, method, path, body, std::move(headers));
+    return head_of(reply);
+  }
+  static http::OutgoingResponse head_of(const std::shared_ptr<http::ReplyState>& reply) {
     const auto end = std::chrono::steady_clock::now() + 20s;
     while (std::chrono::steady_clock::now() < end) {
       if (auto output = reply->take(); output && output->head) return *output->head;
       std::this_thread::sleep_for(2ms);
     }
-    ADD_FAILURE() << "nobody answered " << path;
+    ADD_FAILURE() << "nobody answered";
     return {};
   }
   void wait_until(const std::function<bool()>& is_true) const {
@@ -281,6 +286,57 @@ TEST(Api_EveryAnswer_HasAnId, AlsoThoseThatNoHandlerGives) {
   look(plan("POST", kGenerations));  // of no type
   look(plan("GET", "/", "evil.example"));
   for (const int status : {413, 431, 400}) look(desk.api->own_answer(status, "too much"));
+}
+
+TEST(Api_ANameTwiceInABody, IsRefused) {
+  ApiDesk desk;
+  const auto ask = [&](const std::string& body) {
+    http::IncomingRequest request;
+    request.method = "POST", request.path = kGenerations, request.body = body;
+    const auto reply = ApiDesk::state();
+    desk.api->handle(std::move(request), http::HttpReply(reply));
+    return ApiDesk::head_of(reply).status;
+  };
+  EXPECT_EQ(ask(R"({"prompt":"a","prompt":"b"})"), 400);
+  EXPECT_EQ(ask(R"({"prompt":"a","lora":[{"name":"a","name":"b"}]})"), 400);
+  EXPECT_EQ(ask(R"({"prompt":"a","lora":[]})"), 200);
+}
+
+TEST(Api_ListsOfAForm, AreWrittenAsClientsDo) {
+  ApiDesk desk;
+  std::ofstream(desk.scratch.path() / "a.safetensors") << "a";
+  std::ofstream(desk.scratch.path() / "b.safetensors") << "b";
+  AdapterShelf shelf(desk.scratch.path().string());
+  ApiOptions options{.inputs = desk.folder->path() / "pictures"};
+  Api api(std::move(options), *desk.maker, *desk.dispatcher, shelf, *desk.store, desk.metrics);
+  const auto ask = [&](std::vector<std::pair<std::string, std::string>> more) {
+    http::IncomingRequest request;
+    request.method = "POST", request.path = "/v1/images/edits";
+    const auto put = [&](const std::string& name, const std::string& data) {
+      request.form.push_back({});
+      request.form.back().name = name, request.form.back().data = data;
+    };
+    put("prompt", "a fox"), put("image", *from_base64(kSmallPicture));
+    for (const auto& [name, data] : more) put(name, data);
+    const auto reply = ApiDesk::state();
+    api.handle(std::move(request), http::HttpReply(reply));
+    const auto answer = ApiDesk::head_of(reply);
+    if (answer.status != 200) return std::to_string(answer.status);
+    const auto job = desk.dispatcher->find(Json::parse(answer.body).at("job"));
+    std::string lora;
+    for (const auto& one : job->requests.front().lora.value_or(std::vector<std::string>{}))
+      lora += (lora.empty() ? "" : " ") + one.substr(one.rfind('/') + 1);
+    return lora;
+  };
+  EXPECT_EQ(ask({{"lora", "a"}}), ask({{"lora", R"(["a"])"}}));
+  EXPECT_EQ(ask({{"lora[]", "a"}, {"lora[]", "b"}}), ask({{"lora", R"(["a", "b"])"}}));
+  EXPECT_EQ(ask({{"lora", "a"}, {"lora", "b"}}), ask({{"lora", R"(["a", "b"])"}}));
+  EXPECT_EQ(ask({{"lora[][name]", "a"}, {"lora[][strength]", "0.5"}, {"lora[][name]", "b"}}),
+            ask({{"lora", R"([{"name": "a", "strength": 0.5}, "b"])"}}));
+  EXPECT_EQ(ask({{"lora[", "a"}}), "400");
+  EXPECT_EQ(ask({{"lora", R"(["a"])"}, {"lora[][path]", "b"}}), "400");
+  EXPECT_EQ(ask({{"seed", "1"}, {"seed", "2"}}), "400");
+  EXPECT_EQ(ask({{"seed[]", "1"}}), "400");
 }
 
 TEST(Api_SecondsOfAVideo, AreWholeStepsOfItsModelsFrames) {

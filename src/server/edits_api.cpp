@@ -35,7 +35,7 @@ void Api::edits(ApiCall& call) {
     throw ApiError(400, "wrong_mode", "this server runs with --mode t2i: POST /v1/images/generations");
   std::string hash = sha256(call.request.body);
   for (const auto& part : call.request.form) hash = sha256(str(hash, part.name, "\n", part.data));
-  auto upload = take_upload(call.request);
+  auto upload = take_upload(call.request, edit_fields_);
   if (upload.images.empty())
     throw ApiError(400, "missing_required_parameter", "image: the picture to begin with is missing", "image");
   if (upload.images.size() > 1)

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/quote.h"
 #include "base/version.h"
 #include "media/image.h"
@@ -174,7 +175,12 @@ void Api::adapters(ApiCall& call) {
 }
 
 void Api::reload_adapters(ApiCall& call) {
-  adapters_.reload();
+  try {
+    adapters_.reload();
+  } catch (const Error& e) {
+    log::error(str("request=", call.id, " ", e.what()));
+    throw ApiError(503, "adapters_unreadable", "the folder of adapters cannot be read; the log says why");
+  }
   adapters(call);
 }
 

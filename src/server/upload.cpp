@@ -24,17 +24,46 @@ std::vector<std::string>* pictures_named(Upload& to, std::string_view name) {
   return name == "last_image" ? &to.last_images : nullptr;
 }
 
-Upload from_form(std::vector<http::FormPart> parts) {
+// The names by which clients write lists in a form: "lora" several times, "lora[]", and for the parts of
+// objects "lora[][name]", "lora[][strength]", where each name begins another one.
+struct ListPart {
+  std::string field, of_object;
+};
+
+ListPart list_part(const std::string& name) {
+  const size_t end = name.find("[]");
+  if (end == std::string::npos) return {name, ""};
+  const std::string_view rest = std::string_view(name).substr(end + 2);
+  if (rest.empty()) return {name.substr(0, end), ""};
+  if (!rest.starts_with('[') || !rest.ends_with(']') || rest.size() < 3) return {name, ""};
+  return {name.substr(0, end), std::string(rest.substr(1, rest.size() - 2))};
+}
+
+void add_to_list(Json& list, const ListPart& part, std::string data) {
+  if (list.is_null()) list = Json::array();
+  if (!list.is_array())  // it was written in one piece
+    throw ApiError(400, "invalid_value", str(part.field, ": it is there twice"), part.field);
+  if (part.of_object.empty()) return list.push_back(std::move(data));
+  const bool is_next = list.empty() || !list.back().is_object() || list.back().contains(part.of_object);
+  if (is_next) list.push_back(Json::object());
+  list.back()[part.of_object] = std::move(data);
+}
+
+Upload from_form(std::vector<http::FormPart> parts, const ApiFields& known) {
   Upload out;
   for (auto& part : parts) {
     if (auto* pictures = pictures_named(out, part.name)) {
       pictures->push_back(std::move(part.data));
+      continue;
+    }
+    const ListPart at = list_part(part.name);
+    const bool is_text = trim(part.data).starts_with('[');  // the whole list as JSON
+    if (known.is_list(at.field) && !(is_text && at.of_object.empty())) {
+      add_to_list(out.fields[at.field], at, std::move(part.data));
     } else if (out.fields.contains(part.name)) {
       throw ApiError(400, "invalid_value", str(part.name, ": it is there twice"), part.name);
     } else {
-      // a list has no other form in a form
-      const bool is_list = part.name == "lora" && trim(part.data).starts_with('[');
-      out.fields[part.name] = is_list ? parsed_json(part.data) : Json(std::move(part.data));
+      out.fields[part.name] = known.is_list(part.name) ? parsed_json(part.data) : Json(std::move(part.data));
     }
   }
   return out;
@@ -100,8 +129,8 @@ media::Image decoded(const std::string& name, const std::string& bytes) {
   }
 }
 
-Upload take_upload(http::IncomingRequest& request) {
-  return request.form.empty() ? from_json(request.body) : from_form(std::move(request.form));
+Upload take_upload(http::IncomingRequest& request, const ApiFields& known) {
+  return request.form.empty() ? from_json(request.body) : from_form(std::move(request.form), known);
 }
 
 }  // namespace atelier::server

@@ -90,7 +90,7 @@ void Api::create_video(ApiCall& call) {
                    "model");
   std::string hash = sha256(call.request.body);
   for (const auto& part : call.request.form) hash = sha256(str(hash, part.name, "\n", part.data));
-  auto upload = take_upload(call.request);
+  auto upload = take_upload(call.request, video_fields_);
   if (!upload.masks.empty()) throw ApiError(400, "unsupported_parameter", "mask: videos take none", "mask");
   check_frame("input_reference", upload.images);
   check_frame("last_image", upload.last_images);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "app/compat/scripts.h"
 #include "app/run/adapters.h"
@@ -338,8 +339,11 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;
+  std::set<std::string> unread;  // counts of steps
   const auto pictures_of_rows = request::expand(prompts, of_rows);
   for (request::Request r : pictures_of_rows) {
+    auto steps = r.num_inference_steps;
+    if (!steps && resolved.is_set("num_inference_steps")) steps = common.num_inference_steps;
     fill_unset(r, common);
     const bool has_negative = request::has_negative(r);
     std::string problem = settle_problem(r, rule);
@@ -349,6 +353,10 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     if (!problem.empty()) {
       out.bad.push_back({r.where, problem});
       continue;
+    }
+    if (steps && *steps != *r.num_inference_steps) {
+      unread.insert(str("num_inference_steps ", *steps, " has no effect: ", r.sigmas ? "sigmas" : "timesteps",
+                        " lay out ", *r.num_inference_steps));
     }
     if (request::branches(r) == 2) {
       out.cfg = request::cfg_scale(r);
@@ -360,6 +368,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     out.notes.push_back(str("a negative prompt has no effect with ",
                             rule.guidance_is_cfg ? "guidance_scale" : "true_cfg_scale", " 1"));
   }
+  out.notes.insert(out.notes.end(), unread.begin(), unread.end());
   out.adapters = adapters.lines();
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
   for (const auto& notes :
