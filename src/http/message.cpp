@@ -1,5 +1,7 @@
 #include "http/message.h"
 
+#include <algorithm>
+
 #include "base/text.h"
 
 namespace atelier::http {
@@ -19,6 +21,25 @@ std::optional<std::string> header_of(const HeaderLines& lines, std::string_view 
     if (lower(key) == wanted) return value;
   }
   return std::nullopt;
+}
+
+void set_target(IncomingRequest& request, std::string target) {
+  const std::string scheme = lower(std::string_view(target).substr(0, std::min(target.find("//"), target.size())));
+  if (scheme == "http:" || scheme == "https:") {
+    const size_t begin = scheme.size() + 2, end = std::min(target.find_first_of("/?", begin), target.size());
+    const std::string host = target.substr(begin, end - begin);
+    target = target.substr(end);
+    if (!target.starts_with('/')) target.insert(0, "/");
+    const auto line = std::find_if(request.headers.begin(), request.headers.end(),
+                                   [](const auto& l) { return lower(l.first) == "host"; });
+    if (line == request.headers.end())
+      request.headers.emplace_back("Host", host);
+    else
+      line->second = host;
+  }
+  const size_t question = std::min(target.find('?'), target.size());
+  request.path = target.substr(0, question);
+  request.query = target.substr(std::min(question + 1, target.size()));
 }
 
 std::optional<std::string> percent_decoded(std::string_view text, bool is_query) {

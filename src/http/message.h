@@ -14,6 +14,11 @@ namespace atelier::http {
 
 using HeaderLines = std::vector<std::pair<std::string, std::string>>;
 
+struct IncomingRequest;
+// Path and query from a request line's target. Of one with a host, "http://a:80/b", that host is the one that
+// is asked. [RFC 9112 3.2.2]
+void set_target(IncomingRequest& request, std::string target);
+
 // The value of the first line of this name, in any case; none if there is none.
 std::optional<std::string> header_of(const HeaderLines& lines, std::string_view name);
 

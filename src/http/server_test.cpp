@@ -140,6 +140,28 @@ TEST(HttpServer_PipelinedRequests, AreAnsweredInOrder) {
   EXPECT_NE(three, std::string::npos) << all;
 }
 
+TEST(HttpServer_ChunksThatAreNone, AreSaidToBe) {
+  Running r;
+  for (const char* chunk : {"zz\r\n", "5\r\nhelloXX"})
+    EXPECT_NE(r.ask(str("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", kClose, chunk)).find(" 400 "),
+              std::string::npos)
+        << chunk;
+}
+
+TEST(HttpServer_ATargetWithAHost, IsAPathOfThatHost) {
+  Running r;
+  for (const auto& [target, answer] : {std::pair{"http://a/b?c=1", "GET /b?c=1 "},
+                                       {"HTTP://a:80/b/c", "GET /b/c? "},
+                                       {"https://a", "GET /? "},
+                                       {"http://a?c=1", "GET /?c=1 "},
+                                       {"//a/b", "GET //a/b? "}})
+    EXPECT_NE(r.ask(str("GET ", target, " HTTP/1.1\r\n", kClose)).find(answer), std::string::npos) << target;
+  IncomingRequest request;
+  request.headers = {{"host", "localhost"}};
+  set_target(request, "http://evil.example/");
+  EXPECT_EQ(request.header("Host"), "evil.example");
+}
+
 TEST(HttpServer_ChunkedBodies, AreReadWithinTheLimit) {
   Running r;
   EXPECT_NE(r.ask(str("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", kClose,

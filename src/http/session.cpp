@@ -142,11 +142,8 @@ class Session : public std::enable_shared_from_this<Session> {
     keeps_ = head.keep_alive();
     IncomingRequest request;
     request.method = std::string(head.method_string());
-    const std::string target(head.target());
-    const size_t question = std::min(target.find('?'), target.size());
-    request.path = target.substr(0, question);
-    request.query = target.substr(std::min(question + 1, target.size()));
     for (const auto& line : head) request.headers.emplace_back(line.name_string(), line.value());
+    set_target(request, std::string(head.target()));
     beast::error_code error;
     const auto peer = lowest().socket().remote_endpoint(error);
     if (!error) request.peer = peer.address().to_string();
@@ -154,12 +151,16 @@ class Session : public std::enable_shared_from_this<Session> {
     return request;
   }
 
+  // The other side sent what is no HTTP, rather than left.
+  static bool is_malformed(beast::error_code error) {
+    return error != bhttp::error::end_of_stream && error != bhttp::error::partial_message &&
+           error != beast::error::timeout &&
+           error.category() == bhttp::make_error_code(bhttp::error::bad_method).category();
+  }
+
   asio::awaitable<void> refuse_head(beast::error_code error) {
     keeps_ = false;
-    if (error == bhttp::error::end_of_stream || error == bhttp::error::partial_message ||
-        error == beast::error::timeout ||
-        error.category() != bhttp::make_error_code(bhttp::error::bad_method).category())
-      co_return;
+    if (!is_malformed(error)) co_return;
     const bool is_long = error == bhttp::error::header_limit || error == bhttp::error::buffer_overflow;
     const auto refusal =
         is_long ? pool_.error(431, str("the headers are longer than ", limits().header_bytes, " bytes"))
@@ -191,6 +192,7 @@ class Session : public std::enable_shared_from_this<Session> {
       lowest().expires_after(limits().body_chunk);
       co_await bhttp::async_read(stream_, buffer_, parser, then(error));
       if (error == bhttp::error::need_buffer) error = {};
+      if (is_malformed(error)) co_return pool_.error(400, "the body's chunks cannot be read");
       if (error) co_return OutgoingResponse{.status = 0};
       const size_t got = chunk.size() - parser.get().body().size;
       bytes += static_cast<int64_t>(got);

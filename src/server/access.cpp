@@ -8,6 +8,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/quote.h"
 #include "base/text.h"
 
 namespace atelier::server {
@@ -74,6 +75,36 @@ void check_exposure(const AccessRules& rules) {
   throw Error(Kind::kUsage, str("host ", rules.host,
                                 " can be reached from elsewhere, and anybody could draw: give --api_key_file "
                                 "(or ATELIER_API_KEY), or --tls_cert and --tls_key; or listen on 127.0.0.1"));
+}
+
+namespace {
+
+// What follows "http://" or "https://"; empty if neither does, or it is no host.
+std::string_view behind_scheme(std::string_view url) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!url.starts_with(scheme)) continue;
+    url.remove_prefix(scheme.size());
+    const bool has_host = !url.empty() && url.front() != '/' && url.front() != ':';
+    return has_host && url.find_first_of(" \t\"<>\\?#") == std::string_view::npos ? url : std::string_view();
+  }
+  return {};
+}
+
+}  // namespace
+
+void check_origins(const std::vector<std::string>& origins) {
+  for (const auto& origin : origins) {
+    const auto host = behind_scheme(origin);
+    if (host.empty() || host.find('/') != std::string_view::npos)
+      throw Error(Kind::kUsage, str("cors_origins ", in_quotes(origin),
+                                    " is no origin: scheme and host are expected, such as https://a.example"));
+  }
+}
+
+void check_public_url(const std::string& url) {
+  if (!url.empty() && behind_scheme(url).empty())
+    throw Error(Kind::kUsage, str("public_url ", in_quotes(url),
+                                  " is no address of the server: such as https://a.example is expected"));
 }
 
 AccessVerdict check_origin(const AccessRules& rules, const http::IncomingRequest& request) {

@@ -40,6 +40,11 @@ struct AccessRules {
 // Throws Error(kUsage) for an address beyond loopback without a key or TLS.
 void check_exposure(const AccessRules& rules);
 
+// Throw Error(kUsage) for what is no origin such as https://a.example:8443, or no address such as
+// https://a.example/draw; empty: no address.
+void check_origins(const std::vector<std::string>& origins);
+void check_public_url(const std::string& url);
+
 // Why a request is refused before its body is read: 421 for a name that the server does not know itself by
 // (DNS rebinding), 403 for a page of an origin that may not call it; none if nothing is wrong.
 struct AccessVerdict {

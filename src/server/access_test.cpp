@@ -62,6 +62,23 @@ TEST(Access_NamesThatAPageMayHaveBound, AreRefused) {
   EXPECT_EQ(check_origin(rules, request({})).status, 421);
 }
 
+TEST(Access_TwoNames, AreRefused) {
+  const AccessRules rules{.host = "127.0.0.1"};
+  EXPECT_EQ(check_origin(rules, request({{"Host", "localhost"}, {"host", "evil.example"}})).status, 400);
+}
+
+TEST(Access_AddressesThatNobodyCanCallBy, AreRefusedAtTheStart) {
+  for (const char* good : {"https://a.example", "http://a.example:8080", "http://[::1]:8000"}) check_origins({good});
+  for (const char* bad : {"a.example", "https://a.example/", "https://a.example/page", "*", "null", "", "https://",
+                          "https://a b.example", "ftp://a.example"})
+    EXPECT_NE(message_of(Kind::kUsage, [&] { check_origins({bad}); }).find("cors_origins"), std::string::npos)
+        << bad;
+  for (const char* good : {"", "https://a.example", "http://a.example:80/draw/"}) check_public_url(good);
+  for (const char* bad : {"a.example", "/v1", "ftp://a.example", "https://", "https://a.example/?x=1"})
+    EXPECT_NE(message_of(Kind::kUsage, [&] { check_public_url(bad); }).find("public_url"), std::string::npos)
+        << bad;
+}
+
 // A name that is empty is nobody's, whatever the server listens on.
 TEST(Access_RequestsWithoutAName, AreRefused) {
   for (const char* host : {"::1", "::", "127.0.0.1", "[::1]"}) {

@@ -60,6 +60,8 @@ AccessRules access_of(const app::ServeSettings& s) {
   if (s.tls_cert.empty() != s.tls_key.empty())
     throw Error(Kind::kUsage, "tls_cert and tls_key belong together: give both, or neither");
   check_exposure(rules);
+  check_origins(rules.cors_origins);
+  check_public_url(s.public_url);
   return rules;
 }
 
