@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <string_view>
 
-#include "server/cost_model.h"
-
 namespace atelier::server {
 
 void Batcher::add(WaitingPicture picture) {
@@ -87,10 +85,19 @@ std::optional<double> Batcher::ripe_at(double now) const {
   return least;
 }
 
-double Batcher::work() const {
-  double sum = 0;
-  for (const auto& entry : waiting_) sum += work_of(entry.picture.request);
-  return sum;
+std::vector<BatchWork> Batcher::before(int priority, double now) const {
+  std::map<std::string_view, std::vector<const QueueEntry*>> by_key;
+  for (const auto& entry : waiting_) {
+    if (urgency(entry, now) >= priority) by_key[entry.key].push_back(&entry);
+  }
+  std::vector<BatchWork> out;
+  for (const auto& [key, entries] : by_key) {
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (i % static_cast<size_t>(std::max(1, limits_.most)) == 0) out.emplace_back();
+      out.back().add(entries[i]->picture.request);
+    }
+  }
+  return out;
 }
 
 }  // namespace atelier::server

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "request/request.h"
+#include "server/cost_model.h"
 
 namespace atelier::server {
 
@@ -42,7 +43,8 @@ class Batcher {
   std::optional<double> ripe_at(double now) const;
 
   size_t size() const { return waiting_.size(); }
-  double work() const;  // of all that wait, see cost_model.h
+  // The batches that are drawn before a picture of this priority that comes now, as far as is known.
+  std::vector<BatchWork> before(int priority, double now) const;
 
  private:
   struct QueueEntry {

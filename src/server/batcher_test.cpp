@@ -101,7 +101,20 @@ TEST(Batcher_RemoveTakesAllPictures, OfAJob) {
   b.add(picture("a"));
   EXPECT_EQ(b.remove("a"), 2);
   EXPECT_EQ(b.size(), 1u);
-  EXPECT_DOUBLE_EQ(b.work(), 64.0 * 64 * 4);
+  const auto left = b.before(0, 0);
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].steps, 4);
+  EXPECT_EQ(left[0].work, 64 * 64);
+}
+
+TEST(Batcher_WhatIsBeforeANewcomer, IsWhatIsAsUrgent) {
+  Batcher b({.most = 2});
+  for (const int priority : {0, 0, 0, 5}) b.add(picture("a", 4 + priority, 0, priority));
+  EXPECT_EQ(b.before(-3, 0).size(), 3u);
+  EXPECT_EQ(b.before(0, 0).size(), 3u);
+  EXPECT_EQ(b.before(1, 0).size(), 1u);
+  EXPECT_EQ(b.before(1, 2 * Batcher::kAging).size(), 3u) << "they have waited long";
+  EXPECT_EQ(b.before(9, 0).size(), 0u);
 }
 
 }  // namespace

@@ -9,22 +9,39 @@
 
 namespace atelier::server {
 
-// Work of one picture in arbitrary units: what it is proportional to, pixels x steps x branches.
-double work_of(const request::Request& request);
+// What a batch will take is proportional to: steps of it all, and in each step so much work.
+struct BatchWork {
+  double steps = 0, work = 0;  // work: of all pictures, pixels x branches x frames of the latents
+
+  BatchWork() = default;
+  explicit BatchWork(request::Requests batch);
+  void add(const request::Request& request);  // one more picture, drawn beside the others
+};
+
+// Seconds over work, through what was measured.
+class CostCurve {
+ public:
+  void learn(double work, double seconds);
+  // On the lines through what was measured; proportional to the work where one point is all there is.
+  std::optional<double> likely(double work) const;
+  // What it takes at least: of more work than any that was measured, time grows with its root or faster.
+  std::optional<double> least(double work) const;
+
+ private:
+  std::map<double, double> seconds_;  // by work
+};
 
 class CostModel {
  public:
-  // Seconds that a batch of equal requests took, all of it.
-  void learn(request::Requests batch, double seconds);
-  // Of one picture drawn alone; none before anything was drawn.
-  std::optional<double> seconds(const request::Request& request) const;
-  std::optional<double> seconds_of_work(double work) const;
+  // Seconds of each phase that a batch of equal requests took.
+  void learn(request::Requests batch, const std::map<std::string, double>& phases);
+  // None before anything was drawn.
+  std::optional<double> seconds(const BatchWork& batch) const;
+  std::optional<double> least_seconds(const BatchWork& batch) const;
 
  private:
-  static constexpr double kForget = 0.2;  // weight of the newest batch
   mutable std::mutex mutex_;
-  std::optional<double> per_unit_;                 // s, over all
-  std::map<std::string, double> per_unit_of_key_;  // by batch key
+  CostCurve step_, rest_;  // of one step; of encoding and decoding
 };
 
 }  // namespace atelier::server

@@ -1,7 +1,6 @@
 #include "server/dispatcher.h"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -10,8 +9,7 @@
 namespace atelier::server {
 namespace {
 
-constexpr int kLongestRetry = 120;  // s
-constexpr int kMostAhead = 256;     // jobs, open or not on the disk yet
+constexpr int kMostAhead = 256;  // jobs, open or not on the disk yet
 
 }  // namespace
 
@@ -71,54 +69,6 @@ std::string Dispatcher::earlier_id(const JobRecord& record, const std::optional<
   if (earlier->body_hash != record.body_hash)
     throw ApiError(422, "idempotency_key_reused", "this Idempotency-Key belongs to another request");
   return earlier->id;
-}
-
-void Dispatcher::admit(const JobRecord& record) const {
-  const auto of_owner = std::count_if(live_.begin(), live_.end(), [&](const auto& job) {
-    return job.second->record.owner == record.owner && !is_final(job.second->record.state);
-  });
-  const auto refuse = [&](const std::string& code, const std::string& message) {
-    ApiError error(429, code, message);
-    const double wait = predicted_wait_locked();
-    error.retry_after_s = static_cast<int>(std::clamp(std::ceil(wait / 2), 1.0, double{kLongestRetry}));
-    throw error;
-  };
-  const auto waiting = std::count_if(live_.begin(), live_.end(), [](const auto& job) {
-    return job.second->record.state == JobState::kQueued;
-  });
-  if (waiting >= options_.max_queue)
-    refuse("queue_full", str("max_queue ", options_.max_queue, ": so many jobs wait already"));
-  if (of_owner >= options_.max_per_owner)
-    refuse("too_many_jobs",
-           str("max_per_key ", options_.max_per_owner, ": so many jobs of this key are open already"));
-  const auto needs = seconds_of(record);
-  if (needs && record.timeout > 0) {
-    const double left = record.timeout;
-    if (*needs > left)
-      throw ApiError(400, "deadline",
-                     str("the pictures take about ", std::ceil(*needs), " s, but timeout leaves ",
-                         std::floor(left), " s"),
-                     "timeout");
-    if (predicted_wait_locked() + *needs > left)
-      refuse("deadline", "what waits already takes longer than timeout allows");
-  }
-}
-
-// Of a job that has all groups for itself; none before anything was drawn. Groups take turns at its batches,
-// and no two share one: the first has the most to draw.
-std::optional<double> Dispatcher::seconds_of(const JobRecord& record) const {
-  const auto count = std::ssize(record.requests), most = std::max<int64_t>(1, options_.batch.most);
-  const int64_t stride = most * live_groups();
-  double work = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    if (i % stride < most) work += work_of(record.requests[static_cast<size_t>(i)]);
-  }
-  return costs_.seconds_of_work(work);
-}
-
-// Those that draw, or will again.
-int Dispatcher::live_groups() const {
-  return std::max(1, groups_ - static_cast<int>(std::ssize(lost_groups_)));
 }
 
 std::string Dispatcher::submit(JobRecord record, Listener listener, Acceptance acceptance) {
@@ -300,22 +250,6 @@ std::optional<std::string> Dispatcher::picture(const JobRecord& record, size_t i
   return store_.picture(record.id, record.pictures[index].name);
 }
 
-double Dispatcher::predicted_wait_locked() const {
-  const auto seconds = costs_.seconds_of_work(batcher_.work() + open_work());
-  return seconds ? *seconds / live_groups() : 0;
-}
-
-double Dispatcher::open_work() const {
-  double sum = 0;
-  for (const auto& [id, batch] : open_) {
-    if (batch.is_generated) continue;
-    double work = 0;
-    for (const auto& picture : batch.pictures) work += work_of(picture.request);
-    sum += batch.steps > 0 ? work * (1 - static_cast<double>(batch.step) / batch.steps) : work;
-  }
-  return sum;
-}
-
 std::optional<Error> Dispatcher::fatal() const {
   const std::scoped_lock lock(mutex_);
   return fatal_;
@@ -347,7 +281,7 @@ Json Dispatcher::status() const {
           {"draining", is_draining_.load()},
           {"waiting", batcher_.size()},
           {"open_batches", open_.size()},
-          {"wait_seconds", predicted_wait_locked()},
+          {"wait_seconds", predicted_wait(0, &CostModel::seconds)},
           {"groups", std::move(groups)},
           {"ranks", std::move(ranks)}};
 }

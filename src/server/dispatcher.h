@@ -24,6 +24,10 @@ namespace atelier::server {
 
 using Bytes = std::shared_ptr<const std::string>;
 
+inline double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 struct JobEvent {
   enum JobEventKind {
     kAccepted,  // it is on the disk, and waits
@@ -58,7 +62,6 @@ struct JobPage {
 struct DispatcherOptions {
   BatchLimits batch;
   int max_queue = 256, max_per_owner = 64;  // jobs
-  int max_tries = 3;                        // of a picture whose engine broke down
 };
 
 class Dispatcher {
@@ -147,9 +150,10 @@ class Dispatcher {
   void drop_batches(Engine& engine);
   void tell(LiveJob& job, JobEvent event);
   std::optional<double> seconds_left(const LiveJob& job) const;
-  double open_work() const;
-  double predicted_wait_locked() const;  // s, of a job that came now
-  std::optional<double> seconds_of(const JobRecord& record) const;
+  // dispatcher_costs.cpp; seconds, by what is likely or by what is the least
+  using Predict = std::optional<double> (CostModel::*)(const BatchWork& batch) const;
+  double predicted_wait(int priority, Predict predict) const;  // of a job that came now
+  std::optional<double> seconds_of(const std::vector<request::Request>& pictures, Predict predict) const;
   int live_groups() const;
   bool is_idle() const;
   void update_gauges(Engine& engine);

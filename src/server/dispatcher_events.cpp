@@ -79,7 +79,7 @@ void Dispatcher::on(const cluster::BatchGenerated& e) {
   for (const auto& [phase, took] : e.times.seconds) seconds += took;
   std::vector<request::Request> requests;
   for (const auto& picture : at->second.pictures) requests.push_back(picture.request);
-  costs_.learn(requests, seconds);
+  costs_.learn(requests, e.times.seconds);
   metrics_.observe("atelier_batch_seconds", "of the engine for a batch", seconds);
   metrics_.count("atelier_batches_total", "batches that were drawn");
 }

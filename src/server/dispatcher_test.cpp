@@ -237,7 +237,7 @@ TEST(Dispatcher_ADeadline_CountsWholePictures, OfGroupsThatAreLeft) {
     waiter.wait();
     const auto status = [&](int pictures, double share) {
       auto record = desk.record("long", pictures, 100);
-      record.timeout = share * desk.dispatcher->costs().seconds(record.requests.front()).value();
+      record.timeout = share * desk.dispatcher->costs().seconds(BatchWork(record.requests)).value() / pictures;
       try {
         desk.dispatcher->cancel(desk.dispatcher->submit(std::move(record), nullptr));
       } catch (const ApiError& e) {
@@ -252,6 +252,34 @@ TEST(Dispatcher_ADeadline_CountsWholePictures, OfGroupsThatAreLeft) {
     EXPECT_EQ(status(5, 1.5), 400);
     EXPECT_EQ(status(5, 2.5), lost > 0 ? 400 : 200);
   }
+}
+
+// Who is more urgent than what waits does not wait for it, and a probe is asked of a full server above all.
+TEST(Dispatcher_WhatWaitsIsNoReason, ToRefuseWhatComesBeforeIt) {
+  Desk desk({.step_time = 5ms}, {.batch = {.most = 1}, .max_queue = 3});
+  const Waiter first, open, probe;
+  desk.dispatcher->submit(desk.record("first", 1, 4), first.listener());
+  first.wait();
+  desk.dispatcher->submit(desk.record("open", 1, 20), open.listener());
+  desk.dispatcher->submit(desk.record("long", 1, 10000), nullptr);  // about 50 s
+  const auto status = [&](int priority) {
+    auto record = desk.record("short", 1, 2);
+    record.timeout = 5, record.priority = priority;
+    try {
+      desk.dispatcher->submit(std::move(record), nullptr);
+      return 200;
+    } catch (const ApiError& e) {
+      return e.status;
+    }
+  };
+  EXPECT_EQ(status(-1), 429);
+  EXPECT_EQ(status(1), 200);
+  EXPECT_EQ(status(1), 200);
+  EXPECT_EQ(status(1), 429) << "max_queue";
+  auto record = desk.record("probe", 1, 1);
+  record.kind = "health", record.priority = 100, record.timeout = 5;
+  desk.dispatcher->submit(std::move(record), probe.listener());
+  EXPECT_EQ(probe.wait().record.state, JobState::kDone);
 }
 
 TEST(Dispatcher_OneIdempotencyKeyIsOneJob, AlsoAfterARestart) {

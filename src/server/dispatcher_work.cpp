@@ -16,10 +16,7 @@ constexpr auto kPoll = 100ms;    // at most
 constexpr auto kBreath = 500ms;  // before an engine that broke down is started again
 constexpr auto kLook = 100ms;    // between two looks at deadlines
 constexpr auto kKeepAgain = 1s;  // after the store has failed
-
-double steady_seconds() {
-  return std::chrono::duration<double>(Steady::now().time_since_epoch()).count();
-}
+constexpr int kMostTries = 3;    // of a picture whose engine broke down
 
 // What one of them meets is no other's business.
 void call(const Listener& listener, const JobEvent& event) {
@@ -225,7 +222,7 @@ void Dispatcher::on_broken(const Error& error) {
            ++picture) {
         LiveJob& job = *live_.at(picture->job);
         if (is_final(job.record.state) || job.pictures[static_cast<size_t>(picture->index)]) continue;
-        if (++job.tries >= options_.max_tries * std::ssize(job.record.requests)) {
+        if (++job.tries >= kMostTries * std::ssize(job.record.requests)) {
           give_up(job, JobState::kFailed, 500, "engine_lost", "the picture could not be drawn");
         } else {
           batcher_.add_first(*picture);
@@ -374,20 +371,6 @@ void Dispatcher::drop_batches(Engine& engine) {
 void Dispatcher::tell(LiveJob& job, JobEvent event) {
   for (const auto& [number, listener] : job.listeners) call(listener, event);
   for (const auto& [number, listener] : all_listeners_) call(listener, event);
-}
-
-std::optional<double> Dispatcher::seconds_left(const LiveJob& job) const {
-  double work = 0;
-  for (size_t i = 0; i < job.pictures.size(); ++i) {
-    if (!job.pictures[i]) work += work_of(job.record.requests[i]);
-  }
-  for (const auto& [number, batch] : open_) {
-    for (const auto& picture : batch.pictures) {
-      if (picture.job != job.record.id || batch.steps == 0) continue;
-      work -= work_of(picture.request) * batch.step / batch.steps;
-    }
-  }
-  return costs_.seconds_of_work(std::max(0.0, work));
 }
 
 }  // namespace atelier::server
