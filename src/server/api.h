@@ -52,7 +52,7 @@ class Api : public http::HttpHandler {
   void draw(ApiCall& call, const std::string& kind, const Draft& draft, const std::string& body_hash,
             JobInputs& inputs);
   void settle_hints(const Draft& draft) const;
-  std::vector<request::Request> requests_of(const Draft& draft) const;
+  MadeRequests requests_of(const Draft& draft) const;
   void follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record,
               JobInputs& inputs);
   void follow_earlier(const ApiCall& call, const Draft& draft, const std::string& earlier,

@@ -35,6 +35,7 @@ struct Draft {
   int partial_images = 0, priority = 0;
   std::optional<double> timeout, seconds;  // s; seconds: of a video
   std::vector<AdapterWish> adapters;
+  std::vector<std::string> notes;  // for the client
 };
 
 struct ApiField;

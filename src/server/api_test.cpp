@@ -38,7 +38,7 @@ class VideoMaker : public StubMaker {
     card_.frame_step = 8;
     card_.fps = 16;
   }
-  std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
+  MadeRequests make(request::PromptRow row, const std::string& format) const override {
     if (format == "png" && row.request.num_frames.value_or(81) != 1)
       throw Error(Kind::kUsage, "a png file holds one picture");
     if (row.request.prompt == "odd frames")
@@ -288,6 +288,19 @@ TEST(Api_EveryAnswer_HasAnId, AlsoThoseThatNoHandlerGives) {
   for (const int status : {413, 431, 400}) look(desk.api->own_answer(status, "too much"));
 }
 
+TEST(Api_Notes, AreInTheAnswerWithoutPathsOrFlags) {
+  ApiDesk desk;
+  const http::HeaderLines json{{"Content-Type", "application/json"}};
+  Json body{{"prompt", "a fox"}, {"image", kSmallPicture}, {"size", "64x32"}};
+  const Json notes = Json::array({"image changes its shape: width and height keep it"});
+  const auto answer = desk.ask("POST", "/v1/images/edits", body, json);
+  EXPECT_EQ(Json::parse(answer.body).at("notes"), notes) << answer.body;
+  body["async"] = true;
+  EXPECT_EQ(Json::parse(desk.ask("POST", "/v1/images/edits", body, json).body).at("notes"), notes);
+  body["size"] = "32x32";
+  EXPECT_EQ(Json::parse(desk.ask("POST", "/v1/images/edits", body, json).body).at("notes"), Json::array());
+}
+
 TEST(Api_ANameTwiceInABody, IsRefused) {
   ApiDesk desk;
   const auto ask = [&](const std::string& body) {
@@ -346,10 +359,12 @@ TEST(Api_SecondsOfAVideo, AreWholeStepsOfItsModelsFrames) {
     body["input_reference"] = kSmallPicture;
     const auto answer = desk.ask("POST", "/v1/videos", body, {{"Content-Type", "application/json"}});
     EXPECT_EQ(answer.status, 200) << answer.body;
-    return Json::parse(answer.body).at("num_frames").get<int>();
+    const auto video = Json::parse(answer.body);
+    return std::pair(video.at("num_frames").get<int>(), video.at("notes").size());
   };
-  EXPECT_EQ(frames("2"), 33);    // 32 of its frames, in steps of 8
-  EXPECT_EQ(frames("1.2"), 17);  // 19.2
+  EXPECT_EQ(frames("2"), std::pair(33, size_t{1}));    // 32 of its frames, in steps of 8
+  EXPECT_EQ(frames("1.2"), std::pair(17, size_t{1}));  // 19.2
+  EXPECT_EQ(frames(1.0625), std::pair(17, size_t{0}));
 }
 
 }  // namespace

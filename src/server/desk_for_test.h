@@ -45,7 +45,7 @@ struct Desk {
     row.images = n;
     JobRecord job{.id = new_id("job_"), .kind = "images.generations", .format = "png"};
     job.created = unix_time();
-    job.requests = maker.make(row, "png");
+    job.requests = maker.make(row, "png").requests;
     for (size_t i = 0; i < job.requests.size(); ++i) job.requests[i].name = str(job.id, "_", i, ".png");
     job.body_hash = prompt;
     return job;

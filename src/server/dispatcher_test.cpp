@@ -260,7 +260,8 @@ TEST(Dispatcher_WhatWaitsIsNoReason, ToRefuseWhatComesBeforeIt) {
   const Waiter first, open, probe;
   desk.dispatcher->submit(desk.record("first", 1, 4), first.listener());
   first.wait();
-  desk.dispatcher->submit(desk.record("open", 1, 20), open.listener());
+  desk.dispatcher->submit(desk.record("open", 1, 400), open.listener());
+  wait_until([&] { return *open.steps > 0; });
   desk.dispatcher->submit(desk.record("long", 1, 10000), nullptr);  // about 50 s
   const auto status = [&](int priority) {
     auto record = desk.record("short", 1, 2);

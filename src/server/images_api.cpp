@@ -23,6 +23,19 @@ std::string replaced(std::string message, const std::string& path, const std::st
   return message;
 }
 
+// Nor are flags: fields have the same names.
+std::string without_dashes(const std::string& message) {
+  std::string out;
+  for (size_t i = 0; i < message.size(); ++i) {
+    const bool begins = i == 0 || message[i - 1] == ' ' || message[i - 1] == '(';
+    const bool is_flag = begins && message.compare(i, 2, "--") == 0 && i + 2 < message.size() &&
+                         message[i + 2] >= 'a' && message[i + 2] <= 'z';
+    if (is_flag) i += 2;
+    out += message[i];
+  }
+  return out;
+}
+
 }  // namespace
 
 void Api::generations(ApiCall& call) {
@@ -57,7 +70,7 @@ void Api::settle_hints(const Draft& draft) const {
                    "layout");
 }
 
-std::vector<request::Request> Api::requests_of(const Draft& draft) const {
+MadeRequests Api::requests_of(const Draft& draft) const {
   request::PromptRow row = draft.row;
   // of a model of videos one frame is a picture
   if (maker_.card().is_video && !draft.is_video) row.request.num_frames = 1;
@@ -71,14 +84,20 @@ std::vector<request::Request> Api::requests_of(const Draft& draft) const {
           {.path = file.string(), .strength = wish.strength.value_or(1), .expert = wish.expert}));
     }
   }
-  try {
-    return maker_.make(row, draft.format);
-  } catch (const Error& e) {
-    if (e.kind() != Kind::kUsage && e.kind() != Kind::kCapacity && e.kind() != Kind::kCheckpoint) throw;
-    std::string message = replaced(e.what(), folder, "");
+  const auto for_client = [&](std::string message) {
+    message = replaced(std::move(message), folder, "");
     for (const auto& input : request::kFileInputs)
       message = replaced(std::move(message), (row.request.*input.file).value_or(""), std::string(input.name));
-    throw ApiError(400, e.kind() == Kind::kCapacity ? "does_not_fit" : "invalid_value", message);
+    return without_dashes(message);
+  };
+  try {
+    auto made = maker_.make(row, draft.format);
+    for (auto& note : made.notes) note = for_client(std::move(note));
+    made.notes.insert(made.notes.end(), draft.notes.begin(), draft.notes.end());
+    return made;
+  } catch (const Error& e) {
+    if (e.kind() != Kind::kUsage && e.kind() != Kind::kCapacity && e.kind() != Kind::kCheckpoint) throw;
+    throw ApiError(400, e.kind() == Kind::kCapacity ? "does_not_fit" : "invalid_value", for_client(e.what()));
   }
 }
 
@@ -94,7 +113,9 @@ void Api::draw(ApiCall& call, const std::string& kind, const Draft& draft, const
   record.created = unix_time();
   record.timeout = std::min(draft.timeout.value_or(options_.request_timeout), options_.request_timeout);
   record.request_id = call.id;
-  record.requests = requests_of(draft);
+  auto made = requests_of(draft);
+  record.requests = std::move(made.requests);
+  record.notes = std::move(made.notes);
   for (auto& request : record.requests) request.partial_images = draft.partial_images;
   const auto& first = record.requests.front();
   const int64_t pixels = int64_t{*first.width} * *first.height;
@@ -263,6 +284,7 @@ void Api::stream_event(const ApiCall& call, const Draft& draft, const std::strin
     Json data = about(e.pictures[i], static_cast<int>(i));
     data["usage"] = nullptr;
     data["seed"] = e.record.pictures[i].seed;
+    data["notes"] = e.record.notes;
     put(prefix + ".completed", std::move(data));
   }
   call.end_stream();

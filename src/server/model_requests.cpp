@@ -58,7 +58,8 @@ class ModelRequestMaker : public RequestMaker {
              .needs_last_image = spec.model.folder.video().last_image == models::Shown::kMust};
   }
 
-  std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
+  MadeRequests make(request::PromptRow row, const std::string& format) const override {
+    const bool says_guidance = row.request.guidance_scale.has_value();
     request::Prompts prompts;
     prompts.rows.push_back(std::move(row));
     auto set = app::make_requests(resolved_, spec_.model.folder, std::move(prompts), "." + format,
@@ -66,7 +67,10 @@ class ModelRequestMaker : public RequestMaker {
     // what the layout cannot share out, or the memory cannot hold, never reaches a worker
     plan::validate(spec_.layout.degrees, {facts_, set.extent.work}, 0);
     app::check_memory(spec_, set, resolved_, room_);  // pictures of a batch must fit beside the weights
-    return app::with_seeds(set.requests);
+    MadeRequests out{.requests = app::with_seeds(set.requests), .notes = std::move(set.notes)};
+    if (says_guidance && app::is_guidance_idle(spec_.model.folder, set))
+      out.notes.push_back("guidance_scale has no effect: this model takes no guidance");
+    return out;
   }
 
   const ModelCard& card() const override { return card_; }

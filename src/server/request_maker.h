@@ -20,12 +20,17 @@ struct ModelCard {
   bool needs_image = false, needs_last_image = false;  // nothing is drawn without
 };
 
+struct MadeRequests {
+  std::vector<request::Request> requests;  // one for each picture
+  std::vector<std::string> notes;          // sentences for the client: what has no effect, what is changed
+};
+
 class RequestMaker {
  public:
   virtual ~RequestMaker() = default;
-  // Any thread. One request for each picture, with everything settled that a row does not say, seeds too.
+  // Any thread. With everything settled that a row does not say, seeds too.
   // Throws Error(kUsage) for what the model cannot draw, Error(kCapacity) for what does not fit.
-  virtual std::vector<request::Request> make(request::PromptRow row, const std::string& format) const = 0;
+  virtual MadeRequests make(request::PromptRow row, const std::string& format) const = 0;
   virtual const ModelCard& card() const = 0;
 };
 

@@ -55,13 +55,13 @@ std::vector<request::Request> smallest(const RequestMaker& maker, request::Promp
   for (const int size : {64, 128, 256, 512}) {
     row.request.width = row.request.height = size;
     try {
-      return maker.make(row, format);
+      return maker.make(row, format).requests;
     } catch (const Error&) {
       continue;
     }
   }
   row.request.width = row.request.height = 1024;
-  return maker.make(row, format);
+  return maker.make(row, format).requests;
 }
 
 }  // namespace

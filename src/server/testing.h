@@ -160,7 +160,7 @@ class StubEngine : public Engine {
 // Takes every size that is a multiple of 16.
 class StubMaker : public RequestMaker {
  public:
-  std::vector<request::Request> make(request::PromptRow row, const std::string& format) const override {
+  MadeRequests make(request::PromptRow row, const std::string& format) const override {
     auto& r = row.request;
     if (!r.width) r.width = card_.width;
     if (!r.height) r.height = card_.height;
@@ -172,11 +172,13 @@ class StubMaker : public RequestMaker {
     if (!r.guidance_scale) r.guidance_scale = card_.guidance;
     if (!r.max_sequence_length) r.max_sequence_length = 16;
     if (r.image && !r.strength) r.strength = 0.5;
+    MadeRequests out;
+    if (r.image && r.width != r.height)
+      out.notes.push_back(str(*r.image, " changes its shape: --width and --height keep it"));
     request::Prompts prompts;
     prompts.rows.push_back(std::move(row));
-    std::vector<request::Request> out;
     for (const auto& request : request::expand(prompts, {.seed = 7, .suffix = "." + format}))
-      out.push_back(request);
+      out.requests.push_back(request);
     return out;
   }
   const ModelCard& card() const override { return card_; }

@@ -54,6 +54,9 @@ void Api::settle_frames(Draft& draft) const {
                    str("seconds: max_frames ", options_.caps.frames, ": ", *draft.seconds, " s are ",
                        *request.num_frames, " frames"),
                    "seconds");
+  if (*request.num_frames != static_cast<int>(std::lround(frames)))
+    draft.notes.push_back(str(*draft.seconds, " s become ", *request.num_frames, " frames: the model draws ",
+                              step == 1 ? "whole ones" : str(step, "k + 1")));
 }
 
 Json Api::video_object(const JobRecord& record, double progress) const {

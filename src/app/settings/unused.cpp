@@ -45,10 +45,7 @@ void add_inputs(Notes& notes, const Resolved& r, const RunSpec& spec) {
   notes.add(by_flag, "prompts_file", "is not read: --prompt wins");
   notes.add(by_flag, "dataset_path", "is not read: --prompt wins");
   notes.add(by_flag, "output_name_column", "has no effect: a prompt of the command line has no fields");
-  const bool is_embedded = spec.model.folder.denoiser().value(
-      "guidance_embeds", spec.model.folder.family().guidance_scale != models::GuidanceScale::kEmbedded);
-  const bool is_scale = spec.requests.cfg_source == CfgSource::kGuidance;
-  notes.add(!is_embedded && !is_scale, "guidance_scale",
+  notes.add(is_guidance_idle(spec.model.folder, spec.requests), "guidance_scale",
             "has no effect: this model takes no guidance; --true_cfg_scale weighs a negative prompt");
   notes.add(!spec.model.folder.family().video, "fps", "has no effect: this model draws pictures");
 }
@@ -73,6 +70,12 @@ void add_layout(Notes& notes, const Resolved& r, const RunSpec& spec) {
 }
 
 }  // namespace
+
+bool is_guidance_idle(const pipeline::ModelRepo& model, const RequestSet& requests) {
+  const bool is_embedded = model.denoiser().value(
+      "guidance_embeds", model.family().guidance_scale != models::GuidanceScale::kEmbedded);
+  return !is_embedded && requests.cfg_source != CfgSource::kGuidance;
+}
 
 std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec& spec) {
   Notes notes(resolved);

@@ -8,6 +8,9 @@
 
 namespace atelier::app {
 
+// Nothing of these pictures depends on guidance_scale.
+bool is_guidance_idle(const pipeline::ModelRepo& model, const RequestSet& requests);
+
 // One sentence each, naming who gave the setting. The plan's job need not be filled in.
 std::vector<std::string> unused_settings(const Resolved& resolved, const RunSpec& spec);
 
