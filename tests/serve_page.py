@@ -93,6 +93,58 @@ def test_previews_progress_and_cancel():
         expect(page.locator(".job")).to_have_count(0, timeout=10000)
 
 
+def ask_for(at, prompt, **more):
+    return at.ask("POST", "/v1/images/generations", {"prompt": prompt, "size": "64x64", "steps": 2, "async": True, **more})[1]["id"]
+
+
+def test_a_long_queue_holds_up_nothing():
+    """A browser opens six connections to a server, and jobs of others are there too."""
+    jobs = [ask_for(server, f"waits {i}", steps=200) for i in range(30)]
+    with Page() as page:
+        expect(page.locator("#rows .job").first).to_contain_text("waits 0")  # what is drawn comes first
+        expect(page.locator("#rows .job")).to_have_count(12)
+        expect(page.locator("#more-wait")).to_have_text("and 18 more")
+        shoot(page, "page_queue")
+        seen = {page.inner_text("#groups") for _ in range(6) if not page.wait_for_timeout(800)}
+        assert len(seen) > 1, seen  # it moves
+        page.locator("#rows .job button").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#rows .job").first).to_contain_text("waits 1", timeout=10000)
+        assert page.evaluate("document.activeElement.textContent") == "Cancel"  # of the next one
+        for job in jobs[1:]:
+            server.ask("POST", f"/v1/jobs/{job}/cancel")
+        expect(page.locator(".job")).to_have_count(0, timeout=10000)
+        ask_for(server, "somebody else's")
+        expect(page.locator("#gallery li").first).to_contain_text("somebody else's", timeout=60000)
+
+
+def test_a_server_that_comes_back_is_followed():
+    with tempfile.TemporaryDirectory() as data:
+        other = Server("--num_inference_steps", "4", data=data)
+        context = browser.new_context(viewport={"width": 1180, "height": 820})
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{other.port}/")
+        ask_for(other, "before", steps=200)
+        last = ask_for(other, "last")
+        expect(page.locator("#rows .job")).to_have_count(2, timeout=10000)
+        other.process.kill()
+        other.process.wait()
+        expect(page.locator("#state")).to_have_text("not reachable", timeout=10000)
+        shoot(page, "page_away")
+        port = other.port
+        other.close()
+        other = Server("--num_inference_steps", "4", "--port", str(port), data=data)
+        try:
+            expect(page.locator("#state")).to_have_text("ready", timeout=10000)
+            other.wait_job(last)
+            expect(page.locator("#gallery li")).to_have_count(2, timeout=10000)
+            expect(page.locator(".job")).to_have_count(0)
+            expect(page.locator("#error")).to_have_text("")
+        finally:
+            context.close()
+            other.close()
+
+
 def test_what_is_refused_is_said():
     with Page() as page:
         page.fill("#prompt", "a")

@@ -67,6 +67,8 @@ void Api::add_routes() {
   add("GET", "/v1/files/{id}/{index}", "A picture by a signed address", &Api::signed_image, kNone, true);
   add("GET", "/v1/status", "Queue, groups and memory", &Api::status);
   add("GET", "/v1/events", "The progress of all jobs of a key, over a WebSocket", nullptr, kSocket);
+  add("GET", "/v1/events/stream", "The progress of all jobs of a key, as server-sent events",
+      &Api::all_events);
   add("GET", "/health", "State in one object", &Api::health, kNone, true);
   add("GET", "/livez", "The process answers", &Api::live, kNone, true);
   add("GET", "/readyz", "Requests are taken and drawn", &Api::ready, kNone, true);

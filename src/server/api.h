@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct ApiOptions {
   double request_timeout = 600;  // s
   int64_t max_body_bytes = 32 << 20;
   bool keep_on_disconnect = false;
+  DispatcherOptions most = {};  // of jobs, to be told
   std::filesystem::path
       inputs;  // folder of the store's pictures, where those that requests begin with are, too
 };
@@ -53,6 +55,7 @@ class Api : public http::HttpHandler {
             JobInputs& inputs);
   void settle_hints(const Draft& draft) const;
   MadeRequests requests_of(const Draft& draft) const;
+  std::string field_named_by(const std::string& message) const;
   void follow(ApiCall& call, const std::string& kind, const Draft& draft, JobRecord record,
               JobInputs& inputs);
   void follow_earlier(const ApiCall& call, const Draft& draft, const std::string& earlier,
@@ -78,6 +81,7 @@ class Api : public http::HttpHandler {
   void cancel_job(ApiCall& call);
   void delete_job(ApiCall& call);
   void job_events(ApiCall& call);
+  void all_events(ApiCall& call);
   void job_image(ApiCall& call);
   void signed_image(ApiCall& call);
   JobRecord job_of(const ApiCall& call) const;  // throws ApiError (404)
@@ -106,6 +110,8 @@ class Api : public http::HttpHandler {
   JobStore& store_;
   Metrics& metrics_;
   const ApiFields generation_fields_, edit_fields_, video_fields_;
+  std::once_flag is_tried_;
+  Json verdicts_;  // of the model about fields, when it was tried
   const std::string signing_key_;
   Router router_;
 };

@@ -69,6 +69,16 @@ void Api::job_events(ApiCall& call) {
   call.reply.on_gone([this, number] { dispatcher_.unlisten(number); });
 }
 
+// Of all jobs of the key, from here on; it begins with a word, after which nothing is missed.
+void Api::all_events(ApiCall& call) {
+  call.begin_stream();
+  call.reply.write(sse_event("", {{"type", "connected"}}));
+  const auto number = dispatcher_.listen_all([call](const JobEvent& e) {
+    if (e.record.owner == call.owner) call.reply.write(sse_event("", shown_event(e)));
+  });
+  call.reply.on_gone([this, number] { dispatcher_.unlisten(number); });
+}
+
 // The client is told of all jobs of its key; it may say {"cancel": "job_..."}.
 void Api::open(http::IncomingRequest request, http::WebSocket socket) {
   const std::string owner = owner_of(request);
