@@ -194,6 +194,24 @@ def test_pictures_that_no_job_has_are_removed():
             assert "nobodys" not in left and {job, "to_come"} <= set(left), left
 
 
+def test_a_removal_is_all_or_nothing():
+    """A job that is still there has its picture."""
+    with Server("--database", address) as one:
+        drawn = one.ask("POST", "/v1/images/generations", SMALL)[1]["job"]
+        one.wait_job(drawn)
+        picture = f"/v1/jobs/{drawn}/images/0"
+        before = one.ask("GET", picture)[1]
+        database.ask("CREATE FUNCTION never() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'never'; END $$ LANGUAGE plpgsql; "
+                     "CREATE TRIGGER never BEFORE DELETE ON atelier_jobs FOR EACH ROW EXECUTE FUNCTION never()")
+        time.sleep(1)  # until it is in the store alone
+        assert one.ask("DELETE", f"/v1/jobs/{drawn}")[0] == 500
+        status, after, _ = one.ask("GET", picture)
+        assert status == 200 and after == before, status
+        database.ask("DROP TRIGGER never ON atelier_jobs; DROP FUNCTION never()")
+        assert one.ask("DELETE", f"/v1/jobs/{drawn}")[0] == 200
+        assert one.ask("GET", picture)[0] == 404
+
+
 def test_a_database_that_is_not_there_is_named():
     with tempfile.TemporaryDirectory() as data:
         try:

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -11,7 +12,7 @@
 namespace atelier::server {
 namespace {
 
-constexpr int kForgetEvery = 64;  // finished jobs
+constexpr int kForgetEvery = 64;  // finished jobs, or an eighth of those that are kept
 constexpr int kNiceness = 5;      // nobody waits for the writer as long as it keeps up
 
 }  // namespace
@@ -110,7 +111,7 @@ std::string JobWriter::write_records(std::span<const JobRecord> records, size_t 
 }
 
 void JobWriter::forget_old() {
-  if (finished_ < kForgetEvery) return;
+  if (finished_ < std::clamp(keep_finished_ / 8, 1, kForgetEvery)) return;
   finished_ = 0;
   try {
     store_.forget_finished(keep_finished_);

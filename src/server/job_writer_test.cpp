@@ -18,7 +18,7 @@ class FakeStore : public JobStore {
   bool is_full = false;  // no record does
   std::string refused;   // a record that no transaction may hold
   std::map<std::string, JobRecord> jobs;
-  int transactions = 0;
+  int transactions = 0, lookings = 0;
 
   void write(std::span<const JobRecord> records) override {
     if (is_full) throw Error(Kind::kCapacity, "the disk is full");
@@ -38,7 +38,7 @@ class FakeStore : public JobStore {
     if (job == bad_job) throw Error(Kind::kCapacity, "the disk is full");
   }
   std::optional<std::string> picture(const std::string&, const std::string&) override { return {}; }
-  void forget_finished(int) override {}
+  void forget_finished(int) override { ++lookings; }
   void remove(const std::string& id) override {
     if (is_full) throw Error(Kind::kCapacity, "the disk is full");
     jobs.erase(id);
@@ -66,6 +66,17 @@ TEST(JobWriter_AFullDisk, FailsTheJobsItMeetsAndNoOthers) {
   EXPECT_EQ(written(writer, "d"), "the disk is full");
   store.is_full = false;
   EXPECT_EQ(written(writer, "d"), "");
+}
+
+TEST(JobWriter_OldJobs, AreForgottenSoonWhereFewAreKept) {
+  for (const auto& [keep, lookings] : {std::pair{0, 6}, {16, 3}, {1000, 0}}) {
+    FakeStore store;
+    {
+      JobWriter writer(store, keep);
+      for (const char* id : {"a", "b", "c", "d", "e", "f"}) written(writer, id);
+    }
+    EXPECT_EQ(store.lookings, lookings) << keep;
+  }
 }
 
 TEST(JobWriter_ARemoval, ComesAfterWhatIsStillToBeWritten) {

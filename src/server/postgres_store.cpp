@@ -150,16 +150,9 @@ class PostgresStore : public JobStore {
       old = ids("SELECT id FROM atelier_jobs WHERE NOT is_open ORDER BY seq DESC OFFSET $1::bigint",
                 {std::to_string(keep)});
     }
-    for (const auto& id : old) remove(id);
+    remove(old);
   }
-  void remove(const std::string& id) override {
-    std::error_code ignored;
-    fs::remove_all(inputs_ / id, ignored);
-    const std::scoped_lock lock(mutex_);
-    connection_.ask("DELETE FROM atelier_pictures WHERE job = $1", {id});
-    connection_.ask("DELETE FROM atelier_jobs WHERE id = $1", {id});
-    known_.erase(id);
-  }
+  void remove(const std::string& id) override { remove(std::vector{id}); }
   std::string kept(const std::string& name, const std::string& otherwise) override {
     const std::scoped_lock lock(mutex_);
     connection_.ask(
@@ -169,6 +162,22 @@ class PostgresStore : public JobStore {
   }
 
  private:
+  // All of it, or nothing: a job whose pictures are gone is nobody's.
+  void remove(const std::vector<std::string>& ids) {
+    const std::scoped_lock lock(mutex_);
+    connection_.transact([&] {
+      for (const auto& id : ids) {
+        connection_.ask("DELETE FROM atelier_pictures WHERE job = $1", {id});
+        connection_.ask("DELETE FROM atelier_jobs WHERE id = $1", {id});
+      }
+    });
+    std::error_code ignored;
+    for (const auto& id : ids) {
+      known_.erase(id);
+      fs::remove_all(inputs_ / id, ignored);
+    }
+  }
+
   // The caller holds mutex_.
   std::vector<std::string> ids(const char* text, const std::vector<SqlValue>& values) {
     const auto rows = connection_.ask(text, values);
