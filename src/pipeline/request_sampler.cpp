@@ -27,7 +27,8 @@ std::vector<double> numbers_of(const char* name, const std::optional<std::string
 
 int laid_out(const request::Request& r) {
   if (r.sigmas && r.timesteps)
-    throw Error(Kind::kUsage, "sigmas and timesteps were given: each lays out all steps, so give one of them");
+    throw Error(Kind::kUsage,
+                "sigmas and timesteps were given: each lays out all steps, so give one of them");
   for (const auto& [name, text] : {std::pair{"sigmas", &r.sigmas}, {"timesteps", &r.timesteps}}) {
     if (const auto given = numbers_of(name, *text); !given.empty()) return static_cast<int>(given.size());
   }

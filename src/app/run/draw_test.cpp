@@ -139,6 +139,8 @@ TEST(Draw, StepsThatAreLaidOutAreCounted) {
   Drawing run({"--prompt", "a", "--seed", "5", "--num_inference_steps", "9", "--sigmas", "1,0.6,0.3"});
   EXPECT_EQ(run.draw(writing(run.folder().path())), 0);
   EXPECT_EQ(run.ledger().find("000000.png")->settings["num_inference_steps"], 3);
+  EXPECT_NE(run.report().dump().find("num_inference_steps 9 has no effect: sigmas lay out 3"),
+            std::string::npos);
 }
 
 TEST(Draw, AForeignFileFailsItsPictureAlone) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "app/compat/scripts.h"
 #include "app/run/adapters.h"
@@ -162,6 +161,20 @@ std::string steps_problem(request::Request& r) {
   } catch (const Error& e) {
     return e.what();
   }
+}
+
+// That somebody asked for, in a row or for all; before the row is filled up.
+std::optional<int> said_steps(const Resolved& resolved, const request::Request& row,
+                              const request::Request& common) {
+  const bool is_of_all = resolved.is_set("num_inference_steps");
+  return row.num_inference_steps || !is_of_all ? row.num_inference_steps : common.num_inference_steps;
+}
+
+// Empty unless somebody asked for another count of steps than there is.
+std::string steps_note(const request::Request& r, const std::optional<int>& said) {
+  if (!said || *said == *r.num_inference_steps) return {};
+  return str("num_inference_steps ", *said, " has no effect: ", r.sigmas ? "sigmas" : "timesteps",
+             " lay out ", *r.num_inference_steps);
 }
 
 // Empty if something is left to rescale.
@@ -339,11 +352,9 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
   RequestSet out;
   out.notes = prompts.warnings;
   bool loses_negative = false;
-  std::set<std::string> unread;  // counts of steps
   const auto pictures_of_rows = request::expand(prompts, of_rows);
   for (request::Request r : pictures_of_rows) {
-    auto steps = r.num_inference_steps;
-    if (!steps && resolved.is_set("num_inference_steps")) steps = common.num_inference_steps;
+    const auto steps = said_steps(resolved, r, common);
     fill_unset(r, common);
     const bool has_negative = request::has_negative(r);
     std::string problem = settle_problem(r, rule);
@@ -354,10 +365,7 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
       out.bad.push_back({r.where, problem});
       continue;
     }
-    if (steps && *steps != *r.num_inference_steps) {
-      unread.insert(str("num_inference_steps ", *steps, " has no effect: ", r.sigmas ? "sigmas" : "timesteps",
-                        " lay out ", *r.num_inference_steps));
-    }
+    if (const auto note = steps_note(r, steps); !note.empty()) out.notes.push_back(note);
     if (request::branches(r) == 2) {
       out.cfg = request::cfg_scale(r);
       out.cfg_source = rule.guidance_is_cfg || out.cfg == rule.scale ? rule.source : CfgSource::kSetting;
@@ -368,7 +376,6 @@ RequestSet make_requests(const Resolved& resolved, const pipeline::ModelRepo& fo
     out.notes.push_back(str("a negative prompt has no effect with ",
                             rule.guidance_is_cfg ? "guidance_scale" : "true_cfg_scale", " 1"));
   }
-  out.notes.insert(out.notes.end(), unread.begin(), unread.end());
   out.adapters = adapters.lines();
   out.bad.insert(out.bad.begin(), prompts.bad.begin(), prompts.bad.end());
   for (const auto& notes :
