@@ -270,11 +270,12 @@ Json Dispatcher::status() const {
     }
     groups.push_back(std::move(group));
   }
+  const auto known = [](int64_t bytes) { return bytes > 0 ? Json(bytes) : Json(nullptr); };
   for (const auto& rank : stats_) {
     ranks.push_back({{"rank", rank.rank},
                      {"device", rank.device},
-                     {"weight_bytes", rank.weight_bytes},
-                     {"peak_device_bytes", rank.peak_device_bytes},
+                     {"weight_bytes", known(rank.weight_bytes)},
+                     {"peak_device_bytes", known(rank.peak_device_bytes)},
                      {"peak_host_bytes", rank.peak_host_bytes}});
   }
   return {{"ready", is_ready_ && !is_draining_},

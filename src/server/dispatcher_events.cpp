@@ -189,10 +189,13 @@ void Dispatcher::update_gauges(Engine& engine) {
   metrics_.set("atelier_groups_busy", "groups that draw", static_cast<double>(drawing));
   for (const auto& rank : engine.stats()) {
     const std::string labels = str("rank=\"", rank.rank, "\"");
-    metrics_.set("atelier_weight_bytes", "of a rank's part of the model",
-                 static_cast<double>(rank.weight_bytes), labels);
-    metrics_.set("atelier_peak_device_bytes", "of a rank's GPU", static_cast<double>(rank.peak_device_bytes),
-                 labels);
+    // on a CPU nothing counts these
+    if (rank.weight_bytes > 0)
+      metrics_.set("atelier_weight_bytes", "of a rank's part of the model",
+                   static_cast<double>(rank.weight_bytes), labels);
+    if (rank.peak_device_bytes > 0)
+      metrics_.set("atelier_peak_device_bytes", "of a rank's GPU",
+                   static_cast<double>(rank.peak_device_bytes), labels);
     metrics_.set("atelier_host_bytes", "of a rank's process", static_cast<double>(rank.host_bytes), labels);
   }
 }

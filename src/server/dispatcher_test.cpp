@@ -237,7 +237,8 @@ TEST(Dispatcher_ADeadline_CountsWholePictures, OfGroupsThatAreLeft) {
     waiter.wait();
     const auto status = [&](int pictures, double share) {
       auto record = desk.record("long", pictures, 100);
-      record.timeout = share * desk.dispatcher->costs().seconds(BatchWork(record.requests)).value() / pictures;
+      record.timeout =
+          share * desk.dispatcher->costs().seconds(BatchWork(record.requests)).value() / pictures;
       try {
         desk.dispatcher->cancel(desk.dispatcher->submit(std::move(record), nullptr));
       } catch (const ApiError& e) {
@@ -338,6 +339,16 @@ TEST(Dispatcher_AForgottenJob, DoesNotComeBack) {
   wait_until([&] { return !desk.store->find(finished) && !desk.store->find(drawn); });
   std::this_thread::sleep_for(50ms);
   EXPECT_TRUE(desk.store->list({.most = 10}).empty());
+}
+
+TEST(Dispatcher_WhatNobodyCounts, IsNotSaidToBeNothing) {
+  Desk desk;
+  wait_until([&] { return !desk.dispatcher->status().at("ranks").empty(); });
+  const auto rank = desk.dispatcher->status().at("ranks").at(0);
+  EXPECT_EQ(rank.at("weight_bytes"), 1);
+  EXPECT_EQ(rank.at("peak_device_bytes"), nullptr);
+  wait_until([&] { return desk.metrics.text().find("\natelier_weight_bytes{") != std::string::npos; });
+  EXPECT_EQ(desk.metrics.text().find("atelier_peak_device_bytes"), std::string::npos);
 }
 
 TEST(Dispatcher_AListOfJobs, SaysWhetherThereAreMore) {
