@@ -133,6 +133,41 @@ def test_edits():
     assert "/" not in str(error.body["message"]), error
 
 
+def test_lists_and_notes():
+    """Lists in forms are written as this client writes them; what has no effect is said."""
+    flat = png(64, 64, lambda x, y: (200, 40, 40))
+    edit = lambda lora, **more: client.images.edit(prompt="a blue square", size="64x64", image=file_of(flat), extra_body={**MORE, "lora": lora, **more})
+    plain = drawn(client.images.edit(prompt="a blue square", size="64x64", image=file_of(flat), extra_body=MORE))[0]
+    one, two = drawn(edit(["house"]))[0], drawn(edit([{"name": "house", "strength": 0.5}, {"name": "sticker"}]))[0]
+    assert len({plain, one, two}) == 3
+    body = {"prompt": "a blue square", "size": "64x64", **MORE, "image": base64.b64encode(flat).decode()}
+    same = server.ask("POST", "/v1/images/edits", {**body, "lora": [{"name": "house", "strength": 0.5}, "sticker"]})[1]
+    assert base64.b64decode(same["data"][0]["b64_json"]) == two
+    assert refused(openai.BadRequestError, lambda: edit(["house", "nope"]), "lora")
+    answer = client.images.generate(prompt="a", size="64x64", extra_body={**MORE, "guidance_scale": 5, "sigmas": [1.0, 0.5, 0.2]})
+    assert [n.split(":")[0] for n in answer.notes] == ["num_inference_steps 2 has no effect", "guidance_scale has no effect"], answer.notes
+    wide = client.images.edit(prompt="a", size="128x64", image=file_of(flat), extra_body=MORE)
+    assert len(wide.notes) == 1 and wide.notes[0].startswith("image is 64x64 and becomes 128x64") and "/" not in wide.notes[0], wide.notes
+
+
+def test_capabilities_are_what_happens():
+    """What they call refused is refused, what they call honoured changes the picture or its file."""
+    told = {f["name"]: f for f in server.ask("GET", "/v1/capabilities")[1]["generations"]}
+    assert told["prompt_3"]["use"] == told["clip_skip"]["use"] == "refused" and told["guidance_scale"]["use"] == "no effect", told
+    assert "flow_euler" in told["sampler"]["schema"]["enum"] or "euler" in told["sampler"]["schema"]["enum"]
+    for sampler in told["sampler"]["schema"]["enum"]:
+        client.images.generate(prompt="a", size="64x64", extra_body={**MORE, "sampler": sampler})
+    for name, value in {"prompt_3": "a", "clip_skip": 1, "original_size": [64, 64], "eta": 0.5, "sampler": "ddim"}.items():
+        refused(openai.BadRequestError, lambda: client.images.generate(prompt="a", size="64x64", extra_body={**MORE, name: value}))
+        assert told[name]["use"] == "refused" or value not in told[name]["schema"]["enum"], told[name]
+
+
+def test_a_refused_stream_has_its_status():
+    stream = lambda **more: client.images.generate(prompt="a", size="64x64", stream=True, extra_body={**MORE, **more})
+    list(stream(steps=40))  # costs are known now
+    refused(openai.BadRequestError, lambda: list(stream(steps=200, timeout=0.1)), "timeout")
+
+
 def test_edits_in_json():
     data = base64.b64encode(png(64, 64, lambda x, y: (x * 4, y * 4, 0))).decode()
     ask = lambda **fields: server.ask("POST", "/v1/images/edits", {"prompt": "a", "size": "64x64", "seed": 1, "steps": 2, **fields})
@@ -208,7 +243,7 @@ def test_videos():
 def main():
     global server, client
     wanted = sys.argv[1:]
-    with Server("--batch_size", "4") as server:
+    with Server("--batch_size", "4", "--lora_dir", str(ROOT / "models" / "mini-adapters")) as server:
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0, timeout=600)
         tests = [value for name, value in globals().items() if name.startswith("test_")]
         return run_all([t for t in tests if not wanted or any(w in t.__name__ for w in wanted)])

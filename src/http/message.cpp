@@ -24,7 +24,8 @@ std::optional<std::string> header_of(const HeaderLines& lines, std::string_view 
 }
 
 void set_target(IncomingRequest& request, std::string target) {
-  const std::string scheme = lower(std::string_view(target).substr(0, std::min(target.find("//"), target.size())));
+  const std::string scheme =
+      lower(std::string_view(target).substr(0, std::min(target.find("//"), target.size())));
   if (scheme == "http:" || scheme == "https:") {
     const size_t begin = scheme.size() + 2, end = std::min(target.find_first_of("/?", begin), target.size());
     const std::string host = target.substr(begin, end - begin);

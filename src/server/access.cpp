@@ -96,8 +96,9 @@ void check_origins(const std::vector<std::string>& origins) {
   for (const auto& origin : origins) {
     const auto host = behind_scheme(origin);
     if (host.empty() || host.find('/') != std::string_view::npos)
-      throw Error(Kind::kUsage, str("cors_origins ", in_quotes(origin),
-                                    " is no origin: scheme and host are expected, such as https://a.example"));
+      throw Error(Kind::kUsage,
+                  str("cors_origins ", in_quotes(origin),
+                      " is no origin: scheme and host are expected, such as https://a.example"));
   }
 }
 

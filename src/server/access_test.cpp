@@ -68,9 +68,10 @@ TEST(Access_TwoNames, AreRefused) {
 }
 
 TEST(Access_AddressesThatNobodyCanCallBy, AreRefusedAtTheStart) {
-  for (const char* good : {"https://a.example", "http://a.example:8080", "http://[::1]:8000"}) check_origins({good});
-  for (const char* bad : {"a.example", "https://a.example/", "https://a.example/page", "*", "null", "", "https://",
-                          "https://a b.example", "ftp://a.example"})
+  for (const char* good : {"https://a.example", "http://a.example:8080", "http://[::1]:8000"})
+    check_origins({good});
+  for (const char* bad : {"a.example", "https://a.example/", "https://a.example/page", "*", "null", "",
+                          "https://", "https://a b.example", "ftp://a.example"})
     EXPECT_NE(message_of(Kind::kUsage, [&] { check_origins({bad}); }).find("cors_origins"), std::string::npos)
         << bad;
   for (const char* good : {"", "https://a.example", "http://a.example:80/draw/"}) check_public_url(good);

@@ -85,6 +85,7 @@ std::vector<ApiField> fields_for(Endpoint endpoint, const RequestCaps& caps) {
         std::string help(field.help);
         if (const size_t end = help.find(';'); field.name == "prompt" && end != std::string::npos)
           help.resize(end);
+        if (field.name == "strength") help.replace(help.find("--image"), 7, "the picture");
         out.push_back({field.name, FieldUse::kHonoured, help, schema_of(field, slot, caps), nullptr});
       },
       probe);
@@ -104,7 +105,8 @@ bool read_request_field(Endpoint endpoint, Draft& draft, const std::string& name
       [&](const Field& field, const FieldRef& slot) {
         if (field.name != canonical) return;
         is_found = true;
-        if (is_text(slot) && !value.is_array() && text_of(name, value).size() > static_cast<size_t>(caps.prompt_bytes))
+        if (is_text(slot) && !value.is_array() &&
+            text_of(name, value).size() > static_cast<size_t>(caps.prompt_bytes))
           refuse(name, str("max_prompt_bytes ", caps.prompt_bytes, ": the text is longer"));
         try {
           set_from_json(field, slot, value, name);
@@ -189,6 +191,10 @@ Draft ApiFields::read(const Json& body) const {
   return draft;
 }
 
+bool ApiFields::knows(std::string_view name) const {
+  return std::any_of(fields_.begin(), fields_.end(), [&](const ApiField& f) { return f.name == name; });
+}
+
 bool ApiFields::is_list(std::string_view name) const {
   return std::any_of(fields_.begin(), fields_.end(), [&](const ApiField& f) {
     return f.name == name && f.schema.is_object() && f.schema.value("type", "") == "array";
@@ -201,6 +207,8 @@ Json ApiFields::capabilities() const {
   for (const auto& field : fields_) {
     Json entry{{"name", field.name}, {"use", kUses[static_cast<size_t>(field.use)]}, {"note", field.note}};
     if (!field.schema.is_null()) entry["schema"] = field.schema;
+    entry["is_of_request"] =
+        field.use == FieldUse::kHonoured && !field.read && !field.schema.contains("format");
     for (const auto& [shorter, full] : kShortNames) {
       if (field.name == full) entry["also"] = shorter;
     }

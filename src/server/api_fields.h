@@ -48,8 +48,10 @@ class ApiFields {
   // Of a body, or of the fields of a form. Throws ApiError (400) naming the field for anything that is not
   // honoured as it stands.
   Draft read(const Json& body) const;
+  bool knows(std::string_view name) const;
   bool is_list(std::string_view name) const;  // it takes several values
-  // Of every field: name, use ("honoured", "no effect", "refused"), note, schema.
+  // Of every field: name, use ("honoured", "no effect", "refused"), note, schema, and is_of_request: it is
+  // one of request::Request, of which the model decides.
   Json capabilities() const;
   Json schema() const;  // of the body, in JSON Schema
 

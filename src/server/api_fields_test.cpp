@@ -93,7 +93,8 @@ TEST(ApiFields_WhatIsNotHonoured, IsRefusedByName) {
 }
 
 TEST(ApiFields_ValuesThatDoNotFit, AreRefusedByName) {
-  for (const char* size : {"64", "64x", "x64", "axb", "64x64x64", "-64x64", "064x64", "1e2x64", "+64x64", "0x64", "99999x64", "64X64", ""})
+  for (const char* size : {"64", "64x", "x64", "axb", "64x64x64", "-64x64", "064x64", "1e2x64", "+64x64",
+                           "0x64", "99999x64", "64X64", ""})
     EXPECT_EQ(refusal({{"size", size}}), "size: invalid_value") << size;
   EXPECT_EQ(refusal({{"n", 0}}), "n: invalid_value");
   EXPECT_EQ(refusal({{"n", 1.5}}), "n: invalid_value");

@@ -38,7 +38,9 @@ std::optional<double> CostCurve::likely(double work) const {
   const double proportional = nearest.second * work / nearest.first;
   if (seconds_.size() == 1) return proportional;
   // the two neighbours, or the two that are next
-  auto second = above == seconds_.end() ? std::prev(above) : above == seconds_.begin() ? std::next(above) : above;
+  auto second = above == seconds_.end()     ? std::prev(above)
+                : above == seconds_.begin() ? std::next(above)
+                                            : above;
   const auto first = std::prev(second);
   const double slope = (second->second - first->second) / (second->first - first->first);
   const double on_line = first->second + slope * (work - first->first);

@@ -11,6 +11,7 @@
 #include "server/api.h"
 #include "server/base64.h"
 #include "server/json_body.h"
+#include "server/model_fields.h"
 
 namespace atelier::server {
 namespace {
@@ -21,19 +22,6 @@ std::string replaced(std::string message, const std::string& path, const std::st
        at = message.find(path, at + by.size()))
     message.replace(at, path.size(), by);
   return message;
-}
-
-// Nor are flags: fields have the same names.
-std::string without_dashes(const std::string& message) {
-  std::string out;
-  for (size_t i = 0; i < message.size(); ++i) {
-    const bool begins = i == 0 || message[i - 1] == ' ' || message[i - 1] == '(';
-    const bool is_flag = begins && message.compare(i, 2, "--") == 0 && i + 2 < message.size() &&
-                         message[i + 2] >= 'a' && message[i + 2] <= 'z';
-    if (is_flag) i += 2;
-    out += message[i];
-  }
-  return out;
 }
 
 }  // namespace
@@ -70,6 +58,15 @@ void Api::settle_hints(const Draft& draft) const {
                    "layout");
 }
 
+// The field that a message of the engine begins with, or that says the size it is about; empty: none.
+std::string Api::field_named_by(const std::string& message) const {
+  const std::string word = message.substr(0, message.find_first_of(" :"));
+  for (const auto* fields : {&generation_fields_, &edit_fields_, &video_fields_}) {
+    if (fields->knows(word)) return word;
+  }
+  return message.find("width and height must") != std::string::npos ? "size" : "";
+}
+
 MadeRequests Api::requests_of(const Draft& draft) const {
   request::PromptRow row = draft.row;
   // of a model of videos one frame is a picture
@@ -97,7 +94,10 @@ MadeRequests Api::requests_of(const Draft& draft) const {
     return made;
   } catch (const Error& e) {
     if (e.kind() != Kind::kUsage && e.kind() != Kind::kCapacity && e.kind() != Kind::kCheckpoint) throw;
-    throw ApiError(400, e.kind() == Kind::kCapacity ? "does_not_fit" : "invalid_value", for_client(e.what()));
+    auto message = for_client(e.what());
+    if (draft.is_video && message.starts_with("image ")) message.replace(0, 5, "input_reference");
+    throw ApiError(400, e.kind() == Kind::kCapacity ? "does_not_fit" : "invalid_value", message,
+                   field_named_by(message));
   }
 }
 

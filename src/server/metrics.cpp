@@ -60,8 +60,8 @@ std::string Metrics::text() const {
     if (series.buckets.empty()) continue;
     for (size_t i = 0; i < kBounds.size(); ++i)
       out += str(name, "_bucket{le=\"", kBounds[i], "\"} ", series.buckets[i], "\n");
-    out += str(name, "_bucket{le=\"+Inf\"} ", series.total, "\n", name, "_sum ", exact(series.sum), "\n", name,
-               "_count ", series.total, "\n");
+    out += str(name, "_bucket{le=\"+Inf\"} ", series.total, "\n", name, "_sum ", exact(series.sum), "\n",
+               name, "_count ", series.total, "\n");
   }
   return out;
 }

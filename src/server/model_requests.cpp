@@ -3,6 +3,7 @@
 #include "app/run/adapters.h"
 #include "app/run/capacity.h"
 #include "app/run/seeds.h"
+#include "app/settings/unused.h"
 #include "base/error.h"
 #include "media/video.h"
 #include "models/vae.h"

@@ -23,7 +23,7 @@ Json good_responses(const Route& route) {
   if (path == "/") return {{"200", response("the page", "text/html; charset=utf-8", {{"type", "string"}})}};
   if (path == "/metrics")
     return {{"200", response("counters", "text/plain; version=0.0.4; charset=utf-8", {{"type", "string"}})}};
-  if (path.ends_with("/events"))
+  if (path.ends_with("/events") || path.ends_with("/stream"))
     return {{"200", response("events", "text/event-stream", {{"type", "string"}})}};
   if (path.ends_with("{index}")) {
     Json out{{"description", "the picture"}, {"content", Json::object()}};
@@ -63,7 +63,16 @@ Json parameters_of(const Route& route) {
                    {"schema", {{"type", "integer"}, {"minimum", 1}, {"maximum", 200}}}});
     out.push_back({{"name", "before"}, {"in", "query"}, {"schema", {{"type", "string"}, {"minLength", 1}}}});
   }
-  if (route.pattern.starts_with("/v1/images/"))
+  if (route.pattern == "/v1/videos" && route.method == "GET") {
+    out.push_back({{"name", "limit"},
+                   {"in", "query"},
+                   {"schema", {{"type", "integer"}, {"minimum", 0}, {"maximum", 100}}}});
+    out.push_back({{"name", "after"}, {"in", "query"}, {"schema", {{"type", "string"}}}});
+    out.push_back({{"name", "order"}, {"in", "query"}, {"schema", {{"enum", {"desc"}}}}});
+  }
+  if (route.pattern == "/v1/videos/{id}/content")
+    out.push_back({{"name", "variant"}, {"in", "query"}, {"schema", {{"enum", {"video"}}}}});
+  if (route.pattern.starts_with("/v1/images/") || (route.pattern == "/v1/videos" && route.method == "POST"))
     out.push_back({{"name", "Idempotency-Key"},
                    {"in", "header"},
                    {"schema", {{"type", "string"}, {"maxLength", 255}}}});
@@ -81,6 +90,9 @@ std::string without_dots(std::string pattern) {
 
 Json schemas(const Json& requests) {
   const Json nullable_text{{"type", {"string", "null"}}};
+  const Json notes{{"type", "array"},
+                   {"items", {{"type", "string"}}},
+                   {"description", "what has no effect, or was changed"}};
   Json out = {{"Error",
                {{"type", "object"},
                 {"required", {"error"}},
@@ -98,6 +110,15 @@ Json schemas(const Json& requests) {
                 {"required", {"created", "data"}},
                 {"properties",
                  {{"created", {{"type", "integer"}}},
+                  {"job", {{"type", "string"}}},
+                  {"size", {{"type", "string"}}},
+                  {"output_format", {{"type", "string"}}},
+                  {"background", {{"type", "string"}}},
+                  {"quality", {{"type", "null"}}},
+                  {"usage", {{"type", "null"}}},
+                  {"seconds", {{"type", "number"}}},
+                  {"seeds", {{"type", "array"}, {"items", {{"type", "integer"}}}}},
+                  {"notes", notes},
                   {"data",
                    {{"type", "array"},
                     {"items",
@@ -112,6 +133,7 @@ Json schemas(const Json& requests) {
                 {"properties",
                  {{"id", {{"type", "string"}}},
                   {"object", {{"const", "job"}}},
+                  {"notes", notes},
                   {"status", {{"enum", {"queued", "running", "done", "failed", "cancelled"}}}},
                   {"images", {{"type", "array"}, {"items", {{"type", "object"}}}}}}}}}};
   out.update(requests);

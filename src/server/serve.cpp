@@ -140,17 +140,18 @@ int run(app::Resolved resolved, const app::Environment& environment, const std::
   const auto store = s.database.empty() ? open_sqlite(folder) : open_postgres(s.database, folder);
   Metrics metrics;
   const auto maker = make_request_maker(resolved, spec);
-  Dispatcher dispatcher({.batch = {.most = maker->card().batch,
-                                   .wait_s = s.batch_wait_ms / 1000.0,
-                                   .jobs_at_once = s.max_concurrent},
-                         .max_queue = s.max_queue,
-                         .max_per_owner = s.max_per_key},
-                        *store, s.keep_jobs, metrics, [&spec] { return make_pool_engine(spec.job); });
+  const DispatcherOptions most{.batch = {.most = maker->card().batch,
+                                         .wait_s = s.batch_wait_ms / 1000.0,
+                                         .jobs_at_once = s.max_concurrent},
+                               .max_queue = s.max_queue,
+                               .max_per_owner = s.max_per_key};
+  Dispatcher dispatcher(most, *store, s.keep_jobs, metrics, [&spec] { return make_pool_engine(spec.job); });
   http::HttpOptions http_options{.host = s.host, .port = s.port};
   if (access.is_secure) http_options.tls = http::TlsFiles{.certificate = s.tls_cert, .key = s.tls_key};
   const char* const scheme = access.is_secure ? "https" : "http";
-  Api api(api_options(s, mode, std::move(access), folder, maker->card()), *maker, dispatcher, adapters,
-          *store, metrics);
+  auto options = api_options(s, mode, std::move(access), folder, maker->card());
+  options.most = most;
+  Api api(std::move(options), *maker, dispatcher, adapters, *store, metrics);
   http::HttpServer server(std::move(http_options), api);
   say(str("serving  ", scheme, "://", s.host, ":", server.port(),
           " (the page; /v1 the API, /openapi.json its description)"));

@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "media/image.h"
 #include "server/api.h"
+#include "server/model_fields.h"
 #include "server/openapi.h"
 #include "server/page.h"
 
@@ -110,29 +111,39 @@ void Api::openapi(ApiCall& call) {
 void Api::capabilities(ApiCall& call) {
   const auto& card = maker_.card();
   const auto& caps = options_.caps;
-  call.json(200,
-            {{"object", "capabilities"},
-             {"model", card.id},
-             {"family", card.family},
-             {"tier", card.tier},
-             {"attention_dtype", card.attention_dtype},
-             {"layout", card.layout},
-             {"previews", true},
-             {"defaults",
-              {{"size", str(card.width, "x", card.height)},
-               {"num_inference_steps", card.steps},
-               {"guidance_scale", card.guidance}}},
-             {"limits",
-              {{"max_pixels", caps.pixels},
-               {"max_steps", caps.steps},
-               {"max_n", caps.n},
-               {"max_prompt_bytes", caps.prompt_bytes},
-               {"max_adapters", caps.adapters},
-               {"max_body_bytes", options_.max_body_bytes}}},
-             {"adapters", adapters_.names()},
-             {"generations", options_.mode == "edit" ? Json(nullptr) : generation_fields_.capabilities()},
-             {"videos", maker_.card().is_video ? video_fields_.capabilities() : Json(nullptr)},
-             {"edits", options_.mode == "t2i" ? Json(nullptr) : edit_fields_.capabilities()}});
+  const auto& most = options_.most;
+  std::call_once(is_tried_, [&] {
+    verdicts_ = model_verdicts(card.is_video ? video_fields_ : generation_fields_, maker_);
+  });
+  const auto told = [this](const ApiFields& fields) {
+    return with_verdicts(fields.capabilities(), verdicts_);
+  };
+  call.json(200, {{"object", "capabilities"},
+                  {"model", card.id},
+                  {"family", card.family},
+                  {"tier", card.tier},
+                  {"attention_dtype", card.attention_dtype},
+                  {"layout", card.layout},
+                  {"previews", true},
+                  {"defaults",
+                   {{"size", str(card.width, "x", card.height)},
+                    {"num_inference_steps", card.steps},
+                    {"guidance_scale", card.guidance}}},
+                  {"limits",
+                   {{"max_pixels", caps.pixels},
+                    {"max_steps", caps.steps},
+                    {"max_n", caps.n},
+                    {"max_prompt_bytes", caps.prompt_bytes},
+                    {"max_adapters", caps.adapters},
+                    {"max_frames", caps.frames},
+                    {"max_body_bytes", options_.max_body_bytes},
+                    {"max_queue", most.max_queue},
+                    {"max_per_key", most.max_per_owner},
+                    {"request_timeout", options_.request_timeout}}},
+                  {"adapters", adapters_.names()},
+                  {"generations", options_.mode == "edit" ? Json(nullptr) : told(generation_fields_)},
+                  {"videos", card.is_video ? told(video_fields_) : Json(nullptr)},
+                  {"edits", options_.mode == "t2i" ? Json(nullptr) : told(edit_fields_)}});
 }
 
 namespace {
