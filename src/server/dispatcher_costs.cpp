@@ -49,15 +49,28 @@ void Dispatcher::admit(const JobRecord& record) const {
     refuse("deadline", "what waits already takes longer than timeout allows");
 }
 
+namespace {
+
+// Those that one job's pictures become, as far as is known.
+std::vector<BatchWork> batches_of(const std::vector<request::Request>& pictures, int most) {
+  std::vector<BatchWork> out;
+  for (size_t i = 0; i < pictures.size(); ++i) {
+    if (i % static_cast<size_t>(std::max(1, most)) == 0) out.emplace_back();
+    out.back().add(pictures[i]);
+  }
+  return out;
+}
+
+}  // namespace
+
 // Of pictures that have all groups for themselves; none before anything was drawn. Groups take turns at
 // their batches, and no two share one: the first has the most to draw.
 std::optional<double> Dispatcher::seconds_of(const std::vector<request::Request>& pictures,
                                              Predict predict) const {
-  const auto count = std::ssize(pictures), most = std::max<int64_t>(1, options_.batch.most);
+  const auto batches = batches_of(pictures, options_.batch.most);
   double sum = 0;
-  for (int64_t i = 0; i < count; i += most * live_groups()) {
-    const auto first = pictures.begin() + i;
-    const auto seconds = (costs_.*predict)(BatchWork({first, first + std::min(most, count - i)}));
+  for (size_t i = 0; i < batches.size(); i += static_cast<size_t>(live_groups())) {
+    const auto seconds = (costs_.*predict)(batches[i]);
     if (!seconds) return std::nullopt;
     sum += *seconds;
   }
@@ -82,6 +95,10 @@ double Dispatcher::predicted_wait(int priority, Predict predict) const {
     take(work, batch.steps > 0 ? 1 - static_cast<double>(batch.step) / batch.steps : 1);
   }
   for (const auto& batch : batcher_.before(priority, steady_seconds())) take(batch, 1);
+  for (const auto& [id, job] : live_) {  // and what is on its way to the disk
+    if (job->is_queued || is_final(job->record.state) || job->record.priority < priority) continue;
+    for (const auto& batch : batches_of(job->record.requests, options_.batch.most)) take(batch, 1);
+  }
   return *std::min_element(free.begin(), free.end());
 }
 
