@@ -138,12 +138,14 @@ def test_lists_and_notes():
     flat = png(64, 64, lambda x, y: (200, 40, 40))
     edit = lambda lora, **more: client.images.edit(prompt="a blue square", size="64x64", image=file_of(flat), extra_body={**MORE, "lora": lora, **more})
     plain = drawn(client.images.edit(prompt="a blue square", size="64x64", image=file_of(flat), extra_body=MORE))[0]
-    one, two = drawn(edit(["house"]))[0], drawn(edit([{"name": "house", "strength": 0.5}, {"name": "sticker"}]))[0]
+    one, two = drawn(edit(["house"]))[0], drawn(edit([{"name": "house", "strength": 0.5}, {"name": "sticker", "strength": 1}]))[0]
     assert len({plain, one, two}) == 3
     body = {"prompt": "a blue square", "size": "64x64", **MORE, "image": base64.b64encode(flat).decode()}
     same = server.ask("POST", "/v1/images/edits", {**body, "lora": [{"name": "house", "strength": 0.5}, "sticker"]})[1]
     assert base64.b64decode(same["data"][0]["b64_json"]) == two
-    assert refused(openai.BadRequestError, lambda: edit(["house", "nope"]), "lora")
+    refused(openai.BadRequestError, lambda: edit(["house", "nope"]), "lora")
+    # the client writes all names before all strengths, so that nobody knows whose it is
+    refused(openai.BadRequestError, lambda: edit([{"name": "house"}, {"name": "sticker", "strength": 0.5}]), "lora")
     answer = client.images.generate(prompt="a", size="64x64", extra_body={**MORE, "guidance_scale": 5, "sigmas": [1.0, 0.5, 0.2]})
     assert [n.split(":")[0] for n in answer.notes] == ["num_inference_steps 2 has no effect", "guidance_scale has no effect"], answer.notes
     wide = client.images.edit(prompt="a", size="128x64", image=file_of(flat), extra_body=MORE)

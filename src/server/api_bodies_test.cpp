@@ -139,8 +139,20 @@ TEST(Api_ListsOfAForm, AreWrittenAsClientsDo) {
   EXPECT_EQ(ask({{"lora", "a"}}), ask({{"lora", R"(["a"])"}}));
   EXPECT_EQ(ask({{"lora[]", "a"}, {"lora[]", "b"}}), ask({{"lora", R"(["a", "b"])"}}));
   EXPECT_EQ(ask({{"lora", "a"}, {"lora", "b"}}), ask({{"lora", R"(["a", "b"])"}}));
-  EXPECT_EQ(ask({{"lora[][name]", "a"}, {"lora[][strength]", "0.5"}, {"lora[][name]", "b"}}),
-            ask({{"lora", R"([{"name": "a", "strength": 0.5}, "b"])"}}));
+  const std::string both =
+      ask({{"lora", R"([{"name": "a", "strength": 0.5}, {"name": "b", "strength": 1}])"}});
+  EXPECT_EQ(ask({{"lora[][name]", "a"},
+                 {"lora[][strength]", "0.5"},
+                 {"lora[][name]", "b"},
+                 {"lora[][strength]", "1"}}),
+            both);
+  EXPECT_EQ(ask({{"lora[][name]", "a"},
+                 {"lora[][name]", "b"},
+                 {"lora[][strength]", "0.5"},
+                 {"lora[][strength]", "1"}}),
+            both);
+  EXPECT_EQ(ask({{"lora[][name]", "a"}, {"lora[][name]", "b"}, {"lora[][strength]", "1"}}), "400")
+      << "nobody knows whose strength it is";
   EXPECT_EQ(ask({{"lora[", "a"}}), "400");
   EXPECT_EQ(ask({{"lora", R"(["a"])"}, {"lora[][path]", "b"}}), "400");
   EXPECT_EQ(ask({{"seed", "1"}, {"seed", "2"}}), "400");

@@ -1,6 +1,7 @@
 #include "server/upload.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -25,7 +26,7 @@ std::vector<std::string>* pictures_named(Upload& to, std::string_view name) {
 }
 
 // The names by which clients write lists in a form: "lora" several times, "lora[]", and for the parts of
-// objects "lora[][name]", "lora[][strength]", where each name begins another one.
+// objects "lora[][name]", "lora[][strength]".
 struct ListPart {
   std::string field, of_object;
 };
@@ -39,18 +40,33 @@ ListPart list_part(const std::string& name) {
   return {name.substr(0, end), std::string(rest.substr(1, rest.size() - 2))};
 }
 
-void add_to_list(Json& list, const ListPart& part, std::string data) {
-  if (list.is_null()) list = Json::array();
-  if (!list.is_array())  // it was written in one piece
-    throw ApiError(400, "invalid_value", str(part.field, ": it is there twice"), part.field);
-  if (part.of_object.empty()) return list.push_back(std::move(data));
-  const bool is_next = list.empty() || !list.back().is_object() || list.back().contains(part.of_object);
-  if (is_next) list.push_back(Json::object());
-  list.back()[part.of_object] = std::move(data);
+using PartsOfObjects = std::map<std::string, std::map<std::string, std::vector<std::string>>>;
+
+// Some clients write all names before all strengths: what belongs together can be told only if every object
+// has all parts. Throws ApiError (400) if not.
+void add_objects(Json& fields, const PartsOfObjects& parts) {
+  for (const auto& [field, values] : parts) {
+    Json& list = fields[field];
+    if (list.is_null()) list = Json::array();
+    const size_t count = values.begin()->second.size();
+    for (size_t i = 0; i < count; ++i) {
+      Json object = Json::object();
+      for (const auto& [part, texts] : values) {
+        if (texts.size() != count)
+          throw ApiError(
+              400, "invalid_value",
+              str(field, ": in a form each entry needs the same parts; or give the list as JSON text"),
+              field);
+        object[part] = texts[i];
+      }
+      list.push_back(std::move(object));
+    }
+  }
 }
 
 Upload from_form(std::vector<http::FormPart> parts, const ApiFields& known) {
   Upload out;
+  PartsOfObjects objects;
   for (auto& part : parts) {
     if (auto* pictures = pictures_named(out, part.name)) {
       pictures->push_back(std::move(part.data));
@@ -58,14 +74,19 @@ Upload from_form(std::vector<http::FormPart> parts, const ApiFields& known) {
     }
     const ListPart at = list_part(part.name);
     const bool is_text = trim(part.data).starts_with('[');  // the whole list as JSON
-    if (known.is_list(at.field) && !(is_text && at.of_object.empty())) {
-      add_to_list(out.fields[at.field], at, std::move(part.data));
+    if (known.is_list(at.field) && !at.of_object.empty()) {
+      objects[at.field][at.of_object].push_back(std::move(part.data));
+    } else if (known.is_list(at.field) && !is_text) {
+      Json& list = out.fields[at.field];
+      if (list.is_null()) list = Json::array();
+      list.push_back(std::move(part.data));
     } else if (out.fields.contains(part.name)) {
       throw ApiError(400, "invalid_value", str(part.name, ": it is there twice"), part.name);
     } else {
       out.fields[part.name] = known.is_list(part.name) ? parsed_json(part.data) : Json(std::move(part.data));
     }
   }
+  add_objects(out.fields, objects);
   return out;
 }
 
