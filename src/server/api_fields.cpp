@@ -56,7 +56,7 @@ Json schema_of(const Field& field, const FieldRef& slot, const RequestCaps& caps
   if (field.name == "num_frames") number["maximum"] = caps.frames;
   if (field.name == "seed") number["minimum"] = -1, number["maximum"] = UINT64_MAX;
   if (field.name == "prompt") schema["minLength"] = 1;
-  if (is_text(slot) && field.effect == Effect::kShape)  // a series of numbers
+  if (is_text(slot) && field.choices.empty() && field.effect == Effect::kShape)  // a series of numbers
     return {{"anyOf", {schema, {{"type", "array"}, {"minItems", 1}, {"items", {{"type", "number"}}}}}}};
   return schema;
 }
