@@ -142,7 +142,7 @@ TEST(HttpServer_PipelinedRequests, AreAnsweredInOrder) {
 
 TEST(HttpServer_ChunksThatAreNone, AreSaidToBe) {
   Running r;
-  for (const char* chunk : {"zz\r\n", "5\r\nhelloXX"})
+  for (const char* chunk : {"zz\r\n", "5\r\nhelloXX\r\n0\r\n\r\n"})
     EXPECT_NE(r.ask(str("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", kClose, chunk)).find(" 400 "),
               std::string::npos)
         << chunk;
