@@ -24,7 +24,7 @@ Json good_responses(const Route& route) {
   if (path == "/metrics")
     return {{"200", response("counters", "text/plain; version=0.0.4; charset=utf-8", {{"type", "string"}})}};
   if (path.ends_with("/events") || path.ends_with("/stream"))
-    return {{"200", response("events", "text/event-stream", {{"type", "string"}})}};
+    return {{"200", response("events", "text/event-stream", Json::object())}};
   if (path.ends_with("{index}")) {
     Json out{{"description", "the picture"}, {"content", Json::object()}};
     for (const char* type : {"image/png", "image/jpeg", "image/webp"})
