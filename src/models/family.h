@@ -113,6 +113,10 @@ struct VideoTraits {
   int64_t control_blocks = 0;        // of a control stream: as many weights a request may have
 };
 
+// Sizes of photographs that a call of the reference's pipeline takes: original_size, target_size and
+// crops_coords_top_left, or also those of the negative branch.
+enum class SizeInputs { kNone, kOfPicture, kOfBothBranches };
+
 // How the schedule is called: the sigmas that the pipeline passes in, and whether the token count shifts
 // them.
 enum class Sigmas { kLinearToInverse, kFromScheduler };
@@ -188,8 +192,8 @@ struct Family {
   int prompts = 1;               // texts of a request that its encoders read: prompt, prompt_2, prompt_3
   bool has_text_length = true;   // prompts may be read to fewer tokens, as max_sequence_length says
   bool has_clip_skip = false;    // takes states of the CLIP encoders from a layer that may be asked for
-  bool has_size_conditions =
-      false;  // original_size, target_size and crops_coords_top_left are inputs of its denoiser
+  SizeInputs size_inputs = SizeInputs::kNone;
+  bool (*reads_sizes)(const Json& denoiser) = nullptr;  // of models whose calls take them; null: all do
   bool obeys_force_upcast = false;  // of the autoencoder's config: in half precision that one runs in float
   Sigmas sigmas;
   // What the reference's pipeline multiplies timesteps by before it calls the model.

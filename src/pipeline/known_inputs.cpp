@@ -24,9 +24,13 @@ std::string clip_skip_problem(const request::Request& r, const models::Family& f
              " reads the last layer of its text encoders alone");
 }
 
-std::string size_conditions_problem(const request::Request& r, const models::Family& family) {
-  if (family.has_size_conditions) return {};
-  const std::pair<const char*, bool> asked[] = {
+namespace {
+
+// of: whose inputs they are.
+std::string sizes_problem(const request::Request& r, models::SizeInputs inputs, std::string_view of) {
+  using models::SizeInputs;
+  constexpr std::string_view kNegative = "negative_";
+  const std::pair<std::string_view, bool> asked[] = {
       {"original_size", r.original_size.has_value()},
       {"target_size", r.target_size.has_value()},
       {"crops_coords_top_left", r.crops_coords_top_left.has_value()},
@@ -34,10 +38,27 @@ std::string size_conditions_problem(const request::Request& r, const models::Fam
       {"negative_target_size", r.negative_target_size.has_value()},
       {"negative_crops_coords_top_left", r.negative_crops_coords_top_left.has_value()}};
   for (const auto& [name, is_asked] : asked) {
-    if (is_asked)
-      return str(name, " was asked for; ", family.name, " has no sizes of photographs among its inputs");
+    if (!is_asked || inputs == SizeInputs::kOfBothBranches) continue;
+    if (inputs == SizeInputs::kNone)
+      return str(name, " was asked for; ", of, " has no sizes of photographs among its inputs");
+    if (name.starts_with(kNegative))
+      return str(name, " was asked for; ", of, " takes one for both branches, as ",
+                 name.substr(kNegative.size()));
   }
   return {};
+}
+
+}  // namespace
+
+std::string size_inputs_problem(const request::Request& r, const models::Family& family) {
+  return sizes_problem(r, family.size_inputs, family.name);
+}
+
+std::string size_conditions_problem(const request::Request& r, const ModelRepo& model) {
+  const auto& family = model.family();
+  const bool are_read = !family.reads_sizes || family.reads_sizes(model.denoiser());
+  return are_read ? size_inputs_problem(r, family)
+                  : sizes_problem(r, models::SizeInputs::kNone, model.label());
 }
 
 std::string texts_problem(const request::Request& r, const ModelRepo& model) {

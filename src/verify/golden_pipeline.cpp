@@ -105,6 +105,8 @@ Repeated repeat_call(const pipeline::ModelRepo& folder, const Json& call, const 
     if (!call.contains("max_sequence_length")) asked.max_sequence_length.reset();
     if (const auto problem = pipeline::texts_problem(asked, folder); !problem.empty())
       throw Error(Kind::kUsage, "golden.json: the call: " + problem);
+    if (const auto problem = pipeline::size_inputs_problem(asked, family); !problem.empty())
+      throw Error(Kind::kUsage, "golden.json: the call: " + problem);
     request.height = rounded(*request.height, *usual.height, spatial, call);
     request.width = rounded(*request.width, *usual.width, spatial, call);
   }

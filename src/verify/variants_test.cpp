@@ -253,9 +253,11 @@ TEST(Variants, ArgumentsThatNobodyUnderstandsAreNamed) {
   EXPECT_EQ(refused("flux_two_branches", [](Json& j) { j["call"]["sigmas"] = nullptr; }), "no error");
   // what other families understand
   const std::tuple<const char*, const char*, Json> others[] = {
-      {"flux_two_branches", "prompt_3", "a"},      {"flux_two_branches", "clip_skip", 1},
-      {"sdxl_small", "negative_prompt_3", "a"},    {"sdxl_small", "max_sequence_length", 8},
-      {"hunyuan_small", "max_sequence_length", 8}, {"pixart_small", "prompt_2", "a"}};
+      {"flux_two_branches", "prompt_3", "a"},           {"flux_two_branches", "clip_skip", 1},
+      {"sdxl_small", "negative_prompt_3", "a"},         {"sdxl_small", "max_sequence_length", 8},
+      {"hunyuan_small", "max_sequence_length", 8},      {"pixart_small", "prompt_2", "a"},
+      {"flux_two_branches", "original_size", {8, 8}},   {"pixart_small", "crops_coords_top_left", {0, 0}},
+      {"hunyuan_small", "negative_target_size", {8, 8}}};
   for (const auto& [folder, name, value] : others) {
     const auto problem = refused(folder, [&](Json& j) { j["call"][name] = value; });
     EXPECT_TRUE(has(problem, name)) << folder << ": " << problem;

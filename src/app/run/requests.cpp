@@ -232,7 +232,7 @@ void check_common(const Resolved& resolved, const request::Request& common,
   refuse("clip_skip", pipeline::clip_skip_problem(common, family));
   refuse("cache_type", pipeline::step_cache_problem(common, model, degrees_of(resolved)));
   if (resolved.settings.engine.deterministic) refuse("cache_type", pipeline::deterministic_problem(common));
-  const auto sizes = pipeline::size_conditions_problem(common, family);
+  const auto sizes = pipeline::size_conditions_problem(common, model);
   if (!sizes.empty()) refuse(sizes.substr(0, sizes.find(' ')).c_str(), sizes);
   if (common.guidance_is_cfg && common.true_cfg_scale)
     refuse("true_cfg_scale", str(family.name, " is guided by guidance_scale; give that one alone"));
@@ -263,7 +263,7 @@ std::string format_problem(const request::Request& r, const models::Family& fami
 std::string field_problem(const request::Request& r, const pipeline::ModelRepo& model) {
   const auto& family = model.family();
   std::string problem = pipeline::texts_problem(r, model);
-  if (problem.empty()) problem = pipeline::size_conditions_problem(r, family);
+  if (problem.empty()) problem = pipeline::size_conditions_problem(r, model);
   if (problem.empty()) problem = rescale_problem(r);
   if (problem.empty()) problem = format_problem(r, family);
   if (problem.empty()) problem = media::size_problem(*media::format_of(r.name), *r.width, *r.height);

@@ -310,6 +310,8 @@ extern const Family kHunyuanDit{
     .most_text_tokens = 256,
     .prompts = 2,
     .has_text_length = false,
+    .size_inputs = SizeInputs::kOfPicture,
+    .reads_sizes = [](const Json& denoiser) { return HunyuanConfig(denoiser).has_sizes; },
     .sigmas = Sigmas::kFromScheduler,
     .facts = facts,
     .work = work_hunyuan_dit,

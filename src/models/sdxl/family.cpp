@@ -154,7 +154,7 @@ extern const Family kSdxl{
     .prompts = 2,
     .has_text_length = false,
     .has_clip_skip = true,
-    .has_size_conditions = true,
+    .size_inputs = SizeInputs::kOfBothBranches,
     .obeys_force_upcast = true,
     .sigmas = Sigmas::kFromScheduler,
     .image_to_image = {.strength = 0.3, .masked = 0.9999, .guidance = 5, .masked_guidance = 7.5},
