@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <span>
 #include <string>
 
@@ -40,6 +41,19 @@ class SingleFile : public ::testing::Test {
       EXPECT_TRUE(at::equal(a, b)) << component << " " << name;
     }
     want->check(), got->check();
+  }
+  // Whether the file holds the whole pipeline: nothing else has weights.
+  void expect_whole(const weights::Tensors& tensors) const {
+    constexpr std::array kParts{"transformer", "vae", "text_encoder", "text_encoder_2"};
+    const Copy rest(kGolden / "model");
+    for (const char* part : kParts) {
+      for (const auto& item : std::filesystem::directory_iterator(rest.path() / part)) {
+        if (item.path().extension() == ".safetensors") std::filesystem::remove(item.path());
+      }
+    }
+    const auto m = open(tensors, rest.path());
+    EXPECT_NO_THROW(m.check());
+    for (const char* part : kParts) expect_same(m, part);
   }
   TemporaryFolder folder_;
   std::filesystem::path file_ = folder_ / "model.safetensors";

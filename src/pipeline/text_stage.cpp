@@ -199,7 +199,6 @@ models::TextStates TextStage::encode_one(const Loaded& loaded, const models::Tex
                                          const text::Encoding& tokens) {
   ++encoded_;
   const bool is_masked = call.padding == models::TextCall::Padding::kMasked;
-  const Stay at_least_this_text(*this);
   place(loaded);
   if (loaded.is_shared) loaded.memory->will_run(loaded.blocks);
   auto [one, is_finite] =
