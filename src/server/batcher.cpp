@@ -92,10 +92,7 @@ std::vector<BatchWork> Batcher::before(int priority, double now) const {
   }
   std::vector<BatchWork> out;
   for (const auto& [key, entries] : by_key) {
-    for (size_t i = 0; i < entries.size(); ++i) {
-      if (i % static_cast<size_t>(std::max(1, limits_.most)) == 0) out.emplace_back();
-      out.back().add(entries[i]->picture.request);
-    }
+    for (size_t i = 0; i < entries.size(); ++i) add_next(out, i, limits_.most, entries[i]->picture.request);
   }
   return out;
 }

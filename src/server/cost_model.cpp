@@ -24,6 +24,11 @@ void BatchWork::add(const request::Request& r) {
   work += static_cast<double>(r.height.value_or(0)) * r.width.value_or(0) * request::branches(r) * frames;
 }
 
+void add_next(std::vector<BatchWork>& batches, size_t number, int most, const request::Request& picture) {
+  if (number % static_cast<size_t>(std::max(1, most)) == 0) batches.emplace_back();
+  batches.back().add(picture);
+}
+
 void CostCurve::learn(double work, double seconds) {
   if (seconds_.size() >= kMostPoints) seconds_.clear();
   const auto [at, is_new] = seconds_.try_emplace(work, seconds);

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "request/request.h"
 
@@ -17,6 +18,10 @@ struct BatchWork {
   explicit BatchWork(request::Requests batch);
   void add(const request::Request& request);  // one more picture, drawn beside the others
 };
+
+// The picture of this number, of those that are drawn one after another in batches of `most`, begins a batch
+// or joins the last.
+void add_next(std::vector<BatchWork>& batches, size_t number, int most, const request::Request& picture);
 
 // Seconds over work, through what was measured.
 class CostCurve {

@@ -54,10 +54,7 @@ namespace {
 // Those that one job's pictures become, as far as is known.
 std::vector<BatchWork> batches_of(const std::vector<request::Request>& pictures, int most) {
   std::vector<BatchWork> out;
-  for (size_t i = 0; i < pictures.size(); ++i) {
-    if (i % static_cast<size_t>(std::max(1, most)) == 0) out.emplace_back();
-    out.back().add(pictures[i]);
-  }
+  for (size_t i = 0; i < pictures.size(); ++i) add_next(out, i, most, pictures[i]);
   return out;
 }
 
